@@ -1,0 +1,1 @@
+"""Gymnasium environments with controllable nuisances, exploring agents and collection."""

@@ -1,0 +1,48 @@
+"""Method: the one interface between the loop and every pretraining method."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robossl.encoder import Encoder
+from robossl.views import Batch, ViewSpec
+
+
+class Loss(NamedTuple):
+    """What a method's forward returns."""
+
+    value: Float[Tensor, ""]  # this rank's share: the mean over ranks is the loss of the global batch
+    metrics: dict[str, Tensor]  # detached scalars to log
+    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings, one a view, that the health monitors watch
+
+
+class Method(nn.Module):
+    """A pretraining method: an encoder, heads, declared views and a loss.
+
+    Call it as `method(batch)`, never `.forward`: DDP acts in hooks.
+    """
+
+    encoder: Encoder  # what is exported: the student or the teacher, as the paper evaluates
+    constant_lr: tuple[str, ...] = ()  # prefixes of parameter names whose learning rate does not decay
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """The views of one sample, in the order that `forward` expects them."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of this rank's share of the global batch."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimizer step; progress runs from 0 to 1 over the run (EMA, queues, temperatures)."""
+
+
+class MethodConfig(Protocol):
+    """A method's configuration: a frozen dataclass that builds it."""
+
+    def build(self, encoder: Encoder) -> Method:
+        """Make the method around an encoder; draws initial weights from torch's global generator."""
+        ...

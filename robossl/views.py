@@ -1,0 +1,85 @@
+"""What flows from a store to a method: frames as decoded, views as declared, views as made, a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpec:
+    """Which frames a view is cut from; views with equal `ClipSpec` share one draw of frames.
+
+    Time is in seconds, so that data of mixed frame rates mix. Past the end of an episode the last frame repeats.
+    """
+
+    num_frames: int = 0  # 0: one frame without a time axis; t >= 1: a clip with one
+    stride_seconds: float = 0.0
+    offset_seconds: tuple[float, float] = (0.0, 0.0)  # the first frame lies uniformly in this range from the anchor
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """One view as a method declares it. Defaults are MoCo v2's augmentation (arXiv:2003.04297), SimSiam's too."""
+
+    size: int = 224
+    scale: tuple[float, float] = (0.2, 1.0)  # area of the crop as a fraction of the frame
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, in source pixels
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
+    hflip_p: float = 0.5
+    rotation_degrees: float = 0.0  # uniform in +- this, applied to the frame before it is cropped; box is then None
+    jitter_p: float = 0.8
+    brightness: float = 0.4  # factors uniform in [max(0, 1 - x), 1 + x]
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1  # turns, uniform in +- this
+    grayscale_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
+    solarize_p: float = 0.0
+    solarize_threshold: float = 0.5
+    clip: ClipSpec = ClipSpec()
+    per_frame: Literal["same", "independent"] = "same"  # draws over the frames of one clip
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Decoded frames of one `ClipSpec`, before augmentation; t is 1 where the clip has no time axis."""
+
+    pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; smaller frames are padded at the right and bottom
+    source_hw: Int[Tensor, "b 2"]  # true size of each sample's frames inside the padding
+    time_seconds: Float[Tensor, "b t"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """One step's local share of the global batch, before augmentation."""
+
+    step: int
+    position: Int[Tensor, " b"]  # place of each sample in the global batch: augmentation draws by it
+    index: Int[Tensor, " b"]  # store row of the anchor frame
+    clips: dict[ClipSpec, Frames]
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One augmented view; a clip has a time axis after b."""
+
+    pixels: Float[Tensor, "b *t 3 h w"]  # on the training device, normalised with the run's mean and std
+    box: Float[Tensor, "b *t 4"] | None  # signed corners x0 y0 x1 y1 in source-frame fractions, x0 > x1 when flipped
+    source_hw: Int[Tensor, "b 2"]
+    params: dict[str, Float[Tensor, "b ..."]]  # what each augmentation did
+    time_seconds: Float[Tensor, "b *t"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a method's forward receives."""
+
+    views: tuple[View, ...]
+    index: Int[Tensor, " b"]
+    extra: dict[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What robots need and nothing more: the encoder card and the client (numpy, grpcio, protobuf)."""

@@ -1,0 +1,1 @@
+"""The encoder service: scheduler, repository and backends behind gRPC."""
