@@ -1,0 +1,201 @@
+"""Encoder: a timm backbone whose features have names: pooled, cls, dense map, and keypoints of that map."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from robossl.errors import InputError
+from robossl.weights import load_weights, read_hub, read_weights, weights_digest
+
+SCHEMA = "robossl.encoder/1"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
+_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
+
+
+class Features(NamedTuple):
+    """What an encoder says about a batch of frames."""
+
+    pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
+    dense: Float[
+        Tensor, "b c h w"
+    ]  # last feature map; a ViT's patch tokens, final norm applied, on their grid
+    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None where the backbone has none
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """Which backbone, from which weights, and how served frames reach it."""
+
+    backbone: str = "resnet18"  # any timm name
+    init: str = "random"  # random | timm (its hub) | PATH or PATH#PREFIX of a checkpoint, see weights.py
+    input_hw: tuple[int, int] = (224, 224)  # served and evaluated frames are resized to this, whole
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    zero_init_last: bool = True  # ResNets only: every block starts as the identity (arXiv:1706.02677)
+    drop_path: float = 0.0  # rate of the last block; it rises linearly from 0
+
+
+class Encoder(nn.Module):
+    """A timm backbone without its classifier; call it on normalised pixels, which `preprocess` makes."""
+
+    backbone: Any  # a timm model: they share attributes that nn.Module does not declare
+
+    def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.feature_dim = int(self.backbone.num_features)
+        self.has_cls = getattr(backbone, "cls_token", None) is not None
+        self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", 0))
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
+        """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch)."""
+        out: Tensor = self.backbone.forward_features(pixels)
+        if out.ndim == 4:
+            dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
+            return Features(pooled=dense.mean((2, 3)), dense=dense, cls=None)
+        patches = out[:, self.num_prefix_tokens :]
+        h, w = self._grid(pixels.shape[-2], pixels.shape[-1])
+        dense = patches.transpose(1, 2).reshape(-1, self.feature_dim, h, w)
+        return Features(pooled=patches.mean(1), dense=dense, cls=out[:, 0] if self.has_cls else None)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        patch_h, patch_w = self.backbone.patch_embed.patch_size
+        return height // int(patch_h), width // int(patch_w)
+
+    def preprocess(self, frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 H W"]:
+        """Normalised pixels of whole frames, squashed to `input_hw` by antialiased bilinear resize."""
+        pixels = frames.permute(0, 3, 1, 2).to(dtype=torch.float32) / 255
+        pixels = F.interpolate(pixels, self.config.input_hw, mode="bilinear", antialias=True)
+        mean = torch.tensor(self.config.mean, device=frames.device).view(3, 1, 1)
+        std = torch.tensor(self.config.std, device=frames.device).view(3, 1, 1)
+        return (pixels - mean) / std
+
+
+def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
+    """Expected (x, y) of each channel under its softmax over positions (Finn et al., arXiv:1509.06113).
+
+    Coordinates run over [-1, 1] of the frame, x to the right and y down, at the centres of the cells.
+    """
+    b, c, h, w = dense.shape
+    weight = dense.flatten(2).float().softmax(-1).view(b, c, h, w)
+    x = (2 * torch.arange(w, device=dense.device) + 1) / w - 1
+    y = (2 * torch.arange(h, device=dense.device) + 1) / h - 1
+    return torch.stack([(weight.sum(2) * x).sum(-1), (weight.sum(3) * y).sum(-1)], dim=-1)
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """Make an encoder and give it its initial weights; random ones come from torch's global generator.
+
+    Raises:
+        InputError: unknown backbone, sizes that do not fit it, a checkpoint that does not fit it.
+        ResourceError: hub weights that cannot be downloaded.
+    """
+    encoder = Encoder(_build_backbone(config), config)
+    if config.init == "random":
+        return encoder
+    source = read_hub(config.backbone) if config.init == "timm" else read_weights(config.init)
+    load_weights(encoder.backbone, source, name=config.backbone, origin=config.init)
+    return encoder
+
+
+def _build_backbone(config: EncoderConfig) -> Any:
+    architecture = config.backbone.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        raise InputError(
+            f"unknown backbone {config.backbone!r}; "
+            f"{'nearest: ' + ', '.join(near) if near else 'e.g. resnet18, resnet50, vit_small_patch16_224'} "
+            "(any timm model name: https://huggingface.co/timm)"
+        )
+    family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    extra: dict[str, Any] = {"zero_init_last": config.zero_init_last} if family in _RESNETS else {}
+    if family in _TRANSFORMERS:
+        extra = {"img_size": config.input_hw, "dynamic_img_size": True}
+    model: Any = timm.create_model(
+        config.backbone, pretrained=False, num_classes=0, drop_path_rate=config.drop_path, **extra
+    )
+    if family in _TRANSFORMERS:
+        _check_patches(config, model.patch_embed.patch_size)
+    return model
+
+
+def _check_patches(config: EncoderConfig, patch_hw: tuple[int, int]) -> None:
+    if any(size % patch for size, patch in zip(config.input_hw, patch_hw, strict=True)):
+        raise InputError(
+            f"input_hw {config.input_hw} does not divide into the {patch_hw[0]}x{patch_hw[1]} patches of "
+            f"{config.backbone}; choose multiples"
+        )
+
+
+def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
+    """Write `encoder.safetensors` and `encoder.json` (config, digest, `extra`), aside, then renamed."""
+    state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
+    about = {
+        "schema": SCHEMA,
+        "config": dataclasses.asdict(encoder.config),
+        "feature_dim": encoder.feature_dim,
+        "digest": weights_digest(state),
+        "extra": extra,
+    }
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file(state, aside / "encoder.safetensors")
+    (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Read an encoder that `save_encoder` wrote, in eval mode; torch's generators are left as they were.
+
+    Raises:
+        InputError: not an encoder folder, an unknown schema, or weights that are not those of `encoder.json`.
+    """
+    about = read_about(folder)
+    config = config_from_json(about["config"])
+    state = load_file(folder / "encoder.safetensors")
+    if weights_digest(state) != about["digest"]:
+        raise InputError(f"{folder}: encoder.safetensors is not what encoder.json describes (digest differs)")
+    with torch.random.fork_rng(devices=[]):
+        encoder = Encoder(_build_backbone(config), config)
+    load_weights(encoder.backbone, state, name=config.backbone, origin=str(folder))
+    return encoder.eval()
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The contents of `encoder.json`, its schema checked."""
+    path = folder / "encoder.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not an encoder folder (no encoder.json); pass RUN/encoder of a run")
+    about: dict[str, Any] = json.loads(path.read_text())
+    if about.get("schema") != SCHEMA:
+        got = about.get("schema")
+        raise InputError(
+            f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it"
+        )
+    return about
+
+
+def config_from_json(values: dict[str, Any]) -> EncoderConfig:
+    """An `EncoderConfig` from json, where tuples are lists."""
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return EncoderConfig(**plain)
