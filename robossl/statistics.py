@@ -1,0 +1,104 @@
+"""Balanced accuracy and its interval when episodes, not frames, are the independent unit.
+
+The interval is a percentile bootstrap over episodes, drawn within each class: a plain bootstrap of 68
+episodes loses a class of five in 0.6 % of its resamples, and then there is no balanced accuracy. Of a class
+of n episodes, n - 1 are drawn: drawing n gives a variance too small by (n - 1) / n, a fifth at n = 5 (Rao &
+Wu, "Resampling inference with complex survey data", JASA 1988; stratified and clustered resampling: Davison
+& Hinkley, "Bootstrap Methods and their Application", 1997, sections 3.2 and 3.8). Two rows of a table are
+compared on the same draws, so what makes an episode hard for both cancels. The interval speaks of more
+episodes of these classes, places and days; not of new days, and not of another training run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+
+class Interval(NamedTuple):
+    """An estimate with its interval, in the unit of the estimate."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+def balanced_accuracy(truth: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> float:
+    """Mean over the classes in `truth` of the share predicted right (recall); 1 / classes is chance."""
+    return _mean_recall(truth, predicted == truth)
+
+
+def _mean_recall(truth: Int[ndarray, " n"], hits: Float[ndarray, " n"] | Bool[ndarray, " n"]) -> float:
+    return float(np.mean([hits[truth == c].mean() for c in np.unique(truth)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Resamples:
+    """The draws that all rows of one table share: `weights[b, i]` is how often resample b drew episode i."""
+
+    truth: Int[ndarray, " e"]
+    weights: Float[ndarray, "b e"]
+
+    def interval(
+        self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None = None, level: float = 0.95
+    ) -> Interval:
+        """Balanced accuracy with its percentile interval.
+
+        Args:
+            hits: How much of each episode is right, in [0, 1]; a mean over seeds or frames may lie between.
+            sizes: Number of frames of each episode, for a score over frames; None: every episode counts once.
+            level: Share of the resamples inside the interval.
+        """
+        scores = self._scores(hits, sizes)
+        low, high = np.quantile(scores[1:], [(1 - level) / 2, (1 + level) / 2])
+        return Interval(float(scores[0]), float(low), float(high))
+
+    def paired(
+        self,
+        hits: Float[ndarray, " e"],
+        reference: Float[ndarray, " e"],
+        sizes: Float[ndarray, " e"] | None = None,
+        level: float = 0.95,
+    ) -> Interval:
+        """The difference `hits - reference` in balanced accuracy, both scored on the same resamples."""
+        return self.interval(hits - reference, sizes, level)  # balanced accuracy is linear in the hits
+
+    def _scores(
+        self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None
+    ) -> Float[ndarray, " 1+b"]:
+        weights = np.vstack([np.ones(len(self.truth)), self.weights])  # first the sample itself
+        weights = weights if sizes is None else weights * sizes
+        recalls = [weights[:, i] @ hits[i] / weights[:, i].sum(axis=1) for i in _by_class(self.truth)]
+        scores: Float[ndarray, " 1+b"] = np.mean(recalls, axis=0)
+        return scores
+
+
+def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: int) -> Resamples:
+    """Draw episodes with replacement within each class, one fewer than the class has.
+
+    Args:
+        truth: Class of each episode; every class needs at least two episodes.
+        num_resamples: 2,000 keeps the Monte-Carlo error of a 95 % bound near 2 % of the interval's width.
+        seed: Seed of the draws; equal seeds and truth give equal draws.
+    """
+    generator = np.random.default_rng(seed)
+    weights = np.zeros((num_resamples, len(truth)))
+    for rows in _by_class(truth):
+        if len(rows) < 2:
+            raise ValueError(f"every class needs at least 2 episodes to be resampled, got {len(rows)}")
+        share = np.full(len(rows), 1 / len(rows))
+        weights[:, rows] = generator.multinomial(len(rows) - 1, share, size=num_resamples)
+    return Resamples(truth, weights)
+
+
+def _by_class(truth: Int[ndarray, " e"]) -> list[Int[ndarray, " k"]]:
+    return [np.flatnonzero(truth == c) for c in np.unique(truth)]
