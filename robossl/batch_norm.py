@@ -1,0 +1,111 @@
+"""Batch-norm over ranks: the statistics of the global batch, on any backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robossl.errors import InputError
+from robossl.ranks import all_reduce_sum, gather, world_size
+
+
+class _NormaliseOverRanks(torch.autograd.Function):
+    """Batch-norm with the statistics of all ranks; saves what torch's own saves: input, mean, 1/std."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
+        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        shape, dims = _channel_shape(x), _all_but_channel(x)
+        normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
+        dy = grad.to(mean.dtype)
+        sums = torch.stack([dy.sum(dims), (dy * normalised).sum(dims)])
+        grad_bias, grad_weight = sums  # this rank's: DDP averages them as any parameter's
+        mean_dy, mean_dy_normalised = all_reduce_sum(sums) / (world_size() * x.numel() / x.shape[1])
+        dx = dy - mean_dy.view(shape) - normalised * mean_dy_normalised.view(shape)
+        dx = dx * (inverse_std if weight is None else inverse_std * weight).view(shape)
+        affine = (None, None) if weight is None else (grad_weight, grad_bias)
+        return dx.to(x.dtype), *affine, None, None, None
+
+
+def _channel_shape(x: Tensor) -> list[int]:
+    return [1, -1] + [1] * (x.ndim - 2)
+
+
+def _all_but_channel(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch-norm over all ranks' samples, on any backend (torch's own refuses CPU tensors).
+
+    Forward, backward and running statistics (unbiased variance of the global batch) are those of one process
+    on the joined batch; every rank keeps the same running statistics.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        assert x.ndim in (2, 4)
+
+    def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
+        """Normalise each channel; in eval mode, or in one process, as `nn.BatchNorm2d` does."""
+        if not self.training or world_size() == 1:
+            out: Tensor = super().forward(x)
+            return out
+        mean, var = _moments_over_ranks(x.detach())
+        if self.track_running_stats:
+            self._track(mean, var, count=world_size() * x.numel() // x.shape[1])
+        out = _NormaliseOverRanks.apply(x, self.weight, self.bias, mean, var, self.eps)
+        return out
+
+    def _track(self, mean: Tensor, var: Tensor, *, count: int) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+
+
+def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel over all ranks, joined from the ranks' own."""
+    precise = x if x.dtype == torch.float64 else x.float()
+    var, mean = torch.var_mean(precise, dim=_all_but_channel(x), correction=0)
+    means, variances = gather(torch.stack([mean, var]).unsqueeze(0)).unbind(1)
+    joined = means.mean(0)
+    return joined, variances.mean(0) + (means - joined).square().mean(0)
+
+
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """The same module with every batch-norm a `SyncBatchNorm` that holds its parameters and buffers.
+
+    Raises:
+        InputError: a batch-norm of another kind (such as timm's with a built-in activation).
+    """
+    if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
+        return _synced(module)
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batchnorm(child))
+    return module
+
+
+def _synced(old: _BatchNorm) -> SyncBatchNorm:
+    if type(old) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+        raise InputError(
+            f"cannot sync {type(old).__name__} over ranks, only BatchNorm1d and BatchNorm2d; choose a"
+            " backbone with those (resnet18) or none (vit_small_patch16_224), or set sync_batch_norm to false"
+        )
+    new = SyncBatchNorm(
+        old.num_features, old.eps, old.momentum, old.affine, track_running_stats=old.track_running_stats
+    )
+    new._parameters, new._buffers = old._parameters, old._buffers
+    return new.train(old.training)

@@ -1,0 +1,62 @@
+"""Heads: the multilayer perceptrons that methods put on the pooled feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+Norm = Literal["none", "affine", "scale", "plain"]
+"""Batch-norm after a linear layer: none, with scale and shift, with scale alone, with neither."""
+
+
+def mlp(
+    dims: Sequence[int],
+    *,
+    norm: Norm = "affine",
+    last_norm: Norm = "none",
+    last_bias: bool = True,
+    init_std: float | None = None,
+) -> nn.Sequential:
+    """Linear layers between `dims`, each but the last followed by batch-norm and ReLU.
+
+    A linear layer in front of a batch-norm has no bias, since the norm would take it away. Weights are drawn
+    from torch's global generator: as `nn.Linear` does (uniform in +-1/sqrt(fan in)), or N(0, init_std) where
+    that is given.
+
+    Args:
+        dims: input, hidden and output widths; two or more.
+        norm: batch-norm of the hidden layers.
+        last_norm: batch-norm of the output; no ReLU follows it.
+        last_bias: whether an output layer without norm has a bias.
+        init_std: standard deviation of the weights, as in SimCLR's official code.
+    """
+    layers: list[nn.Module] = []
+    last = len(dims) - 2
+    for i, (fan_in, fan_out) in enumerate(pairwise(dims)):
+        layer_norm = last_norm if i == last else norm
+        bias = layer_norm == "none" and (i < last or last_bias)
+        layers += [_linear(fan_in, fan_out, bias=bias, std=init_std), *_batch_norm(fan_out, layer_norm)]
+        if i < last:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _linear(fan_in: int, fan_out: int, *, bias: bool, std: float | None) -> nn.Linear:
+    layer = nn.Linear(fan_in, fan_out, bias=bias)
+    if std is not None:
+        nn.init.normal_(layer.weight, std=std)
+        if bias:
+            nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _batch_norm(dim: int, norm: Norm) -> list[nn.Module]:
+    if norm == "none":
+        return []
+    layer = nn.BatchNorm1d(dim, affine=norm != "plain")
+    if norm == "scale":
+        layer.bias.requires_grad_(False)  # stays at its zero: torch has no batch-norm with a scale alone
+    return [layer]

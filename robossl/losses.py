@@ -1,0 +1,65 @@
+"""The losses as pure functions of tensors; how each spreads over ranks is said in its docstring.
+
+All are computed in at least float32, under autocast too: bf16 has steps of 1/16 at a logit of 14.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The tensor as float32, or as float64 when it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def negative_cosine(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """SimSiam's D(p, z), equation 1 of arXiv:2011.10566: minus the cosine, mean over the batch.
+
+    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    """
+    return -(_unit(p) * _unit(z)).sum(dim=1).mean()
+
+
+def softmax_cross_entropy(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """-softmax(z) . log softmax(p) over channels, mean over the batch: section 4.5 of arXiv:2011.10566.
+
+    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    """
+    target = full_precision(z).softmax(dim=1)
+    return -(target * full_precision(p).log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def nt_xent(
+    views: tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]],
+    *,
+    everyone: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]],
+    first: int = 0,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """NT-Xent, equation 1 of arXiv:2002.05709: the mean over this rank's 2b anchors.
+
+    Each anchor is told from the 2n - 1 other embeddings of the global batch; its positive is the other view
+    of its sample. Over ranks: gather both views with gradients and pass this rank's place; the mean of the
+    ranks' values is then the global value. In one process `everyone` is `views`.
+
+    Args:
+        views: this rank's embeddings of the two views, not normalised.
+        everyone: the embeddings of the global batch, in rank order.
+        first: where this rank's samples begin in the global batch.
+        temperature: tau of the paper.
+    """
+    b, n = len(views[0]), len(everyone[0])
+    rows = torch.arange(b, device=views[0].device) + first
+    with torch.autocast(views[0].device.type, enabled=False):
+        logits = _unit(torch.cat(views)) @ _unit(torch.cat(everyone)).T / temperature
+    oneself = torch.cat([rows, rows + n]).unsqueeze(1)
+    positive = torch.cat([rows + n, rows])
+    return F.cross_entropy(logits.scatter(1, oneself, -torch.inf), positive)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(full_precision(x), dim=1)

@@ -1,0 +1,118 @@
+"""SimSiam: two views, a predictor, a stopped gradient (arXiv:2011.10566), with the paper's ablations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.heads import Norm, mlp
+from robossl.losses import negative_cosine, softmax_cross_entropy
+from robossl.method import Loss, Method
+from robossl.teacher import MovingAverageBank
+from robossl.views import Batch, ViewSpec
+
+VIEW = ViewSpec()  # MoCo v2's, as section 3 has it
+SIMILARITIES = {"cosine": negative_cosine, "cross_entropy": softmax_cross_entropy}
+
+
+@dataclass(frozen=True, slots=True)
+class SimSiamConfig:
+    """SimSiam with the paper's numbers; every ablation of section 4 is one field."""
+
+    projector_layers: int = 3  # section 3; 2 on CIFAR (appendix D)
+    projector_hidden_dim: int = 2048  # section 3
+    output_dim: int = 2048  # section 3
+    predictor_hidden_dim: int = 512  # section 3: a bottleneck of a quarter
+    head: Literal["paper", "official"] = (
+        "paper"  # official: the projector's last batch-norm has no scale and shift
+    )
+    stop_gradient: bool = True  # figure 2
+    predictor: Literal["none", "fixed", "mlp", "moving_average"] = (
+        "mlp"  # table 1; moving average: section 5.2
+    )
+    predictor_lr_decays: bool = False  # table 1: a constant rate is better (68.1 against 67.7)
+    batch_norm: Literal["none", "hidden", "default", "all"] = "default"  # table 3
+    similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
+    symmetric: bool = True  # section 4.6; off: only D(p0, z1)
+    bank_momentum: float = 0.8  # section 5.2
+    bank_size: int = 0  # moving_average needs it: one row of output_dim for each frame of the store
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        if self.projector_layers < 1:
+            raise InputError(
+                f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 3"
+            )
+        if self.predictor == "moving_average" and self.bank_size < 1:
+            raise InputError(
+                f"predictor moving_average keeps an average for each frame, got bank_size {self.bank_size}; "
+                "set bank_size to the number of frames in the store"
+            )
+
+    def build(self, encoder: Encoder) -> SimSiam:
+        """Make the method around an encoder."""
+        return SimSiam(encoder, self)
+
+
+class SimSiam(Method):
+    """Each view's prediction meets the other view's projection, which gets no gradient."""
+
+    def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = _projector(encoder.feature_dim, config)
+        self.predictor = _predictor(config)
+        self.bank = _bank(config)
+        self.constant_lr = () if config.predictor_lr_decays else ("predictor.",)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views, drawn alike."""
+        return (self.config.view, self.config.view)
+
+    def forward(self, batch: Batch) -> Loss:
+        """The (symmetric) loss; batch-norm sees each view on its own, as in the official code."""
+        distance = SIMILARITIES[self.config.similarity]
+        z0, z1 = (self.projector(self.encoder(view.pixels).pooled) for view in batch.views)
+        t0, t1 = self._targets(batch.index, z0, z1)
+        loss = distance(self.predictor(z0), t1)
+        if self.config.symmetric:
+            loss = (loss + distance(self.predictor(z1), t0)) / 2
+        return Loss(loss, metrics={}, outputs=(z0.detach(), z1.detach()))
+
+    def _targets(self, index: Tensor, z0: Tensor, z1: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.stop_gradient:
+            z0, z1 = z0.detach(), z1.detach()
+        if self.bank is None:
+            return z0, z1
+        t0, t1 = self.bank(index, z0), self.bank(index, z1)
+        self.bank.store(index, (t0 + t1) / 2 if self.config.symmetric else t1)
+        return t0, t1
+
+
+def _projector(feature_dim: int, config: SimSiamConfig) -> nn.Sequential:
+    dims = [feature_dim, *[config.projector_hidden_dim] * (config.projector_layers - 1), config.output_dim]
+    hidden: Norm = "none" if config.batch_norm == "none" else "affine"
+    output: Norm = "plain" if config.head == "official" else "affine"
+    return mlp(dims, norm=hidden, last_norm=output if config.batch_norm in ("default", "all") else "none")
+
+
+def _predictor(config: SimSiamConfig) -> nn.Module:
+    if config.predictor in ("none", "moving_average"):
+        return nn.Identity()
+    hidden: Norm = "none" if config.batch_norm == "none" else "affine"
+    output: Norm = "affine" if config.batch_norm == "all" else "none"
+    predictor = mlp(
+        [config.output_dim, config.predictor_hidden_dim, config.output_dim], norm=hidden, last_norm=output
+    )
+    return predictor.requires_grad_(config.predictor == "mlp")
+
+
+def _bank(config: SimSiamConfig) -> MovingAverageBank | None:
+    if config.predictor != "moving_average":
+        return None
+    return MovingAverageBank(config.bank_size, config.output_dim, momentum=config.bank_momentum)

@@ -1,0 +1,139 @@
+"""Ranks: every call of torch.distributed, each of them a no-op in a process on its own.
+
+The gradients of `gather` and `all_reduce_mean` are those of the joined computation: when each rank's loss is
+its share (the mean over ranks is the global loss) and gradients are averaged, as DDP does, they equal those
+of one process on the joined batch. Ranks must hold equally many samples. Batch-norm is in batch_norm.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those that torchrun started."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return self.rank == 0
+
+    @classmethod
+    def join(cls, device: str) -> Ranks:
+        """Join the group that torchrun's environment names, or be alone where there is none.
+
+        Args:
+            device: "cpu" (gloo) or "cuda" (nccl, one GPU a process, with gloo beside it for plain values).
+        """
+        size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+        on_gpu = device.startswith("cuda")
+        own = torch.device("cuda", local_rank) if on_gpu and size > 1 else torch.device(device)
+        if size > 1:
+            if on_gpu:
+                torch.cuda.set_device(own)
+            backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+            dist.init_process_group(backend, device_id=own if on_gpu else None)
+        return cls(rank=rank(), world_size=world_size(), device=own)
+
+    def close(self) -> None:
+        """Leave the group; the last thing a process does."""
+        if _joined():
+            dist.destroy_process_group()
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 when alone."""
+    return dist.get_rank() if _joined() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if _joined() else 1
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # every rank's loss depends on this slice: gradients are summed before it is cut (lightly #1528)
+        return all_reduce_sum(grad).chunk(world_size())[rank()]
+
+
+class _AllReduceMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return all_reduce_sum(x) / world_size()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return all_reduce_sum(grad) / world_size()  # as in `_Gather`: the mean feeds every rank's loss
+
+
+def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The sum of a tensor over ranks, without gradients."""
+    if world_size() == 1:
+        return x
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
+    """All ranks' tensors joined along the batch in rank order, with gradients to every rank."""
+    if world_size() == 1:
+        return x
+    joined: Tensor = _Gather.apply(x)
+    return joined
+
+
+def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The mean of a tensor over ranks, with gradients to every rank."""
+    if world_size() == 1:
+        return x
+    mean: Tensor = _AllReduceMean.apply(x)
+    return mean
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    any_rank(False)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on at least one rank; the same answer everywhere."""
+    if world_size() == 1:
+        return flag
+    raised = torch.tensor(int(flag))
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return bool(raised.item())
+
+
+def broadcast(values: Sequence[float]) -> list[float]:
+    """The main process's numbers, on every rank (exact for integers up to 2**53); all pass equally many."""
+    if world_size() == 1:
+        return list(values)
+    numbers = torch.tensor(values, dtype=torch.float64)
+    dist.broadcast(numbers, src=0)
+    return [float(x) for x in numbers]
