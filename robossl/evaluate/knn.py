@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from robossl.evaluate.protocol import Scores
 
@@ -21,33 +20,32 @@ CHUNK = 1024  # test rows at a time: bounds the similarity matrix at CHUNK x n
 
 @torch.no_grad()
 def weighted_knn(
-    train: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
-    test: Float[Tensor, "m d"],
+    train: Float[ndarray, "n d"],
+    labels: Int[ndarray, " n"],
+    test: Float[ndarray, "m d"],
     *,
-    num_classes: int,
     k: int = 20,
     temperature: float = 0.07,
-) -> Float[Tensor, "m c"]:
+) -> Float[ndarray, "m c"]:
     """Share of the weighted votes of each class among the k nearest training rows; computed in float32.
 
     Args:
         train: Features in any scale; they are normalised here.
-        labels: Classes 0 to `num_classes` - 1.
-        test: Features to score, on the device of `train`.
-        num_classes: Columns of the result.
+        labels: Classes from 0; the result has a column for each, up to the largest.
+        test: Features to score.
         k: Neighbours; all of `train` when it has fewer.
         temperature: Cosine is divided by it before the exponential.
     """
-    bank = F.normalize(train.float(), dim=1)
-    classes = F.one_hot(labels.long(), num_classes).float()
+    bank = F.normalize(torch.from_numpy(train).float(), dim=1)
+    queries = F.normalize(torch.from_numpy(test).float(), dim=1)
+    classes = F.one_hot(torch.from_numpy(labels).long()).float()
     scores = []
-    for start in range(0, len(test), CHUNK):
-        queries = F.normalize(test[start : start + CHUNK].float(), dim=1)
-        cosine, neighbour = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
+    for start in range(0, len(queries), CHUNK):
+        cosine, neighbour = (queries[start : start + CHUNK] @ bank.T).topk(min(k, len(bank)), dim=1)
         weight = (cosine / temperature).softmax(dim=1)  # exp(s / T) over its sum
         scores.append((weight[:, :, None] * classes[neighbour]).sum(dim=1))
-    return torch.cat(scores)
+    result: Float[ndarray, "m c"] = torch.cat(scores).numpy()
+    return result
 
 
 def knn(
@@ -56,11 +54,8 @@ def knn(
     groups: Int[ndarray, " n"],
     test: Float[ndarray, "m d"],
     *,
-    num_classes: int,
     seed: int,
 ) -> Scores:
     """The protocol: nothing is fitted or chosen, so `groups` and `seed` play no part."""
-    scores = weighted_knn(
-        torch.from_numpy(train), torch.from_numpy(labels), torch.from_numpy(test), num_classes=num_classes
-    )
-    return Scores(scores.numpy(), {"k": min(20, len(train)), "temperature": 0.07, "centred": False})
+    details = {"k": min(20, len(train)), "temperature": 0.07, "centred": False}
+    return Scores(weighted_knn(train, labels, test), details)

@@ -38,7 +38,6 @@ def linear(
     groups: Int[ndarray, " n"],
     test: Float[ndarray, "m d"],
     *,
-    num_classes: int,
     seed: int,
 ) -> Scores:
     """Class probabilities of the test frames, from a fit with the C that cross-validation preferred."""
@@ -48,8 +47,6 @@ def linear(
     accuracy = cross_validate(train, labels, groups, seed=seed)
     best = int(np.argmax(accuracy))  # of equals the first, which is the most regularised
     model, converged = fit(train, labels, GRID[best])
-    scores = np.zeros((len(test), num_classes))
-    scores[:, model.classes_] = model.predict_proba(test)
     details = {
         "c": GRID[best],
         "c_at_edge_of_grid": best in (0, len(GRID) - 1),
@@ -58,7 +55,7 @@ def linear(
         "converged": converged,
         "iterations": int(model.n_iter_.max()),
     }
-    return Scores(scores, details)
+    return Scores(model.predict_proba(test), details)
 
 
 def cross_validate(

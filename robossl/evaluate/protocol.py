@@ -31,10 +31,17 @@ class EvaluationProtocol(Protocol):
         groups: Int[ndarray, " n"],
         test: Float[ndarray, "m d"],
         *,
-        num_classes: int,
         seed: int,
     ) -> Scores:
-        """Score test frames; frames of one group are never on both sides of a validation split."""
+        """Score test frames.
+
+        Args:
+            train: Features of the training frames.
+            labels: Their classes, 0 to c - 1, none missing.
+            groups: Frames of one group are never on both sides of a validation split.
+            test: Features of the test frames.
+            seed: Seed of whatever is drawn.
+        """
         ...
 
 
