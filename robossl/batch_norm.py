@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Shaped
@@ -12,6 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robossl.errors import InputError
 from robossl.ranks import all_reduce_sum, gather, world_size
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
@@ -85,16 +87,17 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
     return joined, variances.mean(0) + (means - joined).square().mean(0)
 
 
-def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """The same module with every batch-norm a `SyncBatchNorm` that holds its parameters and buffers.
+def convert_sync_batchnorm(module: M) -> M:
+    """Make every batch-norm in a module a `SyncBatchNorm` of the same parameters and buffers, in place.
 
     Raises:
         InputError: a batch-norm of another kind (such as timm's with a built-in activation).
     """
-    if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
-        return _synced(module)
     for name, child in module.named_children():
-        setattr(module, name, convert_sync_batchnorm(child))
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, _synced(child))
+        else:
+            convert_sync_batchnorm(child)
     return module
 
 

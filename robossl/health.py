@@ -1,0 +1,117 @@
+"""Health: whether a method's outputs still tell samples apart, said in plain words when they do not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from robossl.losses import full_precision
+
+LOW_STD = 0.1  # of the std of directions spread evenly over the sphere, 1 / sqrt(d)
+LOW_CHECKS = 3  # so many low checks running are reported: the first steps of a run may be low
+LOW_RANK = 2.0
+MIN_SAMPLES_FOR_RANK = 8  # b samples have rank b - 1 at most: fewer say nothing
+
+
+def std_normalised(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """Mean over dimensions of the std of l2-normalised outputs (figure 2 of arXiv:2011.10566).
+
+    0 when collapsed, 1 / sqrt(d) when spread evenly.
+    """
+    return _unit(z).std(dim=0, correction=0).mean()
+
+
+def effective_rank(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """How many directions centred outputs use, from 1 to min(b - 1, d): exp of the singular values' entropy.
+
+    RankMe (arXiv:2210.02885) of outputs less their mean, lest a constant offset count as a direction.
+    """
+    x = full_precision(z)
+    singular = torch.linalg.svdvals(x - x.mean(dim=0))
+    rounding = torch.finfo(x.dtype).eps * torch.linalg.matrix_norm(x)
+    singular = torch.where(singular > rounding, singular, 0)  # the noise of a constant would have full rank
+    share = singular / singular.sum().clamp_min(torch.finfo(x.dtype).tiny)
+    entropy = -torch.xlogy(share, share).sum()
+    return entropy.exp()
+
+
+def alignment(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """Mean squared distance of the two views of a sample on the sphere, 0 to 4 (arXiv:2005.10242)."""
+    return (_unit(z0) - _unit(z1)).square().sum(dim=1).mean()
+
+
+def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """Log of the mean of exp(-2 |x - y|^2) over pairs on the sphere (arXiv:2005.10242).
+
+    0 when collapsed, about -4 when spread evenly.
+    """
+    distances = F.pdist(_unit(z))
+    return distances.square().mul(-2).exp().mean().log()
+
+
+def _unit(z: Tensor) -> Tensor:
+    return F.normalize(full_precision(z), dim=1)
+
+
+class Health(NamedTuple):
+    """One check."""
+
+    metrics: dict[str, float]
+    warning: str | None
+
+
+class HealthMonitor:
+    """Watches the outputs of a run for collapse.
+
+    Its only state is how many checks running were low, so a resumed run warns when an unbroken one would.
+    """
+
+    def __init__(self) -> None:
+        self.low_checks = 0
+
+    def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> Health:
+        """Measure the outputs of the global batch, one tensor a view, and say whether they have collapsed."""
+        stds = [std_normalised(z) for z in outputs]
+        spread = _mean([std * z.shape[1] ** 0.5 for std, z in zip(stds, outputs, strict=True)])
+        rank = _mean([effective_rank(z) for z in outputs])
+        metrics = {
+            "health/std": _mean(stds),
+            "health/rank": rank,
+            "health/uniformity": _mean([uniformity(z) for z in outputs]),
+        }
+        if len(outputs) > 1 and outputs[0].shape == outputs[1].shape:
+            metrics["health/alignment"] = float(alignment(outputs[0], outputs[1]))
+        self.low_checks = self.low_checks + 1 if spread < LOW_STD else 0
+        enough = len(outputs[0]) >= MIN_SAMPLES_FOR_RANK
+        return Health(metrics, self._warning(spread, rank if enough else float("inf")))
+
+    def _warning(self, spread: float, rank: float) -> str | None:
+        if self.low_checks >= LOW_CHECKS:
+            return (
+                f"collapse: all frames get nearly the same output (its std has been "
+                f"under {LOW_STD} of a healthy one for {self.low_checks} checks, now {spread:.3f}); the encoder learns nothing like "
+                "this. Try a lower learning rate, a larger batch, the method's default head and stop-gradient"
+            )
+        if rank < LOW_RANK:
+            return (
+                f"collapse: the outputs of all frames lie along one direction (effective rank {rank:.2f}, a "
+                "healthy one is many times that); one number is all the encoder says of a frame. Try more "
+                "varied data, stronger augmentation, a lower learning rate, the method's default batch-norm"
+            )
+        return None
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs, as plain numbers."""
+        return {"low_checks": self.low_checks}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a saved state."""
+        self.low_checks = state["low_checks"]
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean())
