@@ -1,0 +1,102 @@
+"""Which foreign files may be read: inside their root, not empty, not a pointer to somewhere else."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from robossl.data.manifest import Problem
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+_LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+_LICENCE_LINE = re.compile(r"^\W*licen[cs]e\W*:\s*(\S.*)$", re.IGNORECASE | re.MULTILINE)
+
+
+def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[Problem]]:
+    """Paths under `root` with one of `suffixes`, relative, with "/", sorted; and the ones that must not be read."""
+    found: list[str] = []
+    refused: list[Problem] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        refused += [
+            Problem(_relative(root, folder, name), "symlink to a folder outside the source")
+            for name in folders
+            if (Path(folder) / name).is_symlink() and not is_inside(root, Path(folder) / name)
+        ]
+        for name in names:
+            if name.startswith(".") or Path(name).suffix.lower() not in suffixes:
+                continue
+            relative = _relative(root, folder, name)
+            reason = damage(root, relative)
+            if reason:
+                refused.append(Problem(relative, reason))
+            else:
+                found.append(relative)
+    return sorted(found), sorted(refused, key=lambda problem: problem.path)
+
+
+def damage(root: Path, relative: str) -> str:
+    """Why `root/relative` must not or cannot be read; empty when it can."""
+    path = root / relative
+    if leaves_root(relative) or not is_inside(root, path):
+        return "path leaves the source folder"
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(len(_LFS_HEAD))
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size == 0:
+        return "empty file (0 bytes)"
+    if head == _LFS_HEAD:
+        return "Git-LFS pointer instead of the file; fetch it with: git lfs pull"
+    return ""
+
+
+def leaves_root(relative: str) -> bool:
+    """Whether a path written in a csv, a json or an archive points outside the folder it is relative to."""
+    normal = posixpath.normpath(relative.replace("\\", "/"))
+    return normal.startswith(("/", "../")) or normal == ".." or bool(re.match(r"[A-Za-z]:", normal))
+
+
+def is_inside(root: Path, path: Path) -> bool:
+    """Whether `path` still lies under `root` once symbolic links are followed."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def fingerprint(*paths: Path) -> str:
+    """A text that changes when one of the files is replaced or edited."""
+    return ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (path.stat() for path in paths))
+
+
+def stated_licence(root: Path) -> str:
+    """The licence that the files beside the data state, else "unknown"; the words are kept as they stand."""
+    folder = root if root.is_dir() else root.parent
+    for name in ("README.md", "SOURCE.md", "README.txt", "README"):
+        match = _LICENCE_LINE.search(_head_of(folder / name))
+        if match:
+            return match[1].strip()[:400]
+    for name in ("LICENSE", "LICENCE", "LICENSE.txt", "LICENSE.md"):
+        lines = [line.strip() for line in _head_of(folder / name).splitlines() if line.strip()]
+        if lines:
+            return lines[0][:400]
+    return "unknown"
+
+
+def _head_of(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(16384)
+    except OSError:
+        return ""
+
+
+def _relative(root: Path, folder: str, name: str) -> str:
+    return (Path(folder) / name).relative_to(root).as_posix()

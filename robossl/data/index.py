@@ -1,0 +1,175 @@
+"""The index of a store: which rows of which shards make its episodes, in an order that no restart changes.
+
+Order is by source, then by unit key. `episodes.arrow` has a row an episode, `frames.arrow` a row a frame,
+`dropped.arrow` the episodes whose content was already there. An index is a folder of its own, named by the manifest,
+so a store that is open while it grows keeps the index it was opened with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from robossl.data.manifest import Manifest, Problem, SourceEntry, sync_folder, written_aside
+from robossl.data.shards import ShardReader, UnitRecord
+from robossl.data.source import Listing
+
+LABEL = "label:"  # prefix of the label columns of episodes.arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored unit with what its source says about it now."""
+
+    record: UnitRecord
+    shard: str
+    split: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def merge_entries(old: Iterable[Entry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], Entry]]) -> list[Entry]:
+    """Entries of the store in index order: what it held, with newly listed units replacing or joining it.
+
+    Args:
+        old: the entries of the previous index, dropped ones too.
+        listings: the sources of this run, by name.
+        done: per source name, finished units by (key, fingerprint).
+    """
+    merged = {(entry.record.source, entry.record.key): entry for entry in old}
+    for name, listing in listings.items():
+        for unit in listing.units:
+            entry = done[name][unit.key, unit.fingerprint]
+            merged.pop((name, unit.key), None)
+            if not entry.record.reason:
+                merged[name, unit.key] = replace(entry, split=unit.split, labels=unit.labels)
+    return list(merged.values())
+
+
+def split_duplicates(entries: Sequence[Entry], sources: Sequence[SourceEntry]) -> tuple[list[Entry], list[Entry]]:
+    """Entries in index order: the first of every content, and the dropped rest."""
+    place = {source.name: number for number, source in enumerate(sources)}
+    ordered = sorted(entries, key=lambda entry: (place[entry.record.source], entry.record.key))
+    seen: set[str] = set()
+    kept: list[Entry] = []
+    dropped: list[Entry] = []
+    for entry in ordered:
+        (dropped if entry.record.hash in seen else kept).append(entry)
+        seen.add(entry.record.hash)
+    return kept, dropped
+
+
+def content_hash(kept: Iterable[Entry]) -> str:
+    """Hash of ids, splits, labels and stored content in index order; paths and shards do not enter."""
+    digest = hashlib.sha256()
+    for entry in kept:
+        labels = sorted((name, value) for name, value in entry.labels.items() if value)
+        digest.update(json.dumps([entry.record.key, entry.split, labels, entry.record.hash]).encode())
+    return digest.hexdigest()
+
+
+def write_index(store: Path, manifest: Manifest, entries: Sequence[Entry]) -> Manifest:
+    """Write a new index folder and return the manifest that names it."""
+    kept, dropped = split_duplicates(entries, manifest.sources)
+    digest = content_hash(kept)
+    folder = store / "index" / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = tuple(dict.fromkeys(name for entry in kept for name in entry.labels))
+    _write_table(folder / "episodes.arrow", _episodes_table(kept, labels))
+    _write_table(folder / "dropped.arrow", _episodes_table(dropped, tuple({n: 0 for e in dropped for n in e.labels})))
+    _write_table(folder / "frames.arrow", _frames_table(store, kept))
+    sync_folder(folder.parent)
+    splits: dict[str, dict[str, int]] = {}
+    for entry in kept:
+        counts = splits.setdefault(entry.split, {"episodes": 0, "frames": 0})
+        counts["episodes"] += 1
+        counts["frames"] += entry.record.num_frames
+    return replace(
+        manifest,
+        index=f"index/{digest[:16]}",
+        content_hash=digest,
+        num_frames=sum(entry.record.num_frames for entry in kept),
+        num_episodes=len(kept),
+        num_bytes=sum(entry.record.num_bytes for entry in kept),
+        splits=splits,
+        label_names=labels,
+        sources=tuple(_count(source, kept, dropped) for source in manifest.sources),
+    )
+
+
+def read_entries(store: Path, manifest: Manifest) -> list[Entry]:
+    """The entries of the current index, dropped ones included."""
+    if not manifest.index:
+        return []
+    names = list(UnitRecord.__dataclass_fields__)
+    entries: list[Entry] = []
+    for file in ("episodes.arrow", "dropped.arrow"):
+        for row in read_table(store / manifest.index / file).to_pylist():
+            labels = {name.removeprefix(LABEL): value for name, value in row.items() if name.startswith(LABEL) and value is not None}
+            entries.append(Entry(UnitRecord(**{name: row[name] for name in names}), row["shard"], row["split"], labels))
+    return entries
+
+
+def read_table(path: Path) -> pa.Table:
+    """Map an Arrow IPC file."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def problems_of(listing: Listing, done: Mapping[tuple[str, str], Entry]) -> tuple[Problem, ...]:
+    """What was left out of a source: what its listing refused, then what could not be decoded."""
+    records = [done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done]
+    return (*listing.skipped, *(Problem(record.key, record.reason) for record in records if record.reason))
+
+
+def _episodes_table(entries: Sequence[Entry], labels: Sequence[str]) -> pa.Table:
+    records = {
+        name: [getattr(entry.record, name) for entry in entries]  # the record's own fields, by their names
+        for name in UnitRecord.__dataclass_fields__
+    }
+    columns = {
+        "id": pa.array([f"{entry.record.source}/{entry.record.key}" for entry in entries], pa.string()),
+        "split": pa.array([entry.split for entry in entries], pa.string()),
+        "shard": pa.array([entry.shard for entry in entries], pa.string()).dictionary_encode(),
+        **{name: pa.array(values, type=None if values else pa.string()) for name, values in records.items()},
+        **{LABEL + name: pa.array([entry.labels.get(name) for entry in entries], pa.string()) for name in labels},
+    }
+    return pa.table(columns).combine_chunks()
+
+
+def _frames_table(store: Path, kept: Sequence[Entry]) -> pa.Table:
+    times = np.zeros(sum(entry.record.num_frames for entry in kept), np.float64)
+    sizes = np.zeros((len(times), 2), np.int16)
+    by_shard: dict[str, list[tuple[int, UnitRecord]]] = {}
+    row = 0
+    for entry in kept:
+        by_shard.setdefault(entry.shard, []).append((row, entry.record))
+        row += entry.record.num_frames
+    for shard, places in by_shard.items():
+        reader = ShardReader(store / "shards" / f"{shard}.arrow")
+        shard_times, shard_sizes = reader.values("time_seconds"), reader.values("hw")
+        for start, record in places:
+            rows = slice(record.first_row, record.first_row + record.num_frames)
+            times[start : start + record.num_frames] = shard_times[rows]
+            sizes[start : start + record.num_frames] = shard_sizes[rows]
+    return pa.table({"time_seconds": times, "hw": pa.FixedSizeListArray.from_arrays(pa.array(sizes.reshape(-1)), 2)})
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+
+
+def _count(source: SourceEntry, kept: Sequence[Entry], dropped: Sequence[Entry]) -> SourceEntry:
+    own = [entry.record for entry in kept if entry.record.source == source.name]
+    return replace(
+        source,
+        num_episodes=len(own),
+        num_frames=sum(record.num_frames for record in own),
+        duplicate_frames=sum(record.num_duplicates for record in own),
+        duplicate_episodes=sum(entry.record.source == source.name for entry in dropped),
+    )

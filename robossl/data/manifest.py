@@ -1,0 +1,134 @@
+"""The manifest: what a store holds, where it came from, under which licence, and what was left out and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from robossl.errors import InputError
+
+SCHEMA = "robossl.store/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file or member that was left out, or taken with a correction, and the reason in plain words."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One ingested source."""
+
+    name: str  # folder name, made unique inside the store; first part of its episodes' ids
+    path: str
+    format: str
+    licence: str = "unknown"
+    columns: dict[str, int] = field(default_factory=dict)  # per-frame columns and their widths
+    num_episodes: int = 0
+    num_frames: int = 0
+    duplicate_frames: int = 0
+    duplicate_episodes: int = 0
+    skipped: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `manifest.json`. `index` is empty until an ingest has finished once."""
+
+    short_side: int
+    quality: int
+    sources: tuple[SourceEntry, ...] = ()
+    index: str = ""
+    content_hash: str = ""
+    num_frames: int = 0
+    num_episodes: int = 0
+    num_bytes: int = 0  # of the stored pictures
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> {"episodes": e, "frames": n}
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """The licences of the sources, each once, in source order."""
+        return tuple(dict.fromkeys(source.licence for source in self.sources))
+
+    @property
+    def duplicate_frames(self) -> int:
+        """Frames dropped because they equalled the one before."""
+        return sum(source.duplicate_frames for source in self.sources)
+
+    @property
+    def duplicate_episodes(self) -> int:
+        """Episodes and images dropped because their content was already stored."""
+        return sum(source.duplicate_episodes for source in self.sources)
+
+    @property
+    def num_skipped(self) -> int:
+        """Files and members that were left out."""
+        return sum(len(source.skipped) for source in self.sources)
+
+
+def read_manifest(store: Path) -> Manifest:
+    """Read `store/manifest.json`.
+
+    Raises:
+        InputError: the folder is no store, or its schema is one this version does not know.
+    """
+    path = store / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = content.pop("schema")
+    except FileNotFoundError:
+        raise InputError(f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}") from None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; ingest again or use the version that wrote it")
+    try:
+        return replace(Manifest(**content), sources=tuple(_source(entry) for entry in content["sources"]),
+                       label_names=tuple(content["label_names"]))
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
+
+
+def write_manifest(store: Path, manifest: Manifest) -> None:
+    """Replace `store/manifest.json` in one step."""
+    content = {"schema": SCHEMA, **asdict(manifest)}
+    with written_aside(store / "manifest.json") as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _source(entry: dict[str, Any]) -> SourceEntry:
+    problems = {name: tuple(Problem(**problem) for problem in entry[name]) for name in ("skipped", "notes")}
+    return SourceEntry(**{**entry, **problems})

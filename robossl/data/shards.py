@@ -1,0 +1,160 @@
+"""Shards: Arrow IPC files of stored frames, one row a frame, and beside each the records of what became of its units.
+
+A shard counts once its `.units` file exists; that file is renamed into place last. What a killed ingest leaves
+without one is removed by the next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy import ndarray
+
+from robossl.data.manifest import sync_folder, written_aside
+
+BATCH_ROWS = 256  # every record batch but the last: a row is found by division
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRecord:
+    """What became of one unit. With a `reason` it was left out and its rows, if any, belong to nobody."""
+
+    source: str
+    key: str
+    fingerprint: str
+    reason: str = ""
+    first_row: int = 0  # in its shard
+    num_frames: int = 0  # stored
+    num_duplicates: int = 0  # frames dropped
+    num_bytes: int = 0
+    end_seconds: float = 0.0  # time of the last frame read, stored or dropped
+    hash: str = ""  # of the stored pictures, times and columns
+
+
+RECORD_SCHEMA = pa.schema([
+    (entry.name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[str(entry.type)])
+    for entry in fields(UnitRecord)
+])
+
+
+class ShardWriter:
+    """Writes one shard; leaving the block with an error leaves no shard."""
+
+    def __init__(self, folder: Path, name: str, columns: Mapping[str, int]) -> None:
+        self._path = folder / f"{name}.arrow"
+        self._columns = dict(columns)
+        self._schema = pa.schema([
+            ("jpeg", pa.binary()), ("time_seconds", pa.float64()), ("hw", pa.list_(pa.int16(), 2)), ("unit", pa.int32()),
+            *((f"column:{column}", pa.list_(pa.float32(), width)) for column, width in self._columns.items()),
+        ])  # fmt: skip
+        self._rows: list[tuple[bytes, float, tuple[int, int], int, Mapping[str, ndarray]]] = []
+        self.num_rows = 0
+
+    def __enter__(self) -> Self:
+        self._open_files = ExitStack()
+        self._file = self._open_files.enter_context(open(self._path, "wb"))
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+        return self
+
+    def append(self, jpeg: bytes, time_seconds: float, hw: tuple[int, int], unit: int, columns: Mapping[str, ndarray]) -> None:
+        """Add one frame."""
+        self._rows.append((jpeg, time_seconds, hw, unit, columns))
+        self.num_rows += 1
+        if len(self._rows) == BATCH_ROWS:
+            self._flush()
+
+    def finish(self, records: Sequence[UnitRecord]) -> None:
+        """Close the file and make the shard count."""
+        self._flush()
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._open_files.close()
+        sync_folder(self._path.parent)
+        write_records(self._path.with_suffix(".units"), records)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # a full disk complains again about what is still buffered
+                self._open_files.close()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        jpegs, times, sizes, units, columns = zip(*self._rows, strict=True)
+        arrays = [pa.array(jpegs, pa.binary()), pa.array(times, pa.float64()), _lists(np.array(sizes, np.int16)), pa.array(units, pa.int32())]
+        arrays += [_lists(np.stack([row[name] for row in columns]).astype(np.float32)) for name in self._columns]
+        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._rows.clear()
+
+
+def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
+    """Write unit records in one step."""
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
+    with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
+    """The records of every shard that counts, by shard name; leftovers of killed runs are removed."""
+    found: dict[str, list[UnitRecord]] = {}
+    for path in sorted(folder.glob("*.units")):
+        found[path.stem] = [UnitRecord(**row) for row in pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_pylist()]
+    for path in folder.iterdir():
+        if path.suffix == ".tmp" or (path.suffix == ".arrow" and path.stem not in found):
+            path.unlink()
+    return found
+
+
+class ShardReader:
+    """Random access to one shard through the memory map; batches are opened when first touched."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
+
+    def jpeg(self, row: int) -> ndarray:
+        """The bytes of one picture, uint8, a view of the map."""
+        number, place = divmod(row, BATCH_ROWS)
+        if number not in self._jpegs:
+            self._jpegs[number] = self._open(number)
+        starts, data = self._jpegs[number]
+        return data[starts[place] : starts[place + 1]]
+
+    def gather(self, column: str, rows: ndarray) -> ndarray:
+        """Values of a fixed-width column (rows,) or (rows, d) at the given rows."""
+        numbers = rows // BATCH_ROWS
+        parts = {int(number): self._values(column, int(number)) for number in np.unique(numbers)}
+        return np.stack([parts[int(number)][row] for number, row in zip(numbers, rows % BATCH_ROWS, strict=True)])
+
+    def values(self, column: str) -> ndarray:
+        """A whole fixed-width column."""
+        parts = [self._values(column, number) for number in range(self._reader.num_record_batches)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _values(self, column: str, number: int) -> ndarray:
+        array = self._reader.get_batch(number).column(column)
+        if isinstance(array, pa.FixedSizeListArray):
+            flat: ndarray = array.flatten().to_numpy()
+            return flat.reshape(len(array), -1)
+        values: ndarray = array.to_numpy()
+        return values
+
+    def _open(self, number: int) -> tuple[ndarray, ndarray]:
+        array = self._reader.get_batch(number).column("jpeg")
+        _, starts, data = array.buffers()
+        offsets = np.frombuffer(starts, np.int32)[array.offset : array.offset + len(array) + 1]
+        return offsets, np.frombuffer(data, np.uint8)
+
+
+def _lists(values: ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

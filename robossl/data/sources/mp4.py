@@ -1,0 +1,78 @@
+"""A folder of videos, each an episode, with an optional csv of labels; or one video file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from robossl.data.files import VIDEO_SUFFIXES, damage, find_files, fingerprint
+from robossl.data.labels import LabelTable, match_labels
+from robossl.data.manifest import Problem
+from robossl.data.source import Damaged, Frame, Listing, Unit
+from robossl.data.video import Video, probe
+
+NUM_PROBED = 16  # headers opened to estimate frames from bytes; opening every file of a large folder takes minutes
+
+
+class Mp4Source:
+    """Videos under a folder (mp4, mov, mkv, webm, avi)."""
+
+    def __init__(self, root: Path, labels: Path | None = None) -> None:
+        self._root = root if root.is_dir() else root.parent
+        self._only = root.name if root.is_file() else None
+        self._labels = labels
+
+    @staticmethod
+    def accepts(root: Path) -> bool:
+        """A video file, or a folder with at least one video, readable or not."""
+        if root.is_file():
+            return root.suffix.lower() in VIDEO_SUFFIXES
+        return any(find_files(root, VIDEO_SUFFIXES))
+
+    def list(self) -> Listing:
+        """One unit a video; frame counts from the csv or estimated from file sizes."""
+        if self._only is None:
+            paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
+        else:
+            reason = damage(self._root, self._only)
+            paths, skipped = ([], [Problem(self._only, reason)]) if reason else ([self._only], [])
+        table = match_labels(self._root, self._labels, [*paths, *(problem.path for problem in skipped)])
+        known = {*paths, *(problem.path for problem in skipped)}
+        if self._only is None:
+            skipped += [Problem(path, "listed in the csv, missing") for path in table.rows if path not in known]
+        notes = [Problem(path, "not listed in the csv, has no labels") for path in paths if table.rows and path not in table.rows]
+        frames_per_byte = self._frames_per_byte(paths)
+        units = [self._unit(path, table, frames_per_byte) for path in paths]
+        return Listing(units, (*skipped, *table.problems), tuple(notes))
+
+    def frames(self, unit: Unit) -> Iterator[Frame]:
+        """All frames of the video; a video that ends clearly before its stated end is damaged."""
+        video = Video(self._root / unit.key)
+        try:
+            start = seconds = None
+            for seconds, pixels in video.frames():
+                start = seconds if start is None else start
+                yield Frame(pixels, seconds - start)
+            header = video.header
+            read_seconds = 0.0 if start is None or seconds is None else seconds - start
+            frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
+            if read_seconds + 3 * frame_seconds < 0.95 * header.duration_seconds:
+                raise Damaged(f"truncated: {read_seconds:.1f} s of {header.duration_seconds:.1f} s decode")
+        finally:
+            video.close()
+
+    def _unit(self, path: str, table: LabelTable, frames_per_byte: float) -> Unit:
+        file, labels = self._root / path, table.labels(path)
+        stated = labels.get("frames", "")
+        estimate = int(stated) if stated.isdecimal() else round(file.stat().st_size * frames_per_byte)
+        return Unit(path, fingerprint(file), max(1, estimate), table.split(path), labels)
+
+    def _frames_per_byte(self, paths: list[str]) -> float:
+        num_frames = num_bytes = 0
+        for path in paths[:: max(1, len(paths) // NUM_PROBED)]:
+            try:
+                num_frames += probe(self._root / path).num_frames
+                num_bytes += (self._root / path).stat().st_size
+            except Damaged:
+                continue  # it is read, and reported, later
+        return num_frames / num_bytes if num_bytes else 0.0

@@ -1,0 +1,205 @@
+"""The store: frames of many episodes behind one row number, memory-mapped, opened in milliseconds.
+
+Episodes are contiguous runs of rows, frames in time order inside them. Repeated frames were dropped at ingest, so the
+frame at time t is the latest one at or before t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Float64, Int16, Int64, UInt8
+from numpy import ndarray
+
+from robossl.data.index import LABEL, read_table
+from robossl.data.manifest import Manifest, read_manifest
+from robossl.data.shards import ShardReader
+from robossl.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def open_store(path: Path) -> Store:
+    """Open a store for reading; it may grow meanwhile, this view of it does not change.
+
+    Raises:
+        InputError: no store, an unknown schema, or an ingest that has not finished once.
+    """
+    manifest = read_manifest(Path(path))
+    if not manifest.index:
+        raise InputError(f"{path} is unfinished: its first ingest was interrupted; run the same ingest command again")
+    return Store(Path(path), manifest)
+
+
+class Store:
+    """Read access by row. Pickles as its path, so that worker processes map the same pages."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._episodes = read_table(path / manifest.index / "episodes.arrow")
+        self._frames = read_table(path / manifest.index / "frames.arrow")
+        self._readers: dict[int, ShardReader] = {}
+
+    def __getstate__(self) -> tuple[Path, Manifest]:
+        """The path and the manifest: the index of this view, even if the store has grown since."""
+        return self.path, self.manifest
+
+    def __setstate__(self, state: tuple[Path, Manifest]) -> None:
+        """Open again."""
+        Store.__init__(self, *state)
+
+    @property
+    def num_frames(self) -> int:
+        """Rows."""
+        return self.manifest.num_frames
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes, images included (episodes of one frame)."""
+        return self.manifest.num_episodes
+
+    @property
+    def content_hash(self) -> str:
+        """The same for the same frames, splits and labels, however they were ingested."""
+        return self.manifest.content_hash
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Labels an episode can have."""
+        return self.manifest.label_names
+
+    @cached_property
+    def episode_start(self) -> Int64[ndarray, " e_plus_1"]:
+        """Rows of episode i are episode_start[i] : episode_start[i + 1]."""
+        return np.concatenate([[0], np.cumsum(self._numbers("num_frames"))])
+
+    @cached_property
+    def episode_id(self) -> ndarray:
+        """(e,) str: source name / path or number in it."""
+        return self._texts("id")
+
+    @cached_property
+    def episode_split(self) -> ndarray:
+        """(e,) str, "" where the source names none."""
+        return self._texts("split")
+
+    @cached_property
+    def end_seconds(self) -> Float64[ndarray, " e"]:
+        """Time of the last frame of each episode, dropped repetitions included."""
+        return self._numbers("end_seconds")
+
+    @cached_property
+    def time_seconds(self) -> Float64[ndarray, " n"]:
+        """Time of every row since the start of its episode; a view of the memory map."""
+        return _one_chunk(self._frames, "time_seconds").to_numpy()
+
+    @cached_property
+    def frame_hw(self) -> Int16[ndarray, "n 2"]:
+        """Height and width of every row; a view of the memory map."""
+        return _one_chunk(self._frames, "hw").flatten().to_numpy().reshape(-1, 2)
+
+    def labels(self, name: str) -> ndarray:
+        """One label of every episode, (e,) str, "" where missing.
+
+        Raises:
+            InputError: no such label.
+        """
+        if name not in self.label_names:
+            raise InputError(f"unknown label {name!r} in {self.path}; {_choices(name, self.label_names)}")
+        return self._texts(LABEL + name)
+
+    def rows(self, split: str | None) -> Int64[ndarray, " m"]:
+        """The rows of a split in order, of the whole store for None.
+
+        Raises:
+            InputError: no such split.
+        """
+        if split is None:
+            return np.arange(self.num_frames)
+        if split not in self.manifest.splits:
+            raise InputError(f"unknown split {split!r} in {self.path}; {_choices(split, self.manifest.splits)}")
+        return np.flatnonzero(np.repeat(self.episode_split == split, np.diff(self.episode_start)))
+
+    def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
+        """Episode number of each row."""
+        return np.searchsorted(self.episode_start, rows, side="right") - 1
+
+    def jpeg(self, row: int) -> UInt8[ndarray, " k"]:
+        """The encoded picture of a row; a view of the memory map."""
+        shard, shard_row = self._places(np.array([row]))
+        return self._reader(int(shard[0])).jpeg(int(shard_row[0]))
+
+    def column(self, name: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
+        """Values of a per-frame column (state, action, ...) at the given rows.
+
+        Raises:
+            InputError: a row lies in a source that lacks the column, or sources differ in its width.
+        """
+        have = {source.name: source.columns[name] for source in self.manifest.sources if name in source.columns}
+        used = set(self._texts("source")[np.unique(self.episode_of(rows))])
+        if used - have.keys() or len({have[source] for source in used}) > 1:
+            raise InputError(
+                f"column {name!r} is needed from {', '.join(sorted(used))}; "
+                f"{self.path} has it as {', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}"
+            )
+        values = np.zeros((len(rows), next(iter(have.values()))), np.float32)
+        shards, shard_rows = self._places(rows)
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            values[chosen] = self._reader(int(shard)).gather(f"column:{name}", shard_rows[chosen])
+        return values
+
+    def decode(self, rows: Iterable[int]) -> list[Tensor]:
+        """Decoded frames, uint8 (3, h, w) in channels-last memory."""
+        import torch
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        pictures = [torch.from_numpy(self.jpeg(int(row)).copy()) for row in rows]  # torch wants writable memory
+        return [decode_jpeg(picture, mode=ImageReadMode.RGB) for picture in pictures]
+
+    def _places(self, rows: ndarray) -> tuple[ndarray, ndarray]:
+        episodes = self.episode_of(rows)
+        return self._shard_of[episodes], self._first_row[episodes] + rows - self.episode_start[episodes]
+
+    @cached_property
+    def _shard_of(self) -> ndarray:
+        return _one_chunk(self._episodes, "shard").indices.to_numpy()
+
+    @cached_property
+    def _shard_names(self) -> list[str]:
+        return _one_chunk(self._episodes, "shard").dictionary.to_pylist()
+
+    @cached_property
+    def _first_row(self) -> ndarray:
+        return self._numbers("first_row")
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            self._readers[shard] = ShardReader(self.path / "shards" / f"{self._shard_names[shard]}.arrow")
+        return self._readers[shard]
+
+    def _numbers(self, name: str) -> ndarray:
+        return _one_chunk(self._episodes, name).to_numpy()
+
+    def _texts(self, name: str) -> ndarray:
+        return np.array(self._episodes[name].fill_null("").to_pylist(), dtype=np.str_)
+
+
+def _one_chunk(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    assert column.num_chunks == 1, f"{name} was written in one batch"
+    return column.chunk(0)
+
+
+def _choices(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}choose from {', '.join(repr(k) for k in known) or 'none: it has no such thing'}"

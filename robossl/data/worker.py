@@ -1,0 +1,113 @@
+"""One worker job of an ingest: read some units of one source and write them as one shard."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+
+import numpy as np
+
+from robossl.data.manifest import Problem
+from robossl.data.pictures import encode_jpeg, shrink
+from robossl.data.shards import ShardWriter, UnitRecord
+from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
+from robossl.data.sources import source_class
+from robossl.errors import ResourceError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What one worker does in one go."""
+
+    folder: Path
+    name: str
+    source: str
+    format: str
+    root: Path
+    units: tuple[Unit, ...]
+    columns: dict[str, int]
+    short_side: int
+    quality: int
+
+    @property
+    def num_frames(self) -> int:
+        """The estimate the progress bar counts by."""
+        return sum(unit.num_frames for unit in self.units)
+
+
+def start_worker() -> None:
+    """Prepare a worker process: Ctrl-C is the parent's business, and a killed parent takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def write_shard(job: ShardJob) -> list[Problem]:
+    """Do one job and return the units that could not be read.
+
+    Raises:
+        ResourceError: the disk is full; nothing half-written is left.
+    """
+    source = source_class(job.format)(job.root)
+    try:
+        with ShardWriter(job.folder, job.name, job.columns) as shard:
+            records = [_store_unit(job, source, number, shard) for number in range(len(job.units))]
+            shard.finish(records)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise ResourceError(f"disk full while writing {job.folder}; make room and run the same command again") from None
+        raise
+    return [Problem(record.key, record.reason) for record in records if record.reason]
+
+
+def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) -> UnitRecord:
+    unit, first_row = job.units[number], shard.num_rows
+    digest = hashlib.blake2b(digest_size=16)
+    previous: Frame | None = None
+    num_read = num_bytes = 0
+    end_seconds = 0.0
+    try:
+        for frame in _guarded(source.frames(unit)):
+            num_read, end_seconds = num_read + 1, frame.time_seconds
+            if previous is not None and same_frame(frame, previous):
+                continue
+            image = shrink(frame.pixels, job.short_side)
+            jpeg = encode_jpeg(image, job.quality)
+            shard.append(jpeg, frame.time_seconds, (image.height, image.width), number, frame.columns)
+            digest.update(np.float64(frame.time_seconds).tobytes() + jpeg)
+            for name in job.columns:
+                digest.update(frame.columns[name].astype(np.float32).tobytes())
+            num_bytes += len(jpeg)
+            previous = frame
+        if previous is None:
+            raise Damaged("holds no frame")
+    except Damaged as damage:
+        return UnitRecord(job.source, unit.key, unit.fingerprint, reason=str(damage))
+    num_frames = shard.num_rows - first_row
+    return UnitRecord(
+        source=job.source, key=unit.key, fingerprint=unit.fingerprint, first_row=first_row, num_frames=num_frames,
+        num_duplicates=num_read - num_frames, num_bytes=num_bytes, end_seconds=end_seconds, hash=digest.hexdigest(),
+    )  # fmt: skip
+
+
+def _guarded(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Turn what fails while reading into `Damaged`, so that errors of writing stay apart."""
+    try:
+        yield from frames
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error.strerror or error})") from error
