@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Method(nn.Module):
         """Called after every optimizer step; progress runs from 0 to 1 over the run (EMA, queues, temperatures)."""
 
 
+@runtime_checkable
 class MethodConfig(Protocol):
     """A method's configuration: a frozen dataclass that builds it."""
 

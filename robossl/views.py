@@ -75,6 +75,16 @@ class View:
     params: dict[str, Float[Tensor, "b ..."]]  # what each augmentation did
     time_seconds: Float[Tensor, "b *t"]
 
+    def __getitem__(self, part: slice) -> View:
+        """The samples of a slice of the batch."""
+        return View(
+            pixels=self.pixels[part],
+            box=None if self.box is None else self.box[part],
+            source_hw=self.source_hw[part],
+            params={name: value[part] for name, value in self.params.items()},
+            time_seconds=self.time_seconds[part],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -83,3 +93,8 @@ class Batch:
     views: tuple[View, ...]
     index: Int[Tensor, " b"]
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, part: slice) -> Batch:
+        """The samples of a slice of the batch."""
+        extra = {name: value[part] for name, value in self.extra.items()}
+        return Batch(views=tuple(view[part] for view in self.views), index=self.index[part], extra=extra)

@@ -1,0 +1,188 @@
+"""SimSiam's tables in kind on real robot frames: `make tables`. Killed and started again, it goes on where it was.
+
+    python benchmarks/tables.py [--cells configs/ablations/simsiam.yaml] [--seeds 0 1] [--jobs 2] [--out runs/tables]
+
+Every cell is trained once a seed, one thread a job; cells that are the same run (the base stands in every table) are
+trained once. Writes docs/simsiam_tables.md and docs/figures/simsiam_stop_gradient.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robossl.config import config_hash, from_mapping, to_yaml
+from robossl.data.store import open_store
+from robossl.run import RunConfig
+
+METRIC = "knn/scene"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One configuration of one table."""
+
+    table: str
+    name: str
+    paper: float | None
+    overrides: dict[str, Any]
+
+
+def read_cells(path: Path) -> tuple[dict[str, Any], list[Cell]]:
+    """The base and the cells of a yaml of `configs/ablations/`."""
+    content = yaml.safe_load(path.read_text())
+    cells = [
+        Cell(table, name, about["paper"].get(name), overrides)
+        for table, about in content["tables"].items()
+        for name, overrides in about["cells"].items()
+    ]
+    return content["base"], cells
+
+
+def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`overrides` laid over `base`, mapping by mapping."""
+    out = dict(base)
+    for key, value in overrides.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def config_of(base: dict[str, Any], cell: Cell, seed: int) -> RunConfig:
+    """The run of a cell; online kNN is taken four times whatever its number of steps."""
+    mapping = merged(base, cell.overrides)
+    mapping["knn"] = mapping["knn"] | {"every": mapping["train"]["steps"] // 4}
+    if mapping["method"].get("predictor") == "moving_average":
+        mapping["method"] = mapping["method"] | {"bank_size": open_store(Path(mapping["data"]["store"])).num_frames}
+    return from_mapping(mapping | {"seed": seed}, RunConfig)
+
+
+def train(config: RunConfig, folder: Path) -> None:
+    """Train a cell in a process of its own unless it is done; a run that was killed is resumed."""
+    if (folder / "done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cell.yaml").write_text(to_yaml(config))
+    run = folder / "run"
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "robossl", "pretrain", str(folder / "cell.yaml"), "--out", str(run), *resume]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"cell {folder} failed: {done.stderr.strip().splitlines()[-1]}")
+    (folder / "done").touch()
+
+
+def history(folder: Path, key: str) -> list[tuple[int, float]]:
+    """(step, value) of one metric of a run."""
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
+    return [(line["step"], line[key]) for line in lines if key in line]
+
+
+def table_text(table: str, cells: list[Cell], folders: dict[tuple[str, str], list[Path]]) -> str:
+    """One table as markdown, with both orders under it."""
+    rows, ours, paper = [], {}, {}
+    for cell in cells:
+        runs = folders[cell.table, cell.name]
+        scores = [100 * history(run, METRIC)[-1][1] for run in runs]
+        std = statistics.mean(history(run, "health/std")[-1][1] for run in runs)
+        reference = history(runs[0], "health/std_reference")[-1][1]
+        loss = statistics.mean(history(run, "loss")[-1][1] for run in runs)
+        ours[cell.name] = statistics.mean(scores)
+        if cell.paper is not None:
+            paper[cell.name] = cell.paper
+        each = ", ".join(f"{score:.1f}" for score in scores)
+        rows.append(
+            f"| {cell.name} | {statistics.mean(scores):.1f} ({each}) | {std / reference:.2f} | {loss:.3f} "
+            f"| {'unstable' if cell.paper is None else cell.paper} |"
+        )
+    shared = [name for name in ours if name in paper]
+    order = " > ".join(sorted(shared, key=lambda name: -ours[name]))
+    wanted = " > ".join(sorted(shared, key=lambda name: -paper[name]))
+    return "\n".join(
+        [
+            f"### {table}",
+            "",
+            "| cell | kNN scene, balanced % (each seed) | output std x sqrt(d) | loss | paper, linear top-1 % |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"Ours: {order}. Paper: {wanted}.",
+            "",
+        ]
+    )
+
+
+def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) -> None:
+    """Figure 2 of the paper in kind: loss, output std and kNN over steps, with and without stop-gradient."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    for name, colour, style in (("with", "#0072B2", "-"), ("without", "#D55E00", "--")):
+        for i, run in enumerate(folders["stop-gradient", name]):
+            for axis, key in zip(axes, ("loss", "health/std", METRIC), strict=True):
+                steps, values = zip(*history(run, key), strict=True)
+                axis.plot(steps, values, style, color=colour, label=f"{name} stop-gradient" if i == 0 else None)
+    reference = history(folders["stop-gradient", "with"][0], "health/std_reference")[-1][1]
+    axes[1].axhline(reference, color="grey", linewidth=0.8)
+    axes[1].text(0, reference, " 1/sqrt(d)", va="bottom", color="grey", fontsize=8)
+    for axis, title in zip(axes, ("loss", "std of the l2-normalised output", "kNN scene, balanced accuracy"), strict=True):
+        axis.set(title=title, xlabel="step")
+    axes[0].legend(frameon=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    """Train what is missing, then write the tables and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=Path, default=Path("configs/ablations/simsiam.yaml"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    base, cells = read_cells(args.cells)
+    configs = {(c.table, c.name, seed): config_of(base, c, seed) for seed in args.seeds for c in cells}
+    folder_of = {key: args.out / config_hash(config)[:16] for key, config in configs.items()}
+    jobs = {folder: configs[key] for key, folder in folder_of.items()}
+    todo = [folder for folder in jobs if not (folder / "done").exists()]
+    print(f"{len(jobs)} runs, {len(todo)} to do, {args.jobs} at a time", flush=True)
+    began = time.monotonic()
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for number, _ in enumerate(pool.map(lambda folder: train(jobs[folder], folder), todo), start=1):
+            left = (time.monotonic() - began) / number * (len(todo) - number)
+            print(f"{number}/{len(todo)} done, about {left / 60:.0f} minutes left", flush=True)
+    folders = {(c.table, c.name): [folder_of[c.table, c.name, seed] for seed in args.seeds] for c in cells}
+    tables = dict.fromkeys(cell.table for cell in cells)
+    text = "\n".join(table_text(table, [c for c in cells if c.table == table], folders) for table in tables)
+    (args.docs / "simsiam_tables.md").write_text(HEAD.format(seeds=len(args.seeds), steps=base["train"]["steps"]) + text)
+    plot_stop_gradient(folders, args.docs / "figures" / "simsiam_stop_gradient.png")
+    print(f"wrote {args.docs / 'simsiam_tables.md'}")
+
+
+HEAD = """# SimSiam's tables in kind
+
+Written by `make tables` ({seeds} seeds a cell, {steps} steps of 64 in the base, DROID web frames). The figure is the
+weighted kNN accuracy of scene on `val` at the last step; the paper's is ImageNet linear top-1 after 100 epochs, so only
+the order can be compared.
+
+![loss, output std and kNN over steps](figures/simsiam_stop_gradient.png)
+
+"""
+
+if __name__ == "__main__":
+    main()

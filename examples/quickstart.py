@@ -1,0 +1,51 @@
+"""Quickstart: real robot clips in, an encoder, its scores, an ONNX model and a page to look at out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "quickstart"
+STEPS = (
+    ("ingest the shipped clips into a store", "ingest tests/data/droid_clips --out quickstart/store --short-side 96"),
+    ("look at it", "info quickstart/store"),
+    ("pretrain SimSiam on it", "pretrain configs/quickstart.yaml --out quickstart/run"),
+    (
+        "measure the encoder beside random weights, raw pixels and the majority",
+        "evaluate quickstart/run --store quickstart/store --label scene --protocol knn linear --train train --test val "
+        "--min-episodes 2",
+    ),
+    ("export it to ONNX, with parity checked", "export quickstart/run --out quickstart/models --name quickstart"),
+    (
+        "embed frames with onnxruntime",
+        "embed quickstart/models/quickstart/1 --store quickstart/store --split val --out quickstart/embeddings.npz",
+    ),
+    ("make a page of it", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
+)
+
+
+def main() -> None:
+    """Run every step with the same command a person would type, and name the files to open."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    began = time.monotonic()
+    for number, (what, arguments) in enumerate(STEPS, start=1):
+        print(f"\n[{number}/{len(STEPS)}] {what}\n$ robossl {arguments}", flush=True)
+        done = subprocess.run([sys.executable, "-m", "robossl", *arguments.split()], cwd=ROOT)
+        if done.returncode:
+            sys.exit(done.returncode)
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Open:")
+    for path, what in (
+        ("report.html", "the page: loss, health, scores, nearest neighbours"),
+        ("run", "the run: config.yaml, metrics.jsonl, checkpoints, encoder"),
+        ("models/quickstart", "the ONNX model and its card"),
+        ("embeddings.npz", "embeddings of the validation frames"),
+    ):
+        print(f"  {(OUT / path).relative_to(ROOT)}  {what}")
+
+
+if __name__ == "__main__":
+    main()

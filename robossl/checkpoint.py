@@ -1,0 +1,112 @@
+"""Checkpoints: safetensors and json, written aside and renamed, so that there is never half a one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from robossl.errors import InputError, ResourceError
+
+SCHEMA = "robossl.checkpoint/1"
+
+
+def save_checkpoint(
+    folder: Path, *, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+) -> Path:
+    """Write `folder/step_<step>` and remove all but the newest `keep`.
+
+    Args:
+        folder: the run's checkpoints folder.
+        step: steps done.
+        method: its whole state dict is saved, buffers (queues, banks, teachers) too.
+        optimizer: state and hyperparameters.
+        state: plain numbers and strings of the loop (health counters).
+        keep: how many checkpoints stay.
+
+    Raises:
+        ResourceError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    target, aside = folder / f"step_{step:08d}", folder / f".step_{step:08d}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    tensors, groups = _flatten_optimizer(optimizer)
+    head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
+    try:
+        aside.mkdir(parents=True)
+        save_file(_own(method.state_dict()), aside / "method.safetensors")
+        save_file(tensors, aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(json.dumps(head, indent=1))
+        for path in [*aside.iterdir(), aside]:
+            _sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise ResourceError(
+            f"could not write checkpoint {target}: {error}; earlier checkpoints are kept, "
+            "make room and run the same command with --resume"
+        ) from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+    """Restore method and optimizer in place and return the steps done and the loop's state.
+
+    Raises:
+        InputError: not a checkpoint of this schema, or of another model.
+    """
+    try:
+        head = json.loads((path / "state.json").read_text())
+        if head.get("schema") != SCHEMA:
+            raise InputError(f"{path} has schema {head.get('schema')!r}, this version reads {SCHEMA!r}")
+        method.load_state_dict(load_file(path / "method.safetensors"))
+        _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"), head["optimizer"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot resume from {path}: {error}; remove that folder to resume from an older one") from error
+    return int(head["step"]), dict(head["state"])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    saved = optimizer.state_dict()
+    tensors = {f"{index}.{key}": value for index, slots in saved["state"].items() for key, value in slots.items()}
+    return _own({k: v for k, v in tensors.items() if isinstance(v, Tensor)}), saved["param_groups"]
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]  # json has no tuples
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

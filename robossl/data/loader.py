@@ -1,0 +1,133 @@
+"""From sampler to raw batches: decoded by worker processes, or once into memory on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from robossl.data.sampler import ClipRows, Sampler
+from robossl.data.store import Store
+from robossl.views import ClipSpec, Frames, RawBatch
+
+DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
+
+
+@dataclass(slots=True)
+class Loader:
+    """Yields the local share of every step's batch; the same batches resident or not, whatever the workers.
+
+    `local` is this rank's slice of the global batch. A resident store holds every frame that can be drawn.
+    """
+
+    store: Store
+    sampler: Sampler
+    clips: tuple[ClipSpec, ...]
+    local: slice
+    device: torch.device
+    num_workers: int
+    resident: ResidentFrames | None = None
+
+    def batches(self, *, start: int, stop: int) -> Iterator[RawBatch]:
+        """Raw batches of steps `start` to `stop - 1`, in order."""
+        if self.resident is not None or self.num_workers == 0:
+            return (self.batch(step) for step in range(start, stop))
+        return self._from_workers(start, stop)
+
+    def _from_workers(self, start: int, stop: int) -> Iterator[RawBatch]:
+        loader: DataLoader[RawBatch] = DataLoader(
+            _Steps(self),
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=self.num_workers,
+            prefetch_factor=3,
+            multiprocessing_context="forkserver",  # fork after torch has threads is unsafe
+        )
+        return iter(loader)
+
+    def batch(self, step: int) -> RawBatch:
+        """The raw batch of one step."""
+        anchors = self.sampler.anchors(step)[self.local]
+        clips: dict[ClipSpec, Frames] = {}
+        for clip in dict.fromkeys(self.clips):
+            drawn = self.sampler.clip_rows(step, clip, anchors, self.local)
+            clips[clip] = self._frames(drawn)
+        position = torch.arange(self.sampler.batch_size)[self.local]
+        return RawBatch(step=step, position=position, index=torch.from_numpy(anchors), clips=clips)
+
+    def _frames(self, drawn: ClipRows) -> Frames:
+        b, t = drawn.rows.shape
+        flat = drawn.rows.reshape(-1)
+        hw = self.store.frame_hw[flat].astype(np.int64)
+        if self.resident is None:
+            pixels = pad_stack([frame.permute(1, 2, 0) for frame in self.store.decode(flat)], hw)
+        else:
+            pixels = self.resident.gather(flat, hw)
+        return Frames(
+            pixels=pixels.unflatten(0, (b, t)).permute(0, 1, 4, 2, 3),
+            source_hw=torch.from_numpy(hw.reshape(b, t, 2)[:, 0].copy()),
+            time_seconds=torch.from_numpy(drawn.time_seconds),
+        )
+
+
+class _Steps(Dataset[RawBatch]):
+    """The map from step to raw batch that DataLoader's workers call."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __getitem__(self, step: int) -> RawBatch:
+        return self.loader.batch(step)
+
+
+class ResidentFrames:
+    """All frames of the given rows, decoded once and kept as uint8 (h, w, 3) on the training device.
+
+    Args:
+        store: where the frames come from.
+        rows: store rows to hold, ascending.
+        device: where to hold them.
+    """
+
+    def __init__(self, store: Store, rows: Int64[ndarray, " n"], device: torch.device) -> None:
+        self.rows = rows
+        sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
+        for at in range(0, len(rows), DECODE_CHUNK):
+            frames = store.decode(rows[at : at + DECODE_CHUNK])
+            flat = torch.cat([frame.permute(1, 2, 0).reshape(-1) for frame in frames])
+            self.buffer[self.offsets[at] : self.offsets[at] + len(flat)].copy_(flat)
+        self.uniform = bool((store.frame_hw[rows] == store.frame_hw[rows[:1]]).all())
+
+    @staticmethod
+    def num_bytes(store: Store, rows: Int64[ndarray, " n"]) -> int:
+        """Memory that holding these rows takes."""
+        return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
+
+    def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
+        """Frames of these rows, padded to the largest."""
+        at = np.searchsorted(self.rows, rows)
+        if self.uniform:
+            h, w = (int(x) for x in hw[0])
+            return self.buffer.view(-1, h, w, 3)[torch.from_numpy(at).to(self.buffer.device)]
+        frames = [
+            self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
+            for i, (h, w) in zip(at, hw, strict=True)
+        ]
+        return pad_stack(frames, hw)
+
+
+def pad_stack(frames: list[UInt8[Tensor, "h w 3"]], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
+    """Stack frames of different sizes, padded with zeros at the right and bottom."""
+    h, w = (int(x) for x in hw.max(axis=0))
+    out = torch.zeros((len(frames), h, w, 3), dtype=torch.uint8, device=frames[0].device)
+    for i, frame in enumerate(frames):
+        out[i, : frame.shape[0], : frame.shape[1]] = frame
+    return out

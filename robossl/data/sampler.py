@@ -1,0 +1,120 @@
+"""Which frames make up a step: a pure function of (seed, step), so that resuming needs nothing but the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.views import ClipSpec
+
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = 1, 2, 3  # one random stream for each use, so that uses stay independent
+
+
+class ClipRows(NamedTuple):
+    """The frames of one `ClipSpec` for a batch of anchors."""
+
+    rows: Int64[ndarray, "b t"]
+    time_seconds: Float64[ndarray, "b t"]
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Draws the anchors of each global batch, and the clips around them.
+
+    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`, which
+    keeps near-identical frames out of one batch of negatives). The last partial batch of an epoch is dropped.
+
+    Raises:
+        InputError: the batch is larger than an epoch.
+    """
+
+    store: Store
+    rows: Int64[ndarray, " n"]
+    seed: int
+    batch_size: int  # global
+    epoch_over: Literal["frames", "episodes"] = "frames"
+    _epoch: int = -1
+    _order: Int64[ndarray, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that at least one batch fits."""
+        if self.batch_size > self.units_per_epoch:
+            raise InputError(
+                f"batch of {self.batch_size} is larger than the data: {self.units_per_epoch} {self.epoch_over}; "
+                "lower train.batch_size or ingest more"
+            )
+
+    @property
+    def units_per_epoch(self) -> int:
+        """Frames or episodes in an epoch, before the partial batch is dropped."""
+        if self.epoch_over == "frames":
+            return len(self.rows)
+        return len(np.unique(self.store.episode_of(self.rows)))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self.units_per_epoch // self.batch_size
+
+    def anchors(self, step: int) -> Int64[ndarray, " b"]:
+        """Store rows of the global batch of one step."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch or self._order is None:
+            self._order, self._epoch = self._draw_epoch(epoch), epoch
+        return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _draw_epoch(self, epoch: int) -> Int64[ndarray, " n"]:
+        order = generator(self.seed, EPOCH_STREAM, epoch)
+        if self.epoch_over == "frames":
+            return self.rows[order.permutation(len(self.rows))]
+        episode = self.store.episode_of(self.rows)
+        starts = np.flatnonzero(np.diff(episode, prepend=-1))
+        lengths = np.diff(starts, append=len(self.rows))
+        picks = starts + (generator(self.seed, FRAME_STREAM, epoch).random(len(starts)) * lengths).astype(np.int64)
+        return self.rows[picks[order.permutation(len(starts))]]
+
+    def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
+        """The rows of one clip around the local anchors: the latest frame at or before each wanted time.
+
+        Times outside the episode give its first or last frame, whose own time is reported.
+        """
+        t = max(1, clip.num_frames)
+        if clip.num_frames == 0 and clip.offset_seconds == (0.0, 0.0):
+            return ClipRows(anchors[:, None], self.store.time_seconds[anchors][:, None])
+        stream = OFFSET_STREAM + hash_clip(clip)
+        fraction = generator(self.seed, stream, step).random(self.batch_size)[local]
+        low, high = clip.offset_seconds
+        first = self.store.time_seconds[anchors] + low + (high - low) * fraction
+        wanted = first[:, None] + np.arange(t) * clip.stride_seconds
+        rows = np.empty((len(anchors), t), np.int64)
+        for i, episode in enumerate(self.store.episode_of(anchors)):
+            start, stop = self.store.episode_start[episode : episode + 2]
+            times = self.store.time_seconds[start:stop]
+            at = np.searchsorted(times, wanted[i] + 1e-6, side="right") - 1
+            rows[i] = start + np.clip(at, 0, stop - start - 1)
+        return ClipRows(rows, self.store.time_seconds[rows])
+
+
+def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
+    """The first of `rows` in every 1 / `frames_per_s` seconds of an episode: neighbours in a video are nearly alike."""
+    slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
+    episode = store.episode_of(rows)
+    is_first = (np.diff(slot, prepend=-1) != 0) | (np.diff(episode, prepend=-1) != 0)
+    return rows[is_first]
+
+
+def hash_clip(clip: ClipSpec) -> int:
+    """A small stable number for a clip's definition (Python's own hash of strings and floats is not promised stable)."""
+    text = repr((clip.num_frames, clip.stride_seconds, clip.offset_seconds)).encode()
+    return int.from_bytes(text, "little") % (2**31 - 1)
+
+
+def generator(seed: int, stream: int, counter: int) -> np.random.Generator:
+    """Philox (Salmon et al., SC 2011) keyed by seed and stream and started at a counter: no state to save."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))

@@ -1,0 +1,72 @@
+"""Online kNN: how well labels can be read off the encoder while it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.evaluate.knn import weighted_knn
+from robossl.run import OnlineKnnConfig
+from robossl.statistics import balanced_accuracy
+
+CHUNK = 128  # frames embedded at a time
+
+
+class OnlineKnn:
+    """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, frames of `test_split` against `train_split`.
+
+    It changes nothing that training depends on: no random numbers, batch statistics or gradients.
+
+    Raises:
+        InputError: no class of the label is in both splits.
+    """
+
+    def __init__(self, store: Store, config: OnlineKnnConfig, *, device: torch.device) -> None:
+        self.store, self.config, self.device = store, config, device
+        train_rows, train_names = self._labelled(config.train_split)
+        test_rows, test_names = self._labelled(config.test_split)
+        shared = sorted(set(train_names) & set(test_names))
+        if not shared:
+            raise InputError(
+                f"knn.label {config.label!r} has no class in both {config.train_split!r} ({len(set(train_names))} classes) "
+                f"and {config.test_split!r} ({len(set(test_names))}); choose another label or splits, or leave knn out"
+            )
+        self.classes = sorted(set(train_names))
+        known = np.isin(test_names, shared)
+        self.train_rows, self.test_rows = train_rows, test_rows[known]
+        self.train_labels = np.searchsorted(self.classes, train_names)
+        self.test_labels = np.searchsorted(self.classes, test_names[known])
+
+    def _labelled(self, split: str) -> tuple[Int64[ndarray, " n"], ndarray]:
+        rows = self.store.rows(split)
+        episodes = np.unique(self.store.episode_of(rows))
+        names = self.store.labels(self.config.label)
+        episodes = episodes[names[episodes] != ""]
+        starts, stops = self.store.episode_start[episodes], self.store.episode_start[episodes + 1]
+        at = (np.arange(self.config.frames_per_episode) + 0.5) / self.config.frames_per_episode
+        picked = np.unique(starts[:, None] + ((stops - starts)[:, None] * at).astype(np.int64))
+        return picked, names[self.store.episode_of(picked)]
+
+    def __call__(self, encoder: Encoder) -> dict[str, float]:
+        """Embed both splits and return the metric by name."""
+        was_training = encoder.training
+        encoder.eval()
+        train, test = self._embed(encoder, self.train_rows), self._embed(encoder, self.test_rows)
+        encoder.train(was_training)
+        scores = weighted_knn(train, self.train_labels, test)
+        accuracy = balanced_accuracy(self.test_labels, scores.argmax(axis=1))
+        return {f"knn/{self.config.label}": float(accuracy)}
+
+    @torch.no_grad()
+    def _embed(self, encoder: Encoder, rows: Int64[ndarray, " n"]) -> Float[ndarray, "n d"]:
+        parts = []
+        for at in range(0, len(rows), CHUNK):
+            frames = self.store.decode(rows[at : at + CHUNK])
+            pixels = torch.cat([encoder.preprocess(frame.permute(1, 2, 0)[None].to(self.device)) for frame in frames])
+            parts.append(encoder(pixels).pooled.float().cpu())
+        return torch.cat(parts).numpy()

@@ -1,0 +1,128 @@
+"""Optimizers with the conventions of each recipe: what decays, what adapts, how the rate scales with the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robossl.method import Method
+from robossl.schedule import warmup_cosine
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """Defaults are SimSiam's (arXiv:2011.10566, section 3 baseline settings)."""
+
+    name: Literal["sgd", "adamw", "lars"] = "sgd"
+    lr: float = 0.05  # before scaling
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * batch / 256, lr * sqrt(batch) (SimCLR B.1), or lr
+    momentum: float = 0.9  # sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  # adamw
+    weight_decay: float = 1e-4
+    decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales neither decay nor adapt (LARS)
+    trust_coefficient: float = 1e-3  # lars
+    lars_momentum: Literal["inside", "outside"] = "outside"  # lr inside the velocity (SimCLR's code) or outside it
+    warmup_steps: int = 0
+    final_lr: float = 0.0  # fraction of the peak at the end of the cosine
+    clip_grad_norm: float | None = None
+
+
+class Lars(torch.optim.Optimizer):
+    """LARS (arXiv:1708.03888): SGD whose step is scaled, for each tensor, by trust * |w| / |g + wd * w|.
+
+    A tensor whose norm or update norm is zero keeps ratio 1. Groups with `adapt=False` are plain SGD without decay
+    (the caller sets their weight decay to 0). With `momentum_lr="inside"` the velocity is m * v + lr * ratio * update,
+    as in SimCLR's code, so that a change of rate acts on new gradients only; `"outside"` is torch's SGD.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float,
+        trust_coefficient: float,
+        momentum_lr: Literal["inside", "outside"],
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "trust": trust_coefficient, "adapt": True}
+        super().__init__(params, {**defaults, "inside": momentum_lr == "inside"})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step_one(weight, group)
+
+    def _step_one(self, weight: Tensor, group: dict[str, Any]) -> None:
+        update = weight.grad.add(weight, alpha=group["weight_decay"])  # type: ignore[union-attr]
+        if group["adapt"]:
+            weight_norm, update_norm = weight.norm(), update.norm()
+            ratio = group["trust"] * weight_norm / update_norm
+            update.mul_(torch.where((weight_norm > 0) & (update_norm > 0), ratio, torch.ones_like(ratio)))
+        state = self.state[weight]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(weight)
+        lr = group["lr"]
+        velocity = state["velocity"].mul_(group["momentum"]).add_(update, alpha=lr if group["inside"] else 1.0)
+        weight.add_(velocity, alpha=-1.0 if group["inside"] else -lr)
+
+
+def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
+    """Learning rate at the top of the schedule for a global batch size.
+
+    Examples:
+        >>> peak_lr(OptimConfig(lr=0.05), batch_size=512)
+        0.1
+    """
+    scale = {"linear": batch_size / 256, "sqrt": batch_size**0.5, "none": 1.0}[config.lr_scaling]
+    return config.lr * scale
+
+
+def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> torch.optim.Optimizer:
+    """The optimizer over the method's trainable parameters, in groups by decay and by whether the rate decays."""
+    lr = peak_lr(config, batch_size=batch_size)
+    groups = _param_groups(config, method)
+    match config.name:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=lr, betas=config.betas)
+        case "lars":
+            return Lars(
+                groups,
+                lr=lr,
+                momentum=config.momentum,
+                trust_coefficient=config.trust_coefficient,
+                momentum_lr=config.lars_momentum,
+            )
+
+
+def _param_groups(config: OptimConfig, method: nn.Module) -> list[dict[str, Any]]:
+    constant_prefixes = getattr(method, "constant_lr", ())
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, weight in method.named_parameters():
+        if weight.requires_grad:
+            decays = config.decay == "all" or weight.ndim > 1
+            constant = name.startswith(tuple(constant_prefixes)) if constant_prefixes else False
+            groups.setdefault((decays, constant), []).append(weight)
+    out: list[dict[str, Any]] = []
+    for (decays, constant), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
+        group = {"params": weights, "weight_decay": config.weight_decay if decays else 0.0, "constant_lr": constant}
+        out.append(group | ({"adapt": decays} if config.name == "lars" else {}))
+    return out
+
+
+def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, steps: int, batch_size: int) -> float:
+    """Set every group's learning rate for this step and return the decaying one."""
+    peak = peak_lr(config, batch_size=batch_size)
+    lr = peak * warmup_cosine(step, steps=steps, warmup_steps=config.warmup_steps, end=config.final_lr)
+    for group in optimizer.param_groups:
+        group["lr"] = peak if group["constant_lr"] else lr
+    return lr

@@ -1,0 +1,204 @@
+"""Pretrain: put a run's parts together, start or resume it, say what it is about to do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DataParallel
+
+from robossl.augment import Augment
+from robossl.checkpoint import checkpoints, load_checkpoint
+from robossl.config import as_plain, load, override
+from robossl.data.loader import Loader, ResidentFrames
+from robossl.data.sampler import Sampler, thin
+from robossl.data.store import open_store
+from robossl.encoder import build_encoder
+from robossl.errors import InputError
+from robossl.health import HealthMonitor
+from robossl.method import Method
+from robossl.metrics import Progress, Sink, open_sinks
+from robossl.online import OnlineKnn
+from robossl.optim import build_optimizer
+from robossl.ranks import Ranks, barrier, convert_sync_batchnorm
+from robossl.run import RunConfig, RunFolder
+from robossl.train import Stopped, Trainer
+
+
+def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
+    """Train as `config` says into the run folder `out`, which is returned.
+
+    Raises:
+        InputError: configuration, data and run folder do not fit together.
+        ResourceError: a checkpoint could not be written.
+        Stopped: SIGTERM or SIGINT came, and the run was saved.
+    """
+    with contextlib.closing(Ranks.join(device_name(config))) as ranks:
+        trainer = build_trainer(config, ranks, out, resume=resume)
+        start = restore(trainer) if resume else 0
+        with Progress(start=start, stop=config.train.steps, log=out / "log.txt" if ranks.is_main else None) as progress:
+            progress.say(plan(trainer, start))
+            sinks = _open_sinks(trainer, start)
+            try:
+                trainer.run(start=start, progress=progress, sinks=sinks)
+            except Stopped as stopped:
+                progress.say(str(stopped))
+                raise
+            finally:
+                for sink in sinks:
+                    sink.close()
+            progress.say(f"done; next: robossl evaluate {out} --store {config.data.store}, robossl export {out}")
+    return out
+
+
+def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
+    """Put the parts together; initial weights depend on the seed alone."""
+    check_batch(config, ranks)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    store = open_store(config.data.store)
+    rows = store.rows(config.data.split)
+    anchors = rows if config.data.frames_per_s is None else thin(store, rows, config.data.frames_per_s)
+    sampler = Sampler(
+        store, anchors, seed=config.seed, batch_size=config.train.batch_size, epoch_over=config.data.epoch_over
+    )
+    torch.manual_seed(config.seed)
+    method = config.method.build(build_encoder(config.encoder))
+    knn = OnlineKnn(store, config.knn, device=ranks.device) if config.knn else None
+    folder = RunFolder(out, config, resume=resume)  # after everything that can be refused
+
+    if ranks.world_size > 1 and config.train.sync_batch_norm:
+        method = convert_sync_batchnorm(method)
+    memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
+    method = method.to(ranks.device, memory_format=memory_format).train()
+    specs = method.views()
+    share = config.train.batch_size // ranks.world_size
+    fits = ResidentFrames.num_bytes(store, rows) <= config.data.resident_gib * 2**30
+    loader = Loader(
+        store=store,
+        sampler=sampler,
+        clips=tuple(spec.clip for spec in specs),
+        local=slice(ranks.rank * share, (ranks.rank + 1) * share),
+        device=ranks.device,
+        num_workers=config.data.num_workers,
+        resident=ResidentFrames(store, rows, ranks.device) if fits else None,
+    )
+    augment = Augment(
+        specs,
+        mean=config.encoder.mean,
+        std=config.encoder.std,
+        seed=config.seed,
+        device=ranks.device,
+        memory_format=memory_format,
+    )
+    return Trainer(
+        config=config,
+        ranks=ranks,
+        folder=folder,
+        store=store,
+        method=method,
+        model=wrap(method, config, ranks),
+        optimizer=build_optimizer(config.optim, method, batch_size=config.train.batch_size),
+        loader=loader,
+        augment=augment,
+        health=HealthMonitor(),
+        knn=knn,
+    )
+
+
+def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
+    model: nn.Module = method
+    if ranks.world_size > 1:
+        model = DataParallel(method, broadcast_buffers=False)
+    if config.train.compile:
+        model.compile()
+    return model
+
+
+def device_name(config: RunConfig) -> str:
+    """The configured device, or the best there is."""
+    if config.train.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.train.device
+
+
+def check_batch(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse a batch that does not divide over ranks and micro-batches."""
+    parts = ranks.world_size * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} does not divide by {ranks.world_size} ranks x "
+            f"{config.train.accumulate} accumulation steps; choose a multiple of {parts}"
+        )
+
+
+def uses_channels_last(config: RunConfig, method: Method) -> bool:
+    """What the configuration says, or else whether the backbone is convolutional (channels_last slows a ViT)."""
+    if config.train.channels_last is not None:
+        return config.train.channels_last
+    return sum(isinstance(module, nn.Conv2d) for module in method.encoder.modules()) > 1
+
+
+def restore(trainer: Trainer) -> int:
+    """Load the newest checkpoint, if there is one, and return the steps done."""
+    saved = checkpoints(trainer.folder.checkpoints)
+    start = 0
+    if saved:
+        start, state = load_checkpoint(saved[-1], method=trainer.method, optimizer=trainer.optimizer)
+        trainer.health.load_state_dict(state["health"])
+    barrier()  # nobody writes before all have read
+    return start
+
+
+def plan(trainer: Trainer, start: int) -> str:
+    """One line on what is about to happen."""
+    config, loader = trainer.config, trainer.loader
+    frames, steps = len(loader.sampler.rows), config.train.steps
+    epochs = steps / loader.sampler.steps_per_epoch
+    how = "resident in memory" if loader.resident else f"decoded by {loader.num_workers} workers"
+    weights = sum(weight.numel() for weight in trainer.method.encoder.parameters())
+    return (
+        f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "
+        f"{frames} frames, {how}; steps {start} to {steps} of batch {config.train.batch_size} ({epochs:.1f} epochs) on "
+        f"{trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
+    )
+
+
+def _open_sinks(trainer: Trainer, start: int) -> list[Sink]:
+    if not trainer.ranks.is_main:
+        return []
+    trainer.folder.truncate_metrics(start)
+    config = trainer.config
+    return open_sinks(trainer.folder.path, config.train.sinks, start=start, config=as_plain(config))
+
+
+def command(argv: Sequence[str]) -> int:
+    """`robossl pretrain CONFIG [--out RUN] [--resume] [--train.steps 1000 ...]`."""
+    parser = argparse.ArgumentParser(
+        prog="robossl pretrain",
+        description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
+        "`robossl pretrain CONFIG --help` lists them all.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="a yaml of configs/, or RUN/config.yaml to resume")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME_OF_CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
+    known, rest = parser.parse_known_args(list(argv))
+    if known.config is None:
+        parser.print_help()
+        return 0 if {"-h", "--help"} & set(rest) else 2
+    config = override(load(known.config, RunConfig), rest, prog=f"robossl pretrain {known.config}")
+    out = known.out or Path("runs") / known.config.stem
+    if known.resume and known.out is None and known.config.name == "config.yaml":
+        out = known.config.parent
+    try:
+        pretrain(config, out=out, resume=known.resume)
+    except Stopped:
+        return 143  # 128 + SIGTERM: not done, saved
+    return 0

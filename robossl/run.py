@@ -1,0 +1,139 @@
+"""A run: its whole configuration, and the folder it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from robossl.config import difference, load, to_yaml
+from robossl.encoder import EncoderConfig
+from robossl.errors import InputError
+from robossl.method import MethodConfig
+from robossl.methods import METHODS
+from robossl.optim import OptimConfig
+
+# Keys that may change on resume: they do not touch what is learned.
+FREE_ON_RESUME = (
+    "data.num_workers",
+    "data.resident_gib",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.sinks",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which frames are trained on, and how they are read."""
+
+    store: Path
+    split: str | None = "train"  # None: every frame
+    epoch_over: Literal["frames", "episodes"] = "frames"
+    frames_per_s: float | None = None  # thin anchors to this rate; None: every stored frame
+    resident_gib: float = 6.0  # a split that fits is decoded once and kept on the training device
+    num_workers: int = 2  # decoding processes where it does not fit
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """The loop. Everything is counted in steps of the global batch."""
+
+    steps: int = 10_000
+    batch_size: int = 256  # over all ranks and accumulation steps
+    accumulate: int = 1  # micro-batches a step; batch statistics and negatives then live within a micro-batch
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
+    channels_last: bool | None = None  # None: for convolutional backbones
+    compile: bool = False
+    sync_batch_norm: bool = True
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    health_every: int = 50
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineKnnConfig:
+    """Weighted kNN on a labelled split while training runs."""
+
+    label: str
+    every: int = 500
+    train_split: str = "train"
+    test_split: str = "val"
+    frames_per_episode: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run, as written in `configs/*.yaml` and kept in the run folder."""
+
+    method: MethodConfig = field(metadata={"choices": METHODS})
+    data: DataConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    knn: OnlineKnnConfig | None = None
+    seed: int = 0
+
+
+class RunFolder:
+    """`config.yaml`, `metrics.jsonl`, `log.txt`, `tensorboard/`, `checkpoints/`, `encoder/`.
+
+    Args:
+        path: the folder; made when missing.
+        config: what to run.
+        resume: go on from the newest checkpoint.
+
+    Raises:
+        InputError: the folder holds a run and `resume` is off, or holds a run of another configuration.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        saved = path / "config.yaml"
+        if saved.exists():
+            self._check_same(saved, config, resume=resume)
+        elif resume:
+            raise InputError(f"nothing to resume in {path}: no config.yaml; leave out --resume to start a run there")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(saved, to_yaml(config))
+
+    def _check_same(self, saved: Path, config: RunConfig, *, resume: bool) -> None:
+        if not resume:
+            raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
+        changed = [line for line in difference(load(saved, RunConfig), config) if not line.startswith(FREE_ON_RESUME)]
+        if changed:
+            raise InputError(
+                f"cannot resume {self.path} with another configuration ({'; '.join(changed)}); "
+                "undo these or start a new run with another --out"
+            )
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop lines of later steps (and a half-written last one), left by a run that was killed."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write aside, sync, rename: a reader sees the old text or the new, never half."""
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,21 @@
+"""Schedules: plain functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+
+def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.0, end: float = 0.0) -> float:
+    """Factor on the peak learning rate: linear from `start` to 1 over the warm-up, then half a cosine to `end`.
+
+    The first step of a warm-up already moves (step 0 gives `start + (1 - start) / warmup_steps`), and the last step of
+    the run is the last one above `end` (SGDR, arXiv:1608.03983, without restarts).
+
+    Examples:
+        >>> [round(warmup_cosine(s, steps=6, warmup_steps=2), 3) for s in range(6)]
+        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+    if step < warmup_steps:
+        return start + (1 - start) * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2

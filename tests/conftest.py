@@ -1,0 +1,40 @@
+"""Fixtures: a small store made of the real clips the repository ships, and where the shared data lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from robossl.data.ingest import ingest
+from robossl.data.store import Store, open_store
+
+CLIPS = Path(__file__).parent / "data" / "droid_clips"
+
+
+@pytest.fixture(scope="session")
+def clip_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the shipped DROID clips, short side 96."""
+    out = tmp_path_factory.mktemp("stores") / "clips"
+    ingest((CLIPS,), out=out, short_side=96, workers=1)
+    return out
+
+
+@pytest.fixture
+def clip_store(clip_store_path: Path) -> Store:
+    """The same, opened."""
+    return open_store(clip_store_path)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Find a folder of the shared data, or skip the test."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).parents[2] / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"needs ../shared/data/{name}")
+        return path
+
+    return find

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+
+from robossl.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_lr
+
+
+class Toy(nn.Module):
+    constant_lr = ("predictor.",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+        self.predictor = nn.Linear(5, 5)
+
+
+def loss_of(model: Toy) -> torch.Tensor:
+    torch.manual_seed(1)
+    out: torch.Tensor = model.predictor(model.body(torch.randn(6, 4)))
+    return out.square().sum()
+
+
+def lars_by_hand(model: Toy, *, lr: float, steps: int, wd: float, inside: bool, exclude: bool) -> list[torch.Tensor]:
+    """The update of the paper (and of SimCLR's code when `inside`), a tensor at a time."""
+    weights = [p.detach().clone() for p in model.parameters()]
+    velocity = [torch.zeros_like(w) for w in weights]
+    copy = Toy()
+    copy.load_state_dict(model.state_dict())
+    for _ in range(steps):
+        for p, w in zip(copy.parameters(), weights, strict=True):
+            p.data.copy_(w)
+        grads = torch.autograd.grad(loss_of(copy), list(copy.parameters()))
+        for i, (w, g) in enumerate(zip(weights, grads, strict=True)):
+            skip = exclude and w.ndim <= 1
+            update = g if skip else g + wd * w
+            ratio = 1.0
+            if not skip and w.norm() > 0 and update.norm() > 0:
+                ratio = float(0.001 * w.norm() / update.norm())
+            if inside:
+                velocity[i] = 0.9 * velocity[i] + lr * ratio * update
+                weights[i] = w - velocity[i]
+            else:
+                velocity[i] = 0.9 * velocity[i] + ratio * update
+                weights[i] = w - lr * velocity[i]
+    return weights
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("exclude", [True, False])
+def test_lars_equals_the_formula(inside: bool, exclude: bool) -> None:
+    torch.manual_seed(0)
+    model = Toy()
+    wanted = lars_by_hand(model, lr=0.5, steps=3, wd=1e-4, inside=inside, exclude=exclude)
+    config = OptimConfig(
+        name="lars",
+        lr=0.5,
+        lr_scaling="none",
+        decay="matrices" if exclude else "all",
+        lars_momentum="inside" if inside else "outside",
+    )
+    optimizer = build_optimizer(config, model, batch_size=8)  # type: ignore[arg-type]
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(model).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    for got, want in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(got.detach(), want, rtol=1e-5, atol=1e-7)
+
+
+def test_groups_follow_decay_and_constant_rate() -> None:
+    groups = _param_groups(OptimConfig(decay="matrices", weight_decay=0.3), Toy())
+    shape = {(g["weight_decay"], g["constant_lr"]): len(g["params"]) for g in groups}
+    assert shape == {(0.3, True): 1, (0.3, False): 1, (0.0, True): 1, (0.0, False): 3}
+
+
+def test_constant_group_keeps_its_rate() -> None:
+    config = OptimConfig(lr=0.05)
+    optimizer = build_optimizer(config, Toy(), batch_size=512)  # type: ignore[arg-type]
+    assert set_lr(optimizer, config, step=50, steps=100, batch_size=512) == pytest.approx(0.05)
+    assert {g["constant_lr"]: g["lr"] for g in optimizer.param_groups} == {True: 0.1, False: pytest.approx(0.05)}
+
+
+def test_square_root_scaling_is_simclrs() -> None:
+    assert peak_lr(OptimConfig(lr=0.075, lr_scaling="sqrt"), batch_size=4096) == pytest.approx(4.8)
+
+
+def test_lars_leaves_a_zero_tensor_its_plain_step() -> None:
+    weight = nn.Parameter(torch.zeros(3, 3))
+    optimizer = Lars([{"params": [weight]}], lr=1.0, momentum=0.0, trust_coefficient=1e-3, momentum_lr="outside")
+    weight.grad = torch.ones(3, 3)
+    optimizer.step()
+    assert torch.equal(weight.detach(), -torch.ones(3, 3))

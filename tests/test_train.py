@@ -1,0 +1,141 @@
+"""The loop, end to end on real frames: exact resume, two ranks, signals, refusals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robossl.checkpoint import checkpoints
+from robossl.config import from_mapping, to_yaml
+from robossl.errors import InputError
+from robossl.methods import METHODS
+from robossl.pretrain import pretrain
+from robossl.run import RunConfig
+
+TINY = {"view": {"size": 32}}
+
+
+def config_for(method: str, store: Path, **train: object) -> RunConfig:
+    small = {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "keep_checkpoints": 9, "log_every": 1, "sinks": []}
+    return from_mapping(
+        {
+            "method": {"name": method, **TINY},
+            "encoder": {"backbone": "resnet10t", "input_hw": [32, 32]},
+            "data": {"store": str(store)},
+            "train": small | {"health_every": 2} | train,
+        },
+        RunConfig,
+    )
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    return load_file(folder / "method.safetensors") | load_file(folder / "optimizer.safetensors")
+
+
+def assert_same_run(a: Path, b: Path, step: int) -> None:
+    one, other = weights(a, step), weights(b, step)
+    assert one.keys() == other.keys()
+    differing = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not differing
+    timed = {"samples_per_s"}
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k not in timed} for line in (run / "metrics.jsonl").open()]
+        for run in (a, b)
+    ]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resume_is_exact_and_worker_loading_gives_the_same_run(method: str, clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for(method, clip_store_path)
+    straight = pretrain(config, out=tmp_path / "straight")
+    halved = tmp_path / "halved"
+    shutil.copytree(straight, halved)
+    shutil.rmtree(halved / "checkpoints" / "step_00000006")
+    on_workers = replace(config, data=replace(config.data, resident_gib=0.0, num_workers=1))
+    pretrain(on_workers, out=halved, resume=True)
+    assert_same_run(straight, halved, step=6)
+
+
+def command(config: RunConfig, out: Path, *extra: str, ranks: int = 1) -> list[str]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    yaml = out.parent / "config.yaml"
+    yaml.write_text(to_yaml(config))
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    return [sys.executable, *launch, "-m", "robossl", "pretrain", str(yaml), "--out", str(out), *extra]
+
+
+def run_until(command_line: list[str], out: Path, step: int, number: int) -> int:
+    """Start a run, send its process group a signal once a checkpoint of at least `step` is there, wait for its end."""
+    process = subprocess.Popen(command_line, start_new_session=True, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(int(path.name[5:]) >= step for path in checkpoints(out / "checkpoints")):
+            os.killpg(process.pid, number)
+            break
+        time.sleep(0.02)
+    process.communicate(timeout=240)
+    return process.returncode
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=60, checkpoint_every=5)
+    straight, killed = tmp_path / "a" / "straight", tmp_path / "b" / "killed"
+    subprocess.run(command(config, straight, ranks=ranks), check=True, capture_output=True, timeout=300)
+    assert run_until(command(config, killed, ranks=ranks), killed, 10, signal.SIGKILL) == -signal.SIGKILL
+    assert not (killed / "checkpoints" / "step_00000060").exists()
+    subprocess.run(command(config, killed, "--resume", ranks=ranks), check=True, capture_output=True, timeout=300)
+    assert_same_run(straight, killed, step=60)
+
+
+def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=100_000, checkpoint_every=5)
+    out = tmp_path / "run"
+    assert run_until(command(config, out), out, 5, signal.SIGTERM) == 143
+    assert "go on with --resume" in (out / "log.txt").read_text()
+    last = int(json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+    assert checkpoints(out / "checkpoints")[-1].name == f"step_{last:08d}"
+
+
+def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Path) -> None:
+    out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    assert len(lines) == 3 and all(-1 <= line["loss"] <= 1 for line in lines)
+
+
+def test_resume_with_another_configuration_names_what_differs(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=2)
+    out = pretrain(config, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"already holds a run; add --resume"):
+        pretrain(config, out=out)
+    changed = replace(config, optim=replace(config.optim, lr=0.1))
+    with pytest.raises(InputError, match=r"another configuration \(optim\.lr: 0\.05 -> 0\.1\)"):
+        pretrain(changed, out=out, resume=True)
+
+
+def test_batch_larger_than_the_data(clip_store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"batch of 1000000 is larger than the data: \d+ frames"):
+        pretrain(config_for("simsiam", clip_store_path, batch_size=1_000_000), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simclr", clip_store_path, steps=4, sinks=["tensorboard"])
+    out = pretrain(config, out=tmp_path / "run")
+    names = {path.name for path in out.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "log.txt", "tensorboard", "checkpoints", "encoder"}
+    assert any((out / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
+    assert "pretrain simclr on resnet10t" in (out / "log.txt").read_text()
