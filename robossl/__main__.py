@@ -1,0 +1,7 @@
+"""`python -m robossl` and `torchrun -m robossl`: the command line."""
+
+import sys
+
+from robossl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,102 @@
+"""The command line: a table of commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from robossl import __version__
+from robossl.errors import InputError, RobosslError
+from robossl.names import unknown
+
+# name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
+# exit code. Any other is a typed function: its positional parameters are positional here too, its keyword-
+# only parameters become options, and text that it returns is printed.
+COMMANDS = {
+    "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
+    "info": ("robossl.data.ingest:describe", "say what a store holds"),
+    "pretrain": ("robossl.pretrain:command", "train an encoder on a store, as a configuration says"),
+    "evaluate": ("robossl.evaluate:evaluate", "measure an encoder on labelled frames, beside two references"),
+    "report": ("robossl.report:report", "write one HTML page about a run"),
+    "export": ("robossl.export:export", "write a verified ONNX model and its card"),
+    "embed": ("robossl.encode:embed", "embed frames with a run, an encoder or an exported model"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 misuse."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except RobosslError as error:
+        print(f"robossl: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("robossl: interrupted", file=sys.stderr)
+        return 130
+    except (
+        BrokenPipeError
+    ):  # the reader, `head` say, has seen enough: https://docs.python.org/3/library/signal.html
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    name, *rest = argv
+    if name == "--version":
+        print(f"robossl {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise InputError(f"{unknown('command', name, COMMANDS)}; see robossl --help")
+    target, _ = COMMANDS[name]
+    command = pkgutil.resolve_name(target)
+    if target.endswith(":command"):
+        code: int = command(rest)
+        return code
+    return _call(command, rest, prog=f"robossl {name}")
+
+
+def usage() -> str:
+    """What `robossl --help` prints."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: robossl COMMAND ...      robossl COMMAND --help      robossl --version",
+            "",
+            "Pretrain visual encoders on robot video, and export them.",
+            "",
+            *rows,
+        ]
+    )
+
+
+def _call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
+    import tyro
+
+    result = tyro.cli(_positional(function), args=argv, prog=prog)
+    if isinstance(result, str):
+        print(result)
+    return 0
+
+
+def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its positional parameters as positional only, which is what tyro makes positional."""
+    wrapped: Any = functools.wraps(function)(lambda *args, **options: function(*args, **options))
+    signature = inspect.signature(function)
+    parameters = [
+        each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
+        for each in signature.parameters.values()
+    ]
+    wrapped.__signature__ = signature.replace(parameters=parameters)
+    return cast(Callable[..., Any], wrapped)
