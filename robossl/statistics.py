@@ -91,7 +91,7 @@ def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: in
         seed: Seed of the draws; equal seeds and truth give equal draws.
     """
     generator = np.random.default_rng(seed)
-    weights = np.zeros((num_resamples, len(truth)))
+    weights = np.zeros((num_resamples, len(truth)), dtype=np.float32)  # counts, exact
     for rows in _by_class(truth):
         if len(rows) < 2:
             raise ValueError(f"every class needs at least 2 episodes to be resampled, got {len(rows)}")

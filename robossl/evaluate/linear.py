@@ -78,9 +78,7 @@ def cross_validate(
     return mean
 
 
-def fit(
-    features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float
-) -> tuple[LogisticRegression, bool]:
+def fit(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float) -> tuple[LogisticRegression, bool]:
     """One fit; whether it converged is returned, not warned."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

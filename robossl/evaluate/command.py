@@ -1,0 +1,108 @@
+"""`robossl evaluate`: encoders on labelled episodes, beside random init, pooled pixels and the majority class."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robossl.errors import InputError
+
+if TYPE_CHECKING:
+    from robossl.evaluate.evaluation import Settings
+
+
+def evaluate(
+    models: tuple[str, ...],
+    *,
+    store: Path,
+    label: tuple[str, ...],
+    protocol: tuple[str, ...] = ("knn",),
+    train: str = "train",
+    test: tuple[str, ...] = ("val",),
+    split_by: str = "none",
+    test_fraction: float = 0.2,
+    frames_per_episode: int = 8,
+    min_episodes: int = 5,
+    bootstrap: int = 2000,
+    random_seeds: int = 3,
+    seed: int = 0,
+    cache: Path | None = None,
+    out: Path | None = None,
+    markdown: bool = False,
+) -> None:
+    """Measure how well labels can be read off frozen features, beside references that have learned nothing.
+
+    Args:
+        models: Run folders, encoder folders or exported models.
+        store: Store with labelled episodes.
+        label: Labels to read, e.g. scene object verb.
+        protocol: knn, linear, or both.
+        train: Split whose labels are given.
+        test: Splits whose labels are asked for.
+        split_by: Instead of the store's splits: keep every episode, lab, day, or value of any label, on one side.
+        test_fraction: Share of episodes tested with --split-by.
+        frames_per_episode: Frames embedded of each episode, evenly spaced.
+        min_episodes: A class counts with this many episodes in both splits.
+        bootstrap: Resamples of the episodes behind an interval.
+        random_seeds: Random inits that the reference averages over.
+        seed: Seed of random inits, resamples, cross-validation and --split-by.
+        cache: Folder that keeps features for the next evaluation. Default: RUN/features of the first run folder.
+        out: JSON file of everything. Default: RUN/evaluation.json when one run folder is evaluated.
+        markdown: Print markdown instead of terminal tables.
+    """
+    from rich.console import Console
+
+    from robossl.data.store import open_store
+    from robossl.evaluate.evaluation import Settings, run_evaluation
+    from robossl.evaluate.progress import Progress
+    from robossl.evaluate.table import print_tables, to_markdown
+
+    if not models:
+        raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
+    settings = Settings(
+        label=label,
+        protocol=protocol,
+        train=train,
+        test=test,
+        split_by=split_by,
+        test_fraction=test_fraction,
+        frames_per_episode=frames_per_episode,
+        min_episodes=min_episodes,
+        bootstrap=bootstrap,
+        random_seeds=random_seeds,
+        seed=seed,
+    )
+    runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
+    cache = cache or (runs[0] / "features" if runs else None)
+    out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
+    with Progress() as progress:
+        evaluation = run_evaluation(
+            models,
+            open_store(store),
+            settings,
+            cache=cache,
+            command=command_line(models, store, settings),
+            say=progress.say,
+            watch=progress.watch,
+        )
+    if markdown:
+        print(to_markdown(evaluation), end="")
+    else:
+        print_tables(evaluation, Console())
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(evaluation.to_json(), encoding="utf-8")
+        progress.say(f"wrote {out}")
+
+
+def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:
+    """The command that measures the same again; what has its default value is left out."""
+    words = ["robossl", "evaluate", *models, "--store", str(store)]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)

@@ -1,0 +1,102 @@
+"""Frozen features of evenly spaced frames of each episode, kept on disk for the next evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from robossl.data.store import Store
+
+PIXELS_HW = (12, 16)
+CHUNK = 64  # frames decoded and embedded at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Something that turns frames into vectors, and what identifies it on disk."""
+
+    name: str
+    digest: str
+    embed: Callable[[UInt8[ndarray, "b h w 3"]], Float[ndarray, "b d"]]
+
+
+def pixels_embedder() -> Embedder:
+    """The reference that has learned nothing: the frame averaged down to 12 x 16 RGB cells, 576 numbers."""
+    return Embedder("pooled pixels", f"pooled-pixels-{PIXELS_HW[0]}x{PIXELS_HW[1]}", pooled_pixels)
+
+
+def pooled_pixels(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b 576"]:
+    """Mean colour of each of 12 x 16 cells, in [0, 1]."""
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    pooled: Float[ndarray, "b 576"] = F.adaptive_avg_pool2d(pixels, PIXELS_HW).flatten(1).numpy()
+    return pooled
+
+
+def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> Int[ndarray, " n"]:
+    """Rows of up to `per_episode` frames of each episode, at the middles of equal stretches, in order."""
+    starts, stops = store.episode_start[episodes], store.episode_start[episodes + 1]
+    middles = (np.arange(per_episode) + 0.5) / per_episode
+    rows = starts[:, None] + ((stops - starts)[:, None] * middles).astype(np.int64)
+    return np.unique(rows)
+
+
+def embed_rows(
+    embedder: Embedder,
+    store: Store,
+    rows: Int[ndarray, " n"],
+    *,
+    cache: Path | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Float[ndarray, "n d"]:
+    """Features of the rows, from the cache when it has them.
+
+    Args:
+        embedder: What embeds.
+        store: Where the frames are.
+        rows: Which frames.
+        cache: Folder that keeps features by embedder, store content and rows; None keeps nothing.
+        advance: Called with the number of frames done since the last call.
+    """
+    path = cache / f"{_key(embedder, store, rows)}.safetensors" if cache else None
+    if path and path.is_file():
+        advance(len(rows))
+        return load_file(path)["features"]
+    parts = []
+    for start in range(0, len(rows), CHUNK):
+        parts.append(_embed_frames(embedder, store.decode(rows[start : start + CHUNK])))
+        advance(len(parts[-1]))
+    features = np.concatenate(parts)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file({"features": features}, aside, metadata={"embedder": embedder.digest, "store": store.content_hash})
+        aside.replace(path)
+    return features
+
+
+def _embed_frames(embedder: Embedder, frames: list[Tensor]) -> Float[ndarray, "b d"]:
+    """Embed frames of mixed sizes: a batch for each size, results in the order given."""
+    sizes = [tuple(frame.shape) for frame in frames]
+    features: dict[int, ndarray] = {}
+    for size in dict.fromkeys(sizes):
+        places = [i for i, other in enumerate(sizes) if other == size]
+        batch = torch.stack([frames[i] for i in places]).permute(0, 2, 3, 1).contiguous()
+        features |= dict(zip(places, embedder.embed(batch.numpy()), strict=True))
+    return np.stack([features[i] for i in range(len(frames))]).astype(np.float32)
+
+
+def _key(embedder: Embedder, store: Store, rows: Int[ndarray, " n"]) -> str:
+    digest = hashlib.sha256(f"{embedder.digest} {store.content_hash} ".encode())
+    digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,128 @@
+"""What an evaluation found, as frozen records that are written as JSON and read back by the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from robossl.errors import InputError
+from robossl.evaluate.task import ClassCount
+from robossl.statistics import Interval
+
+SCHEMA = "robossl.evaluation/1"
+Kind = Literal["encoder", "random", "pixels", "majority"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table; accuracies lie in [0, 1]."""
+
+    name: str
+    kind: Kind
+    accuracy: Interval  # balanced, of episodes; where seeds are averaged, of their mean
+    frame_accuracy: Interval  # balanced, of single frames
+    recall: dict[str, float]  # of episodes, by class
+    minus: dict[str, Interval]  # paired difference to each reference, by its name; encoders only
+    details: tuple[Mapping[str, float | int | bool | str], ...]  # what the protocol chose, one a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One label on one test split under one protocol."""
+
+    protocol: str
+    label: str
+    train_split: str
+    test_split: str
+    classes: tuple[ClassCount, ...]
+    dropped: tuple[ClassCount, ...]
+    num_train_episodes: int
+    num_test_episodes: int
+    num_test_frames: int
+    validated_by: str  # what cross-validation kept whole: day or episode
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """What was asked, in a few words."""
+        return f"{self.label} on {self.test_split} ({self.protocol})"
+
+    def sentences(self) -> list[str]:
+        """One sentence for each comparison, in points of balanced accuracy."""
+        return [
+            f"{self.title}: {row.name} is {_points(difference)} {reference}: {_verdict(difference)}."
+            for row in self.rows
+            for reference, difference in row.minus.items()
+        ]
+
+
+def _points(difference: Interval) -> str:
+    estimate, low, high = (100 * value for value in difference)
+    side = "above" if estimate >= 0 else "below"
+    return f"{abs(estimate):.1f} points [{low:+.1f}, {high:+.1f}] {side}"
+
+
+def _verdict(difference: Interval) -> str:
+    if difference.excludes_zero:
+        return "the interval excludes zero"
+    return "the interval includes zero, so these episodes do not tell the two apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A whole run of the command."""
+
+    about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
+    results: tuple[Result, ...]
+    left_out: tuple[str, ...]  # sentences
+    schema: str = SCHEMA
+
+    def to_json(self) -> str:
+        """The text of the JSON file; intervals become objects, sentences are added for readers."""
+        content = asdict(self)
+        for result, written in zip(self.results, content["results"], strict=True):
+            written["sentences"] = result.sentences()
+        return json.dumps(_named(content), indent=1, ensure_ascii=False) + "\n"
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return value._asdict() | {"excludes_zero": value.excludes_zero}
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    return [_named(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `to_json` wrote.
+
+    Raises:
+        InputError: not such a file, or of a schema this version does not know.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not an evaluation ({error}); write one with robossl evaluate --out") from error
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; evaluate again")
+    return Evaluation(content["about"], tuple(map(_result, content["results"])), tuple(content["left_out"]))
+
+
+def _result(content: dict[str, Any]) -> Result:
+    values = {key: value for key, value in content.items() if key != "sentences"}
+    values |= {key: tuple(ClassCount(**count) for count in content[key]) for key in ("classes", "dropped")}
+    return Result(**values | {"rows": tuple(map(_row, content["rows"]))})
+
+
+def _row(content: dict[str, Any]) -> Row:
+    values = content | {key: _interval(content[key]) for key in ("accuracy", "frame_accuracy")}
+    minus = {name: _interval(difference) for name, difference in content["minus"].items()}
+    return Row(**values | {"minus": minus, "details": tuple(content["details"])})
+
+
+def _interval(content: dict[str, Any]) -> Interval:
+    return Interval(content["estimate"], content["low"], content["high"])

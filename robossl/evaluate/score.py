@@ -1,0 +1,143 @@
+"""From class scores of frames to a table: episodes hit, intervals, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.evaluate.features import spread_rows
+from robossl.evaluate.protocol import EvaluationProtocol
+from robossl.evaluate.result import Kind, Result, Row
+from robossl.evaluate.task import Task
+from robossl.statistics import Interval, Resamples, balanced_accuracy, resample_episodes
+
+Details = Mapping[str, float | int | bool | str]
+MAJORITY = "majority class"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A line of the table before it is scored: features of every evaluated frame, one array a seed."""
+
+    name: str
+    kind: Kind
+    features: tuple[Float[ndarray, "n d"], ...]
+    references: tuple[str, ...] = ()  # names of the lines it is compared with
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How much of each test episode is right, in [0, 1], by its frames' mean score and frame by frame."""
+
+    episodes: Float[ndarray, " e"]
+    frames: Float[ndarray, " e"]
+    details: tuple[Details, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The evaluated frames: store rows in order, and their episodes."""
+
+    rows: Int[ndarray, " n"]
+    episodes: Int[ndarray, " n"]
+
+    @staticmethod
+    def of(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> Frames:
+        """Evenly spaced frames of the episodes."""
+        rows = spread_rows(store, episodes, per_episode=per_episode)
+        return Frames(rows, store.episode_of(rows))
+
+
+def score_task(
+    task: Task,
+    frames: Frames,
+    candidates: list[Candidate],
+    protocol: EvaluationProtocol,
+    *,
+    protocol_name: str,
+    num_resamples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda fits: None,
+) -> Result:
+    """Run a protocol for every candidate and compare on the same resampled episodes."""
+    hits: dict[str, Hits] = {MAJORITY: _majority(task)}
+    for candidate in candidates:
+        hits[candidate.name] = _hits(task, frames, candidate.features, protocol, seed=seed)
+        advance(len(candidate.features))
+    test_frames = np.isin(frames.episodes, task.test)
+    sizes = np.unique(frames.episodes[test_frames], return_counts=True)[1].astype(np.float64)
+    resamples = resample_episodes(task.test_labels, num_resamples=num_resamples, seed=seed)
+    ordered = [*candidates, Candidate(MAJORITY, "majority", ())]
+    return Result(
+        protocol=protocol_name,
+        label=task.label,
+        train_split=task.train_name,
+        test_split=task.test_name,
+        classes=task.classes,
+        dropped=task.dropped,
+        num_train_episodes=len(task.train),
+        num_test_episodes=len(task.test),
+        num_test_frames=int(sizes.sum()),
+        validated_by=task.grouped_by,
+        rows=tuple(_row(candidate, hits, task, resamples, sizes) for candidate in ordered),
+    )
+
+
+def _row(
+    candidate: Candidate, hits: dict[str, Hits], task: Task, resamples: Resamples, sizes: Float[ndarray, " e"]
+) -> Row:
+    own = hits[candidate.name]
+    minus: dict[str, Interval] = {}
+    for reference in candidate.references:
+        minus[reference] = resamples.paired(own.episodes, hits[reference].episodes)
+    return Row(
+        name=candidate.name,
+        kind=candidate.kind,
+        accuracy=resamples.interval(own.episodes),
+        frame_accuracy=resamples.interval(own.frames, sizes),
+        recall={c.name: float(own.episodes[task.test_labels == i].mean()) for i, c in enumerate(task.classes)},
+        minus=minus,
+        details=own.details,
+    )
+
+
+def _majority(task: Task) -> Hits:
+    commonest = int(np.bincount(task.train_labels).argmax())
+    hits = (task.test_labels == commonest).astype(np.float64)
+    return Hits(hits, hits, ({"class": task.classes[commonest].name},))
+
+
+def _hits(
+    task: Task,
+    frames: Frames,
+    features: tuple[Float[ndarray, "n d"], ...],
+    protocol: EvaluationProtocol,
+    *,
+    seed: int,
+) -> Hits:
+    """Mean over the seeds' features of what each gets right."""
+    train, test = np.isin(frames.episodes, task.train), np.isin(frames.episodes, task.test)
+    train_episode = np.searchsorted(task.train, frames.episodes[train])
+    test_episode = np.searchsorted(task.test, frames.episodes[test])
+    labels, groups, truth = task.train_labels[train_episode], task.groups[train_episode], task.test_labels
+    episodes, by_frame, details = [], [], []
+    for x in features:
+        scores = protocol(x[train], labels, groups, x[test], seed=seed)
+        right = scores.scores.argmax(axis=1) == truth[test_episode]
+        predicted = _mean_by(test_episode, scores.scores).argmax(axis=1)
+        episodes.append(predicted == truth)
+        by_frame.append(_mean_by(test_episode, right[:, None].astype(np.float64))[:, 0])
+        details.append({"balanced_accuracy": balanced_accuracy(truth, predicted), **scores.details})
+    return Hits(np.mean(episodes, axis=0), np.mean(by_frame, axis=0), tuple(details))
+
+
+def _mean_by(group: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "g k"]:
+    starts = np.flatnonzero(np.diff(group, prepend=-1))  # groups are contiguous and in order
+    counts = np.diff(starts, append=len(group))
+    sums: Float[ndarray, "g k"] = np.add.reduceat(values.astype(np.float64), starts, axis=0)
+    return sums / counts[:, None]

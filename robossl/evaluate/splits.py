@@ -1,0 +1,76 @@
+"""Which episodes are trained on and which are tested: the store's own splits, or whole groups by hash."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Episode numbers of the training split and of each test split."""
+
+    train_name: str
+    train: Int[ndarray, " e"]
+    tests: dict[str, Int[ndarray, " e"]]
+
+
+def store_splits(store: Store, *, train: str, test: tuple[str, ...]) -> Splits:
+    """The splits that ingest recorded.
+
+    Raises:
+        InputError: an unknown or empty split, or the training split among the test splits.
+    """
+    if train in test:
+        raise InputError(
+            f"split {train!r} cannot be trained and tested on: every frame would find itself; choose others"
+        )
+    return Splits(train, _episodes(store, train), {name: _episodes(store, name) for name in test})
+
+
+def _episodes(store: Store, split: str) -> Int[ndarray, " e"]:
+    return np.unique(store.episode_of(store.rows(split)))
+
+
+def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) -> Splits:
+    """New splits over the whole store in which no group (an episode, lab, day or any label) is on both sides.
+
+    Groups are ordered by the hash of seed and name and go to the test side until it has the fraction of
+    episodes asked for: the choice does not depend on the order in which the store was filled.
+
+    Raises:
+        InputError: an unknown label, or fewer than two groups.
+    """
+    groups = group_names(store, by)
+    names = sorted(set(groups) - {""}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    if len(names) < 2:
+        raise InputError(
+            f"cannot split by {by!r}: the store has {len(names)} group(s) of it, two are needed; use another"
+        )
+    counts = np.array([(groups == name).sum() for name in names])
+    num_test = int(np.searchsorted(np.cumsum(counts), test_fraction * counts.sum())) + 1
+    num_test = min(num_test, len(names) - 1)
+    tested, trained = names[:num_test], names[num_test:]
+    return Splits("train", np.flatnonzero(np.isin(groups, trained)), {"test": np.flatnonzero(np.isin(groups, tested))})
+
+
+def group_names(store: Store, by: str) -> ndarray:
+    """The group of each episode, "" for none; by `episode`, `day` (date within its lab) or a label.
+
+    Raises:
+        InputError: no such label.
+    """
+    if by == "episode":
+        return np.asarray(store.episode_id)
+    if by == "day" and "day" not in store.label_names:
+        days = store.labels("date")
+        labs = store.labels("lab") if "lab" in store.label_names else np.full(len(days), "")
+        return np.array([f"{lab} {day}".strip() if day else "" for lab, day in zip(labs, days, strict=True)])
+    return store.labels(by)

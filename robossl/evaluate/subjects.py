@@ -1,0 +1,91 @@
+"""What an evaluation compares: the encoders asked for, random init of their backbones, pooled pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from robossl.encode import Encode, load_encode, random_encode
+from robossl.encoder import EncoderConfig
+from robossl.evaluate.features import Embedder, pixels_embedder
+from robossl.evaluate.result import Kind
+from robossl.evaluate.score import MAJORITY
+
+if TYPE_CHECKING:
+    from robossl_client.card import EncoderCard
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One line of the table: an embedder, or several whose accuracies are averaged (seeds of random init)."""
+
+    name: str
+    kind: Kind
+    embedders: tuple[Embedder, ...]
+    references: tuple[str, ...] = ()
+    about: dict[str, Any] | None = None  # identity of an encoder, for the JSON
+
+
+def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int) -> list[Subject]:
+    """Load the encoders and make their references.
+
+    Raises:
+        InputError: a model that cannot be loaded.
+    """
+    loaded = [(model, load_encode(model)) for model in models]
+    names = [encode.card.name for _, encode in loaded]
+    encoders, references = [], {}
+    for model, encode in loaded:
+        card = encode.card
+        random = f"random {card.backbone}"
+        references[random, card.input.input_hw] = _random(random, random_config(card), random_seeds, seed)
+        name = card.name if names.count(card.name) == 1 else model
+        compared = (random, pixels_embedder().name, MAJORITY)
+        encoders.append(Subject(name, "encoder", (embedder(name, encode),), compared, _about(card, model)))
+    pixels = pixels_embedder()
+    return [*encoders, *references.values(), Subject(pixels.name, "pixels", (pixels,))]
+
+
+def embedder(name: str, encode: Encode) -> Embedder:
+    """The pooled output of an encoder; its digest tells apart weights, preprocessing, exported graph and precision."""
+
+    def pooled(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
+        return encode(frames)["pooled"]
+
+    card = encode.card
+    return Embedder(name, f"{card.digest} {card.model_sha256} {card.precision} {card.input}", pooled)
+
+
+def random_config(card: EncoderCard) -> EncoderConfig:
+    """The backbone of a card before any training, with the same preprocessing."""
+    return EncoderConfig(
+        backbone=card.backbone,
+        input_hw=card.input.input_hw,
+        mean=(card.input.mean[0], card.input.mean[1], card.input.mean[2]),
+        std=(card.input.std[0], card.input.std[1], card.input.std[2]),
+    )
+
+
+def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int) -> Subject:
+    seeds = range(seed, seed + num_seeds)
+    return Subject(name, "random", tuple(embedder(f"{name}, seed {s}", random_encode(config, s)) for s in seeds))
+
+
+def _about(card: EncoderCard, source: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "name": card.name,
+        "digest": card.digest,
+        "model_sha256": card.model_sha256,
+        "precision": card.precision,
+        "backbone": card.backbone,
+        "input_hw": card.input.input_hw,
+        "method": card.method,
+        "step": card.step,
+        "config_hash": card.config_hash,
+        "data": card.data,
+        "licences": card.licences,
+    }

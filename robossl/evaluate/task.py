@@ -1,0 +1,123 @@
+"""One label on one test split: the classes that both splits have enough episodes of, and those episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.evaluate.splits import Splits, group_names
+
+MIN_GROUPS = 3  # of each class, for cross-validation by whole groups
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """How many episodes of a class each split has."""
+
+    name: str
+    train: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is learned from `train` and asked of `test`; classes are numbered in the order of `classes`."""
+
+    label: str
+    train_name: str
+    test_name: str
+    classes: tuple[ClassCount, ...]
+    dropped: tuple[ClassCount, ...]
+    train: Int[ndarray, " e"]  # episode numbers
+    test: Int[ndarray, " f"]
+    train_labels: Int[ndarray, " e"]
+    test_labels: Int[ndarray, " f"]
+    grouped_by: str  # day or episode: what cross-validation on train keeps whole
+    groups: Int[ndarray, " e"]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is anything to tell apart."""
+        return len(self.classes) >= 2
+
+
+def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_episodes: int) -> Task:
+    """Count the classes of a label in two splits and keep those with enough episodes in both.
+
+    Raises:
+        InputError: the store has no such label; the nearest is named.
+    """
+    names = store.labels(label)
+    train, test = splits.train, splits.tests[test_name]
+    counts = [
+        ClassCount(str(name), int((names[train] == name).sum()), int((names[test] == name).sum()))
+        for name in np.unique(names[np.concatenate([train, test])])
+        if name
+    ]
+    kept = tuple(c for c in counts if min(c.train, c.test) >= min_episodes)
+    classes = [c.name for c in kept]
+    train, test = train[np.isin(names[train], classes)], test[np.isin(names[test], classes)]
+    train_labels, test_labels = _numbered(names[train], classes), _numbered(names[test], classes)
+    grouped_by, groups = _groups(store, train, train_labels)
+    return Task(
+        label=label,
+        train_name=splits.train_name,
+        test_name=test_name,
+        classes=kept,
+        dropped=tuple(c for c in counts if c not in kept),
+        train=train,
+        test=test,
+        train_labels=train_labels,
+        test_labels=test_labels,
+        grouped_by=grouped_by,
+        groups=groups,
+    )
+
+
+def _numbered(names: ndarray, classes: list[str]) -> Int[ndarray, " e"]:
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[str(name)] for name in names], dtype=np.int64)
+
+
+def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e"]) -> tuple[str, Int[ndarray, " e"]]:
+    """Recording days where the store knows them and every class has enough of them, else episodes."""
+    if "date" in store.label_names or "day" in store.label_names:
+        days = group_names(store, "day")[episodes]
+        if (days != "").all() and all(len(np.unique(days[labels == c])) >= MIN_GROUPS for c in np.unique(labels)):
+            return "day", np.unique(days, return_inverse=True)[1]
+    return "episode", episodes
+
+
+def check_usable(tasks: list[Task], *, min_episodes: int) -> None:
+    """Refuse when no task has two classes.
+
+    Raises:
+        InputError: with the largest classes of each label and what to do.
+    """
+    if any(task.is_usable for task in tasks):
+        return
+    found = "; ".join(f"{task.label} on {task.test_name}: {_largest(task)}" for task in tasks)
+    raise InputError(
+        f"no label has two classes with at least {min_episodes} episodes in both splits ({found}); "
+        "lower --min-episodes, choose another --label or --test, or regroup with --split-by"
+    )
+
+
+def why_unusable(task: Task, *, min_episodes: int) -> str:
+    """One sentence for a task that is left out."""
+    return (
+        f"{task.label} on {task.test_name} is left out: {len(task.classes)} class(es) with at least "
+        f"{min_episodes} episodes in both splits, two are needed ({_largest(task)})"
+    )
+
+
+def _largest(task: Task, limit: int = 4) -> str:
+    counts = sorted(task.classes + task.dropped, key=lambda c: min(c.train, c.test), reverse=True)
+    if not counts:
+        return f"no episode of {task.train_name} or {task.test_name} has this label"
+    return ", ".join(f"{c.name} {c.train} train / {c.test} test" for c in counts[:limit])
