@@ -92,9 +92,10 @@ class HealthMonitor:
     def _warning(self, spread: float, rank: float) -> str | None:
         if self.low_checks >= LOW_CHECKS:
             return (
-                f"collapse: all frames get nearly the same output (its std has been "
-                f"under {LOW_STD} of a healthy one for {self.low_checks} checks, now {spread:.3f}); the encoder learns nothing like "
-                "this. Try a lower learning rate, a larger batch, the method's default head and stop-gradient"
+                "collapse: all frames get nearly the same output (its std has been under "
+                f"{LOW_STD} of a healthy one for {self.low_checks} checks, now {spread:.3f}); the encoder "
+                "learns nothing like this. Try a lower learning rate, a larger batch, the method's default "
+                "head and stop-gradient"
             )
         if rank < LOW_RANK:
             return (
