@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import simplejpeg
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 from numpy import ndarray
 
@@ -160,10 +161,9 @@ class Store:
     def decode(self, rows: Iterable[int]) -> list[Tensor]:
         """Decoded frames, uint8 (3, h, w) in channels-last memory."""
         import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
 
-        pictures = [torch.from_numpy(self.jpeg(int(row)).copy()) for row in rows]  # torch wants writable memory
-        return [decode_jpeg(picture, mode=ImageReadMode.RGB) for picture in pictures]
+        pictures = (simplejpeg.decode_jpeg(self.jpeg(int(row)), "RGB") for row in rows)
+        return [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
 
     def _places(self, rows: ndarray) -> tuple[ndarray, ndarray]:
         episodes = self.episode_of(rows)
