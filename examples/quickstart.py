@@ -11,7 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "quickstart"
 STEPS = (
-    ("ingest the shipped clips into a store", "ingest tests/data/droid_clips --out quickstart/store --short-side 96"),
+    (
+        "ingest the shipped clips into a store",
+        "ingest tests/data/droid --out quickstart/store --short-side 96",
+    ),
     ("look at it", "info quickstart/store"),
     ("pretrain SimSiam on it", "pretrain configs/quickstart.yaml --out quickstart/run"),
     (
@@ -19,7 +22,10 @@ STEPS = (
         "evaluate quickstart/run --store quickstart/store --label scene --protocol knn linear --train train --test val "
         "--min-episodes 2",
     ),
-    ("export it to ONNX, with parity checked", "export quickstart/run --out quickstart/models --name quickstart"),
+    (
+        "export it to ONNX, with parity checked",
+        "export quickstart/run --out quickstart/models --name quickstart",
+    ),
     (
         "embed frames with onnxruntime",
         "embed quickstart/models/quickstart/1 --store quickstart/store --split val --out quickstart/embeddings.npz",

@@ -10,7 +10,7 @@ import pytest
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 
-CLIPS = Path(__file__).parent / "data" / "droid_clips"
+CLIPS = Path(__file__).parent / "data" / "droid"
 
 
 @pytest.fixture(scope="session")
