@@ -1,0 +1,59 @@
+# The whole developer interface. Everything runs in .venv, which is made once and again when the lock changes.
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; \
+	done)
+endif
+
+.PHONY: help install quickstart test test-all soak lint types bench tables lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+install: $(STAMP)  ## make .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found: install one, or name it: make install PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: $(STAMP)  ## from the shipped robot clips to a verified encoder and a page to look at
+	$(BIN)/python examples/quickstart.py
+
+test: $(STAMP)  ## what every change must pass
+	$(BIN)/python -m pytest -m "not slow and not soak"
+
+test-all: $(STAMP)  ## the slow and the soak tests too
+	$(BIN)/python -m pytest
+
+soak: $(STAMP)  ## the soak tests alone
+	$(BIN)/python -m pytest -m soak
+
+lint: $(STAMP)  ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## ratios of speed and memory, taken in one run
+	$(BIN)/python benchmarks/run.py
+
+tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was stopped
+	$(BIN)/python benchmarks/tables.py
+
+lock: $(STAMP)  ## resolve requirements.lock anew
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --generate-hashes --universal --python-version 3.11 \
+		--fork-strategy fewest --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--output-file requirements.lock
+
+clean:  ## remove what builds, tests and the quickstart leave; .venv stays
+	rm -rf build dist quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
