@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found: install one, or name it: make install PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --system-certs --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -50,7 +50,7 @@ tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was st
 	$(BIN)/python benchmarks/tables.py
 
 lock: $(STAMP)  ## resolve requirements.lock anew
-	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --generate-hashes --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --upgrade --group dev --generate-hashes --universal --python-version 3.11 \
 		--fork-strategy fewest --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock
 
