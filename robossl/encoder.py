@@ -33,9 +33,7 @@ class Features(NamedTuple):
     """What an encoder says about a batch of frames."""
 
     pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
-    dense: Float[
-        Tensor, "b c h w"
-    ]  # last feature map; a ViT's patch tokens, final norm applied, on their grid
+    dense: Float[Tensor, "b c h w"]  # last feature map; a ViT's patch tokens, final norm applied, on their grid
     cls: Float[Tensor, "b d"] | None  # class token after the final norm; None where the backbone has none
 
 
@@ -83,9 +81,12 @@ class Encoder(nn.Module):
     def preprocess(self, frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 H W"]:
         """Normalised pixels of whole frames, squashed to `input_hw` by antialiased bilinear resize."""
         pixels = frames.permute(0, 3, 1, 2).to(dtype=torch.float32) / 255
-        pixels = F.interpolate(pixels, self.config.input_hw, mode="bilinear", antialias=True)
-        mean = torch.tensor(self.config.mean, device=frames.device).view(3, 1, 1)
-        std = torch.tensor(self.config.std, device=frames.device).view(3, 1, 1)
+        return self.normalise(F.interpolate(pixels, self.config.input_hw, mode="bilinear", antialias=True))
+
+    def normalise(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Pixels in 0..1 to what the backbone expects."""
+        mean = torch.tensor(self.config.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.config.std, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / std
 
 
@@ -99,6 +100,13 @@ def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
     x = (2 * torch.arange(w, device=dense.device) + 1) / w - 1
     y = (2 * torch.arange(h, device=dense.device) + 1) / h - 1
     return torch.stack([(weight.sum(2) * x).sum(-1), (weight.sum(3) * y).sum(-1)], dim=-1)
+
+
+def named_outputs(features: Features) -> dict[str, Tensor]:
+    """What an encoder gives the world, in fp32, in this order: pooled, cls if there is one, dense, keypoints."""
+    dense = features.dense.float()
+    cls = {} if features.cls is None else {"cls": features.cls.float()}
+    return {"pooled": features.pooled.float(), **cls, "dense": dense, "keypoints": spatial_softmax(dense)}
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
@@ -189,9 +197,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     about: dict[str, Any] = json.loads(path.read_text())
     if about.get("schema") != SCHEMA:
         got = about.get("schema")
-        raise InputError(
-            f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it"
-        )
+        raise InputError(f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it")
     return about
 
 

@@ -1,0 +1,65 @@
+"""Cards: what is written on the card of an encoder in torch, from its weights and its training record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_warnings
+
+from robossl import __version__
+from robossl.encoder import Encoder, load_encoder, named_outputs, read_about
+from robossl.weights import weights_digest
+
+
+def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
+    """Read an encoder folder and write its card; RUN/encoder is named RUN."""
+    encoder = load_encoder(folder)
+    place = folder.resolve()
+    name = place.parent.name if place.name == "encoder" else place.name
+    return encoder, torch_card(encoder, name=name, extra=read_about(folder)["extra"])
+
+
+def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
+    """The card of an encoder in torch; `extra` is what `save_encoder` was given."""
+    config = encoder.config
+    data = extra.get("data", [])
+    licences = sorted({licence for store in data for licence in store["licences"]})
+    warnings = licence_warnings(licences)
+    if extra.get("method") and not licences:
+        warnings += ("the licences of the training data are not recorded",)
+    if config.init != "random":
+        warnings += (f"training started from {config.init}, whose licence is not recorded",)
+    return EncoderCard(
+        name=name,
+        version=0,
+        digest=weights_digest(encoder.backbone.state_dict()),
+        backbone=config.backbone,
+        input=InputContract(
+            tensor=TensorSpec("uint8", ("batch", "height", "width", 3)),
+            input_hw=config.input_hw,
+            mean=config.mean,
+            std=config.std,
+            fixed_hw=None,
+        ),
+        outputs=_output_specs(encoder),
+        created_by=f"robossl {__version__}",
+        method=extra.get("method"),
+        step=extra.get("step"),
+        config_hash=extra.get("config_hash"),
+        data=tuple(store["store"] for store in data),
+        licences=tuple(licences),
+        warnings=warnings,
+    )
+
+
+def _output_specs(encoder: Encoder) -> dict[str, TensorSpec]:
+    device = next(encoder.parameters()).device
+    frames = torch.zeros((1, *encoder.config.input_hw, 3), dtype=torch.uint8, device=device)
+    was_training = encoder.training
+    encoder.eval()
+    with torch.inference_mode():
+        named = named_outputs(encoder(encoder.preprocess(frames)))
+    encoder.train(was_training)
+    return {name: TensorSpec("float32", ("batch", *value.shape[1:])) for name, value in named.items()}

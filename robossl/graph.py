@@ -1,0 +1,111 @@
+"""Graph: an encoder with resize and normalisation inside, as one ONNX model from uint8 frames to named outputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Literal
+
+import onnx
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from robossl.encoder import Encoder, named_outputs
+
+Precision = Literal["fp32", "fp16"]
+
+OPSET = 18  # the first whose Resize has antialias; older runtimes read it than read the exporter's newest
+
+
+class Served(nn.Module):
+    """What is exported: uint8 frames in, the chosen outputs in fp32 out, the backbone at a precision of its own."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        outputs: tuple[str, ...],
+        precision: Precision,
+        fixed_hw: tuple[int, int] | None,
+    ) -> None:
+        super().__init__()
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.encoder = copy.deepcopy(encoder).to(self.dtype).eval()
+        self.outputs = outputs
+        self.resize = None if fixed_hw is None else FixedResize(fixed_hw, encoder.config.input_hw)
+
+    def forward(self, frames: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
+        """The chosen outputs, in their order."""
+        if self.resize is None:
+            pixels = self.encoder.preprocess(frames)
+        else:
+            pixels = self.encoder.normalise(self.resize(frames.permute(0, 3, 1, 2).float() / 255))
+        named = named_outputs(self.encoder(pixels.to(self.dtype)))
+        return tuple(named[name] for name in self.outputs)
+
+
+class FixedResize(nn.Module):
+    """Antialiased bilinear resize between two fixed sizes as two matrix products, which every runtime has."""
+
+    rows: Float[Tensor, "H h"]
+    columns: Float[Tensor, "w W"]
+
+    def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("rows", _resize_matrix(source_hw[0], target_hw[0]))
+        self.register_buffer("columns", _resize_matrix(source_hw[1], target_hw[1]).T.contiguous())
+
+    def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
+        """Resize pixels of the source size."""
+        return self.rows @ pixels @ self.columns
+
+
+def _resize_matrix(source: int, target: int) -> Float[Tensor, "target source"]:
+    # what the resize does to the identity is the matrix of the resize
+    identity = torch.eye(source)[None, None]
+    return F.interpolate(identity, (target, source), mode="bilinear", antialias=True)[0, 0]
+
+
+def to_onnx(
+    encoder: Encoder,
+    *,
+    outputs: tuple[str, ...],
+    precision: Precision,
+    fixed_hw: tuple[int, int] | None,
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Trace an encoder into a checked ONNX model; batch is dynamic, and so is the frame size unless fixed.
+
+    `metadata` goes into the model's metadata_props.
+    """
+    served = Served(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
+    height, width = fixed_hw or [size + 6 for size in encoder.config.input_hw]  # no size is special by accident
+    dims = {0: torch.export.Dim("batch", min=1)}
+    if fixed_hw is None:
+        dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
+    model = _trace(served, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")  # stack traces and file names of the machine that exports
+        part.ClearField("doc_string")
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _trace(
+    served: Served, example: Tensor, dims: dict[int, torch.export.Dim], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        served.eval(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes={"frames": dims},
+        input_names=["frames"],
+        output_names=list(outputs),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto

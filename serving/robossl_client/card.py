@@ -1,0 +1,187 @@
+"""EncoderCard: what an encoder is and expects; the one contract between training, serving and probing.
+
+Standard library only, so that a robot reads a card with what it has (Python 3.10 and later).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "robossl.card/1"
+
+
+class CardError(ValueError):
+    """A card cannot be read, or is not one; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Type and shape of one tensor; a dimension that varies has a name: ("batch", "height", "width", 3)."""
+
+    dtype: str  # as numpy names it
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputContract:
+    """What frames go in, and what the encoder itself does to them before the backbone."""
+
+    tensor: TensorSpec  # RGB in 0..255, channels last
+    input_hw: tuple[int, int]  # the whole frame is squashed to this by antialiased bilinear resize
+    mean: tuple[float, ...]  # of RGB in 0..1
+    std: tuple[float, ...]
+    fixed_hw: tuple[int, int] | None  # the only frame size taken; None: any
+    name: str = "frames"
+    colour: str = "RGB"
+    resize: str = "antialiased bilinear, whole frame"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How closely one output of the exported graph follows torch over all parity frames."""
+
+    max_abs_difference: float
+    centred_cosine: float  # the lowest of any frame, after the mean over frames is subtracted
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Torch in fp32 against the exported graph, measured by export."""
+
+    provider: str  # onnxruntime's
+    batches: tuple[int, ...]
+    frame_hw: tuple[tuple[int, int], ...]
+    outputs: dict[str, Agreement]
+    min_centred_cosine: float  # the gates it passed
+    max_relative_difference: float  # of max_abs_difference to the largest magnitude of the output
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderCard:
+    """Identity, provenance, contract and measured figures of one encoder."""
+
+    name: str
+    version: int  # 0: not exported
+    digest: str  # sha256 of the encoder's weights: equal digests, equal embeddings
+    backbone: str
+    input: InputContract
+    outputs: dict[str, TensorSpec]
+    created_by: str  # package and version
+    model_sha256: str | None = None  # of model.onnx; None: runs in torch
+    precision: str = "fp32"
+    method: str | None = None  # None: not pretrained by robossl
+    step: int | None = None
+    config_hash: str | None = None
+    data: tuple[str, ...] = ()  # content hashes of the stores it saw
+    licences: tuple[str, ...] = ()  # of those stores, sorted
+    warnings: tuple[str, ...] = ()  # what to know before this encoder is used or passed on
+    parity: Parity | None = None
+    probe: dict[str, Any] | None = None  # summary of the invariance probe
+
+    def to_json(self) -> str:
+        """The card as indented JSON, its schema first."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, origin: str = "card") -> EncoderCard:
+        """Read a card; `origin` names it in messages.
+
+        Raises:
+            CardError: not JSON, not a card, another schema, or fields missing, unknown or of a wrong type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise CardError(f"{origin} is not JSON ({error}); export the encoder again") from error
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if schema != SCHEMA:
+            raise CardError(
+                f"{origin} has schema {schema!r}, this version reads {SCHEMA!r}; "
+                "install the robossl-client that belongs to its server, or export the encoder again"
+            )
+        try:
+            return _card({key: value for key, value in values.items() if key != "schema"})
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise CardError(f"{origin} is not a valid {SCHEMA} card: {reason}; export the encoder again") from error
+
+    def write(self, path: Path) -> None:
+        """Write the card so that a reader sees the old file or the new one, never half of one."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(self.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+
+    @classmethod
+    def read(cls, path: Path) -> EncoderCard:
+        """Read a card file.
+
+        Raises:
+            CardError: as `from_json`, and when the file cannot be read.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CardError(f"cannot read the card {path} ({error}); pass an exported model folder") from error
+        return cls.from_json(text, origin=str(path))
+
+
+def licence_warnings(licences: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each licence that is non-commercial or unknown.
+
+    >>> licence_warnings(["CC-BY-4.0", "CC-BY-NC-4.0", "unknown"])
+    ('data under CC-BY-NC-4.0: not for commercial use', 'data of unknown licence: ask before use')
+    """
+    out = []
+    for licence in sorted(set(licences)):
+        if re.search(r"(?<![a-z])nc(?![a-z])|non-?commercial", licence, re.IGNORECASE):
+            out.append(f"data under {licence}: not for commercial use")
+        elif licence.strip().lower() in {"", "unknown", "none", "other"}:
+            out.append("data of unknown licence: ask before use")
+    return tuple(out)
+
+
+def _card(values: Mapping[str, Any]) -> EncoderCard:
+    parity = values.get("parity")
+    fields = {
+        **values,
+        "input": _input(values["input"]),
+        "outputs": {name: _spec(spec) for name, spec in values["outputs"].items()},
+        "parity": None if parity is None else _parity(parity),
+        **{key: tuple(values.get(key, ())) for key in ("data", "licences", "warnings")},
+    }
+    card = EncoderCard(**fields)
+    for name in ("name", "digest", "backbone", "created_by", "precision"):
+        if not isinstance(getattr(card, name), str):
+            raise ValueError(f"{name} must be a string, got {getattr(card, name)!r}")
+    if not isinstance(card.version, int):
+        raise ValueError(f"version must be an integer, got {card.version!r}")
+    return card
+
+
+def _input(values: Mapping[str, Any]) -> InputContract:
+    pairs = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return InputContract(**{**values, **pairs, "tensor": _spec(values["tensor"])})
+
+
+def _spec(values: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(dtype=values["dtype"], shape=tuple(values["shape"]))
+
+
+def _parity(values: Mapping[str, Any]) -> Parity:
+    fields = {
+        **values,
+        "batches": tuple(values["batches"]),
+        "frame_hw": tuple(tuple(hw) for hw in values["frame_hw"]),
+        "outputs": {name: Agreement(**figures) for name, figures in values["outputs"].items()},
+    }
+    return Parity(**fields)
