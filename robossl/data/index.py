@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from robossl.data.manifest import Manifest, Problem, SourceEntry, sync_folder, written_aside
-from robossl.data.shards import ShardReader, UnitRecord
+from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
 
 LABEL = "label:"  # prefix of the label columns of episodes.arrow
@@ -33,7 +33,9 @@ class Entry:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def merge_entries(old: Iterable[Entry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], Entry]]) -> list[Entry]:
+def merge_entries(
+    old: Iterable[Entry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], Entry]]
+) -> list[Entry]:
     """Entries of the store in index order: what it held, with newly listed units replacing or joining it.
 
     Args:
@@ -110,7 +112,11 @@ def read_entries(store: Path, manifest: Manifest) -> list[Entry]:
     entries: list[Entry] = []
     for file in ("episodes.arrow", "dropped.arrow"):
         for row in read_table(store / manifest.index / file).to_pylist():
-            labels = {name.removeprefix(LABEL): value for name, value in row.items() if name.startswith(LABEL) and value is not None}
+            labels = {
+                name.removeprefix(LABEL): value
+                for name, value in row.items()
+                if name.startswith(LABEL) and value is not None
+            }
             entries.append(Entry(UnitRecord(**{name: row[name] for name in names}), row["shard"], row["split"], labels))
     return entries
 
@@ -122,7 +128,9 @@ def read_table(path: Path) -> pa.Table:
 
 def problems_of(listing: Listing, done: Mapping[tuple[str, str], Entry]) -> tuple[Problem, ...]:
     """What was left out of a source: what its listing refused, then what could not be decoded."""
-    records = [done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done]
+    records = [
+        done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done
+    ]
     return (*listing.skipped, *(Problem(record.key, record.reason) for record in records if record.reason))
 
 
@@ -156,11 +164,15 @@ def _frames_table(store: Path, kept: Sequence[Entry]) -> pa.Table:
             rows = slice(record.first_row, record.first_row + record.num_frames)
             times[start : start + record.num_frames] = shard_times[rows]
             sizes[start : start + record.num_frames] = shard_sizes[rows]
-    return pa.table({"time_seconds": times, "hw": pa.FixedSizeListArray.from_arrays(pa.array(sizes.reshape(-1)), 2)})
+    return pa.table({"time_seconds": times, "hw": as_lists(sizes)})
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    with (
+        written_aside(path) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
 

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from dataclasses import replace
 from pathlib import Path
 
 from robossl.data.files import stated_licence
 from robossl.data.index import Entry, merge_entries, problems_of, read_entries, write_index
+from robossl.data.jobs import Listed, plan, run_jobs
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
 from robossl.data.progress import Progress
 from robossl.data.shards import read_records
 from robossl.data.source import Listing
 from robossl.data.sources import detect_format, source_class
-from robossl.data.worker import ShardJob, start_worker, write_shard
+from robossl.data.worker import ShardJob
 from robossl.errors import InputError, ResourceError
 
-SHARD_FRAMES = 2048  # a killed ingest loses at most this much a worker
-MAX_SHARDS = 512  # a reader keeps a file open a shard it touched
-BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.26; for the estimate of disk space
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A source of this run and what it holds."""
-
-    entry: SourceEntry
-    root: Path
-    listing: Listing
+BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
 
 
 def ingest(
@@ -65,7 +51,7 @@ def ingest(
         if strict:
             _refuse([(one.entry.name, problems_of(one.listing, done.get(one.entry.name, {}))) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
-        jobs = plan(out, manifest, listed, done)
+        jobs = plan(out, manifest, listed, {name: entries.keys() for name, entries in done.items()})
         num_frames = sum(job.num_frames for job in jobs)
         with Progress(num_frames) as progress:
             _announce(progress, out, listed, jobs, short_side)
@@ -80,71 +66,22 @@ def ingest(
         return manifest
 
 
-def plan(out: Path, manifest: Manifest, listed: Sequence[Listed], done: dict[str, dict[tuple[str, str], Entry]]) -> list[ShardJob]:
-    """Cut what is not stored yet into jobs, each of consecutive units of one source."""
-    todo = [
-        (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])
-        for one in listed
-    ]
-    num_frames = sum(unit.num_frames for _, units in todo for unit in units)
-    per_shard = max(SHARD_FRAMES, num_frames // MAX_SHARDS)
-    jobs: list[ShardJob] = []
-    for one, units in todo:
-        start = size = 0
-        for number, unit in enumerate(units):
-            size += unit.num_frames
-            if size < per_shard and number + 1 < len(units):
-                continue
-            chosen = tuple(units[start : number + 1])
-            text = "\n".join([one.entry.name, *(f"{unit.key} {unit.fingerprint}" for unit in chosen)])
-            name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-            jobs.append(ShardJob(
-                folder=out / "shards", name=name, source=one.entry.name, format=one.entry.format, root=one.root, units=chosen,
-                columns=one.listing.columns, short_side=manifest.short_side, quality=manifest.quality,
-            ))  # fmt: skip
-            start, size = number + 1, 0
-    return jobs
-
-
-def run_jobs(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, list[Problem]]]:
-    """Run jobs in worker processes and yield each as it ends; one worker runs in this process.
-
-    Raises:
-        ResourceError: a worker was killed, most often for memory.
-    """
-    if min(workers, len(jobs)) <= 1:
-        for job in jobs:
-            yield job, write_shard(job)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=start_worker)
-    try:
-        running: dict[Future[list[Problem]], ShardJob] = {}
-        waiting = iter(jobs)
-        while True:
-            for job in waiting:
-                running[pool.submit(write_shard, job)] = job
-                if len(running) > workers:
-                    break
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise ResourceError("a worker process was killed (out of memory?); run the same command again, with fewer --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], short_side: int) -> None:
+def _announce(
+    progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], short_side: int
+) -> None:
     for one in listed:
         num_new = sum(len(job.units) for job in jobs if job.source == one.entry.name)
-        progress.say(f"{one.entry.name} ({one.entry.format}, licence {one.entry.licence}): {len(one.listing.units)} episodes, {num_new} new")
+        progress.say(
+            f"{one.entry.name} ({one.entry.format}): {len(one.listing.units)} episodes, {num_new} new; "
+            f"licence: {one.entry.licence}"
+        )
         progress.problems(one.entry.name, one.listing.skipped)
         progress.problems(one.entry.name, one.listing.notes, verb="noted")
     num_frames = sum(job.num_frames for job in jobs)
+    need, free = estimate_bytes(num_frames, short_side), shutil.disk_usage(out).free
     progress.say(
-        f"about {num_frames} frames to store at short side {short_side}: {estimate_bytes(num_frames, short_side) / 2**20:.0f} MiB "
-        f"of {shutil.disk_usage(out).free / 2**20:.0f} MiB free in {out}"
+        f"about {num_frames} frames to store at short side {short_side}: "
+        f"{need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
     )
 
 
@@ -155,9 +92,13 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed]) -> Manifest
     problems = {name: problems_of(one.listing, done.get(name, {})) for name, one in by_name.items()}
     if not entries:
         first = next((problem for found in problems.values() for problem in found), Problem("it", "holds nothing"))
-        raise InputError(f"nothing could be read from {', '.join(str(one.root) for one in listed)}: {first.path}: {first.reason}")
+        raise InputError(
+            f"nothing could be read from {', '.join(str(one.root) for one in listed)}: {first.path}: {first.reason}"
+        )
     sources = tuple(
-        replace(source, skipped=problems[source.name], notes=by_name[source.name].listing.notes) if source.name in by_name else source
+        replace(source, skipped=problems[source.name], notes=by_name[source.name].listing.notes)
+        if source.name in by_name
+        else source
         for source in manifest.sources
     )
     manifest = write_index(out, replace(manifest, sources=sources), entries)
@@ -208,7 +149,7 @@ def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:
 def _find(root: Path, format: str, labels: Path | None) -> tuple[Path, str, Listing]:
     root = root.resolve()
     name = detect_format(root) if format == "auto" else format
-    return root, name, source_class(name)(root, labels).list()
+    return root, name, source_class(name)(root, labels).listing()
 
 
 def _name_sources(
@@ -217,7 +158,9 @@ def _name_sources(
     listed: list[Listed] = []
     entries = {entry.path: entry for entry in manifest.sources}
     for root, format, listing in found:
-        entry = entries.get(str(root)) or SourceEntry(_unique(root, [entry.name for entry in entries.values()]), str(root), format)
+        entry = entries.get(str(root)) or SourceEntry(
+            _unique(root, [entry.name for entry in entries.values()]), str(root), format
+        )
         known = entry.licence if entry.licence != "unknown" else stated_licence(root)
         entry = replace(entry, format=format, columns=listing.columns, licence=licence or known)
         entries[str(root)] = entry
@@ -253,7 +196,10 @@ def _check_disk(out: Path, num_frames: int, short_side: int) -> None:
     need = estimate_bytes(num_frames, short_side)
     free = shutil.disk_usage(out).free
     if need > free:
-        raise ResourceError(f"{out} needs about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; make room or use a smaller --short-side")
+        raise ResourceError(
+            f"{out} needs about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; "
+            "make room or use a smaller --short-side"
+        )
 
 
 def estimate_bytes(num_frames: int, short_side: int) -> int:

@@ -1,4 +1,4 @@
-"""A csv of labels beside media files: column `path`, optional `split`, every other column a label."""
+"""Labels of media files: from a csv (column `path`, optional `split`, the rest are labels) or from folder names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from pathlib import Path
 from robossl.data.files import leaves_root
 from robossl.data.manifest import Problem
 from robossl.errors import InputError
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +52,25 @@ def match_labels(root: Path, given: Path | None, files: Iterable[str]) -> LabelT
     tables = {path: _read(path) for path in sorted(root.glob("*.csv")) if "path" in _header(path)}
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
-        raise InputError(f"{root} holds {len(tables)} csv files with a column 'path' ({names}); choose one with --labels")
+        raise InputError(
+            f"{root} holds {len(tables)} csv files with a column 'path' ({names}); choose one with --labels"
+        )
     for path, table in tables.items():
         return _check(path, table, known)
     return LabelTable({})
+
+
+def split_name(word: str) -> str:
+    """The split a folder or file name stands for, "" for any other word."""
+    return _SPLITS.get(word.lower(), "")
+
+
+def label_from_path(path: str) -> tuple[str, dict[str, str]]:
+    """Split and label of an image by its folders: `train/cup/a.jpg` is a cup of the train split."""
+    folders = path.split("/")[:-1]
+    split = split_name(folders[0]) if folders else ""
+    label = sys.intern("/".join(folders[1:] if split else folders))
+    return split, {"label": label} if label else {}
 
 
 def _check(path: Path, table: LabelTable, known: set[str]) -> LabelTable:
@@ -73,7 +98,9 @@ def _read(path: Path) -> LabelTable:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="")
             if "path" not in (reader.fieldnames or ()):
-                raise InputError(f"labels {path} need a column 'path', got {', '.join(reader.fieldnames or ()) or 'nothing'}")
+                raise InputError(
+                    f"labels {path} need a column 'path', got {', '.join(reader.fieldnames or ()) or 'nothing'}"
+                )
             for row in reader:
                 row.pop("", None)
                 name = posixpath.normpath(row["path"])

@@ -87,14 +87,22 @@ def read_manifest(store: Path) -> Manifest:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         schema = content.pop("schema")
     except FileNotFoundError:
-        raise InputError(f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}") from None
+        raise InputError(
+            f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}"
+        ) from None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
     if schema != SCHEMA:
-        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; ingest again or use the version that wrote it")
+        raise InputError(
+            f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; "
+            "ingest again or use the version that wrote it"
+        )
     try:
-        return replace(Manifest(**content), sources=tuple(_source(entry) for entry in content["sources"]),
-                       label_names=tuple(content["label_names"]))
+        return replace(
+            Manifest(**content),
+            sources=tuple(_source(entry) for entry in content["sources"]),
+            label_names=tuple(content["label_names"]),
+        )
     except (TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
 

@@ -27,7 +27,13 @@ class Progress:
         self._started = self._said = time.monotonic()
         self._bar: Bar | None = None
         if self._console.is_terminal:
-            columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
+            columns = (
+                TextColumn("ingest"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("frames"),
+                TimeRemainingColumn(),
+            )
             self._bar = Bar(*columns, console=self._console)
             self._task = self._bar.add_task("ingest", total=num_frames)
 
@@ -36,7 +42,9 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -50,7 +58,9 @@ class Progress:
             self._said = time.monotonic()
             per_s = self._done / (self._said - self._started)
             left_minutes = (self._total - self._done) / per_s / 60 if per_s else 0.0
-            self.say(f"ingest: {self._done} of about {self._total} frames, {per_s:.0f} frames/s, {left_minutes:.1f} min left")
+            self.say(
+                f"ingest: {self._done} of about {self._total} frames, {per_s:.0f} frames/s, {left_minutes:.1f} min left"
+            )
 
     def problems(self, source: str, problems: Sequence[Problem], verb: str = "skipped") -> None:
         """Name files that were left out or corrected, the first ones only; the manifest has all."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -39,10 +39,8 @@ class UnitRecord:
     hash: str = ""  # of the stored pictures, times and columns
 
 
-RECORD_SCHEMA = pa.schema([
-    (entry.name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[str(entry.type)])
-    for entry in fields(UnitRecord)
-])
+_TYPES: dict[str, pa.DataType] = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+RECORD_SCHEMA = pa.schema([(entry.name, _TYPES[str(entry.type)]) for entry in fields(UnitRecord)])
 
 
 class ShardWriter:
@@ -51,10 +49,14 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str, columns: Mapping[str, int]) -> None:
         self._path = folder / f"{name}.arrow"
         self._columns = dict(columns)
-        self._schema = pa.schema([
-            ("jpeg", pa.binary()), ("time_seconds", pa.float64()), ("hw", pa.list_(pa.int16(), 2)), ("unit", pa.int32()),
-            *((f"column:{column}", pa.list_(pa.float32(), width)) for column, width in self._columns.items()),
-        ])  # fmt: skip
+        types: dict[str, pa.DataType] = {
+            "jpeg": pa.binary(),
+            "time_seconds": pa.float64(),
+            "hw": pa.list_(pa.int16(), 2),
+            "unit": pa.int32(),
+        }
+        types |= {f"column:{column}": pa.list_(pa.float32(), width) for column, width in self._columns.items()}
+        self._schema = pa.schema(types)
         self._rows: list[tuple[bytes, float, tuple[int, int], int, Mapping[str, ndarray]]] = []
         self.num_rows = 0
 
@@ -64,7 +66,9 @@ class ShardWriter:
         self._writer = pa.ipc.new_file(self._file, self._schema)
         return self
 
-    def append(self, jpeg: bytes, time_seconds: float, hw: tuple[int, int], unit: int, columns: Mapping[str, ndarray]) -> None:
+    def append(
+        self, jpeg: bytes, time_seconds: float, hw: tuple[int, int], unit: int, columns: Mapping[str, ndarray]
+    ) -> None:
         """Add one frame."""
         self._rows.append((jpeg, time_seconds, hw, unit, columns))
         self.num_rows += 1
@@ -81,7 +85,9 @@ class ShardWriter:
         sync_folder(self._path.parent)
         write_records(self._path.with_suffix(".units"), records)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):  # a full disk complains again about what is still buffered
@@ -91,8 +97,13 @@ class ShardWriter:
         if not self._rows:
             return
         jpegs, times, sizes, units, columns = zip(*self._rows, strict=True)
-        arrays = [pa.array(jpegs, pa.binary()), pa.array(times, pa.float64()), _lists(np.array(sizes, np.int16)), pa.array(units, pa.int32())]
-        arrays += [_lists(np.stack([row[name] for row in columns]).astype(np.float32)) for name in self._columns]
+        arrays = [
+            pa.array(jpegs, pa.binary()),
+            pa.array(times, pa.float64()),
+            as_lists(np.array(sizes, np.int16)),
+            pa.array(units, pa.int32()),
+        ]
+        arrays += [as_lists(np.stack([row[name] for row in columns]).astype(np.float32)) for name in self._columns]
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
         self._rows.clear()
 
@@ -100,7 +111,11 @@ class ShardWriter:
 def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
     """Write unit records in one step."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
-    with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    with (
+        written_aside(path) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
         writer.write_table(table)
 
 
@@ -108,7 +123,9 @@ def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
     """The records of every shard that counts, by shard name; leftovers of killed runs are removed."""
     found: dict[str, list[UnitRecord]] = {}
     for path in sorted(folder.glob("*.units")):
-        found[path.stem] = [UnitRecord(**row) for row in pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_pylist()]
+        found[path.stem] = [
+            UnitRecord(**row) for row in pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_pylist()
+        ]
     for path in folder.iterdir():
         if path.suffix == ".tmp" or (path.suffix == ".arrow" and path.stem not in found):
             path.unlink()
@@ -142,19 +159,25 @@ class ShardReader:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _values(self, column: str, number: int) -> ndarray:
-        array = self._reader.get_batch(number).column(column)
-        if isinstance(array, pa.FixedSizeListArray):
-            flat: ndarray = array.flatten().to_numpy()
-            return flat.reshape(len(array), -1)
-        values: ndarray = array.to_numpy()
-        return values
+        return as_numpy(self._reader.get_batch(number).column(column))
 
     def _open(self, number: int) -> tuple[ndarray, ndarray]:
         array = self._reader.get_batch(number).column("jpeg")
         _, starts, data = array.buffers()
-        offsets = np.frombuffer(starts, np.int32)[array.offset : array.offset + len(array) + 1]
-        return offsets, np.frombuffer(data, np.uint8)
+        assert starts is not None and data is not None
+        offsets = np.frombuffer(memoryview(starts), np.int32)[array.offset : array.offset + len(array) + 1]
+        return offsets, np.frombuffer(memoryview(data), np.uint8)
 
 
-def _lists(values: ndarray) -> pa.FixedSizeListArray:
+def as_numpy(array: pa.Array[Any]) -> ndarray:
+    """A view of a fixed-width column: (n,), or (n, d) for fixed-size lists."""
+    if isinstance(array, pa.FixedSizeListArray):
+        flat: ndarray = array.flatten().to_numpy()
+        return flat.reshape(len(array), -1)
+    values: ndarray = array.to_numpy()
+    return values
+
+
+def as_lists(values: ndarray) -> pa.FixedSizeListArray[Any]:
+    """The reverse of `as_numpy` for (n, d)."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

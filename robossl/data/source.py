@@ -59,7 +59,7 @@ class Source(Protocol):
         """Whether `root` looks like this format; asked in the order of `SOURCES`."""
         ...
 
-    def list(self) -> Listing:
+    def listing(self) -> Listing:
         """Find the units without decoding any.
 
         Raises:

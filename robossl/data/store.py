@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from robossl.data.index import LABEL, read_table
 from robossl.data.manifest import Manifest, read_manifest
-from robossl.data.shards import ShardReader
+from robossl.data.shards import ShardReader, as_numpy
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ class Store:
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
         """Time of every row since the start of its episode; a view of the memory map."""
-        return _one_chunk(self._frames, "time_seconds").to_numpy()
+        return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
         """Height and width of every row; a view of the memory map."""
-        return _one_chunk(self._frames, "hw").flatten().to_numpy().reshape(-1, 2)
+        return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
         """One label of every episode, (e,) str, "" where missing.
@@ -171,11 +171,17 @@ class Store:
 
     @cached_property
     def _shard_of(self) -> ndarray:
-        return _one_chunk(self._episodes, "shard").indices.to_numpy()
+        return as_numpy(self._shards.indices)
 
     @cached_property
     def _shard_names(self) -> list[str]:
-        return _one_chunk(self._episodes, "shard").dictionary.to_pylist()
+        return [str(name) for name in self._shards.dictionary.to_pylist()]
+
+    @property
+    def _shards(self) -> pa.DictionaryArray[Any, Any]:
+        column = _one_chunk(self._episodes, "shard")
+        assert isinstance(column, pa.DictionaryArray)
+        return column
 
     @cached_property
     def _first_row(self) -> ndarray:
@@ -187,16 +193,15 @@ class Store:
         return self._readers[shard]
 
     def _numbers(self, name: str) -> ndarray:
-        return _one_chunk(self._episodes, name).to_numpy()
+        return as_numpy(_one_chunk(self._episodes, name))
 
     def _texts(self, name: str) -> ndarray:
-        return np.array(self._episodes[name].fill_null("").to_pylist(), dtype=np.str_)
+        return np.array(["" if text is None else text for text in self._episodes[name].to_pylist()], dtype=np.str_)
 
 
-def _one_chunk(table: pa.Table, name: str) -> pa.Array:
-    column = table[name]
-    assert column.num_chunks == 1, f"{name} was written in one batch"
-    return column.chunk(0)
+def _one_chunk(table: pa.Table, name: str) -> pa.Array[Any]:
+    (chunk,) = table[name].chunks  # written in one batch
+    return chunk
 
 
 def _choices(name: str, known: Iterable[str]) -> str:

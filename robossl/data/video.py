@@ -15,6 +15,8 @@ from numpy import ndarray
 from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 
+SEEK_MARGIN_SECONDS = 0.5  # containers seek by decode time, which lies before display time where there are B-frames
+
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
@@ -60,7 +62,7 @@ class Video:
         duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         rate_per_s = float(rate) if rate else 0.0
         return VideoHeader(
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             frames_per_s=rate_per_s,
             num_frames=stream.frames or round(duration * rate_per_s),
             duration_seconds=duration,
@@ -74,7 +76,9 @@ class Video:
         """
         try:
             if from_seconds > 0 and self._stream.time_base:
-                self._container.seek(int(from_seconds / self._stream.time_base), stream=self._stream)
+                self._container.seek(
+                    int(max(0.0, from_seconds - SEEK_MARGIN_SECONDS) / self._stream.time_base), stream=self._stream
+                )
             for number, frame in enumerate(self._container.decode(self._stream)):
                 seconds = frame.time if frame.time is not None else number / (self.header.frames_per_s or 30.0)
                 if seconds < from_seconds:

@@ -13,6 +13,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from robossl.data.manifest import Problem
 from robossl.data.pictures import encode_jpeg, shrink
@@ -70,7 +71,9 @@ def write_shard(job: ShardJob) -> list[Problem]:
             shard.finish(records)
     except OSError as error:
         if error.errno in _DISK_FULL:
-            raise ResourceError(f"disk full while writing {job.folder}; make room and run the same command again") from None
+            raise ResourceError(
+                f"disk full while writing {job.folder}; make room and run the same command again"
+            ) from None
         raise
     return [Problem(record.key, record.reason) for record in records if record.reason]
 
@@ -100,14 +103,21 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
         return UnitRecord(job.source, unit.key, unit.fingerprint, reason=str(damage))
     num_frames = shard.num_rows - first_row
     return UnitRecord(
-        source=job.source, key=unit.key, fingerprint=unit.fingerprint, first_row=first_row, num_frames=num_frames,
-        num_duplicates=num_read - num_frames, num_bytes=num_bytes, end_seconds=end_seconds, hash=digest.hexdigest(),
-    )  # fmt: skip
+        source=job.source,
+        key=unit.key,
+        fingerprint=unit.fingerprint,
+        first_row=first_row,
+        num_frames=num_frames,
+        num_duplicates=num_read - num_frames,
+        num_bytes=num_bytes,
+        end_seconds=end_seconds,
+        hash=digest.hexdigest(),
+    )
 
 
 def _guarded(frames: Iterator[Frame]) -> Iterator[Frame]:
     """Turn what fails while reading into `Damaged`, so that errors of writing stay apart."""
     try:
         yield from frames
-    except OSError as error:
-        raise Damaged(f"cannot be read ({error.strerror or error})") from error
+    except (OSError, pa.ArrowException) as error:
+        raise Damaged(f"cannot be read ({error})") from error

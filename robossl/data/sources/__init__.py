@@ -9,7 +9,11 @@ from robossl.data.source import Source
 from robossl.errors import InputError
 
 SOURCES: dict[str, str] = {
+    "lerobot": "robossl.data.sources.lerobot:LeRobotSource",
     "mp4": "robossl.data.sources.mp4:Mp4Source",
+    "parquet": "robossl.data.sources.parquet:ParquetSource",
+    "tar": "robossl.data.sources.tar:TarSource",
+    "images": "robossl.data.sources.images:ImageFolderSource",
 }
 
 

@@ -29,7 +29,7 @@ class Mp4Source:
             return root.suffix.lower() in VIDEO_SUFFIXES
         return any(find_files(root, VIDEO_SUFFIXES))
 
-    def list(self) -> Listing:
+    def listing(self) -> Listing:
         """One unit a video; frame counts from the csv or estimated from file sizes."""
         if self._only is None:
             paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
@@ -40,7 +40,11 @@ class Mp4Source:
         known = {*paths, *(problem.path for problem in skipped)}
         if self._only is None:
             skipped += [Problem(path, "listed in the csv, missing") for path in table.rows if path not in known]
-        notes = [Problem(path, "not listed in the csv, has no labels") for path in paths if table.rows and path not in table.rows]
+        notes = [
+            Problem(path, "not listed in the csv, has no labels")
+            for path in paths
+            if table.rows and path not in table.rows
+        ]
         frames_per_byte = self._frames_per_byte(paths)
         units = [self._unit(path, table, frames_per_byte) for path in paths]
         return Listing(units, (*skipped, *table.problems), tuple(notes))

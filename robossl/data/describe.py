@@ -1,0 +1,85 @@
+"""`robossl info STORE`: what a store holds, in tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from robossl.data.manifest import Manifest
+from robossl.data.store import Store, open_store
+
+MAX_CLASSES = 12  # classes named per label
+MAX_PROBLEMS = 20
+
+
+def info(store: Path) -> None:
+    """Print what a store holds: frames, episodes, splits, labels with class counts, licences, what was skipped.
+
+    Args:
+        store: folder written by `robossl ingest`.
+    """
+    describe(open_store(store))
+
+
+def describe(store: Store) -> None:
+    """Print the tables of an open store."""
+    console, manifest = Console(), store.manifest
+    console.print(_summary(store))
+    console.print(_splits(manifest))
+    console.print(_sources(manifest))
+    if manifest.label_names:
+        console.print(_labels(store))
+    problems = [
+        (source.name, verb, problem)
+        for source in manifest.sources
+        for verb, some in (("skipped", source.skipped), ("noted", source.notes))
+        for problem in some
+    ]
+    for name, verb, problem in problems[:MAX_PROBLEMS]:
+        console.print(escape(f"{verb} {name}/{problem.path}: {problem.reason}"), soft_wrap=True)
+    if len(problems) > MAX_PROBLEMS:
+        console.print(f"{len(problems) - MAX_PROBLEMS} more in {escape(str(store.path / 'manifest.json'))}")
+
+
+def _summary(store: Store) -> Table:
+    manifest = store.manifest
+    table = Table("store", escape(str(store.path)), title=None)
+    table.add_row("frames", str(manifest.num_frames))
+    table.add_row("episodes", str(manifest.num_episodes))
+    table.add_row("pictures", f"{manifest.num_bytes / 2**20:.0f} MiB, short side at most {manifest.short_side}")
+    table.add_row("dropped repetitions", f"{manifest.duplicate_frames} frames, {manifest.duplicate_episodes} episodes")
+    table.add_row("skipped files", str(manifest.num_skipped))
+    table.add_row("content hash", manifest.content_hash[:16])
+    return table
+
+
+def _splits(manifest: Manifest) -> Table:
+    table = Table("split", "episodes", "frames")
+    for name, counts in manifest.splits.items():
+        table.add_row(escape(name) or "(none)", str(counts["episodes"]), str(counts["frames"]))
+    return table
+
+
+def _sources(manifest: Manifest) -> Table:
+    table = Table("source", "format", "episodes", "frames", "columns", "licence")
+    for source in manifest.sources:
+        columns = ", ".join(f"{name} ({width})" for name, width in source.columns.items())
+        counts = (str(source.num_episodes), str(source.num_frames))
+        table.add_row(escape(source.name), source.format, *counts, escape(columns), escape(source.licence))
+    return table
+
+
+def _labels(store: Store) -> Table:
+    table = Table("label", "classes", "episodes of each class")
+    for name in store.label_names:
+        counts = Counter(str(value) for value in store.labels(name))
+        missing = counts.pop("", 0)
+        parts = [f"{value} {count}" for value, count in counts.most_common(MAX_CLASSES)]
+        parts += ["..."] if len(counts) > MAX_CLASSES else []
+        parts += [f"(missing {missing})"] if missing else []
+        table.add_row(escape(name), str(len(counts)), escape(", ".join(parts)))
+    return table

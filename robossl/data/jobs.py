@@ -1,0 +1,96 @@
+"""Jobs of an ingest: what is not stored yet, cut into shards, and run in worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from robossl.data.manifest import Manifest, Problem, SourceEntry
+from robossl.data.source import Listing
+from robossl.data.worker import ShardJob, start_worker, write_shard
+from robossl.errors import ResourceError
+
+SHARD_FRAMES = 2048  # a killed ingest loses at most this much a worker
+MAX_SHARDS = 512  # a reader keeps a file open for every shard it touched
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A source of this run and what it holds."""
+
+    entry: SourceEntry
+    root: Path
+    listing: Listing
+
+
+def plan(
+    out: Path, manifest: Manifest, listed: Sequence[Listed], done: Mapping[str, Collection[tuple[str, str]]]
+) -> list[ShardJob]:
+    """Cut what is not stored yet into jobs, each of consecutive units of one source."""
+    todo = [
+        (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])
+        for one in listed
+    ]
+    num_frames = sum(unit.num_frames for _, units in todo for unit in units)
+    per_shard = max(SHARD_FRAMES, num_frames // MAX_SHARDS)
+    jobs: list[ShardJob] = []
+    for one, units in todo:
+        start = size = 0
+        for number, unit in enumerate(units):
+            size += unit.num_frames
+            if size < per_shard and number + 1 < len(units):
+                continue
+            chosen = tuple(units[start : number + 1])
+            text = "\n".join([one.entry.name, *(f"{unit.key} {unit.fingerprint}" for unit in chosen)])
+            name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+            jobs.append(
+                ShardJob(
+                    folder=out / "shards",
+                    name=name,
+                    source=one.entry.name,
+                    format=one.entry.format,
+                    root=one.root,
+                    units=chosen,
+                    columns=one.listing.columns,
+                    short_side=manifest.short_side,
+                    quality=manifest.quality,
+                )
+            )
+            start, size = number + 1, 0
+    return jobs
+
+
+def run_jobs(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, list[Problem]]]:
+    """Run jobs in worker processes and yield each as it ends; one worker runs in this process.
+
+    Raises:
+        ResourceError: a worker was killed, most often for memory.
+    """
+    if min(workers, len(jobs)) <= 1:
+        for job in jobs:
+            yield job, write_shard(job)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=start_worker)
+    try:
+        running: dict[Future[list[Problem]], ShardJob] = {}
+        waiting = iter(jobs)
+        while True:
+            for job in waiting:
+                running[pool.submit(write_shard, job)] = job
+                if len(running) > workers:
+                    break
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise ResourceError(
+            "a worker process was killed (out of memory?); run the same command again, with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)

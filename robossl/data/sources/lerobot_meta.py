@@ -1,0 +1,234 @@
+"""The metadata of a LeRobot dataset, v2.1 (jsonl) and v3.0 (parquet), with the defects that real datasets have.
+
+Layouts after huggingface/lerobot, src/lerobot/datasets/utils.py: v2.1 has a data file and a video an episode, v3.0 many
+episodes a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robossl.data.files import VIDEO_SUFFIXES, find_files, leaves_root
+from robossl.data.manifest import Problem
+from robossl.errors import InputError
+
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+INDEX_COLUMNS = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
+
+_FIELD = re.compile(r"\{(\w+)(?::0\d{1,2}d)?\}")  # the only placeholders that a path template of info.json may hold
+_RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Where the video of an episode lies."""
+
+    file: str
+    from_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One episode as the metadata describe it."""
+
+    index: int
+    length: int
+    task: str
+    data_file: str
+    videos: dict[str, VideoPart]
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset as the metadata describe it, with paths that were found by looking where they were stated wrongly."""
+
+    frames_per_s: float
+    shared_files: bool  # v3.0: many episodes a data file
+    cameras: tuple[str, ...]
+    columns: dict[str, str]  # name in the store -> column of the data files
+    widths: dict[str, int]  # by name in the store, as info.json states them
+    codecs: dict[str, str]
+    recordings: list[Recording]
+    notes: list[Problem] = field(default_factory=list)
+
+
+def read_dataset(root: Path) -> Dataset:
+    """Read `root/meta`.
+
+    Raises:
+        InputError: info.json or the list of episodes is missing, damaged, or of another version.
+    """
+    try:
+        info: dict[str, Any] = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
+        version = str(info["codebase_version"])
+        if version not in VERSIONS:
+            raise InputError(f"{root} is LeRobotDataset {version}; readable are {', '.join(VERSIONS)}")
+        notes: list[Problem] = []
+        shared = version == "v3.0"
+        features: dict[str, dict[str, Any]] = info["features"]
+        cameras = _cameras(features, notes)
+        columns, widths = _columns(features, notes)
+        rows = list(_episodes_v3(root) if shared else _episodes_v21(root))
+        recordings = [
+            _recording(info, row, cameras, features) for row in sorted(rows, key=lambda row: int(row["episode_index"]))
+        ]
+        recordings = _assign_splits(_find_files(root, recordings, notes), info, notes)
+        codecs = {camera: str((features[camera].get("info") or {}).get("video.codec") or "") for camera in cameras}
+        return Dataset(float(info["fps"]), shared, cameras, columns, widths, codecs, recordings, notes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{root} has unusable LeRobot metadata ({type(error).__name__}: {error})") from None
+
+
+def _cameras(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[str, ...]:
+    cameras = []
+    for name, feature in features.items():
+        if feature["dtype"] not in ("video", "image"):
+            continue
+        if (feature.get("info") or {}).get("video.is_depth_map"):
+            notes.append(Problem("meta/info.json", f"{name} is a depth map, not read"))
+        else:
+            cameras.append(name)
+    if not cameras:
+        raise InputError(f"info.json names no camera among {', '.join(features)}")
+    return tuple(cameras)
+
+
+def _columns(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[dict[str, str], dict[str, int]]:
+    columns: dict[str, str] = {}
+    widths: dict[str, int] = {}
+    for name, feature in features.items():
+        if name in INDEX_COLUMNS or feature["dtype"] in ("video", "image", "string"):
+            continue
+        short = {"observation.state": "state", "actions": "action"}.get(name, name)
+        short = name if short in columns else short
+        columns[short], widths[short] = name, int(np.prod(feature["shape"]))
+        names = feature.get("names")
+        flat = _flatten(names)
+        if isinstance(names, list) and any(isinstance(entry, list) for entry in names):
+            notes.append(Problem("meta/info.json", f"{name}: names are nested one list too deep"))
+        if flat and len(flat) != widths[short]:
+            notes.append(Problem("meta/info.json", f"{name}: {len(flat)} names for {widths[short]} values"))
+    return columns, widths
+
+
+def _flatten(names: Any) -> list[str]:
+    if isinstance(names, dict):
+        return [flat for value in names.values() for flat in _flatten(value)]
+    if isinstance(names, list):
+        return [flat for value in names for flat in _flatten(value)]
+    return [] if names is None else [str(names)]
+
+
+def _episodes_v21(root: Path) -> Iterator[dict[str, Any]]:
+    with open(root / "meta" / "episodes.jsonl", encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _episodes_v3(root: Path) -> Iterator[dict[str, Any]]:
+    files = sorted((root / "meta" / "episodes").glob("**/*.parquet"))
+    if not files:
+        raise InputError(f"{root}/meta/episodes holds no parquet file; was the recording finalized?")
+    for file in files:
+        table = pq.ParquetFile(file)
+        yield from table.read([name for name in table.schema_arrow.names if not name.startswith("stats/")]).to_pylist()
+
+
+def _recording(
+    info: Mapping[str, Any], row: Mapping[str, Any], cameras: tuple[str, ...], features: Mapping[str, Mapping[str, Any]]
+) -> Recording:
+    index = int(row["episode_index"])
+    chunk = index // int(info.get("chunks_size") or 1000)
+    place = {"episode_index": index, "episode_chunk": chunk}
+    videos = {}
+    for camera in cameras:
+        if features[camera]["dtype"] != "video":
+            continue
+        part = {name: row.get(f"videos/{camera}/{name}") for name in ("chunk_index", "file_index", "from_timestamp")}
+        file = _fill(str(info["video_path"]), place | {"video_key": camera} | part)
+        videos[camera] = VideoPart(file, float(part["from_timestamp"] or 0.0))
+    data = {name: row.get(f"data/{name}") for name in ("chunk_index", "file_index")}
+    tasks = row.get("tasks") or []
+    task = "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks)
+    return Recording(index, int(row["length"]), task, _fill(str(info["data_path"]), place | data), videos)
+
+
+def _fill(template: str, values: Mapping[str, Any]) -> str:
+    if _FIELD.sub("", template).count("{"):  # str.format would also follow attributes and pad without limit
+        raise InputError(f"info.json has a path template that is not understood: {template!r}")
+    path = template.format(**values)
+    if leaves_root(path):
+        raise InputError(f"info.json has a path that leaves the dataset: {path!r}")
+    return path
+
+
+def _find_files(root: Path, recordings: list[Recording], notes: list[Problem]) -> list[Recording]:
+    """Replace stated paths that do not exist by the one file with the same folders under another top folder."""
+    by_name: dict[str, list[str]] = {}
+    moved: dict[tuple[str, str], int] = {}
+    for path in find_files(root, VIDEO_SUFFIXES | {".parquet"})[0]:
+        by_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+
+    def look(stated: str) -> str:
+        if (root / stated).exists() or (root / stated).is_symlink():
+            return stated
+        parts = stated.split("/")
+        found = [path for path in by_name.get(parts[-1], []) if set(parts[1:]) <= set(path.split("/"))]
+        if len(found) != 1:
+            return stated
+        tops = (parts[0], found[0].split("/")[0])
+        moved[tops] = moved.get(tops, 0) + 1
+        return found[0]
+
+    looked = [
+        replace(
+            recording,
+            data_file=look(recording.data_file),
+            videos={camera: replace(part, file=look(part.file)) for camera, part in recording.videos.items()},
+        )
+        for recording in recordings
+    ]
+    for (stated, found), count in moved.items():
+        notes.append(Problem("meta/info.json", f"says {stated}/, found by looking in {found}/ ({count} files)"))
+    return looked
+
+
+def _assign_splits(recordings: list[Recording], info: Mapping[str, Any], notes: list[Problem]) -> list[Recording]:
+    known = {recording.index for recording in recordings}
+    if "total_episodes" in info and int(info["total_episodes"]) != len(known):
+        notes.append(Problem("meta/info.json", f"says {info['total_episodes']} episodes, {len(known)} are listed"))
+    split_of: dict[int, str] = {}
+    for name, text in (info.get("splits") or {}).items():
+        match = _RANGE.fullmatch(str(text))
+        if match is None:
+            notes.append(Problem("meta/info.json", f"split {name}: {text!r} is not understood, needs first:last"))
+            continue
+        covered = range(int(match[1]), int(match[2]))
+        if covered.stop > max(known, default=-1) + 1:
+            notes.append(
+                Problem("meta/info.json", f"split {name} covers {text}, the last episode is {max(known, default=-1)}")
+            )
+        for index in known & set(range(covered.start, min(covered.stop, max(known, default=-1) + 1))):
+            split_of.setdefault(index, str(name))
+    if split_of and len(split_of) < len(known):
+        missing = min(known - split_of.keys())
+        notes.append(
+            Problem(
+                "meta/info.json",
+                f"splits cover {len(split_of)} of {len(known)} episodes, not {missing}; those have no split",
+            )
+        )
+    return [replace(recording, split=split_of.get(recording.index, "")) for recording in recordings]
