@@ -11,6 +11,7 @@ episodes of these classes, places and days; not of new days, and not of another 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from numpy import ndarray
 
 
 class Interval(NamedTuple):
-    """An estimate with its interval, in the unit of the estimate."""
+    """An estimate with its interval, in the unit of the estimate; bounds are nan where there is no interval."""
 
     estimate: float
     low: float
@@ -28,8 +29,13 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
+        """Whether the interval lies on one side of zero; False where there is none."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
 
 
 def balanced_accuracy(truth: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> float:
@@ -59,6 +65,8 @@ class Resamples:
             level: Share of the resamples inside the interval.
         """
         scores = self._scores(hits, sizes)
+        if min(map(len, _by_class(self.truth))) < 2:
+            return Interval(float(scores[0]), math.nan, math.nan)
         low, high = np.quantile(scores[1:], [(1 - level) / 2, (1 + level) / 2])
         return Interval(float(scores[0]), float(low), float(high))
 
@@ -72,9 +80,7 @@ class Resamples:
         """The difference `hits - reference` in balanced accuracy, both scored on the same resamples."""
         return self.interval(hits - reference, sizes, level)  # balanced accuracy is linear in the hits
 
-    def _scores(
-        self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None
-    ) -> Float[ndarray, " 1+b"]:
+    def _scores(self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None) -> Float[ndarray, " 1+b"]:
         weights = np.vstack([np.ones(len(self.truth)), self.weights])  # first the sample itself
         weights = weights if sizes is None else weights * sizes
         recalls = [weights[:, i] @ hits[i] / weights[:, i].sum(axis=1) for i in _by_class(self.truth)]
@@ -85,18 +91,18 @@ class Resamples:
 def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: int) -> Resamples:
     """Draw episodes with replacement within each class, one fewer than the class has.
 
+    A class of one episode says nothing of how episodes of it differ: every interval is then undefined.
+
     Args:
-        truth: Class of each episode; every class needs at least two episodes.
+        truth: Class of each episode.
         num_resamples: 2,000 keeps the Monte-Carlo error of a 95 % bound near 2 % of the interval's width.
         seed: Seed of the draws; equal seeds and truth give equal draws.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((num_resamples, len(truth)), dtype=np.float32)  # counts, exact
     for rows in _by_class(truth):
-        if len(rows) < 2:
-            raise ValueError(f"every class needs at least 2 episodes to be resampled, got {len(rows)}")
         share = np.full(len(rows), 1 / len(rows))
-        weights[:, rows] = generator.multinomial(len(rows) - 1, share, size=num_resamples)
+        weights[:, rows] = generator.multinomial(max(1, len(rows) - 1), share, size=num_resamples)
     return Resamples(truth, weights)
 
 

@@ -9,7 +9,7 @@ import torch
 from robossl.errors import InputError
 from robossl.evaluate import PROTOCOLS
 from robossl.evaluate.knn import CHUNK, weighted_knn
-from robossl.evaluate.linear import GRID, cross_validate, linear
+from robossl.evaluate.linear import GRID, UNVALIDATED, choose_c, linear
 from robossl.evaluate.protocol import resolve_protocol
 from robossl.statistics import balanced_accuracy
 
@@ -36,9 +36,7 @@ def knn_by_loops(
 ) -> torch.Tensor:
     scores = torch.zeros(len(test), int(labels.max()) + 1, dtype=torch.float64)
     for i, query in enumerate(test.double()):
-        cosines = [
-            (float(query @ row / (query.norm() * row.norm())), j) for j, row in enumerate(train.double())
-        ]
+        cosines = [(float(query @ row / (query.norm() * row.norm())), j) for j, row in enumerate(train.double())]
         for cosine, j in sorted(cosines, reverse=True)[:k]:
             scores[i, labels[j]] += math.exp(cosine / temperature)
         scores[i] /= scores[i].sum()
@@ -116,14 +114,15 @@ def test_cross_validation_keeps_groups_whole() -> None:
     """Labels that only name the episode cannot be learned across episodes, but would be across frames."""
     frames, _, groups = clusters(60, seed=0, apart=0.0)
     random_labels = np.random.default_rng(1).integers(0, 3, 60)[groups]
-    by_group = cross_validate(frames, random_labels, groups, seed=0)
-    by_frame = cross_validate(frames, random_labels, np.arange(len(groups)), seed=0)
-    assert by_group.max() < 0.6
-    assert by_frame.max() > by_group.max() + 0.1
+    by_group = choose_c(frames, random_labels, groups, seed=0)
+    by_frame = choose_c(frames, random_labels, np.arange(len(groups)), seed=0)
+    assert by_group["cross_validated"] < 0.6
+    assert by_frame["cross_validated"] > by_group["cross_validated"] + 0.1
 
 
-def test_a_class_in_one_group_only_is_no_warning() -> None:
-    train, labels, _ = clusters(30, seed=0)
-    days = np.where(labels == 2, 0, np.repeat(np.arange(1, 31), 4))
-    scores, _ = linear(train, labels, days, train, seed=0)
-    assert np.isfinite(scores).all()
+@pytest.mark.parametrize(("num_groups", "folds"), [(9, 3), (6, 2), (3, 0)])
+def test_folds_shrink_with_the_smallest_class(num_groups: int, folds: int) -> None:
+    train, labels, groups = clusters(num_groups, seed=0)
+    details = linear(train, labels, groups, train, seed=0).details
+    assert details["folds"] == folds
+    assert folds or details["c"] == UNVALIDATED

@@ -86,6 +86,8 @@ def test_excludes_zero(low: float, high: float, excludes: bool) -> None:
     assert Interval((low + high) / 2, low, high).excludes_zero is excludes
 
 
-def test_a_class_of_one_cannot_be_resampled() -> None:
-    with pytest.raises(ValueError, match="at least 2 episodes"):
-        resample_episodes(np.array([0, 0, 1]), num_resamples=10, seed=0)
+def test_a_class_of_one_episode_leaves_no_interval() -> None:
+    interval = resample_episodes(np.array([0, 0, 1]), num_resamples=10, seed=0).interval(np.array([1.0, 0.0, 1.0]))
+    assert interval.estimate == 0.75
+    assert not interval.is_defined
+    assert not interval.excludes_zero

@@ -48,7 +48,7 @@ class Settings:
         Raises:
             InputError: a number outside its range, a name missing or unknown.
         """
-        least = {"frames_per_episode": 1, "min_episodes": 3, "bootstrap": 100, "random_seeds": 1}
+        least = {"frames_per_episode": 1, "min_episodes": 1, "bootstrap": 100, "random_seeds": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {smallest}, got {getattr(self, name)}")

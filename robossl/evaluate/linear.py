@@ -20,15 +20,9 @@ from robossl.statistics import balanced_accuracy
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-GRID = (
-    1e-5,
-    1e-4,
-    1e-3,
-    1e-2,
-    1e-1,
-    1.0,
-)  # C of scikit-learn: the inverse of the l2 penalty, larger is freer
-FOLDS = 3
+GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the inverse of the l2 penalty, larger is freer
+UNVALIDATED = 1e-2  # where a class has one group only and nothing can be held out
+FOLDS = 3  # or as many as the smallest class has groups
 MAX_ITERATIONS = 5000
 
 
@@ -44,38 +38,31 @@ def linear(
     mean, std = train.mean(axis=0), train.std(axis=0)
     std[std < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes stays at zero
     train, test = (train - mean) / std, (test - mean) / std
-    accuracy = cross_validate(train, labels, groups, seed=seed)
-    best = int(np.argmax(accuracy))  # of equals the first, which is the most regularised
-    model, converged = fit(train, labels, GRID[best])
-    details = {
-        "c": GRID[best],
-        "c_at_edge_of_grid": best in (0, len(GRID) - 1),
-        "cross_validated": float(accuracy[best]),
-        "folds": FOLDS,
-        "converged": converged,
-        "iterations": int(model.n_iter_.max()),
-    }
-    return Scores(model.predict_proba(test), details)
+    chosen = choose_c(train, labels, groups, seed=seed)
+    model, converged = fit(train, labels, float(chosen["c"]))
+    fitted = {"converged": converged, "iterations": int(model.n_iter_.max())}
+    return Scores(model.predict_proba(test), {**chosen, **fitted})
 
 
-def cross_validate(
+def choose_c(
     train: Float[ndarray, "n d"], labels: Int[ndarray, " n"], groups: Int[ndarray, " n"], *, seed: int
-) -> Float[ndarray, " grid"]:
-    """Mean balanced accuracy over folds for each C; a class that a fold has not seen counts as missed."""
+) -> dict[str, float | int | bool]:
+    """The C of the best mean balanced accuracy over folds; of equals the smallest, which is the most penalised."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    accuracy = np.zeros((FOLDS, len(GRID)))
-    with warnings.catch_warnings():
-        # A class with fewer groups than folds is absent from some folds; the mean is over those it is in.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-        folds = list(splitter.split(train, labels, groups))
-    for i, (seen, held) in enumerate(folds):
+    num_folds = min(FOLDS, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
+    if num_folds < 2:
+        return {"c": UNVALIDATED, "folds": 0}
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    accuracy = np.zeros((num_folds, len(GRID)))
+    for i, (seen, held) in enumerate(splitter.split(train, labels, groups)):
         for j, c in enumerate(GRID):
             model, _ = fit(train[seen], labels[seen], c)
             accuracy[i, j] = balanced_accuracy(labels[held], model.predict(train[held]))
-    mean: Float[ndarray, " grid"] = accuracy.mean(axis=0)
-    return mean
+    mean = accuracy.mean(axis=0)
+    best = int(mean.argmax())
+    at_edge = best in (0, len(GRID) - 1)
+    return {"c": GRID[best], "folds": num_folds, "cross_validated": float(mean[best]), "c_at_edge_of_grid": at_edge}
 
 
 def fit(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float) -> tuple[LogisticRegression, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,22 +54,24 @@ class Result:
     def sentences(self) -> list[str]:
         """One sentence for each comparison, in points of balanced accuracy."""
         return [
-            f"{self.title}: {row.name} is {_points(difference)} {reference}: {_verdict(difference)}."
+            f"{self.title}: {row.name} is {_points(difference)} {reference}{_verdict(difference)}."
             for row in self.rows
             for reference, difference in row.minus.items()
         ]
 
 
 def _points(difference: Interval) -> str:
-    estimate, low, high = (100 * value for value in difference)
-    side = "above" if estimate >= 0 else "below"
-    return f"{abs(estimate):.1f} points [{low:+.1f}, {high:+.1f}] {side}"
+    points = round(100 * difference.estimate, 1)
+    return f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "level with"
 
 
 def _verdict(difference: Interval) -> str:
+    if not difference.is_defined:
+        return "; a class has a single episode, so there is no interval and nothing is shown"
+    bounds = f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     if difference.excludes_zero:
-        return "the interval excludes zero"
-    return "the interval includes zero, so these episodes do not tell the two apart"
+        return f"{bounds}: the interval excludes zero"
+    return f"{bounds}: the interval includes zero, so these episodes do not tell the two apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Evaluation:
 
 def _named(value: Any) -> Any:
     if isinstance(value, Interval):
-        return value._asdict() | {"excludes_zero": value.excludes_zero}
+        bounds = value._asdict() if value.is_defined else {"estimate": value.estimate, "low": None, "high": None}
+        return bounds | {"excludes_zero": value.excludes_zero}
     if isinstance(value, dict):
         return {key: _named(item) for key, item in value.items()}
     return [_named(item) for item in value] if isinstance(value, list | tuple) else value
@@ -125,4 +129,5 @@ def _row(content: dict[str, Any]) -> Row:
 
 
 def _interval(content: dict[str, Any]) -> Interval:
-    return Interval(content["estimate"], content["low"], content["high"])
+    bounds = (math.nan if content[key] is None else content[key] for key in ("low", "high"))
+    return Interval(content["estimate"], *bounds)

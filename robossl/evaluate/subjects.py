@@ -35,7 +35,7 @@ def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int) -> l
     Raises:
         InputError: a model that cannot be loaded.
     """
-    loaded = [(model, load_encode(model)) for model in models]
+    loaded = [(model, load_encode(model, outputs=("pooled",))) for model in models]
     names = [encode.card.name for _, encode in loaded]
     encoders, references = [], {}
     for model, encode in loaded:
@@ -71,7 +71,11 @@ def random_config(card: EncoderCard) -> EncoderConfig:
 
 def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int) -> Subject:
     seeds = range(seed, seed + num_seeds)
-    return Subject(name, "random", tuple(embedder(f"{name}, seed {s}", random_encode(config, s)) for s in seeds))
+    return Subject(
+        name,
+        "random",
+        tuple(embedder(f"{name}, seed {s}", random_encode(config, s, outputs=("pooled",))) for s in seeds),
+    )
 
 
 def _about(card: EncoderCard, source: str) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from robossl.evaluate.result import Evaluation, Result, Row
+from robossl.evaluate.score import MAJORITY
 from robossl.evaluate.task import ClassCount
 from robossl.statistics import Interval
 
+FEW_EPISODES = 5  # of a class in the test split: below, its share of an interval is rough
 LEGEND = (
     "Balanced accuracy of episodes in % (mean score of an episode's frames), 95 % intervals over episodes; "
     "differences are paired, in points; * marks an interval that excludes zero."
@@ -19,22 +22,27 @@ LEGEND = (
 
 
 def accuracy_cell(accuracy: Interval) -> str:
-    """54.1 [43.2, 64.9]."""
+    """54.1 [43, 65]."""
+    if not accuracy.is_defined:
+        return f"{100 * accuracy.estimate:.1f}"
     estimate, low, high = (100 * value for value in accuracy)
-    return f"{estimate:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{estimate:.1f} [{low:.0f}, {high:.0f}]"
 
 
 def difference_cell(difference: Interval | None) -> str:
-    """+12.3 [+3.1, +21.5] *, or nothing."""
+    """+12.3 [+3, +22] *, or nothing."""
     if difference is None:
         return ""
+    if not difference.is_defined:
+        return f"{100 * difference.estimate:+.1f}"
     estimate, low, high = (100 * value for value in difference)
-    return f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if difference.excludes_zero else ''}"
+    return f"{estimate:+.1f} [{low:+.0f}, {high:+.0f}]{' *' if difference.excludes_zero else ''}"
 
 
-def references(result: Result) -> list[str]:
-    """Names that at least one row is compared with, in order."""
-    return list(dict.fromkeys(name for row in result.rows for name in row.minus))
+def compared(result: Result) -> list[str]:
+    """The references that get a column; the majority class, which is 1 / classes, gets a sentence only."""
+    named = dict.fromkeys(name for row in result.rows for name in row.minus)
+    return [name for name in named if name != MAJORITY]
 
 
 def heading(result: Result) -> str:
@@ -60,36 +68,41 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
     yield from dict.fromkeys(classes_line(result) for result in evaluation.results)
     yield from (sentence for result in evaluation.results for sentence in result.sentences())
     yield from evaluation.left_out
-    yield from _unconverged(evaluation)
+    yield from _cautions(evaluation)
     count = sum(len(row.minus) for result in evaluation.results for row in result.rows)
     if count > 1:
         yield f"{count} differences were looked at: about one in twenty excludes zero by chance alone."
 
 
-def _unconverged(evaluation: Evaluation) -> Iterator[str]:
+def _cautions(evaluation: Evaluation) -> Iterator[str]:
     for result in evaluation.results:
+        few = [count.name for count in result.classes if count.test < FEW_EPISODES]
+        if few:
+            what = "no interval" if any(count.test < 2 for count in result.classes) else "a rough interval"
+            yield f"{result.title}: {what}, as there are fewer than {FEW_EPISODES} episodes of {', '.join(few)}."
         for row in result.rows:
             if any(details.get("converged") is False for details in row.details):
                 yield f"{result.title}: the fit of {row.name} did not converge; its figure is not final."
 
 
 def print_tables(evaluation: Evaluation, console: Console) -> None:
-    """One table a protocol, a section for each label and test split, then the notes."""
-    for protocol in dict.fromkeys(result.protocol for result in evaluation.results):
-        results = [result for result in evaluation.results if result.protocol == protocol]
-        names = list(dict.fromkeys(name for result in results for name in references(result)))
-        table = Table(title=f"{protocol}", title_justify="left", title_style="bold")
-        for title in ("", "balanced accuracy", *(f"minus {name}" for name in names)):
-            table.add_column(escape(title))
-        for result in results:
-            table.add_section()
-            table.add_row(f"[bold]{escape(heading(result))}[/bold]")
-            for row in result.rows:
-                table.add_row(*map(escape, _cells(row, names)))
+    """One table for each protocol, label and test split, then the notes."""
+    for result in evaluation.results:
+        title = escape(f"{result.protocol}, {heading(result)}")
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(_titles(result)):
+            table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")
+        for row in result.rows:
+            style = "bold" if row.kind == "encoder" else ""
+            table.add_row(*map(escape, _cells(row, compared(result))), style=style)
         console.print(table)
     console.print(escape(LEGEND), style="dim")
     for note in notes(evaluation):
         console.print(escape(f"- {note}"))
+
+
+def _titles(result: Result) -> list[str]:
+    return ["", "balanced accuracy", *(f"minus {name}" for name in compared(result))]
 
 
 def _cells(row: Row, names: list[str]) -> list[str]:
@@ -100,10 +113,9 @@ def to_markdown(evaluation: Evaluation) -> str:
     """The same as markdown, one table for each protocol, label and test split."""
     lines: list[str] = []
     for result in evaluation.results:
-        names = references(result)
-        titles = ["", "balanced accuracy", *(f"minus {name}" for name in names)]
+        titles = _titles(result)
         lines += [f"**{result.protocol}: {_cell(heading(result))}**", "", _line(titles), _line(["---"] * len(titles))]
-        lines += [_line(_cells(row, names)) for row in result.rows] + [""]
+        lines += [_line(_cells(row, compared(result))) for row in result.rows] + [""]
     return "\n".join([*lines, LEGEND, "", *(f"- {note}" for note in notes(evaluation)), ""])
 
 

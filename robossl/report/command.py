@@ -1,0 +1,31 @@
+"""`robossl report`: read a run folder, look at its encoder's neighbours, write the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
+    """Write one HTML page about a run: what was trained, how it went, what the encoder can tell apart.
+
+    Args:
+        run: Run folder of `robossl pretrain`.
+        out: The page. Default: RUN/report.html.
+        store: Store whose frames are shown with their nearest neighbours. Default: none are shown.
+        label: Label that marks a neighbour as a hit. Default: what was evaluated first, else the store's first.
+    """
+    from robossl.data.store import open_store
+    from robossl.evaluate.progress import Progress
+    from robossl.report.neighbours import look_up
+    from robossl.report.page import render
+    from robossl.report.record import read_run
+
+    record = read_run(run)
+    gallery = None
+    with Progress() as progress:
+        if store:
+            gallery = look_up(record, open_store(store), label=label, watch=progress.watch)
+        out = out or run / "report.html"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render(record, gallery), encoding="utf-8")
+        progress.say(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); open it in a browser")

@@ -1,0 +1,165 @@
+"""Curves of a run as SVG pictures inside data URIs; Okabe and Ito's colours, told apart by the colour-blind."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from robossl.report.record import Series
+
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+LINES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"))  # colour is never alone
+MAX_POINTS = 600
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "robossl",  # equal runs give equal pages
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa3ad",
+    "axes.labelcolor": "#3b444d",
+    "xtick.color": "#3b444d",
+    "ytick.color": "#3b444d",
+    "axes.grid": True,
+    "grid.color": "#e6e9ed",
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture: named lines over steps, levels to compare with, and what it says in words."""
+
+    title: str
+    lines: Mapping[str, Series]
+    caption: str
+    levels: Mapping[str, float | Series] | None = None  # dashed: a reference, a threshold
+    smooth: bool = False
+    percent: bool = False
+
+    @property
+    def alt(self) -> str:
+        """The picture in words, for who cannot see it."""
+        ends = [f"{name} from {_short(s.values[0])} to {_short(s.values[-1])}" for name, s in self.lines.items()]
+        steps = max(int(series.steps[-1]) for series in self.lines.values())
+        return f"{self.title} over {steps} steps: {'; '.join(ends)}"
+
+
+def draw(chart: Chart) -> str:
+    """The chart as a data URI."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        for (name, series), (colour, dash) in zip(chart.lines.items(), LINES, strict=False):
+            scale = 100 if chart.percent else 1
+            steps, values = _thinned(series)
+            marker = "o" if len(steps) < 25 else None
+            if chart.smooth and len(steps) > 20:
+                axes.plot(steps, scale * values, color=colour, alpha=0.25, linewidth=1)
+                values, marker = _smoothed(values), None
+            axes.plot(steps, scale * values, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=name)
+        for (name, level), colour in zip((chart.levels or {}).items(), ("#4d565f", VERMILLION), strict=False):
+            if isinstance(level, Series):
+                axes.plot(*level, color=colour, linewidth=1.3, linestyle=(0, (4, 3)), label=name)
+            else:
+                axes.axhline(level, color=colour, linewidth=1.3, linestyle=(0, (1, 2)), label=name)
+        if len(chart.lines) + len(chart.levels or {}) > 1:
+            axes.legend(loc="best", fontsize=10)
+        axes.set_xlabel("step")
+        axes.margins(x=0.02)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _thinned(series: Series) -> Series:
+    keep = np.unique(np.linspace(0, len(series.steps) - 1, MAX_POINTS).astype(np.int64))
+    return Series(series.steps[keep], series.values[keep])
+
+
+def _smoothed(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
+    """Mean over a window of a twentieth of the run, narrower at the ends."""
+    half = max(1, len(values) // 40)
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def charts(metrics: Mapping[str, Series]) -> list[Chart]:
+    """The charts that the logged metrics allow, the ones that matter first."""
+    made = []
+    if "loss" in metrics:
+        made.append(
+            Chart(
+                "Loss",
+                {"loss": metrics["loss"]},
+                "What training minimises. Low is not good by itself: a collapsed run "
+                "has the lowest loss of all, so read it beside the spread.",
+                smooth=True,
+            )
+        )
+    if "health/std" in metrics:
+        levels: dict[str, float | Series] = {}
+        if "health/std_reference" in metrics:
+            reference = metrics["health/std_reference"]
+            levels = {"spread evenly: 1/√d": reference, "collapse: a tenth of it": 0.1 * float(reference.values[-1])}
+        made.append(
+            Chart(
+                "Spread of outputs",
+                {"std": metrics["health/std"]},
+                "Standard deviation of the l2-normalised outputs. Near "
+                "the dashed line the encoder tells frames apart; near zero all frames look the same to it.",
+                levels,
+            )
+        )
+    if "health/rank" in metrics:
+        made.append(
+            Chart(
+                "Effective rank",
+                {"rank": metrics["health/rank"]},
+                "How many directions the outputs use. More is richer; "
+                "below 2 a single number is all the encoder says of a frame.",
+                {"collapse: 2": 2.0},
+            )
+        )
+    pair = {name: metrics[key] for name in ("alignment", "uniformity") if (key := f"health/{name}") in metrics}
+    if pair:
+        made.append(
+            Chart(
+                "Alignment and uniformity",
+                pair,
+                "Alignment: distance between two views of one frame, lower is more "
+                "invariant. Uniformity: lower is more evenly spread over frames. A good run lowers both.",
+            )
+        )
+    knn = {key.removeprefix("knn/"): metrics[key] for key in metrics if key.startswith("knn/")}
+    if knn:
+        made.append(
+            Chart(
+                "Online kNN",
+                knn,
+                "Balanced accuracy in % of reading a label off the frozen features while training. "
+                "It is measured on few frames: look at the trend, not the figure.",
+                percent=True,
+            )
+        )
+    return made
+
+
+def other_charts(metrics: Mapping[str, Series]) -> list[Chart]:
+    """Everything else that was logged, plainly."""
+    shown = ("loss", "health/", "knn/")
+    return [Chart(name, {name: series}, "") for name, series in metrics.items() if not name.startswith(shown)]

@@ -1,0 +1,115 @@
+"""What a run folder says about the run: configuration, metrics, encoder, evaluations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.errors import InputError
+from robossl.evaluate.result import Evaluation, read_evaluation
+from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD
+
+
+class Series(NamedTuple):
+    """One metric over the run."""
+
+    steps: Int[ndarray, " n"]
+    values: Float[ndarray, " n"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as its folder tells it."""
+
+    path: Path
+    config: dict[str, Any]  # config.yaml
+    encoder: dict[str, Any]  # encoder/encoder.json; empty before the first checkpoint
+    metrics: dict[str, Series]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged."""
+        return max((int(series.steps[-1]) for series in self.metrics.values()), default=0)
+
+    def setting(self, *keys: str) -> Any:
+        """A value of config.yaml, None where it has no such key."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def last(self, name: str) -> float | None:
+        """The last value of a metric."""
+        return float(self.metrics[name].values[-1]) if name in self.metrics else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run folder; a run that still trains, or was killed, is read as far as it has come.
+
+    Raises:
+        InputError: not a run folder.
+    """
+    if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
+        raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")) or {}
+    encoder = path / "encoder" / "encoder.json"
+    return RunRecord(
+        path=path,
+        config=config,
+        encoder=json.loads(encoder.read_text(encoding="utf-8")) if encoder.is_file() else {},
+        metrics=read_metrics(path / "metrics.jsonl"),
+        evaluations=tuple(read_evaluation(each) for each in sorted(path.glob("evaluation*.json"))),
+    )
+
+
+def read_metrics(path: Path) -> dict[str, Series]:
+    """Every metric by name; a half-written last line and values that are not finite are left out."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        for name, value in values.items():
+            if name != "step" and isinstance(value, int | float) and np.isfinite(value):
+                found.setdefault(name, []).append((values["step"], float(value)))
+    return {
+        name: Series(np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
+        for name, pairs in found.items()
+    }
+
+
+class Collapse(NamedTuple):
+    """Checks at which the outputs had collapsed, by the rule of `robossl.health`."""
+
+    first_step: int
+    is_over: bool  # the last check was healthy again
+    reason: str
+
+
+def find_collapse(record: RunRecord) -> Collapse | None:
+    """Whether the logged health ever met the rule by which training warns."""
+    found = []
+    if "health/std" in record.metrics and "health/std_reference" in record.metrics:
+        std, reference = record.metrics["health/std"], record.metrics["health/std_reference"]
+        low = std.values < LOW_STD * np.interp(std.steps, *reference)
+        running = np.convolve(low, np.ones(LOW_CHECKS), mode="full")[: len(low)] >= LOW_CHECKS
+        found.append((std.steps, running, "all frames get nearly the same output"))
+    if "health/rank" in record.metrics:
+        rank = record.metrics["health/rank"]
+        found.append((rank.steps, rank.values < LOW_RANK, "the outputs of all frames lie along one direction"))
+    met = [Collapse(int(steps[np.argmax(bad)]), not bad[-1], reason) for steps, bad, reason in found if bad.any()]
+    return min(met, key=lambda collapse: (collapse.is_over, collapse.first_step), default=None)
