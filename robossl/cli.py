@@ -15,14 +15,14 @@ from robossl.errors import InputError, RobosslError
 from robossl.names import unknown
 
 # name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
-# exit code. Any other is a typed function: its positional parameters are positional here too, its keyword-
-# only parameters become options, and text that it returns is printed.
+# exit code. Any other is a typed function: its positional parameters are positional here too, keyword-only ones
+# become options, and text that it returns is printed.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
-    "info": ("robossl.data.ingest:describe", "say what a store holds"),
+    "info": ("robossl.data.describe:info", "say what a store holds"),
     "pretrain": ("robossl.pretrain:command", "train an encoder on a store, as a configuration says"),
-    "evaluate": ("robossl.evaluate:evaluate", "measure an encoder on labelled frames, beside two references"),
-    "report": ("robossl.report:report", "write one HTML page about a run"),
+    "evaluate": ("robossl.evaluate.command:evaluate", "measure an encoder on labelled frames, beside two references"),
+    "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
     "embed": ("robossl.encode:embed", "embed frames with a run, an encoder or an exported model"),
 }
@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("robossl: interrupted", file=sys.stderr)
         return 130
-    except (
-        BrokenPipeError
-    ):  # the reader, `head` say, has seen enough: https://docs.python.org/3/library/signal.html
+    except BrokenPipeError:  # the reader, `head` say, has seen enough: https://docs.python.org/3/library/signal.html
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -84,7 +84,7 @@ def override(config: T, argv: Sequence[str], *, prog: str) -> T:
     """
     import tyro
 
-    return tyro.cli(_concrete(config), default=config, args=argv, prog=prog)
+    return tyro.cli(_concrete(config), default=config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _build(text: str, schema: type[T], source: str) -> T:
@@ -137,9 +137,7 @@ def _concrete(config: T) -> type[T]:
     """The class of a configuration, its type parameters filled with the classes of the present values."""
     cls: Any = type(config)
     bound = {
-        hint: type(getattr(config, name))
-        for name, hint in get_type_hints(cls).items()
-        if isinstance(hint, TypeVar)
+        hint: type(getattr(config, name)) for name, hint in get_type_hints(cls).items() if isinstance(hint, TypeVar)
     }
     concrete: type[T] = cls[tuple(bound[parameter] for parameter in cls.__parameters__)] if bound else cls
     return concrete

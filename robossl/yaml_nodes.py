@@ -110,9 +110,7 @@ class Reader:
             here = f"{at}.{name}" if at else name
             if name not in pairs:
                 if field.default is MISSING and field.default_factory is MISSING:
-                    raise self._error(
-                        node, f"{here} is missing and has no default; give {_spell(hints[name])}"
-                    )
+                    raise self._error(node, f"{here} is missing and has no default; give {_spell(hints[name])}")
             elif "choices" in field.metadata:
                 values[name] = self._choice(pairs[name][1], field.metadata["choices"], here)
             else:
@@ -176,9 +174,7 @@ class Reader:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(key, f"a key must be text, got {_got(key)}")
             if key.value in pairs:
-                raise self._error(
-                    key, f"key {key.value!r} is given twice{f' in {at}' if at else ''}; keep one"
-                )
+                raise self._error(key, f"key {key.value!r} is given twice{f' in {at}' if at else ''}; keep one")
             pairs[key.value] = (key, value)
         return pairs
 

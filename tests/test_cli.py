@@ -58,9 +58,7 @@ sys.exit(cli.main())
 
 
 def robossl(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "robossl", *argv], capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-m", "robossl", *argv], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
@@ -92,18 +90,13 @@ def test_version_and_misuse() -> None:
     assert robossl().returncode == 2
     wrong = robossl("pretrian")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.startswith(
-        "robossl: unknown command 'pretrian'; did you mean 'pretrain'? choose from ingest,"
-    )
+    assert wrong.stderr.startswith("robossl: unknown command 'pretrian'; did you mean 'pretrain'? choose from ingest,")
     assert wrong.stderr.count("\n") == 1
 
 
 def test_the_installed_script_is_the_same_program() -> None:
     script = Path(sys.executable).with_name("robossl")
-    assert (
-        subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120).stdout
-        == usage() + "\n"
-    )
+    assert subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120).stdout == usage() + "\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -157,9 +150,7 @@ def test_unexpected_errors_keep_their_traceback(toy: list[str]) -> None:
 
 
 def test_an_interrupt_exits_130(toy: list[str]) -> None:
-    with subprocess.Popen(
-        [*toy, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([*toy, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "waiting\n"
@@ -170,9 +161,7 @@ def test_an_interrupt_exits_130(toy: list[str]) -> None:
 
 
 def test_a_closed_pipe_is_quiet(toy: list[str]) -> None:
-    with subprocess.Popen(
-        [*toy, "flood"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([*toy, "flood"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

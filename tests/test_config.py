@@ -214,9 +214,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_mappings_are_as_strict_and_name_no_file() -> None:
-    assert from_mapping({"method": {"name": "wild"}, "store": "x"}, Run) == Run(
-        method=Wild(), store=Path("x")
-    )
+    assert from_mapping({"method": {"name": "wild"}, "store": "x"}, Run) == Run(method=Wild(), store=Path("x"))
     assert from_mapping(as_plain(Train(sinks=("a",))), Train) == Train(sinks=("a",))
     with pytest.raises(InputError, match=r"^unknown key 'stesp'; did you mean 'steps'\?"):
         from_mapping({"stesp": 1}, Train)
@@ -235,14 +233,12 @@ _trains = st.builds(
 )
 _runs = st.builds(
     Run,
-    method=st.builds(Calm, temperature=_floats)
-    | st.builds(Wild, predictor=st.sampled_from(["mlp", "none", "off"])),
+    method=st.builds(Calm, temperature=_floats) | st.builds(Wild, predictor=st.sampled_from(["mlp", "none", "off"])),
     store=st.text(st.characters(exclude_characters="\0\x85", exclude_categories=["Cs"])).map(Path),
     train=_trains,
     knn=st.none() | _trains,
     crops=st.lists(st.builds(Crop, scale=st.tuples(_floats, _floats))).map(tuple),
-    note=st.text()
-    | st.sampled_from(["no", "1e-3", "null", "~", "010", "1_000", "2024-01-01", "=", "<<", "True"]),
+    note=st.text() | st.sampled_from(["no", "1e-3", "null", "~", "010", "1_000", "2024-01-01", "=", "<<", "True"]),
 )
 
 
@@ -269,9 +265,7 @@ def test_the_written_form_is_complete(tmp_path: Path) -> None:
         "temperature": 0.1,
         "crop": {"size": 224, "scale": [0.2, 1.0]},
     }
-    assert to_yaml(Run(method=Calm(), store=Path("x"))).startswith(
-        "method:\n  name: calm\n  temperature: 0.1\n"
-    )
+    assert to_yaml(Run(method=Calm(), store=Path("x"))).startswith("method:\n  name: calm\n  temperature: 0.1\n")
     assert set(written) == {f.name for f in fields(Run)}
     assert math.isinf(read(tmp_path, "lr: .inf", Train).lr)
 
@@ -318,6 +312,12 @@ def test_the_command_line_overrides_any_field(run: Any) -> None:
         train=Train(steps=9, bf16=True, sinks=("a", "b")),
     )
     assert override(run, [], prog="robossl pretrain") == run
+
+
+def test_an_optional_part_can_be_changed_where_it_is_given() -> None:
+    run = Run(method=Calm(), store=Path("x"), knn=Train())
+    changed = override(run, ["--knn.steps", "5", "--note", "y"], prog="robossl pretrain")
+    assert changed == replace(run, knn=Train(steps=5), note="y")
 
 
 @pytest.mark.parametrize(
