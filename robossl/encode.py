@@ -84,6 +84,7 @@ class OnnxEncode:
         model = path / "model.onnx" if path.is_dir() else path
         self.card = read_card(model.with_name("card.json"))
         check_model_file(model, self.card)
+        self.provider = provider
         self._session = open_session(model, provider=provider, threads=threads)
         self._outputs = choose_outputs(self.card, outputs)
         self._batch_size = batch_size

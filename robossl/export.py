@@ -1,0 +1,183 @@
+"""Export: an encoder becomes models/NAME/VERSION/model.onnx with its card, or nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from jaxtyping import UInt8
+from numpy import ndarray
+from robossl_client.card import EncoderCard, TensorSpec
+
+from robossl import repository
+from robossl.cards import open_encoder
+from robossl.encode import OnnxEncode, TorchEncode, choose_outputs, find_encoder, find_model
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.graph import Precision, to_onnx
+from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
+from robossl.session import check_model_file, file_sha256, read_card
+
+DIGEST_KEY = "robossl.digest"  # in the model's metadata: a card of other weights shows
+
+
+def export(
+    run: Path,
+    *,
+    out: Path = Path("models"),
+    name: str | None = None,
+    version: int | None = None,
+    fixed_hw: tuple[int, int] | None = None,
+    outputs: tuple[str, ...] = (),
+    precision: Precision = "fp32",
+    store: Path | None = None,
+    max_batch: int = 64,
+) -> Path:
+    """Write a verified ONNX model, its card and Triton's configuration; returns the version's folder.
+
+    Frames go in as uint8 RGB of any size: resize and normalisation are in the graph. The graph is compared with
+    torch, and one that differs is refused. There is no int8: its loss needs a probe to be seen.
+
+    Args:
+        run: A run folder, or an encoder folder.
+        out: The model repository.
+        name: Name of the model; the run's unless given.
+        version: A number not yet used; the next one unless given.
+        fixed_hw: Take frames of this height and width only, for runtimes without antialiased resize (TensorRT).
+        outputs: Which of pooled, cls, dense, keypoints; all that the encoder has unless given.
+        precision: fp16 runs the backbone in half precision.
+        store: Compare on frames of this store too.
+        max_batch: The largest batch that Triton may send.
+
+    Raises:
+        InputError: what was passed cannot be exported.
+        ParityError: the graph does not follow torch closely enough.
+        ResourceError: the files cannot be written.
+    """
+    folder = find_encoder(run)
+    if folder is None:
+        raise InputError(f"{run} holds no encoder; pass a run folder (RUN or RUN/encoder)")
+    encoder, card = open_encoder(folder)
+    name = name or card.name
+    version = repository.choose_version(out, name=name, version=version)
+    names = choose_outputs(card, outputs)
+    frames = TensorSpec("uint8", ("batch", *(fixed_hw or ("height", "width")), 3))
+    card = replace(
+        card,
+        name=name,
+        version=version,
+        precision=precision,
+        input=replace(card.input, fixed_hw=fixed_hw, tensor=frames),
+        outputs={output: card.outputs[output] for output in names},
+    )
+    config = repository.triton_config(card, max_batch=max_batch)
+    repository.check_config(out, name=name, config=config)
+    cases = parity_cases(card, store=store)
+    _announce(encoder, card, num_frames=sum(map(len, cases)))
+    with repository.new_version(out, name=name, version=version, config=config) as aside:
+        card = _build(encoder, card, aside, cases)
+    _report(card, out / name / str(version))
+    return out / name / str(version)
+
+
+def parity_cases(card: EncoderCard, *, store: Path | None) -> list[UInt8[ndarray, "b h w 3"]]:
+    """The frames an export is compared on: every batch size at every frame size, and a store's frames if given."""
+    fixed_hw = card.input.fixed_hw
+    sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
+    cases = [natural_frames(b, hw, seed=b) for hw in sizes for b in BATCHES]
+    return cases if store is None else [*cases, *_store_frames(store, fixed_hw)]
+
+
+def _store_frames(path: Path, fixed_hw: tuple[int, int] | None) -> list[UInt8[ndarray, "1 h w 3"]]:
+    from torch.nn.functional import interpolate
+
+    from robossl.data.store import open_store
+
+    store = open_store(path)
+    rows = np.linspace(0, store.num_frames - 1, num=min(8, store.num_frames)).astype(int)
+    pixels = [frame[None] for frame in store.decode(rows)]
+    if fixed_hw:
+        pixels = [interpolate(frame, fixed_hw, mode="bilinear", antialias=True) for frame in pixels]
+    return [frame.permute(0, 2, 3, 1).contiguous().numpy() for frame in pixels]
+
+
+def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
+    """Write model and card, then compare what a reader of that folder gets with torch."""
+    model = to_onnx(
+        encoder,
+        outputs=tuple(card.outputs),
+        precision="fp16" if card.precision == "fp16" else "fp32",
+        fixed_hw=card.input.fixed_hw,
+        metadata={DIGEST_KEY: card.digest, "robossl.name": card.name, "robossl.version": str(card.version)},
+    )
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    card = replace(card, model_sha256=file_sha256(folder / "model.onnx"))
+    card.write(folder / "card.json")
+    verify_export(folder)
+    reference, candidate = TorchEncode(encoder, card), OnnxEncode(folder)
+    parity = check_parity(reference, candidate, cases, gates=GATES[card.precision], provider=candidate.provider)
+    card = replace(card, parity=parity)
+    card.write(folder / "card.json")
+    return card
+
+
+def verify_export(model_dir: Path) -> EncoderCard:
+    """Check that an export is whole and that graph and card belong together; returns the card.
+
+    Raises:
+        InputError: a file is missing, damaged or of another export, or the graph is not what the card says.
+    """
+    path = find_model(model_dir)
+    card = read_card(path.with_name("card.json"))
+    check_model_file(path, card)
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # the errors of protobuf and onnx share no base
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a valid ONNX model ({reason}); export it again") from error
+    digest = next((entry.value for entry in model.metadata_props if entry.key == DIGEST_KEY), "(none)")
+    if digest != card.digest:
+        raise InputError(
+            f"{path} holds the weights {digest[:12]} and its card.json is of {card.digest[:12]}: "
+            "the card of another encoder; export it again"
+        )
+    wanted = {card.input.name: card.input.tensor, **card.outputs}
+    found = {each.name: _spec(each) for each in (*model.graph.input, *model.graph.output)}
+    if found != wanted:
+        raise InputError(f"{path} has the tensors {found}, its card.json says {wanted}; export it again")
+    return card
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim))
+
+
+def _announce(encoder: Encoder, card: EncoderCard, *, num_frames: int) -> None:
+    size_mib = sum(p.numel() for p in encoder.parameters()) * (2 if card.precision == "fp16" else 4) / 2**20
+    print(
+        f"export {card.name} version {card.version}: {card.backbone} at {_by(card.input.input_hw)}, "
+        f"{card.precision}, about {size_mib:.0f} MiB and a minute; compared with torch on {num_frames} frames",
+        flush=True,
+    )
+
+
+def _report(card: EncoderCard, folder: Path) -> None:
+    assert card.parity is not None
+    for name, figures in card.parity.outputs.items():
+        print(
+            f"  {name:9} {_by(card.outputs[name].shape[1:]):>9}  max abs difference "
+            f"{figures.max_abs_difference:.1e}, centred cosine {figures.centred_cosine:.7f}"
+        )
+    for warning in card.warnings:
+        print(f"  warning: {warning}")
+    print(f"wrote {folder} (weights {card.digest[:12]})", flush=True)
+
+
+def _by(sizes: Sequence[int | str]) -> str:
+    return "x".join(map(str, sizes))

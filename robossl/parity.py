@@ -1,0 +1,108 @@
+"""Parity: how closely an exported encoder follows torch, and whether that is close enough to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from robossl_client.card import Agreement, Parity
+
+from robossl.errors import RobosslError
+
+Run = Callable[[ndarray], dict[str, ndarray]]
+
+BATCHES = (1, 3, 5)
+
+
+class ParityError(RobosslError):
+    """The exported graph does not do what the encoder does in torch: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What an export must reach on every output and every frame."""
+
+    # raw cosine hides the loss behind the mean embedding: int8 reached 0.999 raw at 0.69 centred
+    min_centred_cosine: float
+    max_relative_difference: float  # of the largest difference to the largest magnitude of the output
+
+
+GATES = {"fp32": Gates(0.99999, 1e-4), "fp16": Gates(0.999, 5e-2)}
+
+
+def check_parity(
+    reference: Run, candidate: Run, cases: Sequence[UInt8[ndarray, "b h w 3"]], *, gates: Gates, provider: str
+) -> Parity:
+    """Run both on the same frames and compare every output of the candidate.
+
+    Raises:
+        ParityError: an output misses a gate, or does not vary between frames.
+    """
+    torch_out, onnx_out = [reference(case) for case in cases], [candidate(case) for case in cases]
+    agreements, misses = {}, []
+    for name in onnx_out[0]:
+        wanted, got = (_rows([each[name] for each in out]) for out in (torch_out, onnx_out))
+        agreement, relative = _agreement(wanted, got), _largest(got - wanted) / _largest(wanted)
+        agreements[name] = agreement
+        if _largest(wanted - wanted.mean(0)) < 1e-5 * _largest(wanted):
+            misses.append(f"{name} is the same for every frame (a collapsed encoder)")
+        elif not (agreement.centred_cosine >= gates.min_centred_cosine and relative <= gates.max_relative_difference):
+            misses.append(f"{name} has centred cosine {agreement.centred_cosine:.6f}, difference {relative:.1e}")
+    if misses:
+        raise ParityError(
+            f"the exported graph is refused and nothing was written: {'; '.join(misses)}; wanted is a centred cosine "
+            f"of at least {gates.min_centred_cosine} and a difference of at most {gates.max_relative_difference:g} "
+            "of the largest magnitude; try precision fp32, or look at the encoder's health in its run's metrics"
+        )
+    return Parity(
+        provider=provider,
+        batches=tuple(sorted({len(case) for case in cases})),
+        frame_hw=tuple(dict.fromkeys((case.shape[1], case.shape[2]) for case in cases)),
+        outputs=agreements,
+        min_centred_cosine=gates.min_centred_cosine,
+        max_relative_difference=gates.max_relative_difference,
+    )
+
+
+def frame_sizes(input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Frame sizes to compare on: square, a robot's 16:9, odd, and smaller than what the encoder resizes to."""
+    return ((240, 240), (180, 320), (97, 131), (input_hw[0] // 2 + 1, input_hw[1] // 2 + 1))
+
+
+def natural_frames(num_frames: int, hw: tuple[int, int], *, seed: int) -> UInt8[ndarray, "b h w 3"]:
+    """Frames with the statistics of a scene: 1/f texture, correlated colours, and objects with edges."""
+    rng = np.random.default_rng(seed)
+    return np.stack([_natural_frame(hw, rng) for _ in range(num_frames)])
+
+
+def _natural_frame(hw: tuple[int, int], rng: np.random.Generator) -> UInt8[ndarray, "h w 3"]:
+    frequency = np.hypot(np.fft.fftfreq(hw[0])[:, None], np.fft.fftfreq(hw[1])[None])
+    amplitude = 1 / np.maximum(frequency, 1 / max(hw))  # natural images: https://doi.org/10.1364/JOSAA.4.002379
+    noise = np.fft.fft2(rng.standard_normal((4, *hw)))
+    texture = np.fft.ifft2(noise * amplitude).real
+    texture /= texture.std((1, 2), keepdims=True) + 1e-9
+    image = rng.uniform(60, 190, 3) + 25 * texture[:1].transpose(1, 2, 0) + 12 * texture[1:].transpose(1, 2, 0)
+    for _ in range(6):
+        (y0, y1), (x0, x1) = (np.sort(rng.integers(0, size + 1, 2)) for size in hw)
+        image[y0:y1, x0:x1] = 0.4 * image[y0:y1, x0:x1] + 0.6 * rng.uniform(0, 255, 3)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _rows(batches: Sequence[ndarray]) -> Float[ndarray, "n d"]:
+    return np.concatenate([batch.reshape(len(batch), -1) for batch in batches]).astype(np.float64)
+
+
+def _agreement(wanted: Float[ndarray, "n d"], got: Float[ndarray, "n d"]) -> Agreement:
+    a, b = wanted - wanted.mean(0), got - got.mean(0)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return Agreement(
+        max_abs_difference=_largest(got - wanted),
+        centred_cosine=float(((a * b).sum(1) / np.maximum(norms, np.finfo(float).tiny)).min()),
+    )
+
+
+def _largest(values: ndarray) -> float:
+    return float(np.abs(values).max())
