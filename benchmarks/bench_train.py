@@ -23,12 +23,10 @@ from robossl.config import from_mapping
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encoder import EncoderConfig, build_encoder
-from robossl.methods.simsiam import SimSiamConfig
-from robossl.optim import build_optimizer, set_lr
+from robossl.optim import set_lr
 from robossl.pretrain import build_trainer
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
-from robossl.train import Trainer
 
 BATCH = 64
 PREFETCHED = 7  # more than the loaders hold ready
@@ -97,7 +95,12 @@ def lightly(backbone: str, size: int, images: Path, workers: int) -> Block:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05 * BATCH / 256, momentum=0.9, weight_decay=1e-4)
     dataset = LightlyDataset(str(images), transform=SimSiamTransform(input_size=size, gaussian_blur=0.5))
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+        dataset,
+        batch_size=BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
 
     def endless() -> Iterator[list[Tensor]]:
@@ -144,6 +147,7 @@ def measure(blocks: dict[str, Block], *, rounds: int, steps: int) -> dict[str, l
 
 def report(setting: str, rates: dict[str, list[float]]) -> None:
     """One line a setting: ratios first."""
+
     def ratio(a: str, b: str) -> str:
         each = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
         return f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
@@ -161,7 +165,11 @@ def main() -> None:
     """Run all settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/imagenette_128"))
-    parser.add_argument("--settings", nargs="+", default=["resnet18:64", "resnet18:96", "vit_tiny_patch16_224:64", "vit_tiny_patch16_224:96"])
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=["resnet18:64", "resnet18:96", "vit_tiny_patch16_224:64", "vit_tiny_patch16_224:96"],
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()

@@ -76,7 +76,16 @@ def train(config: RunConfig, folder: Path) -> None:
     run = folder / "run"
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "robossl", "pretrain", str(folder / "cell.yaml"), "--out", str(run), *resume]
+    line = [
+        sys.executable,
+        "-m",
+        "robossl",
+        "pretrain",
+        str(folder / "cell.yaml"),
+        "--out",
+        str(run),
+        *resume,
+    ]
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"cell {folder} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -139,7 +148,9 @@ def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) ->
     reference = history(folders["stop-gradient", "with"][0], "health/std_reference")[-1][1]
     axes[1].axhline(reference, color="grey", linewidth=0.8)
     axes[1].text(0, reference, " 1/sqrt(d)", va="bottom", color="grey", fontsize=8)
-    for axis, title in zip(axes, ("loss", "std of the l2-normalised output", "kNN scene, balanced accuracy"), strict=True):
+    for axis, title in zip(
+        axes, ("loss", "std of the l2-normalised output", "kNN scene, balanced accuracy"), strict=True
+    ):
         axis.set(title=title, xlabel="step")
     axes[0].legend(frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +180,9 @@ def main() -> None:
     folders = {(c.table, c.name): [folder_of[c.table, c.name, seed] for seed in args.seeds] for c in cells}
     tables = dict.fromkeys(cell.table for cell in cells)
     text = "\n".join(table_text(table, [c for c in cells if c.table == table], folders) for table in tables)
-    (args.docs / "simsiam_tables.md").write_text(HEAD.format(seeds=len(args.seeds), steps=base["train"]["steps"]) + text)
+    (args.docs / "simsiam_tables.md").write_text(
+        HEAD.format(seeds=len(args.seeds), steps=base["train"]["steps"]) + text
+    )
     plot_stop_gradient(folders, args.docs / "figures" / "simsiam_stop_gradient.png")
     print(f"wrote {args.docs / 'simsiam_tables.md'}")
 

@@ -19,7 +19,13 @@ SCHEMA = "robossl.checkpoint/1"
 
 
 def save_checkpoint(
-    folder: Path, *, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+    folder: Path,
+    *,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Write `folder/step_<step>` and remove all but the newest `keep`.
 
@@ -74,7 +80,9 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"cannot resume from {path}: {error}; remove that folder to resume from an older one") from error
+        raise InputError(
+            f"cannot resume from {path}: {error}; remove that folder to resume from an older one"
+        ) from error
     return int(head["step"]), dict(head["state"])
 
 

@@ -18,7 +18,7 @@ CHUNK = 128  # frames embedded at a time
 
 
 class OnlineKnn:
-    """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, frames of `test_split` against `train_split`.
+    """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, on frames of `test_split`.
 
     It changes nothing that training depends on: no random numbers, batch statistics or gradients.
 
@@ -33,8 +33,9 @@ class OnlineKnn:
         shared = sorted(set(train_names) & set(test_names))
         if not shared:
             raise InputError(
-                f"knn.label {config.label!r} has no class in both {config.train_split!r} ({len(set(train_names))} classes) "
-                f"and {config.test_split!r} ({len(set(test_names))}); choose another label or splits, or leave knn out"
+                f"knn.label {config.label!r} has no class in both {config.train_split!r} "
+                f"({len(set(train_names))} classes) and {config.test_split!r} ({len(set(test_names))}); "
+                "choose another label or splits, or leave knn out"
             )
         self.classes = sorted(set(train_names))
         known = np.isin(test_names, shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,7 +49,13 @@ class Lars(torch.optim.Optimizer):
         trust_coefficient: float,
         momentum_lr: Literal["inside", "outside"],
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "trust": trust_coefficient, "adapt": True}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": 0.0,
+            "trust": trust_coefficient,
+            "adapt": True,
+        }
         super().__init__(params, {**defaults, "inside": momentum_lr == "inside"})
 
     @torch.no_grad()
@@ -81,7 +88,7 @@ def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
         >>> peak_lr(OptimConfig(lr=0.05), batch_size=512)
         0.1
     """
-    scale = {"linear": batch_size / 256, "sqrt": batch_size**0.5, "none": 1.0}[config.lr_scaling]
+    scale = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size), "none": 1.0}[config.lr_scaling]
     return config.lr * scale
 
 
@@ -114,7 +121,11 @@ def _param_groups(config: OptimConfig, method: nn.Module) -> list[dict[str, Any]
             groups.setdefault((decays, constant), []).append(weight)
     out: list[dict[str, Any]] = []
     for (decays, constant), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
-        group = {"params": weights, "weight_decay": config.weight_decay if decays else 0.0, "constant_lr": constant}
+        group = {
+            "params": weights,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "constant_lr": constant,
+        }
         out.append(group | ({"adapt": decays} if config.name == "lars" else {}))
     return out
 

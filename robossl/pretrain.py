@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
+from robossl.batch_norm import convert_sync_batchnorm
 from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
 from robossl.data.loader import Loader, ResidentFrames
@@ -24,9 +25,10 @@ from robossl.method import Method
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer
-from robossl.ranks import Ranks, barrier, convert_sync_batchnorm
+from robossl.ranks import Ranks, barrier
 from robossl.run import RunConfig, RunFolder
 from robossl.train import Stopped, Trainer
+from robossl.views import ClipSpec
 
 
 def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
@@ -64,7 +66,11 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     rows = store.rows(config.data.split)
     anchors = rows if config.data.frames_per_s is None else thin(store, rows, config.data.frames_per_s)
     sampler = Sampler(
-        store, anchors, seed=config.seed, batch_size=config.train.batch_size, epoch_over=config.data.epoch_over
+        store,
+        anchors,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        epoch_over=config.data.epoch_over,
     )
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
@@ -74,10 +80,11 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     if ranks.world_size > 1 and config.train.sync_batch_norm:
         method = convert_sync_batchnorm(method)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
-    method = method.to(ranks.device, memory_format=memory_format).train()
+    method = method.to(ranks.device).to(memory_format=memory_format).train()
     specs = method.views()
     share = config.train.batch_size // ranks.world_size
-    fits = ResidentFrames.num_bytes(store, rows) <= config.data.resident_gib * 2**30
+    drawn = anchors if all(spec.clip == ClipSpec() for spec in specs) else rows
+    fits = ResidentFrames.num_bytes(store, drawn) <= config.data.resident_gib * 2**30
     loader = Loader(
         store=store,
         sampler=sampler,
@@ -85,7 +92,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         local=slice(ranks.rank * share, (ranks.rank + 1) * share),
         device=ranks.device,
         num_workers=config.data.num_workers,
-        resident=ResidentFrames(store, rows, ranks.device) if fits else None,
+        resident=ResidentFrames(store, drawn, ranks.device) if fits else None,
     )
     augment = Augment(
         specs,

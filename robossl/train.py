@@ -61,7 +61,11 @@ class Trainer:
         with stop_signals() as told:
             for step, raw in enumerate(self.loader.batches(start=start, stop=steps), start=start):
                 lr = set_lr(
-                    self.optimizer, self.config.optim, step=step, steps=steps, batch_size=self.config.train.batch_size
+                    self.optimizer,
+                    self.config.optim,
+                    step=step,
+                    steps=steps,
+                    batch_size=self.config.train.batch_size,
                 )
                 loss = self.step(step, self.augment(raw))
                 done = step + 1
@@ -97,7 +101,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            with self.model.no_sync() if isinstance(self.model, DataParallel) and not last else contextlib.nullcontext():
+            with (
+                self.model.no_sync() if isinstance(self.model, DataParallel) and not last else contextlib.nullcontext()
+            ):
                 with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                     loss: Loss = self.model(part)
                 (loss.value / len(parts)).backward()  # type: ignore[no-untyped-call]
@@ -165,7 +171,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def tell(number: int, frame: FrameType | None) -> None:
         told.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():
         yield told  # only the main thread may take signals

@@ -18,7 +18,10 @@ class ClipSpec:
 
     num_frames: int = 0  # 0: one frame without a time axis; t >= 1: a clip with one
     stride_seconds: float = 0.0
-    offset_seconds: tuple[float, float] = (0.0, 0.0)  # the first frame lies uniformly in this range from the anchor
+    offset_seconds: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # the first frame lies uniformly in this range from the anchor
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,10 @@ class View:
     """One augmented view; a clip has a time axis after b."""
 
     pixels: Float[Tensor, "b *t 3 h w"]  # on the training device, normalised with the run's mean and std
-    box: Float[Tensor, "b *t 4"] | None  # signed corners x0 y0 x1 y1 in source-frame fractions, x0 > x1 when flipped
+    box: Float[Tensor, "b *t 4"] | None  # signed x0 y0 x1 y1 in source-frame fractions, x0 > x1 when flipped
     source_hw: Int[Tensor, "b 2"]
     params: dict[str, Float[Tensor, "b ..."]]  # what each augmentation did
-    time_seconds: Float[Tensor, "b *t"]
+    time_seconds: Float[Tensor, " b *t"]
 
     def __getitem__(self, part: slice) -> View:
         """The samples of a slice of the batch."""

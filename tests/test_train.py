@@ -25,7 +25,14 @@ TINY = {"view": {"size": 32}}
 
 
 def config_for(method: str, store: Path, **train: object) -> RunConfig:
-    small = {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "keep_checkpoints": 9, "log_every": 1, "sinks": []}
+    small = {
+        "steps": 6,
+        "batch_size": 8,
+        "checkpoint_every": 3,
+        "keep_checkpoints": 9,
+        "log_every": 1,
+        "sinks": [],
+    }
     return from_mapping(
         {
             "method": {"name": method, **TINY},
@@ -56,7 +63,9 @@ def assert_same_run(a: Path, b: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_resume_is_exact_and_worker_loading_gives_the_same_run(method: str, clip_store_path: Path, tmp_path: Path) -> None:
+def test_resume_is_exact_and_worker_loading_gives_the_same_run(
+    method: str, clip_store_path: Path, tmp_path: Path
+) -> None:
     config = config_for(method, clip_store_path)
     straight = pretrain(config, out=tmp_path / "straight")
     halved = tmp_path / "halved"

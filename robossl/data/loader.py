@@ -70,7 +70,7 @@ class Loader:
         else:
             pixels = self.resident.gather(flat, hw)
         return Frames(
-            pixels=pixels.unflatten(0, (b, t)).permute(0, 1, 4, 2, 3),
+            pixels=pixels.view(b, t, *pixels.shape[1:]).permute(0, 1, 4, 2, 3),
             source_hw=torch.from_numpy(hw.reshape(b, t, 2)[:, 0].copy()),
             time_seconds=torch.from_numpy(drawn.time_seconds),
         )

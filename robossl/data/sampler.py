@@ -13,7 +13,11 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = 1, 2, 3  # one random stream for each use, so that uses stay independent
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = (
+    1,
+    2,
+    3,
+)  # one random stream for each use, so that uses stay independent
 
 
 class ClipRows(NamedTuple):
@@ -27,8 +31,8 @@ class ClipRows(NamedTuple):
 class Sampler:
     """Draws the anchors of each global batch, and the clips around them.
 
-    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`, which
-    keeps near-identical frames out of one batch of negatives). The last partial batch of an epoch is dropped.
+    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`,
+    which keeps near-identical frames out of one batch of negatives). The last partial batch is dropped.
 
     Raises:
         InputError: the batch is larger than an epoch.
@@ -106,11 +110,12 @@ def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64
     slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
     episode = store.episode_of(rows)
     is_first = (np.diff(slot, prepend=-1) != 0) | (np.diff(episode, prepend=-1) != 0)
-    return rows[is_first]
+    first: Int64[ndarray, " m"] = rows[is_first]
+    return first
 
 
 def hash_clip(clip: ClipSpec) -> int:
-    """A small stable number for a clip's definition (Python's own hash of strings and floats is not promised stable)."""
+    """A small number for a clip's definition; Python's own hash is not promised to be stable."""
     text = repr((clip.num_frames, clip.stride_seconds, clip.offset_seconds)).encode()
     return int.from_bytes(text, "little") % (2**31 - 1)
 
