@@ -38,6 +38,17 @@ def ingest(
 ) -> Manifest:
     """Add sources to a store, making it when it is new; what is already stored is not read again.
 
+    Args:
+        sources: folders or files: videos, images, parquet tables or tars of images, LeRobot datasets.
+        out: the store, a folder.
+        format: auto, or the format's name where detection would choose another.
+        labels: csv with a column `path` relative to the source, an optional column `split`, and labels.
+        licence: of all these sources; by default what the files beside the data state.
+        short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged.
+        quality: of the stored JPEG, 1 to 100.
+        workers: processes, by default one a core.
+        strict: refuse when anything had to be skipped or corrected.
+
     Raises:
         InputError: a source cannot be used, the store was made with other settings, or `strict` and anything was wrong.
         ResourceError: the disk is too small, a worker died, or another ingest writes to the same store.

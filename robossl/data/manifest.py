@@ -90,7 +90,7 @@ def read_manifest(store: Path) -> Manifest:
         raise InputError(
             f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}"
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
     if schema != SCHEMA:
         raise InputError(

@@ -7,7 +7,6 @@ frame at time t is the latest one at or before t.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from robossl.data.index import LABEL, read_table
 from robossl.data.manifest import Manifest, read_manifest
 from robossl.data.shards import ShardReader, as_numpy
 from robossl.errors import InputError
+from robossl.names import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +114,7 @@ class Store:
             InputError: no such label.
         """
         if name not in self.label_names:
-            raise InputError(f"unknown label {name!r} in {self.path}; {_choices(name, self.label_names)}")
+            raise InputError(f"{self.path}: {unknown('label', name, self.label_names)}")
         return self._texts(LABEL + name)
 
     def rows(self, split: str | None) -> Int64[ndarray, " m"]:
@@ -126,7 +126,7 @@ class Store:
         if split is None:
             return np.arange(self.num_frames)
         if split not in self.manifest.splits:
-            raise InputError(f"unknown split {split!r} in {self.path}; {_choices(split, self.manifest.splits)}")
+            raise InputError(f"{self.path}: {unknown('split', split, self.manifest.splits)}")
         return np.flatnonzero(np.repeat(self.episode_split == split, np.diff(self.episode_start)))
 
     def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
@@ -202,9 +202,3 @@ class Store:
 def _one_chunk(table: pa.Table, name: str) -> pa.Array[Any]:
     (chunk,) = table[name].chunks  # written in one batch
     return chunk
-
-
-def _choices(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}choose from {', '.join(repr(k) for k in known) or 'none: it has no such thing'}"

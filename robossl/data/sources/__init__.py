@@ -7,6 +7,7 @@ from pathlib import Path
 
 from robossl.data.source import Source
 from robossl.errors import InputError
+from robossl.names import unknown
 
 SOURCES: dict[str, str] = {
     "lerobot": "robossl.data.sources.lerobot:LeRobotSource",
@@ -24,7 +25,7 @@ def source_class(name: str) -> type[Source]:
         InputError: no such format.
     """
     if name not in SOURCES:
-        raise InputError(f"unknown format {name!r}; choose from auto, {', '.join(SOURCES)}")
+        raise InputError(unknown("format", name, ["auto", *SOURCES]))
     module, _, attribute = SOURCES[name].partition(":")
     found: type[Source] = vars(import_module(module))[attribute]
     return found

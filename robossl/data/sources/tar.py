@@ -83,6 +83,8 @@ class TarSource:
                         "size": member.size,
                     }
                     found[prefix + name] = Unit(prefix + name, f"{print_}@{member.offset_data}", 1, address=address)
+                if size < tar.offset + tarfile.BLOCKSIZE:  # tarfile takes a cut between two members for the end
+                    raise tarfile.ReadError("no end marker")
         except (tarfile.TarError, OSError) as error:
             skipped.append(Problem(archive, f"archive breaks off after {len(found)} images ({error})"))
         return found
