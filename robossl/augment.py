@@ -1,0 +1,164 @@
+"""Augment: decoded frames of a batch -> the views a method declares, and what was done to them.
+
+The order of operations is rotation, crop-resize-flip, colour jitter, grayscale, blur, solarize, normalise. A sample's
+pixels depend on its own draws alone: on a CPU they have the same bits whatever batch the sample is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robossl.blur import gaussian_blur, kernel_radius
+from robossl.chunks import chunks, for_each
+from robossl.colour import grayscale_, jitter_, put_rows, solarize_
+from robossl.crop import crop_each, crop_matrix, signed_box
+from robossl.draws import draw
+from robossl.rotate import rotate
+from robossl.views import Batch, Frames, RawBatch, View, ViewSpec
+
+_FACTORS = ("brightness", "contrast", "saturation", "hue")
+Params = dict[str, Tensor]
+
+
+class Augment:
+    """Makes all the views of a batch on one device."""
+
+    def __init__(
+        self,
+        specs: tuple[ViewSpec, ...],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """Hold what does not change over a run.
+
+        Args:
+            specs: The views, in the order the method expects them.
+            mean: What normalisation takes off each channel, in 0 to 1.
+            std: What it divides each channel by.
+            seed: Seed of the run.
+            device: Where the views are made and left.
+            memory_format: Of the pixels of each view (of each frame, for clips).
+        """
+        self.specs, self.mean, self.std = specs, tuple(mean), tuple(std)
+        self.seed, self.device, self.memory_format = seed, device, memory_format
+
+    def __call__(self, raw: RawBatch) -> Batch:
+        """Draw from (seed, step, position, view) and apply; repeated calls give the same pixels."""
+        clips = {clip: _place(frames, self.device) for clip, frames in raw.clips.items()}
+        views = []
+        for view, spec in enumerate(self.specs):
+            frames = clips[spec.clip]
+            params = draw(
+                spec,
+                seed=self.seed,
+                step=raw.step,
+                position=raw.position.cpu(),
+                view=view,
+                num_frames=frames.pixels.shape[1],
+                source_hw=frames.source_hw,
+            )
+            views.append(apply(frames, spec, params, self.mean, self.std, memory_format=self.memory_format))
+        extra = {name: value.to(self.device, non_blocking=True) for name, value in raw.extra.items()}
+        return Batch(tuple(views), raw.index.to(self.device, non_blocking=True), extra)
+
+
+def apply(
+    frames: Frames,
+    spec: ViewSpec,
+    params: Params,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> View:
+    """Make one view; nothing in here is random.
+
+    Args:
+        frames: Decoded frames: `pixels` on the device that does the work, `source_hw` on the CPU.
+        spec: The view; its sizes, thresholds and kinds of filter are read, its probabilities are not.
+        params: What `draw` returns, on the CPU, possibly changed.
+        mean: What normalisation takes off each channel, in 0 to 1.
+        std: What it divides each channel by.
+        memory_format: Of the pixels of the view.
+
+    Returns:
+        The view, all of it on the device; without a time axis where the clip has none.
+    """
+    device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
+    pixels = torch.empty(b * t, 3, spec.size, spec.size, device=device, memory_format=memory_format)
+    source_hw = frames.source_hw[:, None].expand(b, t, 2)
+    flat = {name: value.flatten(0, 1) for name, value in {**params, "source_hw": source_hw.float()}.items()}
+    centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+
+    def make(rows: NDArray[np.int64]) -> None:
+        chosen = torch.from_numpy(rows)
+        own = {name: value[chosen] for name, value in flat.items()}
+        with torch.autocast(device.type, enabled=False):
+            x = _photometric(_crop(frames.pixels.flatten(0, 1), chosen, own, spec), own, spec)
+            put_rows(pixels, chosen, x.sub_(centre).div_(spread))
+
+    for_each(make, chunks(flat["order"].numpy().astype(np.int64), size=spec.size, device=device))
+    box = signed_box(params["crop"], params["flip"], source_hw)
+    seen = _to_device({**params, "box": box, "time": frames.time_seconds}, device)
+    if spec.clip.num_frames == 0:
+        seen = {name: value[:, 0] for name, value in seen.items()}
+    return View(
+        pixels=pixels if spec.clip.num_frames == 0 else pixels.reshape(b, t, *pixels.shape[1:]),
+        box=None if spec.rotation_degrees else seen["box"],
+        source_hw=frames.source_hw.to(device),
+        params={name: seen[name] for name in params},
+        time_seconds=seen["time"],
+    )
+
+
+def _crop(frames: Tensor, rows: Tensor, own: Params, spec: ViewSpec) -> Tensor:
+    """Grey levels of the views of some rows of frames, (m, 3, size, size)."""
+    if spec.rotation_degrees:
+        frames = rotate(frames[rows.to(frames.device)], own["angle"], own["source_hw"].int())
+        rows = torch.arange(len(rows))
+    if frames.device.type == "cpu":
+        return crop_each(frames, rows, own["crop"], own["flip"], size=spec.size, interpolation=spec.interpolation)
+    crop, flip = _to_device({"crop": own["crop"], "flip": own["flip"]}, frames.device).values()
+    chosen = frames[rows.to(frames.device)]
+    return crop_matrix(chosen, crop, flip, size=spec.size, interpolation=spec.interpolation)
+
+
+def _photometric(x: Tensor, own: Params, spec: ViewSpec) -> Tensor:
+    """Colour jitter, grayscale, blur and solarize in place, each on the samples that drew it."""
+    factors = torch.stack([own[name] for name in _FACTORS], -1).to(x.device)
+    jitter_(x, own["order"].numpy().astype(np.int64), factors)
+    gray, blurred, solarized = (own[name].nonzero()[:, 0] for name in ("gray", "sigma", "solarize"))
+    if len(gray):
+        grayscale_(x, gray)
+    if len(blurred):
+        radius = kernel_radius(spec.blur_sigma[1], spec.size)
+        sigma = own["sigma"][blurred].to(x.device)
+        put_rows(x, blurred, gaussian_blur(x[blurred.to(x.device)], sigma, radius=radius))
+    if len(solarized):
+        solarize_(x, solarized, threshold=spec.solarize_threshold)
+    return x
+
+
+def _place(frames: Frames, device: torch.device) -> Frames:
+    """Pixels on the device; what decisions are made from stays on the CPU."""
+    pixels = frames.pixels.to(device, non_blocking=True)
+    return Frames(pixels, frames.source_hw.cpu(), frames.time_seconds)
+
+
+def _to_device(params: Params, device: torch.device) -> Params:
+    """Move many small float tensors (b, t, ...) in one transfer."""
+    if device.type == "cpu":
+        return params
+    wide = [value.float().flatten(2) if value.ndim > 2 else value.float()[..., None] for value in params.values()]
+    moved = torch.cat(wide, -1).to(device, non_blocking=True)
+    parts = torch.split(moved, [value.shape[-1] for value in wide], -1)
+    return {name: part.view(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}

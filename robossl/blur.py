@@ -1,0 +1,53 @@
+"""Gaussian blur of a batch with a sigma for each sample, as a banded matrix on either side of the image.
+
+The kernel reaches 3 times the largest sigma of the view on either side (13 taps for 2 pixels), whatever the size of the
+view: what is cut off is below one grey level. The kernel of a tenth of the view that SimCLR and BYOL use has 23 taps at
+224 pixels but cuts at 2 sigma at 96; the PIL blur of MoCo does not cut. The border is reflected as by torchvision.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_BLOCK = 32  # rows of a band that share one product; a whole matrix of a large view would be mostly zeros
+
+
+def kernel_radius(sigma_max: float, size: int) -> int:
+    """Taps on either side of the centre; a reflection reaches `size` - 1 pixels at most."""
+    return min(math.ceil(3 * sigma_max), size - 1)
+
+
+def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, radius: int) -> Float[Tensor, "n 3 s s"]:
+    """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps."""
+    offset = torch.arange(-radius, radius + 1, device=x.device)
+    taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
+    size = x.shape[-1]
+    band = (taps @ _reflected(size, radius, x.device)).view(-1, size, size)
+    block = _BLOCK if x.device.type == "cpu" else size
+    across, out = torch.empty_like(x), torch.empty_like(x)
+    rows = x.flatten(1, 2)
+    for start in range(0, size, block):
+        stop = min(start + block, size)
+        reach = slice(max(0, start - radius), stop + radius)
+        torch.bmm(rows[..., reach], band[:, start:stop, reach].mT, out=across.flatten(1, 2)[..., start:stop])
+    for start in range(0, size, block):
+        stop = min(start + block, size)
+        reach = slice(max(0, start - radius), stop + radius)
+        for channel in range(3):
+            torch.bmm(band[:, start:stop, reach], across[:, channel, reach], out=out[:, channel, start:stop])
+    return out
+
+
+@cache
+def _reflected(size: int, radius: int, device: torch.device) -> Float[Tensor, "taps size*size"]:
+    """For each tap, which pixel it reads for which pixel; at the border the image goes on as its mirror image."""
+    pixel, offset = torch.arange(size), torch.arange(-radius, radius + 1)
+    source = (pixel[None] + offset[:, None]).abs()
+    source = size - 1 - (size - 1 - source).abs()
+    picks = torch.nn.functional.one_hot(source, size).float()
+    return picks.flatten(1).to(device)

@@ -1,0 +1,122 @@
+"""Crop, resize and flip as one operation that reports its box, in two forms that give the same pixels.
+
+On a CPU each sample is resized alone, in uint8, by the kernel behind torchvision's antialiased `resized_crop`. On an
+accelerator the whole batch is resized at once as `Wy @ image @ Wx^T` with the same filter's weights.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def signed_box(
+    crop: Float[Tensor, "*n 4"], flip: Float[Tensor, " *n"], source_hw: Int[Tensor, "*n 2"]
+) -> Float[Tensor, "*n 4"]:
+    """Corners x0 y0 x1 y1 of a crop in fractions of the frame; x0 > x1 where the crop is flipped."""
+    top, left, height, width = crop.unbind(-1)
+    source_height, source_width = source_hw.unbind(-1)
+    x0, x1 = left / source_width, (left + width) / source_width
+    box = torch.stack([x0, top / source_height, x1, (top + height) / source_height], -1)
+    return torch.where(flip[..., None] > 0, box[..., [2, 1, 0, 3]], box)
+
+
+def crop_each(
+    frames: UInt8[Tensor, "n 3 h w"],
+    rows: Int[Tensor, " m"],
+    crop: Float[Tensor, "m 4"],
+    flip: Float[Tensor, " m"],
+    *,
+    size: int,
+    interpolation: Interpolation,
+) -> Float[Tensor, "m 3 s s"]:
+    """Crop the named rows one by one in uint8: the fast form on a CPU.
+
+    Args:
+        frames: Decoded frames; channels-last memory is the fast one.
+        rows: Which frame each crop is cut from.
+        crop: Top, left, height and width in pixels.
+        flip: 1 where the crop is mirrored.
+        size: Side of the result, pixels.
+        interpolation: Both are antialiased.
+
+    Returns:
+        Whole grey levels, 0 to 255.
+    """
+    small = torch.empty(len(rows), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    boxes: list[list[int]] = crop.int().tolist()
+    flips: list[bool] = (flip > 0).tolist()
+    for slot, row, (top, left, height, width), flipped in zip(small, rows.tolist(), boxes, flips, strict=True):
+        patch = frames[row : row + 1, :, top : top + height, left : left + width]
+        resized = functional.interpolate(patch, size=(size, size), mode=interpolation, antialias=True)
+        slot.copy_(resized[0].flip(-1) if flipped else resized[0])
+    return small.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def crop_matrix(
+    frames: UInt8[Tensor, "m 3 h w"],
+    crop: Float[Tensor, "m 4"],
+    flip: Float[Tensor, " m"],
+    *,
+    size: int,
+    interpolation: Interpolation,
+) -> Float[Tensor, "m 3 s s"]:
+    """Crop a batch by two matrix products: the fast form on an accelerator.
+
+    Args:
+        frames: One decoded frame a crop, on any device.
+        crop: Top, left, height and width in pixels, on the same device.
+        flip: 1 where the crop is mirrored.
+        size: Side of the result, pixels.
+        interpolation: Both are antialiased.
+
+    Returns:
+        Grey levels, 0 to 255, not rounded.
+    """
+    top, left, height, width = crop.unbind(-1)
+    rows = resize_matrix(top, height, source=frames.shape[-2], size=size, interpolation=interpolation)
+    columns = resize_matrix(left, width, source=frames.shape[-1], size=size, interpolation=interpolation)
+    columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns)
+    across = frames.float() @ columns[:, None].mT
+    # a cubic filter overshoots, and the uint8 kernel cuts it off after each direction
+    return (rows[:, None] @ across.clamp_(0, 255)).clamp_(0, 255)
+
+
+def resize_matrix(
+    start: Float[Tensor, " m"],
+    length: Float[Tensor, " m"],
+    *,
+    source: int,
+    size: int,
+    interpolation: Interpolation,
+) -> Float[Tensor, "m size source"]:
+    """Weights that resize `length` pixels from `start` on to `size` pixels; rows sum to one.
+
+    The filter widens with the reduction (antialiasing) and sees no pixel outside of the crop, as in torchvision.
+    """
+    scale = (length / size)[:, None, None]
+    widened = scale.clamp(min=1)
+    output = torch.arange(size, device=start.device)[:, None]
+    pixel = torch.arange(source, device=start.device) - start[:, None, None]
+    distance = (pixel + 0.5 - scale * (output + 0.5)) / widened
+    weights = _triangle(distance) if interpolation == "bilinear" else _cubic(distance)
+    weights = weights * ((pixel >= 0) & (pixel < length[:, None, None]))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _triangle(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution with a = -1/2, as PIL and the antialiased resize of torch use it."""
+    x = x.abs().clamp(max=2)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far)

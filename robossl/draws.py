@@ -1,0 +1,138 @@
+"""The random numbers of augmentation: a pure function of (seed, step, global sample position, view).
+
+Every sample owns a fixed stretch of one Philox counter, so that the number of ranks, the size of the local batch and
+the order of its samples change nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robossl.views import ViewSpec
+
+_DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
+_TRIES = 10
+# what each uniform of a frame decides; the length is a multiple of four, Philox's block
+_AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
+_JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36
+_PER_FRAME = 40
+
+Array = NDArray[np.float64]
+
+
+def draw(
+    spec: ViewSpec,
+    *,
+    seed: int,
+    step: int,
+    position: Int[Tensor, " b"],
+    view: int,
+    num_frames: int,
+    source_hw: Int[Tensor, "b 2"],
+) -> dict[str, Float[Tensor, "b t ..."]]:
+    """All random parameters of one view, on the CPU; the draws are made in float64.
+
+    Args:
+        spec: The view; `spec.per_frame` says whether the frames of a clip share their draws.
+        seed: Seed of the run.
+        step: Training step.
+        position: Place of each sample in the global batch.
+        view: Number of the view within its sample.
+        num_frames: t, frames of the clip; 1 for an image.
+        source_hw: Height and width of each sample's frames, pixels.
+
+    Returns:
+        "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
+        counterclockwise; "brightness", "contrast", "saturation" (factors, 1: unchanged) and "hue" (turns, 0:
+        unchanged); "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., -1: none;
+        "gray"; "sigma" of the blur in pixels of the view, 0: none; "solarize".
+    """
+    drawn = num_frames if spec.per_frame == "independent" else 1
+    table = uniforms(drawn * _PER_FRAME, seed=seed, step=step, view=view, position=position.numpy())
+    u = table.reshape(len(position), drawn, _PER_FRAME)
+    hw = source_hw.numpy().astype(np.float64)[:, None]
+    params = {
+        "crop": crop_boxes(u, hw, scale=spec.scale, ratio=spec.ratio),
+        "flip": u[..., _FLIP] < spec.hflip_p,
+        "angle": spec.rotation_degrees * (2 * u[..., _ANGLE] - 1),
+        **_jitter(u, spec),
+        "gray": u[..., _GRAY] < spec.grayscale_p,
+        "sigma": np.where(u[..., _BLUR] < spec.blur_p, _between(u[..., _SIGMA], spec.blur_sigma), 0.0),
+        "solarize": u[..., _SOLARIZE] < spec.solarize_p,
+    }
+    return {name: _tensor(value, num_frames) for name, value in params.items()}
+
+
+def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[np.int64]) -> Array:
+    """`count` numbers in [0, 1) for each global position, shape (b, count)."""
+    blocks = -(-count // 4)
+    first = int(position.min())
+    num_rows = int(position.max()) - first + 1
+    key = np.array([seed % 2**64, step * 2**16 + view], dtype=np.uint64)
+    counter = np.array([first * blocks, 0, 0, _DOMAIN], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=counter).random_raw(num_rows * blocks * 4)
+    rows = np.asarray(bits).reshape(num_rows, blocks * 4)[position - first, :count]
+    return (rows >> np.uint64(11)) * 2.0**-53
+
+
+def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
+    """Boxes by the law of torchvision's `RandomResizedCrop`: the first of ten tries that fits, else the centre.
+
+    Args:
+        u: Uniforms of the frames, (b, t, 40).
+        hw: Height and width of the frames in pixels, (b, 1, 2).
+        scale: Least and largest area of the crop, as a fraction of the frame's.
+        ratio: Least and largest width over height, drawn uniformly in its logarithm.
+
+    Returns:
+        Top, left, height and width in whole pixels, (b, t, 4).
+    """
+    height, width = hw[..., 0], hw[..., 1]
+    area = (height * width)[..., None] * _between(u[..., _AREA], scale)
+    aspect = np.exp(_between(u[..., _RATIO], (np.log(ratio[0]), np.log(ratio[1]))))
+    tries = np.stack([np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))], axis=-1)
+    fits = ((tries > 0) & (tries <= hw[..., None, :])).all(-1)
+    first = fits.argmax(-1)[..., None, None]
+    inside = np.take_along_axis(tries, first, axis=-2)[..., 0, :]
+    size = np.where(fits.any(-1, keepdims=True), inside, _centre_size(height, width, ratio))
+    room = hw - size
+    corner = np.floor(u[..., [_TOP, _LEFT]] * (room + 1))
+    corner = np.where(fits.any(-1, keepdims=True), corner, np.floor(room / 2))
+    return np.concatenate([corner, size], axis=-1)
+
+
+def _centre_size(height: Array, width: Array, ratio: tuple[float, float]) -> Array:
+    """The largest box within the allowed ratios."""
+    tall, wide = width / height < ratio[0], width / height > ratio[1]
+    box_height = np.where(tall, np.rint(width / ratio[0]), height)
+    box_width = np.where(wide, np.rint(height * ratio[1]), width)
+    return np.stack([box_height, box_width], axis=-1)
+
+
+def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
+    """Factors and order of the colour jitter, as torchvision's `ColorJitter` draws them."""
+    on = u[..., _JITTER] < spec.jitter_p
+    factors = {}
+    strengths = {"brightness": spec.brightness, "contrast": spec.contrast, "saturation": spec.saturation}
+    for column, (name, strength) in enumerate(strengths.items()):
+        value = _between(u[..., _FACTORS][..., column], (max(0.0, 1 - strength), 1 + strength))
+        factors[name] = np.where(on, value, 1.0)
+    factors["hue"] = np.where(on, _between(u[..., _FACTORS][..., 3], (-spec.hue, spec.hue)), 0.0)
+    order = u[..., _ORDER].argsort(-1)
+    active = np.array([*strengths.values(), spec.hue]) > 0
+    factors["order"] = np.where(on[..., None] & active[order], order, -1)
+    return factors
+
+
+def _between(u: Array, limits: tuple[float, float]) -> Array:
+    return limits[0] + (limits[1] - limits[0]) * u
+
+
+def _tensor(value: NDArray[np.generic], num_frames: int) -> Tensor:
+    """Float32, repeated over the frames of a clip that shares its draws."""
+    whole = torch.from_numpy(value.astype(np.float32))
+    return whole.expand(-1, num_frames, *whole.shape[2:]).contiguous()

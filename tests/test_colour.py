@@ -1,0 +1,79 @@
+"""Colour operations: torchvision's pixels within 1e-5 of the range, each sample with its own factor and order."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
+
+from robossl import colour
+
+LEVEL = 255.0
+REFERENCES = (
+    reference.adjust_brightness,
+    reference.adjust_contrast,
+    reference.adjust_saturation,
+    reference.adjust_hue,
+)
+
+
+def images(n, size=17, seed=0):
+    """Floats in 0..1 with gray, black, white and saturated pixels among them."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 3, size, size, generator=generator)
+    x[:, :, 0] = x[:, :1, 0]
+    x[:, :, 1] = torch.randint(0, 2, (n, 3, size), generator=generator).float()
+    x[:, :, 2] = torch.randint(0, 256, (n, 3, size), generator=generator) / 255
+    return x
+
+
+def difference(levels, expected):
+    return (levels / LEVEL - expected).abs().max().item()
+
+
+@pytest.mark.parametrize("operation", range(3))
+def test_a_factor_for_each_sample(operation):
+    factors = torch.tensor([0.0, 0.3, 0.5, 1.0, 1.4, 1.8])
+    x = images(6)
+    expected = torch.stack([REFERENCES[operation](i, f.item()) for i, f in zip(x, factors, strict=True)])
+    levels = x * LEVEL
+    (colour.brightness_, colour.contrast_, colour.saturation_)[operation](levels, factors.view(-1, 1, 1, 1))
+    assert difference(levels, expected) < 1e-5
+
+
+@pytest.mark.parametrize("size", [16, 33, 130])
+def test_hue_over_the_whole_circle(size):
+    turns = torch.tensor([-0.5, -0.34, -0.2, -0.1, 0.0, 0.05, 0.1, 1 / 3, 0.5])
+    x = images(9, size)
+    expected = torch.stack([reference.adjust_hue(i, t.item()) for i, t in zip(x, turns, strict=True)])
+    levels = x * LEVEL
+    colour.hue_(levels, turns.view(-1, 1, 1, 1))
+    assert difference(levels, expected) < 1e-5
+
+
+def test_every_order_and_no_operation():
+    orders = np.array([*itertools.permutations(range(4)), (-1, -1, -1, -1), (2, -1, 0, -1)])
+    n = len(orders)
+    generator = torch.Generator().manual_seed(1)
+    factors = torch.cat([torch.rand(n, 3, generator=generator) * 1.6, torch.rand(n, 1, generator=generator) - 0.5], 1)
+    x = images(n)
+    levels = x * LEVEL
+    colour.jitter_(levels, orders, factors)
+    for image, level, order, factor in zip(x, levels, orders, factors, strict=True):
+        for operation in order[order >= 0]:
+            image = REFERENCES[operation](image, factor[operation].item())
+        assert difference(level, image) < 1e-5
+
+
+def test_gray_and_solarize_touch_the_named_samples_only():
+    x = images(5)
+    rows = torch.tensor([3, 1])
+    for change, expected in (
+        (colour.grayscale_, reference.rgb_to_grayscale(x, 3)),
+        (lambda a, b: colour.solarize_(a, b, threshold=0.4), reference.solarize(x, 0.4)),
+    ):
+        levels = x * LEVEL
+        change(levels, rows)
+        assert difference(levels[rows], expected[rows]) < 1e-5
+        assert torch.equal(levels[[0, 2, 4]], (x * LEVEL)[[0, 2, 4]])
