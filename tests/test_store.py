@@ -84,7 +84,7 @@ def test_pickles_as_its_path(clip_store):
         (None, "is not a store"),
         ("{", "is damaged"),
         ("[]", "is damaged"),
-        ('{"schema": "robossl.store/9"}', rr"schema 'robossl.store/9', this version reads 'robossl.store/1'"),
+        ('{"schema": "robossl.store/9"}', r"schema 'robossl.store/9', this version reads 'robossl.store/1'"),
         ('{"schema": "robossl.store/1"}', "is damaged"),
         (
             '{"schema": "robossl.store/1", "short_side": 9, "quality": 9, "sources": [], "label_names": []}',
