@@ -24,6 +24,7 @@ GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the inverse of 
 UNVALIDATED = 1e-2  # where a class has one group only and nothing can be held out
 FOLDS = 3  # or as many as the smallest class has groups
 MAX_ITERATIONS = 5000
+ONE_THREAD = 2**24  # numbers in the training features below which more threads only wait for each other (6x on 2 cores)
 
 
 def linear(
@@ -69,9 +70,11 @@ def fit(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float) -
     """One fit; whether it converged is returned, not warned."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     model = LogisticRegression(C=c, class_weight="balanced", max_iter=MAX_ITERATIONS)
-    with warnings.catch_warnings(record=True) as caught:
+    num_threads = 1 if features.size < ONE_THREAD else None
+    with threadpool_limits(num_threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(features, labels)

@@ -56,7 +56,7 @@ class Chart:
 def draw(chart: Chart) -> str:
     """The chart as a data URI."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         axes = figure.add_subplot()
         for (name, series), (colour, dash) in zip(chart.lines.items(), LINES, strict=False):
             scale = 100 if chart.percent else 1
@@ -71,9 +71,11 @@ def draw(chart: Chart) -> str:
                 axes.plot(*level, color=colour, linewidth=1.3, linestyle=(0, (4, 3)), label=name)
             else:
                 axes.axhline(level, color=colour, linewidth=1.3, linestyle=(0, (1, 2)), label=name)
-        if len(chart.lines) + len(chart.levels or {}) > 1:
+        if len(chart.lines) + len(chart.levels or {}) > 1 or chart.percent:
             axes.legend(loc="best", fontsize=10)
         axes.set_xlabel("step")
+        if chart.percent:
+            axes.set_ylabel("%")
         axes.margins(x=0.02)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

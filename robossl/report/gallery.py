@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import PurePosixPath
 
 from robossl.report.neighbours import Gallery, Picture, Query
 
@@ -28,7 +29,7 @@ def render_gallery(gallery: Gallery | None) -> str:
 
 def _query(query: Query, label: str) -> str:
     sides = _strip("This encoder", query.encoder, label) + _strip("Before training", query.random, label)
-    asked = _figure(query.picture, "query", f"{label}: {query.picture.label or 'not given'}", "Query frame")
+    asked = _figure(query.picture, "asked", f"{label}: {query.picture.label or 'not given'}", "Query frame")
     return f'<article class="query card">{asked}<div class="sides">{sides}</div></article>'
 
 
@@ -48,7 +49,7 @@ def _neighbour(picture: Picture) -> str:
 
 
 def _figure(picture: Picture, kind: str, caption: str, alt: str) -> str:
-    short = picture.episode.rpartition("/")[2]
+    short = PurePosixPath(picture.episode).stem
     return (
         f'<figure class="{kind}"><img src="{picture.uri}" alt="{escape(f"{alt}: {picture.label} in {short}")}" '
         f'title="{escape(picture.episode)}, cosine {picture.similarity:.3f}"><figcaption>{escape(caption)}'

@@ -16,6 +16,8 @@ from robossl.report.neighbours import Gallery
 from robossl.report.record import RunRecord, find_collapse
 from robossl.report.scores import headline, render_scores
 
+LONG_FACT = 90  # characters: beyond, it gets a line of its own
+
 
 def render(record: RunRecord, gallery: Gallery | None) -> str:
     """The whole page as text."""
@@ -37,7 +39,10 @@ def section(title: str, lead: str, content: str) -> str:
 
 def header(record: RunRecord) -> str:
     """What was trained, on what, how fast; and in one sentence what came of it."""
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts(record))
+    tiles = "".join(
+        f'<div class="{"wide" if len(value) > LONG_FACT else ""}"><dt>{escape(name)}</dt><dd>{value}</dd></div>'
+        for name, value in facts(record)
+    )
     summary = headline(record.evaluations)
     return (
         f'<header><p class="kicker">RoboSSL run</p><h1>{escape(record.name)}</h1>'
@@ -90,7 +95,7 @@ def health(record: RunRecord) -> str:
     std, reference, rank = (record.last(f"health/{name}") for name in ("std", "std_reference", "rank"))
     if std is None or rank is None:
         return ""
-    spread = f"outputs spread at {100 * std / reference:.0f} % of evenly, " if reference else ""
+    spread = f"outputs are {100 * std / reference:.0f} % as spread as can be, " if reference else ""
     return _banner("good", "✓ No collapse", f"At the last check: {spread}effective rank {rank:.0f}.")
 
 
@@ -114,7 +119,7 @@ def _figure(chart: Chart) -> str:
     caption = f"<figcaption>{escape(chart.caption)}</figcaption>" if chart.caption else ""
     return (
         f'<figure class="card"><h3>{escape(chart.title)}</h3>'
-        f'<img src="{draw(chart)}" alt="{escape(chart.alt)}" width="540" height="290">{caption}</figure>'
+        f'<img src="{draw(chart)}" alt="{escape(chart.alt)}" width="460" height="270">{caption}</figure>'
     )
 
 

@@ -38,7 +38,7 @@ def render_scores(evaluations: Sequence[Evaluation]) -> str:
         '<section><h2>What the encoder can tell apart</h2><p class="lead">A label is read off frozen features of '
         "episodes the reader never saw. Beside it: the same network before training, raw pixels, and always guessing "
         f'the commonest class.</p><div class="scores">{cards}</div><p class="legend"><i class="dot"></i> score '
-        '<i class="range"></i> 95 % interval <i class="chance"></i> guessing</p>'
+        '<i class="range"></i> 95 % interval <i class="chance"></i> guessing; each bar runs from 0 to 100 %</p>'
         f"<details><summary>Every comparison, and how it was measured</summary><p>{escape(LEGEND)}</p><ul>{fine}</ul>"
         "</details></section>"
     )
