@@ -125,24 +125,32 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
 
 def _build_backbone(config: EncoderConfig) -> Any:
-    architecture = config.backbone.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        raise InputError(
-            f"unknown backbone {config.backbone!r}; "
-            f"{'nearest: ' + ', '.join(near) if near else 'e.g. resnet18, resnet50, vit_small_patch16_224'} "
-            "(any timm model name: https://huggingface.co/timm)"
-        )
+    architecture = _check_name(config.backbone)
     family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     extra: dict[str, Any] = {"zero_init_last": config.zero_init_last} if family in _RESNETS else {}
     if family in _TRANSFORMERS:
         extra = {"img_size": config.input_hw, "dynamic_img_size": True}
-    model: Any = timm.create_model(
-        config.backbone, pretrained=False, num_classes=0, drop_path_rate=config.drop_path, **extra
-    )
+    if config.drop_path:
+        extra["drop_path_rate"] = config.drop_path
+    model: Any = timm.create_model(config.backbone, pretrained=False, num_classes=0, **extra)
     if family in _TRANSFORMERS:
         _check_patches(config, model.patch_embed.patch_size)
     return model
+
+
+def _check_name(backbone: str) -> str:
+    """The architecture of a timm name, which may end in the tag of its hub weights: resnet18.a1_in1k."""
+    architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        raise InputError(
+            f"unknown backbone {backbone!r}; nearest: {', '.join(near) or 'resnet18, resnet50, vit_small_patch16_224'} "
+            "(any timm model name: https://huggingface.co/timm)"
+        )
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and backbone not in tagged:
+        raise InputError(f"unknown weights {backbone!r}; choose {', '.join([architecture, *tagged])}")
+    return architecture
 
 
 def _check_patches(config: EncoderConfig, patch_hw: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ from robossl import repository
 from robossl.cards import open_encoder
 from robossl.encode import OnnxEncode, TorchEncode, choose_outputs, find_encoder, find_model
 from robossl.encoder import Encoder
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl.graph import Precision, to_onnx
 from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
 from robossl.session import check_model_file, file_sha256, read_card
@@ -137,8 +137,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # the errors of protobuf and onnx share no base
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a valid ONNX model ({reason}); export it again") from error
+        raise InputError(f"{path} is not a valid ONNX model ({reason(error)}); export it again") from error
     digest = next((entry.value for entry in model.metadata_props if entry.key == DIGEST_KEY), "(none)")
     if digest != card.digest:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from robossl_client.card import CardError, EncoderCard
 
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -76,8 +76,7 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=[wanted])
     except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NoSuchFile, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason}; export it again") from error
+        raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason(error)}; export it again") from error
     if wanted not in session.get_providers():
         raise InputError(
             f"onnxruntime has no working {wanted} here (it offers {', '.join(session.get_providers())}); "

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from robossl.errors import InputError, ResourceError
+from robossl.errors import InputError, ResourceError, reason
 
 State = Mapping[str, Tensor]
 
@@ -63,9 +63,8 @@ def read_hub(backbone: str) -> State:
     try:
         model: nn.Module = timm.create_model(backbone, pretrained=True, num_classes=0)
     except Exception as error:  # its type depends on the versions of huggingface_hub and its http client
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ResourceError(
-            f"cannot download timm's weights for {backbone!r} ({reason}); check the network, "
+            f"cannot download timm's weights for {backbone!r} ({reason(error)}); check the network, "
             "or download them elsewhere and pass their path as encoder.init"
         ) from error
     return model.state_dict()
@@ -112,7 +111,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             "save its state_dict again with safetensors.torch.save_file and pass that file"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as a checkpoint: {reason(error)}") from error
 
 
 def _flatten(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,135 @@
+"""Embed: frames to a file of features, by an encoder in torch or an exported one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl.encode import Encode, load_encode
+from robossl.errors import InputError, ResourceError
+
+Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
+
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_OUT = (".npz", ".safetensors")
+
+
+def embed(
+    source: str,
+    frames: list[Path],
+    *,
+    out: Path,
+    split: str | None = None,
+    outputs: tuple[str, ...] = ("pooled",),
+    device: str = "cpu",
+    batch_size: int = 32,
+) -> Path:
+    """Write the features of frames to a file, and the card of the encoder they came from.
+
+    The file holds an array for each output with a row for each frame, and `frames`, their names: file names, or
+    EPISODE@SECONDS for frames of a store. In a .safetensors file, `frames` and `card` are JSON in its metadata.
+
+    Args:
+        source: A run folder, an encoder folder, an exported model folder, or a model.onnx.
+        frames: Image files and folders of images, or one store.
+        out: A .npz or .safetensors file.
+        split: Only this split of the store.
+        outputs: Which of pooled, cls, dense, keypoints.
+        device: cpu or cuda.
+        batch_size: Frames that go through the encoder together.
+
+    Raises:
+        InputError: no such encoder, frames or output, or a file name that says no known format.
+    """
+    if out.suffix not in _OUT:
+        raise InputError(f"out must end in {' or '.join(_OUT)}, got {out}")
+    encode = load_encode(source, device=device, outputs=outputs, batch_size=batch_size)
+    names, features = embed_frames(encode, read_frames(frames, split=split), batch_size=batch_size)
+    _save(out, names, features, card=encode.card.to_json())
+    shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in features.items())
+    print(f"wrote {out}: {len(names)} frames, {shapes}, by {encode.card.name} ({encode.card.digest[:12]})")
+    return out
+
+
+def embed_frames(
+    encode: Encode, frames: Iterator[Frame], *, batch_size: int = 32
+) -> tuple[list[str], dict[str, ndarray]]:
+    """Names and features of frames of any sizes, in their order; neighbours of one size go through together."""
+    names: list[str] = []
+    parts: list[dict[str, ndarray]] = []
+    for _, alike in itertools.groupby(frames, key=lambda frame: frame[1].shape):
+        while batch := list(itertools.islice(alike, batch_size)):
+            names += [name for name, _ in batch]
+            parts.append(encode(np.stack([pixels for _, pixels in batch])))
+    return names, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
+    """Decode images, or the frames of a store, one by one.
+
+    Raises:
+        InputError: nothing to decode there, or a file that is no image.
+    """
+    if len(places) == 1 and (places[0] / "manifest.json").is_file():
+        return _store_frames(places[0], split)
+    if split is not None:
+        raise InputError(f"split {split!r} needs a store; got {', '.join(map(str, places))}")
+    files = [file for place in places for file in _image_files(place)]
+    if not files:
+        raise InputError(f"no images to embed; pass files or folders of {' '.join(_IMAGES)}, or one store")
+    return ((str(file), _read_image(file)) for file in files)
+
+
+def _image_files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in _IMAGES)
+    if not files:
+        raise InputError(f"{place} holds no images ({' '.join(_IMAGES)}) and is no store")
+    return files
+
+
+def _read_image(file: Path) -> UInt8[ndarray, "h w 3"]:
+    from robossl.data.pictures import decode_image
+    from robossl.data.source import Damaged
+
+    try:
+        return decode_image(file.read_bytes())
+    except (OSError, Damaged) as error:
+        raise InputError(f"cannot read the image {file}: {error}") from error
+
+
+def _store_frames(path: Path, split: str | None) -> Iterator[Frame]:
+    from robossl.data.store import open_store
+
+    store = open_store(path)
+    for row in store.rows(split):
+        episode = store.episode_id[store.episode_of(np.array([row]))[0]]
+        yield f"{episode}@{store.time_seconds[row]:.3f}", store.decode([row])[0].permute(1, 2, 0).numpy()
+
+
+def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: str) -> None:
+    from safetensors.numpy import save_file
+
+    aside = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which numpy would add
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".npz":
+            arrays: dict[str, Any] = {**features, "frames": np.array(names), "card": np.array(card)}
+            np.savez(aside, **arrays)
+        else:
+            contiguous = {name: np.ascontiguousarray(value) for name, value in features.items()}
+            save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
+        os.replace(aside, out)
+    except OSError as error:
+        raise ResourceError(f"cannot write {out} ({error.strerror}); make room, or choose another place") from error
+    finally:
+        aside.unlink(missing_ok=True)
