@@ -36,18 +36,14 @@ class SimCLRConfig:
     temperature: float = 0.1  # table 5
     projector_layers: int = 2  # equation in section 2.1; 3 in v2 (arXiv:2006.10029)
     output_dim: int = 128  # section 2.1; hidden layers are as wide as the feature
-    head: Literal["paper", "official"] = (
-        "paper"  # official: batch-norm in and after the head, N(0, 0.01) weights
-    )
+    head: Literal["paper", "official"] = "paper"  # official: batch-norm in and after the head, N(0, 0.01) weights
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.1")
         if self.projector_layers < 1:
-            raise InputError(
-                f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 2"
-            )
+            raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 2")
 
     def build(self, encoder: Encoder) -> SimCLR:
         """Make the method around an encoder."""
@@ -73,9 +69,7 @@ class SimCLR(Method):
         z: Float[Tensor, "2*b d"] = full_precision(self.projector(self.encoder(pixels).pooled))
         z0, z1 = z.chunk(2)
         everyone = (ranks.gather(z0), ranks.gather(z1))
-        loss = nt_xent(
-            (z0, z1), everyone=everyone, first=ranks.rank() * len(z0), temperature=self.config.temperature
-        )
+        loss = nt_xent((z0, z1), everyone=everyone, first=ranks.rank() * len(z0), temperature=self.config.temperature)
         return Loss(loss, metrics={}, outputs=(z0.detach(), z1.detach()))
 
 

@@ -27,13 +27,9 @@ class SimSiamConfig:
     projector_hidden_dim: int = 2048  # section 3
     output_dim: int = 2048  # section 3
     predictor_hidden_dim: int = 512  # section 3: a bottleneck of a quarter
-    head: Literal["paper", "official"] = (
-        "paper"  # official: the projector's last batch-norm has no scale and shift
-    )
+    head: Literal["paper", "official"] = "paper"  # official: the projector's last batch-norm has no scale and shift
     stop_gradient: bool = True  # figure 2
-    predictor: Literal["none", "fixed", "mlp", "moving_average"] = (
-        "mlp"  # table 1; moving average: section 5.2
-    )
+    predictor: Literal["none", "fixed", "mlp", "moving_average"] = "mlp"  # table 1; moving average: section 5.2
     predictor_lr_decays: bool = False  # table 1: a constant rate is better (68.1 against 67.7)
     batch_norm: Literal["none", "hidden", "default", "all"] = "default"  # table 3
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
@@ -44,9 +40,7 @@ class SimSiamConfig:
 
     def __post_init__(self) -> None:
         if self.projector_layers < 1:
-            raise InputError(
-                f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 3"
-            )
+            raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 3")
         if self.predictor == "moving_average" and self.bank_size < 1:
             raise InputError(
                 f"predictor moving_average keeps an average for each frame, got bank_size {self.bank_size}; "
@@ -68,7 +62,8 @@ class SimSiam(Method):
         self.projector = _projector(encoder.feature_dim, config)
         self.predictor = _predictor(config)
         self.bank = _bank(config)
-        self.constant_lr = () if config.predictor_lr_decays else ("predictor.",)
+        constant = config.predictor == "mlp" and not config.predictor_lr_decays
+        self.constant_lr = ("predictor.",) if constant else ()
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Two views, drawn alike."""
@@ -106,9 +101,7 @@ def _predictor(config: SimSiamConfig) -> nn.Module:
         return nn.Identity()
     hidden: Norm = "none" if config.batch_norm == "none" else "affine"
     output: Norm = "affine" if config.batch_norm == "all" else "none"
-    predictor = mlp(
-        [config.output_dim, config.predictor_hidden_dim, config.output_dim], norm=hidden, last_norm=output
-    )
+    predictor = mlp([config.output_dim, config.predictor_hidden_dim, config.output_dim], norm=hidden, last_norm=output)
     return predictor.requires_grad_(config.predictor == "mlp")
 
 
