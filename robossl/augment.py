@@ -134,7 +134,7 @@ def _crop(frames: Tensor, rows: Tensor, own: Params, spec: ViewSpec) -> Tensor:
 
 def _photometric(x: Tensor, own: Params, spec: ViewSpec) -> Tensor:
     """Colour jitter, grayscale, blur and solarize in place, each on the samples that drew it."""
-    factors = torch.stack([own[name] for name in _FACTORS], -1).to(x.device)
+    factors = np.stack([own[name].numpy() for name in _FACTORS], -1)
     jitter_(x, own["order"].numpy().astype(np.int64), factors)
     gray, blurred, solarized = (own[name].nonzero()[:, 0] for name in ("gray", "sigma", "solarize"))
     if len(gray):

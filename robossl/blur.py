@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_BLOCK = 32  # rows of a band that share one product; a whole matrix of a large view would be mostly zeros
+_BLOCK = 48  # rows of a band that share one product; a whole matrix of a large view would be mostly zeros
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:

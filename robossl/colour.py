@@ -14,72 +14,85 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-_RED, _GREEN, _BLUE = 0.2989, 0.587, 0.114  # torchvision's luma; its sum is 0.9999
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+_LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # torchvision's; the sum is 0.9999
 _HUE_CHUNK_PIXELS = 2**16  # what keeps the planes of the hue shift in a core's cache
 
 
-def jitter_(
-    x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: Float[Tensor, "n 4"], depth: int = 0
-) -> None:
+def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32]) -> None:
     """Apply brightness, contrast, saturation and hue, to each sample in its own order.
 
-    Runs of samples with the same next operation share one call, so samples sorted by their order are the fast case.
+    All but the hue are one affine form (`affine_`), so samples whose hue comes at the same place go the whole way
+    together, whatever the rest of their order: samples sorted by that place are the fast case.
 
     Args:
         x: Grey levels, changed in place.
         order: (n, 4), which operation comes at which place (0 to 3 in the order named above), -1: none.
-        factors: Factor of each operation, in the order named above; the hue's is in turns.
-        depth: The place in the order to start at.
+        factors: (n, 4), factor of each operation, in the order named above; the hue's is in turns.
     """
-    if depth == order.shape[1] or (order[:, depth:] < 0).all():
-        return
-    for start, stop in _runs(order[:, depth]):
-        operation = int(order[start, depth])
-        if operation >= 0:
-            _OPERATIONS[operation](x[start:stop], factors[start:stop, operation, None, None, None])
-        jitter_(x[start:stop], order[start:stop], factors[start:stop], depth + 1)
+    mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
+    shifts = torch.from_numpy(_hue_shifts(factors[:, HUE])).to(x.device)
+    for start, stop in _runs(hue_place(order)):
+        part = slice(start, stop)
+        for place in range(order.shape[1]):
+            operations = order[part, place]
+            if (operations == HUE).all():
+                _turn(x[part], shifts[part])
+            elif (operations >= 0).any():
+                lifts = lift[part, place] if (operations == CONTRAST).any() else None
+                affine_(x[part], mix[part, place], lifts)
 
 
-def brightness_(x: Tensor, factor: Tensor) -> None:
-    x.mul_(factor).clamp_(max=255)
+def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in its order each sample's hue comes; 4 where nowhere, 5 where nothing comes at all."""
+    place = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
+    return np.where((order < 0).all(1), 5, place)
 
 
-def contrast_(x: Tensor, factor: Tensor) -> None:
-    means = x.mean((-2, -1), keepdim=True)
-    x.mul_(factor).add_((1 - factor) * gray(means)).clamp_(0, 255)
+def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Float[Tensor, "n 3 1 1"] | None) -> None:
+    """Mix the channels of each pixel, add a multiple of the image's mean in each channel, and clip.
+
+    Brightness scales by f. Contrast scales by f and adds (1 - f) times the mean luma. Saturation scales by f and adds
+    (1 - f) times the pixel's own luma.
+    """
+    mixed = torch.bmm(mix, x.flatten(2)).view_as(x)
+    if lift is not None:
+        mixed += (x.mean((-2, -1), keepdim=True) * lift).sum(1, keepdim=True)
+    torch.clamp(mixed, 0, 255, out=x)
 
 
-def saturation_(x: Tensor, factor: Tensor) -> None:
-    torch.lerp(gray(x), x, factor, out=x).clamp_(0, 255)
+def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `affine_` needs for each sample and place: channel mixes (n, 4, 3, 3) and lifts (n, 4, 3, 1, 1)."""
+    factor = np.take_along_axis(factors, order.clip(0), axis=1)
+    scale = np.where((order >= 0) & (order != HUE), factor, 1)[..., None, None]
+    luma = (1 - scale) * _LUMA
+    mix = scale * np.eye(3, dtype=np.float32) + luma * (order == SATURATION)[..., None, None]
+    return mix, (luma * (order == CONTRAST)[..., None, None])[..., 0, :, None, None]
 
 
-def hue_(x: Tensor, turns: Tensor) -> None:
+def _hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Way from each corner of the colour hexagon (see `_turn`) after the hue is turned, within +-3 sides."""
+    corners = np.array([0, -2, 2], dtype=np.float32)
+    return (np.remainder(6 * turns[:, None] + corners + 3, 6) - 3)[..., None, None]
+
+
+def _turn(x: Tensor, shifts: Tensor) -> None:
     """Turn the hue of HSV without going through HSV.
 
     With top, low and chroma = top - low of a pixel, its hue is the signed way from red along the colour hexagon, in
-    units where each of the six sides is as long as the chroma. A channel is full within one side of its corner of the
-    hexagon (red 0, green 2, blue -2), empty from two sides on, and linear in between.
+    units where each of the six sides is as long as the chroma. A channel is full within one side of its own corner
+    (red 0, green 2, blue -2), empty from two sides on, and linear in between.
     """
-    corners = torch.tensor([0.0, -2.0, 2.0], device=x.device).view(1, 3, 1, 1)
-    shifts = torch.remainder(6 * turns + corners + 3, 6) - 3
     num_samples = max(1, _HUE_CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
-    for part, shift in zip(x.split(num_samples), shifts.split(num_samples), strict=True):
-        _turn(part, shift)
-
-
-def _turn(x: Tensor, shift: Tensor) -> None:
-    red, green, blue = x.unbind(1)
-    top, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
-    chroma = top - low
-    way = (green + blue).sub_(red).sub_(low).add_(chroma)
-    way = torch.copysign(way, green - blue, out=way)
-    top, low, chroma, way = (plane.unsqueeze(1) for plane in (top, low, chroma, way))
-    torch.mul(chroma, shift, out=x)
-    x.add_(way).abs_().sub_(3 * chroma).abs_().add_(low - chroma)
-    torch.clamp(x, low, top, out=x)
-
-
-_OPERATIONS = (brightness_, contrast_, saturation_, hue_)
+    for part, shift in zip(torch.split(x, num_samples), torch.split(shifts, num_samples), strict=True):
+        red, green, blue = part.split(1, 1)
+        top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
+        chroma = top - low
+        way = (green + blue).sub_(red).sub_(low).add_(chroma)
+        way = torch.copysign(way, green - blue, out=way)
+        torch.mul(chroma, shift, out=part)
+        part.add_(way).abs_().sub_(3 * chroma).abs_().add_(low.sub(chroma))
+        torch.clamp(part, low, top, out=part)
 
 
 def grayscale_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"]) -> None:
@@ -95,7 +108,8 @@ def solarize_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"], *, threshold
 
 def gray(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     """Luma of each pixel."""
-    return (x[:, 0:1] * _RED).add_(x[:, 1:2], alpha=_GREEN).add_(x[:, 2:3], alpha=_BLUE)
+    weights = torch.from_numpy(_LUMA).to(x.device).expand(len(x), 1, 3)
+    return torch.bmm(weights, x.flatten(2)).view(-1, 1, *x.shape[2:])
 
 
 def put_rows(x: Float[Tensor, "n ..."], rows: Int[Tensor, " m"], values: Float[Tensor, "m ..."]) -> None:

@@ -48,7 +48,7 @@ def draw(
     Returns:
         "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
         counterclockwise; "brightness", "contrast", "saturation" (factors, 1: unchanged) and "hue" (turns, 0:
-        unchanged); "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., -1: none;
+        unchanged); "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., then -1: none;
         "gray"; "sigma" of the blur in pixels of the view, 0: none; "solarize".
     """
     drawn = num_frames if spec.per_frame == "independent" else 1
@@ -124,7 +124,8 @@ def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
     factors["hue"] = np.where(on, _between(u[..., _FACTORS][..., 3], (-spec.hue, spec.hue)), 0.0)
     order = u[..., _ORDER].argsort(-1)
     active = np.array([*strengths.values(), spec.hue]) > 0
-    factors["order"] = np.where(on[..., None] & active[order], order, -1)
+    order = np.where(on[..., None] & active[order], order, -1)
+    factors["order"] = np.take_along_axis(order, (order < 0).argsort(-1, kind="stable"), -1)
     return factors
 
 

@@ -32,23 +32,15 @@ def difference(levels, expected):
     return (levels / LEVEL - expected).abs().max().item()
 
 
-@pytest.mark.parametrize("operation", range(3))
-def test_a_factor_for_each_sample(operation):
-    factors = torch.tensor([0.0, 0.3, 0.5, 1.0, 1.4, 1.8])
-    x = images(6)
-    expected = torch.stack([REFERENCES[operation](i, f.item()) for i, f in zip(x, factors, strict=True)])
-    levels = x * LEVEL
-    (colour.brightness_, colour.contrast_, colour.saturation_)[operation](levels, factors.view(-1, 1, 1, 1))
-    assert difference(levels, expected) < 1e-5
-
-
+@pytest.mark.parametrize("operation", range(4))
 @pytest.mark.parametrize("size", [16, 33, 130])
-def test_hue_over_the_whole_circle(size):
-    turns = torch.tensor([-0.5, -0.34, -0.2, -0.1, 0.0, 0.05, 0.1, 1 / 3, 0.5])
-    x = images(9, size)
-    expected = torch.stack([reference.adjust_hue(i, t.item()) for i, t in zip(x, turns, strict=True)])
+def test_one_operation_with_a_factor_for_each_sample(operation, size):
+    factors = [0.0, 0.3, 0.5, 1.0, 1.4, 1.8] if operation < 3 else [-0.5, -0.34, -0.2, 0.0, 0.1, 1 / 3, 0.5]
+    x = images(len(factors), size)
+    expected = torch.stack([REFERENCES[operation](i, f) for i, f in zip(x, factors, strict=True)])
     levels = x * LEVEL
-    colour.hue_(levels, turns.view(-1, 1, 1, 1))
+    order = np.array([[operation, -1, -1, -1]] * len(x))
+    colour.jitter_(levels, order, np.array([[f] * 4 for f in factors], dtype=np.float32))
     assert difference(levels, expected) < 1e-5
 
 
@@ -59,7 +51,7 @@ def test_every_order_and_no_operation():
     factors = torch.cat([torch.rand(n, 3, generator=generator) * 1.6, torch.rand(n, 1, generator=generator) - 0.5], 1)
     x = images(n)
     levels = x * LEVEL
-    colour.jitter_(levels, orders, factors)
+    colour.jitter_(levels, orders, factors.numpy())
     for image, level, order, factor in zip(x, levels, orders, factors, strict=True):
         for operation in order[order >= 0]:
             image = REFERENCES[operation](image, factor[operation].item())
