@@ -243,7 +243,7 @@ _runs = st.builds(
 
 
 @given(config=_runs)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_is_written_is_read_back_equal(config: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "replay.yaml"
     path.write_text(to_yaml(config), encoding="utf-8", newline="")
