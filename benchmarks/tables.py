@@ -94,7 +94,7 @@ def train(config: RunConfig, folder: Path) -> None:
 
 def history(folder: Path, key: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run."""
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line[key]) for line in lines if key in line]
 
 

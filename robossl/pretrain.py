@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
     knn = OnlineKnn(store, config.knn, device=ranks.device) if config.knn else None
-    folder = RunFolder(out, config, resume=resume)  # after everything that can be refused
+    folder = RunFolder(out)
+    if ranks.is_main:
+        folder.claim(config, resume=resume)  # after everything that can be refused
+    barrier()
 
     if ranks.world_size > 1 and config.train.sync_batch_norm:
         method = convert_sync_batchnorm(method)
@@ -121,7 +125,8 @@ def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
     model: nn.Module = method
     if ranks.world_size > 1:
-        model = DataParallel(method, broadcast_buffers=False)
+        renamed = "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters  # from torch 2.15 on
+        model = DataParallel(method, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})
     if config.train.compile:
         model.compile()
     return model

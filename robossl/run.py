@@ -85,23 +85,27 @@ class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `log.txt`, `tensorboard/`, `checkpoints/`, `encoder/`.
 
     Args:
-        path: the folder; made when missing.
-        config: what to run.
-        resume: go on from the newest checkpoint.
-
-    Raises:
-        InputError: the folder holds a run and `resume` is off, or holds a run of another configuration.
+        path: the folder.
     """
 
-    def __init__(self, path: Path, config: RunConfig, *, resume: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        saved = path / "config.yaml"
+
+    def claim(self, config: RunConfig, *, resume: bool) -> None:
+        """Make the folder and write its configuration, or check that it holds this very run; one rank calls it.
+
+        Raises:
+            InputError: it holds a run and `resume` is off, or a run of another configuration, or none to resume.
+        """
+        saved = self.path / "config.yaml"
         if saved.exists():
             self._check_same(saved, config, resume=resume)
         elif resume:
-            raise InputError(f"nothing to resume in {path}: no config.yaml; leave out --resume to start a run there")
-        path.mkdir(parents=True, exist_ok=True)
+            raise InputError(
+                f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start a run there"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(saved, to_yaml(config))
 
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool) -> None:

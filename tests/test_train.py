@@ -1,5 +1,6 @@
 """The loop, end to end on real frames: exact resume, two ranks, signals, refusals."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,10 +22,11 @@ from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
 
-TINY = {"view": {"size": 32}}
+
+SMALL_HEADS = {"projector_hidden_dim": 64, "output_dim": 64, "predictor_hidden_dim": 16}
 
 
-def config_for(method: str, store: Path, **train: object) -> RunConfig:
+def config_for(method: str, store: Path, heads: dict[str, int] | None = None, **train: object) -> RunConfig:
     small = {
         "steps": 6,
         "batch_size": 8,
@@ -35,7 +37,7 @@ def config_for(method: str, store: Path, **train: object) -> RunConfig:
     }
     return from_mapping(
         {
-            "method": {"name": method, **TINY},
+            "method": {"name": method, "view": {"size": 32}} | (heads or {}),
             "encoder": {"backbone": "resnet10t", "input_hw": [32, 32]},
             "data": {"store": str(store)},
             "train": small | {"health_every": 2} | train,
@@ -49,16 +51,17 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(folder / "method.safetensors") | load_file(folder / "optimizer.safetensors")
 
 
+def read(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
 def assert_same_run(a: Path, b: Path, step: int) -> None:
     one, other = weights(a, step), weights(b, step)
     assert one.keys() == other.keys()
     differing = [name for name in one if not torch.equal(one[name], other[name])]
     assert not differing
     timed = {"samples_per_s"}
-    lines = [
-        [{k: v for k, v in json.loads(line).items() if k not in timed} for line in (run / "metrics.jsonl").open()]
-        for run in (a, b)
-    ]
+    lines = [[{k: v for k, v in json.loads(line).items() if k not in timed} for line in read(run)] for run in (a, b)]
     assert lines[0] == lines[1]
 
 
@@ -84,42 +87,53 @@ def command(config: RunConfig, out: Path, *extra: str, ranks: int = 1) -> list[s
     return [sys.executable, *launch, "-m", "robossl", "pretrain", str(yaml), "--out", str(out), *extra]
 
 
+def run_to_the_end(command_line: list[str]) -> None:
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def run_until(command_line: list[str], out: Path, step: int, number: int) -> int:
-    """Start a run, send its process group a signal once a checkpoint of at least `step` is there, wait for its end."""
-    process = subprocess.Popen(command_line, start_new_session=True, stderr=subprocess.PIPE)
+    """Start a run, signal it and all its children once a checkpoint of at least `step` is there, wait for its end."""
+    process = subprocess.Popen(command_line, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         if any(int(path.name[5:]) >= step for path in checkpoints(out / "checkpoints")):
-            os.killpg(process.pid, number)
+            for pid in [*descendants(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
             break
         time.sleep(0.02)
-    process.communicate(timeout=240)
-    return process.returncode
+    return process.wait(timeout=240)
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, steps=60, checkpoint_every=5)
+    config = config_for("simsiam", clip_store_path, SMALL_HEADS, steps=40, checkpoint_every=2)
     straight, killed = tmp_path / "a" / "straight", tmp_path / "b" / "killed"
-    subprocess.run(command(config, straight, ranks=ranks), check=True, capture_output=True, timeout=300)
-    assert run_until(command(config, killed, ranks=ranks), killed, 10, signal.SIGKILL) == -signal.SIGKILL
-    assert not (killed / "checkpoints" / "step_00000060").exists()
-    subprocess.run(command(config, killed, "--resume", ranks=ranks), check=True, capture_output=True, timeout=300)
-    assert_same_run(straight, killed, step=60)
+    run_to_the_end(command(config, straight, ranks=ranks))
+    assert run_until(command(config, killed, ranks=ranks), killed, 6, signal.SIGKILL) == -signal.SIGKILL
+    assert not (killed / "checkpoints" / "step_00000040").exists()
+    run_to_the_end(command(config, killed, "--resume", ranks=ranks))
+    assert_same_run(straight, killed, step=40)
 
 
 def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, steps=100_000, checkpoint_every=5)
+    config = config_for("simsiam", clip_store_path, SMALL_HEADS, steps=100_000, checkpoint_every=5)
     out = tmp_path / "run"
     assert run_until(command(config, out), out, 5, signal.SIGTERM) == 143
     assert "go on with --resume" in (out / "log.txt").read_text()
-    last = int(json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+    last = int(json.loads(read(out)[-1])["step"])
     assert checkpoints(out / "checkpoints")[-1].name == f"step_{last:08d}"
 
 
 def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Path) -> None:
     out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in read(out)]
     assert len(lines) == 3 and all(-1 <= line["loss"] <= 1 for line in lines)
 
 
@@ -145,6 +159,6 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {"config.yaml", "metrics.jsonl", "log.txt", "tensorboard", "checkpoints", "encoder"}
     assert any((out / "tensorboard").iterdir())
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
     assert "pretrain simclr on resnet10t" in (out / "log.txt").read_text()
