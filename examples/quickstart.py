@@ -18,9 +18,9 @@ STEPS = (
     ("look at it", "info quickstart/store"),
     ("pretrain SimSiam on it", "pretrain configs/quickstart.yaml --out quickstart/run"),
     (
-        "measure the encoder beside random weights, raw pixels and the majority",
+        "measure the encoder beside random weights, raw pixels and the majority (too few clips to prove anything)",
         "evaluate quickstart/run --store quickstart/store --label scene --protocol knn linear --train train --test val "
-        "--min-episodes 2",
+        "--min-episodes 1",
     ),
     (
         "export it to ONNX, with parity checked",
@@ -28,7 +28,7 @@ STEPS = (
     ),
     (
         "embed frames with onnxruntime",
-        "embed quickstart/models/quickstart/1 --store quickstart/store --split val --out quickstart/embeddings.npz",
+        "embed quickstart/models/quickstart/1 quickstart/store --split val --out quickstart/embeddings.npz",
     ),
     ("make a page of it", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
 )
