@@ -2,8 +2,6 @@
 
 The videos are real ones, scaled to 455x256 and encoded with long distances between key frames as cameras do, so that
 both ways decode frames of the same size. Blocks of the two ways alternate; medians are printed.
-
-    python benchmarks/bench_store.py --data PATH/droid_web
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,8 +23,7 @@ from torchvision.transforms import v2
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 
-SHORT_SIDE, SIZE, NUM_FRAMES, STRIDE_SECONDS, KEY_EVERY = 256, 224, 4, 5 / 30, 250
-Clip = Callable[[np.random.Generator], Tensor]
+SHORT_SIDE, SIZE, NUM_FRAMES, STRIDE_SECONDS, KEY_EVERY, ROUNDS, SECONDS = 256, 224, 4, 5 / 30, 250, 3, 4.0
 
 
 def scale_videos(data: Path, folder: Path, num_videos: int) -> list[Path]:
@@ -85,7 +81,7 @@ def count(way: str, where: Path | list[Path], seed: int, seconds: float) -> floa
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    clip: Clip = partial(store_clip, open_store(where)) if isinstance(where, Path) else partial(video_clip, where)
+    clip = partial(store_clip, open_store(where)) if isinstance(where, Path) else partial(video_clip, where)
     clip(rng)
     start, num_clips = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -100,8 +96,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/droid_web"))
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0)
     args = parser.parse_args()
     if not args.data.exists():
         print(f"skipped: no videos at {args.data}")
@@ -111,15 +105,14 @@ def main() -> None:
         store = Path(scratch) / "store"
         ingest(paths, out=store, short_side=SHORT_SIDE)
         rates: dict[str, list[float]] = {"store": [], "videos": []}
-        for round_ in range(args.rounds):
+        for round_ in range(ROUNDS):
             for way, where in (("store", store), ("videos", paths)):
-                calls = [(way, where, 100 * round_ + process, args.seconds) for process in range(args.processes)]
+                calls = [(way, where, 100 * round_ + process, SECONDS) for process in range(args.processes)]
                 rates[way].append(sum(pool.starmap(count, calls)))
     ratios = [ours / theirs for ours, theirs in zip(rates["store"], rates["videos"], strict=True)]
-    middle = {way: statistics.median(some) for way, some in rates.items()}
     print(f"random {NUM_FRAMES}-frame {SIZE} px clips/s of {SHORT_SIDE} px frames, {args.processes} processes:")
-    print(f"  store {middle['store']:.0f} (target 500), ratio {statistics.median(ratios):.1f}")
-    print(f"  seeking in h264 with a key frame every {KEY_EVERY}: {middle['videos']:.0f}")
+    print(f"  store {statistics.median(rates['store']):.0f} (target 500), ratio {statistics.median(ratios):.1f}")
+    print(f"  seeking in h264 with a key frame every {KEY_EVERY}: {statistics.median(rates['videos']):.0f}")
 
 
 if __name__ == "__main__":
