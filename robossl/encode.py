@@ -43,7 +43,7 @@ class TorchEncode:
         batch_size: int = 64,
     ) -> None:
         self.card = card
-        self._encoder = encoder.to(device)
+        self.encoder = encoder.to(device)
         self._device = device
         self._outputs = choose_outputs(card, outputs)
         self._batch_size = batch_size
@@ -55,17 +55,17 @@ class TorchEncode:
         from robossl.encoder import named_outputs
 
         def run(part: ndarray) -> list[ndarray]:
-            pixels = self._encoder.preprocess(torch.from_numpy(part).to(self._device))
-            named = named_outputs(self._encoder(pixels))
+            pixels = self.encoder.preprocess(torch.from_numpy(part).to(self._device))
+            named = named_outputs(self.encoder(pixels))
             return [named[name].cpu().numpy() for name in self._outputs]
 
-        was_training = self._encoder.training
-        self._encoder.eval()
+        was_training = self.encoder.training
+        self.encoder.eval()
         try:
             with torch.inference_mode():
                 out = _in_batches(run, frames, self._batch_size)
         finally:
-            self._encoder.train(was_training)
+            self.encoder.train(was_training)
         return dict(zip(self._outputs, out, strict=True))
 
 

@@ -1,0 +1,89 @@
+"""Embed: images and stores to files of features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from robossl_client.card import EncoderCard
+from safetensors import safe_open
+
+from robossl.cli import main
+from robossl.data.store import Store
+from robossl.embed import embed
+from robossl.encode import load_encode
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.errors import InputError
+from robossl.parity import natural_frames
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "arm"
+    save_encoder(build_encoder(EncoderConfig("test_resnet", input_hw=(64, 64))), folder / "encoder", extra={})
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, np.ndarray]:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    sizes = {"a.png": (40, 60), "b.png": (40, 60), "c.png": (33, 20), "d.png": (40, 60)}
+    frames = {name: natural_frames(1, hw, seed=i)[0] for i, (name, hw) in enumerate(sizes.items())}
+    for name, pixels in frames.items():
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").touch()
+    return {str(folder / name): pixels for name, pixels in frames.items()}
+
+
+def test_images_of_any_sizes_keep_their_order(run: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "x.npz"
+    outputs = ("pooled", "dense")
+    embed(str(run), [Path(next(iter(images))).parent], out=out, outputs=outputs, batch_size=2)
+    with np.load(out) as file:
+        assert file["frames"].tolist() == list(images)
+        assert EncoderCard.from_json(str(file["card"])).name == "arm"
+        for i, pixels in enumerate(images.values()):
+            wanted = load_encode(run)(pixels[None])
+            for name in outputs:
+                np.testing.assert_allclose(file[name][i], wanted[name][0], rtol=1e-4, atol=1e-5)
+    assert [each.name for each in out.parent.iterdir()] == ["x.npz"]
+
+
+def test_a_split_of_a_store_to_safetensors(run: Path, clip_store: Store, tmp_path: Path) -> None:
+    split = min(set(clip_store.episode_split), key=lambda name: len(clip_store.rows(name)))
+    out = tmp_path / "x.safetensors"
+    argv = ["embed", str(run), str(clip_store.path), "--out", str(out), "--split", split]
+    assert main(argv) == 0
+    rows = clip_store.rows(split)
+    with safe_open(out, framework="np") as file:
+        pooled, frames = file.get_tensor("pooled"), json.loads(file.metadata()["frames"])
+    assert len(pooled) == len(frames) == len(rows)
+    pixels = clip_store.decode(rows[-1:])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(pooled[-1], load_encode(run)(pixels[None])["pooled"][0], rtol=1e-4, atol=1e-5)
+    episode, _, seconds = frames[-1].rpartition("@")
+    assert episode == clip_store.episode_id[clip_store.episode_of(rows[-1:])[0]]
+    assert float(seconds) == pytest.approx(clip_store.time_seconds[rows[-1]], abs=1e-3)
+
+
+def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, broken = tmp_path / "empty", tmp_path / "broken.png"
+    empty.mkdir()
+    broken.write_bytes(b"no image")
+    for arguments, message in [
+        ([str(run), str(empty), "--out", "x.npz"], "holds no images"),
+        ([str(run), str(broken), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
+        ([str(run), str(tmp_path / "absent.png"), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
+        ([str(run), str(empty), "--out", "x.csv"], "out must end in .npz or .safetensors"),
+        ([str(run), str(empty), "--out", "x.npz", "--split", "val"], "needs a store"),
+        ([str(empty), str(empty), "--out", "x.npz"], "is no encoder"),
+    ]:
+        assert main(["embed", *arguments]) == InputError.exit_code
+        captured = capsys.readouterr().err
+        assert captured.startswith("robossl: ")
+        assert captured.count("\n") == 1
+        assert message in captured
+    assert not (tmp_path / "x.npz").exists()
