@@ -90,7 +90,7 @@ def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict
 
 
 class Progress:
-    """What a person watches: a bar on a terminal, a plain line every few seconds otherwise; `log.txt` gets the lines."""
+    """What a person watches: a bar on a terminal, a plain line now and then elsewhere; `log.txt` gets the lines."""
 
     def __init__(self, *, start: int, stop: int, log: Path | None, line_every_seconds: float = 10.0) -> None:
         self.stop, self.line_every_seconds, self.last_line = stop, line_every_seconds, 0.0

@@ -125,8 +125,10 @@ def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
     model: nn.Module = method
     if ranks.world_size > 1:
-        renamed = "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters  # from torch 2.15 on
-        model = DataParallel(method, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})
+        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
+            model = DataParallel(method, forward_sync_buffers=False)
+        else:
+            model = DataParallel(method, broadcast_buffers=False)
     if config.train.compile:
         model.compile()
     return model

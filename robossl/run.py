@@ -102,9 +102,7 @@ class RunFolder:
         if saved.exists():
             self._check_same(saved, config, resume=resume)
         elif resume:
-            raise InputError(
-                f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start a run there"
-            )
+            raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(saved, to_yaml(config))
 

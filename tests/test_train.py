@@ -22,7 +22,6 @@ from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
 
-
 SMALL_HEADS = {"projector_hidden_dim": 64, "output_dim": 64, "predictor_hidden_dim": 16}
 
 
