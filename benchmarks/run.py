@@ -1,0 +1,27 @@
+"""`make bench`: every benchmark in turn, each printing its ratios; what needs absent data says so and is skipped."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = ("bench_store", "bench_ingest", "bench_augment", "bench_train")
+
+
+def main() -> None:
+    """Run the named benchmarks, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=BENCHMARKS, help=f"some of {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in parser.parse_args().names:
+        print(f"\n# {name}", flush=True)
+        if subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py"))]).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
