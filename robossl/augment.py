@@ -23,6 +23,7 @@ from robossl.views import Batch, Frames, RawBatch, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
+Draws = dict[str, NDArray[np.float32]]  # the same of some samples, to decide by
 
 
 class Augment:
@@ -96,17 +97,17 @@ def apply(
     device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
     pixels = torch.empty(b * t, 3, spec.size, spec.size, device=device, memory_format=memory_format)
     source_hw = frames.source_hw[:, None].expand(b, t, 2)
-    flat = {name: value.flatten(0, 1) for name, value in {**params, "source_hw": source_hw.float()}.items()}
+    flat = {name: value.flatten(0, 1).numpy() for name, value in {**params, "source_hw": source_hw}.items()}
     centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
     def make(rows: NDArray[np.int64]) -> None:
         chosen = torch.from_numpy(rows)
-        own = {name: value[chosen] for name, value in flat.items()}
+        own = {name: value[rows] for name, value in flat.items()}
         with torch.autocast(device.type, enabled=False):
             x = _photometric(_crop(frames.pixels.flatten(0, 1), chosen, own, spec), own, spec)
             put_rows(pixels, chosen, x.sub_(centre).div_(spread))
 
-    for_each(make, chunks(flat["order"].numpy().astype(np.int64), size=spec.size, device=device))
+    for_each(make, chunks(flat["order"].astype(np.int64), size=spec.size, device=device))
     box = signed_box(params["crop"], params["flip"], source_hw)
     seen = _to_device({**params, "box": box, "time": frames.time_seconds}, device)
     if spec.clip.num_frames == 0:
@@ -120,28 +121,28 @@ def apply(
     )
 
 
-def _crop(frames: Tensor, rows: Tensor, own: Params, spec: ViewSpec) -> Tensor:
+def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
     """Grey levels of the views of some rows of frames, (m, 3, size, size)."""
+    device = frames.device
     if spec.rotation_degrees:
-        frames = rotate(frames[rows.to(frames.device)], own["angle"], own["source_hw"].int())
-        rows = torch.arange(len(rows))
-    if frames.device.type == "cpu":
-        return crop_each(frames, rows, own["crop"], own["flip"], size=spec.size, interpolation=spec.interpolation)
-    crop, flip = _to_device({"crop": own["crop"], "flip": own["flip"]}, frames.device).values()
-    chosen = frames[rows.to(frames.device)]
-    return crop_matrix(chosen, crop, flip, size=spec.size, interpolation=spec.interpolation)
+        degrees, source_hw = (torch.from_numpy(own[name]) for name in ("angle", "source_hw"))
+        frames, rows = rotate(frames[rows.to(device)], degrees, source_hw), torch.arange(len(rows))
+    crop, flip = (torch.from_numpy(own[name]) for name in ("crop", "flip"))
+    if device.type == "cpu":
+        return crop_each(frames, rows, crop, flip, size=spec.size, interpolation=spec.interpolation)
+    chosen = frames[rows.to(device)]
+    return crop_matrix(chosen, crop.to(device), flip.to(device), size=spec.size, interpolation=spec.interpolation)
 
 
-def _photometric(x: Tensor, own: Params, spec: ViewSpec) -> Tensor:
+def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
     """Colour jitter, grayscale, blur and solarize in place, each on the samples that drew it."""
-    factors = np.stack([own[name].numpy() for name in _FACTORS], -1)
-    jitter_(x, own["order"].numpy().astype(np.int64), factors)
-    gray, blurred, solarized = (own[name].nonzero()[:, 0] for name in ("gray", "sigma", "solarize"))
+    jitter_(x, own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1))
+    gray, blurred, solarized = (torch.from_numpy(own[name].nonzero()[0]) for name in ("gray", "sigma", "solarize"))
     if len(gray):
         grayscale_(x, gray)
     if len(blurred):
+        sigma = torch.from_numpy(own["sigma"])[blurred].to(x.device)
         radius = kernel_radius(spec.blur_sigma[1], spec.size)
-        sigma = own["sigma"][blurred].to(x.device)
         put_rows(x, blurred, gaussian_blur(x[blurred.to(x.device)], sigma, radius=radius))
     if len(solarized):
         solarize_(x, solarized, threshold=spec.solarize_threshold)

@@ -49,14 +49,14 @@ def crop_each(
     Returns:
         Whole grey levels, 0 to 255.
     """
-    small = torch.empty(len(rows), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    levels = torch.empty(len(rows), 3, size, size)
     boxes: list[list[int]] = crop.int().tolist()
     flips: list[bool] = (flip > 0).tolist()
-    for slot, row, (top, left, height, width), flipped in zip(small, rows.tolist(), boxes, flips, strict=True):
+    for slot, row, (top, left, height, width), flipped in zip(levels, rows.tolist(), boxes, flips, strict=True):
         patch = frames[row : row + 1, :, top : top + height, left : left + width]
         resized = functional.interpolate(patch, size=(size, size), mode=interpolation, antialias=True)
         slot.copy_(resized[0].flip(-1) if flipped else resized[0])
-    return small.to(torch.float32, memory_format=torch.contiguous_format)
+    return levels
 
 
 def crop_matrix(
