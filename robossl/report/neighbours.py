@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torchvision.io import encode_jpeg
+from simplejpeg import encode_jpeg
 
 from robossl.data.store import Store
 from robossl.encode import load_encode, random_encode
@@ -155,5 +155,5 @@ def _thumbnail(store: Store, row: int) -> str:
     frame = store.decode([row])[0]
     height = round(frame.shape[1] * THUMBNAIL_WIDTH / frame.shape[2])
     small = F.interpolate(frame[None].float(), (height, THUMBNAIL_WIDTH), mode="bilinear", antialias=True)[0]
-    jpeg = encode_jpeg(small.round().clamp(0, 255).to(torch.uint8), quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.numpy().tobytes()).decode()}"
+    pixels = small.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(pixels, quality=82)).decode()}"

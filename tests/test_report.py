@@ -1,0 +1,286 @@
+"""The page of a run, from a run folder with real frames, an untrained encoder and made-up curves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from robossl.cli import main
+from robossl.data.store import Store
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.errors import InputError
+from robossl.evaluate.result import Evaluation, Result, Row
+from robossl.evaluate.task import ClassCount
+from robossl.report.curves import Chart, charts, draw
+from robossl.report.neighbours import NUM_NEIGHBOURS, look_up, nearest
+from robossl.report.page import render
+from robossl.report.record import RunRecord, Series, find_collapse, read_metrics, read_run
+from robossl.statistics import Interval
+
+EVIL = "<script>alert('x')</script>\"&"
+
+
+def write_run(
+    path: Path, *, name: str = "simsiam", stds: list[float] | None = None, ranks: list[float] | None = None
+) -> None:
+    """Config and metrics as training writes them; health every 10 steps."""
+    stds, ranks = stds or [0.05] * 10, ranks or [30.0] * 10
+    path.mkdir(parents=True)
+    config = {
+        "method": {"name": name},
+        "data": {"store": "stores/clips", "split": "train"},
+        "encoder": {"backbone": "resnet18"},
+        "train": {"steps": 10 * len(stds), "batch_size": 8},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    with (path / "metrics.jsonl").open("w") as file:
+        for i, (std, rank) in enumerate(zip(stds, ranks, strict=True), start=1):
+            values = {
+                "loss": -0.1 * i,
+                "samples_per_s": 100.0 + i,
+                "lr": 0.05,
+                "knn/scene": 0.1 * i,
+                "swav/entropy": 1.0,
+            }
+            health = {
+                "std": std,
+                "std_reference": 1 / math.sqrt(256),
+                "rank": rank,
+                "alignment": 0.5,
+                "uniformity": -2.0,
+            }
+            values |= {f"health/{key}": value for key, value in health.items()}
+            file.write(json.dumps({"step": 10 * i, **values}) + "\n")
+
+
+def write_encoder(path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig(backbone="resnet18", input_hw=(32, 32), zero_init_last=False))
+    save_encoder(
+        encoder, path / "encoder", extra={"method": "simsiam", "data": [{"store": "abc", "licences": ["CC BY-NC 4.0"]}]}
+    )
+
+
+def write_evaluation(path: Path, label: str = "scene") -> None:
+    below, across = Interval(-0.2, -0.3, -0.1), Interval(0.05, -0.05, 0.15)
+    minus = {"random resnet18": Interval(0.2, 0.1, 0.3), "pooled pixels": across, "majority class": below}
+    encoder = Row("run", "encoder", Interval(0.6, 0.5, 0.7), Interval(0.6, 0.5, 0.7), {"a": 0.6}, minus, ())
+    pixels = Row("pooled pixels", "pixels", Interval(0.55, 0.4, 0.7), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
+    classes = (ClassCount("a", 9, 9), ClassCount("b", 9, 9))
+    result = Result("knn", label, "train", "val", classes, (), 18, 18, 36, "day", (encoder, pixels))
+    about = {"command": "robossl evaluate runs/x --store stores/y --label scene"}
+    path.write_text(Evaluation(about, (result,), ()).to_json())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "my run"
+    write_run(path)
+    write_encoder(path)
+    write_evaluation(path / "evaluation.json")
+    return path
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run, and pictures with their texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.alts: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.links += [value for name in ("src", "href") if (value := values.get(name))]
+        if tag == "img":
+            self.alts.append(values.get("alt") or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+# Reading a run
+
+
+def test_a_run_that_was_killed_is_read_as_far_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    series = read_metrics(path)["loss"]
+    assert list(series.steps) == [1, 3]
+    assert list(series.values) == [2.0, 1.0]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+HEALTHY, LOW = 1 / 16, 0.001
+
+
+@pytest.mark.parametrize(
+    ("stds", "ranks", "expected"),
+    [
+        ([HEALTHY] * 6, [30.0] * 6, None),
+        ([LOW, LOW, HEALTHY, HEALTHY], [30.0] * 4, None),  # two low checks are a start, not a collapse
+        ([HEALTHY, LOW, LOW, LOW, LOW], [30.0] * 5, (40, False, "same output")),
+        ([LOW, LOW, LOW, HEALTHY], [30.0] * 4, (30, True, "same output")),
+        ([HEALTHY] * 4, [30.0, 30.0, 1.5, 1.2], (30, False, "one direction")),
+        (
+            [LOW, LOW, LOW, HEALTHY],
+            [30.0, 30.0, 30.0, 1.0],
+            (40, False, "one direction"),
+        ),  # what still holds comes first
+    ],
+)
+def test_collapse_follows_the_rule_of_training(
+    tmp_path: Path, stds: list[float], ranks: list[float], expected: tuple[int, bool, str] | None
+) -> None:
+    write_run(tmp_path / "run", stds=stds, ranks=ranks)
+    found = find_collapse(read_run(tmp_path / "run"))
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.first_step, found.is_over) == expected[:2]
+        assert expected[2] in found.reason
+
+
+# Curves
+
+
+def test_curves_are_pictures_that_do_not_change() -> None:
+    chart = Chart("Loss", {"loss": Series(np.arange(2000), np.random.default_rng(0).random(2000))}, "", smooth=True)
+    first, second = draw(chart), draw(chart)
+    assert first == second
+    svg = base64.b64decode(first.removeprefix("data:image/svg+xml;base64,")).decode()
+    assert svg.startswith("<?xml")
+    assert len(svg) < 100_000
+    assert "Loss over 1999 steps: loss from" in chart.alt
+
+
+def test_what_was_not_logged_is_not_drawn() -> None:
+    series = Series(np.array([1, 2]), np.array([1.0, 2.0]))
+    assert [chart.title for chart in charts({"loss": series})] == ["Loss"]
+    assert not charts({})
+    titles = [chart.title for chart in charts({"health/std": series, "health/rank": series, "knn/a": series})]
+    assert titles == ["Spread of outputs", "Effective rank", "Online kNN"]
+
+
+# Neighbours
+
+
+def test_nearest_are_of_other_episodes_and_one_of_each() -> None:
+    generator = np.random.default_rng(0)
+    features, episodes = generator.normal(size=(60, 4)), np.repeat(np.arange(20), 3)
+    rows, cosines = nearest(features, episodes, np.array([7]), count=5)[0]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    best = {e: (unit[episodes == e] @ unit[7]).max() for e in range(20) if e != episodes[7]}
+    assert list(cosines) == pytest.approx(sorted(best.values(), reverse=True)[:5])
+    assert len(set(episodes[rows])) == 5
+    assert episodes[7] not in episodes[rows]
+
+
+def test_the_gallery_shows_val_frames_and_marks_hits(run: Path, clip_store: Store) -> None:
+    gallery = look_up(read_run(run), clip_store)
+    assert gallery.label == "scene"
+    assert len(gallery.queries) == 5  # val has five episodes
+    val = set(clip_store.episode_id[clip_store.episode_split == "val"])
+    for query in gallery.queries:
+        assert query.picture.episode in val
+        for side in (query.encoder, query.random):
+            assert len(side) == NUM_NEIGHBOURS
+            assert query.picture.episode not in {picture.episode for picture in side}
+            assert all(picture.is_hit == (picture.label == query.picture.label) for picture in side)
+    hits, shown = gallery.hits(lambda query: query.encoder)
+    assert shown == 25
+    assert hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
+
+
+def test_an_unknown_label_is_named(run: Path, clip_store: Store) -> None:
+    with pytest.raises(InputError, match="'scene'"):
+        look_up(read_run(run), clip_store, label="scnee")
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("pages") / "page.html"
+    assert main(["report", str(run), "--store", str(clip_store_path), "--out", str(out)]) == 0
+    return out.read_text()
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.links
+    assert all(link.startswith("data:") for link in parsed.links)
+    assert not {"script", "iframe"} & set(parsed.tags)
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert "url(" not in page
+    assert len(page) < 3 * 2**20
+
+
+def test_every_picture_has_words(page: str) -> None:
+    alts = Page(page).alts
+    assert len(alts) >= 5 + 5 * 11
+    assert all(alts)
+
+
+def test_the_page_says_what_happened(page: str) -> None:
+    text = Page(page).text
+    for words in (
+        "my run",
+        "simsiam",
+        "100 of 100",
+        "CC BY-NC 4.0",
+        "not for commercial use",
+        "No collapse",
+        "Reads scene off unseen episodes of val at 60 % balanced accuracy by kNN",
+        "▲ 20 points above random resnet18",
+        "≈ not told apart from pooled pixels",
+        "▼ 20 points below majority class",
+        "swav/entropy",
+        "Before training",
+        "✓ ",
+        "robossl evaluate runs/x",
+    ):
+        assert words in text, words
+
+
+def test_a_collapsed_run_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", stds=[HEALTHY, *[LOW] * 9])
+    text = Page(render(read_run(tmp_path / "run"), None)).text
+    assert "This run has collapsed" in text
+    assert "all frames get nearly the same output" in text
+    assert "No collapse" not in text
+
+
+def test_foreign_text_is_escaped(tmp_path: Path) -> None:
+    write_run(tmp_path / "<b>run", name=EVIL)
+    write_evaluation(tmp_path / "<b>run" / "evaluation.json", label=EVIL)
+    page = render(read_run(tmp_path / "<b>run"), None)
+    parsed = Page(page)
+    assert not {"script", "b"} & set(parsed.tags)
+    assert EVIL in parsed.text
+
+
+def test_a_run_without_health_or_encoder_has_a_page(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path, {}, {}, {"loss": Series(np.array([1]), np.array([2.0]))}, ())
+    text = Page(render(record, None)).text
+    assert "Not evaluated yet" in text
+    assert "unknown" in text
