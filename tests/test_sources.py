@@ -162,10 +162,10 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("side", [9_000, 14_000])  # ours, and one that Pillow refuses itself
-def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side):
+@pytest.mark.parametrize("size", [(9_000, 9_000), (14_000, 14_000), (1, 40_000)])  # Pillow refuses the second itself
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, size):
     (tmp_path / "in").mkdir()
-    Image.new("1", (side, side)).save(tmp_path / "in" / "bomb.png")  # some kB that would become 240 MB of RGB
+    Image.new("1", size).save(tmp_path / "in" / "bomb.png")  # some kB that would become 240 MB of RGB
     Image.fromarray(flat(1, 2, 3)).save(tmp_path / "in" / "good.png")
     manifest = ingest([tmp_path / "in"], out=tmp_path / "out", workers=1)
     (skipped,) = manifest.sources[0].skipped
@@ -317,6 +317,23 @@ def test_bad_choices(tmp_path):
         with pytest.raises(InputError, match="--labels is for"):
             ingest([G1], out=tmp_path / "out", format=format, labels=tmp_path / "l.csv")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "format"),
+    [
+        (["a.jpg", "notes.csv.gz"], "images"),
+        (["a.tar.gz", "a.txt"], "tar"),
+        (["a.jpg", "sub/b.MP4"], "mp4"),
+        (["a.jpg", ".hidden/b.mp4"], "images"),
+        (["data/train-0.parquet", "a.jpg"], "parquet"),
+    ],
+)
+def test_detection(tmp_path, names, format):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert detect_format(tmp_path) == format
 
 
 def test_every_source_is_named_once():

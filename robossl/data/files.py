@@ -13,6 +13,8 @@ from robossl.data.manifest import Problem
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
+OUTSIDE = "path leaves the source folder"
+
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _LICENCE_LINE = re.compile(r"^\W*licen[cs]e\W*:\s*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 
@@ -29,10 +31,11 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
             if (Path(folder) / name).is_symlink() and not is_inside(root, Path(folder) / name)
         ]
         for name in names:
-            if name.startswith(".") or Path(name).suffix.lower() not in suffixes:
+            if not _is_media(name, suffixes):
                 continue
-            relative = _relative(root, folder, name)
-            reason = damage(root, relative)
+            relative, path = _relative(root, folder, name), Path(folder) / name
+            leaves = path.is_symlink() and not is_inside(root, path)
+            reason = OUTSIDE if leaves else _unreadable(path)
             if reason:
                 refused.append(Problem(relative, reason))
             else:
@@ -40,11 +43,27 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
     return sorted(found), sorted(refused, key=lambda problem: problem.path)
 
 
+def any_file(root: Path, suffixes: Collection[str]) -> bool:
+    """Whether there is a file under `root` with one of `suffixes`; none is opened."""
+    return any(
+        _is_media(name, suffixes)
+        for folder, _, names in os.walk(root)
+        for name in names
+        if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts)
+    )
+
+
 def damage(root: Path, relative: str) -> str:
     """Why `root/relative` must not or cannot be read; empty when it can."""
     path = root / relative
-    if leaves_root(relative) or not is_inside(root, path):
-        return "path leaves the source folder"
+    return OUTSIDE if leaves_root(relative) or not is_inside(root, path) else _unreadable(path)
+
+
+def _is_media(name: str, suffixes: Collection[str]) -> bool:
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def _unreadable(path: Path) -> str:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

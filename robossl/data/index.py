@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from robossl.data.manifest import Manifest, Problem, SourceEntry, sync_folder, written_aside
+from robossl.data.durable import sync_folder, written_aside
+from robossl.data.manifest import Manifest, Problem, SourceEntry
 from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from robossl.data.durable import full_disk_said
 from robossl.data.files import stated_licence
 from robossl.data.index import Entry, merge_entries, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
@@ -21,6 +22,7 @@ from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
 from robossl.errors import InputError, ResourceError
 
+FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
 
 
@@ -54,8 +56,9 @@ def ingest(
         ResourceError: the disk is too small, a worker died, or another ingest writes to the same store.
     """
     _check(sources, short_side, quality, workers)
-    found = [_find(Path(source), format, labels) for source in sources]
-    with _locked(out):
+    roots = dict.fromkeys(Path(source).resolve() for source in sources)
+    found = [_find(root, format, labels) for root in roots]
+    with _locked(out), full_disk_said(out):
         manifest = _open_or_create(out, short_side, quality)
         listed, manifest = _name_sources(found, manifest, licence)
         done = _finished(out)
@@ -65,10 +68,11 @@ def ingest(
         jobs = plan(out, manifest, listed, {name: entries.keys() for name, entries in done.items()})
         num_frames = sum(job.num_frames for job in jobs)
         with Progress(num_frames) as progress:
-            _announce(progress, out, listed, jobs, short_side)
+            workers = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
+            _announce(progress, out, listed, jobs, workers)
             _check_disk(out, num_frames, short_side)
             write_manifest(out, manifest)
-            for job, problems in run_jobs(jobs, workers or os.cpu_count() or 1):
+            for job, problems in run_jobs(jobs, workers):
                 progress.advance(job.num_frames, job.source, problems)
                 if strict:
                     _refuse([(job.source, problems)])
@@ -77,9 +81,7 @@ def ingest(
         return manifest
 
 
-def _announce(
-    progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], short_side: int
-) -> None:
+def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], workers: int) -> None:
     for one in listed:
         num_new = sum(len(job.units) for job in jobs if job.source == one.entry.name)
         progress.say(
@@ -89,11 +91,13 @@ def _announce(
         progress.problems(one.entry.name, one.listing.skipped)
         progress.problems(one.entry.name, one.listing.notes, verb="noted")
     num_frames = sum(job.num_frames for job in jobs)
-    need, free = estimate_bytes(num_frames, short_side), shutil.disk_usage(out).free
-    progress.say(
-        f"about {num_frames} frames to store at short side {short_side}: "
-        f"{need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
-    )
+    if jobs:
+        need, free = estimate_bytes(num_frames, jobs[0].short_side), shutil.disk_usage(out).free
+        minutes = num_frames / FRAMES_PER_S / workers / 60
+        progress.say(
+            f"about {num_frames} frames to store at short side {jobs[0].short_side}: {minutes:.1f} min with {workers} "
+            f"workers, {need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
+        )
 
 
 def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed]) -> Manifest:
@@ -158,7 +162,6 @@ def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:
 
 
 def _find(root: Path, format: str, labels: Path | None) -> tuple[Path, str, Listing]:
-    root = root.resolve()
     name = detect_format(root) if format == "auto" else format
     return root, name, source_class(name)(root, labels).listing()
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from robossl.data.durable import written_aside
 from robossl.errors import InputError
 
 SCHEMA = "robossl.store/1"
@@ -112,29 +110,6 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     content = {"schema": SCHEMA, **asdict(manifest)}
     with written_aside(store / "manifest.json") as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _source(entry: dict[str, Any]) -> SourceEntry:

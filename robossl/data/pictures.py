@@ -13,16 +13,17 @@ from PIL import Image, ImageOps
 from robossl.data.source import Damaged
 
 MAX_PIXELS = 64_000_000  # a 64-megapixel frame is 192 MB of RGB; anything larger is taken for a decompression bomb
+MAX_SIDE = 16_384
 
 
 def check_size(width: int, height: int) -> None:
     """Refuse a frame size before memory is taken for it.
 
     Raises:
-        Damaged: no pixels, or more than `MAX_PIXELS`.
+        Damaged: no pixels, more than `MAX_PIXELS`, or a side beyond `MAX_SIDE`.
     """
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise Damaged(f"{width}x{height} pixels, allowed are 1 to {MAX_PIXELS}")
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise Damaged(f"{width}x{height} pixels, allowed are {MAX_PIXELS} and sides of {MAX_SIDE}")
 
 
 def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-from robossl.data.manifest import sync_folder, written_aside
+from robossl.data.durable import sync_folder, written_aside
 
 BATCH_ROWS = 256  # every record batch but the last: a row is found by division
 

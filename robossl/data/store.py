@@ -145,7 +145,7 @@ class Store:
             InputError: a row lies in a source that lacks the column, or sources differ in its width.
         """
         have = {source.name: source.columns[name] for source in self.manifest.sources if name in source.columns}
-        used = set(self._texts("source")[np.unique(self.episode_of(rows))])
+        used = set(self._source[np.unique(self.episode_of(rows))])
         if used - have.keys() or len({have[source] for source in used}) > 1:
             raise InputError(
                 f"column {name!r} is needed from {', '.join(sorted(used))}; "
@@ -182,6 +182,10 @@ class Store:
         column = _one_chunk(self._episodes, "shard")
         assert isinstance(column, pa.DictionaryArray)
         return column
+
+    @cached_property
+    def _source(self) -> ndarray:
+        return self._texts("source")
 
     @cached_property
     def _first_row(self) -> ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import signal
@@ -15,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from robossl.data.durable import full_disk_said
 from robossl.data.manifest import Problem
 from robossl.data.pictures import encode_jpeg, shrink
 from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
 from robossl.data.sources import source_class
-from robossl.errors import ResourceError
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +62,9 @@ def write_shard(job: ShardJob) -> list[Problem]:
         ResourceError: the disk is full; nothing half-written is left.
     """
     source = source_class(job.format)(job.root)
-    try:
-        with ShardWriter(job.folder, job.name, job.columns) as shard:
-            records = [_store_unit(job, source, number, shard) for number in range(len(job.units))]
-            shard.finish(records)
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise ResourceError(
-                f"disk full while writing {job.folder}; make room and run the same command again"
-            ) from None
-        raise
+    with full_disk_said(job.folder), ShardWriter(job.folder, job.name, job.columns) as shard:
+        records = [_store_unit(job, source, number, shard) for number in range(len(job.units))]
+        shard.finish(records)
     return [Problem(record.key, record.reason) for record in records if record.reason]
 
 

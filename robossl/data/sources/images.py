@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import IMAGE_SUFFIXES, find_files, fingerprint
+from robossl.data.files import IMAGE_SUFFIXES, any_file, find_files, fingerprint
 from robossl.data.labels import label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
@@ -22,7 +22,7 @@ class ImageFolderSource:
     @staticmethod
     def accepts(root: Path) -> bool:
         """A folder with at least one image, readable or not."""
-        return root.is_dir() and any(find_files(root, IMAGE_SUFFIXES))
+        return root.is_dir() and any_file(root, IMAGE_SUFFIXES)
 
     def listing(self) -> Listing:
         """One unit an image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import VIDEO_SUFFIXES, damage, find_files, fingerprint
+from robossl.data.files import VIDEO_SUFFIXES, any_file, damage, find_files, fingerprint
 from robossl.data.labels import LabelTable, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.source import Damaged, Frame, Listing, Unit
@@ -27,7 +27,7 @@ class Mp4Source:
         """A video file, or a folder with at least one video, readable or not."""
         if root.is_file():
             return root.suffix.lower() in VIDEO_SUFFIXES
-        return any(find_files(root, VIDEO_SUFFIXES))
+        return any_file(root, VIDEO_SUFFIXES)
 
     def listing(self) -> Listing:
         """One unit a video; frame counts from the csv or estimated from file sizes."""

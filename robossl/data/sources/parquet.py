@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robossl.data.files import damage, find_files, fingerprint
+from robossl.data.files import any_file, damage, find_files, fingerprint
 from robossl.data.labels import split_name
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
@@ -36,7 +36,7 @@ class ParquetSource:
     @staticmethod
     def accepts(root: Path) -> bool:
         """A parquet file, or a folder with one."""
-        return root.suffix == ".parquet" if root.is_file() else any(find_files(root, {".parquet"}))
+        return root.suffix == ".parquet" if root.is_file() else any_file(root, {".parquet"})
 
     def listing(self) -> Listing:
         """One unit a row; only the label columns are read."""

@@ -6,13 +6,13 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import IMAGE_SUFFIXES, find_files, fingerprint, leaves_root
+from robossl.data.files import IMAGE_SUFFIXES, any_file, find_files, fingerprint, leaves_root
 from robossl.data.labels import label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
 from robossl.data.source import Frame, Listing, Unit
 
-_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class TarSource:
@@ -27,8 +27,8 @@ class TarSource:
     def accepts(root: Path) -> bool:
         """A tar, compressed or not, or a folder with one."""
         if root.is_file():
-            return ".tar" in root.suffixes or root.suffix == ".tgz"
-        return any(find_files(root, {".tar", *_COMPRESSED}))
+            return root.name.lower().endswith((".tar", *_COMPRESSED))
+        return any_file(root, {".tar", *_COMPRESSED})
 
     def listing(self) -> Listing:
         """One unit an image member, found by walking the headers."""
@@ -38,7 +38,7 @@ class TarSource:
             skipped = [problem for problem in skipped if problem.path == self._only]
         members: dict[str, Unit] = {}
         for archive in archives:
-            if archive.endswith(_COMPRESSED):
+            if archive.lower().endswith(_COMPRESSED):
                 skipped.append(
                     Problem(archive, "compressed archive, cannot be read in place; unpack it to a .tar or a folder")
                 )
