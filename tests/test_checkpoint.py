@@ -26,7 +26,10 @@ def test_round_trip_is_exact_and_old_ones_go(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, step=step, method=model, optimizer=optimizer, state={"a": 1}, keep=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000003"]
     other, other_optimizer = make(seed=1)
-    assert load_checkpoint(checkpoints(tmp_path)[-1], method=other, optimizer=other_optimizer) == (3, {"a": 1})
+    assert load_checkpoint(checkpoints(tmp_path)[-1], method=other, optimizer=other_optimizer) == (
+        3,
+        {"a": 1},
+    )
     for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     before, after = optimizer.state_dict(), other_optimizer.state_dict()
@@ -48,7 +51,7 @@ def test_a_damaged_one_is_refused_in_a_line(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, step=1, method=model, optimizer=optimizer, state={}, keep=2)
     file = path / "method.safetensors"
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(InputError, match="cannot resume from .*step_00000001"):
+    with pytest.raises(InputError, match=r"cannot resume from .*step_00000001"):
         load_checkpoint(path, method=model, optimizer=optimizer)
 
 

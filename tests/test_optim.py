@@ -77,7 +77,10 @@ def test_constant_group_keeps_its_rate() -> None:
     config = OptimConfig(lr=0.05)
     optimizer = build_optimizer(config, Toy(), batch_size=512)  # type: ignore[arg-type]
     assert set_lr(optimizer, config, step=50, steps=100, batch_size=512) == pytest.approx(0.05)
-    assert {g["constant_lr"]: g["lr"] for g in optimizer.param_groups} == {True: 0.1, False: pytest.approx(0.05)}
+    assert {g["constant_lr"]: g["lr"] for g in optimizer.param_groups} == {
+        True: 0.1,
+        False: pytest.approx(0.05),
+    }
 
 
 def test_square_root_scaling_is_simclrs() -> None:

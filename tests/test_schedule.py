@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from robossl.schedule import warmup_cosine
@@ -10,7 +12,7 @@ def test_warmup_rises_to_one_and_cosine_falls_to_its_end() -> None:
     assert factors[10] == pytest.approx(1.0)
     assert factors[55] == pytest.approx(0.55)
     assert factors[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[10:]))
 
 
 def test_run_shorter_than_its_warmup_still_has_a_rate() -> None:
