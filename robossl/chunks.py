@@ -56,12 +56,11 @@ def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # takes the setting up now; at the thread's first operation it would be read anew
         started.wait()
 
     pool = ThreadPoolExecutor(num_threads, "augment", initializer=start)
-    for _ in range(num_threads):
-        pool.submit(started.wait)
-    pool.submit(int).result()
-    # the call in the threads also set what threads started later would get
-    torch.set_num_threads(num_threads)
+    for begun in [pool.submit(int) for _ in range(num_threads)]:
+        begun.result()
+    torch.set_num_threads(num_threads)  # the same call in the threads also set what threads begun later get
     return pool
