@@ -53,38 +53,48 @@ class Resamples:
 
     truth: Int[ndarray, " e"]
     weights: Float[ndarray, "b e"]
+    luck: Float[ndarray, " b"]  # in [0, 1): which seed a resample scores
 
     def interval(
-        self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None = None, level: float = 0.95
+        self, hits: Float[ndarray, "*s e"], sizes: Float[ndarray, " e"] | None = None, level: float = 0.95
     ) -> Interval:
         """Balanced accuracy with its percentile interval.
 
         Args:
-            hits: How much of each episode is right, in [0, 1]; a mean over seeds or frames may lie between.
+            hits: How much of each episode is right, in [0, 1]; a row a seed where several nets stand for one thing.
+                The estimate is then their mean, and each resample scores one of them, so that the luck of a seed is
+                in the interval.
             sizes: Number of frames of each episode, for a score over frames; None: every episode counts once.
             level: Share of the resamples inside the interval.
         """
-        scores = self._scores(hits, sizes)
+        hits = np.atleast_2d(hits)
+        estimate = float(self._scores(hits, np.ones((1, len(self.truth))), sizes).mean())
         if min(map(len, _by_class(self.truth))) < 2:
-            return Interval(float(scores[0]), math.nan, math.nan)
-        low, high = np.quantile(scores[1:], [(1 - level) / 2, (1 + level) / 2])
-        return Interval(float(scores[0]), float(low), float(high))
+            return Interval(estimate, math.nan, math.nan)
+        of_seed = self._scores(hits, self.weights, sizes)
+        drawn = of_seed[np.arange(len(of_seed)), (self.luck * len(hits)).astype(np.int64)]
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(estimate, float(low), float(high))
 
     def paired(
         self,
-        hits: Float[ndarray, " e"],
-        reference: Float[ndarray, " e"],
+        hits: Float[ndarray, "*s e"],
+        reference: Float[ndarray, "*r e"],
         sizes: Float[ndarray, " e"] | None = None,
         level: float = 0.95,
     ) -> Interval:
-        """The difference `hits - reference` in balanced accuracy, both scored on the same resamples."""
+        """The difference `hits - reference` in balanced accuracy, both scored on the same resamples.
+
+        One of the two may have several seeds.
+        """
         return self.interval(hits - reference, sizes, level)  # balanced accuracy is linear in the hits
 
-    def _scores(self, hits: Float[ndarray, " e"], sizes: Float[ndarray, " e"] | None) -> Float[ndarray, " 1+b"]:
-        weights = np.vstack([np.ones(len(self.truth)), self.weights])  # first the sample itself
+    def _scores(
+        self, hits: Float[ndarray, "s e"], weights: Float[ndarray, "b e"], sizes: Float[ndarray, " e"] | None
+    ) -> Float[ndarray, "b s"]:
         weights = weights if sizes is None else weights * sizes
-        recalls = [weights[:, i] @ hits[i] / weights[:, i].sum(axis=1) for i in _by_class(self.truth)]
-        scores: Float[ndarray, " 1+b"] = np.mean(recalls, axis=0)
+        recalls = [weights[:, i] @ hits[:, i].T / weights[:, i].sum(axis=1)[:, None] for i in _by_class(self.truth)]
+        scores: Float[ndarray, "b s"] = np.mean(recalls, axis=0)
         return scores
 
 
@@ -103,7 +113,7 @@ def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: in
     for rows in _by_class(truth):
         share = np.full(len(rows), 1 / len(rows))
         weights[:, rows] = generator.multinomial(max(1, len(rows) - 1), share, size=num_resamples)
-    return Resamples(truth, weights)
+    return Resamples(truth, weights, generator.random(num_resamples))
 
 
 def _by_class(truth: Int[ndarray, " e"]) -> list[Int[ndarray, " k"]]:

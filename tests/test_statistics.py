@@ -31,7 +31,7 @@ def test_the_variance_is_that_of_independent_episodes() -> None:
     hits = np.random.default_rng(1).random(13)
     resamples = resample_episodes(truth, num_resamples=40_000, seed=0)
     expected = sum(hits[truth == c].var(ddof=1) / (truth == c).sum() for c in (0, 1)) / 4
-    assert resamples._scores(hits, None)[1:].var() == pytest.approx(expected, rel=0.05)
+    assert resamples._scores(hits[None], resamples.weights, None).var() == pytest.approx(expected, rel=0.05)
 
 
 def test_equal_seeds_give_equal_intervals_and_others_do_not() -> None:
@@ -91,3 +91,13 @@ def test_a_class_of_one_episode_leaves_no_interval() -> None:
     assert interval.estimate == 0.75
     assert not interval.is_defined
     assert not interval.excludes_zero
+
+
+def test_the_luck_of_a_seed_is_in_the_interval() -> None:
+    """Three nets, all sure of themselves, that differ: no episode decides which of them a new one would be."""
+    truth = np.repeat([0, 1], 10)
+    seeds = np.array([[0.2], [0.5], [0.8]]) * np.ones(20)
+    resamples = resample_episodes(truth, num_resamples=500, seed=0)
+    assert resamples.interval(seeds) == pytest.approx(Interval(0.5, 0.2, 0.8))
+    assert resamples.paired(seeds[1], seeds) == pytest.approx(Interval(0.0, -0.3, 0.3))
+    assert resamples.interval(seeds.mean(axis=0)) == pytest.approx(Interval(0.5, 0.5, 0.5))

@@ -23,7 +23,7 @@ class Row:
 
     name: str
     kind: Kind
-    accuracy: Interval  # balanced, of episodes; where seeds are averaged, of their mean
+    accuracy: Interval  # balanced, of episodes; the mean where there are several seeds
     frame_accuracy: Interval  # balanced, of single frames
     recall: dict[str, float]  # of episodes, by class
     minus: dict[str, Interval]  # paired difference to each reference, by its name; encoders only

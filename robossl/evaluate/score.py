@@ -32,10 +32,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How much of each test episode is right, in [0, 1], by its frames' mean score and frame by frame."""
+    """How much of each test episode is right, in [0, 1], by its frames' mean score and frame by frame; a row a seed."""
 
-    episodes: Float[ndarray, " e"]
-    frames: Float[ndarray, " e"]
+    episodes: Float[ndarray, "s e"]
+    frames: Float[ndarray, "s e"]
     details: tuple[Details, ...]
 
 
@@ -100,7 +100,7 @@ def _row(
         kind=candidate.kind,
         accuracy=resamples.interval(own.episodes),
         frame_accuracy=resamples.interval(own.frames, sizes),
-        recall={c.name: float(own.episodes[task.test_labels == i].mean()) for i, c in enumerate(task.classes)},
+        recall={c.name: float(own.episodes[:, task.test_labels == i].mean()) for i, c in enumerate(task.classes)},
         minus=minus,
         details=own.details,
     )
@@ -108,7 +108,7 @@ def _row(
 
 def _majority(task: Task) -> Hits:
     commonest = int(np.bincount(task.train_labels).argmax())
-    hits = (task.test_labels == commonest).astype(np.float64)
+    hits = (task.test_labels == commonest).astype(np.float64)[None]
     return Hits(hits, hits, ({"class": task.classes[commonest].name},))
 
 
@@ -120,7 +120,7 @@ def _hits(
     *,
     seed: int,
 ) -> Hits:
-    """Mean over the seeds' features of what each gets right."""
+    """What the features of each seed get right."""
     train, test = np.isin(frames.episodes, task.train), np.isin(frames.episodes, task.test)
     train_episode = np.searchsorted(task.train, frames.episodes[train])
     test_episode = np.searchsorted(task.test, frames.episodes[test])
@@ -133,7 +133,7 @@ def _hits(
         episodes.append(predicted == truth)
         by_frame.append(_mean_by(test_episode, right[:, None].astype(np.float64))[:, 0])
         details.append({"balanced_accuracy": balanced_accuracy(truth, predicted), **scores.details})
-    return Hits(np.mean(episodes, axis=0), np.mean(by_frame, axis=0), tuple(details))
+    return Hits(np.array(episodes, dtype=np.float64), np.array(by_frame), tuple(details))
 
 
 def _mean_by(group: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "g k"]:

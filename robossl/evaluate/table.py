@@ -17,7 +17,8 @@ from robossl.statistics import Interval
 FEW_EPISODES = 5  # of a class in the test split: below, its share of an interval is rough
 LEGEND = (
     "Balanced accuracy of episodes in % (mean score of an episode's frames), 95 % intervals over episodes; "
-    "differences are paired, in points; * marks an interval that excludes zero."
+    "differences are paired, in points; * marks an interval that excludes zero. Random init is a mean over seeds, "
+    "and an interval holds the luck of one seed."
 )
 
 
@@ -30,13 +31,13 @@ def accuracy_cell(accuracy: Interval) -> str:
 
 
 def difference_cell(difference: Interval | None) -> str:
-    """+12.3 [+3, +22] *, or nothing."""
+    """+12.3 [+3.1, +21.5] *, or nothing."""
     if difference is None:
         return ""
     if not difference.is_defined:
         return f"{100 * difference.estimate:+.1f}"
     estimate, low, high = (100 * value for value in difference)
-    return f"{estimate:+.1f} [{low:+.0f}, {high:+.0f}]{' *' if difference.excludes_zero else ''}"
+    return f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if difference.excludes_zero else ''}"
 
 
 def compared(result: Result) -> list[str]:
