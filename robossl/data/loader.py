@@ -101,10 +101,11 @@ class ResidentFrames:
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
         for at in range(0, len(rows), DECODE_CHUNK):
-            frames = store.decode(rows[at : at + DECODE_CHUNK])
-            flat = torch.cat([frame.permute(1, 2, 0).reshape(-1) for frame in frames])
-            self.buffer[self.offsets[at] : self.offsets[at] + len(flat)].copy_(flat)
-        self.uniform = bool((store.frame_hw[rows] == store.frame_hw[rows[:1]]).all())
+            start, stop = self.offsets[at], self.offsets[min(at + DECODE_CHUNK, len(rows))]
+            staged = torch.empty(int(stop - start), dtype=torch.uint8)  # filled by slices: cat of uint8 is slow
+            for i, frame in enumerate(store.decode(rows[at : at + DECODE_CHUNK]), start=at):
+                staged[self.offsets[i] - start : self.offsets[i + 1] - start] = frame.permute(1, 2, 0).reshape(-1)
+            self.buffer[start:stop].copy_(staged)
 
     @staticmethod
     def num_bytes(store: Store, rows: Int64[ndarray, " n"]) -> int:
@@ -114,9 +115,6 @@ class ResidentFrames:
     def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
         """Frames of these rows, padded to the largest."""
         at = np.searchsorted(self.rows, rows)
-        if self.uniform:
-            h, w = (int(x) for x in hw[0])
-            return self.buffer.view(-1, h, w, 3)[torch.from_numpy(at).to(self.buffer.device)]
         frames = [
             self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
             for i, (h, w) in zip(at, hw, strict=True)
@@ -126,6 +124,8 @@ class ResidentFrames:
 
 def pad_stack(frames: list[UInt8[Tensor, "h w 3"]], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
     """Stack frames of different sizes, padded with zeros at the right and bottom."""
+    if (hw == hw[0]).all():
+        return torch.stack(frames)
     h, w = (int(x) for x in hw.max(axis=0))
     out = torch.zeros((len(frames), h, w, 3), dtype=torch.uint8, device=frames[0].device)
     for i, frame in enumerate(frames):
