@@ -23,7 +23,7 @@ from robossl.views import Batch, Frames, RawBatch, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the same of some samples, to decide by
+Draws = dict[str, NDArray[np.float32]]  # the same, (n, ...), to decide by
 
 
 class Augment:
@@ -95,19 +95,10 @@ def apply(
         The view, all of it on the device; without a time axis where the clip has none.
     """
     device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
-    pixels = torch.empty(b * t, 3, spec.size, spec.size, device=device, memory_format=memory_format)
     source_hw = frames.source_hw[:, None].expand(b, t, 2)
-    flat = {name: value.flatten(0, 1).numpy() for name, value in {**params, "source_hw": source_hw}.items()}
-    centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
-
-    def make(rows: NDArray[np.int64]) -> None:
-        chosen = torch.from_numpy(rows)
-        own = {name: value[rows] for name, value in flat.items()}
-        with torch.autocast(device.type, enabled=False):
-            x = _photometric(_crop(frames.pixels.flatten(0, 1), chosen, own, spec), own, spec)
-            put_rows(pixels, chosen, x.sub_(centre).div_(spread))
-
-    for_each(make, chunks(flat["order"].astype(np.int64), size=spec.size, device=device))
+    draws = {name: value.flatten(0, 1).numpy() for name, value in {**params, "source_hw": source_hw}.items()}
+    pixels = torch.empty(b * t, 3, spec.size, spec.size, device=device, memory_format=memory_format)
+    _fill(pixels, frames.pixels.flatten(0, 1), draws, spec, mean, std)
     box = signed_box(params["crop"], params["flip"], source_hw)
     seen = _to_device({**params, "box": box, "time": frames.time_seconds}, device)
     if spec.clip.num_frames == 0:
@@ -119,6 +110,23 @@ def apply(
         params={name: seen[name] for name in params},
         time_seconds=seen["time"],
     )
+
+
+def _fill(
+    pixels: Tensor, frames: Tensor, draws: Draws, spec: ViewSpec, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Write the view of each frame into `pixels`, chunk by chunk."""
+    device = pixels.device
+    centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+
+    def make(rows: NDArray[np.int64]) -> None:
+        own = {name: value[rows] for name, value in draws.items()}
+        chosen = torch.from_numpy(rows)
+        with torch.autocast(device.type, enabled=False):
+            x = _photometric(_crop(frames, chosen, own, spec), own, spec)
+            put_rows(pixels, chosen, x.sub_(centre).div_(spread))
+
+    for_each(make, chunks(draws["order"].astype(np.int64), size=spec.size, device=device))
 
 
 def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:

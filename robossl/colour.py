@@ -73,7 +73,8 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 def _hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
     """Way from each corner of the colour hexagon (see `_turn`) after the hue is turned, within +-3 sides."""
     corners = np.array([0, -2, 2], dtype=np.float32)
-    return (np.remainder(6 * turns[:, None] + corners + 3, 6) - 3)[..., None, None]
+    shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
+    return shifts[..., None, None]
 
 
 def _turn(x: Tensor, shifts: Tensor) -> None:
@@ -85,7 +86,7 @@ def _turn(x: Tensor, shifts: Tensor) -> None:
     """
     num_samples = max(1, _HUE_CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
     for part, shift in zip(torch.split(x, num_samples), torch.split(shifts, num_samples), strict=True):
-        red, green, blue = part.split(1, 1)
+        red, green, blue = torch.split(part, 1, dim=1)
         top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
         chroma = top - low
         way = (green + blue).sub_(red).sub_(low).add_(chroma)

@@ -15,7 +15,6 @@ from torch import Tensor
 from robossl.views import ViewSpec
 
 _DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
-_TRIES = 10
 # what each uniform of a frame decides; the length is a multiple of four, Philox's block
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36
@@ -39,22 +38,21 @@ def draw(
     Args:
         spec: The view; `spec.per_frame` says whether the frames of a clip share their draws.
         seed: Seed of the run.
-        step: Training step.
+        step: Training step, below 2^48.
         position: Place of each sample in the global batch.
-        view: Number of the view within its sample.
+        view: Which view of its sample.
         num_frames: t, frames of the clip; 1 for an image.
         source_hw: Height and width of each sample's frames, pixels.
 
     Returns:
         "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
-        counterclockwise; "brightness", "contrast", "saturation" (factors, 1: unchanged) and "hue" (turns, 0:
-        unchanged); "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., then -1: none;
-        "gray"; "sigma" of the blur in pixels of the view, 0: none; "solarize".
+        counterclockwise; "brightness", "contrast", "saturation" (factors, 1: unchanged), "hue" (turns, 0: unchanged);
+        "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., then -1: none; "gray";
+        "sigma" of the blur in pixels of the view, 0: none; "solarize".
     """
     drawn = num_frames if spec.per_frame == "independent" else 1
-    table = uniforms(drawn * _PER_FRAME, seed=seed, step=step, view=view, position=position.numpy())
-    u = table.reshape(len(position), drawn, _PER_FRAME)
-    hw = source_hw.numpy().astype(np.float64)[:, None]
+    flat = uniforms(drawn * _PER_FRAME, seed=seed, step=step, view=view, position=position.numpy())
+    u, hw = flat.reshape(len(position), drawn, _PER_FRAME), source_hw.numpy().astype(np.float64)[:, None]
     params = {
         "crop": crop_boxes(u, hw, scale=spec.scale, ratio=spec.ratio),
         "flip": u[..., _FLIP] < spec.hflip_p,
@@ -76,7 +74,7 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
     counter = np.array([first * blocks, 0, 0, _DOMAIN], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=counter).random_raw(num_rows * blocks * 4)
     rows = np.asarray(bits).reshape(num_rows, blocks * 4)[position - first, :count]
-    return (rows >> np.uint64(11)) * 2.0**-53
+    return (rows >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
