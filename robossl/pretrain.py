@@ -96,7 +96,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         local=slice(ranks.rank * share, (ranks.rank + 1) * share),
         device=ranks.device,
         num_workers=config.data.num_workers,
-        resident=ResidentFrames(store, drawn, ranks.device) if fits else None,
+        resident_rows=drawn if fits else None,
     )
     augment = Augment(
         specs,
@@ -174,7 +174,7 @@ def plan(trainer: Trainer, start: int) -> str:
     config, loader = trainer.config, trainer.loader
     frames, steps = len(loader.sampler.rows), config.train.steps
     epochs = steps / loader.sampler.steps_per_epoch
-    how = "resident in memory" if loader.resident else f"decoded by {loader.num_workers} workers"
+    how = "decoded first and held in memory" if loader.resident_rows is not None else f"decoded by {loader.num_workers} workers"
     weights = sum(weight.numel() for weight in trainer.method.encoder.parameters())
     return (
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "

@@ -20,7 +20,7 @@ def loader_of(store: Store, *, resident: bool = False, workers: int = 0, local: 
         local=local,
         device=CPU,
         num_workers=workers,
-        resident=ResidentFrames(store, rows, CPU) if resident else None,
+        resident_rows=rows if resident else None,
     )
 
 

@@ -23,7 +23,8 @@ DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
 class Loader:
     """Yields the local share of every step's batch; the same batches resident or not, whatever the workers.
 
-    `local` is this rank's slice of the global batch. A resident store holds every frame that can be drawn.
+    `local` is this rank's slice of the global batch. `resident_rows` are all that can be drawn, where they are to be
+    held in memory: they are decoded at the first batch.
     """
 
     store: Store
@@ -32,11 +33,12 @@ class Loader:
     local: slice
     device: torch.device
     num_workers: int
-    resident: ResidentFrames | None = None
+    resident_rows: Int64[ndarray, " n"] | None = None
+    _held: ResidentFrames | None = None
 
     def batches(self, *, start: int, stop: int) -> Iterator[RawBatch]:
         """Raw batches of steps `start` to `stop - 1`, in order."""
-        if self.resident is not None or self.num_workers == 0:
+        if self.resident_rows is not None or self.num_workers == 0:
             return (self.batch(step) for step in range(start, stop))
         return self._from_workers(start, stop)
 
@@ -65,10 +67,11 @@ class Loader:
         b, t = drawn.rows.shape
         flat = drawn.rows.reshape(-1)
         hw = self.store.frame_hw[flat].astype(np.int64)
-        if self.resident is None:
+        if self.resident_rows is None:
             pixels = pad_stack([frame.permute(1, 2, 0) for frame in self.store.decode(flat)], hw)
         else:
-            pixels = self.resident.gather(flat, hw)
+            self._held = self._held or ResidentFrames(self.store, self.resident_rows, self.device)
+            pixels = self._held.gather(flat, hw)
         return Frames(
             pixels=pixels.view(b, t, *pixels.shape[1:]).permute(0, 1, 4, 2, 3),
             source_hw=torch.from_numpy(hw.reshape(b, t, 2)[:, 0].copy()),
