@@ -30,7 +30,7 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
     if extra.get("method") and not licences:
         warnings += ("the licences of the training data are not recorded",)
     if config.init != "random":
-        warnings += (f"training started from {config.init}, whose licence is not recorded",)
+        warnings += (f"training started from {Path(config.init).name}, whose licence is not recorded",)
     return EncoderCard(
         name=name,
         version=0,

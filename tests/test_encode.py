@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,10 @@ def test_what_is_not_known_of_the_data_is_a_warning() -> None:
     encoder = build_encoder(RESNET)
     assert torch_card(encoder, name="a", extra={}).warnings == ()
     assert "not recorded" in torch_card(encoder, name="a", extra={"method": "simsiam"}).warnings[0]
+    encoder.config = replace(RESNET, init="/home/me/start.pt")
+    assert torch_card(encoder, name="a", extra={}).warnings == (
+        "training started from start.pt, whose licence is not recorded",
+    )
 
 
 def test_the_random_reference_is_fixed_by_its_seed_and_alive() -> None:
