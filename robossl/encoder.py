@@ -15,10 +15,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from robossl.errors import InputError
+from robossl.errors import InputError, ResourceError, reason
 from robossl.weights import load_weights, read_hub, read_weights, weights_digest
 
 SCHEMA = "robossl.encoder/1"
@@ -162,7 +163,11 @@ def _check_patches(config: EncoderConfig, patch_hw: tuple[int, int]) -> None:
 
 
 def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
-    """Write `encoder.safetensors` and `encoder.json` (config, digest, `extra`), aside, then renamed."""
+    """Write `encoder.safetensors` and `encoder.json` (config, digest, `extra`), aside, then renamed.
+
+    Raises:
+        ResourceError: the disk is full or not writable; an encoder already there is untouched.
+    """
     state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
     about = {
         "schema": SCHEMA,
@@ -173,11 +178,15 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
     }
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(state, aside / "encoder.safetensors")
-    (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    try:
+        aside.mkdir(parents=True)
+        save_file(state, aside / "encoder.safetensors")
+        (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
 
 
 def load_encoder(folder: Path) -> Encoder:

@@ -127,6 +127,25 @@ def test_saved_and_loaded_it_is_the_same(config: EncoderConfig, tmp_path: Path) 
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
+def test_a_disk_that_refuses_keeps_the_encoder_that_is_there(tmp_path: Path) -> None:
+    first = build_encoder(RESNET)
+    save_encoder(first, tmp_path / "encoder", extra={})
+    code = (
+        "import resource, sys; from pathlib import Path; from robossl.encoder import *\n"
+        "from robossl.errors import ResourceError\n"
+        "encoder = build_encoder(EncoderConfig('test_resnet'))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: save_encoder(encoder, Path(sys.argv[1]), extra={})\n"
+        "except ResourceError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "encoder")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"could not write {tmp_path / 'encoder'}")
+    assert [each.name for each in tmp_path.iterdir()] == ["encoder"]
+    loaded = load_encoder(tmp_path / "encoder").backbone.state_dict()
+    assert weights_digest(loaded) == weights_digest(first.backbone.state_dict())
+
+
 def test_folders_that_are_no_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no encoder\.json"):
         load_encoder(tmp_path)
