@@ -80,6 +80,7 @@ class HealthMonitor:
         rank = _mean([effective_rank(z) for z in outputs])
         metrics = {
             "health/std": _mean(stds),
+            "health/std_reference": sum(z.shape[1] ** -0.5 for z in outputs) / len(outputs),  # of a uniform output
             "health/rank": rank,
             "health/uniformity": _mean([uniformity(z) for z in outputs]),
         }

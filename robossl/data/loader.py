@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,12 +104,17 @@ class ResidentFrames:
         sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
-        for at in range(0, len(rows), DECODE_CHUNK):
-            start, stop = self.offsets[at], self.offsets[min(at + DECODE_CHUNK, len(rows))]
-            staged = torch.empty(int(stop - start), dtype=torch.uint8)  # filled by slices: cat of uint8 is slow
-            for i, frame in enumerate(store.decode(rows[at : at + DECODE_CHUNK]), start=at):
-                staged[self.offsets[i] - start : self.offsets[i + 1] - start] = frame.permute(1, 2, 0).reshape(-1)
-            self.buffer[start:stop].copy_(staged)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # decoding releases the interpreter
+            for _ in pool.map(lambda at: self._fill(store, at), range(0, len(rows), DECODE_CHUNK)):
+                pass
+
+    def _fill(self, store: Store, at: int) -> None:
+        chunk = self.rows[at : at + DECODE_CHUNK]
+        start, stop = self.offsets[at], self.offsets[at + len(chunk)]
+        staged = torch.empty(int(stop - start), dtype=torch.uint8)  # filled by slices: cat of uint8 is slow
+        for i, frame in enumerate(store.decode(chunk), start=at):
+            staged[self.offsets[i] - start : self.offsets[i + 1] - start] = frame.permute(1, 2, 0).reshape(-1)
+        self.buffer[start:stop].copy_(staged)
 
     @staticmethod
     def num_bytes(store: Store, rows: Int64[ndarray, " n"]) -> int:
