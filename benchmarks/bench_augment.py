@@ -2,8 +2,8 @@
 
     python benchmarks/bench_augment.py --device cpu
 
-Both run in this process with the same number of threads, on the same frames, taking turns; the figure of each is its
-median. torchvision gets uint8 images up to the normalisation, its fast case.
+torchvision runs with one thread, as in a loader's worker, on uint8 images up to the normalisation, its fast case. Ours
+runs with one thread for the ratio, then with all. They take turns on the same frames; each figure is a median.
 """
 
 from __future__ import annotations
@@ -73,17 +73,25 @@ def milliseconds(work: Callable[[], object], device: torch.device) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def compare(spec: ViewSpec, raw: RawBatch, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median milliseconds a view, ours and torchvision's (always on the CPU)."""
+def compare(spec: ViewSpec, raw: RawBatch, device: torch.device, repeats: int) -> list[float]:
+    """Median milliseconds a view: ours with one thread and with all, torchvision's with one (always on the CPU)."""
     augment = Augment((spec,), mean=MEAN, std=STD, seed=0, device=device, memory_format=torch.channels_last)
     placed = raw.clips[ClipSpec()]
     ready = replace(raw, clips={ClipSpec(): replace(placed, pixels=placed.pixels.to(device))})
     theirs, images = torchvisions(spec), list(placed.pixels[:, 0])
-    ours_ms, theirs_ms = [], []
+    num_threads = torch.get_num_threads()
+    turns = [
+        (1, lambda: augment(ready)),
+        (num_threads, lambda: augment(ready)),
+        (1, lambda: torch.stack([theirs(image) for image in images])),
+    ]
+    taken: list[list[float]] = [[], [], []]
     for _ in range(repeats + 1):
-        ours_ms.append(milliseconds(lambda: augment(ready), device))
-        theirs_ms.append(milliseconds(lambda: torch.stack([theirs(image) for image in images]), device))
-    return statistics.median(ours_ms[1:]) / len(images), statistics.median(theirs_ms[1:]) / len(images)
+        for times, (threads, work) in zip(taken, turns, strict=True):
+            torch.set_num_threads(threads)
+            times.append(milliseconds(work, device) / len(images))
+    torch.set_num_threads(num_threads)
+    return [statistics.median(times[1:]) for times in taken]
 
 
 def main() -> None:
@@ -92,19 +100,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
     parser.add_argument("--sources", nargs="+", default=["128x128", "144x256"], help="height x width of the frames")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(0)
-    print(f"batch {arguments.batch}, {device}, {torch.get_num_threads()} threads; ms a view")
-    print(f"{'source':>9} {'view':>5}  {'operation':<18} {'ours':>7} {'torchvision':>12} {'ratio':>6}")
+    print(f"batch {arguments.batch}, {device}; ms a view with 1 thread, and ours with {torch.get_num_threads()}")
+    print(f"{'source':>9} {'view':>5}  {'operation':<18} {'torchvision':>12} {'ours':>7} {'ratio':>6} {'threads':>8}")
     for source in arguments.sources:
         height, width = map(int, source.split("x"))
         raw = frames_like(arguments.batch, height, width)
         for size in arguments.sizes:
             for name, spec in OPERATIONS.items():
-                ours, theirs = compare(replace(spec, size=size), raw, device, arguments.repeats)
-                print(f"{source:>9} {size:>5}  {name:<18} {ours:7.3f} {theirs:12.3f} {theirs / ours:6.1f}", flush=True)
+                one, every, theirs = compare(replace(spec, size=size), raw, device, arguments.repeats)
+                figures = f"{theirs:12.3f} {one:7.3f} {theirs / one:6.1f} {every:8.3f}"
+                print(f"{source:>9} {size:>5}  {name:<18} {figures}", flush=True)
     drawing = {"seed": 0, "step": 0, "view": 0, "num_frames": 1, "position": raw.position}
     draws = [
         milliseconds(lambda: draw(WHOLE, source_hw=raw.clips[ClipSpec()].source_hw, **drawing), device)
