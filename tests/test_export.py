@@ -16,12 +16,13 @@ from robossl_client.card import EncoderCard
 
 from robossl.cli import main
 from robossl.data.store import Store
-from robossl.encode import OnnxEncode, load_encode
+from robossl.encode import OnnxEncode, find_model, load_encode
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, RobosslError
 from robossl.export import export, verify_export
 from robossl.graph import FixedResize
 from robossl.parity import GATES, ParityError, check_parity, natural_frames
+from robossl.repository import choose_version
 from robossl.session import file_sha256
 
 INPUT_HW = (64, 96)
@@ -46,14 +47,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def models(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Version folders: dynamic ResNet and ViT, a fixed size, half precision."""
+def models(runs: dict[str, Path], clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Version folders: dynamic ResNet and ViT, a fixed size, half precision by the command line."""
     out = tmp_path_factory.mktemp("models")
+    half = ["--name", "half", "--precision", "fp16", "--store", str(clip_store_path)]
+    assert main(["export", str(runs["vit"]), "--out", str(out), *half]) == 0
     return {
         "resnet": export(runs["resnet"], out=out),
         "vit": export(runs["vit"], out=out, outputs=("pooled", "cls", "keypoints", "dense")),
         "fixed": export(runs["small"], out=out, name="fixed", version=3, fixed_hw=(97, 131)),
-        "half": export(runs["vit"], out=out, name="half", precision="fp16"),
+        "half": out / "half" / "1",
     }
 
 
@@ -223,17 +226,28 @@ def test_what_cannot_be_exported_is_refused_at_once(
     assert not any(each.name.startswith(".") for each in out.iterdir())
 
 
-def test_a_new_version_is_the_newest_and_compares_on_a_store(
-    runs: dict[str, Path], models: dict[str, Path], clip_store: Store, tmp_path: Path
-) -> None:
-    shutil.copytree(models["half"].parent, tmp_path / "half")
-    (tmp_path / "half" / "1").rename(tmp_path / "half" / "9")
-    options = ["--out", str(tmp_path), "--name", "half", "--store", str(clip_store.path)]
-    assert main(["export", str(runs["vit"]), *options]) == 0
-    card = verify_export(tmp_path / "half")
-    assert (card.version, load_encode(tmp_path / "half").card.version) == (10, 10)
-    assert card.parity is not None
-    assert tuple(int(size) for size in clip_store.frame_hw[0]) in card.parity.frame_hw
+def test_a_new_version_is_the_newest(copied: Callable[[str], Path]) -> None:
+    folder = copied("fixed")
+    out, name = folder.parents[1], folder.parent.name
+    assert choose_version(out, name=name, version=None) == 2
+    assert choose_version(out, name="other", version=None) == 1
+    shutil.copytree(folder, folder.with_name("10"))
+    shutil.copytree(folder, folder.with_name("9"))
+    assert choose_version(out, name=name, version=None) == 11
+    assert choose_version(out, name=name, version=7) == 7
+    assert find_model(folder.parent) == folder.with_name("10") / "model.onnx"
+    for taken in (9, 0):
+        with pytest.raises(InputError, match="the next free one is 11"):
+            choose_version(out, name=name, version=taken)
+
+
+def test_frames_of_a_store_are_compared_too(models: dict[str, Path], clip_store: Store) -> None:
+    with_store, without = (verify_export(models[name]).parity for name in ("half", "vit"))
+    assert with_store is not None
+    assert without is not None
+    height_width = tuple(int(size) for size in clip_store.frame_hw[0])
+    assert height_width in with_store.frame_hw
+    assert height_width not in without.frame_hw
 
 
 @pytest.mark.slow
