@@ -174,7 +174,8 @@ def plan(trainer: Trainer, start: int) -> str:
     config, loader = trainer.config, trainer.loader
     frames, steps = len(loader.sampler.rows), config.train.steps
     epochs = steps / loader.sampler.steps_per_epoch
-    how = "decoded first and held in memory" if loader.resident_rows is not None else f"decoded by {loader.num_workers} workers"
+    resident = loader.resident_rows is not None
+    how = "decoded first and held in memory" if resident else f"decoded by {loader.num_workers} workers"
     weights = sum(weight.numel() for weight in trainer.method.encoder.parameters())
     return (
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "

@@ -50,8 +50,6 @@ class MovingAverageBank(nn.Module):
     def store(self, index: Int[Tensor, " b"], average: Float[Tensor, "b d"]) -> None:
         """Keep new averages; where a sample is twice in the global batch, its first one is kept."""
         rows, values = gather(index), gather(average.detach())
-        first = (
-            (rows.unsqueeze(1) == rows).int().argmax(1)
-        )  # so that equal rows write equal values, in any order
+        first = (rows.unsqueeze(1) == rows).int().argmax(1)  # so that equal rows write equal values, in any order
         self.average[rows] = values[first].to(self.average.dtype)
         self.visited[rows] = True

@@ -13,9 +13,7 @@ from pytorch_metric_learning.losses import NTXentLoss as MetricLearningNTXent
 
 from robossl.losses import negative_cosine, nt_xent, softmax_cross_entropy
 
-with (
-    warnings.catch_warnings()
-):  # importing lightly imports pytorch_lightning, which warns about its own imports
+with warnings.catch_warnings():  # importing lightly imports pytorch_lightning, which warns about its own imports
     warnings.simplefilter("ignore")
     from lightly.loss import NegativeCosineSimilarity, NTXentLoss
 
@@ -32,9 +30,7 @@ def reference(name):
 
 def embeddings(b, d, *, seed=0, scale=3.0):
     draw = torch.Generator().manual_seed(seed)
-    return tuple(
-        (scale * torch.randn(b, d, generator=draw, dtype=torch.float64)).requires_grad_() for _ in "01"
-    )
+    return tuple((scale * torch.randn(b, d, generator=draw, dtype=torch.float64)).requires_grad_() for _ in "01")
 
 
 @pytest.mark.parametrize(("b", "d"), SIZES)
@@ -59,10 +55,7 @@ def test_nt_xent_equals_formula_lightly_and_metric_learning(b, d, temperature):
 def test_nt_xent_of_a_share_uses_everyone_as_negatives():
     z0, z1 = embeddings(6, 8)
     whole = nt_xent((z0, z1), everyone=(z0, z1), temperature=0.1)
-    shares = [
-        nt_xent((z0[i : i + 2], z1[i : i + 2]), everyone=(z0, z1), first=i, temperature=0.1)
-        for i in (0, 2, 4)
-    ]
+    shares = [nt_xent((z0[i : i + 2], z1[i : i + 2]), everyone=(z0, z1), first=i, temperature=0.1) for i in (0, 2, 4)]
     assert abs(torch.stack(shares).mean().item() - whole.item()) < 1e-12
 
 

@@ -53,10 +53,7 @@ def gather_results(x, pick=slice(None)):
     """A loss of products between this rank's samples and everyone's."""
     x = x.clone().requires_grad_()
     everyone = gather(x[pick])
-    loss = (
-        torch.tanh(x[pick] @ everyone.T / 50).square().mean()
-        + all_reduce_mean(x[pick].cos().mean(0)).pow(3).sum()
-    )
+    loss = torch.tanh(x[pick] @ everyone.T / 50).square().mean() + all_reduce_mean(x[pick].cos().mean(0)).pow(3).sum()
     loss.backward()
     return {"everyone": everyone.detach(), "loss": loss.detach(), "x": x.grad[pick]}
 
@@ -85,9 +82,7 @@ def worker(out):
         dtype=torch.float64,
     )
     barrier()
-    save_file(
-        {key: value.contiguous().clone() for key, value in results.items()}, out / f"{ranks.rank}.safetensors"
-    )
+    save_file({key: value.contiguous().clone() for key, value in results.items()}, out / f"{ranks.rank}.safetensors")
     ranks.close()
 
 
