@@ -44,7 +44,7 @@ def config(tmp_path: Path, clip_store_path: Path) -> Path:
         ("name: simsiam", "name: simsaim", "unknown method 'simsaim'; did you mean 'simsiam'?"),
         ("backbone: resnet10t", "backbone: resnet10q", "unknown backbone 'resnet10q'; nearest: "),
         ("batch_size: 4", "batch_size: 9999", "batch of 9999 is larger than the data: "),
-        ("steps: 2", "steps: soon", "run.yaml:5: train.steps must be int, got 'soon'"),
+        ("steps: 2", "steps: soon", "run.yaml:5: train.steps must be a whole number, got 'soon'"),
     ],
 )
 def test_configuration(

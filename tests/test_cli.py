@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pkgutil
 import signal
@@ -150,7 +151,10 @@ def test_unexpected_errors_keep_their_traceback(toy: list[str]) -> None:
 
 
 def test_an_interrupt_exits_130(toy: list[str]) -> None:
-    with subprocess.Popen([*toy, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+    with subprocess.Popen(
+        [*toy, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "waiting\n"
