@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
@@ -79,12 +79,11 @@ def override(config: T, argv: Sequence[str], *, prog: str) -> T:
     """Change fields from the command line: `["--train.steps", "1000", "--method.view.size", "64"]`.
 
     A field of chosen class keeps the class of its present value; its annotation must be a base class of
-    it, a runtime-checkable protocol, or a type parameter of a generic configuration that has no slots. Misuse
-    prints the nearest options and exits with status 2, as tyro does.
+    it or a runtime-checkable protocol. Misuse prints the nearest options and exits with status 2, as tyro does.
     """
     import tyro
 
-    return tyro.cli(_concrete(config), default=config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(type(config), default=config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _build(text: str, schema: type[T], source: str) -> T:
@@ -131,13 +130,3 @@ def _leaves(plain: Any, at: str = "") -> dict[str, Any]:
 
 def _shown(plain: Any) -> str:
     return _ABSENT if plain == _ABSENT else json.dumps(plain)
-
-
-def _concrete(config: T) -> type[T]:
-    """The class of a configuration, its type parameters filled with the classes of the present values."""
-    cls: Any = type(config)
-    bound = {
-        hint: type(getattr(config, name)) for name, hint in get_type_hints(cls).items() if isinstance(hint, TypeVar)
-    }
-    concrete: type[T] = cls[tuple(bound[parameter] for parameter in cls.__parameters__)] if bound else cls
-    return concrete
