@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from robossl.durable import sync
 from robossl.errors import InputError, ResourceError
 
 SCHEMA = "robossl.checkpoint/1"
@@ -50,10 +50,10 @@ def save_checkpoint(
         save_file(tensors, aside / "optimizer.safetensors")
         (aside / "state.json").write_text(json.dumps(head, indent=1))
         for path in [*aside.iterdir(), aside]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise ResourceError(
@@ -110,11 +110,3 @@ def _restore_optimizer(
         state.setdefault(int(index), {})[key] = tensor
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]  # json has no tuples
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

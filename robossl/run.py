@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from robossl.config import difference, load, to_yaml
+from robossl.durable import written_aside
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.method import MethodConfig
@@ -104,7 +104,8 @@ class RunFolder:
         elif resume:
             raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(saved, to_yaml(config))
+        with written_aside(saved) as aside:
+            aside.write_text(to_yaml(config))
 
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool) -> None:
         if not resume:
@@ -121,7 +122,8 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            write_atomically(path, "".join(f"{line}\n" for line in kept))
+            with written_aside(path) as aside:
+                aside.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
@@ -129,13 +131,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write aside, sync, rename: a reader sees the old text or the new, never half."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from robossl.data.durable import sync_folder, written_aside
 from robossl.data.manifest import Manifest, Problem, SourceEntry
 from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
+from robossl.durable import sync, written_aside
 
 LABEL = "label:"  # prefix of the label columns of episodes.arrow
 
@@ -86,7 +86,7 @@ def write_index(store: Path, manifest: Manifest, entries: Sequence[Entry]) -> Ma
     _write_table(folder / "episodes.arrow", _episodes_table(kept, labels))
     _write_table(folder / "dropped.arrow", _episodes_table(dropped, tuple({n: 0 for e in dropped for n in e.labels})))
     _write_table(folder / "frames.arrow", _frames_table(store, kept))
-    sync_folder(folder.parent)
+    sync(folder.parent)
     splits: dict[str, dict[str, int]] = {}
     for entry in kept:
         counts = splits.setdefault(entry.split, {"episodes": 0, "frames": 0})

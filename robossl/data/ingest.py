@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from robossl.data.durable import full_disk_said
 from robossl.data.files import stated_licence
 from robossl.data.index import Entry, merge_entries, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
@@ -20,6 +19,7 @@ from robossl.data.shards import read_records
 from robossl.data.source import Listing
 from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
+from robossl.durable import full_disk_said
 from robossl.errors import InputError, ResourceError
 
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from robossl.data.durable import written_aside
+from robossl.durable import written_aside
 from robossl.errors import InputError
 
 SCHEMA = "robossl.store/1"

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-from robossl.data.durable import sync_folder, written_aside
+from robossl.durable import sync, written_aside
 
 BATCH_ROWS = 256  # every record batch but the last: a row is found by division
 
@@ -82,7 +82,7 @@ class ShardWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._open_files.close()
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
         write_records(self._path.with_suffix(".units"), records)
 
     def __exit__(
