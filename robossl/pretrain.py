@@ -18,7 +18,7 @@ from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
 from robossl.data.loader import Loader, ResidentFrames
 from robossl.data.sampler import Sampler, thin
-from robossl.data.store import open_store
+from robossl.data.store import Store, open_store
 from robossl.encoder import build_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
@@ -29,7 +29,7 @@ from robossl.optim import build_optimizer
 from robossl.ranks import Ranks, barrier
 from robossl.run import RunConfig, RunFolder
 from robossl.train import Stopped, Trainer
-from robossl.views import ClipSpec
+from robossl.views import ClipSpec, ViewSpec
 
 
 def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
@@ -64,17 +64,10 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     store = open_store(config.data.store)
-    rows = store.rows(config.data.split)
-    anchors = rows if config.data.frames_per_s is None else thin(store, rows, config.data.frames_per_s)
-    sampler = Sampler(
-        store,
-        anchors,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        epoch_over=config.data.epoch_over,
-    )
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
+    specs = method.views()
+    loader = build_loader(config, ranks, store, specs)
     knn = OnlineKnn(store, config.knn, device=ranks.device) if config.knn else None
     folder = RunFolder(out)
     if ranks.is_main:
@@ -85,27 +78,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         method = convert_sync_batchnorm(method)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
     method = method.to(ranks.device).to(memory_format=memory_format).train()
-    specs = method.views()
-    share = config.train.batch_size // ranks.world_size
-    drawn = anchors if all(spec.clip == ClipSpec() for spec in specs) else rows
-    fits = ResidentFrames.num_bytes(store, drawn) <= config.data.resident_gib * 2**30
-    loader = Loader(
-        store=store,
-        sampler=sampler,
-        clips=tuple(spec.clip for spec in specs),
-        local=slice(ranks.rank * share, (ranks.rank + 1) * share),
-        device=ranks.device,
-        num_workers=config.data.num_workers,
-        resident_rows=drawn if fits else None,
-    )
-    augment = Augment(
-        specs,
-        mean=config.encoder.mean,
-        std=config.encoder.std,
-        seed=config.seed,
-        device=ranks.device,
-        memory_format=memory_format,
-    )
+    mean, std = config.encoder.mean, config.encoder.std
     return Trainer(
         config=config,
         ranks=ranks,
@@ -115,9 +88,28 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         model=wrap(method, config, ranks),
         optimizer=build_optimizer(config.optim, method, batch_size=config.train.batch_size),
         loader=loader,
-        augment=augment,
+        augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
         health=HealthMonitor(),
         knn=knn,
+    )
+
+
+def build_loader(config: RunConfig, ranks: Ranks, store: Store, specs: tuple[ViewSpec, ...]) -> Loader:
+    """This rank's share of every batch; held in memory where all that can be drawn fits."""
+    data, batch_size = config.data, config.train.batch_size
+    rows = store.rows(data.split)
+    anchors = rows if data.frames_per_s is None else thin(store, rows, data.frames_per_s)
+    drawn = anchors if all(spec.clip == ClipSpec() for spec in specs) else rows  # clips reach beyond the anchors
+    fits = ResidentFrames.num_bytes(store, drawn) <= data.resident_gib * 2**30
+    share = batch_size // ranks.world_size
+    return Loader(
+        store=store,
+        sampler=Sampler(store, anchors, seed=config.seed, batch_size=batch_size, epoch_over=data.epoch_over),
+        clips=tuple(spec.clip for spec in specs),
+        local=slice(ranks.rank * share, (ranks.rank + 1) * share),
+        device=ranks.device,
+        num_workers=data.num_workers,
+        resident_rows=drawn if fits else None,
     )
 
 
