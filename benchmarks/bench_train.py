@@ -23,7 +23,7 @@ from robossl.config import from_mapping
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encoder import EncoderConfig, build_encoder
-from robossl.optim import set_lr
+from robossl.optim import set_rates
 from robossl.pretrain import build_trainer
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
@@ -54,7 +54,7 @@ def ours(config: RunConfig, folder: Path) -> Block:
     def run(steps: int) -> None:
         for _ in range(steps):
             step, raw = next(batches)
-            lr = set_lr(trainer.optimizer, config.optim, step=step, steps=config.train.steps, batch_size=BATCH)
+            lr = set_rates(trainer.optimizer, config.optim, step=step, steps=config.train.steps, batch_size=BATCH)
             loss = trainer.step(step, trainer.augment(raw))
             if (step + 1) % config.train.log_every == 0:
                 trainer.scalars(loss, lr)

@@ -7,6 +7,7 @@ pixels depend on its own draws alone: on a CPU they have the same bits whatever 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -100,7 +101,9 @@ def apply(
     pixels = torch.empty(b * t, 3, spec.size, spec.size, device=device, memory_format=memory_format)
     _fill(pixels, frames.pixels.flatten(0, 1), draws, spec, mean, std)
     box = signed_box(params["crop"], params["flip"], source_hw)
-    seen = _to_device({**params, "box": box, "time": frames.time_seconds}, device)
+    rest = {"box": box, "time": frames.time_seconds, "valid": frames.valid.float()}
+    columns = {f"column {name}": value for name, value in frames.columns.items()}
+    seen = _to_device({**params, **rest, **columns}, device)
     if spec.clip.num_frames == 0:
         seen = {name: value[:, 0] for name, value in seen.items()}
     return View(
@@ -109,6 +112,8 @@ def apply(
         source_hw=frames.source_hw.to(device),
         params={name: seen[name] for name in params},
         time_seconds=seen["time"],
+        valid=seen["valid"] > 0,
+        columns={name: seen[f"column {name}"] for name in frames.columns},
     )
 
 
@@ -160,7 +165,7 @@ def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
 def _place(frames: Frames, device: torch.device) -> Frames:
     """Pixels on the device; what decisions are made from stays on the CPU."""
     pixels = frames.pixels.to(device, non_blocking=True)
-    return Frames(pixels, frames.source_hw.cpu(), frames.time_seconds)
+    return replace(frames, pixels=pixels, source_hw=frames.source_hw.cpu())
 
 
 def _to_device(params: Params, device: torch.device) -> Params:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robossl.errors import InputError
-from robossl.ranks import all_reduce_sum, gather, world_size
+from robossl.ranks import all_reduce_mean, all_reduce_sum, gather, world_size
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -87,28 +88,78 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
     return joined, variances.mean(0) + (means - joined).square().mean(0)
 
 
+class SplitBatchNorm(_BatchNorm):
+    """Batch-norm whose statistics are those of groups of consecutive samples: a process behaves as several GPUs.
+
+    MoCo needs it: keys shuffled over the groups cannot be told by their group's statistics (section 3.3 of
+    arXiv:1911.05722). Running statistics are the mean over the groups of all ranks, the same on each.
+    """
+
+    groups: int = 1
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        assert x.ndim in (2, 4)
+        if self.training and len(x) % self.groups:
+            raise InputError(
+                f"a batch of {len(x)} on this rank does not divide into {self.groups} groups of batch-norm; "
+                "choose a batch that does, or another number of groups (method.batch_norm_groups)"
+            )
+
+    def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
+        """Normalise each group of the batch on its own; in eval mode as `nn.BatchNorm2d` does."""
+        if not self.training:
+            whole: Tensor = super().forward(x)
+            return whole
+        self._check_input_dim(x)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        stats = [(self.running_mean.clone(), self.running_var.clone()) for _ in range(self.groups)]
+        parts = [
+            F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+            for part, (mean, var) in zip(x.chunk(self.groups), stats, strict=True)
+        ]
+        mean, var = (all_reduce_mean(torch.stack(each).mean(0)) for each in zip(*stats, strict=True))
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(var)
+        self.num_batches_tracked.add_(1)
+        return torch.cat(parts)
+
+
 def convert_sync_batchnorm(module: M) -> M:
     """Make every batch-norm in a module a `SyncBatchNorm` of the same parameters and buffers, in place.
 
     Raises:
         InputError: a batch-norm of another kind (such as timm's with a built-in activation).
     """
+    return _convert(module, lambda old: SyncBatchNorm(old.num_features, old.eps, old.momentum, old.affine))
+
+
+def convert_split_batchnorm(module: M, *, groups: int) -> M:
+    """Make every batch-norm in a module a `SplitBatchNorm` over `groups` groups of a rank's batch, in place.
+
+    Raises:
+        InputError: a batch-norm of another kind (such as timm's with a built-in activation).
+    """
+
+    def make(old: _BatchNorm) -> _BatchNorm:
+        new = SplitBatchNorm(old.num_features, old.eps, old.momentum, old.affine)
+        new.groups = groups
+        return new
+
+    return _convert(module, make)
+
+
+def _convert(module: M, make: Callable[[_BatchNorm], _BatchNorm]) -> M:
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            setattr(module, name, _synced(child))
-        else:
-            convert_sync_batchnorm(child)
+        if not isinstance(child, _BatchNorm):
+            _convert(child, make)
+            continue
+        if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            raise InputError(
+                f"cannot sync {type(child).__name__} over ranks, only BatchNorm1d and BatchNorm2d; choose a"
+                " backbone with those (resnet18) or none (vit_small_patch16_224), or set sync_batch_norm to false"
+            )
+        new = make(child)
+        new._parameters, new._buffers = child._parameters, child._buffers
+        setattr(module, name, new.train(child.training))
     return module
-
-
-def _synced(old: _BatchNorm) -> SyncBatchNorm:
-    if type(old) not in (nn.BatchNorm1d, nn.BatchNorm2d):
-        raise InputError(
-            f"cannot sync {type(old).__name__} over ranks, only BatchNorm1d and BatchNorm2d; choose a"
-            " backbone with those (resnet18) or none (vit_small_patch16_224), or set sync_batch_norm to false"
-        )
-    new = SyncBatchNorm(
-        old.num_features, old.eps, old.momentum, old.affine, track_running_stats=old.track_running_stats
-    )
-    new._parameters, new._buffers = old._parameters, old._buffers
-    return new.train(old.training)

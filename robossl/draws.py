@@ -12,13 +12,22 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robossl.views import ViewSpec
+from robossl.views import OPERATIONS, Operation, ViewSpec
 
 _DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
 # what each uniform of a frame decides; the length is a multiple of four, Philox's block
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36
 _PER_FRAME = 40
+_COLUMNS: dict[Operation, slice] = {
+    "crop": slice(0, 22),
+    "flip": slice(22, 23),
+    "rotation": slice(23, 24),
+    "jitter": slice(24, 33),
+    "grayscale": slice(33, 34),
+    "blur": slice(34, 36),
+    "solarize": slice(36, 37),
+}
 
 Array = NDArray[np.float64]
 
@@ -36,7 +45,7 @@ def draw(
     """All random parameters of one view, on the CPU; the draws are made in float64.
 
     Args:
-        spec: The view; `spec.per_frame` says whether the frames of a clip share their draws.
+        spec: The view; `spec.per_frame` names the operations that the frames of a clip do not share.
         seed: Seed of the run.
         step: Training step, below 2^48.
         position: Place of each sample in the global batch.
@@ -50,9 +59,11 @@ def draw(
         "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., then -1: none; "gray";
         "sigma" of the blur in pixels of the view, 0: none; "solarize".
     """
-    drawn = num_frames if spec.per_frame == "independent" else 1
+    drawn = num_frames if spec.per_frame else 1
     flat = uniforms(drawn * _PER_FRAME, seed=seed, step=step, view=view, position=position.numpy())
     u, hw = flat.reshape(len(position), drawn, _PER_FRAME), source_hw.numpy().astype(np.float64)[:, None]
+    for operation in set(OPERATIONS) - set(spec.per_frame):
+        u[..., _COLUMNS[operation]] = u[:, :1, _COLUMNS[operation]]
     params = {
         "crop": crop_boxes(u, hw, scale=spec.scale, ratio=spec.ratio),
         "flip": u[..., _FLIP] < spec.hflip_p,

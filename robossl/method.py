@@ -27,6 +27,7 @@ class Method(nn.Module):
 
     encoder: Encoder  # what is exported: the student or the teacher, as the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of parameter names whose learning rate does not decay
+    batch_norm_groups: int | None = None  # groups of the global batch with statistics of their own; None: one for all
 
     def views(self) -> tuple[ViewSpec, ...]:
         """The views of one sample, in the order that `forward` expects them."""
@@ -36,8 +37,17 @@ class Method(nn.Module):
         """The loss of this rank's share of the global batch."""
         raise NotImplementedError
 
+    def before_step(self, step: int, steps: int) -> None:
+        """Called before every step with its number, from 0, and the run's length (temperatures, what is frozen).
+
+        A resumed run is told again, so what is set here needs no buffer.
+        """
+
+    def after_backward(self) -> None:
+        """Called when the step's gradients are whole, before they are clipped and used (frozen layers)."""
+
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step; progress runs from 0 to 1 over the run (EMA, queues, temperatures)."""
+        """Called after every optimizer step; progress rises to 1 at the end of the run (EMA)."""
 
 
 @runtime_checkable

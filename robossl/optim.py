@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robossl.method import Method
-from robossl.schedule import warmup_cosine
+from robossl.schedule import cosine, warmup_cosine
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,13 @@ class OptimConfig:
     decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales neither decay nor adapt (LARS)
     trust_coefficient: float = 1e-3  # lars
     lars_momentum: Literal["inside", "outside"] = "outside"  # lr inside the velocity (SimCLR's code) or outside it
+    weight_decay_end: float | None = None  # the decay goes there by half a cosine (DINO); None: it is constant
+    bias_lr: float | None = None  # before scaling: of biases and norm scales (Barlow Twins); None: `lr` for all
     warmup_steps: int = 0
+    warmup_start: float = 0.0  # fraction of the peak at the start of the warm-up
     final_lr: float = 0.0  # fraction of the peak at the end of the cosine
     clip_grad_norm: float | None = None
+    clip_over: Literal["all", "tensor"] = "all"  # what the norm is taken over: all gradients, or each alone (DINO)
 
 
 class Lars(torch.optim.Optimizer):
@@ -113,27 +117,46 @@ def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> 
 
 def _param_groups(config: OptimConfig, method: nn.Module) -> list[dict[str, Any]]:
     constant_prefixes = getattr(method, "constant_lr", ())
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    groups: dict[tuple[bool, bool, bool], list[Tensor]] = {}
     for name, weight in method.named_parameters():
         if weight.requires_grad:
             decays = config.decay == "all" or weight.ndim > 1
             constant = name.startswith(tuple(constant_prefixes)) if constant_prefixes else False
-            groups.setdefault((decays, constant), []).append(weight)
+            groups.setdefault((decays, constant, weight.ndim > 1 or config.bias_lr is None), []).append(weight)
     out: list[dict[str, Any]] = []
-    for (decays, constant), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
+    for (decays, constant, full), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
         group = {
             "params": weights,
             "weight_decay": config.weight_decay if decays else 0.0,
+            "decays": decays,
             "constant_lr": constant,
+            "lr_factor": 1.0 if full or config.bias_lr is None else config.bias_lr / config.lr,
         }
         out.append(group | ({"adapt": decays} if config.name == "lars" else {}))
     return out
 
 
-def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, steps: int, batch_size: int) -> float:
-    """Set every group's learning rate for this step and return the decaying one."""
+def set_rates(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, steps: int, batch_size: int
+) -> float:
+    """Set every group's learning rate and weight decay for this step and return the decaying rate."""
     peak = peak_lr(config, batch_size=batch_size)
-    lr = peak * warmup_cosine(step, steps=steps, warmup_steps=config.warmup_steps, end=config.final_lr)
+    factor = warmup_cosine(
+        step, steps=steps, warmup_steps=config.warmup_steps, start=config.warmup_start, end=config.final_lr
+    )
+    decay, end = config.weight_decay, config.weight_decay_end
+    if end is not None:
+        decay = cosine(decay, end, progress=step / steps)
     for group in optimizer.param_groups:
-        group["lr"] = peak if group["constant_lr"] else lr
-    return lr
+        group["lr"] = peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
+        group["weight_decay"] = decay if group["decays"] else 0.0
+    return peak * factor
+
+
+def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
+    """Scale gradients down to `clip_grad_norm`, together or each tensor alone; nothing where none is set."""
+    if config.clip_grad_norm is None:
+        return
+    weights = [weight for weight in method.parameters() if weight.grad is not None]
+    for part in [weights] if config.clip_over == "all" else [[weight] for weight in weights]:
+        nn.utils.clip_grad_norm_(part, config.clip_grad_norm)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
-from robossl.batch_norm import convert_sync_batchnorm
+from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
 from robossl.data.loader import Loader, ResidentFrames
@@ -29,7 +29,7 @@ from robossl.optim import build_optimizer
 from robossl.ranks import Ranks, barrier
 from robossl.run import RunConfig, RunFolder
 from robossl.train import Stopped, Trainer
-from robossl.views import ClipSpec, ViewSpec
+from robossl.views import ViewSpec
 
 
 def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
@@ -74,8 +74,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         folder.claim(config, resume=resume)  # after everything that can be refused
     barrier()
 
-    if ranks.world_size > 1 and config.train.sync_batch_norm:
-        method = convert_sync_batchnorm(method)
+    method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
     method = method.to(ranks.device).to(memory_format=memory_format).train()
     mean, std = config.encoder.mean, config.encoder.std
@@ -94,12 +93,26 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     )
 
 
+def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
+    """Give batch-norm the statistics that the method wants: of the global batch, or of groups of it."""
+    groups = method.batch_norm_groups
+    if groups is None:
+        several = ranks.world_size > 1 and config.train.sync_batch_norm
+        return convert_sync_batchnorm(method) if several else method
+    if groups % ranks.world_size or config.train.batch_size % (groups * config.train.accumulate):
+        raise InputError(
+            f"{groups} groups of batch-norm do not divide over {ranks.world_size} ranks and batches of "
+            f"{config.train.batch_size // config.train.accumulate}; choose method.batch_norm_groups so that they do"
+        )
+    return convert_split_batchnorm(method, groups=groups // ranks.world_size)
+
+
 def build_loader(config: RunConfig, ranks: Ranks, store: Store, specs: tuple[ViewSpec, ...]) -> Loader:
     """This rank's share of every batch; held in memory where all that can be drawn fits."""
     data, batch_size = config.data, config.train.batch_size
     rows = store.rows(data.split)
     anchors = rows if data.frames_per_s is None else thin(store, rows, data.frames_per_s)
-    drawn = anchors if all(spec.clip == ClipSpec() for spec in specs) else rows  # clips reach beyond the anchors
+    drawn = rows if any(spec.clip.has_time for spec in specs) else anchors  # clips reach beyond the anchors
     fits = ResidentFrames.num_bytes(store, drawn) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size
     return Loader(

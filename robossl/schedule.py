@@ -19,3 +19,13 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.
         return start + (1 - start) * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def cosine(start: float, end: float, *, progress: float) -> float:
+    """Half a cosine from `start` to `end` as progress goes from 0 to 1: BYOL's and DINO's schedule of momentum.
+
+    Examples:
+        >>> [round(cosine(0.996, 1.0, progress=p), 3) for p in (0.0, 0.5, 1.0)]
+        [0.996, 0.998, 1.0]
+    """
+    return end - (end - start) * (1 + math.cos(math.pi * min(1.0, progress))) / 2

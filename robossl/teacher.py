@@ -2,12 +2,102 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float, Int
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robossl.errors import InputError
-from robossl.ranks import gather
+from robossl.ranks import all_reduce_mean, gather
+
+
+class Ema(nn.Module):
+    """Copies of modules whose parameters follow them: t <- momentum * t + (1 - momentum) * s.
+
+    Buffers do not follow: in training the copies keep batch-norm statistics of their own, as in BYOL, MoCo and DINO.
+    Dropout and drop path are off in the copies. Call the members of `copies` under `torch.no_grad()`.
+
+    Args:
+        students: the modules followed; they are not kept, so that each parameter has one owner.
+    """
+
+    def __init__(self, *students: nn.Module) -> None:
+        super().__init__()
+        self.copies = nn.ModuleList(copy.deepcopy(student) for student in students).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Ema:
+        """Training or evaluation; what drops at random is never on."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, DropPath | nn.Dropout):
+                module.train(False)
+        return self
+
+    @torch.no_grad()
+    def update(self, *students: nn.Module, momentum: float) -> None:
+        """Move every copy towards its student, in the order given at the start."""
+        targets: list[Tensor] = [weight for copied in self.copies for weight in copied.parameters()]
+        sources: list[Tensor] = [weight for student in students for weight in student.parameters()]
+        assert len(targets) == len(sources)
+        torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+
+
+class Queue(nn.Module):
+    """The last `size` rows pushed, l2-normalised noise before that (MoCo, arXiv:1911.05722); a ring in float32.
+
+    Batches of any size fit, the last partial one too. Saved with the model, so a resumed run goes on exactly.
+    """
+
+    rows: Tensor
+    start: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("start", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, rows: Float[Tensor, "b d"]) -> None:
+        """Overwrite the oldest rows by those of all ranks.
+
+        Raises:
+            InputError: the global batch is larger than the queue.
+        """
+        everyone = gather(rows.detach().to(self.rows.dtype))
+        size = len(self.rows)
+        if len(everyone) > size:
+            raise InputError(
+                f"a queue of {size} is smaller than the batch of {len(everyone)}; "
+                "raise method.queue_size or lower train.batch_size"
+            )
+        places = (self.start + torch.arange(len(everyone), device=rows.device)) % size
+        self.rows[places] = everyone
+        self.start.copy_((self.start + len(everyone)) % size)
+
+
+class Center(nn.Module):
+    """A running mean of the teacher's logits, taken off them against collapse (equation 4 of arXiv:2104.14294).
+
+    Args:
+        dim: number of logits.
+        momentum: 0.9 in the paper.
+    """
+
+    mean: Tensor
+
+    def __init__(self, dim: int, *, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(dim))
+
+    @torch.no_grad()
+    def update(self, logits: Float[Tensor, "b k"]) -> None:
+        """Move towards the mean over the batch of all ranks; call it after the loss."""
+        batch_mean = all_reduce_mean(logits.detach().to(self.mean.dtype).mean(0))
+        self.mean.lerp_(batch_mean, 1 - self.momentum)
 
 
 class MovingAverageBank(nn.Module):

@@ -26,7 +26,7 @@ from robossl.health import HealthMonitor
 from robossl.method import Loss, Method
 from robossl.metrics import Progress, Sink
 from robossl.online import OnlineKnn
-from robossl.optim import set_lr
+from robossl.optim import clip_gradients, set_rates
 from robossl.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
 from robossl.run import RunConfig, RunFolder
 from robossl.views import Batch
@@ -60,7 +60,7 @@ class Trainer:
         clock, clock_step = time.perf_counter(), start
         with stop_signals() as told:
             for step, raw in enumerate(self.loader.batches(start=start, stop=steps), start=start):
-                lr = set_lr(
+                lr = set_rates(
                     self.optimizer,
                     self.config.optim,
                     step=step,
@@ -97,6 +97,7 @@ class Trainer:
         """Forward, backward and update on one batch; model randomness (drop path) is drawn from (seed, step, rank)."""
         config = self.config.train
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
+        self.method.before_step(step, config.steps)
         parts = split(batch, config.accumulate)
         self.optimizer.zero_grad(set_to_none=True)
         for i, part in enumerate(parts):
@@ -107,8 +108,8 @@ class Trainer:
                 with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                     loss: Loss = self.model(part)
                 (loss.value / len(parts)).backward()  # type: ignore[no-untyped-call]
-        if self.config.optim.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.method.parameters(), self.config.optim.clip_grad_norm)
+        self.method.after_backward()
+        clip_gradients(self.method, self.config.optim)
         self.optimizer.step()
         self.method.after_step((step + 1) / config.steps)
         return loss

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+Operation = Literal["crop", "flip", "rotation", "jitter", "grayscale", "blur", "solarize"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
     """Which frames a view is cut from; views with equal `ClipSpec` share one draw of frames.
 
-    Time is in seconds, so that data of mixed frame rates mix. Past the end of an episode the last frame repeats.
+    Time is in seconds, so that data of mixed frame rates mix. Outside of its episode a frame is not valid, and the
+    episode's first or last stands in for it.
     """
 
     num_frames: int = 0  # 0: one frame without a time axis; t >= 1: a clip with one
     stride_seconds: float = 0.0
-    offset_seconds: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # the first frame lies uniformly in this range from the anchor
+    offset_seconds: tuple[float, float] = (0.0, 0.0)  # the first frame lies uniformly in this range from the anchor
+    rule: str = "stride"  # how times are chosen: a name of data/times.py
+    columns: tuple[str, ...] = ()  # what comes with every frame: "action", "state", ...
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it reaches beyond the anchor frame."""
+        return self.num_frames > 0 or self.offset_seconds != (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class ViewSpec:
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    per_frame: Literal["same", "independent"] = "same"  # draws over the frames of one clip
+    per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class Frames:
     pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; smaller frames are padded at the right and bottom
     source_hw: Int[Tensor, "b 2"]  # true size of each sample's frames inside the padding
     time_seconds: Float[Tensor, "b t"]
+    valid: Bool[Tensor, "b t"]  # whether the time asked for lies in the episode
+    columns: dict[str, Float[Tensor, "b t d"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,8 @@ class View:
     source_hw: Int[Tensor, "b 2"]
     params: dict[str, Float[Tensor, "b ..."]]  # what each augmentation did
     time_seconds: Float[Tensor, " b *t"]
+    valid: Bool[Tensor, " b *t"]  # whether the time asked for lies in the episode
+    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # what the clip asks for: actions, states
 
     def __getitem__(self, part: slice) -> View:
         """The samples of a slice of the batch."""
@@ -86,6 +98,8 @@ class View:
             source_hw=self.source_hw[part],
             params={name: value[part] for name, value in self.params.items()},
             time_seconds=self.time_seconds[part],
+            valid=self.valid[part],
+            columns={name: value[part] for name, value in self.columns.items()},
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from robossl.draws import crop_boxes, draw, uniforms
-from robossl.views import ViewSpec
+from robossl.views import OPERATIONS, ViewSpec
 
 SPEC = ViewSpec(rotation_degrees=20.0, solarize_p=0.3)
 
@@ -26,7 +26,7 @@ def drawn(spec=SPEC, position=range(8), *, seed=0, step=0, view=0, num_frames=1,
     )
 
 
-@pytest.mark.parametrize("per_frame", ["same", "independent"])
+@pytest.mark.parametrize("per_frame", [(), OPERATIONS, ("crop", "blur")])
 def test_a_position_draws_the_same_in_any_batch(per_frame):
     spec = replace(SPEC, per_frame=per_frame)
     whole = drawn(spec, range(16), num_frames=3)
@@ -43,8 +43,8 @@ def test_other_seeds_steps_views_and_positions_draw_anew(change):
 
 
 def test_frames_share_their_draws_unless_independent():
-    same = drawn(replace(SPEC, per_frame="same"), num_frames=4)
-    apart = drawn(replace(SPEC, per_frame="independent"), num_frames=4)
+    same = drawn(replace(SPEC, per_frame=()), num_frames=4)
+    apart = drawn(replace(SPEC, per_frame=OPERATIONS), num_frames=4)
     assert all(torch.equal(value, value[:, :1].expand_as(value)) for value in same.values())
     assert not torch.equal(apart["crop"], apart["crop"][:, :1].expand(-1, 4, -1))
 
@@ -122,3 +122,19 @@ def test_boxes_lie_inside_of_small_and_long_frames(hw):
     top, left, height, width = boxes.unbind(-1)
     assert min(top.min(), left.min()) >= 0 and min(height.min(), width.min()) >= 1
     assert (top + height).max() <= hw[0] and (left + width).max() <= hw[1]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_operation_alone_can_be_drawn_anew_for_every_frame(operation):
+    apart = drawn(replace(SPEC, per_frame=(operation,)), num_frames=4)
+    owners = {
+        "crop": {"crop"},
+        "flip": {"flip"},
+        "rotation": {"angle"},
+        "jitter": {"brightness", "contrast", "saturation", "hue", "order"},
+        "grayscale": {"gray"},
+        "blur": {"sigma"},
+        "solarize": {"solarize"},
+    }
+    for name, value in apart.items():
+        assert torch.equal(value, value[:, :1].expand_as(value)) == (name not in owners[operation]), name

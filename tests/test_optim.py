@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_lr
+from robossl.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_rates
 
 
 class Toy(nn.Module):
@@ -76,7 +76,7 @@ def test_groups_follow_decay_and_constant_rate() -> None:
 def test_constant_group_keeps_its_rate() -> None:
     config = OptimConfig(lr=0.05)
     optimizer = build_optimizer(config, Toy(), batch_size=512)  # type: ignore[arg-type]
-    assert set_lr(optimizer, config, step=50, steps=100, batch_size=512) == pytest.approx(0.05)
+    assert set_rates(optimizer, config, step=50, steps=100, batch_size=512) == pytest.approx(0.05)
     assert {g["constant_lr"]: g["lr"] for g in optimizer.param_groups} == {
         True: 0.1,
         False: pytest.approx(0.05),

@@ -43,10 +43,12 @@ def test_clips_stay_in_their_episode_and_take_the_latest_frame(
     sampler = Sampler(clip_store, clip_store.rows(None), seed=1, batch_size=4)
     clip = ClipSpec(num_frames=3, stride_seconds=stride, offset_seconds=(low, low + width))
     anchors = sampler.anchors(step)
-    rows, times = sampler.clip_rows(step, clip, anchors, ALL)
+    rows, times, valid = sampler.clip_rows(step, clip, anchors, ALL)
     assert np.array_equal(clip_store.episode_of(rows), np.repeat(clip_store.episode_of(anchors)[:, None], 3, axis=1))
     assert (np.diff(rows, axis=1) >= 0).all()
     starts = clip_store.episode_start[clip_store.episode_of(anchors)]
+    ends = clip_store.end_seconds[clip_store.episode_of(anchors)]
+    assert (valid[:, 1:] <= (times[:, :-1] + stride <= ends[:, None] + stride)).all()
     inside = rows[:, 0] > starts
     lag = times[:, 0] - clip_store.time_seconds[anchors]
     assert (lag[inside] <= low + width + 1e-5).all()

@@ -60,11 +60,11 @@ class Loader:
         clips: dict[ClipSpec, Frames] = {}
         for clip in dict.fromkeys(self.clips):
             drawn = self.sampler.clip_rows(step, clip, anchors, self.local)
-            clips[clip] = self._frames(drawn)
+            clips[clip] = self._frames(drawn, clip.columns)
         position = torch.arange(self.sampler.batch_size)[self.local]
         return RawBatch(step=step, position=position, index=torch.from_numpy(anchors), clips=clips)
 
-    def _frames(self, drawn: ClipRows) -> Frames:
+    def _frames(self, drawn: ClipRows, columns: tuple[str, ...]) -> Frames:
         b, t = drawn.rows.shape
         flat = drawn.rows.reshape(-1)
         hw = self.store.frame_hw[flat].astype(np.int64)
@@ -77,6 +77,8 @@ class Loader:
             pixels=pixels.view(b, t, *pixels.shape[1:]).permute(0, 1, 4, 2, 3),
             source_hw=torch.from_numpy(hw.reshape(b, t, 2)[:, 0].copy()),
             time_seconds=torch.from_numpy(drawn.time_seconds),
+            valid=torch.from_numpy(drawn.valid),
+            columns={name: torch.from_numpy(self.store.column(name, flat).reshape(b, t, -1)) for name in columns},
         )
 
 

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from robossl.data.store import Store
+from robossl.data.times import NUM_UNIFORMS, RULES
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = (
-    1,
-    2,
-    3,
-)  # one random stream for each use, so that uses stay independent
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = 1, 2, 3  # one random stream for each use
 
 
 class ClipRows(NamedTuple):
@@ -25,6 +22,7 @@ class ClipRows(NamedTuple):
 
     rows: Int64[ndarray, "b t"]
     time_seconds: Float64[ndarray, "b t"]
+    valid: Bool[ndarray, "b t"]  # whether the time wanted lies in the episode
 
 
 @dataclass(slots=True)
@@ -86,23 +84,24 @@ class Sampler:
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
         """The rows of one clip around the local anchors: the latest frame at or before each wanted time.
 
-        Times outside the episode give its first or last frame, whose own time is reported.
+        Times outside the episode give its first or last frame, whose own time is reported, and are not valid.
         """
-        t = max(1, clip.num_frames)
-        if clip.num_frames == 0 and clip.offset_seconds == (0.0, 0.0):
-            return ClipRows(anchors[:, None], self.store.time_seconds[anchors][:, None])
+        if not clip.has_time:
+            times = self.store.time_seconds[anchors][:, None]
+            return ClipRows(anchors[:, None], times, np.ones_like(times, dtype=bool))
         stream = OFFSET_STREAM + hash_clip(clip)
-        fraction = generator(self.seed, stream, step).random(self.batch_size)[local]
-        low, high = clip.offset_seconds
-        first = self.store.time_seconds[anchors] + low + (high - low) * fraction
-        wanted = first[:, None] + np.arange(t) * clip.stride_seconds
-        rows = np.empty((len(anchors), t), np.int64)
-        for i, episode in enumerate(self.store.episode_of(anchors)):
+        u = generator(self.seed, stream, step).random((self.batch_size, NUM_UNIFORMS))[local]
+        episodes = self.store.episode_of(anchors)
+        end_seconds = self.store.end_seconds[episodes]
+        wanted = RULES[clip.rule](clip, u, self.store.time_seconds[anchors], end_seconds)
+        rows = np.empty(wanted.shape, np.int64)
+        for i, episode in enumerate(episodes):
             start, stop = self.store.episode_start[episode : episode + 2]
             times = self.store.time_seconds[start:stop]
             at = np.searchsorted(times, wanted[i] + 1e-6, side="right") - 1
             rows[i] = start + np.clip(at, 0, stop - start - 1)
-        return ClipRows(rows, self.store.time_seconds[rows])
+        valid = (wanted >= -1e-6) & (wanted <= end_seconds[:, None] + 1e-6)
+        return ClipRows(rows, self.store.time_seconds[rows], valid)
 
 
 def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
@@ -116,7 +115,7 @@ def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64
 
 def hash_clip(clip: ClipSpec) -> int:
     """A small number for a clip's definition; Python's own hash is not promised to be stable."""
-    text = repr((clip.num_frames, clip.stride_seconds, clip.offset_seconds)).encode()
+    text = repr((clip.num_frames, clip.stride_seconds, clip.offset_seconds, clip.rule)).encode()
     return int.from_bytes(text, "little") % (2**31 - 1)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+VARIANTS = {"official head": {"head": "official", "projector_layers": 3}}
+
 Vectors = Sequence[Sequence[float]]
 
 

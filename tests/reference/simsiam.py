@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+SETTINGS = {"projector_hidden_dim": 64, "output_dim": 64, "predictor_hidden_dim": 16}
+BANK = {"predictor": "moving_average", "bank_size": 20}
+VARIANTS = {
+    "moving average": BANK,
+    "asymmetric cross-entropy": {"symmetric": False, "similarity": "cross_entropy"},
+    "no stop-gradient": {"stop_gradient": False},
+    "official head": {"head": "official"},
+}
+
 Vectors = Sequence[Sequence[float]]
 
 

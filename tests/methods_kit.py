@@ -1,0 +1,136 @@
+"""What the tests of methods share: every method at a small size, made batches, two steps, the oracles.
+
+A method's `reference/<name>.py` gives `loss(method, batch)`, its paper's formula with plain numbers, and may give
+`SETTINGS` (a small configuration for tests), `VARIANTS` (more of them by name, laid over `SETTINGS`) and `COLLAPSES`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
+from robossl.config import from_mapping
+from robossl.encoder import EncoderConfig, build_encoder
+from robossl.methods import METHODS, resolve_method
+from robossl.views import Batch, View
+
+REFERENCES = Path(__file__).parent / "reference"
+TINY = EncoderConfig(backbone="test_resnet", zero_init_last=False)  # else half the graph is dead at the start
+SIZE = 32  # pixels of the largest view
+COLUMN_DIM = 3
+
+
+@cache
+def reference(name: str) -> ModuleType | None:
+    """The oracle of a method, if there is one."""
+    path = REFERENCES / f"{name}.py"
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def configured(name: str, **words: object):
+    """A method's configuration: its small settings with `words` laid over them, read as yaml would be."""
+    settings = getattr(reference(name), "SETTINGS", {})
+    return from_mapping(settings | words, resolve_method(name))
+
+
+def cases() -> dict[str, object]:
+    """Every method and every variant of one, by name."""
+    found = {name: configured(name) for name in METHODS}
+    for name in METHODS:
+        for variant, words in getattr(reference(name), "VARIANTS", {}).items():
+            found[f"{name} {variant}"] = configured(name, **words)
+    return found
+
+
+def collapses() -> list[tuple[str, str, dict[str, object]]]:
+    """(method, what is broken, the settings that break it)."""
+    found = [(name, getattr(reference(name), "COLLAPSES", {})) for name in METHODS]
+    return [(name, what, words) for name, broken in found for what, words in broken.items()]
+
+
+def build(config, *, seed=0, dtype=torch.float64, ranks=1):
+    """The method on a tiny encoder, its batch-norm placed as for one of `ranks` processes."""
+    torch.manual_seed(seed)
+    method = config.build(build_encoder(TINY)).to(dtype)
+    method.before_step(0, 2)
+    if method.batch_norm_groups:
+        return convert_split_batchnorm(method, groups=method.batch_norm_groups // ranks)
+    return convert_sync_batchnorm(method) if ranks > 1 else method
+
+
+def make_batch(method, *, b=8, seed=0):
+    """Normalised noise with a different mean for each sample and view; smaller crops are smaller here too."""
+    draw = torch.Generator().manual_seed(seed)
+    dtype = next(method.parameters()).dtype
+    specs = method.views()
+    largest = max(spec.size for spec in specs)
+    return Batch(
+        tuple(make_view(spec, b, max(8, round(SIZE * spec.size / largest)), draw, dtype) for spec in specs),
+        index=(torch.arange(b) * 7 + seed) % 20,
+    )
+
+
+def make_view(spec, b, size, draw, dtype):
+    t = spec.clip.num_frames
+    lead = (b, t) if t else (b,)
+    pixels = torch.randn(*lead, 3, size, size, generator=draw, dtype=torch.float64)
+    pixels = pixels + torch.randn(*lead, 3, 1, 1, generator=draw, dtype=torch.float64)
+    corners = torch.rand(*lead, 2, 2, generator=draw, dtype=torch.float64)
+    low, extent = corners[..., 0, :] * 0.4, 0.3 + 0.3 * corners[..., 1, :]
+    flipped = (torch.rand(*lead, generator=draw) < 0.5).unsqueeze(-1)
+    box = torch.cat([low, low + extent], -1)
+    box = torch.where(flipped, box[..., [2, 1, 0, 3]], box)
+    times = torch.arange(max(t, 1), dtype=torch.float64) * spec.clip.stride_seconds
+    valid = torch.ones(lead, dtype=torch.bool)
+    if t > 2:
+        valid[b // 2, t - 1] = False  # one episode ends within its clip
+    columns = {
+        name: torch.randn(*lead, COLUMN_DIM, generator=draw, dtype=torch.float64).to(dtype)
+        for name in spec.clip.columns
+    }
+    return View(
+        pixels=pixels.to(dtype),
+        box=box,
+        source_hw=torch.tensor([[48, 64]]).repeat(b, 1),
+        params={},
+        time_seconds=times.repeat(b, 1) if t else torch.zeros(b, dtype=torch.float64),
+        valid=valid,
+        columns=columns,
+    )
+
+
+def train_twice(method, model, pick=slice(None)):
+    """Two batches with a step between, so that what one leaves behind shows in the other; all that came of it."""
+    results = {}
+    for i in range(2):
+        method.before_step(i, 2)
+        model.zero_grad()
+        torch.manual_seed(i)
+        loss = model(make_batch(method, seed=i)[pick])
+        loss.value.backward()
+        method.after_backward()
+        with torch.no_grad():
+            for weight in method.parameters():
+                if weight.grad is not None:
+                    weight -= 0.01 * weight.grad / weight.grad.norm().clamp_min(1e-8)
+        method.after_step((i + 1) / 2)
+        results[f"loss.{i}"] = loss.value.detach()
+    gradients = {name: weight.grad for name, weight in method.named_parameters() if weight.grad is not None}
+    results |= {f"gradient.{name}": gradient for name, gradient in gradients.items()}
+    return results | {f"buffer.{name}": buffer.double() for name, buffer in method.named_buffers()}
+
+
+def gradient(method, batch):
+    """All gradients of one loss as one vector."""
+    method(batch).value.backward()
+    return torch.cat([weight.grad.flatten() for weight in method.parameters() if weight.grad is not None])
