@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
@@ -17,7 +18,8 @@ from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
 from robossl.data.loader import Loader, ResidentFrames
-from robossl.data.sampler import Sampler, thin
+from robossl.data.mixture import Mixture, Readable
+from robossl.data.sampler import MixedSampler, Sampler, thin
 from robossl.data.store import Store, open_store
 from robossl.encoder import build_encoder
 from robossl.errors import InputError
@@ -27,7 +29,7 @@ from robossl.metrics import Progress, Sink, open_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer
 from robossl.ranks import Ranks, barrier
-from robossl.run import RunConfig, RunFolder
+from robossl.run import DataConfig, MixConfig, RunConfig, RunFolder
 from robossl.train import Stopped, Trainer
 from robossl.views import ViewSpec
 
@@ -63,12 +65,12 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     check_batch(config, ranks)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    store = open_store(config.data.store)
+    stores = [open_store(path) for path in (config.data.store, *(part.store for part in config.data.mix))]
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
     specs = method.views()
-    loader = build_loader(config, ranks, store, specs)
-    knn = OnlineKnn(store, config.knn, device=ranks.device) if config.knn else None
+    loader = build_loader(config, ranks, stores, specs)
+    knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     folder = RunFolder(out)
     if ranks.is_main:
         folder.claim(config, resume=resume)  # after everything that can be refused
@@ -82,7 +84,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         config=config,
         ranks=ranks,
         folder=folder,
-        store=store,
+        stores=stores,
         method=method,
         model=wrap(method, config, ranks),
         optimizer=build_optimizer(config.optim, method, batch_size=config.train.batch_size),
@@ -107,22 +109,34 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
     return convert_split_batchnorm(method, groups=groups // ranks.world_size)
 
 
-def build_loader(config: RunConfig, ranks: Ranks, store: Store, specs: tuple[ViewSpec, ...]) -> Loader:
+def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> Loader:
     """This rank's share of every batch; held in memory where all that can be drawn fits."""
     data, batch_size = config.data, config.train.batch_size
-    rows = store.rows(data.split)
-    anchors = rows if data.frames_per_s is None else thin(store, rows, data.frames_per_s)
-    drawn = rows if any(spec.clip.has_time for spec in specs) else anchors  # clips reach beyond the anchors
-    fits = ResidentFrames.num_bytes(store, drawn) <= data.resident_gib * 2**30
+    readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
+    reaches = any(spec.clip.has_time for spec in specs)  # clips reach beyond the anchors
+    parts: list[DataConfig | MixConfig] = [data, *data.mix]
+    pools, drawn, first = [], [], 0
+    for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
+        rows = store.rows(part.split)
+        anchors = rows if part.frames_per_s is None else thin(store, rows, part.frames_per_s)
+        drawn.append(first + (rows if reaches else anchors))
+        share = batch_size if len(parts) == 1 else 1
+        over = data.epoch_over
+        sampler = Sampler(readable, first + anchors, seed=config.seed, batch_size=share, epoch_over=over, pool=number)
+        pools.append(sampler)
+        first += store.num_frames
+    every = np.concatenate(drawn)
+    fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size
+    weights = tuple(part.weight for part in parts)
     return Loader(
-        store=store,
-        sampler=Sampler(store, anchors, seed=config.seed, batch_size=batch_size, epoch_over=data.epoch_over),
+        store=readable,
+        sampler=pools[0] if len(pools) == 1 else MixedSampler(tuple(pools), weights, batch_size),
         clips=tuple(spec.clip for spec in specs),
         local=slice(ranks.rank * share, (ranks.rank + 1) * share),
         device=ranks.device,
         num_workers=data.num_workers,
-        resident_rows=drawn if fits else None,
+        resident_rows=every if fits else None,
     )
 
 

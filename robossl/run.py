@@ -27,6 +27,16 @@ FREE_ON_RESUME = (
 
 
 @dataclass(frozen=True, slots=True)
+class MixConfig:
+    """One more store to draw from."""
+
+    store: Path
+    split: str | None = "train"  # None: every frame
+    weight: float = 1.0  # its share of every batch, beside the others' weights
+    frames_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DataConfig:
     """Which frames are trained on, and how they are read."""
 
@@ -36,6 +46,8 @@ class DataConfig:
     frames_per_s: float | None = None  # thin anchors to this rate; None: every stored frame
     resident_gib: float = 6.0  # a split that fits is decoded once and kept on the training device
     num_workers: int = 2  # decoding processes where it does not fit
+    weight: float = 1.0  # share of `store` in every batch where others are mixed in
+    mix: tuple[MixConfig, ...] = ()  # web images or exploration frames beside robot video
 
 
 @dataclass(frozen=True, slots=True)

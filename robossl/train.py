@@ -45,7 +45,7 @@ class Trainer:
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
-    store: Store
+    stores: list[Store]  # the first is evaluated on while training
     method: Method
     model: nn.Module  # the method, wrapped for ranks and compilation
     optimizer: torch.optim.Optimizer
@@ -153,7 +153,9 @@ class Trainer:
                 "step": done,
                 "run": self.folder.path.name,
                 "config_hash": config_hash(self.config),
-                "data": [{"store": self.store.content_hash, "licences": list(self.store.manifest.licences)}],
+                "data": [
+                    {"store": store.content_hash, "licences": list(store.manifest.licences)} for store in self.stores
+                ],
             }
             save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about)
         barrier()

@@ -13,8 +13,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from robossl.data.sampler import ClipRows, Sampler
-from robossl.data.store import Store
+from robossl.data.mixture import Readable
+from robossl.data.sampler import ClipRows, MixedSampler, Sampler
 from robossl.views import ClipSpec, Frames, RawBatch
 
 DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
@@ -28,8 +28,8 @@ class Loader:
     held in memory: they are decoded at the first batch.
     """
 
-    store: Store
-    sampler: Sampler
+    store: Readable
+    sampler: Sampler | MixedSampler
     clips: tuple[ClipSpec, ...]
     local: slice
     device: torch.device
@@ -101,7 +101,7 @@ class ResidentFrames:
         device: where to hold them.
     """
 
-    def __init__(self, store: Store, rows: Int64[ndarray, " n"], device: torch.device) -> None:
+    def __init__(self, store: Readable, rows: Int64[ndarray, " n"], device: torch.device) -> None:
         self.rows = rows
         sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -110,7 +110,7 @@ class ResidentFrames:
             for _ in pool.map(lambda at: self._fill(store, at), range(0, len(rows), DECODE_CHUNK)):
                 pass
 
-    def _fill(self, store: Store, at: int) -> None:
+    def _fill(self, store: Readable, at: int) -> None:
         chunk = self.rows[at : at + DECODE_CHUNK]
         start, stop = self.offsets[at], self.offsets[at + len(chunk)]
         staged = torch.empty(int(stop - start), dtype=torch.uint8)  # filled by slices: cat of uint8 is slow
@@ -119,7 +119,7 @@ class ResidentFrames:
         self.buffer[start:stop].copy_(staged)
 
     @staticmethod
-    def num_bytes(store: Store, rows: Int64[ndarray, " n"]) -> int:
+    def num_bytes(store: Readable, rows: Int64[ndarray, " n"]) -> int:
         """Memory that holding these rows takes."""
         return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
 

@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
+from robossl.data.mixture import Readable
 from robossl.data.store import Store
 from robossl.data.times import NUM_UNIFORMS, RULES
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM = 1, 2, 3  # one random stream for each use
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # one random stream for each use
+POOL_STREAMS = 2**32  # clips' streams lie below
 
 
 class ClipRows(NamedTuple):
@@ -36,11 +38,12 @@ class Sampler:
         InputError: the batch is larger than an epoch.
     """
 
-    store: Store
+    store: Readable
     rows: Int64[ndarray, " n"]
     seed: int
     batch_size: int  # global
     epoch_over: Literal["frames", "episodes"] = "frames"
+    pool: int = 0  # which of a mixture's stores: each draws its own order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
@@ -67,41 +70,115 @@ class Sampler:
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
         """Store rows of the global batch of one step."""
         epoch, batch = divmod(step, self.steps_per_epoch)
+        return self._epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def draws(self, first: int, count: int) -> Int64[ndarray, " count"]:
+        """Rows number `first` to `first + count - 1` of all epochs in a row, where no partial batch is dropped."""
+        parts, at = [], first
+        while at < first + count:
+            epoch, place = divmod(at, self.units_per_epoch)
+            parts.append(self._epoch_order(epoch)[place : place + first + count - at])
+            at += len(parts[-1])
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def _epoch_order(self, epoch: int) -> Int64[ndarray, " n"]:
         if epoch != self._epoch or self._order is None:
             self._order, self._epoch = self._draw_epoch(epoch), epoch
-        return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self._order
 
     def _draw_epoch(self, epoch: int) -> Int64[ndarray, " n"]:
-        order = generator(self.seed, EPOCH_STREAM, epoch)
+        order = generator(self.seed, EPOCH_STREAM + self.pool * POOL_STREAMS, epoch)
         if self.epoch_over == "frames":
             return self.rows[order.permutation(len(self.rows))]
         episode = self.store.episode_of(self.rows)
         starts = np.flatnonzero(np.diff(episode, prepend=-1))
         lengths = np.diff(starts, append=len(self.rows))
-        picks = starts + (generator(self.seed, FRAME_STREAM, epoch).random(len(starts)) * lengths).astype(np.int64)
+        picks = starts + (
+            generator(self.seed, FRAME_STREAM + self.pool * POOL_STREAMS, epoch).random(len(starts)) * lengths
+        ).astype(np.int64)
         return self.rows[picks[order.permutation(len(starts))]]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """The rows of one clip around the local anchors: the latest frame at or before each wanted time.
+        """The rows of one clip around the local anchors; see `draw_clip`."""
+        return draw_clip(self.store, clip, anchors, _uniforms(self.seed, step, clip, self.batch_size)[local])
 
-        Times outside the episode give its first or last frame, whose own time is reported, and are not valid.
-        """
-        if not clip.has_time:
-            times = self.store.time_seconds[anchors][:, None]
-            return ClipRows(anchors[:, None], times, np.ones_like(times, dtype=bool))
-        stream = OFFSET_STREAM + hash_clip(clip)
-        u = generator(self.seed, stream, step).random((self.batch_size, NUM_UNIFORMS))[local]
-        episodes = self.store.episode_of(anchors)
-        end_seconds = self.store.end_seconds[episodes]
-        wanted = RULES[clip.rule](clip, u, self.store.time_seconds[anchors], end_seconds)
-        rows = np.empty(wanted.shape, np.int64)
-        for i, episode in enumerate(episodes):
-            start, stop = self.store.episode_start[episode : episode + 2]
-            times = self.store.time_seconds[start:stop]
-            at = np.searchsorted(times, wanted[i] + 1e-6, side="right") - 1
-            rows[i] = start + np.clip(at, 0, stop - start - 1)
-        valid = (wanted >= -1e-6) & (wanted <= end_seconds[:, None] + 1e-6)
-        return ClipRows(rows, self.store.time_seconds[rows], valid)
+
+@dataclass(slots=True)
+class MixedSampler:
+    """Draws every global batch from several pools of one mixture, each with its share, in a mixed order.
+
+    A pool's share of the batch is its weight's part of it, whole samples evened out over steps; each pool goes
+    through its own epochs.
+
+    Raises:
+        InputError: a weight so small that it gives less than one sample a batch.
+    """
+
+    pools: tuple[Sampler, ...]
+    weights: tuple[float, ...]
+    batch_size: int  # global
+
+    def __post_init__(self) -> None:
+        """Check the weights."""
+        least = min(self.weights) / sum(self.weights) * self.batch_size
+        if least < 1:
+            raise InputError(
+                f"weights {self.weights} give a store {least:.2f} samples of a batch of {self.batch_size}; "
+                "raise its weight in data.mix or train.batch_size"
+            )
+
+    @property
+    def rows(self) -> Int64[ndarray, " n"]:
+        """All anchors of all pools."""
+        return np.concatenate([pool.rows for pool in self.pools])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which the first pool has been gone through once."""
+        return max(1, int(self.pools[0].units_per_epoch / (self.weights[0] / sum(self.weights) * self.batch_size)))
+
+    def anchors(self, step: int) -> Int64[ndarray, " b"]:
+        """Rows of the global batch of one step."""
+        before, after = self._drawn(step), self._drawn(step + 1)
+        draws = [pool.draws(a, b - a) for pool, a, b in zip(self.pools, before, after, strict=True)]
+        order = generator(self.pools[0].seed, MIX_STREAM, step).permutation(self.batch_size)
+        return np.concatenate(draws)[order]
+
+    def _drawn(self, step: int) -> list[int]:
+        """How many samples each pool has given before a step; they sum to step * batch_size."""
+        ends = np.floor(np.cumsum(self.weights) / sum(self.weights) * (step * self.batch_size) + 1e-6).astype(np.int64)
+        return [int(count) for count in np.diff(ends, prepend=0)]
+
+    def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
+        """The rows of one clip around the local anchors; see `draw_clip`."""
+        pool = self.pools[0]  # all hold the mixture
+        return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
+
+
+def draw_clip(store: Readable, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
+    """The rows of one clip around anchors: the latest frame at or before each wanted time.
+
+    Times outside the episode give its first or last frame, whose own time is reported, and are not valid.
+    """
+    if not clip.has_time:
+        own_time = store.time_seconds[anchors][:, None]
+        return ClipRows(anchors[:, None], own_time, np.ones_like(own_time, dtype=bool))
+    episodes = store.episode_of(anchors)
+    end_seconds = store.end_seconds[episodes]
+    wanted = RULES[clip.rule](clip, u, store.time_seconds[anchors], end_seconds)
+    rows = np.empty(wanted.shape, np.int64)
+    for i, episode in enumerate(episodes):
+        start, stop = store.episode_start[episode : episode + 2]
+        times = store.time_seconds[start:stop]
+        at = np.searchsorted(times, wanted[i] + 1e-6, side="right") - 1
+        rows[i] = start + np.clip(at, 0, stop - start - 1)
+    valid = (wanted >= -1e-6) & (wanted <= end_seconds[:, None] + 1e-6)
+    return ClipRows(rows, store.time_seconds[rows], valid)
+
+
+def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[ndarray, "n 4"]:
+    """What the clips of a global batch are drawn from: ranks cut it, so that the draw does not depend on them."""
+    return generator(seed, OFFSET_STREAM + hash_clip(clip), step).random((batch_size, NUM_UNIFORMS))
 
 
 def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:

@@ -1,0 +1,87 @@
+"""A mixture: several stores behind one row number, in the order given, so that one run can draw from all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int16, Int64
+from numpy import ndarray
+
+from robossl.data.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Mixture:
+    """Rows of the first store, then of the second, ...; pickles as its stores.
+
+    Args:
+        stores: two or more.
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = tuple(stores)
+        self.first_row = np.cumsum([0, *(store.num_frames for store in self.stores)])
+
+    def __getstate__(self) -> tuple[Store, ...]:
+        """The stores alone: what was joined is joined again."""
+        return self.stores
+
+    def __setstate__(self, stores: tuple[Store, ...]) -> None:
+        """Join again."""
+        Mixture.__init__(self, stores)
+
+    @cached_property
+    def episode_start(self) -> Int64[ndarray, " e_plus_1"]:
+        """Rows of episode i are episode_start[i] : episode_start[i + 1]."""
+        starts = [store.episode_start[:-1] + first for store, first in zip(self.stores, self.first_row, strict=False)]
+        return np.concatenate([*starts, self.first_row[-1:]])
+
+    @cached_property
+    def end_seconds(self) -> Float64[ndarray, " e"]:
+        """Time of the last frame of each episode."""
+        return np.concatenate([store.end_seconds for store in self.stores])
+
+    @cached_property
+    def time_seconds(self) -> Float64[ndarray, " n"]:
+        """Time of every row since the start of its episode."""
+        return np.concatenate([store.time_seconds for store in self.stores])
+
+    @cached_property
+    def frame_hw(self) -> Int16[ndarray, "n 2"]:
+        """Height and width of every row."""
+        return np.concatenate([store.frame_hw for store in self.stores])
+
+    def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
+        """Episode number of each row."""
+        return np.searchsorted(self.episode_start, rows, side="right") - 1
+
+    def column(self, name: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
+        """Values of a per-frame column at the given rows.
+
+        Raises:
+            InputError: a row lies in a store without the column.
+        """
+        owner = self._owner(rows)
+        parts = {i: self.stores[i].column(name, rows[owner == i] - self.first_row[i]) for i in np.unique(owner)}
+        values = np.empty((len(rows), next(iter(parts.values())).shape[1]), np.float32)
+        for i, part in parts.items():
+            values[owner == i] = part
+        return values
+
+    def decode(self, rows: Iterable[int]) -> list[Tensor]:
+        """Decoded frames, uint8 (3, h, w) in channels-last memory."""
+        wanted = np.asarray(list(rows), np.int64)
+        owner = self._owner(wanted)
+        return [self.stores[i].decode([int(row - self.first_row[i])])[0] for i, row in zip(owner, wanted, strict=True)]
+
+    def _owner(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
+        return np.searchsorted(self.first_row, rows, side="right") - 1
+
+
+Readable = Store | Mixture
+"""What can be drawn and decoded from."""

@@ -1,0 +1,103 @@
+"""A run that draws from several stores: shares, order, ranks, and the frames that come out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robossl.config import from_mapping
+from robossl.data.ingest import ingest
+from robossl.data.mixture import Mixture
+from robossl.data.sampler import MixedSampler, Sampler
+from robossl.data.store import Store, open_store
+from robossl.errors import InputError
+from robossl.pretrain import build_loader, pretrain
+from robossl.ranks import Ranks
+from robossl.run import RunConfig
+from robossl.views import ClipSpec, ViewSpec
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Twenty pictures without time."""
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "pictures").mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(draw.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / "pictures" / f"{i:02d}.png")
+    ingest((folder / "pictures",), out=folder / "store", short_side=32, workers=1)
+    return open_store(folder / "store")
+
+
+def mixed(clip_store: Store, web: Store, *, weights: tuple[float, ...], batch_size: int) -> MixedSampler:
+    mixture = Mixture([clip_store, web])
+    rows = [np.arange(clip_store.num_frames), clip_store.num_frames + np.arange(web.num_frames)]
+    pools = [Sampler(mixture, own, seed=4, batch_size=1, pool=i) for i, own in enumerate(rows)]
+    return MixedSampler(tuple(pools), weights, batch_size)
+
+
+def test_a_mixture_reads_as_its_stores_one_after_another(clip_store: Store, web: Store) -> None:
+    mixture = Mixture([clip_store, web])
+    n = clip_store.num_frames
+    rows = np.array([n + 3, 5, n - 1, n])
+    for got, row in zip(mixture.decode(rows), rows, strict=True):
+        expected = clip_store.decode([row]) if row < n else web.decode([row - n])
+        assert torch.equal(got, expected[0])
+    assert np.array_equal(mixture.frame_hw[[5, n + 3]], [clip_store.frame_hw[5], web.frame_hw[3]])
+    assert mixture.episode_of(np.array([n - 1, n]))[1] == clip_store.num_episodes
+    assert mixture.episode_start[-1] == n + web.num_frames
+    assert len(mixture.end_seconds) == clip_store.num_episodes + web.num_episodes
+
+
+def test_every_batch_has_its_shares_and_every_picture_comes_equally_often(clip_store: Store, web: Store) -> None:
+    sampler = mixed(clip_store, web, weights=(2.0, 1.0), batch_size=8)
+    batches = np.stack([sampler.anchors(step) for step in range(30)])
+    from_web = batches >= clip_store.num_frames
+    assert set(from_web.sum(axis=1)) <= {2, 3}
+    assert from_web.sum() == 80
+    assert set(np.bincount(batches[from_web] - clip_store.num_frames)) == {4}  # 80 draws of 20 pictures: 4 epochs
+    assert from_web.mean(axis=0).min() > 0.1  # no place of the batch belongs to one store
+    assert np.array_equal(sampler.anchors(7), mixed(clip_store, web, weights=(2.0, 1.0), batch_size=8).anchors(7))
+
+
+def test_a_weight_that_gives_nothing_is_refused(clip_store: Store, web: Store) -> None:
+    with pytest.raises(InputError, match=r"give a store 0\.08 samples of a batch of 8; raise its weight"):
+        mixed(clip_store, web, weights=(1.0, 0.01), batch_size=8)
+
+
+def run_config(clip_store: Store, web: Store) -> RunConfig:
+    return from_mapping(
+        {
+            "method": {"name": "simclr", "view": {"size": 32}},
+            "encoder": {"backbone": "test_resnet", "input_hw": [32, 32]},
+            "data": {"store": str(clip_store.path), "mix": [{"store": str(web.path), "split": None, "weight": 0.5}]},
+            "train": {"steps": 2, "batch_size": 6, "sinks": [], "health_every": 1},
+        },
+        RunConfig,
+    )
+
+
+def test_resident_and_decoded_batches_are_the_same_and_ranks_cut_them(clip_store: Store, web: Store) -> None:
+    config = run_config(clip_store, web)
+    stores, specs = [clip_store, web], (ViewSpec(), ViewSpec(clip=ClipSpec(2, 0.2)))
+    decoded = replace(config, data=replace(config.data, resident_gib=0.0, num_workers=0))
+    whole = build_loader(config, ALONE, stores, specs).batch(3)
+    plain = build_loader(decoded, ALONE, stores, specs).batch(3)
+    halves = [build_loader(decoded, Ranks(r, 2, ALONE.device), stores, specs).batch(3) for r in range(2)]
+    for clip, frames in whole.clips.items():
+        assert torch.equal(frames.pixels, plain.clips[clip].pixels)
+        assert torch.equal(frames.time_seconds, torch.cat([half.clips[clip].time_seconds for half in halves]))
+        assert torch.equal(frames.valid, torch.cat([half.clips[clip].valid for half in halves]))
+
+
+def test_a_run_draws_from_both_and_says_so(clip_store: Store, web: Store, tmp_path: Path) -> None:
+    run = pretrain(run_config(clip_store, web), out=tmp_path / "run")
+    about = (run / "encoder" / "encoder.json").read_text()
+    assert clip_store.content_hash in about and web.content_hash in about
