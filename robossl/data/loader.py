@@ -69,7 +69,7 @@ class Loader:
         flat = drawn.rows.reshape(-1)
         hw = self.store.frame_hw[flat].astype(np.int64)
         if self.resident_rows is None:
-            pixels = pad_stack([frame.permute(1, 2, 0) for frame in self.store.decode(flat)], hw)
+            pixels = decode_stack(self.store, flat, hw)
         else:
             self._held = self._held or ResidentFrames(self.store, self.resident_rows, self.device)
             pixels = self._held.gather(flat, hw)
@@ -113,9 +113,10 @@ class ResidentFrames:
     def _fill(self, store: Readable, at: int) -> None:
         chunk = self.rows[at : at + DECODE_CHUNK]
         start, stop = self.offsets[at], self.offsets[at + len(chunk)]
-        staged = torch.empty(int(stop - start), dtype=torch.uint8)  # filled by slices: cat of uint8 is slow
-        for i, frame in enumerate(store.decode(chunk), start=at):
-            staged[self.offsets[i] - start : self.offsets[i + 1] - start] = frame.permute(1, 2, 0).reshape(-1)
+        staged = torch.empty(int(stop - start), dtype=torch.uint8)
+        for i, row in enumerate(chunk, start=at):
+            h, w = (int(x) for x in store.frame_hw[row])
+            store.decode_into(int(row), staged[self.offsets[i] - start : self.offsets[i + 1] - start].view(h, w, 3))
         self.buffer[start:stop].copy_(staged)
 
     @staticmethod
@@ -131,6 +132,21 @@ class ResidentFrames:
             for i, (h, w) in zip(at, hw, strict=True)
         ]
         return pad_stack(frames, hw)
+
+
+def decode_stack(store: Readable, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
+    """Decoded frames of these rows, padded to the largest; frames of one size are decoded where they stay."""
+    h, w = (int(x) for x in hw.max(axis=0))
+    same = bool((hw == hw[0]).all())
+    out = (torch.empty if same else torch.zeros)((len(rows), h, w, 3), dtype=torch.uint8)
+    for i, row in enumerate(rows):
+        if same:
+            store.decode_into(int(row), out[i])
+            continue
+        own = torch.empty((int(hw[i, 0]), int(hw[i, 1]), 3), dtype=torch.uint8)
+        store.decode_into(int(row), own)
+        out[i, : own.shape[0], : own.shape[1]] = own
+    return out
 
 
 def pad_stack(frames: list[UInt8[Tensor, "h w 3"]], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int64
+from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 from numpy import ndarray
 
 from robossl.data.store import Store
@@ -73,11 +73,10 @@ class Mixture:
             values[owner == i] = part
         return values
 
-    def decode(self, rows: Iterable[int]) -> list[Tensor]:
-        """Decoded frames, uint8 (3, h, w) in channels-last memory."""
-        wanted = np.asarray(list(rows), np.int64)
-        owner = self._owner(wanted)
-        return [self.stores[i].decode([int(row - self.first_row[i])])[0] for i, row in zip(owner, wanted, strict=True)]
+    def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
+        """Decode a frame into contiguous memory of its size on the CPU."""
+        owner = int(self._owner(np.array([row]))[0])
+        self.stores[owner].decode_into(int(row - self.first_row[owner]), out)
 
     def _owner(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
         return np.searchsorted(self.first_row, rows, side="right") - 1

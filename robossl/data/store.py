@@ -162,8 +162,15 @@ class Store:
         """Decoded frames, uint8 (3, h, w) in channels-last memory."""
         import torch
 
-        pictures = (simplejpeg.decode_jpeg(self.jpeg(int(row)), "RGB") for row in rows)
-        return [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+        frames = []
+        for row in rows:
+            frames.append(torch.empty((*map(int, self.frame_hw[row]), 3), dtype=torch.uint8))
+            self.decode_into(int(row), frames[-1])
+        return [frame.permute(2, 0, 1) for frame in frames]
+
+    def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
+        """Decode a frame into contiguous memory of its size on the CPU."""
+        simplejpeg.decode_jpeg(self.jpeg(row), "RGB", buffer=out.numpy())
 
     def _places(self, rows: ndarray) -> tuple[ndarray, ndarray]:
         episodes = self.episode_of(rows)
