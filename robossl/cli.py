@@ -22,6 +22,8 @@ COMMANDS = {
     "info": ("robossl.data.describe:info", "say what a store holds"),
     "pretrain": ("robossl.pretrain:command", "train an encoder on a store, as a configuration says"),
     "evaluate": ("robossl.evaluate.command:evaluate", "measure an encoder on labelled frames, beside two references"),
+    "regress": ("robossl.evaluate.regress:regress", "measure how well a robot's state can be read off frames"),
+    "compare": ("robossl.evaluate.compare:compare", "one table of many runs over several stores"),
     "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),

@@ -85,9 +85,9 @@ class Resamples:
     ) -> Interval:
         """The difference `hits - reference` in balanced accuracy, both scored on the same resamples.
 
-        One of the two may have several seeds.
+        Where both have several seeds, every pair of them is one.
         """
-        return self.interval(hits - reference, sizes, level)  # balanced accuracy is linear in the hits
+        return self.interval(all_pairs(hits, reference), sizes, level)  # balanced accuracy is linear in the hits
 
     def _scores(
         self, hits: Float[ndarray, "s e"], weights: Float[ndarray, "b e"], sizes: Float[ndarray, " e"] | None
@@ -96,6 +96,13 @@ class Resamples:
         recalls = [weights[:, i] @ hits[:, i].T / weights[:, i].sum(axis=1)[:, None] for i in _by_class(self.truth)]
         scores: Float[ndarray, "b s"] = np.mean(recalls, axis=0)
         return scores
+
+
+def all_pairs(values: Float[ndarray, "*s e"], reference: Float[ndarray, "*r e"]) -> Float[ndarray, "s_times_r e"]:
+    """The difference of every row to every row of the reference."""
+    pairs = np.atleast_2d(values)[:, None] - np.atleast_2d(reference)[None]
+    flat: Float[ndarray, "s_times_r e"] = pairs.reshape(-1, pairs.shape[-1])
+    return flat
 
 
 def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: int) -> Resamples:

@@ -67,6 +67,7 @@ def run_evaluation(
     settings: Settings,
     *,
     cache: Path | None = None,
+    group_seeds: bool = False,
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda what, done, total: None,
@@ -78,6 +79,7 @@ def run_evaluation(
         store: Labelled episodes.
         settings: What to measure.
         cache: Folder for features; None keeps none.
+        group_seeds: Make one row of the runs whose configurations differ in their seed alone.
         command: The command line, kept in the JSON.
         say: Takes a line on what is about to be done.
         watch: Takes progress.
@@ -95,7 +97,7 @@ def run_evaluation(
     ]
     check_usable(tasks, min_episodes=settings.min_episodes)
     usable = [task for task in tasks if task.is_usable]
-    subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed)
+    subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
     episodes = np.unique(np.concatenate([part for task in usable for part in (task.train, task.test)]))
     frames = Frames.of(store, episodes, per_episode=settings.frames_per_episode)
     say(_plan(usable, subjects, frames, settings))
@@ -153,7 +155,7 @@ def _plan(tasks: list[Task], subjects: list[Subject], frames: Frames, settings: 
 
 def _remarks(store: Store, settings: Settings, subjects: list[Subject]) -> list[str]:
     """What a reader must know of this store, split and encoder."""
-    seen = [s.name for s in subjects if s.about and store.content_hash in s.about["data"]]
+    seen = [s.name for s in subjects if any(store.content_hash in about["data"] for about in s.about)]
     if settings.split_by == "none" or not seen:
         return []
     return [
@@ -174,7 +176,7 @@ def _about(store: Store, settings: Settings, subjects: list[Subject], command: s
             "num_episodes": store.num_episodes,
             "num_frames": store.num_frames,
         },
-        "encoders": [subject.about for subject in subjects if subject.about],
+        "encoders": [about for subject in subjects for about in subject.about],
         "embedders": {each.name: each.digest for subject in subjects for each in subject.embedders},
         "versions": {"robossl": __version__, "python": platform.python_version()}
         | {package: version(package) for package in packages},

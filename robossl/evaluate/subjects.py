@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, UInt8
@@ -26,27 +27,49 @@ class Subject:
     kind: Kind
     embedders: tuple[Embedder, ...]
     references: tuple[str, ...] = ()
-    about: dict[str, Any] | None = None  # identity of an encoder, for the JSON
+    about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON
 
 
-def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int) -> list[Subject]:
-    """Load the encoders and make their references.
+def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False) -> list[Subject]:
+    """Load the encoders and make their references; runs that differ in their seed alone are one subject when grouped.
 
     Raises:
         InputError: a model that cannot be loaded.
     """
     loaded = [(model, load_encode(model, outputs=("pooled",))) for model in models]
     names = [encode.card.name for _, encode in loaded]
-    encoders, references = [], {}
+    groups: dict[str, list[tuple[str, Encode]]] = {}
     for model, encode in loaded:
+        groups.setdefault(_but_for_seed(model) if group_seeds else model, []).append((model, encode))
+    encoders: list[Subject] = []
+    references: dict[tuple[str, tuple[int, int]], Subject] = {}
+    for members in groups.values():
+        model, encode = members[0]
         card = encode.card
         random = f"random {card.backbone}"
         references[random, card.input.input_hw] = _random(random, random_config(card), random_seeds, seed)
         name = card.name if names.count(card.name) == 1 else model
+        if len(members) > 1:
+            name = f"{card.method} {card.backbone}, {len(members)} seeds"
+        if name in {subject.name for subject in encoders}:
+            name = f"{model} ({len(members)})"
         compared = (random, pixels_embedder().name, MAJORITY)
-        encoders.append(Subject(name, "encoder", (embedder(name, encode),), compared, _about(card, model)))
+        each = tuple(embedder(other, one) for other, one in members)
+        about = tuple(_about(one.card, other) for other, one in members)
+        encoders.append(Subject(name, "encoder", each, compared, about))
     pixels = pixels_embedder()
     return [*encoders, *references.values(), Subject(pixels.name, "pixels", (pixels,))]
+
+
+def _but_for_seed(model: str) -> str:
+    """What runs have in common that differ in their seed alone; anything but a run folder is itself."""
+    path = Path(model) / "config.yaml"
+    if not path.is_file():
+        return model
+    from robossl.config import config_hash, load
+    from robossl.run import RunConfig
+
+    return config_hash(replace(load(path, RunConfig), seed=0))
 
 
 def embedder(name: str, encode: Encode) -> Embedder:

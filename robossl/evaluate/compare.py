@@ -1,0 +1,200 @@
+"""`robossl compare`: one table of many runs; a line a method (its seeds joined), a column a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robossl.errors import InputError
+
+if TYPE_CHECKING:
+    from robossl.evaluate.progress import Progress
+    from robossl.statistics import Interval
+
+SCHEMA = "robossl.comparison/1"
+KINDS = ("encoder", "random", "pixels", "majority")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One store and what is read off it: labels on test splits, or a column."""
+
+    store: Path
+    labels: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Asked:
+        """Read `STORE:LABEL,LABEL:TEST,TEST`, `STORE:LABEL` (tested on val) or `STORE=COLUMN`.
+
+        Examples:
+            >>> Asked.parse("stores/droid:scene,verb:val,test_lab").tests
+            ('val', 'test_lab')
+        """
+        store, _, rest = text.partition(":")
+        labels, _, tests = rest.partition(":")
+        if not store or not labels:
+            raise InputError(f"--on {text!r} is not STORE:LABEL,...:SPLIT,...; e.g. stores/droid:scene:val,test_lab")
+        return cls(Path(store), tuple(labels.split(",")), tuple((tests or "val").split(",")))
+
+
+class Cell(NamedTuple):
+    """A figure of one line in one column, and its paired difference to random weights."""
+
+    value: Interval
+    minus_random: Interval | None
+
+
+class Line(NamedTuple):
+    """One line: a method with its seeds, or a reference."""
+
+    name: str
+    kind: str
+    cells: dict[str, Cell]  # by column
+
+
+def compare(
+    models: tuple[str, ...],
+    *,
+    on: tuple[str, ...],
+    state: tuple[str, ...] = (),
+    protocol: tuple[str, ...] = ("knn", "linear"),
+    frames_per_episode: int = 8,
+    bootstrap: int = 2000,
+    random_seeds: int = 3,
+    seed: int = 0,
+    cache: Path | None = None,
+    out: Path | None = None,
+) -> str:
+    """Put many runs into one table, beside random weights, pooled pixels and the majority class.
+
+    Runs whose configurations differ in their seed alone are one line, and its intervals hold the luck of a seed.
+
+    Args:
+        models: Run folders, encoder folders or exported models.
+        on: What to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given.
+        state: Stores whose per-frame state is read by ridge regression, as STORE or STORE:COLUMN.
+        protocol: knn, linear, or both.
+        frames_per_episode: Frames embedded of each episode, evenly spaced.
+        bootstrap: Resamples of the episodes behind an interval.
+        random_seeds: Random inits that the reference averages over.
+        seed: Seed of random inits, resamples and cross-validation.
+        cache: Folder that keeps features for the next comparison.
+        out: JSON file of every figure.
+    """
+    from robossl.evaluate.progress import Progress
+
+    if not models:
+        raise InputError("nothing to compare; name two or more run folders")
+    settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed}
+    lines: dict[str, Line] = {}
+    with Progress() as progress:
+        for name, kind, column, cell in _figures(
+            models, on, state, protocol, frames_per_episode, settings, cache, progress
+        ):
+            lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
+    ordered = sorted(lines.values(), key=lambda line: KINDS.index(line.kind))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
+    return to_markdown(ordered)
+
+
+def _figures(
+    models: tuple[str, ...],
+    on: tuple[str, ...],
+    state: tuple[str, ...],
+    protocol: tuple[str, ...],
+    frames_per_episode: int,
+    settings: dict[str, Any],
+    cache: Path | None,
+    progress: Progress,
+) -> Iterator[tuple[str, str, str, Cell]]:
+    """Name and kind of the line, column, figure."""
+    from robossl.data.store import open_store
+    from robossl.evaluate.evaluation import Settings, run_evaluation
+    from robossl.evaluate.state import StateSettings, run_state
+
+    for asked in map(Asked.parse, on):
+        about = Settings(
+            label=asked.labels,
+            protocol=protocol,
+            test=asked.tests,
+            frames_per_episode=frames_per_episode,
+            **settings,
+        )
+        evaluation = run_evaluation(
+            models,
+            open_store(asked.store),
+            about,
+            cache=cache,
+            group_seeds=True,
+            say=progress.say,
+            watch=progress.watch,
+        )
+        for result in evaluation.results:
+            column = f"{asked.store.name} {result.label} {result.test_split}, {result.protocol}"
+            for row in result.rows:
+                yield row.name, row.kind, column, Cell(_percent(row.accuracy), _percent(_minus_random(row.minus)))
+    for text in state:
+        store, _, name = text.partition(":")
+        chosen = StateSettings(column=name or "state", **settings)
+        probe = run_state(models, open_store(Path(store)), chosen, cache=cache, group_seeds=True, watch=progress.watch)
+        for line in probe.rows:
+            yield (
+                line.name,
+                line.kind,
+                f"{Path(store).name} {chosen.column} R2",
+                Cell(line.r2, _minus_random(line.minus)),
+            )
+
+
+def _minus_random(minus: dict[str, Interval]) -> Interval | None:
+    return next((difference for name, difference in minus.items() if name.startswith("random ")), None)
+
+
+def _percent(interval: Interval | None) -> Any:
+    return None if interval is None else type(interval)(*(100 * value for value in interval))
+
+
+def to_markdown(lines: list[Line]) -> str:
+    """The table, its best figure of each column in bold."""
+    columns = list(dict.fromkeys(column for line in lines for column in line.cells))
+    best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
+    rows = [["", *columns], ["---"] * (len(columns) + 1)]
+    for line in lines:
+        rows.append([line.name, *(_shown(line.cells.get(column), best[column]) for column in columns)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\n{LEGEND}"
+
+
+LEGEND = (
+    "Balanced accuracy of episodes in %, mean R2 for a state; 95 % intervals over episodes and seeds; bold is the best "
+    "of a column, ^ or v: above or below random weights of the same backbone by a paired interval that excludes zero."
+)
+
+
+def _shown(cell: Cell | None, best: float) -> str:
+    if cell is None:
+        return ""
+    digits = 2 if abs(best) <= 1 else 1
+    estimate, low, high = cell.value
+    text = f"{estimate:.{digits}f}"
+    text = f"**{text}**" if estimate == best else text
+    text += f" [{low:.{digits}f}, {high:.{digits}f}]" if cell.value.is_defined else ""
+    apart = cell.minus_random
+    return text + (f" {'^' if apart.low > 0 else 'v'}" if apart is not None and apart.excludes_zero else "")
+
+
+def _plain(line: Line) -> dict[str, Any]:
+    cells = {
+        column: {
+            "value": list(cell.value),
+            "minus_random": None if cell.minus_random is None else list(cell.minus_random),
+        }
+        for column, cell in line.cells.items()
+    }
+    return {"name": line.name, "kind": line.kind, "cells": cells}

@@ -1,0 +1,97 @@
+"""`robossl regress`: a state column read off features, beside random weights and pooled pixels, as a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robossl.errors import InputError
+
+if TYPE_CHECKING:
+    from robossl.evaluate.state import StateResult
+    from robossl.statistics import Interval
+
+SCHEMA = "robossl.state/1"
+
+
+def regress(
+    models: tuple[str, ...],
+    *,
+    store: Path,
+    column: str = "state",
+    split: str | None = None,
+    folds: int = 5,
+    frames_per_episode: int = 60,
+    min_std: float = 0.05,
+    bootstrap: int = 2000,
+    random_seeds: int = 3,
+    seed: int = 0,
+    cache: Path | None = None,
+    out: Path | None = None,
+) -> str:
+    """Measure how well a robot's state can be read off single frames, by ridge regression.
+
+    Args:
+        models: Run folders, encoder folders or exported models.
+        store: Store whose episodes have the column.
+        column: Per-frame values to read: state, action.
+        split: Use the episodes of one split only.
+        folds: Every episode is predicted by a fit on the episodes of the other folds.
+        frames_per_episode: Frames embedded of each episode, evenly spaced.
+        min_std: A dimension whose std is smaller is left out (rad, m).
+        bootstrap: Resamples of the episodes behind an interval.
+        random_seeds: Random inits that the reference averages over.
+        seed: Seed of random inits and resamples.
+        cache: Folder that keeps features. Default: RUN/features of the first run folder.
+        out: JSON file of everything.
+    """
+    from robossl.data.store import open_store
+    from robossl.evaluate.progress import Progress
+    from robossl.evaluate.state import StateSettings, run_state
+
+    if not models:
+        raise InputError("nothing to probe; name a run folder, an encoder folder or an exported model")
+    settings = StateSettings(column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed)
+    runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
+    cache = cache or (runs[0] / "features" if runs else None)
+    with Progress() as progress:
+        result = run_state(models, open_store(store), settings, cache=cache, watch=progress.watch)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
+    return to_markdown(result)
+
+
+def to_markdown(result: StateResult) -> str:
+    """The table with its heading and legend."""
+    references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
+    titles = ["", "R2", *(f"minus {name}" for name in references)]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for row in result.rows:
+        lines.append(_line([row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]))
+    about = result.settings
+    return "\n".join(
+        [
+            f"{about.column}: {result.num_dims} dimensions that move, {result.num_episodes} episodes in {about.folds} "
+            "folds",
+            "",
+            *lines,
+            "",
+            "Ridge regression on single frames of episodes not fitted on; mean R2 over dimensions, 95 % intervals over "
+            "episodes; differences are paired, * marks an interval that excludes zero.",
+        ]
+    )
+
+
+def _cell(interval: Interval | None, *, sign: bool = False) -> str:
+    if interval is None:
+        return ""
+    form = "{:+.2f}" if sign else "{:.2f}"
+    estimate, low, high = (form.format(value) for value in interval)
+    return f"{estimate} [{low}, {high}]{' *' if sign and interval.excludes_zero else ''}"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

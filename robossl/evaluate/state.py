@@ -1,0 +1,192 @@
+"""State probe: how well a robot's state (joints, pose) can be read off one frame's features, by ridge regression.
+
+Every episode is predicted by a fit on the others (k folds that keep episodes whole; the penalty is chosen inside each,
+by folds again). R2 = 1 - squared error / squared deviation from the mean, for each dimension that moves, then averaged.
+A single split would not do: of the last 8 episodes of a 40-episode set half the joints hardly move, and R2 is then
+a division by nearly nothing. Intervals resample episodes, and rows are compared on the same resamples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.evaluate.features import embed_rows, spread_rows
+from robossl.evaluate.subjects import make_subjects
+from robossl.statistics import Interval, all_pairs
+
+PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
+INNER_FOLDS = 4
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Everything that decides the outcome."""
+
+    column: str = "state"
+    split: str | None = None  # None: every episode of the store
+    folds: int = 5
+    frames_per_episode: int = 60
+    min_std: float = 0.05  # a dimension that moves less (rad, m) is left out
+    bootstrap: int = 2000
+    random_seeds: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """One line of the table."""
+
+    name: str
+    kind: str
+    r2: Interval  # mean over dimensions; and over seeds, where there are several
+    minus: dict[str, Interval]  # paired difference to each reference; encoders only
+    penalties: tuple[float, ...]  # chosen, one a fold and seed
+
+
+@dataclass(frozen=True, slots=True)
+class StateResult:
+    """A whole probe."""
+
+    settings: StateSettings
+    num_dims: int
+    num_episodes: int
+    rows: tuple[StateRow, ...]
+
+
+def run_state(
+    models: tuple[str, ...],
+    store: Store,
+    settings: StateSettings,
+    *,
+    cache: Path | None = None,
+    group_seeds: bool = False,
+    watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> StateResult:
+    """Probe models, random weights of their backbones and pooled pixels.
+
+    Raises:
+        InputError: no such column or split, nothing that moves, too few episodes, a model that cannot be loaded.
+    """
+    found = np.unique(store.episode_of(store.rows(settings.split)))
+    rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
+    episodes, values = store.episode_of(rows), store.column(settings.column, rows).astype(np.float64)
+    if not 2 <= settings.folds <= len(found) or len(found) - -(-len(found) // settings.folds) < INNER_FOLDS:
+        raise InputError(
+            f"a state probe in {settings.folds} folds needs more than {len(found)} episodes "
+            f"(split {settings.split or 'all'}); lower --folds (2 at least) or choose another --split"
+        )
+    moves = values.std(axis=0) >= settings.min_std
+    if not moves.any():
+        raise InputError(
+            f"no dimension of {settings.column!r} has a std of {settings.min_std}; lower --min-std or choose another "
+            "--column"
+        )
+    subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
+    total = len(rows) * sum(len(subject.embedders) for subject in subjects)
+    weights = _resamples(len(found), settings)
+    scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}
+    for subject in subjects:
+        each = [
+            _probe(
+                embed_rows(one, store, rows, cache=cache, advance=lambda done: watch("embed", done, total)),
+                values[:, moves],
+                episodes,
+                weights,
+                settings,
+            )
+            for one in subject.embedders
+        ]
+        scored[subject.name] = np.stack([r2 for r2, _ in each]), tuple(p for _, penalties in each for p in penalties)
+    return StateResult(
+        settings=settings,
+        num_dims=int(moves.sum()),
+        num_episodes=len(found),
+        rows=tuple(
+            StateRow(
+                name=subject.name,
+                kind=subject.kind,
+                r2=_interval(scored[subject.name][0]),
+                minus={
+                    name: _interval(all_pairs(scored[subject.name][0], scored[name][0]))
+                    for name in subject.references
+                    if name in scored
+                },
+                penalties=scored[subject.name][1],
+            )
+            for subject in subjects
+        ),
+    )
+
+
+def ridge(
+    train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], groups: Int[ndarray, " n"], test: Float[ndarray, "m d"]
+) -> tuple[Float[ndarray, "m k"], float]:
+    """Predictions for `test` and the penalty that cross-validation over groups preferred, for all dimensions alike."""
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    train, test = train.astype(np.float64), test.astype(np.float64)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    std[std < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes stays at zero
+    train, test = (train - mean) / std, (test - mean) / std
+    scale = target.std(axis=0)
+    folds = list(GroupKFold(INNER_FOLDS).split(train, target, groups))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an ill-conditioned smallest penalty loses the comparison by itself
+        search = RidgeCV(PENALTIES, cv=folds, scoring="r2").fit(train, target / scale)
+        model = Ridge(search.alpha_).fit(train, target / scale)
+    predicted: Float[ndarray, "m k"] = model.predict(test) * scale
+    return predicted, float(search.alpha_)
+
+
+def _probe(
+    features: Float[ndarray, "n d"],
+    values: Float[ndarray, "n k"],
+    episodes: Int[ndarray, " n"],
+    weights: Float[ndarray, "b e"],
+    settings: StateSettings,
+) -> tuple[Float[ndarray, " b"], list[float]]:
+    """R2 on every resample of the episodes, the first of them all as they are."""
+    from sklearn.model_selection import GroupKFold
+
+    predicted, penalties = np.empty_like(values), []
+    folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
+    for seen, held in folds.split(features, values, episodes):
+        predicted[held], penalty = ridge(features[seen], values[seen], episodes[seen], features[held])
+        penalties.append(penalty)
+    of = np.unique(episodes, return_inverse=True)[1]
+    sums = [_sum_by(of, x) for x in (np.ones_like(values), values, values**2, (values - predicted) ** 2)]
+    count, first, second, error = (weights @ each for each in sums)
+    r2: Float[ndarray, " b"] = (1 - error / (second - first**2 / count)).mean(axis=1)
+    return r2, penalties
+
+
+def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "e k"]:
+    sums = np.zeros((of.max() + 1, values.shape[1]))
+    np.add.at(sums, of, values)
+    return sums
+
+
+def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b e"]:
+    """How often each resample drew each episode; one fewer is drawn than there are, as in statistics.py."""
+    draw = np.random.default_rng(settings.seed)
+    share = np.full(num_episodes, 1 / num_episodes)
+    drawn = draw.multinomial(max(2, num_episodes - 1), share, size=settings.bootstrap)
+    return np.concatenate([np.ones((1, num_episodes)), drawn])
+
+
+def _interval(r2: Float[ndarray, "s b"]) -> Interval:
+    """The estimate with a percentile interval; where there are seeds, resamples go through them in turn."""
+    turn = np.arange(r2.shape[1] - 1) % len(r2)
+    low, high = np.quantile(r2[turn, 1 + np.arange(len(turn))], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(r2[:, 0].mean()), float(low), float(high))
