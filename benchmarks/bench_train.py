@@ -54,7 +54,13 @@ def ours(config: RunConfig, folder: Path) -> Block:
     def run(steps: int) -> None:
         for _ in range(steps):
             step, raw = next(batches)
-            lr = set_rates(trainer.optimizer, config.optim, step=step, steps=config.train.steps, batch_size=BATCH)
+            lr = set_rates(
+                trainer.optimizer,
+                config.optim,
+                step=step,
+                steps=config.train.steps,
+                batch_size=config.train.batch_size,
+            )
             loss = trainer.step(step, trainer.augment(raw))
             if (step + 1) % config.train.log_every == 0:
                 trainer.scalars(loss, lr)
@@ -131,7 +137,7 @@ def write_images(store: Store, folder: Path, count: int) -> None:
         (folder / "images" / f"{row:06d}.jpg").write_bytes(bytes(store.jpeg(row)))
 
 
-def measure(blocks: dict[str, Block], *, rounds: int, steps: int) -> dict[str, list[float]]:
+def measure(blocks: dict[str, Block], *, rounds: int, steps: int, batch_size: int = BATCH) -> dict[str, list[float]]:
     """Samples per second of each block in each round, in turn."""
     rates: dict[str, list[float]] = {name: [] for name in blocks}
     for round_number in range(rounds + 1):
@@ -141,7 +147,7 @@ def measure(blocks: dict[str, Block], *, rounds: int, steps: int) -> dict[str, l
             began = time.perf_counter()
             run(steps)
             if round_number:  # the first warms up
-                rates[name].append(steps * BATCH / (time.perf_counter() - began))
+                rates[name].append(steps * batch_size / (time.perf_counter() - began))
     return rates
 
 

@@ -9,20 +9,16 @@ trained once. Writes docs/simsiam_tables.md and docs/figures/simsiam_stop_gradie
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cells import history, merged, train_all
 
-from robossl.config import config_hash, from_mapping, to_yaml
+from robossl.config import config_hash, from_mapping
 from robossl.data.store import open_store
 from robossl.run import RunConfig
 
@@ -50,14 +46,6 @@ def read_cells(path: Path) -> tuple[dict[str, Any], list[Cell]]:
     return content["base"], cells
 
 
-def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """`overrides` laid over `base`, mapping by mapping."""
-    out = dict(base)
-    for key, value in overrides.items():
-        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
-
-
 def config_of(base: dict[str, Any], cell: Cell, seed: int) -> RunConfig:
     """The run of a cell; online kNN is taken four times whatever its number of steps."""
     mapping = merged(base, cell.overrides)
@@ -67,46 +55,15 @@ def config_of(base: dict[str, Any], cell: Cell, seed: int) -> RunConfig:
     return from_mapping(mapping | {"seed": seed}, RunConfig)
 
 
-def train(config: RunConfig, folder: Path) -> None:
-    """Train a cell in a process of its own unless it is done; a run that was killed is resumed."""
-    if (folder / "done").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cell.yaml").write_text(to_yaml(config))
-    run = folder / "run"
-    resume = ["--resume"] if (run / "config.yaml").exists() else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    line = [
-        sys.executable,
-        "-m",
-        "robossl",
-        "pretrain",
-        str(folder / "cell.yaml"),
-        "--out",
-        str(run),
-        *resume,
-    ]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"cell {folder} failed: {done.stderr.strip().splitlines()[-1]}")
-    (folder / "done").touch()
-
-
-def history(folder: Path, key: str) -> list[tuple[int, float]]:
-    """(step, value) of one metric of a run."""
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line[key]) for line in lines if key in line]
-
-
 def table_text(table: str, cells: list[Cell], folders: dict[tuple[str, str], list[Path]]) -> str:
     """One table as markdown, with both orders under it."""
     rows, ours, paper = [], {}, {}
     for cell in cells:
         runs = folders[cell.table, cell.name]
-        scores = [100 * history(run, METRIC)[-1][1] for run in runs]
-        std = statistics.mean(history(run, "health/std")[-1][1] for run in runs)
-        reference = history(runs[0], "health/std_reference")[-1][1]
-        loss = statistics.mean(history(run, "loss")[-1][1] for run in runs)
+        scores = [100 * history(run / "run", METRIC)[-1][1] for run in runs]
+        std = statistics.mean(history(run / "run", "health/std")[-1][1] for run in runs)
+        reference = history(runs[0] / "run", "health/std_reference")[-1][1]
+        loss = statistics.mean(history(run / "run", "loss")[-1][1] for run in runs)
         ours[cell.name] = statistics.mean(scores)
         if cell.paper is not None:
             paper[cell.name] = cell.paper
@@ -143,9 +100,9 @@ def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) ->
     for name, colour, style in (("with", "#0072B2", "-"), ("without", "#D55E00", "--")):
         for i, run in enumerate(folders["stop-gradient", name]):
             for axis, key in zip(axes, ("loss", "health/std", METRIC), strict=True):
-                steps, values = zip(*history(run, key), strict=True)
+                steps, values = zip(*history(run / "run", key), strict=True)
                 axis.plot(steps, values, style, color=colour, label=f"{name} stop-gradient" if i == 0 else None)
-    reference = history(folders["stop-gradient", "with"][0], "health/std_reference")[-1][1]
+    reference = history(folders["stop-gradient", "with"][0] / "run", "health/std_reference")[-1][1]
     axes[1].axhline(reference, color="grey", linewidth=0.8)
     axes[1].text(0, reference, " 1/sqrt(d)", va="bottom", color="grey", fontsize=8)
     for axis, title in zip(
@@ -170,13 +127,7 @@ def main() -> None:
     configs = {(c.table, c.name, seed): config_of(base, c, seed) for seed in args.seeds for c in cells}
     folder_of = {key: args.out / config_hash(config)[:16] for key, config in configs.items()}
     jobs = {folder: configs[key] for key, folder in folder_of.items()}
-    todo = [folder for folder in jobs if not (folder / "done").exists()]
-    print(f"{len(jobs)} runs, {len(todo)} to do, {args.jobs} at a time", flush=True)
-    began = time.monotonic()
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for number, _ in enumerate(pool.map(lambda folder: train(jobs[folder], folder), todo), start=1):
-            left = (time.monotonic() - began) / number * (len(todo) - number)
-            print(f"{number}/{len(todo)} done, about {left / 60:.0f} minutes left", flush=True)
+    train_all({folder: partial(lambda config: config, config) for folder, config in jobs.items()}, at_a_time=args.jobs)
     folders = {(c.table, c.name): [folder_of[c.table, c.name, seed] for seed in args.seeds] for c in cells}
     tables = dict.fromkeys(cell.table for cell in cells)
     text = "\n".join(table_text(table, [c for c in cells if c.table == table], folders) for table in tables)

@@ -69,6 +69,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
     specs = method.views()
+    check_views(stores, specs)
     loader = build_loader(config, ranks, stores, specs)
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     folder = RunFolder(out)
@@ -138,6 +139,17 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
         num_workers=data.num_workers,
         resident_rows=every if fits else None,
     )
+
+
+def check_views(stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
+    """Refuse views larger than every frame: all of them would be enlarged."""
+    largest = max(int(store.frame_hw.min(axis=1).max()) for store in stores)
+    size = max(spec.size for spec in specs)
+    if size > largest:
+        raise InputError(
+            f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
+            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
+        )
 
 
 def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:

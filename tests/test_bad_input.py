@@ -44,6 +44,7 @@ def config(tmp_path: Path, clip_store_path: Path) -> Path:
         ("name: simsiam", "name: simsaim", "unknown method 'simsaim'; did you mean 'simsiam'?"),
         ("backbone: resnet10t", "backbone: resnet10q", "unknown backbone 'resnet10q'; nearest: "),
         ("batch_size: 4", "batch_size: 9999", "batch of 9999 is larger than the data: "),
+        ("view: {size: 32}", "view: {size: 200}", "views of 200 px from frames whose short side is at most 96"),
         ("steps: 2", "steps: soon", "run.yaml:5: train.steps must be a whole number, got 'soon'"),
     ],
 )

@@ -50,7 +50,7 @@ def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int, grou
         references[random, card.input.input_hw] = _random(random, random_config(card), random_seeds, seed)
         name = card.name if names.count(card.name) == 1 else model
         if len(members) > 1:
-            name = f"{card.method} {card.backbone}, {len(members)} seeds"
+            name = f"{card.method} {card.backbone}, {card.step} steps, {len(members)} seeds"
         if name in {subject.name for subject in encoders}:
             name = f"{model} ({len(members)})"
         compared = (random, pixels_embedder().name, MAJORITY)

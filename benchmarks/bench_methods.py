@@ -1,0 +1,45 @@
+"""Full pretraining of every method over the bare forward-backward of the same networks on ready views.
+
+The small recipes of configs/ at their own sizes and batches, the store resident; blocks alternate, medians are printed.
+
+    python benchmarks/bench_methods.py [--methods simclr dino ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from bench_train import bare, measure, ours
+
+from robossl.config import load
+from robossl.methods import METHODS
+from robossl.run import RunConfig
+
+
+def main() -> None:
+    """Print one line a method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
+    args = parser.parse_args()
+    for method in args.methods:
+        config = load(next(Path("configs").glob(f"{method}_resnet18_*.yaml")), RunConfig)
+        if not config.data.store.exists():
+            print(f"{method}: skipped, no store at {config.data.store}")
+            continue
+        config = replace(config, knn=None, train=replace(config.train, sinks=(), steps=1_000_000))
+        with tempfile.TemporaryDirectory() as scratch:
+            blocks = {"bare": bare(config, Path(scratch, "bare")), "ours": ours(config, Path(scratch, "ours"))}
+            rates = measure(blocks, rounds=args.rounds, steps=args.steps, batch_size=config.train.batch_size)
+        each = [a / b for a, b in zip(rates["ours"], rates["bare"], strict=True)]
+        ratio, rate = statistics.median(each), statistics.median(rates["bare"])
+        print(f"{method}: {ratio:.2f} of bare ({min(each):.2f}-{max(each):.2f}); bare {rate:.0f} samples/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

