@@ -63,6 +63,7 @@ def compare(
     state: tuple[str, ...] = (),
     protocol: tuple[str, ...] = ("knn", "linear"),
     frames_per_episode: int = 8,
+    min_episodes: int = 5,
     bootstrap: int = 2000,
     random_seeds: int = 3,
     seed: int = 0,
@@ -79,6 +80,7 @@ def compare(
         state: Stores whose per-frame state is read by ridge regression, as STORE or STORE:COLUMN.
         protocol: knn, linear, or both.
         frames_per_episode: Frames embedded of each episode, evenly spaced.
+        min_episodes: A class counts with this many episodes in both splits.
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits, resamples and cross-validation.
@@ -89,12 +91,11 @@ def compare(
 
     if not models:
         raise InputError("nothing to compare; name two or more run folders")
+    frames = {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed}
     lines: dict[str, Line] = {}
     with Progress() as progress:
-        for name, kind, column, cell in _figures(
-            models, on, state, protocol, frames_per_episode, settings, cache, progress
-        ):
+        for name, kind, column, cell in _figures(models, on, state, protocol, frames, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
     ordered = sorted(lines.values(), key=lambda line: KINDS.index(line.kind))
     if out:
@@ -108,7 +109,7 @@ def _figures(
     on: tuple[str, ...],
     state: tuple[str, ...],
     protocol: tuple[str, ...],
-    frames_per_episode: int,
+    frames: dict[str, Any],
     settings: dict[str, Any],
     cache: Path | None,
     progress: Progress,
@@ -123,7 +124,7 @@ def _figures(
             label=asked.labels,
             protocol=protocol,
             test=asked.tests,
-            frames_per_episode=frames_per_episode,
+            **frames,
             **settings,
         )
         evaluation = run_evaluation(

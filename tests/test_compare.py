@@ -1,0 +1,80 @@
+"""`robossl compare`: seeds join into a line, columns are tasks, the JSON holds every figure."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robossl.cli import main
+from robossl.config import from_mapping
+from robossl.errors import InputError
+from robossl.evaluate.compare import Asked
+from robossl.evaluate.subjects import make_subjects
+from robossl.pretrain import pretrain
+from robossl.run import RunConfig
+from robossl.statistics import all_pairs
+
+
+@pytest.fixture(scope="module")
+def runs(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two seeds of one run and a third of another configuration."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = from_mapping(
+        {
+            "method": {"name": "simclr", "view": {"size": 32}},
+            "encoder": {"backbone": "test_resnet", "input_hw": [32, 32]},
+            "data": {"store": str(clip_store_path)},
+            "train": {"steps": 1, "batch_size": 4, "sinks": []},
+        },
+        RunConfig,
+    )
+    other = replace(config, method=replace(config.method, temperature=0.5))  # type: ignore[type-var]
+    configs = {"first": config, "second": replace(config, seed=1), "third": other}
+    return [str(pretrain(each, out=folder / name)) for name, each in configs.items()]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_line(runs: list[str]) -> None:
+    subjects = make_subjects(tuple(runs), random_seeds=1, seed=0, group_seeds=True)
+    encoders = [subject for subject in subjects if subject.kind == "encoder"]
+    assert [(s.name, len(s.embedders)) for s in encoders] == [
+        ("simclr test_resnet, 1 steps, 2 seeds", 2),
+        ("third", 1),
+    ]
+    apart = make_subjects(tuple(runs), random_seeds=1, seed=0)
+    assert [s.name for s in apart if s.kind == "encoder"] == ["first", "second", "third"]
+
+
+def test_the_table_and_its_json(
+    runs: list[str], clip_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "table.json"
+    options = ["--protocol", "knn", "--random-seeds", "2", "--min-episodes", "1", "--out", str(out)]
+    assert main(["compare", *runs, "--on", f"{clip_store_path}:scene:val", *options]) == 0
+    printed = capsys.readouterr().out
+    lines = json.loads(out.read_text())["lines"]
+    assert [line["name"] for line in lines] == [
+        "simclr test_resnet, 1 steps, 2 seeds",
+        "third",
+        "random test_resnet",
+        "pooled pixels",
+        "majority class",
+    ]
+    (column,) = lines[0]["cells"]
+    assert column == "clips scene val, knn"
+    for line in lines:
+        assert f"| {line['name']} | " in printed
+        assert 0 <= line["cells"][column]["value"][0] <= 100
+
+
+@pytest.mark.parametrize("text", ["stores/droid", ":scene", ""])
+def test_a_store_without_a_label_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is not STORE:LABEL"):
+        Asked.parse(text)
+
+
+def test_every_pair_of_seeds_is_compared() -> None:
+    values, reference = np.arange(6.0).reshape(2, 3), np.ones((3, 3))
+    assert all_pairs(values, reference).shape == (6, 3)
+    assert np.array_equal(all_pairs(values, reference)[:3], np.repeat(values[:1] - 1, 3, axis=0))

@@ -1,0 +1,71 @@
+"""The state probe: ridge by folds of episodes, R2 as scikit-learn has it, intervals that hold the truth's side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold
+
+from robossl.cli import main
+from robossl.data.ingest import ingest
+from robossl.data.store import open_store
+from robossl.errors import InputError
+from robossl.evaluate.regress import to_markdown
+from robossl.evaluate.state import StateSettings, _interval, _probe, _resamples, ridge, run_state
+
+SETTINGS = StateSettings(bootstrap=200)
+
+
+def made(num_episodes: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, a state that is linear in them, episodes."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(num_episodes * 20, 12)).astype(np.float32)
+    state = features[:, :3] @ draw.normal(size=(3, 4)) + noise * draw.normal(size=(len(features), 4))
+    return features, state, np.repeat(np.arange(num_episodes), 20)
+
+
+def test_r2_is_scikit_learn_s_over_predictions_of_episodes_not_fitted_on() -> None:
+    features, state, episodes = made(10, noise=0.5)
+    r2, penalties = _probe(features, state, episodes, np.ones((1, 10)), SETTINGS)
+    predicted = np.empty_like(state)
+    for seen, held in GroupKFold(5, shuffle=True, random_state=0).split(features, state, episodes):
+        predicted[held], _ = ridge(features[seen], state[seen], episodes[seen], features[held])
+    assert r2[0] == pytest.approx(r2_score(state, predicted), abs=1e-12)
+    assert 0.7 < r2[0] < 1.0
+    assert len(penalties) == 5
+
+
+def test_what_is_not_in_the_features_is_not_found() -> None:
+    features, _, episodes = made(10, noise=0.0)
+    unrelated = np.random.default_rng(1).normal(size=(len(features), 4))
+    weights = _resamples(10, SETTINGS)
+    assert _interval(_probe(features, unrelated, episodes, weights, SETTINGS)[0][None]).high < 0.1
+    constant = np.ones_like(features)
+    assert _probe(constant, unrelated, episodes, weights, SETTINGS)[0][0] == pytest.approx(0, abs=0.02)
+
+
+def test_more_noise_gives_a_lower_r2_and_the_paired_interval_says_so() -> None:
+    weights = _resamples(12, SETTINGS)
+    clear, noisy = (_probe(*made(12, noise=n), weights, SETTINGS)[0][None] for n in (0.2, 2.0))
+    assert _interval(clear - noisy).low > 0
+    assert _interval(clear).low < _interval(clear).estimate < _interval(clear).high
+
+
+def test_too_few_episodes_and_nothing_that_moves_are_refused(tmp_path: Path) -> None:
+    ingest((Path(__file__).parent / "data" / "g1",), out=tmp_path / "g1", short_side=48, workers=1)
+    store = open_store(tmp_path / "g1")
+    with pytest.raises(InputError, match="in 5 folds needs more than 2 episodes"):
+        run_state((), store, StateSettings())
+    with pytest.raises(InputError, match="column 'reward' is needed"):
+        run_state((), store, StateSettings(column="reward"))
+    assert main(["regress", "--store", str(tmp_path / "g1")]) == 2
+
+
+def test_pixels_reach_the_known_r2_on_real_joints(shared_data, tmp_path: Path) -> None:
+    """16 x 12 pixels and ridge: about 0.64 (grey, another choice of folds) on the 22 joints that move."""
+    ingest((shared_data("g1_lerobot_v21"),), out=tmp_path / "g1", short_side=48, workers=2)
+    result = run_state((), open_store(tmp_path / "g1"), StateSettings(frames_per_episode=20, bootstrap=200))
+    assert result.num_dims == 22
+    assert result.rows[0].r2.estimate == pytest.approx(0.62, abs=0.05)
+    assert "| pooled pixels | 0.6" in to_markdown(result)
