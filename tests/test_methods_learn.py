@@ -1,0 +1,83 @@
+"""Every method learns: 2,000 small steps on the shipped clips tell clips apart better than random weights do.
+
+The question is kNN of the clip: frames of a clip's second half, cropped and coloured at random, among frames of all
+clips' first halves, treated so too. Pixels and random weights do poorly at it, and no method is given the labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from methods_kit import reference
+
+from robossl.augment import Augment
+from robossl.config import from_mapping
+from robossl.data.loader import Loader
+from robossl.data.sampler import Sampler
+from robossl.data.store import Store, open_store
+from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder
+from robossl.evaluate.features import spread_rows
+from robossl.evaluate.knn import weighted_knn
+from robossl.methods import METHODS
+from robossl.pretrain import pretrain
+from robossl.run import RunConfig
+from robossl.views import ViewSpec
+
+STEPS, BATCH, SIZE, PER_CLIP = 2000, 16, 32, 24
+QUESTION = ViewSpec(size=SIZE, scale=(0.3, 1.0))
+ENCODER = {"backbone": "test_resnet", "input_hw": [SIZE, SIZE], "zero_init_last": False}
+CPU = torch.device("cpu")
+
+
+def accuracy(encoder: Encoder, store: Store) -> float:
+    """Share of treated frames of the second halves whose clip is found, in %."""
+    rows = spread_rows(store, np.arange(store.num_episodes), per_episode=PER_CLIP)
+    sampler = Sampler(store, rows, seed=0, batch_size=len(rows))
+    loader = Loader(store, sampler, (QUESTION.clip,), slice(None), CPU, num_workers=0)
+    config = encoder.config
+    view = Augment((QUESTION,), mean=config.mean, std=config.std, seed=0, device=CPU)(loader.batch(0)).views[0]
+    with torch.no_grad():
+        features = encoder.eval()(view.pixels).pooled.numpy()
+    drawn = sampler.anchors(0)
+    clips = store.episode_of(drawn)
+    middles = (store.episode_start[clips] + store.episode_start[clips + 1]) / 2
+    known = drawn < middles
+    scores = weighted_knn(features[known], clips[known], features[~known])
+    return 100 * float((scores.argmax(axis=1) == clips[~known]).mean())
+
+
+@pytest.fixture(scope="module")
+def random_accuracy(clip_store_path: Path) -> float:
+    """The mean of three random inits."""
+    found = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(SIZE, SIZE), zero_init_last=False))
+        found.append(accuracy(encoder, open_store(clip_store_path)))
+    return float(np.mean(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_thousand_small_steps_beat_random_weights(
+    name: str, clip_store_path: Path, random_accuracy: float, tmp_path: Path
+) -> None:
+    oracle = reference(name)
+    recipe = {"name": "adamw", "lr": 1e-3, "lr_scaling": "none", "weight_decay": 1e-4, "warmup_steps": 100}
+    config = from_mapping(
+        {
+            "method": {"name": name, "view": {"size": SIZE}} | getattr(oracle, "SETTINGS", {}),
+            "encoder": ENCODER,
+            "data": {"store": str(clip_store_path)},
+            "optim": recipe | getattr(oracle, "LEARN_RECIPE", {}),
+            "train": {"steps": STEPS, "batch_size": BATCH, "sinks": [], "checkpoint_every": STEPS},
+        },
+        RunConfig,
+    )
+    run = pretrain(config, out=tmp_path / "run")
+    learned = accuracy(load_encoder(run / "encoder"), open_store(clip_store_path))
+    print(f"{name}: {learned:.1f} % against {random_accuracy:.1f} % of random weights")
+    assert learned > random_accuracy + 2, (learned, random_accuracy)
