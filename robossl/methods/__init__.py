@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
 METHODS = {
+    "byol": "robossl.methods.byol:BYOLConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
 }
