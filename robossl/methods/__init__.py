@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "byol": "robossl.methods.byol:BYOLConfig",
+    "moco": "robossl.methods.moco:MoCoConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
 }
