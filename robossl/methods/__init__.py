@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 METHODS = {
     "byol": "robossl.methods.byol:BYOLConfig",
     "moco": "robossl.methods.moco:MoCoConfig",
+    "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
 }
