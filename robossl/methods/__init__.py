@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
 METHODS = {
+    "barlow_twins": "robossl.methods.barlow_twins:BarlowTwinsConfig",
+    "byol": "robossl.methods.byol:BYOLConfig",
+    "moco": "robossl.methods.moco:MoCoConfig",
+    "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
+    "vicreg": "robossl.methods.vicreg:VICRegConfig",
 }
 
 

@@ -1,0 +1,76 @@
+"""Barlow Twins: the two views' outputs correlate channel by channel and no further (arXiv:2103.03230)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robossl import ranks
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.views import Batch, ViewSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BarlowTwinsConfig:
+    """Barlow Twins with the paper's numbers."""
+
+    redundancy_weight: float = 0.005  # lambda, section 2.2; official code: 0.0051
+    projector_layers: int = 3  # section 2.2
+    hidden_dim: int = 8192  # section 2.2
+    output_dim: int = 8192  # section 2.2
+    view: ViewSpec = VIEW
+    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+
+    def __post_init__(self) -> None:
+        if self.projector_layers < 1:
+            raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 3")
+        if self.redundancy_weight < 0:
+            raise InputError(f"redundancy_weight must not be negative, got {self.redundancy_weight}; the paper: 0.005")
+
+    def build(self, encoder: Encoder) -> BarlowTwins:
+        """Make the method around an encoder."""
+        return BarlowTwins(encoder, self)
+
+
+def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The two terms of equation 1: on the diagonal sum (1 - c_ii)^2, off it weight * sum c_ij^2.
+
+    Over ranks: pass the cross-correlation of the global batch; every rank then has the global value.
+    """
+    squares = c.square()
+    on_diagonal = (1 - c.diagonal()).square().sum()
+    return on_diagonal, weight * (squares.sum() - squares.diagonal().sum())
+
+
+class BarlowTwins(Method):
+    """The cross-correlation of the two views over the batch of all ranks is drawn towards the identity."""
+
+    def __init__(self, encoder: Encoder, config: BarlowTwinsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        dims = [encoder.feature_dim, *[config.hidden_dim] * (config.projector_layers - 1), config.output_dim]
+        self.projector = mlp(dims, last_bias=False)
+        self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # of the global batch, as any batch-norm here
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views: one always blurred, one now and then solarized."""
+        return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Algorithm 1; batch-norm sees each view on its own."""
+        z0, z1 = (full_precision(self.projector(self.encoder(view.pixels).pooled)) for view in batch.views)
+        with torch.autocast(z0.device.type, enabled=False):
+            c = ranks.all_reduce_mean(self.norm(z0).T @ self.norm(z1) / len(z0))
+        on_diagonal, off_diagonal = redundancy(c, weight=self.config.redundancy_weight)
+        metrics = {"on_diagonal": on_diagonal.detach(), "off_diagonal": off_diagonal.detach()}
+        return Loss(on_diagonal + off_diagonal, metrics, outputs=(z0.detach(), z1.detach()))

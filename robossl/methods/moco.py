@@ -1,0 +1,130 @@
+"""MoCo v1 and v2: tell a sample's key from those of the last batches, kept in a queue (arXiv:1911.05722, 2003.04297).
+
+Version 2 is the default; version 1 is another head, temperature and augmentation: see configs/moco_v1_*. Batch-norm
+has statistics of groups of the batch and keys are shuffled over those, on one device as on several (section 3.3).
+The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robossl import ranks
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.teacher import Ema, Queue
+from robossl.views import Batch, ViewSpec
+
+VIEW = ViewSpec()  # version 2; version 1: jitter_p 1, hue 0.4, blur_p 0
+
+
+@dataclass(frozen=True, slots=True)
+class MoCoConfig:
+    """MoCo v2 with the papers' numbers."""
+
+    temperature: float = 0.2  # v2, table 2; v1: 0.07
+    momentum: float = 0.999  # v1, section 3.3
+    queue_size: int = 65536  # v1, section 3.2
+    head: Literal["mlp", "linear"] = "mlp"  # v2, section 3; v1: linear
+    output_dim: int = 128  # v1, section 3.3; the hidden layer is as wide as the feature
+    batch_norm_groups: int = 8  # v1, section 3.3: one for each of its 8 GPUs; 1: no shuffling (keys can be told by it)
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.2")
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must lie in 0..1, got {self.momentum}; the paper has 0.999")
+        if self.queue_size < 1 or self.batch_norm_groups < 1:
+            raise InputError(
+                f"queue_size and batch_norm_groups must be 1 or more, got {self.queue_size} and "
+                f"{self.batch_norm_groups}; the paper has 65536 and 8"
+            )
+
+    def build(self, encoder: Encoder) -> MoCo:
+        """Make the method around an encoder."""
+        return MoCo(encoder, self)
+
+
+def info_nce(
+    q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch; the positive is the first of n + 1.
+
+    Over ranks: the mean of the ranks' values is the global value; queues are the same on all.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
+
+
+class MoCo(Method):
+    """Queries from one view; keys from the other by a slow copy, the older ones from a queue."""
+
+    draws: Tensor
+
+    def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = _projector(encoder.feature_dim, config)
+        self.keys = Ema(encoder, self.projector)
+        self.queue = Queue(config.queue_size, config.output_dim)
+        has_batch_norm = any(isinstance(module, _BatchNorm) for module in encoder.modules())
+        self.batch_norm_groups = config.batch_norm_groups if has_batch_norm else None
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn; the next one's seed
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views, drawn alike."""
+        return (self.config.view, self.config.view)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Algorithm 1 of the paper."""
+        x_q, x_k = (view.pixels for view in batch.views)
+        q = _unit(self.projector(self.encoder(x_q).pooled))
+        k = self.encode_keys(x_k)
+        queue = self.queue.rows.clone()  # as it was: its rows change before the backward pass
+        loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
+        self.queue.push(k)
+        return Loss(loss, metrics={}, outputs=(q.detach(), k))
+
+    @torch.no_grad()
+    def encode_keys(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit keys in the order of the pixels, shuffled over the groups of batch-norm while they are encoded."""
+        encoder, projector = self.keys.copies
+        if (self.batch_norm_groups or 1) == 1:
+            return _unit(projector(encoder(pixels).pooled))
+        b, first = len(pixels), ranks.rank() * len(pixels)
+        order = self._permutation(b * ranks.world_size()).to(pixels.device)
+        shuffled = ranks.gather(pixels)[order[first : first + b]]
+        keys = ranks.gather(_unit(projector(encoder(shuffled).pooled)))
+        return keys[order.argsort()[first : first + b]]
+
+    def _permutation(self, n: int) -> Int[Tensor, " n"]:
+        """The same on all ranks and after a resume."""
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws)))
+        self.draws.add_(1)
+        return order
+
+    def after_step(self, progress: float) -> None:
+        """The key encoder follows: equation 2 of arXiv:1911.05722."""
+        self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
+
+
+def _projector(feature_dim: int, config: MoCoConfig) -> nn.Sequential:
+    hidden = [feature_dim] if config.head == "mlp" else []
+    return mlp([feature_dim, *hidden, config.output_dim], norm="none")
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(full_precision(x), dim=1)

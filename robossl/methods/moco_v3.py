@@ -1,0 +1,145 @@
+"""MoCo v3: both views are queries, the other's keys of the whole batch their choice (arXiv:2104.02057).
+
+The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robossl import pairs, ranks
+from robossl.encoder import Encoder, Features
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.pairs import BLUR_P, SOLARIZE_P, pair_of
+from robossl.schedule import cosine
+from robossl.teacher import Ema
+from robossl.transformer import (
+    draw_xavier,
+    fix_positions,
+    freeze_patch_projection,
+    require_transformer,
+    transformer_of,
+)
+from robossl.views import Batch, ViewSpec
+
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code; for ResNet-50 with a scale of 0.2 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class MoCoV3Config:
+    """MoCo v3 with the paper's numbers for vision transformers; a field that is None depends on the backbone."""
+
+    temperature: float = 0.2  # section 5; official code: 1.0 for ResNet-50
+    momentum: float = 0.99  # section 3; official code: 0.996 for 1000 epochs of ResNet-50
+    hidden_dim: int = 4096  # section 5
+    output_dim: int = 256  # section 5
+    projector_layers: int | None = None  # 3 for a transformer (section 5), 2 otherwise (official code)
+    predictor_last_norm: bool | None = None  # for a transformer (section 5), not otherwise (official code)
+    class_token: bool = True  # as the feature, where there is one; pooled after the final norm is worse: table 5
+    freeze_patch_projection: bool | None = None  # section 4.1; None: for a transformer
+    fixed_positions: bool | None = None  # section 5, sines and cosines; None: for a transformer from random weights
+    xavier: bool | None = None  # initial weights of the official code; None: for a transformer from random weights
+    view: ViewSpec = VIEW
+    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.2")
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must lie in 0..1, got {self.momentum}; the paper has 0.99")
+
+    def build(self, encoder: Encoder) -> MoCoV3:
+        """Make the method around an encoder."""
+        return MoCoV3(encoder, self)
+
+
+def contrast(
+    q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
+) -> Float[Tensor, ""]:
+    """Algorithm 1's ctr: 2 tau times the cross-entropy of each query's own key among those of the global batch.
+
+    Over ranks: gather the keys without gradients and pass this rank's place; the mean of the ranks' values is
+    then the global value.
+    """
+    own = torch.arange(len(q), device=q.device) + first
+    with torch.autocast(q.device.type, enabled=False):
+        logits = _unit(q) @ _unit(keys).T / temperature
+    return 2 * temperature * F.cross_entropy(logits, own)
+
+
+class MoCoV3(Method):
+    """Predictions of one view's queries choose the other view's keys, which a slow copy gives."""
+
+    def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
+        super().__init__()
+        _prepare(encoder, config)
+        self.config = config
+        self.encoder = encoder
+        self.projector = _projector(encoder, config)
+        self.keys = Ema(encoder, self.projector)
+        self.predictor = _predictor(encoder, config)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views: one always blurred, one now and then solarized."""
+        return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Algorithm 1; batch-norm sees each view on its own."""
+        x0, x1 = (view.pixels for view in batch.views)
+        q0, q1 = (self.predictor(self.projector(self._feature(self.encoder(x)))) for x in (x0, x1))
+        k0, k1 = self.encode_keys(x0), self.encode_keys(x1)
+        first, temperature = ranks.rank() * len(q0), self.config.temperature
+        loss = contrast(q0, k1, first=first, temperature=temperature)
+        loss = loss + contrast(q1, k0, first=first, temperature=temperature)
+        return Loss(loss, metrics={}, outputs=(q0.detach(), q1.detach()))
+
+    @torch.no_grad()
+    def encode_keys(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "n d"]:
+        """The keys of all ranks, without gradients."""
+        encoder, projector = self.keys.copies
+        return ranks.gather(full_precision(projector(self._feature(encoder(pixels)))))
+
+    def _feature(self, features: Features) -> Float[Tensor, "b d"]:
+        return features.cls if self.config.class_token and features.cls is not None else features.pooled
+
+    def after_step(self, progress: float) -> None:
+        """The key encoder follows, ever more slowly: from `momentum` to 1 by half a cosine."""
+        momentum = cosine(self.config.momentum, 1.0, progress=progress)
+        self.keys.update(self.encoder, self.projector, momentum=momentum)
+
+
+def _prepare(encoder: Encoder, config: MoCoV3Config) -> None:
+    """Set a transformer up: random weights anew where asked, then what is fixed."""
+    is_transformer = transformer_of(encoder) is not None
+    from_random = is_transformer and encoder.config.init == "random"
+    if from_random if config.xavier is None else config.xavier:
+        draw_xavier(require_transformer(encoder, because="method.xavier"))
+    if from_random if config.fixed_positions is None else config.fixed_positions:
+        fix_positions(require_transformer(encoder, because="method.fixed_positions"))
+    if is_transformer if config.freeze_patch_projection is None else config.freeze_patch_projection:
+        freeze_patch_projection(require_transformer(encoder, because="method.freeze_patch_projection"))
+
+
+def _projector(encoder: Encoder, config: MoCoV3Config) -> nn.Sequential:
+    layers = config.projector_layers or (2 if transformer_of(encoder) is None else 3)
+    return mlp([encoder.feature_dim, *[config.hidden_dim] * (layers - 1), config.output_dim], last_norm="plain")
+
+
+def _predictor(encoder: Encoder, config: MoCoV3Config) -> nn.Sequential:
+    wanted = config.predictor_last_norm
+    last_norm = transformer_of(encoder) is not None if wanted is None else wanted
+    dims = [config.output_dim, config.hidden_dim, config.output_dim]
+    return mlp(dims, last_norm="plain" if last_norm else "none", last_bias=False)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(full_precision(x), dim=1)

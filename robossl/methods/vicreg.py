@@ -1,0 +1,97 @@
+"""VICReg: views agree, every channel varies over the batch, no two covary (arXiv:2105.04906).
+
+Weights are those of the official code, which takes the mean over the two branches of the variance term and the mean
+over channels of the invariance term; equation 6 of the paper sums both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from robossl import ranks
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.views import Batch, ViewSpec
+
+
+@dataclass(frozen=True, slots=True)
+class VICRegConfig:
+    """VICReg with the paper's numbers."""
+
+    invariance_weight: float = 25.0  # lambda, section 4.2
+    variance_weight: float = 25.0  # mu, section 4.2; 0: it collapses (table 7)
+    covariance_weight: float = 1.0  # nu, section 4.2
+    target_std: float = 1.0  # gamma, section 4.1
+    epsilon: float = 1e-4  # section 4.1
+    variance_over: Literal["mean", "sum"] = "mean"  # of the two branches: official code; sum: equation 6
+    expander_layers: int = 3  # section 4.2
+    hidden_dim: int = 8192  # section 4.2
+    output_dim: int = 8192  # section 4.2
+    view: ViewSpec = VIEW
+    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+
+    def __post_init__(self) -> None:
+        weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
+        if min(weights) < 0:
+            raise InputError(f"the three weights must not be negative, got {weights}; the paper has 25, 25, 1")
+        if self.expander_layers < 1:
+            raise InputError(f"expander_layers must be 1 or more, got {self.expander_layers}; the paper has 3")
+
+    def build(self, encoder: Encoder) -> VICReg:
+        """Make the method around an encoder."""
+        return VICReg(encoder, self)
+
+
+def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
+    """Equations 1 and 2: how far each channel's standard deviation falls short, mean over channels.
+
+    Over ranks, for this and `covariance`: gather with gradients; every rank then has the global value.
+    """
+    return F.relu(target_std - (z.var(dim=0) + epsilon).sqrt()).mean()
+
+
+def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Equations 3 and 4: the squared covariances of different channels, sum over pairs divided by d."""
+    centred = z - z.mean(dim=0)
+    with torch.autocast(z.device.type, enabled=False):
+        squares = (centred.T @ centred / (len(z) - 1)).square()
+    return (squares.sum() - squares.diagonal().sum()) / z.shape[1]
+
+
+class VICReg(Method):
+    """Invariance between the views; variance and covariance of each over the batch of all ranks."""
+
+    def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        dims = [encoder.feature_dim, *[config.hidden_dim] * (config.expander_layers - 1), config.output_dim]
+        self.expander = mlp(dims, last_bias=False)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views: one always blurred, one now and then solarized."""
+        return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Equation 6; batch-norm sees each view on its own."""
+        config = self.config
+        z0, z1 = (full_precision(self.expander(self.encoder(view.pixels).pooled)) for view in batch.views)
+        everyone = (ranks.gather(z0), ranks.gather(z1))
+        s = F.mse_loss(z0, z1)
+        v = torch.stack([variance(z, target_std=config.target_std, epsilon=config.epsilon) for z in everyone])
+        v = v.mean() if config.variance_over == "mean" else v.sum()
+        c = covariance(everyone[0]) + covariance(everyone[1])
+        loss = config.invariance_weight * s + config.variance_weight * v + config.covariance_weight * c
+        metrics = {"invariance": s.detach(), "variance": v.detach(), "covariance": c.detach()}
+        return Loss(loss, metrics, outputs=(z0.detach(), z1.detach()))

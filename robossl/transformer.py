@@ -1,0 +1,86 @@
+"""Vision transformers as MoCo v3 starts them: fixed positions, a frozen patch projection, Xavier (arXiv:2104.02057)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+
+
+def transformer_of(encoder: Encoder) -> VisionTransformer | None:
+    """The encoder's backbone if it is timm's vision transformer."""
+    backbone: nn.Module = encoder.backbone
+    return backbone if isinstance(backbone, VisionTransformer) else None
+
+
+def require_transformer(encoder: Encoder, *, because: str) -> VisionTransformer:
+    """The encoder's vision transformer.
+
+    Raises:
+        InputError: it has none; the message says that `because` needs one.
+    """
+    transformer = transformer_of(encoder)
+    if transformer is None:
+        raise InputError(
+            f"{because} needs a vision transformer, got {encoder.config.backbone}; choose one "
+            "(vit_small_patch16_224) or leave that setting out"
+        )
+    return transformer
+
+
+def freeze_patch_projection(transformer: VisionTransformer) -> None:
+    """Keep the first layer random: section 4.1 of the paper found its gradient to make training unstable."""
+    transformer.patch_embed.proj.requires_grad_(False)
+
+
+@torch.no_grad()
+def fix_positions(transformer: VisionTransformer) -> None:
+    """Fill the position embedding with sines and cosines and freeze it; a class token has zeros.
+
+    Raises:
+        InputError: the transformer has no position embedding to fill, or its width is no multiple of 4.
+    """
+    positions = transformer.pos_embed
+    if positions is None or transformer.embed_dim % 4:
+        raise InputError(
+            f"fixed positions need a position embedding of a width that divides by 4, got {transformer.embed_dim}; "
+            "set method.fixed_positions to false"
+        )
+    grid = sines_and_cosines(*transformer.patch_embed.grid_size, dim=transformer.embed_dim)
+    positions.zero_()
+    positions[:, -len(grid) :] = grid.to(positions.dtype)
+    positions.requires_grad_(False)
+
+
+def sines_and_cosines(height: int, width: int, *, dim: int) -> Float[Tensor, "n dim"]:
+    """Row after row of the grid: sine and cosine of x, then of y, at dim / 4 wavelengths from 2 pi towards 20000 pi."""
+    frequency = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    angles = [place.flatten().unsqueeze(1) * frequency for place in (x, y)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+
+
+@torch.no_grad()
+def draw_xavier(transformer: VisionTransformer) -> None:
+    """Initial weights of the official code: Xavier uniform, with query, key and value as three matrices."""
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear):
+            fan_out = module.out_features // 3 if name.endswith("qkv") else module.out_features
+            _uniform(module, fan_in=module.in_features, fan_out=fan_out)
+    projection = transformer.patch_embed.proj
+    _uniform(projection, fan_in=projection.weight[0].numel(), fan_out=transformer.embed_dim)
+    if transformer.cls_token is not None:
+        nn.init.normal_(transformer.cls_token, std=1e-6)
+
+
+def _uniform(module: nn.Linear | nn.Conv2d, *, fan_in: int, fan_out: int) -> None:
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    nn.init.uniform_(module.weight, -bound, bound)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
