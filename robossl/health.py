@@ -75,6 +75,8 @@ class HealthMonitor:
 
     def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> Health:
         """Measure the outputs of the global batch, one tensor a view, and say whether they have collapsed."""
+        if not all(z.isfinite().all() for z in outputs):
+            return Health({}, "the outputs are no longer finite; the loss will say so when it is next looked at")
         stds = [std_normalised(z) for z in outputs]
         spread = _mean([std * z.shape[1] ** 0.5 for std, z in zip(stds, outputs, strict=True)])
         rank = _mean([effective_rank(z) for z in outputs])

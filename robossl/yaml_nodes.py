@@ -84,11 +84,11 @@ class Reader:
 
     source: str  # the file that messages name; "" when there is none
 
-    def build(self, node: yaml.Node, hint: Any, at: str) -> Any:
-        """A value of the type `hint`."""
+    def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
+        """A value of the type `hint`; keys that a mapping leaves out are those of `base`, the field's own default."""
         origin = get_origin(hint)
         if is_dataclass(hint):
-            return self._dataclass(node, self._pairs(node, hint, at), hint, at)
+            return self._dataclass(node, self._pairs(node, hint, at), hint, at, base)
         if origin in (Union, UnionType):
             return self._union(node, hint, at)
         if origin is Literal:
@@ -100,7 +100,7 @@ class Reader:
             return {key: self.build(value, item, f"{at}.{key}") for key, (_, value) in pairs.items()}
         return self._scalar(node, hint, at)
 
-    def _dataclass(self, node: yaml.Node, pairs: _Pairs, cls: Any, at: str) -> Any:
+    def _dataclass(self, node: yaml.Node, pairs: _Pairs, cls: Any, at: str, base: Any = None) -> Any:
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for key, (key_node, _) in pairs.items():
             if key not in fields:
@@ -109,14 +109,14 @@ class Reader:
         for name, field in fields.items():
             here = f"{at}.{name}" if at else name
             if name not in pairs:
-                if field.default is MISSING and field.default_factory is MISSING:
+                if base is None and field.default is MISSING and field.default_factory is MISSING:
                     raise self._error(node, f"{here} is missing and has no default; give {_spell(hints[name])}")
             elif "choices" in field.metadata:
                 values[name] = self._choice(pairs[name][1], field.metadata["choices"], here)
             else:
-                values[name] = self.build(pairs[name][1], hints[name], here)
+                values[name] = self.build(pairs[name][1], hints[name], here, _default(field, hints[name]))
         try:
-            return cls(**values)
+            return cls(**values) if base is None else dataclasses.replace(base, **values)
         except ValueError as error:
             raise self._error(node, f"{at}: {error}" if at else str(error)) from error
 
@@ -185,6 +185,12 @@ class Reader:
     def _error(self, node: yaml.Node, message: str) -> InputError:
         line = node.start_mark.line + 1 if node.start_mark else 1
         return InputError(f"{self.source}:{line}: {message}" if self.source else message)
+
+
+def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
+    """A field's default where it is a dataclass of the field's own type: `view: {size: 64}` changes the size alone."""
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    return default if type(default) is hint and is_dataclass(default) else None
 
 
 def _tag(node: yaml.Node) -> str:

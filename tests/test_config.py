@@ -337,3 +337,17 @@ def test_help_shows_values_and_comments(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert "--method.crop.size INT" in printed
     assert "pixels of the view" in printed
+
+
+@dataclass(frozen=True, slots=True)
+class Strong:
+    crop: Crop = Crop(scale=(0.08, 1.0))
+    others: tuple[Crop, ...] = ()
+    made: Crop = field(default_factory=lambda: Crop(size=96))
+
+
+def test_a_mapping_changes_its_field_s_own_default_and_not_the_class_s() -> None:
+    read = from_mapping({"crop": {"size": 64}, "others": [{"size": 8}], "made": {"scale": [0.5, 1.0]}}, Strong)
+    assert read.crop == Crop(64, (0.08, 1.0))
+    assert read.others == (Crop(8),)
+    assert read.made == Crop(96, (0.5, 1.0))

@@ -116,3 +116,11 @@ def test_a_resumed_monitor_warns_when_an_unbroken_one_does():
 def test_few_samples_are_not_called_low_rank():
     z = normal(2, 64)
     assert HealthMonitor().check((z, z)).warning is None
+
+
+def test_outputs_that_are_not_finite_are_said_and_do_not_stop_the_check():
+    broken = torch.randn(16, 8)
+    broken[3, 2] = torch.nan
+    metrics, warning = HealthMonitor().check((broken, broken))
+    assert metrics == {}
+    assert "no longer finite" in warning
