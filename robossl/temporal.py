@@ -151,15 +151,18 @@ def _guesses(logits: Tensor, negative: Tensor, positive: Tensor, counted: Tensor
     return (hits & counted).to(logits.dtype).sum(), (chance * counted).sum()
 
 
-def mean_tally(tallies: Collection[Tally], shown: Mapping[str, Tally]) -> tuple[Tensor, dict[str, Tensor]]:
+def mean_tally(
+    tallies: Collection[Tally], shown: Mapping[str, Tally], *, same_clip: bool = True
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss, every pair weighted alike, and the accuracies to show, each with its chance level beside it."""
     losses, pairs = (torch.stack([tally[i] for tally in tallies]).sum() for i in (0, 1))
     sums = {"loss": (losses, pairs)}
     for name, tally in shown.items():
         sums[f"accuracy_{name}"] = (tally.hits, tally.pairs)
         sums[f"chance_{name}"] = (tally.chance, tally.pairs)
-        sums[f"same_clip_accuracy_{name}"] = (tally.own_hits, tally.own_pairs)
-        sums[f"same_clip_chance_{name}"] = (tally.own_chance, tally.own_pairs)
+        if same_clip:
+            sums[f"same_clip_accuracy_{name}"] = (tally.own_hits, tally.own_pairs)
+            sums[f"same_clip_chance_{name}"] = (tally.own_chance, tally.own_pairs)
     means = shares(sums)
     return means.pop("loss"), means
 
@@ -179,10 +182,38 @@ def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[
     return (values * where).sum(), where.to(values.dtype).sum()
 
 
-def cyclic_shifts(num: int, *, count: int, step: int) -> list[int]:
-    """`count` different distances below `num`, drawn by the step, the same on all ranks.
+def likeness(
+    a: Float[Tensor, "*lead d"], b: Float[Tensor, "*lead d"], kind: Literal["l2", "cosine"] = "l2"
+) -> Float[Tensor, " *lead"]:
+    """Minus the distance of two vectors, or the cosine between them."""
+    a, b = full_precision(a), full_precision(b)
+    score: Tensor = -torch.linalg.vector_norm(a - b, dim=-1) if kind == "l2" else F.cosine_similarity(a, b, dim=-1)
+    return score
 
-    Sample i's negatives are samples i + shift: never itself, as a random permutation may.
-    """
+
+def penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[Tensor, " b"]:
+    """Weighted l1 and l2 lengths of the codes, mean over the frames of a clip."""
+    lengths: Tensor = l1 * torch.linalg.vector_norm(z, 1, dim=-1) + l2 * torch.linalg.vector_norm(z, 2, dim=-1)
+    return lengths.mean(1)
+
+
+def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    """Logarithm of the mean of exp(x) over what counts on all ranks, whole on each of them; it does not overflow."""
+    everyone, counted = ranks.gather(x.flatten()), ranks.gather(where.flatten().to(torch.uint8)).bool()
+    return everyone.masked_fill(~counted, -torch.inf).logsumexp(0) - counted.sum().to(x.dtype).log()
+
+
+def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
+    """At most `count` different distances below `num`, drawn by the step: the same on all ranks."""
     draw = torch.Generator().manual_seed(step)
-    return [int(i) + 1 for i in torch.randperm(num - 1, generator=draw)[:count]]
+    return torch.randperm(num - 1, generator=draw)[:count] + 1
+
+
+def strangers(
+    z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
+) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
+    """For each clip those at `cyclic_shifts` from it in the global batch, never itself; and which of them count."""
+    everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
+    own = torch.arange(len(z)) + ranks.rank() * len(z)
+    at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)
+    return everyone[at.to(z.device)], counted[at.to(z.device)]

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
 METHODS = {
+    "atc": "robossl.methods.atc:ATCConfig",
     "cpc": "robossl.methods.cpc:CPCConfig",
+    "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
+    "r3m": "robossl.methods.r3m:R3MConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
+    "tcn": "robossl.methods.tcn:TCNConfig",
+    "vip": "robossl.methods.vip:VIPConfig",
 }
 
 
