@@ -16,6 +16,7 @@ from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
+from robossl.data.clips import check_clips, moving_rows
 from robossl.data.loader import Loader, ResidentFrames
 from robossl.data.sampler import Sampler, thin
 from robossl.data.store import Store, open_store
@@ -110,9 +111,12 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
 def build_loader(config: RunConfig, ranks: Ranks, store: Store, specs: tuple[ViewSpec, ...]) -> Loader:
     """This rank's share of every batch; held in memory where all that can be drawn fits."""
     data, batch_size = config.data, config.train.batch_size
-    rows = store.rows(data.split)
+    rows, has_time = store.rows(data.split), any(spec.clip.has_time for spec in specs)
+    check_clips(store, rows, [spec.clip for spec in specs])
+    if has_time:
+        rows = moving_rows(store, rows)
     anchors = rows if data.frames_per_s is None else thin(store, rows, data.frames_per_s)
-    drawn = rows if any(spec.clip.has_time for spec in specs) else anchors  # clips reach beyond the anchors
+    drawn = rows if has_time else anchors  # clips reach beyond the anchors
     fits = ResidentFrames.num_bytes(store, drawn) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size
     return Loader(
