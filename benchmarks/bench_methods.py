@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench_train import bare, measure, ours
+from cells import small_recipe
 
 from robossl.config import load
 from robossl.methods import METHODS
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     for method in args.methods:
-        config = load(next(Path("configs").glob(f"{method}_resnet18_*.yaml")), RunConfig)
+        config = load(small_recipe(method), RunConfig)
         if not config.data.store.exists():
             print(f"{method}: skipped, no store at {config.data.store}")
             continue

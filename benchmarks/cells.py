@@ -57,3 +57,9 @@ def history(run: Path, key: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line[key]) for line in lines if key in line]
+
+
+def small_recipe(method: str) -> Path:
+    """A method's small recipe in configs/: ResNet-18 on DROID, or else what its own rules allow."""
+    paths = [Path("configs") / f"{method}_{rest}.yaml" for rest in ("resnet18_droid", "convnext_atto_imagenette")]
+    return next(path for path in paths if path.exists())

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from cells import merged, train_all
+from cells import merged, small_recipe, train_all
 
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
@@ -38,9 +38,8 @@ SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
 
 def base_config(method: str) -> RunConfig:
     """The small recipe of configs/, without what only costs time."""
-    path = next(Path("configs").glob(f"{method}_resnet18_*.yaml"))
     quiet = {"train": {"sinks": [], "checkpoint_every": 1_000_000, "log_every": 20}, "knn": None}
-    return from_mapping(merged(yaml.safe_load(path.read_text()), quiet), RunConfig)
+    return from_mapping(merged(yaml.safe_load(small_recipe(method).read_text()), quiet), RunConfig)
 
 
 def with_steps(config: RunConfig, kept: Path, minutes: float) -> RunConfig:

@@ -17,6 +17,7 @@ from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.checkpoint import checkpoints, load_checkpoint
 from robossl.config import as_plain, load, override
+from robossl.data.clips import check_clips, moving_rows
 from robossl.data.loader import Loader, ResidentFrames
 from robossl.data.mixture import Mixture, Readable
 from robossl.data.sampler import MixedSampler, Sampler, thin
@@ -114,26 +115,31 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
     """This rank's share of every batch; held in memory where all that can be drawn fits."""
     data, batch_size = config.data, config.train.batch_size
     readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
-    reaches = any(spec.clip.has_time for spec in specs)  # clips reach beyond the anchors
+    clips = tuple(spec.clip for spec in specs)
+    reaches = any(clip.has_time for clip in clips)  # beyond the anchors
     parts: list[DataConfig | MixConfig] = [data, *data.mix]
-    pools, drawn, first = [], [], 0
+    pools, weights, drawn, first = [], [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)
-        anchors = rows if part.frames_per_s is None else thin(store, rows, part.frames_per_s)
-        drawn.append(first + (rows if reaches else anchors))
-        share = batch_size if len(parts) == 1 else 1
-        over = data.epoch_over
-        sampler = Sampler(readable, first + anchors, seed=config.seed, batch_size=share, epoch_over=over, pool=number)
-        pools.append(sampler)
+        moving = moving_rows(store, rows) if reaches else rows
+        if len(moving) or len(parts) == 1:  # of a mixture, stores of images give no clips
+            check_clips(store, rows, clips)
+            anchors = moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s)
+            share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
+            own = first + anchors
+            pools.append(Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number))
+            weights.append(part.weight)
+            drawn.append(first + (moving if reaches else anchors))
         first += store.num_frames
+    if not pools:
+        check_clips(stores[0], stores[0].rows(data.split), clips)
     every = np.concatenate(drawn)
     fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size
-    weights = tuple(part.weight for part in parts)
     return Loader(
         store=readable,
-        sampler=pools[0] if len(pools) == 1 else MixedSampler(tuple(pools), weights, batch_size),
-        clips=tuple(spec.clip for spec in specs),
+        sampler=pools[0] if len(parts) == 1 else MixedSampler(tuple(pools), tuple(weights), batch_size),
+        clips=clips,
         local=slice(ranks.rank * share, (ranks.rank + 1) * share),
         device=ranks.device,
         num_workers=data.num_workers,

@@ -4,9 +4,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from robossl.cli import main
+from robossl.data.clips import check_clips, moving_rows
+from robossl.data.store import open_store
+from robossl.views import ClipSpec
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 YAML = """
@@ -54,6 +59,67 @@ def test_configuration(
     config.write_text(config.read_text().replace(old, new))
     assert wanted in fails("pretrain", config, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+CPC = "name: cpc, view: {size: 32}, num_frames: 4, steps: 2, stride_seconds: 0.2"
+SIMSIAM = YAML.splitlines()[1].removeprefix("method: {").removesuffix("}")
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        (CPC.replace("0.2", "60"), "needs 180.00 s of video in one piece, the longest episode of the split lasts "),
+        (CPC + ", columns: {action: 7}", "column 'action' is needed from droid; "),
+        (CPC + ", columns: [action]", "run.yaml:2: method.columns must be a mapping, got a list of 1"),
+        (CPC.replace("steps: 2", "steps: 4"), "steps must be 1 to num_frames - warmup_frames - 1 = 3, got 4"),
+        (
+            CPC.replace("32}", "32, clip: {num_frames: 3}}"),
+            "method.view.clip is set, but this method chooses its clips",
+        ),
+        ("name: tcn, window_seconds: 40.0", "needs 80.00 s of video in one piece, the longest episode of the split "),
+        ("name: vip, discount: 1.5", "discount must be in [0, 1), got 1.5"),
+        ("name: cpc_rows", "resnet10t has batch-norm, through which a patch learns of its neighbours"),
+        ("name: cpc_rows, view: {size: 128}", "3 rows of patches (64 pixels, 32 apart): steps must be 1 to 1, got 5"),
+    ],
+)
+def test_clips_that_cannot_be_had(
+    method: str, wanted: str, config: Path, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    config.write_text(config.read_text().replace(SIMSIAM, method))
+    assert wanted in fails("pretrain", config, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_video_method_on_images(config: Path, fails: Callable[..., str], tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    assert main(["ingest", str(tmp_path / "images"), "--out", str(tmp_path / "photos"), "--workers", "1"]) == 0
+    text = config.read_text().replace(SIMSIAM, CPC)
+    config.write_text(
+        "\n".join(
+            line if "store:" not in line else f"data: {{store: {tmp_path}/photos, split: null}}"
+            for line in text.splitlines()
+        )
+    )
+    line = fails("pretrain", config, "--out", tmp_path / "run")
+    assert "the method learns from video, but all 8 episodes of the split are single frames; ingest video" in line
+
+
+def test_images_in_a_mixed_store_are_no_clips(config: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    both = tmp_path / "both"
+    assert main(["ingest", str(tmp_path / "images"), str(CLIPS / "videos"), "--out", str(both), "--workers", "1"]) == 0
+    store = open_store(both)
+    rows = store.rows(None)
+    moving = moving_rows(store, rows)
+    assert len(rows) - len(moving) == 8
+    check_clips(store, rows, [ClipSpec(2, 0.1)])
+    assert not np.isin(store.episode_of(moving), np.flatnonzero(np.diff(store.episode_start) == 1)).any()
+
+
+def write_images(folder: Path) -> None:
+    folder.mkdir()
+    for i in range(8):
+        Image.new("RGB", (48, 32), (30 * i, 0, 0)).save(folder / f"{i}.png")
 
 
 def test_resume_with_another_configuration(config: Path, fails: Callable[..., str], tmp_path: Path) -> None:

@@ -103,3 +103,9 @@ def test_a_run_draws_from_both_and_says_so(clip_store: Store, web: Store, tmp_pa
     run = pretrain(run_config(clip_store, web), out=tmp_path / "run")
     about = (run / "encoder" / "encoder.json").read_text()
     assert clip_store.content_hash in about and web.content_hash in about
+
+
+def test_clips_come_from_the_stores_that_have_time(clip_store: Store, web: Store) -> None:
+    specs = (ViewSpec(clip=ClipSpec(3, 0.2)),)
+    loader = build_loader(run_config(clip_store, web), ALONE, [clip_store, web], specs)
+    assert all((loader.batch(step).index < clip_store.num_frames).all() for step in range(5))

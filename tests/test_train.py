@@ -26,7 +26,7 @@ from robossl.run import RunConfig
 SMALL_HEADS = {"projector_hidden_dim": 64, "output_dim": 64, "predictor_hidden_dim": 16}
 
 
-def config_for(method: str, store: Path, heads: dict[str, object] | None = None, **train: object) -> RunConfig:
+def config_for(method: str, store: Path, settings: dict[str, object] | None = None, **train: object) -> RunConfig:
     small = {
         "steps": 6,
         "batch_size": 8,
@@ -37,7 +37,7 @@ def config_for(method: str, store: Path, heads: dict[str, object] | None = None,
     }
     return from_mapping(
         {
-            "method": {"name": method, "view": {"size": 32}} | (heads or {}),
+            "method": {"name": method, "view": {"size": 32}} | (settings or {}),
             "encoder": {"backbone": "resnet10t", "input_hw": [32, 32]},
             "data": {"store": str(store)},
             "train": small | {"health_every": 2} | train,
@@ -69,7 +69,7 @@ def assert_same_run(a: Path, b: Path, step: int) -> None:
 def test_resume_is_exact_and_worker_loading_gives_the_same_run(
     method: str, clip_store_path: Path, tmp_path: Path
 ) -> None:
-    config = config_for(method, clip_store_path, getattr(reference(method), "SETTINGS", None))
+    config = config_for(method, clip_store_path, getattr(reference(method), "SETTINGS", {}))
     straight = pretrain(config, out=tmp_path / "straight")
     halved = tmp_path / "halved"
     shutil.copytree(straight, halved)

@@ -31,9 +31,15 @@ def stride(
 def inside(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b t"]:
-    """As `stride`, moved so that the clip lies in its episode where that is long enough."""
+    """As `stride`, but in its episode where that is long enough; else it starts with the episode.
+
+    The anchor's place in the episode becomes the clip's: a uniform anchor gives a uniform clip (pushing back what
+    sticks out would pile clips up at the end), and without an offset the clip holds its anchor.
+    """
     steps = _steps(clip)
-    first = np.maximum(0.0, np.minimum(_first(clip, u, anchor), end - steps[-1]))
+    room = np.maximum(0.0, end - steps[-1])
+    scaled = anchor * room / np.where(end > 0, end, 1.0)
+    first = np.clip(_first(clip, u, scaled), 0.0, room)
     times: ndarray = first[:, None] + steps
     return times
 
@@ -57,12 +63,14 @@ def near_and_far(
 def ordered(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Three times in order, over most of the episode (R3M, arXiv:2203.12601): its s0 < s1 <= s2.
+    """Three times in order (R3M, arXiv:2203.12601): its s0 < s1 <= s2.
 
-    They lie uniformly between a start in the first fifth and an end in the last fifth, as in the official loader.
+    As in the official loader, s1 is uniform over the episode, s0 before it and s2 after it; s0 and s1 are
+    `stride_seconds` apart or more where the episode is long enough.
     """
-    low, high = 0.2 * u[:, 3] * end, (0.8 + 0.2 * u[:, 3]) * end
-    return _uniform(np.sort(u[:, :3], axis=1).T, low, high).T
+    gap = np.minimum(clip.stride_seconds, end)
+    s1 = _uniform(u[:, 0], gap, end)
+    return np.stack([_uniform(u[:, 1], 0.0, s1 - gap), s1, _uniform(u[:, 2], s1, end)], axis=1)
 
 
 def goal(
@@ -86,6 +94,20 @@ RULES: dict[str, Rule] = {
     "ordered": ordered,
     "goal": goal,
 }
+
+
+def span_seconds(clip: ClipSpec) -> float:
+    """How long an episode must be for all frames of a clip to lie in it, at the best of anchors."""
+    match clip.rule:
+        case "near_and_far":
+            return 2 * clip.stride_seconds
+        case "ordered" | "goal":
+            return clip.stride_seconds
+        case "inside":
+            return float(_steps(clip)[-1])
+        case _:
+            low, high = clip.offset_seconds
+            return max(float(_steps(clip)[-1]) + max(0.0, low), -high)
 
 
 def _steps(clip: ClipSpec) -> Float64[ndarray, " t"]:

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
 METHODS = {
+    "atc": "robossl.methods.atc:ATCConfig",
     "barlow_twins": "robossl.methods.barlow_twins:BarlowTwinsConfig",
     "byol": "robossl.methods.byol:BYOLConfig",
+    "cpc": "robossl.methods.cpc:CPCConfig",
+    "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
     "moco": "robossl.methods.moco:MoCoConfig",
     "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
+    "r3m": "robossl.methods.r3m:R3MConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
+    "tcn": "robossl.methods.tcn:TCNConfig",
     "vicreg": "robossl.methods.vicreg:VICRegConfig",
+    "vip": "robossl.methods.vip:VIPConfig",
 }
 
 

@@ -1,0 +1,78 @@
+"""ATC: a frame's prediction meets the frame k steps later, seen by a slow copy of the encoder (arXiv:2009.08319).
+
+Two frames of a clip are augmented apart; the paper's random shift is a crop of nearly the whole frame, so give
+`view.ratio` the ratio of your frames (a crop of another shape cannot be nearly all of one). The teacher moves after
+the step; the official code moves it before the next one, which is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.method import Loss, Method
+from robossl.teacher import Ema
+from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, pool_frames, similarity
+from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
+
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # random shift alone
+
+
+@dataclass(frozen=True, slots=True)
+class ATCConfig:
+    """ATC with the numbers of the paper's DeepMind Control runs (appendix)."""
+
+    ahead_seconds: float = 0.1  # k: 1 step on DMControl, 3 on DMLab and Atari
+    output_dim: int = 128  # latent size; 256 on DMLab and Atari
+    predictor_hidden_dim: int = 512
+    momentum: float = 0.99  # tau 0.01 at every update
+    view: ViewSpec = VIEW  # its operations are drawn anew for each of the two frames
+
+    def __post_init__(self) -> None:
+        if self.ahead_seconds <= 0:
+            raise InputError(f"ahead_seconds must be positive, got {self.ahead_seconds}")
+        clip_view(self.view, ClipSpec())
+
+    def build(self, encoder: Encoder) -> ATC:
+        """Make the method around an encoder."""
+        return ATC(encoder, self)
+
+
+class ATC(Method):
+    """The other clips' later frames, on all ranks, are the negatives."""
+
+    def __init__(self, encoder: Encoder, config: ATCConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
+        self.predictor = Residual(config.output_dim, config.predictor_hidden_dim)
+        self.w = nn.Linear(config.output_dim, config.output_dim, bias=False)
+        self.teacher = Ema(self.encoder, self.projector)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """One clip of two frames."""
+        clip = ClipSpec(2, self.config.ahead_seconds, rule="inside")
+        return (replace(clip_view(self.config.view, clip), per_frame=OPERATIONS),)
+
+    def forward(self, batch: Batch) -> Loss:
+        """InfoNCE of (c + MLP(c)) W against the teacher's code of the later frame."""
+        view = batch.views[0]
+        c = encode_clip(self.encoder, self.projector, view.pixels[:, :1])
+        with torch.no_grad():
+            encoder, projector = self.teacher.copies
+            later = encode_clip(encoder, projector, view.pixels[:, 1:])  # type: ignore[arg-type]
+        pool = pool_frames(later, view.time_seconds[:, 1:], view.valid.all(1, keepdim=True))
+        own = pool.own.flatten()
+        logits = similarity(self.w(self.predictor(c[:, 0])), pool.z, "dot")
+        tally = contrast(logits, pool, anchor=own, positive=own, negatives="other")
+        loss, metrics = mean_tally([tally], {"later": tally}, same_clip=False)
+        return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]))
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the encoder."""
+        self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

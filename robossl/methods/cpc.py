@@ -1,0 +1,149 @@
+"""CPC on video: from the frames so far, tell the frame k steps ahead from others (arXiv:1807.03748).
+
+The frames' vectors z_t and, where asked, actions and joint states run through a context c_t; for each k = 1..K
+a matrix W_k makes a prediction whose product with z_{t+k} is the log-bilinear score of equation 3. What the
+augmentation does to all frames of a clip alike tells clips apart without any content, so colour is drawn anew for
+each frame; watch `same_clip_accuracy`, which the background cannot help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robossl.context import Columns, ContextKind, build_context
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.method import Loss, Method
+from robossl.teacher import Ema
+from robossl.temporal import (
+    Negatives,
+    Pool,
+    Residual,
+    Similarity,
+    Tally,
+    clip_view,
+    contrast,
+    encode_clip,
+    mean_tally,
+    pool_frames,
+    similarity,
+)
+from robossl.views import Batch, ClipSpec, View, ViewSpec
+
+VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # the paper has no recipe for video
+
+
+@dataclass(frozen=True, slots=True)
+class CPCConfig:
+    """CPC with the numbers of the paper's section 3.1, and of rlpyt's CPC where that is silent on video."""
+
+    num_frames: int = 32  # rlpyt, T
+    stride_seconds: float = 0.1
+    steps: int = 12  # section 3.1: K
+    warmup_frames: int = 0  # rlpyt has 16: they feed the context, and are neither anchors nor candidates
+    output_dim: int = 256  # rlpyt; 512 for audio
+    context: ContextKind = "gru"  # section 3.1; rlpyt: lstm
+    context_dim: int = 256  # section 3.1
+    context_layers: int = 1
+    head: Literal["linear", "residual"] = "linear"  # residual: W_k(c + MLP(c)), as in ATC
+    head_hidden_dim: int = 512  # of the residual head
+    negatives: Negatives = "both"
+    similarity: Similarity = "dot"  # equation 3
+    temperature: float = 1.0  # equation 3 has none
+    target: Literal["online", "stop_gradient", "ema"] = "online"
+    momentum: float = 0.99  # of the ema target
+    columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column that the context sees
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete one
+    column_dim: int = 32  # each is embedded to this width
+    column_lag: int = 0  # frames; rlpyt has 1: the context sees the action that led to a frame
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        ahead = self.num_frames - self.warmup_frames - 1
+        if not 1 <= self.steps <= ahead or self.warmup_frames < 0:
+            raise InputError(
+                f"steps must be 1 to num_frames - warmup_frames - 1 = {ahead}, got {self.steps}; "
+                "predict fewer steps or take longer clips"
+            )
+        if self.negatives == "same" and ahead < 2:
+            raise InputError("negatives from the same clip need 3 frames after warm-up; raise num_frames")
+        if self.stride_seconds <= 0 or self.temperature <= 0:
+            raise InputError(
+                f"stride_seconds and temperature must be positive, got {self.stride_seconds} and {self.temperature}"
+            )
+        if self.column_lag not in (0, 1):
+            raise InputError(f"column_lag must be 0 or 1 frames, got {self.column_lag}")
+        clip_view(self.view, self.clip)
+
+    @property
+    def clip(self) -> ClipSpec:
+        """The clip that it takes."""
+        return ClipSpec(
+            self.num_frames, self.stride_seconds, rule="inside", columns=(*self.columns, *self.discrete_columns)
+        )
+
+    def build(self, encoder: Encoder) -> CPC:
+        """Make the method around an encoder."""
+        return CPC(encoder, self)
+
+
+class CPC(Method):
+    """Each prediction meets all frames of the global batch."""
+
+    def __init__(self, encoder: Encoder, config: CPCConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
+        self.columns = Columns(config.columns, config.discrete_columns, dim=config.column_dim, lag=config.column_lag)
+        width = config.output_dim + self.columns.dim
+        self.context = build_context(
+            config.context,
+            width,
+            config.context_dim,
+            layers=config.context_layers,
+            num_frames=config.num_frames,
+        )
+        width = width if config.context == "none" else config.context_dim
+        residual = Residual(width, config.head_hidden_dim) if config.head == "residual" else nn.Identity()
+        self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))  # all W_k
+        self.teacher = Ema(self.encoder, self.projector) if config.target == "ema" else None
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """One clip."""
+        return (clip_view(self.config.view, self.config.clip),)
+
+    def forward(self, batch: Batch) -> Loss:
+        """The mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch."""
+        view, config = batch.views[0], self.config
+        z = encode_clip(self.encoder, self.projector, view.pixels)
+        c = self.context(self.columns(z, view.columns))
+        predictions = self.heads(c).unflatten(-1, (config.steps, config.output_dim))
+        trained = torch.arange(z.shape[1], device=z.device) >= config.warmup_frames
+        pool = pool_frames(self._targets(z, view), view.time_seconds, view.valid & trained)
+        tallies = {k: self._step(predictions[:, :, k - 1], pool, k) for k in range(1, config.steps + 1)}
+        shown = {f"k{k}": tally for k, tally in tallies.items() if k in (1, 2, config.steps)}
+        loss, metrics = mean_tally(tallies.values(), shown)
+        return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, -1].detach()))
+
+    def _step(self, prediction: Tensor, pool: Pool, k: int) -> Tally:
+        first, config = self.config.warmup_frames, self.config
+        logits = similarity(prediction[:, first:-k].flatten(0, 1), pool.z, config.similarity, config.temperature)
+        anchor, positive = pool.own[:, first:-k].flatten(), pool.own[:, first + k :].flatten()
+        return contrast(logits, pool, anchor=anchor, positive=positive, negatives=config.negatives)
+
+    def _targets(self, z: Tensor, view: View) -> Tensor:
+        if self.teacher is None:
+            return z if self.config.target == "online" else z.detach()
+        encoder, projector = self.teacher.copies
+        with torch.no_grad():
+            return encode_clip(encoder, projector, view.pixels)  # type: ignore[arg-type]
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher, if there is one; a fresh one equals the student."""
+        if self.teacher is not None:
+            self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

@@ -1,0 +1,135 @@
+"""CPC over the rows of one image: from the patches above, tell those below from others (arXiv:1807.03748, section 3.2).
+
+Overlapping patches go through the encoder one by one; a row-causal convolutional context predicts, for each column,
+the patches k rows further down. Patches share pixels with their neighbours, and through batch-norm they would share
+more: an encoder with batch-norm can solve the task by its statistics, so it is refused (the paper removed them too).
+Patches are not jittered one by one as in the paper. The encoder learns on patches and is later given whole frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.temporal import Negatives, Pool, Tally, contrast, mean_tally, pool_frames, similarity
+from robossl.views import Batch, ClipSpec, ViewSpec
+
+VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_p=0.0)  # section 3.2: colour gives away
+
+
+@dataclass(frozen=True, slots=True)
+class CPCRowsConfig:
+    """CPC on images with the paper's numbers: a 7 x 7 grid of 64-pixel patches, half overlapping."""
+
+    patch_size: int = 64  # pixels of the view
+    patch_stride: int = 32
+    steps: int = 5  # rows predicted
+    skip_rows: int = 1  # the row that overlaps is not predicted (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
+    output_dim: int = 256  # Greedy InfoMax has the feature itself, 1024 wide
+    context_layers: int = 5  # CPC v2; the paper says "PixelCNN"
+    negatives: Negatives = "both"  # patches of other images and of the same
+    temperature: float = 1.0
+    allow_batch_norm: bool = False
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        rows = (self.view.size - self.patch_size) // self.patch_stride + 1
+        if not 1 <= self.steps <= rows - 1 - self.skip_rows:
+            raise InputError(
+                f"views of {self.view.size} pixels have {rows} rows of patches ({self.patch_size} pixels, "
+                f"{self.patch_stride} apart): steps must be 1 to {rows - 1 - self.skip_rows}, got {self.steps}; "
+                "lower steps, patch_size or patch_stride"
+            )
+        if self.view.clip != ClipSpec():
+            raise InputError("cpc_rows takes single images; leave out method.view.clip, or use cpc for clips")
+
+    def build(self, encoder: Encoder) -> CPCRows:
+        """Make the method around an encoder."""
+        if not self.allow_batch_norm and any(isinstance(layer, _BatchNorm) for layer in encoder.modules()):
+            raise InputError(
+                f"{encoder.config.backbone} has batch-norm, through which a patch learns of its neighbours; choose one "
+                "without (vit_tiny_patch16_224, convnext_atto, resnet50_gn) or set method.allow_batch_norm"
+            )
+        return CPCRows(encoder, self)
+
+
+class RowsContext(nn.Module):
+    """Residual blocks in which a patch sees its own row and those above, as in CPC v2."""
+
+    def __init__(self, dim: int, layers: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dim, dim, (1, 3), padding=(0, 1)),
+                nn.ReLU(),
+                nn.ZeroPad2d((0, 0, 1, 0)),  # so that the next convolution looks up, not down
+                nn.Conv2d(dim, dim, (2, 1)),
+                nn.ReLU(),
+                nn.Conv2d(dim, dim, 1),
+            )
+            for _ in range(layers)
+        )
+
+    def forward(self, z: Float[Tensor, "b r c d"]) -> Float[Tensor, "b r c d"]:
+        """The context at every patch."""
+        x = z.permute(0, 3, 1, 2)
+        for block in self.blocks:
+            x = x + block(F.relu(x))
+        return x.permute(0, 2, 3, 1)
+
+
+class CPCRows(Method):
+    """Each prediction meets all patches of the global batch."""
+
+    def __init__(self, encoder: Encoder, config: CPCRowsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
+        self.context = RowsContext(config.output_dim, config.context_layers)
+        self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)  # all W_k
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """One view."""
+        return (self.config.view,)
+
+    def forward(self, batch: Batch) -> Loss:
+        """The mean of -log softmax(z W_k c)[row + k, same column] over all patches that have one."""
+        z = self.patches(batch.views[0].pixels)
+        predictions = self.heads(self.context(z)).unflatten(-1, (self.config.steps, -1))
+        places = torch.arange(z.shape[1] * z.shape[2], device=z.device).expand(len(z), -1)
+        pool = pool_frames(z.flatten(1, 2), places, torch.ones_like(places, dtype=torch.bool))
+        first = self.config.skip_rows + 1
+        tallies = {
+            f"row{k}": self._step(predictions[..., k - first, :], pool, k)
+            for k in range(first, first + self.config.steps)
+        }
+        loss, metrics = mean_tally(tallies.values(), tallies)
+        return Loss(loss, metrics, outputs=(z[:, 0, 0].detach(), z[:, -1, -1].detach()))
+
+    def patches(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b r c d"]:
+        """Every patch through encoder and projector."""
+        size, stride = self.config.patch_size, self.config.patch_stride
+        grid = pixels.unfold(2, size, stride).unfold(3, size, stride).permute(0, 2, 3, 1, 4, 5)
+        z = full_precision(self.projector(self.encoder(grid.flatten(0, 2)).pooled))
+        return z.reshape(*grid.shape[:3], -1)
+
+    def _step(self, prediction: Tensor, pool: Pool, k: int) -> Tally:
+        logits = similarity(prediction[:, :-k].flatten(0, 2), pool.z, "dot", self.config.temperature)
+        own = pool.own.view(prediction.shape[:3])
+        return contrast(
+            logits,
+            pool,
+            anchor=own[:, :-k].flatten(),
+            positive=own[:, k:].flatten(),
+            negatives=self.config.negatives,
+        )

@@ -1,0 +1,92 @@
+"""R3M's time-contrastive part: of three frames in order, neighbours in time are neighbours in space (arXiv:2203.12601).
+
+Without the language reward, which the official configuration has off. The official negatives from other videos come
+from a random permutation, which may choose the video itself; these are cyclic shifts of the global batch, which never
+do. All frames of a clip are cropped alike, as the official README runs it. The pooled feature itself is the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, cat, nn
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.method import Loss, Method
+from robossl.temporal import clip_view, encode_clip, likeness, mean_where, penalty, shares, strangers
+from robossl.views import Batch, ClipSpec, ViewSpec
+
+VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
+
+
+@dataclass(frozen=True, slots=True)
+class R3MConfig:
+    """R3M with the numbers of the official configuration."""
+
+    similarity: Literal["l2", "cosine"] = "l2"  # minus the distance
+    num_negatives: int = 3  # from other videos
+    l1_weight: float = 1e-5
+    l2_weight: float = 1e-5
+    gap_seconds: float = 0.1  # least time between the first two frames; one frame in the official loader
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        if self.num_negatives < 0 or self.gap_seconds < 0:
+            raise InputError(
+                f"num_negatives and gap_seconds must not be negative, got {self.num_negatives} and {self.gap_seconds}"
+            )
+        clip_view(self.view, ClipSpec())
+
+    def build(self, encoder: Encoder) -> R3M:
+        """Make the method around an encoder."""
+        return R3M(encoder, self)
+
+
+class R3M(Method):
+    """S(s1, s2) and S(s0, s1) are to exceed S(s0, s2) and likeness to other videos."""
+
+    def __init__(self, encoder: Encoder, config: R3MConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.step = 0
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """One clip of three frames in order."""
+        return (clip_view(self.config.view, ClipSpec(3, self.config.gap_seconds, rule="ordered")),)
+
+    def before_step(self, step: int, steps: int) -> None:
+        """The step draws which videos are negatives."""
+        self.step = step
+
+    def forward(self, batch: Batch) -> Loss:
+        """L_tcn and the penalties, mean over the global batch."""
+        view, config = batch.views[0], self.config
+        z = encode_clip(self.encoder, nn.Identity(), view.pixels)
+        s0, s1, s2 = z.unbind(1)
+        valid = view.valid.all(1)
+        near2, near0, far = (likeness(a, b, config.similarity) for a, b in ((s2, s1), (s1, s0), (s2, s0)))
+        others, known = strangers(z, valid, count=config.num_negatives, step=self.step)
+        away2, away0 = (
+            likeness(s[:, None], others[:, :, i], config.similarity).masked_fill(~known, -torch.inf)
+            for i, s in ((2, s2), (0, s0))
+        )
+        late, early = _first_wins(near2, far, away2), _first_wins(near0, far, away0)
+        loss = (late + early) / 2 + penalty(z, l1=config.l1_weight, l2=config.l2_weight)
+        means = shares(
+            {
+                "loss": mean_where(loss, valid),
+                "accuracy_late": mean_where((near2 > far).to(loss.dtype), valid),
+                "accuracy_early": mean_where((near0 > far).to(loss.dtype), valid),
+                "chance": mean_where(torch.full_like(loss, 0.5), valid),
+            }
+        )
+        return Loss(means.pop("loss"), means, outputs=(s0.detach(), s2.detach()))
+
+
+def _first_wins(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
+    """-log of the first score's share in the softmax, for each clip."""
+    return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

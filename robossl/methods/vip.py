@@ -1,0 +1,89 @@
+"""VIP: the distance to a goal frame as a value function that time steps decrease (arXiv:2210.00030, algorithm 1).
+
+The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the official code
+does not see to. All frames of a clip are cropped alike, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.method import Loss, Method
+from robossl.temporal import clip_view, encode_clip, likeness, log_mean_exp, mean_where, penalty, shares, strangers
+from robossl.views import Batch, ClipSpec, ViewSpec
+
+VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
+
+
+@dataclass(frozen=True, slots=True)
+class VIPConfig:
+    """VIP with the numbers of the official Ego4D configuration."""
+
+    output_dim: int = 1024
+    discount: float = 0.98  # gamma
+    step_seconds: float = 0.1  # from o_k to o_k+1: one frame in the official loader
+    num_negatives: int = 0  # 3 in the official configuration: transitions of other videos towards one's own goal
+    l1_weight: float = 1e-3
+    l2_weight: float = 1e-3
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount < 1:
+            raise InputError(f"discount must be in [0, 1), got {self.discount}; the paper has 0.98")
+        if self.step_seconds <= 0 or self.num_negatives < 0:
+            raise InputError(
+                f"step_seconds must be positive and num_negatives not negative, got {self.step_seconds} and "
+                f"{self.num_negatives}"
+            )
+        clip_view(self.view, ClipSpec())
+
+    def build(self, encoder: Encoder) -> VIP:
+        """Make the method around an encoder."""
+        return VIP(encoder, self)
+
+
+class VIP(Method):
+    """V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
+
+    def __init__(self, encoder: Encoder, config: VIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
+        self.step = 0
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """One clip: a first frame, one on the way, the next, the goal."""
+        return (clip_view(self.config.view, ClipSpec(4, self.config.step_seconds, rule="goal")),)
+
+    def before_step(self, step: int, steps: int) -> None:
+        """The step draws which videos are negatives."""
+        self.step = step
+
+    def forward(self, batch: Batch) -> Loss:
+        """(1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), r = -1 short of the goal."""
+        view, gamma = batch.views[0], self.config.discount
+        z = encode_clip(self.encoder, self.projector, view.pixels)
+        valid, goal = view.valid.all(1), z[:, 3]
+        v_first, v_now, v_next = (likeness(z[:, i], goal) for i in range(3))
+        reward = -(view.time_seconds[:, 1] != view.time_seconds[:, 3]).to(z.dtype)
+        start = (gamma - 1) * v_first + penalty(z, l1=self.config.l1_weight, l2=self.config.l2_weight)
+        way = log_mean_exp(-(reward + gamma * v_next - v_now), valid)
+        if self.config.num_negatives:
+            others, known = strangers(z, valid, count=self.config.num_negatives, step=self.step)
+            u_now, u_next = (likeness(others[:, :, i], goal[:, None]) for i in (1, 2))
+            way = way + log_mean_exp(1 - gamma * u_next + u_now, known & valid[:, None])
+        means = shares(
+            {
+                "start": mean_where(start, valid),
+                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # the next frame is nearer to the goal
+                "chance": mean_where(torch.full_like(v_now, 0.5), valid),
+                "distance": mean_where(-v_first.detach(), valid),
+            }
+        )
+        return Loss(means.pop("start") + way, means, outputs=(z[:, 0].detach(), goal.detach()))

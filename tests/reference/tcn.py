@@ -1,0 +1,54 @@
+"""TCN by the letter: the triplet loss of arXiv:1704.06888, section 3.1, and its softmax form, one clip at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+SETTINGS = {"window_seconds": 0.2, "output_dim": 8}
+VARIANTS = {
+    "free length": {"length": 0.0},
+    "softmax": {"form": "softmax", "temperature": 0.5},
+    "softmax, own clip": {"form": "softmax", "temperature": 0.5, "negatives": "same"},
+}
+
+Clip = Sequence[Sequence[float]]  # anchor, near, far
+
+
+def triplet(z: Sequence[Clip], has_far: Sequence[bool], *, margin: float, length: float) -> float:
+    terms = []
+    for clip, counts in zip(z, has_far, strict=True):
+        anchor, near, far = ([length * x / math.hypot(*frame) for x in frame] if length else frame for frame in clip)
+        if counts:
+            terms.append(max(0.0, margin + math.dist(anchor, near) ** 2 - math.dist(anchor, far) ** 2))
+    return sum(terms) / len(terms)
+
+
+def softmax(z: Sequence[Clip], has_far: Sequence[bool], *, temperature: float, negatives: str) -> float:
+    terms = []
+    for i, (anchor, near, _) in enumerate(z):
+        rivals = [
+            math.exp(_cosine(anchor, frame) / temperature)
+            for j, clip in enumerate(z)
+            for place, frame in enumerate(clip)
+            if ((place == 2 and has_far[j]) or (place == 1 and j != i))
+            and (negatives == "both" or (j == i) == (negatives == "same"))
+        ]
+        if rivals:
+            score = math.exp(_cosine(anchor, near) / temperature)
+            terms.append(-math.log(score / (score + sum(rivals))))
+    return sum(terms) / len(terms)
+
+
+def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+def loss(method, batch) -> float:
+    """Either form; batch-norm in training mode sees all frames together."""
+    view, config = batch.views[0], method.config
+    z = method.projector(method.encoder(view.pixels.flatten(0, 1)).pooled).view(*view.valid.shape, -1).tolist()
+    has_far = view.valid[:, 2].tolist()
+    if config.form == "softmax":
+        return softmax(z, has_far, temperature=config.temperature, negatives=config.negatives)
+    return triplet(z, has_far, margin=config.margin, length=config.length)
