@@ -70,8 +70,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
     specs = method.views()
-    check_views(stores, specs)
     loader = build_loader(config, ranks, stores, specs)
+    check_views(stores, specs)
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     folder = RunFolder(out)
     if ranks.is_main:
