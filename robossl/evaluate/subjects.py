@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
@@ -66,10 +68,7 @@ def _but_for_seed(model: str) -> str:
     path = Path(model) / "config.yaml"
     if not path.is_file():
         return model
-    from robossl.config import config_hash, load
-    from robossl.run import RunConfig
-
-    return config_hash(replace(load(path, RunConfig), seed=0))
+    return json.dumps(yaml.safe_load(path.read_text()) | {"seed": None}, sort_keys=True)
 
 
 def embedder(name: str, encode: Encode) -> Embedder:
