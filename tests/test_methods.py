@@ -77,9 +77,9 @@ def test_loss_is_the_paper_s(name):
     oracle = reference(name)
     if oracle is None:
         pytest.skip(f"no oracle: write {name}.py in tests/reference")
-    method = build(configured(name))
+    method, untouched = (build(configured(name)) for _ in range(2))  # a forward may move queues and centres
     batch = make_batch(method)
-    assert method(batch).value.item() == pytest.approx(oracle.loss(method, batch), rel=1e-10, abs=1e-10)
+    assert method(batch).value.item() == pytest.approx(oracle.loss(untouched, batch), rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
 METHODS = {
+    "dino": "robossl.methods.dino:DINOConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
 }
