@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 METHODS = {
     "dino": "robossl.methods.dino:DINOConfig",
+    "pixcontrast": "robossl.methods.pixcontrast:PixContrastConfig",
+    "pixpro": "robossl.methods.pixpro:PixProConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
 }

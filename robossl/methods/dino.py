@@ -33,17 +33,17 @@ MAX_FREEZE = 0.1
 class DINOConfig:
     """DINO with the paper's numbers; schedules count steps of its batch of 1024 (1250 an epoch of ImageNet)."""
 
-    prototypes: int = 65536  # K, section 3.2; see `for_num_images`
-    hidden_dim: int = 2048  # section 3.1 and appendix C
+    prototypes: int = 65536  # K, appendix C; see `for_num_images`
+    hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
-    head_batch_norm: bool = False  # table 13 (appendix C): none for a ViT
+    head_batch_norm: bool = False  # section 3.1: none for a ViT
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; as high as the student's: no sharpening
     teacher_temperature_start: float = 0.04  # section 3.2
     teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run
     freeze_last_layer_steps: int = 1250  # official code: the first epoch; at most 0.1 of the run
     center: bool = True  # section 5.3
-    center_momentum: float = 0.9  # table 11 (appendix D)
+    center_momentum: float = 0.9  # official code; appendix D has 0 to 0.999
     momentum: float = 0.996  # section 3.1: to 1 by a cosine
     num_local_views: int = 8  # table 8 has 2 to 10, the official code 8
     global_view_0: ViewSpec = GLOBAL_0
