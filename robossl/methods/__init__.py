@@ -17,6 +17,7 @@ METHODS = {
     "pixpro": "robossl.methods.pixpro:PixProConfig",
     "simclr": "robossl.methods.simclr:SimCLRConfig",
     "simsiam": "robossl.methods.simsiam:SimSiamConfig",
+    "swav": "robossl.methods.swav:SwAVConfig",
 }
 
 
