@@ -1,7 +1,8 @@
 """What the tests of methods share: every method at a small size, made batches, two steps, the oracles.
 
 A method's `reference/<name>.py` gives `loss(method, batch)`, its paper's formula with plain numbers, and may give
-`SETTINGS` (a small configuration for tests), `VARIANTS` (more of them by name, laid over `SETTINGS`) and `COLLAPSES`.
+`SETTINGS` (a small configuration for tests), `VARIANTS` (more of them by name, laid over `SETTINGS`), `COLLAPSES`,
+`COLLAPSE_RECIPE` and `SIZE`, the pixels of its largest view, where feature maps must have several bins.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from robossl.views import Batch, View
 REFERENCES = Path(__file__).parent / "reference"
 TINY = EncoderConfig(backbone="test_resnet", zero_init_last=False)  # else half the graph is dead at the start
 SIZE = 32  # pixels of the largest view
+SMALLEST = 24  # on 16 px the last stage sees 1 x 1, where torch 2.15's bf16 convolution gives random gradients on CPUs
 COLUMN_DIM = 3
 
 
@@ -74,8 +76,9 @@ def make_batch(method, *, b=8, seed=0):
     dtype = next(method.parameters()).dtype
     specs = method.views()
     largest = max(spec.size for spec in specs)
+    pixels = getattr(reference(type(method).__module__.rpartition(".")[2]), "SIZE", SIZE)
     return Batch(
-        tuple(make_view(spec, b, max(8, round(SIZE * spec.size / largest)), draw, dtype) for spec in specs),
+        tuple(make_view(spec, b, max(SMALLEST, round(pixels * spec.size / largest)), draw, dtype) for spec in specs),
         index=(torch.arange(b) * 7 + seed) % 20,
     )
 

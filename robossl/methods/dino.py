@@ -1,0 +1,186 @@
+"""DINO: a student on all crops finds the centred, sharpened output of its own average (arXiv:2104.14294).
+
+The teacher follows the student after the step, as in the paper's algorithm 1, and is what is exported.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.multicrop import cls_crops
+from robossl.schedule import cosine
+from robossl.teacher import Center, Ema
+from robossl.views import Batch, ViewSpec
+
+GLOBAL_0 = ViewSpec(scale=(0.4, 1.0), interpolation="bicubic", saturation=0.2, blur_p=1.0)  # BYOL's colours
+GLOBAL_1 = replace(GLOBAL_0, blur_p=0.1, solarize_p=0.2)
+LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
+MAX_WARMUP = 0.3  # of the run, whatever the number of steps: lightly-train's bound
+MAX_FREEZE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DINOConfig:
+    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (1250 an epoch of ImageNet)."""
+
+    prototypes: int = 65536  # K, appendix C; see `for_num_images`
+    hidden_dim: int = 2048  # section 3.1
+    bottleneck_dim: int = 256  # appendix C
+    head_batch_norm: bool = False  # section 3.1: none for a ViT
+    student_temperature: float = 0.1  # section 3.2
+    teacher_temperature: float = 0.07  # section 3.2; as high as the student's: no sharpening
+    teacher_temperature_start: float = 0.04  # section 3.2
+    teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run
+    freeze_last_layer_steps: int = 1250  # official code: the first epoch; at most 0.1 of the run
+    center: bool = True  # section 5.3
+    center_momentum: float = 0.9  # official code; appendix D has 0 to 0.999
+    momentum: float = 0.996  # section 3.1: to 1 by a cosine
+    num_local_views: int = 8  # table 8 has 2 to 10, the official code 8
+    global_view_0: ViewSpec = GLOBAL_0
+    global_view_1: ViewSpec = GLOBAL_1
+    local_view: ViewSpec = LOCAL
+
+    def __post_init__(self) -> None:
+        temperatures = (self.student_temperature, self.teacher_temperature, self.teacher_temperature_start)
+        if min(temperatures) <= 0:
+            raise InputError(f"temperatures must be positive, got {temperatures}; the paper has 0.1, 0.07 and 0.04")
+        if self.prototypes < 2:
+            raise InputError(f"prototypes must be 2 or more, got {self.prototypes}; the paper has 65536")
+        if self.num_local_views < 0:
+            raise InputError(f"num_local_views must be 0 or more, got {self.num_local_views}; the official code has 8")
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.996")
+
+    @classmethod
+    def for_num_images(cls, num_images: int) -> DINOConfig:
+        """Settings that leave ln(prototypes) behind on few images, after lightly-train's table.
+
+        Few images do not fill 65536 prototypes: the loss then stays at ln K (facebookresearch/dino issues 43 and 246).
+        The temperature rises from 0.02 at 20 thousand images to 0.07 at ImageNet's 1.28 million, the start momentum
+        from 0.99 to 0.996, both in the logarithm of the number of images.
+
+        Examples:
+            >>> small = DINOConfig.for_num_images(10_000)
+            >>> small.prototypes, small.teacher_temperature, small.momentum
+            (1024, 0.02, 0.99)
+        """
+        table = {20_000: 1024, 50_000: 2048, 100_000: 4096, 200_000: 16384, 500_000: 32768}
+        prototypes = next((k for bound, k in table.items() if num_images < bound), 65536)
+        share = math.log(max(num_images, 1) / 20_000) / math.log(1_281_167 / 20_000)
+        share = min(1.0, max(0.0, share))
+        temperature = 0.02 + share * 0.05
+        return cls(
+            prototypes=prototypes,
+            teacher_temperature=temperature,
+            teacher_temperature_start=min(0.04, temperature),
+            momentum=0.99 + share * 0.006,
+        )
+
+    def build(self, encoder: Encoder) -> DINO:
+        """Make the method around an encoder."""
+        return DINO(encoder, self)
+
+
+class DINO(Method):
+    """The student's distribution on each crop meets the teacher's on each other global crop."""
+
+    def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student = encoder
+        self.head = Head(encoder.feature_dim, config)
+        self.teacher = Ema(encoder, self.head)
+        self.center = Center(config.prototypes, momentum=config.center_momentum)
+        self.teacher_temperature = config.teacher_temperature_start
+        self.last_layer_is_frozen = False
+
+    @property
+    def encoder(self) -> Encoder:  # type: ignore[override]
+        """The teacher's, which is the better one all along (figure 6)."""
+        encoder: Encoder = self.teacher.copies[0]  # type: ignore[assignment]
+        return encoder
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two global crops, then the local ones."""
+        config = self.config
+        return (config.global_view_0, config.global_view_1, *[config.local_view] * config.num_local_views)
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Warm the teacher up, linearly, and hold the last layer for the first steps."""
+        config = self.config
+        warmup = min(config.teacher_temperature_warmup_steps, int(MAX_WARMUP * steps))
+        risen = min(1.0, step / warmup) if warmup else 1.0
+        start, end = config.teacher_temperature_start, config.teacher_temperature
+        self.teacher_temperature = start + risen * (end - start)
+        self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
+
+    def forward(self, batch: Batch) -> Loss:
+        """Equation 3: H(P_t(global), P_s(other)), mean over the pairs of crops; the centre moves after it.
+
+        Over ranks: the mean of the ranks' values is the global value; the centre is the global batch's.
+        """
+        num_views = len(batch.views)
+        with torch.no_grad():
+            t = self.teacher.copies[1](cls_crops(self.encoder, batch.views[:2]))
+            center = self.center.mean if self.config.center else torch.zeros_like(self.center.mean)
+            p_t = ((t - center) / self.teacher_temperature).softmax(dim=1).chunk(2)
+        s = self.head(cls_crops(self.student, batch.views))
+        log_p_s = (s / self.config.student_temperature).log_softmax(dim=1).chunk(num_views)
+
+        pairs = [(g, v) for g in range(2) for v in range(num_views) if v != g]
+        loss = torch.stack([-(p_t[g] * log_p_s[v]).sum(dim=1).mean() for g, v in pairs]).mean()
+
+        self.center.update(t)
+        entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
+        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: either at 0 is a collapse
+        return Loss(loss, metrics, outputs=p_t)
+
+    def after_backward(self) -> None:
+        """Drop the gradient of the last layer while it is frozen."""
+        if self.last_layer_is_frozen:
+            self.head.prototypes.weight.grad = None
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher; its momentum rises to 1."""
+        momentum = cosine(self.config.momentum, 1.0, progress=progress)
+        self.teacher.update(self.student, self.head, momentum=momentum)
+
+
+class Head(nn.Module):
+    """Three layers with GELU, l2-norm, and the cosine to each prototype (appendix C)."""
+
+    def __init__(self, dim: int, config: DINOConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_dim
+        self.mlp = nn.Sequential(
+            *_layer(dim, hidden, batch_norm=config.head_batch_norm),
+            *_layer(hidden, hidden, batch_norm=config.head_batch_norm),
+            nn.Linear(hidden, config.bottleneck_dim),
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Logits in full precision; the weight norm is a division here, so that copies and checkpoints are plain."""
+        z = full_precision(self.mlp(x))
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(F.normalize(z, dim=1), F.normalize(self.prototypes.weight, dim=1))
+
+
+def _layer(fan_in: int, fan_out: int, *, batch_norm: bool) -> list[nn.Module]:
+    norm: list[nn.Module] = [nn.BatchNorm1d(fan_out)] if batch_norm else []
+    return [nn.Linear(fan_in, fan_out, bias=not batch_norm), *norm, nn.GELU()]

@@ -1,0 +1,105 @@
+"""PixContrast: a pixel finds the pixels of its place among all of the other view's (arXiv:2011.10043, section 3.1).
+
+The other view is encoded by an average of the encoder, which follows it after the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.losses import full_precision
+from robossl.method import Loss, Method
+from robossl.methods.pixpro import VIEW_0, VIEW_1
+from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
+from robossl.schedule import cosine
+from robossl.teacher import Ema
+from robossl.views import Batch, ViewSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PixContrastConfig:
+    """PixContrast with the paper's numbers."""
+
+    threshold: float = 0.7  # section 3.1, equation 1: in diagonals of a bin
+    temperature: float = 0.3  # section 3.1, equation 2
+    hidden_dim: int = 2048  # section 3.1
+    output_dim: int = 256  # section 3.1
+    momentum: float = 0.99  # section 4.1: to 1 by a cosine
+    view_0: ViewSpec = VIEW_0
+    view_1: ViewSpec = VIEW_1
+
+    def __post_init__(self) -> None:
+        check_boxes(self.view_0, self.view_1)
+        if self.threshold <= 0:
+            raise InputError(f"threshold must be positive, got {self.threshold}; the paper has 0.7")
+        if self.temperature <= 0:
+            raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.3")
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.99")
+
+    def build(self, encoder: Encoder) -> PixContrast:
+        """Make the method around an encoder."""
+        return PixContrast(encoder, self)
+
+
+class PixContrast(Method):
+    """Pixels of one view against the averaged encoder's pixels of the other view of the same frame."""
+
+    def __init__(self, encoder: Encoder, config: PixContrastConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = pixel_projector(encoder.feature_dim, config.hidden_dim, config.output_dim)
+        self.teacher = Ema(encoder, self.projector)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views of different blur and solarization."""
+        return (self.config.view_0, self.config.view_1)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Equation 2 for the pixels of each view, mean over the two."""
+        first, second = batch.views
+        x0, x1 = (self.projector(self.encoder(view.pixels).dense) for view in batch.views)
+        with torch.no_grad():
+            encoder, projector = self.teacher.copies
+            t0, t1 = (projector(encoder(view.pixels).dense) for view in batch.views)
+        a = matched_views((first, second), (x0, x1), threshold=self.config.threshold)
+        t = self.config.temperature
+        loss = (
+            pixel_contrast(bins(x0), bins(t1), a, temperature=t)
+            + pixel_contrast(bins(x1), bins(t0), a.mT, temperature=t)
+        ) / 2
+        metrics = {"matched": a.any(dim=2).float().mean()}
+        return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
+
+    def after_step(self, progress: float) -> None:
+        """Move the averages; their momentum rises to 1."""
+        momentum = cosine(self.config.momentum, 1.0, progress=progress)
+        self.teacher.update(self.encoder, self.projector, momentum=momentum)
+
+
+def pixel_contrast(
+    x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """-log of the share of the matched pixels; mean over an image's pixels that have a match, then over images.
+
+    An image without any match counts as 0. Over ranks: the mean of the ranks' values is the global value; pixels of
+    other images are no negatives, so nothing needs to be gathered.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        logits = _unit(x) @ _unit(other).mT / temperature
+    has_match = matched.any(dim=2)
+    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # a row without any: a loss of 0
+    losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
+    return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(full_precision(x), dim=-1)

@@ -1,0 +1,163 @@
+"""PixPro: a pixel, smoothed over the pixels like it, finds itself in the other view (arXiv:2011.10043, section 3.2).
+
+The teacher follows the student after the step; the official code does so before the next forward, which is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robossl.encoder import Encoder, Features
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.losses import full_precision, negative_cosine
+from robossl.method import Loss, Method
+from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
+from robossl.schedule import cosine
+from robossl.teacher import Ema
+from robossl.views import Batch, ViewSpec
+
+VIEW_0 = ViewSpec(scale=(0.08, 1.0), interpolation="bicubic", saturation=0.2, blur_p=1.0)  # section 4.1: BYOL's
+VIEW_1 = replace(VIEW_0, blur_p=0.1, solarize_p=0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class PixProConfig:
+    """PixPro with the paper's numbers."""
+
+    threshold: float = 0.7  # section 3.1, equation 1: in diagonals of a bin
+    sharpness: float = 2.0  # gamma, section 3.2, equation 4
+    transform_layers: int = 1  # section 3.2: l of g, with batch-norm and ReLU between two; 0 is the identity
+    hidden_dim: int = 2048  # section 3.1; the official code has 4096
+    output_dim: int = 256  # section 3.1
+    momentum: float = 0.99  # section 4.1: to 1 by a cosine
+    variant: Literal["paper", "official"] = "paper"  # official: g is l2-normalised, the loss twice the paper's
+    instance_weight: float = 0.0  # section 3.3: 1 adds the same between the frames' pooled features
+    view_0: ViewSpec = VIEW_0
+    view_1: ViewSpec = VIEW_1
+
+    def __post_init__(self) -> None:
+        check_boxes(self.view_0, self.view_1)
+        if self.threshold <= 0:
+            raise InputError(f"threshold must be positive, got {self.threshold}; the paper has 0.7")
+        if self.sharpness < 1:
+            raise InputError(f"sharpness must be 1 or more, got {self.sharpness}; the paper has 2")
+        if self.transform_layers not in (0, 1, 2):
+            raise InputError(f"transform_layers must be 0, 1 or 2, got {self.transform_layers}; the paper has 1")
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.99")
+
+    def build(self, encoder: Encoder) -> PixPro:
+        """Make the method around an encoder."""
+        return PixPro(encoder, self)
+
+
+class PixPro(Method):
+    """Propagated pixels of the student meet the teacher's plain pixels of the same place in the other view."""
+
+    def __init__(self, encoder: Encoder, config: PixProConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = pixel_projector(encoder.feature_dim, config.hidden_dim, config.output_dim)
+        self.propagation = Propagation(config)
+        self.instance = _Instance(encoder.feature_dim, config) if config.instance_weight else None
+        self.teacher = Ema(*self._followed())
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two views of different blur and solarization."""
+        return (self.config.view_0, self.config.view_1)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over the matched pairs of an image, then over images."""
+        first, second = batch.views
+        features = [self.encoder(view.pixels) for view in batch.views]
+        x0, x1 = (self.projector(each.dense) for each in features)
+        with torch.no_grad():
+            encoder, projector, *_ = self.teacher.copies
+            teachers = [encoder(view.pixels) for view in batch.views]
+            t0, t1 = (projector(each.dense) for each in teachers)
+        a = matched_views((first, second), (x0, x1), threshold=self.config.threshold)
+        loss = pixel_consistency(self.propagation(x0), bins(t1), a) + pixel_consistency(
+            self.propagation(x1), bins(t0), a.mT
+        )
+        if self.config.variant == "official":
+            loss = 2 * loss
+        metrics = {"matched": a.any(dim=2).float().mean()}
+        if self.instance is not None:
+            between = self._between_frames(features, teachers)
+            loss = loss + self.config.instance_weight * between
+            metrics["instance_loss"] = between.detach()
+        return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
+
+    def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
+        """BYOL's loss between pooled features, at the scale of the pixels' loss."""
+        assert self.instance is not None
+        p0, p1 = (self.instance(each.pooled) for each in features)
+        with torch.no_grad():
+            z0, z1 = (self.teacher.copies[2](each.pooled) for each in teachers)
+        loss = negative_cosine(p0, z1) + negative_cosine(p1, z0)
+        return 2 * loss if self.config.variant == "official" else loss
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher; its momentum rises to 1."""
+        momentum = cosine(self.config.momentum, 1.0, progress=progress)
+        self.teacher.update(*self._followed(), momentum=momentum)
+
+    def _followed(self) -> tuple[nn.Module, ...]:
+        instance = () if self.instance is None else (self.instance.projector,)
+        return (self.encoder, self.projector, *instance)
+
+
+def pixel_consistency(
+    y: Float[Tensor, "b n d"], x: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"]
+) -> Float[Tensor, ""]:
+    """Minus the cosine, mean over each image's matched pairs, then over images; one without any counts as 0.
+
+    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    """
+    with torch.autocast(y.device.type, enabled=False):
+        similarity = _unit(y) @ _unit(x).mT
+    pairs = matched.sum(dim=(1, 2))
+    return -((similarity * matched).sum(dim=(1, 2)) / pairs.clamp_min(1)).mean()
+
+
+class Propagation(nn.Module):
+    """y_i = sum_j max(cos(x_i, x_j), 0) ** gamma g(x_j), over all pixels of the view: equations 3 and 4."""
+
+    def __init__(self, config: PixProConfig) -> None:
+        super().__init__()
+        dim = config.output_dim
+        layers = {0: nn.Identity(), 1: nn.Conv2d(dim, dim, 1), 2: pixel_projector(dim, dim, dim)}
+        self.transform = layers[config.transform_layers]
+        self.sharpness, self.unit_values = config.sharpness, config.variant == "official"
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
+        """Smoothed pixels, row by row."""
+        pixels, values = _unit(bins(x)), full_precision(bins(self.transform(x)))
+        with torch.autocast(x.device.type, enabled=False):
+            similarity = (pixels @ pixels.mT).clamp_min(0).pow(self.sharpness)
+            return similarity @ (_unit(values) if self.unit_values else values)
+
+
+class _Instance(nn.Module):
+    """Projector and predictor of the branch between frames."""
+
+    def __init__(self, dim: int, config: PixProConfig) -> None:
+        super().__init__()
+        self.projector = mlp([dim, config.hidden_dim, config.output_dim])
+        self.predictor = mlp([config.output_dim, config.hidden_dim, config.output_dim])
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b o"]:
+        out: Tensor = self.predictor(self.projector(x))
+        return out
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(full_precision(x), dim=-1)

@@ -1,0 +1,33 @@
+"""Multi-crop: many views of several sizes through one encoder (section 3.3 of SwAV, arXiv:2006.09882)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from jaxtyping import Float
+from torch import Tensor, cat
+
+from robossl.encoder import Encoder, Features
+from robossl.views import View
+
+
+def encode_crops(encoder: Encoder, views: Sequence[View]) -> list[Features]:
+    """Features of each run of views of one size, view after view along the batch.
+
+    Views of one size go through the encoder together, so that its batch-norm sees them together, as in the official
+    code of SwAV and DINO.
+    """
+    runs = [list(alike) for _, alike in groupby(views, key=lambda view: view.pixels.shape[-2:])]
+    return [encoder(cat([view.pixels for view in run])) for run in runs]
+
+
+def pooled_crops(encoder: Encoder, views: Sequence[View]) -> Float[Tensor, "v*b d"]:
+    """The pooled feature of every view, view after view."""
+    return cat([features.pooled for features in encode_crops(encoder, views)])
+
+
+def cls_crops(encoder: Encoder, views: Sequence[View]) -> Float[Tensor, "v*b d"]:
+    """The class token of every view where the backbone has one, else the pooled feature; view after view."""
+    found = encode_crops(encoder, views)
+    return cat([features.pooled if features.cls is None else features.cls for features in found])

@@ -1,0 +1,104 @@
+"""Pixels: which bins of two views' feature maps show the same place of the frame (section 3.1 of arXiv:2011.10043).
+
+All distances are taken in pixels of the source frame: robot frames are not square, so fractions would stretch them.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from robossl.errors import InputError
+from robossl.views import View, ViewSpec
+
+Grid = tuple[int, int]  # rows and columns of a feature map
+
+
+def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, "b n 2"]:
+    """Where the centre of each bin of a view lies in the source frame: x and y in pixels, bins row by row."""
+    x0, y0, x1, y1 = _corners(box, source_hw).unsqueeze(-1).unbind(1)
+    rows, columns = grid
+    across = (torch.arange(columns, device=box.device) + 0.5) / columns
+    down = (torch.arange(rows, device=box.device) + 0.5) / rows
+    x, y = x0 + across * (x1 - x0), y0 + down * (y1 - y0)
+    return torch.stack([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], -1).flatten(1, 2)
+
+
+def bin_diagonals(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, " b"]:
+    """Length of the diagonal of a bin of each view, in pixels of the source frame."""
+    x0, y0, x1, y1 = _corners(box, source_hw).unbind(1)
+    rows, columns = grid
+    return torch.hypot((x1 - x0) / columns, (y1 - y0) / rows)
+
+
+def matched_bins(
+    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]],
+    source_hw: Int[Tensor, "b 2"],
+    grids: tuple[Grid, Grid],
+    *,
+    threshold: float,
+) -> Bool[Tensor, "b n m"]:
+    """A(i, j), equation 1: whether bin i of one view and bin j of the other are near in the source frame.
+
+    Args:
+        boxes: signed corners of the two views in fractions of the frame, x0 > x1 where a view is flipped.
+        source_hw: height and width of the source frames.
+        grids: rows and columns of the two feature maps.
+        threshold: largest distance of the centres, over the larger of the two bins' diagonals.
+    """
+    (x, y), (other_x, other_y) = (
+        bin_centres(box, source_hw, grid).unbind(-1) for box, grid in zip(boxes, grids, strict=True)
+    )
+    distance = torch.hypot(x[:, :, None] - other_x[:, None, :], y[:, :, None] - other_y[:, None, :])
+    diagonal = torch.maximum(*(bin_diagonals(box, source_hw, grid) for box, grid in zip(boxes, grids, strict=True)))
+    return distance < threshold * diagonal[:, None, None]
+
+
+def matched_views(
+    views: tuple[View, View], maps: tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c H W"]], *, threshold: float
+) -> Bool[Tensor, "b n m"]:
+    """`matched_bins` of two views and the feature maps that came of them."""
+    first, second = (view.box for view in views)
+    assert first is not None and second is not None
+    grids = tuple((each.shape[-2], each.shape[-1]) for each in maps)
+    return matched_bins((first, second), views[0].source_hw, (grids[0], grids[1]), threshold=threshold)
+
+
+def check_boxes(*specs: ViewSpec) -> None:
+    """Refuse views whose bins cannot be placed in the frame.
+
+    Raises:
+        InputError: a view is rotated, or is a clip.
+    """
+    for spec in specs:
+        if spec.rotation_degrees:
+            raise InputError(
+                f"pixels of rotated views cannot be matched, got rotation_degrees {spec.rotation_degrees}; set it to 0"
+            )
+        if spec.clip.num_frames:
+            raise InputError(f"views must be single frames, got clips of {spec.clip.num_frames}; set num_frames to 0")
+
+
+def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
+    """A head on every bin: two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
+    return nn.Sequential(
+        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # the batch-norm would take a bias away
+        nn.BatchNorm2d(hidden_dim),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden_dim, output_dim, 1),
+    )
+
+
+def bins(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
+    """A map as a list of its bins, row by row."""
+    return x.flatten(2).mT
+
+
+def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+    """The bin in the middle of each map: one place, so that an output that depends on the place alone is seen."""
+    return x[:, :, x.shape[2] // 2, x.shape[3] // 2]
+
+
+def _corners(box: Tensor, source_hw: Tensor) -> Tensor:
+    return box * source_hw[:, [1, 0, 1, 0]]
