@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": ("robossl.evaluate.compare:compare", "one table of many runs over several stores"),
     "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
+    "attention": ("robossl.attention:attention", "draw what a ViT's class token attends to"),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
 }
 
