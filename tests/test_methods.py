@@ -55,7 +55,7 @@ def two(tmp_path_factory, request):
     names = [item.callspec.params["case"] for item in asked]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(out), *names], check=True, env=environment, timeout=400)
+    subprocess.run([*torchrun, __file__, str(out), *names], check=True, env=environment, timeout=900)
     return out
 
 
