@@ -8,6 +8,7 @@ A method's `reference/<name>.py` gives `loss(method, batch)`, its paper's formul
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder
 from robossl.methods import METHODS, resolve_method
-from robossl.views import Batch, View
+from robossl.views import Batch, View, ViewSpec
 
 REFERENCES = Path(__file__).parent / "reference"
 TINY = EncoderConfig(backbone="test_resnet", zero_init_last=False)  # else half the graph is dead at the start
@@ -43,6 +44,17 @@ def configured(name: str, **words: object):
     """A method's configuration: its small settings with `words` laid over them, read as yaml would be."""
     settings = getattr(reference(name), "SETTINGS", {})
     return from_mapping(settings | words, resolve_method(name))
+
+
+def settings_at(name: str, pixels: int) -> dict[str, object]:
+    """A method's small settings with views of so many pixels, smaller crops in proportion."""
+    settings = getattr(reference(name), "SETTINGS", {})
+    defaults = {field.name: field.default for field in fields(resolve_method(name))}
+    sizes = {key: view.size for key, view in defaults.items() if isinstance(view, ViewSpec)}
+    views = {
+        key: {"size": round(pixels * size / max(sizes.values()))} | settings.get(key, {}) for key, size in sizes.items()
+    }
+    return {"name": name} | settings | views
 
 
 def cases() -> dict[str, object]:

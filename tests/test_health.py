@@ -22,15 +22,6 @@ SIZES = st.tuples(st.integers(16, 96), st.integers(8, 128), st.integers(0, 2**31
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float64])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tiny tensors: threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def normal(b, d, seed=0):
     return torch.randn(b, d, generator=torch.Generator().manual_seed(seed))
 

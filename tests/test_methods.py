@@ -25,15 +25,6 @@ from robossl.ranks import Ranks
 CASES = cases()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tiny tensors: threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def worker(out, names):
     ranks = Ranks.join("cpu")
     pick = slice(4 * ranks.rank, 4 * ranks.rank + 4)

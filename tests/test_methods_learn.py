@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods_kit import reference
+from methods_kit import reference, settings_at
 
 from robossl.augment import Augment
 from robossl.config import from_mapping
@@ -69,7 +69,7 @@ def test_two_thousand_small_steps_beat_random_weights(
     recipe = {"name": "adamw", "lr": 1e-3, "lr_scaling": "none", "weight_decay": 1e-4, "warmup_steps": 100}
     config = from_mapping(
         {
-            "method": {"name": name, "view": {"size": SIZE}} | getattr(oracle, "SETTINGS", {}),
+            "method": settings_at(name, SIZE),
             "encoder": ENCODER,
             "data": {"store": str(clip_store_path)},
             "optim": recipe | getattr(oracle, "LEARN_RECIPE", {}),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from methods_kit import reference
+from methods_kit import settings_at
 from safetensors.torch import load_file
 
 from robossl.checkpoint import checkpoints
@@ -23,10 +23,8 @@ from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
 
-SMALL_HEADS = {"projector_hidden_dim": 64, "output_dim": 64, "predictor_hidden_dim": 16}
 
-
-def config_for(method: str, store: Path, settings: dict[str, object] | None = None, **train: object) -> RunConfig:
+def config_for(method: str, store: Path, **train: object) -> RunConfig:
     small = {
         "steps": 6,
         "batch_size": 8,
@@ -37,7 +35,7 @@ def config_for(method: str, store: Path, settings: dict[str, object] | None = No
     }
     return from_mapping(
         {
-            "method": {"name": method, "view": {"size": 32}} | (settings or {}),
+            "method": settings_at(method, 32),
             "encoder": {"backbone": "resnet10t", "input_hw": [32, 32]},
             "data": {"store": str(store)},
             "train": small | {"health_every": 2} | train,
@@ -69,7 +67,7 @@ def assert_same_run(a: Path, b: Path, step: int) -> None:
 def test_resume_is_exact_and_worker_loading_gives_the_same_run(
     method: str, clip_store_path: Path, tmp_path: Path
 ) -> None:
-    config = config_for(method, clip_store_path, getattr(reference(method), "SETTINGS", {}))
+    config = config_for(method, clip_store_path)
     straight = pretrain(config, out=tmp_path / "straight")
     halved = tmp_path / "halved"
     shutil.copytree(straight, halved)
@@ -113,7 +111,7 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, SMALL_HEADS, steps=40, checkpoint_every=2)
+    config = config_for("simsiam", clip_store_path, steps=40, checkpoint_every=2)
     straight, killed = tmp_path / "a" / "straight", tmp_path / "b" / "killed"
     run_to_the_end(command(config, straight, ranks=ranks))
     assert run_until(command(config, killed, ranks=ranks), killed, 6, signal.SIGKILL) == -signal.SIGKILL
@@ -123,7 +121,7 @@ def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_
 
 
 def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, SMALL_HEADS, steps=100_000, checkpoint_every=5)
+    config = config_for("simsiam", clip_store_path, steps=100_000, checkpoint_every=5)
     out = tmp_path / "run"
     assert run_until(command(config, out), out, 5, signal.SIGTERM) == 143
     assert "go on with --resume" in (out / "log.txt").read_text()
