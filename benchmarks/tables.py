@@ -104,7 +104,7 @@ def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) ->
                 axis.plot(steps, values, style, color=colour, label=f"{name} stop-gradient" if i == 0 else None)
     reference = history(folders["stop-gradient", "with"][0] / "run", "health/std_reference")[-1][1]
     axes[1].axhline(reference, color="grey", linewidth=0.8)
-    axes[1].text(0, reference, " 1/sqrt(d)", va="top", color="grey", fontsize=8)
+    axes[1].text(axes[1].get_xlim()[1], reference, "1/sqrt(d) ", ha="right", va="top", color="grey", fontsize=8)
     for axis, title in zip(
         axes, ("loss", "std of the l2-normalised output", "kNN scene, balanced accuracy"), strict=True
     ):
