@@ -35,9 +35,8 @@ def test_hue_places():
 
 
 def test_work_runs_in_threads_that_leave_torchs_threads_alone():
-    before = torch.get_num_threads()
-    if before == 1:
-        pytest.skip("torch has one thread here")
+    before = 2
+    torch.set_num_threads(before)
     seen = []
     for_each(lambda piece: seen.append((threading.get_ident(), torch.get_num_threads())), [np.zeros(1, np.int64)] * 9)
     assert len(seen) == 9 and threading.get_ident() not in {thread for thread, _ in seen}
@@ -47,6 +46,7 @@ def test_work_runs_in_threads_that_leave_torchs_threads_alone():
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
     thread.start()
     thread.join()
+    torch.set_num_threads(1)  # as conftest.py has it
     assert later == [before]
 
 
