@@ -34,7 +34,7 @@ test-all: $(STAMP)  ## the slow and the soak tests too
 	$(BIN)/python -m pytest
 
 soak: $(STAMP)  ## the soak tests alone
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak || test $$? = 5  # 5: there is none yet
 
 lint: $(STAMP)  ## style and formatting
 	$(BIN)/ruff check .
