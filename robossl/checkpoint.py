@@ -110,3 +110,7 @@ def _restore_optimizer(
         state.setdefault(int(index), {})[key] = tensor
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]  # json has no tuples
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for weight, slots in optimizer.state.items():
+        for key, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:  # fused updates go by memory, not by index
+                slots[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

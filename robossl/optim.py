@@ -102,9 +102,9 @@ def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> 
     groups = _param_groups(config, method)
     match config.name:
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
+            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=config.betas)
+            return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True)
         case "lars":
             return Lars(
                 groups,

@@ -93,3 +93,20 @@ def test_lars_leaves_a_zero_tensor_its_plain_step() -> None:
     weight.grad = torch.ones(3, 3)
     optimizer.step()
     assert torch.equal(weight.detach(), -torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weights_in_channels_last_memory_move_as_any_others(name: str) -> None:
+    moved = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).double().to(memory_format=memory_format)
+        x = torch.randn(2, 3, 9, 9, dtype=torch.float64).to(memory_format=memory_format)
+        optimizer = build_optimizer(OptimConfig(name=name, lr=0.01, lr_scaling="none"), net, batch_size=2)  # type: ignore[arg-type]
+        for _ in range(4):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+        moved.append([weight.detach().contiguous() for weight in net.parameters()])
+    for one, other in zip(*moved, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
