@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -31,15 +32,17 @@ from robossl.ranks import Ranks
 from robossl.run import RunConfig
 from robossl.weights import load_weights
 
-EXTRA = {"byol fixed target": ("byol", {"method": {"target": "fixed"}})}  # a random target teaches; a trained one more
+EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
+    "byol fixed target": ("byol", {"method": {"target": "fixed"}})
+}  # a random target teaches; a trained one more
 WARM_UP, TIMED = 3, 12  # steps behind a rate
 SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
 
 
-def base_config(method: str) -> RunConfig:
-    """The small recipe of configs/, without what only costs time."""
+def base_config(method: str, overrides: dict[str, Any]) -> RunConfig:
+    """The small recipe of configs/, changed, and without what only costs time."""
     quiet = {"train": {"sinks": [], "checkpoint_every": 1_000_000, "log_every": 20}, "knn": None}
-    return from_mapping(merged(yaml.safe_load(small_recipe(method).read_text()), quiet), RunConfig)
+    return from_mapping(merged(yaml.safe_load(small_recipe(method).read_text()), quiet | overrides), RunConfig)
 
 
 def with_steps(config: RunConfig, kept: Path, minutes: float) -> RunConfig:
@@ -93,10 +96,7 @@ def main() -> None:
     asked += [(name, args.long_minutes, args.long_seeds) for name in args.long]
 
     def cell(name: str, minutes: float, seed: int) -> RunConfig:
-        method, overrides = EXTRA.get(name, (name, {}))
-        config = base_config(method)
-        if "target" in overrides.get("method", {}):
-            config = replace(config, method=replace(config.method, **overrides["method"]))
+        config = base_config(*EXTRA.get(name, (name, {})))
         return replace(with_steps(config, args.out / "rates" / name, minutes), seed=seed)
 
     jobs = {

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from robossl.losses import full_precision
+from robossl.losses import full_precision, unit
 
 LOW_STD = 0.1  # of the std of directions spread evenly over the sphere, 1 / sqrt(d)
 LOW_CHECKS = 3  # so many low checks running are reported: the first steps of a run may be low
@@ -22,7 +22,7 @@ def std_normalised(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
 
     0 when collapsed, 1 / sqrt(d) when spread evenly.
     """
-    return _unit(z).std(dim=0, correction=0).mean()
+    return unit(z).std(dim=0, correction=0).mean()
 
 
 def effective_rank(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -41,7 +41,7 @@ def effective_rank(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
 
 def alignment(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """Mean squared distance of the two views of a sample on the sphere, 0 to 4 (arXiv:2005.10242)."""
-    return (_unit(z0) - _unit(z1)).square().sum(dim=1).mean()
+    return (unit(z0) - unit(z1)).square().sum(dim=1).mean()
 
 
 def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -49,12 +49,8 @@ def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
 
     0 when collapsed, about -4 when spread evenly.
     """
-    distances = F.pdist(_unit(z))
+    distances = F.pdist(unit(z))
     return distances.square().mul(-2).exp().mean().log()
-
-
-def _unit(z: Tensor) -> Tensor:
-    return F.normalize(full_precision(z), dim=1)
 
 
 class Health(NamedTuple):

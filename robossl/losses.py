@@ -16,12 +16,17 @@ def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def unit(x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
+    """Vectors of length 1 along the last dimension, in at least float32."""
+    return F.normalize(full_precision(x), dim=-1)
+
+
 def negative_cosine(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """SimSiam's D(p, z), equation 1 of arXiv:2011.10566: minus the cosine, mean over the batch.
 
     Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
     """
-    return -(_unit(p) * _unit(z)).sum(dim=1).mean()
+    return -(unit(p) * unit(z)).sum(dim=1).mean()
 
 
 def softmax_cross_entropy(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -55,11 +60,7 @@ def nt_xent(
     b, n = len(views[0]), len(everyone[0])
     rows = torch.arange(b, device=views[0].device) + first
     with torch.autocast(views[0].device.type, enabled=False):
-        logits = _unit(torch.cat(views)) @ _unit(torch.cat(everyone)).T / temperature
+        logits = unit(torch.cat(views)) @ unit(torch.cat(everyone)).T / temperature
     oneself = torch.cat([rows, rows + n]).unsqueeze(1)
     positive = torch.cat([rows + n, rows])
     return F.cross_entropy(logits.scatter(1, oneself, -torch.inf), positive)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full_precision(x), dim=1)

@@ -20,7 +20,7 @@ KINDS = ("encoder", "random", "pixels", "majority")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One store and what is read off it: labels on test splits, or a column."""
+    """One store and which labels are read off it, on which test splits."""
 
     store: Path
     labels: tuple[str, ...]
@@ -28,7 +28,10 @@ class Asked:
 
     @classmethod
     def parse(cls, text: str) -> Asked:
-        """Read `STORE:LABEL,LABEL:TEST,TEST`, `STORE:LABEL` (tested on val) or `STORE=COLUMN`.
+        """Read `STORE:LABEL,LABEL:TEST,TEST`, or `STORE:LABEL` to test on val.
+
+        Raises:
+            InputError: no store or no label in it.
 
         Examples:
             >>> Asked.parse("stores/droid:scene,verb:val,test_lab").tests

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from robossl.data.store import Store
@@ -80,17 +80,7 @@ def run_state(
     found = np.unique(store.episode_of(store.rows(settings.split)))
     rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
     episodes, values = store.episode_of(rows), store.column(settings.column, rows).astype(np.float64)
-    if not 2 <= settings.folds <= len(found) or len(found) - -(-len(found) // settings.folds) < INNER_FOLDS:
-        raise InputError(
-            f"a state probe in {settings.folds} folds needs more than {len(found)} episodes "
-            f"(split {settings.split or 'all'}); lower --folds (2 at least) or choose another --split"
-        )
-    moves = values.std(axis=0) >= settings.min_std
-    if not moves.any():
-        raise InputError(
-            f"no dimension of {settings.column!r} has a std of {settings.min_std}; lower --min-std or choose another "
-            "--column"
-        )
+    moves = _moving(values, len(found), settings)
     subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
     total = len(rows) * sum(len(subject.embedders) for subject in subjects)
     weights = _resamples(len(found), settings)
@@ -126,6 +116,22 @@ def run_state(
             for subject in subjects
         ),
     )
+
+
+def _moving(values: Float[ndarray, "n k"], num_episodes: int, settings: StateSettings) -> Bool[ndarray, " k"]:
+    """Which dimensions move enough to be read; refuses what cannot be probed."""
+    if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
+        raise InputError(
+            f"a state probe in {settings.folds} folds needs more than {num_episodes} episodes "
+            f"(split {settings.split or 'all'}); lower --folds (2 at least) or choose another --split"
+        )
+    moves: Bool[ndarray, " k"] = values.std(axis=0) >= settings.min_std
+    if not moves.any():
+        raise InputError(
+            f"no dimension of {settings.column!r} has a std of {settings.min_std}; lower --min-std or choose another "
+            "--column"
+        )
+    return moves
 
 
 def ridge(

@@ -20,7 +20,7 @@ from robossl import ranks
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.heads import mlp
-from robossl.losses import full_precision
+from robossl.losses import unit
 from robossl.method import Loss, Method
 from robossl.teacher import Ema, Queue
 from robossl.views import Batch, ViewSpec
@@ -91,7 +91,7 @@ class MoCo(Method):
     def forward(self, batch: Batch) -> Loss:
         """Algorithm 1 of the paper."""
         x_q, x_k = (view.pixels for view in batch.views)
-        q = _unit(self.projector(self.encoder(x_q).pooled))
+        q = unit(self.projector(self.encoder(x_q).pooled))
         k = self.encode_keys(x_k)
         queue = self.queue.rows.clone()  # as it was: its rows change before the backward pass
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
@@ -103,11 +103,11 @@ class MoCo(Method):
         """Unit keys in the order of the pixels, shuffled over the groups of batch-norm while they are encoded."""
         encoder, projector = self.keys.copies
         if (self.batch_norm_groups or 1) == 1:
-            return _unit(projector(encoder(pixels).pooled))
+            return unit(projector(encoder(pixels).pooled))
         b, first = len(pixels), ranks.rank() * len(pixels)
         order = self._permutation(b * ranks.world_size()).to(pixels.device)
         shuffled = ranks.gather(pixels)[order[first : first + b]]
-        keys = ranks.gather(_unit(projector(encoder(shuffled).pooled)))
+        keys = ranks.gather(unit(projector(encoder(shuffled).pooled)))
         return keys[order.argsort()[first : first + b]]
 
     def _permutation(self, n: int) -> Int[Tensor, " n"]:
@@ -124,7 +124,3 @@ class MoCo(Method):
 def _projector(feature_dim: int, config: MoCoConfig) -> nn.Sequential:
     hidden = [feature_dim] if config.head == "mlp" else []
     return mlp([feature_dim, *hidden, config.output_dim], norm="none")
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full_precision(x), dim=1)

@@ -16,7 +16,7 @@ from robossl import pairs, ranks
 from robossl.encoder import Encoder, Features
 from robossl.errors import InputError
 from robossl.heads import mlp
-from robossl.losses import full_precision
+from robossl.losses import full_precision, unit
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, pair_of
 from robossl.schedule import cosine
@@ -72,7 +72,7 @@ def contrast(
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):
-        logits = _unit(q) @ _unit(keys).T / temperature
+        logits = unit(q) @ unit(keys).T / temperature
     return 2 * temperature * F.cross_entropy(logits, own)
 
 
@@ -139,7 +139,3 @@ def _predictor(encoder: Encoder, config: MoCoV3Config) -> nn.Sequential:
     last_norm = transformer_of(encoder) is not None if wanted is None else wanted
     dims = [config.output_dim, config.hidden_dim, config.output_dim]
     return mlp(dims, last_norm="plain" if last_norm else "none", last_bias=False)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full_precision(x), dim=1)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from robossl.encoder import Encoder
 from robossl.errors import InputError
-from robossl.losses import full_precision
+from robossl.losses import unit
 from robossl.method import Loss, Method
 from robossl.methods.pixpro import VIEW_0, VIEW_1
 from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
@@ -94,12 +93,8 @@ def pixel_contrast(
     other images are no negatives, so nothing needs to be gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
-        logits = _unit(x) @ _unit(other).mT / temperature
+        logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
     found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # a row without any: a loss of 0
     losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
     return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full_precision(x), dim=-1)

@@ -11,12 +11,11 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robossl.encoder import Encoder, Features
 from robossl.errors import InputError
 from robossl.heads import mlp
-from robossl.losses import full_precision, negative_cosine
+from robossl.losses import full_precision, negative_cosine, unit
 from robossl.method import Loss, Method
 from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
 from robossl.schedule import cosine
@@ -123,7 +122,7 @@ def pixel_consistency(
     Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
     """
     with torch.autocast(y.device.type, enabled=False):
-        similarity = _unit(y) @ _unit(x).mT
+        similarity = unit(y) @ unit(x).mT
     pairs = matched.sum(dim=(1, 2))
     return -((similarity * matched).sum(dim=(1, 2)) / pairs.clamp_min(1)).mean()
 
@@ -140,10 +139,10 @@ class Propagation(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
         """Smoothed pixels, row by row."""
-        pixels, values = _unit(bins(x)), full_precision(bins(self.transform(x)))
+        pixels, values = unit(bins(x)), full_precision(bins(self.transform(x)))
         with torch.autocast(x.device.type, enabled=False):
             similarity = (pixels @ pixels.mT).clamp_min(0).pow(self.sharpness)
-            return similarity @ (_unit(values) if self.unit_values else values)
+            return similarity @ (unit(values) if self.unit_values else values)
 
 
 class _Instance(nn.Module):
@@ -157,7 +156,3 @@ class _Instance(nn.Module):
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b o"]:
         out: Tensor = self.predictor(self.projector(x))
         return out
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full_precision(x), dim=-1)
