@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from robossl import __version__
 from robossl.errors import InputError, RobosslError
+from robossl.jobs import JOBS
 from robossl.names import unknown
 
 # name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
@@ -28,6 +29,7 @@ COMMANDS = {
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
     "attention": ("robossl.attention:attention", "draw what a ViT's class token attends to"),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
+    **JOBS,
 }
 
 

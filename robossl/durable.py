@@ -1,14 +1,15 @@
-"""Writing that survives: files replaced in one step, renames forced to disk, a full disk said in one line."""
+"""Writing that survives: one writer a folder, files replaced in one step, a full disk said in one line."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from robossl.errors import ResourceError
+from robossl.errors import InputError, ResourceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -26,6 +27,29 @@ def full_disk_said(folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise ResourceError(f"disk full while writing {folder}; make room and run the same command again") from None
         raise
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Make a folder, and keep others who lock it out while the block runs; the lock ends with the process.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        ResourceError: another process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(f"another {what} is writing to {folder}; wait for it to end") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from robossl.data.shards import read_records
 from robossl.data.source import Listing
 from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
-from robossl.durable import full_disk_said
+from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
 
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
@@ -58,7 +56,8 @@ def ingest(
     _check(sources, short_side, quality, workers)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
     found = [_find(root, format, labels) for root in roots]
-    with _locked(out), full_disk_said(out):
+    with locked(out, "ingest"), full_disk_said(out):
+        (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
         listed, manifest = _name_sources(found, manifest, licence)
         done = _finished(out)
@@ -130,23 +129,6 @@ def _check(sources: Sequence[Path], short_side: int, quality: int, workers: int 
         raise InputError(f"--quality must be 1 to 100, got {quality}")
     if workers is not None and workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    try:
-        (out / "shards").mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / ".lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(f"another ingest is writing to {out}; wait for it to end") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:

@@ -1,0 +1,29 @@
+"""Random: every action drawn evenly from the action space, of any kind."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+from numpy.random import Generator
+
+from robossl_envs.agents.agent import check_space
+
+
+class Random:
+    """White noise: on a velocity-controlled arm it trembles about where it started."""
+
+    learns: ClassVar[bool] = False
+
+    def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None:
+        self._space = env.action_space
+        self._space.seed(int(rng.integers(2**31)))
+
+    @staticmethod
+    def check(env: gymnasium.Env[Any, Any]) -> None:
+        """Any environment that can be collected from."""
+        check_space(env)
+
+    def __call__(self) -> Any:
+        """An action drawn evenly."""
+        return self._space.sample()

@@ -1,0 +1,175 @@
+"""Collect: play episodes of an environment in worker processes and write them as a LeRobotDataset v3.0, restartably."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.random import SeedSequence
+
+from robossl.durable import full_disk_said, locked
+from robossl.errors import InputError
+from robossl_envs.agents import resolve_agent
+from robossl_envs.agents.agent import Learner
+from robossl_envs.collection.crew import Crew
+from robossl_envs.collection.environment import Described, Environment, describe, open_env
+from robossl_envs.collection.ledger import Ledger
+from robossl_envs.collection.progress import Progress
+from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.todo import MAX_ATTEMPTS, Todo
+from robossl_envs.collection.vector import Ensemble
+from robossl_envs.lerobot_layout import Layout
+from robossl_envs.lerobot_v3 import LeRobotWriter
+
+CAMERA = "observation.images.top"
+ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker, for the estimate of time
+BYTES_PER_PIXEL = 0.25  # of a frame of our environments, for the estimate of disk space
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection came to."""
+
+    num_episodes: int
+    num_frames: int
+    num_dropped: int  # episodes that failed every attempt
+    num_failures: int  # attempts of this call that crashed, hung or raised
+
+
+def collect(
+    *,
+    env: str,
+    agent: str = "random",
+    episodes: int,
+    out: Path,
+    workers: int | None = None,
+    image_size: int = 96,
+    fps: int | None = None,
+    seed: int = 0,
+    max_steps: int | None = None,
+    nuisances: str = "",
+    module: tuple[str, ...] = (),
+    hang_seconds: float = 60.0,
+) -> Collected:
+    """Play episodes and write them as a LeRobotDataset v3.0; run again with the same arguments, it goes on.
+
+    The frames of an episode depend on the seed and its number, not on the number of workers; agents that learn across
+    episodes (count, rnd) excepted, which also begin anew when a collection goes on.
+
+    Args:
+        env: id of any registered gymnasium environment that renders rgb_array.
+        agent: who acts; see robossl_envs.agents.AGENTS.
+        episodes: how many, those already collected included.
+        out: the data set, a folder.
+        workers: processes, by default one a core.
+        image_size: pixels of the shorter side of frames.
+        fps: frames per second of the videos, by default what the environment says.
+        seed: of everything that is drawn.
+        max_steps: end of an episode, by default the environment's.
+        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        module: packages to import first because they register environments.
+        hang_seconds: a worker that makes no step for so long is replaced.
+
+    Raises:
+        InputError: environment, agent and the other arguments do not fit together, or not those of an earlier run.
+        ResourceError: the disk is full, attempts fail one after another, or another run writes to the same folder.
+    """
+    workers = os.cpu_count() or 1 if workers is None else workers
+    _check(episodes, workers, hang_seconds)
+    chosen = tuple(name for name in nuisances.split(",") if name)
+    settings = Settings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
+    settings.check()
+    learns = resolve_agent(agent).learns  # before the environment: torch must be imported before any GL context is made
+    environment = open_env(settings)
+    try:
+        described = describe(environment, settings)
+        with locked(out, "collection"), full_disk_said(out):
+            ledger = Ledger(out, settings)
+            writer = LeRobotWriter(out, _layout(settings, described))
+            ledger.open(writer)
+            todo = Todo(ledger.todo(episodes))
+            num_workers = min(workers, max(1, len(todo)))
+            crew: Crew | Ensemble
+            if learns:
+                crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds)
+            else:
+                crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
+            with Progress(len(todo)) as progress:
+                _announce(progress, out, settings, described, todo, num_workers)
+                for outcome in crew.run(todo):
+                    if outcome.reason:
+                        progress.say(f"episode {outcome.number} failed: {outcome.reason}")
+                    if todo.settle(outcome):
+                        ledger.drop(outcome.number, outcome.reason)
+                        progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
+                    elif not outcome.reason:
+                        ledger.finish(outcome.number, outcome.num_frames)
+                        progress.advance(outcome.num_frames)
+                ledger.commit(everything=True)
+                collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
+                _conclude(progress, out, collected)
+                return collected
+    finally:
+        environment.close()
+
+
+def _check(episodes: int, workers: int, hang_seconds: float) -> None:
+    if episodes < 1:
+        raise InputError(f"--episodes must be at least 1, got {episodes}")
+    if workers < 1:
+        raise InputError(f"--workers must be at least 1, got {workers}")
+    if not hang_seconds > 0:
+        raise InputError(f"--hang-seconds must be more than 0, got {hang_seconds:g}")
+
+
+def _ensemble(
+    environment: Environment, settings: Settings, described: Described, parts: Path, workers: int, hang_seconds: float
+) -> Ensemble:
+    rng = np.random.default_rng(SeedSequence((settings.seed,)))
+    learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)
+    return Ensemble(
+        settings, described, parts, learner, environment.action_space, workers=workers, hang_seconds=hang_seconds
+    )
+
+
+def _layout(settings: Settings, described: Described) -> Layout:
+    return Layout(
+        camera=CAMERA,
+        height=described.height,
+        width=described.width,
+        frames_per_s=described.frames_per_s,
+        columns=described.columns,
+        robot_type=settings.env,
+        task=settings.env,
+    )
+
+
+def _announce(
+    progress: Progress, out: Path, settings: Settings, described: Described, todo: Todo, workers: int
+) -> None:
+    if not len(todo):
+        progress.say(f"{out} already holds every episode")
+        return
+    num_frames = len(todo) * described.max_steps
+    pixels = described.height * described.width
+    seconds = num_frames * (described.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
+    free = shutil.disk_usage(out).free
+    progress.say(
+        f"{len(todo)} episodes of {settings.env} by {settings.agent}, {described.max_steps} steps at most, "
+        f"{described.width}x{described.height} at {described.frames_per_s} fps: up to {num_frames} frames, "
+        f"{seconds / 60:.1f} min with {workers} workers, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
+        f"{free / 2**20:.0f} MiB free in {out}"
+    )
+
+
+def _conclude(progress: Progress, out: Path, collected: Collected) -> None:
+    progress.say(
+        f"done in {progress.seconds:.0f} s: {progress.num_frames} new frames "
+        f"({progress.num_frames / progress.seconds:.0f} frames/s); {out} holds {collected.num_episodes} episodes, "
+        f"{collected.num_frames} frames; {collected.num_failures} attempts failed, "
+        f"{collected.num_dropped} episodes dropped"
+    )

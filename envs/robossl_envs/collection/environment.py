@@ -1,0 +1,202 @@
+"""Any registered gymnasium environment, opened for collection, with what it lacks said in one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.spaces import Box, Discrete
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+
+from robossl.errors import InputError, reason
+from robossl_envs.agents import resolve_agent
+from robossl_envs.collection.settings import DEFAULT_STEPS, Settings
+from robossl_envs.lerobot_layout import Column
+
+STATE, ENVIRONMENT, NUISANCE = "observation.state", "observation.environment_state", "nuisance"
+VECTORS = {"agent_state": STATE, "environment_state": ENVIRONMENT, "nuisance": NUISANCE}  # in info -> in the data set
+TIMED_STEPS = 10  # for the estimate of time
+
+Environment = gymnasium.Env[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a data set from an environment looks like."""
+
+    height: int
+    width: int
+    frames_per_s: int
+    max_steps: int
+    columns: tuple[Column, ...]
+    nuisances: tuple[str, ...]  # all that can be set
+    step_seconds: float  # measured, rendering included
+
+
+def open_env(settings: Settings) -> Environment:
+    """Make the environment, at the size of the frames where it can be told.
+
+    Raises:
+        InputError: it is not registered, cannot be made here, or draws no pictures.
+    """
+    for module in settings.modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"--module {module} cannot be imported ({reason(error)}); is it on PYTHONPATH?") from None
+    spec = find_spec(settings.env)
+    creator = _creator(spec)
+    modes = getattr(creator, "metadata", {}).get("render_modes")
+    if modes is not None and "rgb_array" not in modes:
+        offered = ", ".join(modes) or "nothing"
+        raise InputError(f"{settings.env} cannot render rgb_array (it offers {offered}), so there are no frames")
+    options: dict[str, Any] = {"render_mode": "rgb_array", "disable_env_checker": True}
+    if "image_size" in inspect.signature(creator).parameters:
+        options["image_size"] = settings.image_size
+    try:
+        return gymnasium.make(
+            spec, max_episode_steps=settings.max_steps or spec.max_episode_steps or DEFAULT_STEPS, **options
+        )
+    except Exception as error:
+        raise InputError(_cannot(settings.env, error)) from None
+
+
+def find_spec(env: str) -> EnvSpec:
+    """The registration of an id.
+
+    Raises:
+        InputError: there is none; the nearest ids are named.
+    """
+    try:
+        return gymnasium.spec(env)
+    except (gymnasium.error.Error, ImportError) as error:
+        if isinstance(error, ImportError):
+            raise InputError(_cannot(env, error)) from None
+    near = difflib.get_close_matches(env, gymnasium.registry, n=3, cutoff=0.4)
+    known = near or [name for name in gymnasium.registry if name.startswith("robossl/")]
+    raise InputError(
+        f"no environment {env!r} is registered; the nearest are {', '.join(known)}; "
+        "an installed package registers its own with --module NAME"
+    )
+
+
+def _creator(spec: EnvSpec) -> Callable[..., Any]:
+    if callable(spec.entry_point):
+        return spec.entry_point
+    try:
+        creator: Callable[..., Any] = load_env_creator(str(spec.entry_point))
+    except Exception as error:  # whatever the foreign module raises while it is imported
+        raise InputError(_cannot(spec.id, error)) from None
+    return creator
+
+
+def _cannot(env: str, error: Exception) -> str:
+    return f"{env} cannot be made ({type(error).__name__}: {reason(error)}); robossl doctor {env} says what is missing"
+
+
+def describe(env: Environment, settings: Settings) -> Described:
+    """Reset the environment, take a few steps, and note what there is to record.
+
+    Raises:
+        InputError: it has no frames, the wrong actions, or no such nuisances.
+    """
+    resolve_agent(settings.agent).check(env)
+    try:
+        observation, info = env.reset(seed=0)
+        height, width = frame_size(raw_frame(env), settings.image_size)
+        started = time.monotonic()
+        env.action_space.seed(0)
+        for _ in range(TIMED_STEPS):
+            observation, _, terminated, truncated, info = env.step(env.action_space.sample())
+            picture(env, height, width)
+            if terminated or truncated:
+                observation, info = env.reset(seed=0)
+        step_seconds = (time.monotonic() - started) / TIMED_STEPS
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_cannot(settings.env, error)) from None
+    spec = env.spec
+    names: dict[str, tuple[str, ...]] = (
+        env.get_wrapper_attr("state_names") if env.has_wrapper_attr("state_names") else {}
+    )
+    found = vectors(observation, info)
+    columns = [
+        Column(name, "float32", len(found[name]), names.get(key)) for key, name in VECTORS.items() if name in found
+    ]
+    columns.append(_action_column(env))
+    columns += [Column("next.reward", "float32"), Column("next.done", "bool")]
+    columns += [Column("next.success", "bool")] if "is_success" in info else []
+    columns += [Column("agent", "string")]
+    return Described(
+        height=height,
+        width=width,
+        frames_per_s=settings.frames_per_s or round(env.metadata.get("render_fps") or 30),
+        max_steps=(spec.max_episode_steps if spec else None) or DEFAULT_STEPS,
+        columns=tuple(columns),
+        nuisances=_nuisances(settings, names.get("nuisance", ())),
+        step_seconds=step_seconds,
+    )
+
+
+def _action_column(env: Environment) -> Column:
+    space = env.action_space
+    if isinstance(space, Discrete):
+        return Column("action", "int64")
+    assert isinstance(space, Box), "the agent's check lets nothing else pass"
+    return Column("action", "float32", int(np.prod(space.shape)))
+
+
+def _nuisances(settings: Settings, known: tuple[str, ...]) -> tuple[str, ...]:
+    chosen = known if settings.nuisances == ("all",) else settings.nuisances
+    if settings.nuisances and not known:
+        raise InputError(f"{settings.env} has no nuisances to set; leave --nuisances out")
+    wrong = [name for name in chosen if name not in known]
+    if wrong:
+        raise InputError(f"{settings.env} has no nuisance {', '.join(wrong)}; choose from all, {', '.join(known)}")
+    return chosen
+
+
+def vectors(observation: Any, info: dict[str, Any]) -> dict[str, ndarray]:
+    """The columns of one frame that tell the state; of a foreign environment its observation, where that is flat."""
+    found = {name: np.array(info[key], np.float32).reshape(-1) for key, name in VECTORS.items() if key in info}
+    flat = isinstance(observation, ndarray) and observation.ndim == 1
+    return found if STATE in found or not flat else {STATE: observation.astype(np.float32), **found}
+
+
+def raw_frame(env: Environment) -> UInt8[ndarray, "h w 3"]:
+    """The picture as the environment draws it.
+
+    Raises:
+        InputError: it is none.
+    """
+    frame: Any = env.render()
+    if not isinstance(frame, ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        got = f"{frame.dtype} {frame.shape}" if isinstance(frame, ndarray) else type(frame).__name__
+        raise InputError(f"render() must give uint8 (h, w, 3), got {got}: this environment cannot be collected from")
+    return frame
+
+
+def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, int]:
+    """Height and width with the shorter side as asked; both even, as yuv420p needs."""
+    scale = image_size / min(frame.shape[:2])
+    height, width = (2 * round(side * scale / 2) for side in frame.shape[:2])
+    return height, width
+
+
+def picture(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
+    """The picture at the size of the data set, antialiased where it has to be scaled."""
+    frame = raw_frame(env)
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

@@ -1,0 +1,149 @@
+"""The folder of a collection: its settings, what was dropped, what is finished but not in the data set yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from robossl.durable import written_aside
+from robossl.errors import InputError
+from robossl_envs.collection.part import is_whole, num_rows, part_of
+from robossl_envs.collection.settings import Settings
+from robossl_envs.lerobot_v3 import LeRobotWriter
+
+VERSION = 1
+FILE = Path("meta", "collection.json")
+OPTIONS = {"frames_per_s": "fps", "modules": "module"}  # fields whose option has another name
+FILE_FRAMES = 8192  # of a full file; smaller ones come first, see `Ledger.commit`
+FILE_BYTES = 200 * 2**20  # LeRobot's own limit
+
+
+class Ledger:
+    """Finished episodes enter the data set in the order of their numbers, whichever was finished first.
+
+    Raises:
+        InputError: the folder holds something else, or a collection with other settings.
+    """
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self._root, self._settings = root, settings
+        self.parts = root / ".parts"
+        self.dropped: dict[int, str] = {}
+        if (root / FILE).exists():
+            self._read()
+        elif any(path.name != ".lock" for path in root.iterdir()):
+            raise InputError(f"{root} is not empty and holds no collection; choose another --out")
+        self.parts.mkdir(exist_ok=True)
+        self._write()
+
+    def open(self, writer: LeRobotWriter) -> None:
+        """Take up what a killed run left: finished parts stay, broken ones and leftovers go."""
+        self._writer = writer
+        numbers = self._kept_numbers()
+        for _ in range(writer.num_episodes):
+            next(numbers)
+        self._next = next(numbers)
+        self._finished: dict[int, int] = {}
+        for path in sorted(self.parts.iterdir()):
+            number = int(path.stem) if path.stem.isdecimal() else -1
+            part = part_of(self.parts, number)
+            if number >= self._next and number not in self.dropped and is_whole(part):
+                self._finished[number] = num_rows(part)
+            else:
+                path.unlink()
+
+    def todo(self, num_episodes: int) -> list[int]:
+        """Numbers below `num_episodes` that are still to be played."""
+        return [k for k in range(num_episodes) if self.has_to_play(k)]
+
+    def has_to_play(self, number: int) -> bool:
+        """Whether an episode is neither in the data set, nor finished, nor dropped."""
+        return number >= self._next and number not in self._finished and number not in self.dropped
+
+    def finish(self, number: int, num_frames: int) -> None:
+        """A part is on disk."""
+        self._finished[number] = num_frames
+        self.commit()
+
+    def drop(self, number: int, reason: str) -> None:
+        """Give an episode up; the data set closes the gap."""
+        self.dropped[number] = reason
+        self._write()
+        self.commit()
+
+    def commit(self, *, everything: bool = False) -> None:
+        """Move finished episodes into the data set, once there are enough for another file, or all of them.
+
+        Enough is as many frames as the data set has, up to `FILE_FRAMES`: the first episode can be read at once, and
+        the number of files stays small.
+        """
+        ready = self._ready()
+        while ready:
+            chosen = self._file_of(ready, everything)
+            if not chosen:
+                return
+            parts = [part_of(self.parts, number) for number in chosen]
+            self._writer.append(parts)
+            for number, part in zip(chosen, parts, strict=True):
+                del self._finished[number]
+                part.table.unlink()
+                part.video.unlink()
+            ready = ready[len(chosen) :]
+            self._next = next(k for k in self._kept_numbers() if k > chosen[-1])
+
+    def _ready(self) -> list[int]:
+        """Finished episodes that no unfinished one comes before."""
+        found: list[int] = []
+        for number in self._kept_numbers(self._next):
+            if number not in self._finished:
+                return found
+            found.append(number)
+        raise AssertionError("numbers never end")
+
+    def _file_of(self, ready: list[int], everything: bool) -> list[int]:
+        enough = min(FILE_FRAMES, max(1, self._writer.num_frames))
+        num_frames = num_bytes = 0
+        for place, number in enumerate(ready, start=1):
+            num_frames += self._finished[number]
+            num_bytes += part_of(self.parts, number).video.stat().st_size
+            if num_frames >= enough or num_bytes >= FILE_BYTES:
+                return ready[:place]
+        return ready if everything else []
+
+    def _kept_numbers(self, start: int = 0) -> Iterator[int]:
+        return (number for number in count(start) if number not in self.dropped)
+
+    def _read(self) -> None:
+        try:
+            kept: dict[str, Any] = json.loads((self._root / FILE).read_text(encoding="utf-8"))
+            version, settings, dropped = kept["version"], kept["settings"], kept["dropped"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._root / FILE} is damaged ({error}); choose another --out") from None
+        if version != VERSION:
+            raise InputError(f"{self._root / FILE} has version {version}, readable is {VERSION}; choose another --out")
+        now = json.loads(json.dumps(asdict(self._settings)))
+        differing = [
+            f"--{OPTIONS.get(field.name, field.name).replace('_', '-')} {_said(settings.get(field.name))}, "
+            f"not {_said(now[field.name])}"
+            for field in fields(self._settings)
+            if settings.get(field.name) != now[field.name]
+        ]
+        if differing:
+            raise InputError(f"{self._root} was collected with {'; '.join(differing)}; use the same, or another --out")
+        self.dropped = {int(number): str(reason) for number, reason in dropped.items()}
+
+    def _write(self) -> None:
+        (self._root / FILE).parent.mkdir(exist_ok=True)
+        kept = {"version": VERSION, "settings": asdict(self._settings), "dropped": self.dropped}
+        with written_aside(self._root / FILE) as aside:
+            aside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "(none)"
+    return "(default)" if value is None else str(value)

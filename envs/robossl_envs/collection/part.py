@@ -1,0 +1,110 @@
+"""One finished episode on disk, not yet in the data set: a video and a table beside it; the table makes it count."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl_envs.lerobot_layout import Column, Part, arrow_array
+
+# GOP 2: any frame is at most one away from a key frame. No B-frames: the order in the file is the order of display.
+X264 = {"g": "2", "bf": "0", "crf": "18", "preset": "veryfast"}
+STATS_EVERY = 5  # frames
+
+
+class PartWriter:
+    """Encodes frames as they come; nothing is on disk before `finish`."""
+
+    def __init__(self, *, frames_per_s: int, height: int, width: int) -> None:
+        self._video = io.BytesIO()
+        self._container = av.open(self._video, "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self._stream.codec_context.thread_count = 1  # one worker a core, and the same bytes every time
+        self._pixels = PixelStats()
+        self._rows: list[Mapping[str, Any]] = []
+
+    def add(self, frame: UInt8[ndarray, "h w 3"], row: Mapping[str, Any]) -> None:
+        """One frame and its columns."""
+        if len(self._rows) % STATS_EVERY == 0:
+            self._pixels.add(frame)
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        self._rows.append(row)
+
+    def finish(self, folder: Path, number: int, columns: Sequence[Column]) -> int:
+        """Write the episode and return its frames; it counts once the table has its name."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        arrays = {column.name: arrow_array(column, [row[column.name] for row in self._rows]) for column in columns}
+        table = pa.table(arrays).replace_schema_metadata({"pixels": json.dumps(self._pixels.result())})
+        part = part_of(folder, number)
+        _write(part.video, self._video.getvalue())
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        _write(part.table, buffer.getvalue())
+        return len(self._rows)
+
+
+class PixelStats:
+    """Per-channel statistics of some frames, of pixels between 0 and 1, as LeRobot keeps them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum, self._square = np.zeros(3), np.zeros(3)
+        self._low, self._high = np.full(3, 255), np.zeros(3)
+
+    def add(self, frame: UInt8[ndarray, "h w 3"]) -> None:
+        """Count a frame."""
+        flat = frame.reshape(-1, 3)
+        values = flat.astype(np.float64)
+        self._sum += values.mean(axis=0)
+        self._square += np.square(values).mean(axis=0)
+        self._low, self._high = np.minimum(self._low, flat.min(axis=0)), np.maximum(self._high, flat.max(axis=0))
+        self._count += 1
+
+    def result(self) -> dict[str, Any]:
+        """Lists of shape (3, 1, 1), and the number of frames."""
+        mean = self._sum / self._count
+        std = np.sqrt(np.maximum(self._square / self._count - mean**2, 0))
+        found = {"min": self._low, "max": self._high, "mean": mean, "std": std}
+        return {name: (value / 255).reshape(3, 1, 1).tolist() for name, value in found.items()} | {
+            "count": [self._count]
+        }
+
+
+def part_of(folder: Path, number: int) -> Part:
+    """Where an episode's part lies, whether it is there or not."""
+    return Part(folder / f"{number:06d}.mp4", folder / f"{number:06d}.parquet")
+
+
+def num_rows(part: Part) -> int:
+    """Frames of a part."""
+    return int(pq.read_metadata(part.table).num_rows)
+
+
+def is_whole(part: Part) -> bool:
+    """Whether a part found on disk can be used: a power cut may have left names without contents."""
+    try:
+        with av.open(str(part.video)) as container:
+            return num_rows(part) == container.streams.video[0].frames
+    except (OSError, pa.ArrowException, av.FFmpegError, IndexError):
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Under another name first; not forced to disk, since `is_whole` asks when it matters."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_bytes(data)
+    os.replace(aside, path)

@@ -1,0 +1,51 @@
+"""What makes a collection what it is: the same settings and the same episode number give the same frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator, SeedSequence
+
+from robossl.errors import InputError
+from robossl.names import unknown
+from robossl_envs.agents import AGENTS
+
+DEFAULT_STEPS = 1000  # of an episode, where neither the environment nor the caller sets an end
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that frames depend on, apart from the episode's number."""
+
+    env: str
+    agent: str
+    image_size: int = 96  # pixels of the shorter side
+    frames_per_s: int | None = None  # by default the environment's own
+    seed: int = 0
+    max_steps: int | None = None
+    nuisances: tuple[str, ...] = ()  # drawn evenly from strength 0 to 5, anew each episode; "all" for every one
+    modules: tuple[str, ...] = ()  # imported first, because they register environments
+
+    def check(self) -> None:
+        """Refuse what no environment could be collected with.
+
+        Raises:
+            InputError: one of the settings.
+        """
+        if self.agent not in AGENTS:
+            raise InputError(unknown("agent", self.agent, AGENTS))
+        if not 16 <= self.image_size <= 4096 or self.image_size % 2:
+            raise InputError(f"--image-size must be even, 16 to 4096 pixels, got {self.image_size}")
+        if self.frames_per_s is not None and not 1 <= self.frames_per_s <= 1000:
+            raise InputError(f"--fps must be 1 to 1000, got {self.frames_per_s}")
+        if self.seed < 0:
+            raise InputError(f"--seed must not be negative, got {self.seed}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"--max-steps must be at least 1, got {self.max_steps}")
+
+
+def draws(settings: Settings, number: int) -> tuple[int, Generator, Generator]:
+    """Of one episode: the environment's seed, the agent's generator, the generator of strengths."""
+    for_env, for_agent, for_strengths = SeedSequence((settings.seed, number)).spawn(3)
+    return int(for_env.generate_state(1)[0]), np.random.default_rng(for_agent), np.random.default_rng(for_strengths)

@@ -1,0 +1,208 @@
+"""Doctor: says in one sentence each what an environment lacks on this machine, and what to type."""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium
+
+from robossl.errors import InputError
+
+PROBE_SECONDS = 120.0
+EGL, OSMESA, GL = "libEGL.so.1", "libOSMesa.so.8", "libGL.so.1"
+GL_LINE = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri and MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
+CV2_LINE = "pip uninstall opencv-python && pip install opencv-python-headless, or apt-get install libgl1"
+
+# Draws a frame in a process of its own: a wrong GL library ends it with a segmentation fault.
+PROBE = """
+import sys, gymnasium, robossl_envs
+if sys.argv[2]: __import__(sys.argv[2])
+env = gymnasium.make(sys.argv[1], render_mode="rgb_array", disable_env_checker=True)
+env.reset(seed=0)
+frame = env.render()
+print(f"draws {frame.shape[1]}x{frame.shape[0]}")
+"""
+
+# What a failed probe says -> what to do about it.
+REMEDIES = {
+    "libGL.so.1": f"OpenCV needs {GL}: {CV2_LINE}",
+    "eglQueryString": f"MuJoCo finds no OpenGL: {GL_LINE}",
+    "gladLoadGL": f"MuJoCo finds no OpenGL: {GL_LINE}",
+    "glfw": f"MuJoCo looks for a display; without one set MUJOCO_GL: {GL_LINE}",
+    "mjtJoint": "this package does not know the installed mujoco: pin an older one, pip install 'mujoco<3.17'",
+    "flex_vertedge": "this dm_control does not know the installed mujoco: pip install 'mujoco<4'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Environments that need the same things."""
+
+    about: str
+    prefix: str  # of the ids, or of the module that an id's entry point is in
+    modules: dict[str, str]  # that must be importable -> what pip calls them; the first one registers the ids
+    pins: dict[str, str] | None = None  # package -> version it must start with
+    needs_gl: bool = False
+    needs_cv2: bool = False
+
+
+FAMILIES = {
+    "robossl": Family("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
+    "classic_control": Family(
+        "CartPole, Pendulum", "gymnasium.envs.classic_control", {"pygame": "gymnasium[classic-control]"}
+    ),
+    "toy_text": Family("FrozenLake, Taxi", "gymnasium.envs.toy_text", {"pygame": "gymnasium[toy-text]"}),
+    "box2d": Family(
+        "LunarLander, CarRacing", "gymnasium.envs.box2d", {"Box2D": "gymnasium[box2d]", "pygame": "gymnasium[box2d]"}
+    ),
+    "mujoco": Family(
+        "Pusher, Reacher",
+        "gymnasium.envs.mujoco",
+        {"mujoco": "gymnasium[mujoco]", "imageio": "imageio", "packaging": "packaging"},
+        needs_gl=True,
+    ),
+    "pusht": Family("gym-pusht", "gym_pusht/", {"gym_pusht": "gym-pusht"}, needs_cv2=True),
+    "metaworld": Family(
+        "MetaWorld",
+        "Meta-World/",
+        {"metaworld": "metaworld", "mujoco": "mujoco==3.3.0", "packaging": "packaging"},
+        pins={"mujoco": "3.3"},
+        needs_gl=True,
+    ),
+    "aloha": Family("gym-aloha", "gym_aloha/", {"gym_aloha": "gym-aloha"}, needs_gl=True),
+    "minigrid": Family("MiniGrid", "MiniGrid-", {"minigrid": "minigrid"}),
+    "panda": Family("panda-gym", "Panda", {"panda_gym": "panda-gym"}),
+    "robotics": Family(
+        "gymnasium-robotics", "Fetch", {"gymnasium_robotics": "gymnasium-robotics", "mujoco": "mujoco"}, needs_gl=True
+    ),
+}
+
+
+def command(argv: Sequence[str]) -> int:
+    """`robossl doctor [ENV_ID]`: 0 when nothing is missing, 1 when something is."""
+    import tyro
+
+    def doctor(env: str = "", /) -> int:
+        """Say what an environment lacks on this machine; without one, look at all that robossl knows.
+
+        Args:
+            env: id of an environment.
+        """
+        return examine(env) if env else survey()
+
+    return tyro.cli(doctor, args=list(argv), prog="robossl doctor")
+
+
+def survey() -> int:
+    """All families: robossl's own must work, others where they are installed."""
+    code = 0
+    for name, family in FAMILIES.items():
+        missing = [pip for module, pip in family.modules.items() if not _installed(module)]
+        if missing and name != "robossl":
+            print(f"{family.about}: not installed: pip install {' '.join(dict.fromkeys(missing))}")
+            continue
+        found = lacking(family)
+        code = code or int(bool(found))
+        for sentence in found or ["nothing is missing"]:
+            print(f"{family.about}: {sentence}")
+    return code
+
+
+def examine(env: str) -> int:
+    """One environment: what it lacks, and when that is nothing, whether it draws.
+
+    Raises:
+        InputError: nobody knows the id.
+    """
+    family = family_of(env)
+    found = lacking(family) if family else []
+    module = next(iter(family.modules)) if family and not env.startswith("robossl/") else ""
+    registers = module if family and not family.prefix.startswith("gymnasium.") else ""
+    sentences = found or [probe(env, registers)]
+    for sentence in sentences:
+        print(f"{env}: {sentence}")
+    return int(bool(found) or not sentences[0].startswith("draws"))
+
+
+def family_of(env: str) -> Family | None:
+    """Which family an id belongs to; None for one that is registered and of no known family.
+
+    Raises:
+        InputError: it is not registered, and looks like none that could be.
+    """
+    for family in FAMILIES.values():
+        if env.startswith(family.prefix):
+            return family
+    if env in gymnasium.registry:
+        entry = str(gymnasium.registry[env].entry_point)
+        return next((family for family in FAMILIES.values() if entry.startswith(family.prefix)), None)
+    near = difflib.get_close_matches(env, gymnasium.registry, n=3, cutoff=0.4) or ["robossl/Push-v0"]
+    raise InputError(f"no environment {env!r} is registered or known; the nearest are {', '.join(near)}")
+
+
+def lacking(family: Family) -> list[str]:
+    """One sentence for each thing that a family lacks here."""
+    found = [
+        f"{module} is not installed: pip install {_quoted(pip)}"
+        for module, pip in family.modules.items()
+        if not _installed(module)
+    ]
+    for package, start in (family.pins or {}).items():
+        version = _version(package)
+        if version and not version.startswith(f"{start}."):
+            found.append(
+                f"it is made for {package} {start}, found {version}: "
+                f"pip install '{package}=={start}.*', in a venv of its own"
+            )
+    if family.needs_gl and not (_loads(EGL) or _loads(OSMESA)):
+        found.append(f"it draws with OpenGL and neither {EGL} nor {OSMESA} is there: {GL_LINE}")
+    if family.needs_cv2 and _version("opencv-python") and not _loads(GL):
+        found.append(f"opencv-python needs {GL}, which is not there: {CV2_LINE}")
+    return found
+
+
+def probe(env: str, module: str = "") -> str:
+    """Draw one frame in another process; what came of it, in a sentence."""
+    argv = [sys.executable, "-c", PROBE, env, module]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"drew nothing in {PROBE_SECONDS:g} s"
+    if done.returncode == 0:
+        return done.stdout.strip().splitlines()[-1]
+    if done.returncode < 0:
+        return f"crashed with signal {-done.returncode} while drawing; for OpenGL: {GL_LINE}"
+    for sign, remedy in REMEDIES.items():
+        if sign in done.stderr:
+            return remedy
+    return f"fails with {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _quoted(requirement: str) -> str:
+    return f"'{requirement}'" if "[" in requirement else requirement

@@ -1,0 +1,177 @@
+"""Writes LeRobotDataset v3.0, the layout of huggingface/lerobot, without its package.
+
+Files are only ever added: each `append` writes one video, one data file and, last, one file of episode metadata, which
+is what makes its episodes exist. Whenever the process dies, what is there can be read, and nothing is encoded twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from av.video.stream import VideoStream
+
+from robossl.durable import written_aside
+from robossl.errors import InputError
+from robossl_envs.lerobot_layout import (
+    CHUNK,
+    INDEX_DTYPES,
+    PLACE,
+    Column,
+    Layout,
+    Part,
+    arrow_array,
+    info,
+    tasks_table,
+)
+from robossl_envs.lerobot_stats import Statistics, column_statistics
+
+
+class LeRobotWriter:
+    """A data set open for adding episodes, new or found on disk.
+
+    Raises:
+        InputError: the one on disk has other columns.
+    """
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        self._root, self._layout = root, layout
+        for path in root.glob("**/*.tmp"):  # of a killed run
+            path.unlink()
+        self.num_episodes = self.num_frames = self._num_files = 0
+        self._statistics = Statistics()
+        for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
+            for row in pq.read_table(path).to_pylist():
+                self._count(row)
+            self._num_files += 1
+        self._check()
+        self._write_tasks()
+        if self._num_files:
+            self._write_summary()
+
+    def append(self, parts: Sequence[Part]) -> None:
+        """Add episodes, in this order, as one more file of each kind; on return they are safe on disk."""
+        place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
+        tables = [pq.read_table(part.table) for part in parts]
+        with written_aside(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
+            join_videos([part.video for part in parts], aside, self._layout.frames_per_s)
+        with written_aside(self._file("data", place, ".parquet")) as aside:
+            rows = self._write_data(aside, tables, place)
+        with written_aside(self._file("meta/episodes", place, ".parquet")) as aside:
+            pq.write_table(pa.Table.from_pylist(rows), aside)
+        self._num_files += 1
+        for row in rows:
+            self._count(row)
+        self._write_summary()
+
+    def _check(self) -> None:
+        path = self._root / "meta" / "info.json"
+        if not path.exists():
+            return
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        now = info(self._layout, self.num_episodes, self.num_frames)
+        for name in ("features", "fps", "robot_type"):
+            if kept[name] != now[name]:
+                raise InputError(f"{self._root} has other {name} than this environment gives now; choose another --out")
+
+    def _file(self, folder: str, place: Mapping[str, int], suffix: str) -> Path:
+        path = self._root / folder / (PLACE.format(**place) + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _write_data(self, path: Path, tables: Sequence[pa.Table], place: Mapping[str, int]) -> list[dict[str, Any]]:
+        """One row group an episode; returns their rows of metadata."""
+        rows: list[dict[str, Any]] = []
+        start = self.num_frames
+        writer: pq.ParquetWriter | None = None
+        for number, part in enumerate(tables, start=self.num_episodes):
+            table = _indexed(part, number, start, self._layout.frames_per_s)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            rows.append(self._episode(number, start, start - self.num_frames, table, part, place))
+            start += len(table)
+        assert writer is not None, "nothing to append"
+        writer.close()
+        return rows
+
+    def _episode(
+        self, number: int, start: int, in_file: int, table: pa.Table, part: pa.Table, place: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """The row of metadata of one episode."""
+        rate, camera = self._layout.frames_per_s, self._layout.camera
+        row: dict[str, Any] = {"episode_index": number, "tasks": [self._layout.task], "length": len(table)}
+        for what in ("data", f"videos/{camera}", "meta/episodes"):
+            row |= {f"{what}/{name}": value for name, value in place.items()}
+        row |= {"dataset_from_index": start, "dataset_to_index": start + len(table)}
+        row |= {
+            f"videos/{camera}/from_timestamp": in_file / rate,
+            f"videos/{camera}/to_timestamp": (in_file + len(table)) / rate,
+        }
+        found = column_statistics(table)
+        found[camera] = json.loads((part.schema.metadata or {})[b"pixels"])
+        return row | {f"stats/{key}/{name}": value for key, of in found.items() for name, value in of.items()}
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        self.num_episodes += 1
+        self.num_frames += row["length"]
+        self._statistics.add(row)
+
+    def _write_tasks(self) -> None:
+        path = self._root / "meta" / "tasks.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as aside:
+            pq.write_table(tasks_table(self._layout.task), aside)
+
+    def _write_summary(self) -> None:
+        _write_json(self._root / "meta" / "stats.json", self._statistics.result())
+        _write_json(self._root / "meta" / "info.json", info(self._layout, self.num_episodes, self.num_frames))
+
+
+def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
+    """Copy the packets of videos of one encoder's settings behind each other; nothing is decoded.
+
+    The sources must have no B-frames: their packets lie in the order of display.
+    """
+    with open(path, "wb") as file, av.open(file, "w", format="mp4") as joined:
+        stream: VideoStream | None = None
+        count = 0
+        for source in sources:
+            with av.open(str(source)) as container:
+                given = container.streams.video[0]
+                stream = stream or joined.add_stream_from_template(given)
+                for packet in container.demux(given):
+                    if packet.dts is None:  # the end of the file
+                        continue
+                    packet.stream, packet.time_base = stream, Fraction(1, frames_per_s)
+                    packet.pts = packet.dts = count
+                    packet.duration = 1
+                    joined.mux(packet)
+                    count += 1
+
+
+def _indexed(part: pa.Table, number: int, start: int, frames_per_s: int) -> pa.Table:
+    """The columns of an episode and those that say where it is."""
+    frames = np.arange(len(part))
+    index = {
+        "timestamp": frames / frames_per_s,
+        "frame_index": frames,
+        "episode_index": np.full(len(part), number),
+        "index": start + frames,
+        "task_index": np.zeros(len(part)),
+    }
+    table = part.replace_schema_metadata(None)
+    for name, values in index.items():
+        table = table.append_column(name, arrow_array(Column(name, INDEX_DTYPES[name]), values))
+    return table
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, indent=1), encoding="utf-8")

@@ -1,0 +1,8 @@
+"""The commands that other packages bring, named here and nowhere else: strings, resolved when the command is called."""
+
+from __future__ import annotations
+
+JOBS = {
+    "collect": ("robossl_envs.collect:collect", "play an environment and write what is seen as a LeRobot data set"),
+    "doctor": ("robossl_envs.doctor:command", "say what an environment lacks on this machine"),
+}
