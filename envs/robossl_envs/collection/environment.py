@@ -25,7 +25,6 @@ from robossl_envs.lerobot_layout import Column
 
 STATE, ENVIRONMENT, NUISANCE = "observation.state", "observation.environment_state", "nuisance"
 VECTORS = {"agent_state": STATE, "environment_state": ENVIRONMENT, "nuisance": NUISANCE}  # in info -> in the data set
-TIMED_STEPS = 10  # for the estimate of time
 
 Environment = gymnasium.Env[Any, Any]
 
@@ -40,7 +39,7 @@ class Described:
     max_steps: int
     columns: tuple[Column, ...]
     nuisances: tuple[str, ...]  # all that can be set
-    step_seconds: float  # measured, rendering included
+    step_seconds: float  # of one, rendering included; for the estimate of time
 
 
 def open_env(settings: Settings) -> Environment:
@@ -105,23 +104,20 @@ def _cannot(env: str, error: Exception) -> str:
 
 
 def describe(env: Environment, settings: Settings) -> Described:
-    """Reset the environment, take a few steps, and note what there is to record.
+    """Reset the environment, take a step, and note what there is to record.
 
     Raises:
         InputError: it has no frames, the wrong actions, or no such nuisances.
     """
     resolve_agent(settings.agent).check(env)
     try:
-        observation, info = env.reset(seed=0)
+        env.reset(seed=0)
         height, width = frame_size(raw_frame(env), settings.image_size)
         started = time.monotonic()
         env.action_space.seed(0)
-        for _ in range(TIMED_STEPS):
-            observation, _, terminated, truncated, info = env.step(env.action_space.sample())
-            picture(env, height, width)
-            if terminated or truncated:
-                observation, info = env.reset(seed=0)
-        step_seconds = (time.monotonic() - started) / TIMED_STEPS
+        observation, _, _, _, info = env.step(env.action_space.sample())
+        picture(env, height, width)
+        step_seconds = time.monotonic() - started
     except InputError:
         raise
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ class Ledger:
         self._write()
 
     def open(self, writer: LeRobotWriter) -> None:
-        """Take up what a killed run left: finished parts stay, broken ones and leftovers go."""
+        """Take up what a killed run left: finished parts stay, broken ones and leftovers go.
+
+        Episodes that were dropped get another chance, unless later ones are in the data set already.
+        """
         self._writer = writer
-        numbers = self._kept_numbers()
-        for _ in range(writer.num_episodes):
-            next(numbers)
-        self._next = next(numbers)
+        last = max(islice(self._kept_numbers(), writer.num_episodes), default=-1)
+        self.dropped = {number: reason for number, reason in self.dropped.items() if number < last}
+        self._next = last + 1
         self._finished: dict[int, int] = {}
         for path in sorted(self.parts.iterdir()):
             number = int(path.stem) if path.stem.isdecimal() else -1
@@ -93,7 +95,7 @@ class Ledger:
                 part.table.unlink()
                 part.video.unlink()
             ready = ready[len(chosen) :]
-            self._next = next(k for k in self._kept_numbers() if k > chosen[-1])
+            self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
         """Finished episodes that no unfinished one comes before."""
