@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
+STEP = 0.04
 MOVES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
 
 
@@ -35,7 +36,7 @@ class Dot(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         move = MOVES[action] if isinstance(self.action_space, Discrete) else np.asarray(action)
-        self._place = np.clip(self._place + 0.1 * move, -1, 1).astype(np.float32)
+        self._place = np.clip(self._place + STEP * move, -1, 1).astype(np.float32)
         info = self._info()
         return self._place.copy(), float(-np.abs(self._place - 0.9).sum()), info["is_success"], False, info
 
@@ -148,6 +149,34 @@ class Pixels(Dot):
         return self.render(), reward, terminated, truncated, info
 
 
-for _class in (Dot, Known, Failing, Slow, NoTorch, Blind, Odd, Pixels):
+class Cursed(Dot):
+    """Raises in every attempt at some episodes: where the dot begins far to the left."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._start[0] < -0.2:
+            raise RuntimeError("cursed")
+        return super().step(action)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        self._start = observation
+        return observation, info
+
+
+class NoGL(Dot):
+    """Draws with a library that is not there."""
+
+    def render(self) -> Any:
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+
+class Segfault(Dot):
+    """Draws with a library that crashes."""
+
+    def render(self) -> Any:
+        os.kill(os.getpid(), 11)
+
+
+for _class in (Dot, Known, Failing, Slow, NoTorch, Blind, Odd, Pixels, Cursed, NoGL, Segfault):
     gymnasium.register(f"dots/{_class.__name__}-v0", entry_point=_class, max_episode_steps=20)
 gymnasium.register("dots/Steps-v0", entry_point=Dot, kwargs={"discrete": True}, max_episode_steps=20)

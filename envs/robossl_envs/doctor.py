@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import gymnasium
 
 from robossl.errors import InputError
+from robossl_envs.collection.environment import import_registering
 
 PROBE_SECONDS = 120.0
 EGL, OSMESA, GL = "libEGL.so.1", "libOSMesa.so.8", "libGL.so.1"
@@ -89,13 +90,14 @@ def command(argv: Sequence[str]) -> int:
     """`robossl doctor [ENV_ID]`: 0 when nothing is missing, 1 when something is."""
     import tyro
 
-    def doctor(env: str = "", /) -> int:
+    def doctor(env: str = "", /, *, module: str = "") -> int:
         """Say what an environment lacks on this machine; without one, look at all that robossl knows.
 
         Args:
             env: id of an environment.
+            module: package to import first because it registers the environment.
         """
-        return examine(env) if env else survey()
+        return examine(env, module) if env else survey()
 
     return tyro.cli(doctor, args=list(argv), prog="robossl doctor")
 
@@ -115,17 +117,19 @@ def survey() -> int:
     return code
 
 
-def examine(env: str) -> int:
+def examine(env: str, module: str = "") -> int:
     """One environment: what it lacks, and when that is nothing, whether it draws.
 
     Raises:
-        InputError: nobody knows the id.
+        InputError: nobody knows the id, or the module cannot be imported.
     """
+    if module:
+        import_registering(module)
     family = family_of(env)
     found = lacking(family) if family else []
-    module = next(iter(family.modules)) if family and not env.startswith("robossl/") else ""
-    registers = module if family and not family.prefix.startswith("gymnasium.") else ""
-    sentences = found or [probe(env, registers)]
+    if family and not family.prefix.startswith("gymnasium."):
+        module = module or next(iter(family.modules))
+    sentences = found or [probe(env, module)]
     for sentence in sentences:
         print(f"{env}: {sentence}")
     return int(bool(found) or not sentences[0].startswith("draws"))

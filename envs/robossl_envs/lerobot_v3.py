@@ -53,8 +53,7 @@ class LeRobotWriter:
             self._num_files += 1
         self._check()
         self._write_tasks()
-        if self._num_files:
-            self._write_summary()
+        self._write_summary()  # before the first episode: with its metadata the data set is complete
 
     def append(self, parts: Sequence[Part]) -> None:
         """Add episodes, in this order, as one more file of each kind; on return they are safe on disk."""

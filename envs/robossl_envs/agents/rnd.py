@@ -23,9 +23,9 @@ from robossl_envs.agents.agent import Seen
 from robossl_envs.agents.cells import NUM_CELLS, Cells
 from robossl_envs.agents.walk import Walk, check_candidates
 
-SIDE, WIDTHS, DIM = 84, (1, 8, 16, 32, 32), 128  # narrow: 4 ms a frame on one core
-LEARNING_RATE = 1e-4  # URLB
-BATCH, LEARN_EVERY, REMEMBERED = 128, 32, 4096  # frames
+SIDE, WIDTHS, DIM = 84, (1, 8, 16, 32, 32), 128  # narrow: a few ms a frame on one core
+LEARNING_RATE = 1e-3  # ten times URLB's: it learns from 1024 frames every other step, this from 64 every 32nd
+BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # frames
 PACE = 0.3  # of a cell's novelty towards its newest frame's
 
 

@@ -29,6 +29,7 @@ from robossl_envs.collection.todo import Outcome, Todo
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")  # LP: Mesa's llvmpipe
 POLL_SECONDS = 0.5
+START_SECONDS = 60.0  # at least, before the first step: imports, and environments that are slow to make
 
 
 @contextmanager
@@ -64,7 +65,8 @@ class _Worker:
     def hangs(self, seconds: float) -> bool:
         if self.beat.value != self.last_beat:
             self.last_beat, self.alive_at = self.beat.value, time.monotonic()
-        return self.number is not None and time.monotonic() - self.alive_at > seconds
+        patience_seconds = seconds if self.last_beat else max(seconds, START_SECONDS)
+        return self.number is not None and time.monotonic() - self.alive_at > patience_seconds
 
     def end(self) -> None:
         self.process.kill()

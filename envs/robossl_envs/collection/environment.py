@@ -49,10 +49,7 @@ def open_env(settings: Settings) -> Environment:
         InputError: it is not registered, cannot be made here, or draws no pictures.
     """
     for module in settings.modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"--module {module} cannot be imported ({reason(error)}); is it on PYTHONPATH?") from None
+        import_registering(module)
     spec = find_spec(settings.env)
     creator = _creator(spec)
     modes = getattr(creator, "metadata", {}).get("render_modes")
@@ -68,6 +65,18 @@ def open_env(settings: Settings) -> Environment:
         )
     except Exception as error:
         raise InputError(_cannot(settings.env, error)) from None
+
+
+def import_registering(module: str) -> None:
+    """Import a package that registers environments.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"--module {module} cannot be imported ({reason(error)}); is it on PYTHONPATH?") from None
 
 
 def find_spec(env: str) -> EnvSpec:

@@ -22,7 +22,7 @@ from numpy import ndarray
 from robossl.data.worker import start_worker
 from robossl.errors import ResourceError, reason
 from robossl_envs.agents.agent import Learner, Seen
-from robossl_envs.collection.crew import ending, one_thread_each
+from robossl_envs.collection.crew import START_SECONDS, ending, one_thread_each
 from robossl_envs.collection.environment import ENVIRONMENT, STATE, Described
 from robossl_envs.collection.recorder import Recorder
 from robossl_envs.collection.settings import Settings
@@ -127,7 +127,7 @@ class Ensemble:
                 fresh = _take(todo, numbers)
                 seeds: list[int | None] = [number or 0 for number in numbers]
                 envs.reset_async(seed=seeds, options={"reset_mask": fresh})
-                _, infos = envs.reset_wait(timeout=self._hang_seconds)
+                _, infos = envs.reset_wait(timeout=max(self._hang_seconds, START_SECONDS))
                 started |= fresh
                 yield from _outcomes(infos, numbers)
             slots = np.array([slot for slot, number in enumerate(numbers) if number is not None], np.int64)

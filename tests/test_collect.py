@@ -1,0 +1,292 @@
+"""Collection: the same frames however many workers, and what is left when environments, workers or the disk fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from robossl_envs.collect import Collected
+from robossl_envs.collect import collect as collect_any
+
+from robossl.data.ingest import ingest
+from robossl.data.sources.lerobot import LeRobotSource
+from robossl.data.store import open_store
+from robossl.durable import locked
+from robossl.errors import InputError, ResourceError
+
+collect = partial(collect_any, module=("dots",))
+HANG_SECONDS = 4.0
+
+
+def table(out: Path) -> dict[str, np.ndarray]:
+    found = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("data/*/*.parquet")))
+    return {name: np.array(found[name].to_pylist()) for name in found.column_names}
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+
+
+def readable(out: Path) -> list[int]:
+    """Lengths of all episodes, every frame of which is read."""
+    source = LeRobotSource(out)
+    listing = source.listing()
+    assert not listing.skipped and not listing.notes
+    return [len(list(source.frames(unit))) for unit in listing.units]
+
+
+def start(*argv: str, limit_bytes: int = 0, **environ: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "robossl", "collect", "--module", "dots", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ, "PYTHONPATH": path},
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+        if limit_bytes
+        else None,
+    )
+
+
+def test_one_worker_and_two_give_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common: dict[str, Any] = {"env": "dots/Known-v0", "agent": "pink", "episodes": 7, "nuisances": "all"}
+    one = collect(out=tmp_path / "one", workers=1, seed=3, **common)
+    said = capsys.readouterr().out
+    assert "7 episodes of dots/Known-v0 by pink, 20 steps at most, 96x96 at 10 fps" in said
+    assert f"holds 7 episodes, {one.num_frames} frames; 0 attempts failed, 0 episodes dropped" in said
+    assert one == collect(out=tmp_path / "two", workers=2, seed=3, **common)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert readable(tmp_path / "two") and sum(readable(tmp_path / "two")) == one.num_frames
+    rows = table(tmp_path / "two")
+    assert len(np.unique(rows["nuisance"])) > 2  # a strength for each episode
+    assert {len(set(rows["nuisance"][rows["episode_index"] == k].tolist())) for k in range(7)} == {1}
+    for k in range(7):  # the state is that of the frame, before the action
+        here = rows["episode_index"] == k
+        states, actions = rows["observation.state"][here], rows["action"][here]
+        assert np.allclose(states[1:], np.clip(states[:-1] + 0.04 * actions[:-1], -1, 1), atol=1e-6)
+        assert rows["next.done"][here].tolist() == [False] * (here.sum() - 1) + [True]
+    collect(out=tmp_path / "other", workers=1, seed=4, **common)
+    assert not np.array_equal(table(tmp_path / "other")["action"], rows["action"])
+
+
+def test_ingest_takes_what_was_collected(tmp_path: Path) -> None:
+    collect(env="dots/Known-v0", agent="expert", episodes=3, out=tmp_path / "out", workers=1, image_size=64)
+    ingest([tmp_path / "out"], out=tmp_path / "store", short_side=64, workers=1, strict=True)
+    store = open_store(tmp_path / "store")
+    assert store.num_episodes == 3
+    assert store.column("observation.environment_state", np.arange(2)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(("env", "columns"), [("dots/Pixels-v0", set()), ("dots/Steps-v0", {"observation.state"})])
+def test_foreign_environments_give_what_they_have(env: str, columns: set[str], tmp_path: Path) -> None:
+    collect(env=env, agent="random", episodes=2, out=tmp_path / "out", workers=1, image_size=32, fps=5, max_steps=6)
+    rows = table(tmp_path / "out")
+    assert columns == {name for name in rows if name.startswith("observation")}
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    assert (info["fps"], info["features"]["observation.images.top"]["shape"]) == (5, [32, 32, 3])
+    assert readable(tmp_path / "out") == [6, 6]
+
+
+@pytest.mark.parametrize("agent", ["random", "count", "rnd"])
+def test_workers_have_no_torch_and_one_thread(agent: str, tmp_path: Path) -> None:
+    assert collect(env="dots/NoTorch-v0", agent=agent, episodes=3, out=tmp_path / "out", workers=2).num_failures == 0
+    assert len(readable(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("agent", "fault", "said"),
+    [
+        ("random", "crash", "the worker was killed by SIGKILL"),
+        ("random", "hang", f"the worker hung for {HANG_SECONDS:g} s"),
+        ("random", "raise", "RuntimeError: the motor stalled"),
+        ("count", "crash", "the worker was killed by SIGKILL"),
+        ("count", "hang", f"the worker hung for {HANG_SECONDS:g} s"),
+        ("count", "raise", "RuntimeError: the motor stalled"),
+    ],
+)
+def test_a_failed_episode_is_counted_and_played_again(
+    agent: str,
+    fault: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "fault").write_text(fault)
+    monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
+    collected = collect(
+        env="dots/Failing-v0", agent=agent, episodes=4, out=tmp_path / "out", workers=2, hang_seconds=HANG_SECONDS
+    )
+    assert collected == Collected(4, collected.num_frames, num_dropped=0, num_failures=1)
+    assert len(readable(tmp_path / "out")) == 4
+    assert f"failed: {said}\n" in capsys.readouterr().out
+    if agent == "random":
+        collect(env="dots/Failing-v0", agent=agent, episodes=4, out=tmp_path / "whole", workers=1)
+        assert np.array_equal(table(tmp_path / "out")["action"], table(tmp_path / "whole")["action"])
+
+
+def test_an_episode_that_always_fails_is_dropped_and_the_gap_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common: dict[str, Any] = {"env": "dots/Cursed-v0", "agent": "random", "out": tmp_path / "out", "workers": 1}
+    collected = collect(episodes=8, **common)
+    assert 0 < collected.num_dropped < 8
+    assert collected.num_episodes == 8 - collected.num_dropped == len(readable(tmp_path / "out"))
+    assert f"{collected.num_dropped} episodes dropped" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "out/meta/collection.json").read_text())
+    assert set(kept["dropped"].values()) == {"RuntimeError: cursed"}
+    before = files(tmp_path / "out")
+    collect(episodes=8, **common)
+    assert all(files(tmp_path / "out")[name] == before[name] for name in before if name.startswith(("data", "videos")))
+
+
+def test_an_environment_that_only_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fault").write_text("raise")
+    monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
+    monkeypatch.setenv("DOTS_FAULT_STAYS", "1")
+    with pytest.raises(ResourceError, match=r"^9 attempts failed one after another, .*: the motor stalled; mend"):
+        collect(env="dots/Failing-v0", agent="random", episodes=9, out=tmp_path / "out", workers=1)
+    monkeypatch.delenv("DOTS_FAULT_STAYS")
+    (tmp_path / "fault").unlink()
+    again = collect(env="dots/Failing-v0", agent="random", episodes=9, out=tmp_path / "out", workers=1)
+    assert (again.num_episodes, again.num_dropped) == (9, 0)
+
+
+def test_killed_it_is_readable_and_goes_on(tmp_path: Path) -> None:
+    argv = ["--env", "dots/Slow-v0", "--agent", "random", "--episodes", "9", "--workers", "2"]
+    process = start(*argv, "--out", str(tmp_path / "killed"))
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "killed").glob("meta/episodes/*/*.parquet"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.kill()
+    process.communicate()
+    done = readable(tmp_path / "killed")
+    assert 2 <= len(done) < 9
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "workers outlived the killed collection"
+        time.sleep(0.02)
+    common: dict[str, Any] = {"env": "dots/Slow-v0", "agent": "random", "episodes": 9, "workers": 2}
+    for name in ("killed", "straight"):
+        assert collect(out=tmp_path / name, **common).num_episodes == 9
+    assert files(tmp_path / "killed") == files(tmp_path / "straight")
+
+
+def test_more_episodes_are_added_and_other_arguments_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    collect(env="dots/Dot-v0", agent="random", episodes=2, out=out, workers=1)
+    assert collect(env="dots/Dot-v0", agent="random", episodes=3, out=out, workers=2).num_episodes == 3
+    capsys.readouterr()
+    collect(env="dots/Dot-v0", agent="random", episodes=3, out=out, workers=1)
+    assert "already holds every episode" in capsys.readouterr().out
+    with pytest.raises(InputError) as caught:
+        collect(env="dots/Dot-v0", agent="pink", episodes=3, out=out, workers=1, fps=5)
+    assert str(caught.value) == (
+        f"{out} was collected with --agent random, not pink; --fps (default), not 5; use the same, or another --out"
+    )
+    with locked(out, "collection"), pytest.raises(ResourceError, match="another collection is writing to"):
+        collect(env="dots/Dot-v0", agent="random", episodes=3, out=out, workers=1)
+    with pytest.raises(InputError, match="is not empty and holds no collection; choose another --out"):
+        collect(env="dots/Dot-v0", agent="random", episodes=3, out=tmp_path, workers=1)
+
+
+@pytest.mark.parametrize("agent", ["random", "count"])
+def test_a_full_disk_ends_with_one_line_and_what_was_written(agent: str, tmp_path: Path) -> None:
+    argv = [
+        "--env",
+        "dots/Dot-v0",
+        "--agent",
+        agent,
+        "--episodes",
+        "12",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = start(*argv, limit_bytes=40_000)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, said + errors
+    assert errors.startswith("robossl: disk full while writing") and errors.count("\n") == 1
+    before = len(readable(tmp_path / "out"))
+    assert before > 0
+    assert collect(env="dots/Dot-v0", agent=agent, episodes=12, out=tmp_path / "out", workers=1).num_episodes == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"env": "dots/Dto-v0"}, r"no environment 'dots/Dto-v0' is registered; the nearest are dots/Dot-v0"),
+        ({"env": "dots/Blind-v0"}, r"cannot render rgb_array \(it offers human\)"),
+        ({"env": "dots/NoGL-v0"}, r"cannot be made \(ImportError: libGL.so.1.*robossl doctor dots/NoGL-v0 says what"),
+        ({"env": "dots/Odd-v0"}, r"has actions Dict.*collection takes Box and Discrete"),
+        ({"env": "dots/Steps-v0", "agent": "pink"}, r"has actions Discrete\(4\); this agent needs a bounded Box"),
+        ({"env": "dots/Dot-v0", "agent": "expert"}, r"has no scripted expert"),
+        ({"agent": "pnik"}, r"unknown agent 'pnik'; did you mean 'pink'"),
+        ({"nuisances": "all"}, r"dots/Dot-v0 has no nuisances to set"),
+        ({"env": "dots/Known-v0", "nuisances": "ligth"}, r"has no nuisance ligth; choose from all, light"),
+        ({"module": ("no_such_module",)}, r"--module no_such_module cannot be imported"),
+        ({"image_size": 33}, r"--image-size must be even"),
+        ({"episodes": 0}, r"--episodes must be at least 1"),
+        ({"workers": 0}, r"--workers must be at least 1"),
+        ({"seed": -1}, r"--seed must not be negative"),
+        ({"fps": 0}, r"--fps must be 1 to 1000"),
+        ({"max_steps": 0}, r"--max-steps must be at least 1"),
+        ({"hang_seconds": 0.0}, r"--hang-seconds must be more than 0"),
+    ],
+)
+def test_misuse_is_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"env": "dots/Dot-v0", "agent": "random", "episodes": 1, "workers": 1, **options}
+    with pytest.raises(InputError, match=message) as caught:
+        collect(out=tmp_path / "out", **given)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_says_so_too(tmp_path: Path) -> None:
+    process = start("--env", "dots/Blind-v0", "--episodes", "1", "--out", str(tmp_path / "out"))
+    _, errors = process.communicate(timeout=120)
+    assert (
+        process.returncode == 2
+        and errors.startswith("robossl: dots/Blind-v0 cannot render")
+        and errors.count("\n") == 1
+    )
+
+
+def test_an_interrupt_leaves_a_collection_that_goes_on(tmp_path: Path) -> None:
+    argv = [
+        "--env",
+        "dots/Slow-v0",
+        "--agent",
+        "random",
+        "--episodes",
+        "50",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    process = start(*argv)
+    while not list((tmp_path / "o").glob("meta/episodes/*/*.parquet")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "robossl: interrupted\n")
+    assert readable(tmp_path / "o")

@@ -1,0 +1,66 @@
+"""Doctor: a sentence and a line to type for each thing that is missing, and a frame drawn where nothing is."""
+
+from __future__ import annotations
+
+import dots  # noqa: F401
+import pytest
+from robossl_envs.doctor import FAMILIES, Family, command, examine, family_of, lacking, probe
+
+from robossl.errors import InputError
+
+
+def test_what_is_not_installed_comes_with_its_pip_line() -> None:
+    family = Family("x", "x/", {"no_such_module": "no-such[extra]", "numpy": "numpy"})
+    assert lacking(family) == ["no_such_module is not installed: pip install 'no-such[extra]'"]
+
+
+def test_a_wrong_pin_is_said_and_a_right_one_is_not() -> None:
+    (said,) = lacking(Family("x", "x/", {}, pins={"numpy": "0.1"}))
+    assert said.startswith("it is made for numpy 0.1, found ") and "pip install 'numpy==0.1.*'" in said
+    assert lacking(Family("x", "x/", {}, pins={"numpy": "2"})) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ("robossl/Push-v0", "robossl"),
+        ("CartPole-v1", "classic_control"),
+        ("Pusher-v5", "mujoco"),
+        ("gym_pusht/PushT-v0", "pusht"),
+        ("Meta-World/MT1", "metaworld"),
+        ("dots/Dot-v0", None),
+    ],
+)
+def test_ids_belong_to_families_registered_or_not(env: str, name: str | None) -> None:
+    assert family_of(env) is (FAMILIES[name] if name else None)
+
+
+def test_an_id_nobody_knows_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="no environment 'CartPloe-v1' is registered or known; the nearest are CartPole-v1"
+    ):
+        family_of("CartPloe-v1")
+
+
+def test_a_missing_library_is_recognised_by_what_it_says() -> None:
+    assert "opencv-python-headless" in probe("dots/NoGL-v0", "dots")
+
+
+def test_a_crash_while_drawing_is_survived() -> None:
+    assert probe("dots/Segfault-v0", "dots").startswith("crashed with signal 11 while drawing")
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["robossl/Push-v0"]) == 0
+    assert capsys.readouterr().out == "robossl/Push-v0: draws 96x96\n"
+    assert command(["dots/NoGL-v0", "--module", "dots"]) == 1
+    assert examine("Meta-World/MT1") == 1
+    assert "metaworld is not installed: pip install metaworld" in capsys.readouterr().out
+
+
+def test_without_an_id_every_family_gets_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code = command([])
+    said = capsys.readouterr().out
+    assert all(family.about in said for family in FAMILIES.values())
+    assert "robossl's own: nothing is missing" in said
+    assert code in (0, 1)  # 1 where an extra is installed that lacks something
