@@ -40,14 +40,14 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def readable(out: Path) -> list[int]:
-    """Lengths of all episodes, every frame of which is read."""
+    """Lengths of all episodes, every frame of which is read; the totals may lag behind where a kill cut them short."""
     source = LeRobotSource(out)
     listing = source.listing()
-    assert not listing.skipped and not listing.notes
+    assert not listing.skipped
     return [len(list(source.frames(unit))) for unit in listing.units]
 
 
-def start(*argv: str, limit_bytes: int = 0, **environ: str) -> subprocess.Popen[str]:
+def start(*argv: str, limit_bytes: int = resource.RLIM_INFINITY, **environ: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "robossl", "collect", "--module", "dots", *argv],
@@ -55,9 +55,7 @@ def start(*argv: str, limit_bytes: int = 0, **environ: str) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environ, "PYTHONPATH": path},
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-        if limit_bytes
-        else None,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
     )
 
 
@@ -186,9 +184,7 @@ def test_killed_it_is_readable_and_goes_on(tmp_path: Path) -> None:
     assert files(tmp_path / "killed") == files(tmp_path / "straight")
 
 
-def test_more_episodes_are_added_and_other_arguments_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_episodes_are_added_and_other_arguments_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     collect(env="dots/Dot-v0", agent="random", episodes=2, out=out, workers=1)
     assert collect(env="dots/Dot-v0", agent="random", episodes=3, out=out, workers=2).num_episodes == 3
@@ -208,25 +204,14 @@ def test_more_episodes_are_added_and_other_arguments_refused(
 
 @pytest.mark.parametrize("agent", ["random", "count"])
 def test_a_full_disk_ends_with_one_line_and_what_was_written(agent: str, tmp_path: Path) -> None:
-    argv = [
-        "--env",
-        "dots/Dot-v0",
-        "--agent",
-        agent,
-        "--episodes",
-        "12",
-        "--workers",
-        "2",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    process = start(*argv, limit_bytes=40_000)
+    argv = ["--env", "dots/Dot-v0", "--agent", agent, "--episodes", "24", "--workers", "2"]
+    process = start(*argv, "--out", str(tmp_path / "out"), limit_bytes=45_000)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 1, said + errors
     assert errors.startswith("robossl: disk full while writing") and errors.count("\n") == 1
     before = len(readable(tmp_path / "out"))
     assert before > 0
-    assert collect(env="dots/Dot-v0", agent=agent, episodes=12, out=tmp_path / "out", workers=1).num_episodes == 12
+    assert collect(env="dots/Dot-v0", agent=agent, episodes=24, out=tmp_path / "out", workers=1).num_episodes == 24
 
 
 @pytest.mark.parametrize(
@@ -270,19 +255,8 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_a_collection_that_goes_on(tmp_path: Path) -> None:
-    argv = [
-        "--env",
-        "dots/Slow-v0",
-        "--agent",
-        "random",
-        "--episodes",
-        "50",
-        "--workers",
-        "1",
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    process = start(*argv)
+    argv = ["--env", "dots/Slow-v0", "--agent", "random", "--episodes", "50", "--workers", "1"]
+    process = start(*argv, "--out", str(tmp_path / "o"))
     while not list((tmp_path / "o").glob("meta/episodes/*/*.parquet")):
         assert process.poll() is None
         time.sleep(0.01)

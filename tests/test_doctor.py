@@ -36,9 +36,7 @@ def test_ids_belong_to_families_registered_or_not(env: str, name: str | None) ->
 
 
 def test_an_id_nobody_knows_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="no environment 'CartPloe-v1' is registered or known; the nearest are CartPole-v1"
-    ):
+    with pytest.raises(InputError, match=r"no environment 'CartPloe-v1' is registered or known; .*CartPole-v1"):
         family_of("CartPloe-v1")
 
 
