@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robossl_envs.shapes import Capsules, Disc, Polygon, Shape, Union, box, tee
+from robossl_envs.shapes import Capsule, Disc, Polygon, Shape, Union, box, tee
 
 SHAPES: dict[str, Shape] = {
     "disc": Disc(0.4),
     "box": box(0.8, 0.4),
     "triangle": Polygon(((-0.4, -0.3), (0.4, -0.3), (0.0, 0.5))),
     "tee": tee(1.0),
-    "arm": Capsules(((0.0, 0.0), (0.5, 0.2), (0.3, 0.8)), width=0.1),
+    "arm": Capsule((0.5, 0.6), width=0.1),
 }
 SIDE = np.linspace(-1.2, 1.2, 241, dtype=np.float32)
 X, Y = np.meshgrid(SIDE, SIDE)
@@ -20,7 +20,7 @@ AREAS = {
     "box": 0.32,
     "triangle": 0.32,
     "tee": 7 / 16,
-    "arm": 0.1 * (np.hypot(0.5, 0.2) + np.hypot(0.2, 0.6)) + np.pi * 0.05**2,
+    "arm": 0.1 * np.hypot(0.5, 0.6) + np.pi * 0.05**2,
 }
 
 
@@ -33,7 +33,11 @@ def test_the_inside_has_the_shape_s_area(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_nothing_lies_outside_the_radius_and_a_double_is_twice_as_large(name: str) -> None:
     shape = SHAPES[name]
-    assert np.hypot(X, Y)[shape.distance(X, Y) < 0].max() <= shape.radius + 1e-6
+    inside = shape.distance(X, Y) < 0
+    assert np.hypot(X, Y)[inside].max() <= shape.radius + 1e-6
+    left, bottom, right, top = shape.bounds
+    assert (X[inside].min(), Y[inside].min()) == pytest.approx((left, bottom), abs=0.011)
+    assert (X[inside].max(), Y[inside].max()) == pytest.approx((right, top), abs=0.011)
     double = shape.scaled(2)
     assert double.radius == pytest.approx(2 * shape.radius)
     assert np.allclose(double.distance(2 * X, 2 * Y), 2 * shape.distance(X, Y), atol=1e-5)

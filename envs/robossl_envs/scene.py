@@ -25,6 +25,7 @@ from robossl_envs.shapes import Disc, Polygon, Shape, box
 WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
 TABLE = 0.42  # metres from the middle to the edge of the table
 RIM = 0.005  # metres: width of the bright and dark borders of a solid
+SOFT = 0.008  # metres: width of a shadow's border
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
 RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
@@ -93,7 +94,7 @@ class Scene:
         found: dict[str, Bool[ndarray, "h w"]] = {}
         for thing, (x, y, angle) in things:
             mine = np.zeros((self.grid.height, self.grid.width), bool)
-            window = self.grid.window(x, y, thing.shape.radius)
+            window = self._window(thing.shape, (x, y, angle))
             if window is not None:
                 mine[window] = thing.shape.distance(*_local(self.grid, window, x, y, angle)) < 0
             for other in found.values():
@@ -106,35 +107,54 @@ class Scene:
         return found
 
     def _paint(self, picture: Picture, thing: Thing, pose: Pose) -> None:
+        """Lay a thing and its shadow over the picture; colours are worked out where either falls."""
         x, y, angle = pose
         sx, sy = self._away[0] * thing.height, self._away[1] * thing.height
-        reach = thing.shape.radius + 0.5 * math.hypot(sx, sy) + 0.01
-        window = self.grid.window(x + sx / 2, y + sy / 2, reach)
+        window = self._window(thing.shape, pose, sx, sy)
         if window is None:
             return
-        per_metre = self.grid.per_metre[window]
         lx, ly = _local(self.grid, window, x, y, angle)
         distance = thing.shape.distance(lx, ly)
-        cover = np.clip(np.float32(0.5) - distance * per_metre, 0, 1)[..., None]
-        colour = self.light[window] * np.array(thing.colour, np.float32)
-        crop = picture[window].astype(np.float32)
-        if thing.patterned and self.values["manip_object_texture"]:
-            strength = np.float32(0.45 * self.values["manip_object_texture"])
-            colour *= (1 + strength * self._pattern(lx * 3, ly * 3))[..., None]  # a third as wide as on the table
+        per_metre = self.grid.per_metre[window]
+        touched = distance * per_metre < 0.5
         if thing.height:
             c, s = math.cos(angle), math.sin(angle)
             shadow = thing.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
+            touched |= shadow < SOFT / 2
+        distance = distance[touched]
+        view = picture[window]
+        cover = _clipped(np.float32(0.5) - distance * per_metre[touched])[:, None]
+        colour = self.light[window][touched] * np.array(thing.colour, np.float32)
+        below = view[touched].astype(np.float32)
+        if thing.patterned and self.values["manip_object_texture"]:
+            strength = np.float32(0.45 * self.values["manip_object_texture"])
+            pattern = self._pattern(lx[touched] * 3, ly[touched] * 3)  # a third as wide as on the table
+            colour *= (1 + strength * pattern)[:, None]
+        if thing.height:
+            shadow = shadow[touched]
             relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on borders towards the light
-            relief *= np.clip(distance * np.float32(1 / RIM) + 1, 0, 1)
-            colour *= (1 + relief)[..., None]
-            soft = np.clip(np.float32(0.5) - shadow * np.float32(1 / 0.008), 0, 1)  # a border of 8 mm
-            crop *= (1 - np.float32(0.42) * soft)[..., None]
+            relief *= _clipped(distance * np.float32(1 / RIM) + 1)
+            colour *= (1 + relief)[:, None]
+            soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
+            below *= (1 - np.float32(0.42) * soft)[:, None]
         np.minimum(colour, 255, out=colour)
-        colour -= crop
-        colour *= cover
-        crop += colour
-        crop += np.float32(0.5)
-        picture[window] = np.minimum(crop, 255, out=crop)
+        below += cover * (colour - below) + np.float32(0.5)
+        view[touched] = np.minimum(below, 255)
+
+    def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
+        """Where a shape and its shadow, (sx, sy) away, may be seen."""
+        x, y, angle = pose
+        if angle:
+            left = bottom = -shape.radius
+            right = top = shape.radius
+        else:
+            left, bottom, right, top = shape.bounds
+        return self.grid.window(
+            x + left + min(sx, 0) - SOFT,
+            y + bottom + min(sy, 0) - SOFT,
+            x + right + max(sx, 0) + SOFT,
+            y + top + max(sy, 0) + SOFT,
+        )
 
     def _table(self, rng: Generator) -> Picture:
         x, y = self.grid.x, self.grid.y
@@ -170,6 +190,12 @@ class Scene:
         fold = 1 + 0.15 * np.sin((across - place) * 40)
         colour = np.minimum(np.array(SLEEVE_COLOUR) * fold[..., None] * self.light, 255).astype(np.float32)
         return window, cover[window][..., None], colour[window]
+
+
+def _clipped(x: Any) -> Any:
+    """To 0..1, in place; np.clip costs more in calling than in clipping."""
+    np.maximum(x, 0, out=x)
+    return np.minimum(x, 1, out=x)
 
 
 def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: float) -> tuple[Any, Any]:

@@ -24,6 +24,11 @@ class Shape(Protocol):
         """Of a circle about the origin that holds the shape, in metres."""
         ...
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top of the shape as it lies, in metres."""
+        ...
+
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """Signed distance of points to the outline, in metres (outside corners: to the lines through the sides)."""
         ...
@@ -43,6 +48,11 @@ class Disc:
     """A disc about the origin."""
 
     radius: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The square about it."""
+        return -self.radius, -self.radius, self.radius, self.radius
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """Signed distance."""
@@ -70,6 +80,11 @@ class Polygon:
     def radius(self) -> float:
         """Of the circle that holds it."""
         return max(math.hypot(x, y) for x, y in self.corners)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Of the corners."""
+        return _bounds(self.corners)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """The largest of the signed distances to the lines through the sides."""
@@ -110,6 +125,11 @@ class Union:
         """Of the circle that holds all parts."""
         return max(part.radius for part in self.parts)
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Of all parts."""
+        return _bounds(self.keypoints)
+
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """The smallest of the parts' distances."""
         found = self.parts[0].distance(x, y)
@@ -128,43 +148,52 @@ class Union:
 
 
 @dataclass(frozen=True, slots=True)
-class Capsules:
-    """Thick lines between points: the links of an arm."""
+class Capsule:
+    """A thick line from the origin to a point: a link of an arm."""
 
-    points: tuple[Point, ...]
+    end: Point
     width: float
 
     @property
     def radius(self) -> float:
-        """Of the circle that holds all."""
-        return max(math.hypot(x, y) for x, y in self.points) + self.width / 2
+        """Of the circle that holds it."""
+        return math.hypot(*self.end) + self.width / 2
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Of both ends."""
+        left, bottom, right, top = _bounds(self.keypoints)
+        half = self.width / 2
+        return left - half, bottom - half, right + half, top + half
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Signed distance to the nearest link."""
-        found = None
-        for (ax, ay), (bx, by) in zip(self.points, self.points[1:], strict=False):
-            dx, dy = bx - ax, by - ay
-            px, py = x - np.float32(ax), y - np.float32(ay)
-            along = px * np.float32(dx) + py * np.float32(dy)
-            along *= np.float32(1 / max(dx * dx + dy * dy, 1e-12))
-            np.clip(along, 0, 1, out=along)
-            px -= along * np.float32(dx)
-            py -= along * np.float32(dy)
-            square = px * px + py * py
-            found = square if found is None else np.minimum(found, square, out=found)
-        assert found is not None
-        np.sqrt(found, out=found)
+        """Signed distance."""
+        dx, dy = self.end
+        along = x * np.float32(dx) + y * np.float32(dy)
+        along *= np.float32(1 / max(dx * dx + dy * dy, 1e-12))
+        np.maximum(along, 0, out=along)
+        np.minimum(along, 1, out=along)
+        px, py = x - along * np.float32(dx), y - along * np.float32(dy)
+        px *= px
+        py *= py
+        px += py
+        found: Float[ndarray, "*n"] = np.sqrt(px, out=px)
         found -= np.float32(self.width / 2)
         return found
 
-    def scaled(self, factor: float) -> Capsules:
+    def scaled(self, factor: float) -> Capsule:
         """Larger or smaller."""
-        return Capsules(tuple((x * factor, y * factor) for x, y in self.points), self.width * factor)
+        return Capsule((self.end[0] * factor, self.end[1] * factor), self.width * factor)
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """The joints."""
-        return self.points
+        """Both ends."""
+        return (0.0, 0.0), self.end
+
+
+def _bounds(points: tuple[Point, ...]) -> tuple[float, float, float, float]:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def tee(size: float) -> Union:
