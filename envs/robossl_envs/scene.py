@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from robossl_envs import textures
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.light import REACH, Colour, illumination, towards_light, turned
-from robossl_envs.shapes import Disc, Polygon, Shape, box
+from robossl_envs.shapes import Box, Disc, Shape, Triangle
 
 WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
 TABLE = 0.42  # metres from the middle to the edge of the table
@@ -115,40 +115,42 @@ class Scene:
             return
         lx, ly = _local(self.grid, window, x, y, angle)
         distance = thing.shape.distance(lx, ly)
-        per_metre = self.grid.per_metre[window]
-        touched = distance * per_metre < 0.5
+        touched = distance * self.grid.per_metre[window] < 0.5
         if thing.height:
             c, s = math.cos(angle), math.sin(angle)
             shadow = thing.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
             touched |= shadow < SOFT / 2
-        distance = distance[touched]
-        view = picture[window]
-        cover = _clipped(np.float32(0.5) - distance * per_metre[touched])[:, None]
-        colour = self.light[window][touched] * np.array(thing.colour, np.float32)
-        below = view[touched].astype(np.float32)
+        here = np.flatnonzero(touched)  # in the window; `there` in the picture
+        rows, columns = np.divmod(here, touched.shape[1])
+        there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
+        distance = distance.take(here)
+        cover = _clipped(np.float32(0.5) - distance * self.grid.per_metre.take(there))[:, None]
+        colour = self.light.reshape(-1, 3).take(there, axis=0)
+        colour *= np.array(thing.colour, np.float32)
+        pixels = picture.reshape(-1, 3)
+        below = pixels.take(there, axis=0).astype(np.float32)
         if thing.patterned and self.values["manip_object_texture"]:
             strength = np.float32(0.45 * self.values["manip_object_texture"])
-            pattern = self._pattern(lx[touched] * 3, ly[touched] * 3)  # a third as wide as on the table
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third as wide as on the table
             colour *= (1 + strength * pattern)[:, None]
         if thing.height:
-            shadow = shadow[touched]
+            shadow = shadow.take(here)
             relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on borders towards the light
             relief *= _clipped(distance * np.float32(1 / RIM) + 1)
             colour *= (1 + relief)[:, None]
             soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
             below *= (1 - np.float32(0.42) * soft)[:, None]
         np.minimum(colour, 255, out=colour)
-        below += cover * (colour - below) + np.float32(0.5)
-        view[touched] = np.minimum(below, 255)
+        colour -= below
+        colour *= cover
+        below += colour
+        below += np.float32(0.5)
+        pixels[there] = np.minimum(below, 255, out=below)
 
     def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
         """Where a shape and its shadow, (sx, sy) away, may be seen."""
         x, y, angle = pose
-        if angle:
-            left = bottom = -shape.radius
-            right = top = shape.radius
-        else:
-            left, bottom, right, top = shape.bounds
+        left, bottom, right, top = shape.bounds(angle)
         return self.grid.window(
             x + left + min(sx, 0) - SOFT,
             y + bottom + min(sy, 0) - SOFT,
@@ -162,8 +164,8 @@ class Scene:
         other = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         grain = np.float32(0.05) * textures.CLEAN(x, y) * (1 - replaced) + np.float32(0.3) * other(x, y) * replaced
         colour = np.array(turned(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
-        colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -box(2 * TABLE, 2 * TABLE).distance(x, y))
-        rail = np.abs(box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
+        colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -Box(2 * TABLE, 2 * TABLE).distance(x, y))
+        rail = np.abs(Box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
         colour = self._over(colour, np.array(RAIL_COLOUR, np.float32), rail)
         found: Picture = (np.clip(colour * self.light, 0, 255) + 0.5).astype(np.uint8)
         return found
@@ -220,7 +222,7 @@ def _camera(values: Mapping[str, float], rng: Generator) -> Camera:
 def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
     """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
     found: list[tuple[Thing, Pose]] = []
-    kinds: tuple[Shape, ...] = (Disc(0.02), box(0.036, 0.036), Polygon(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
+    kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for place in rng.permutation(8):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
         along += 0.22 * (place % 2)  # two a side

@@ -21,7 +21,7 @@ from numpy import ndarray
 
 from robossl_envs.factors import FACTORS, draw_values, vector
 from robossl_envs.scene import Picture, Pose, Scene, Thing
-from robossl_envs.shapes import Capsule, Disc
+from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import Start, Task
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
@@ -95,7 +95,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
         layout, look = self.np_random.spawn(2)  # two streams: factors do not move what the task draws
         self._values = draw_values(options or {}, look)
-        self._look = look
+        self._nuisance, self._look = vector(self._values), look
         self._start: Start = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # drawn at the first picture
@@ -175,7 +175,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         info: dict[str, Any] = {
             "agent_state": agent,
             "environment_state": environment,
-            "nuisance": vector(self._values),
+            "nuisance": self._nuisance.copy(),
             "is_success": success,
             "contacts": self._world.touched(),
         }
@@ -199,11 +199,13 @@ def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
     aside = math.sqrt(max(fore * fore - along * along, 0.0))
     ux, uy = sx / far, sy / far
     ex, ey = ux * along + uy * aside, uy * along - ux * aside
-    links = ((x, y), (ex, ey)), ((x + ex, y + ey), (sx - ex, sy - ey))
-    return [
-        (Thing("arm", Capsule(end, width=ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT), (*start, 0.0))
-        for start, end in links
-    ]
+    return [_link(x, y, x + ex, y + ey), _link(x + ex, y + ey, *SHOULDER)]
+
+
+def _link(ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+    length = math.hypot(bx - ax, by - ay)
+    thing = Thing("arm", Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
 
 
 def _keypoints(scene: Scene, things: list[tuple[Thing, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
