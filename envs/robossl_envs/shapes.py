@@ -92,7 +92,8 @@ class Box:
         found -= np.float32(self.width / 2)
         other = np.abs(y - np.float32(self.y) if self.y else y)
         other -= np.float32(self.height / 2)
-        return np.maximum(found, other, out=found)
+        np.maximum(found, other, out=found)
+        return found
 
     def scaled(self, factor: float) -> Box:
         """Larger or smaller."""
