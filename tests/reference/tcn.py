@@ -9,6 +9,7 @@ SETTINGS = {"window_seconds": 0.2, "output_dim": 8}
 # The question changes crops and colours, so frames are treated apart: what a whole clip shares is no invariance.
 LEARN_SETTINGS = {
     "output_dim": 64,
+    "form": "softmax",  # the other form tells frames of a clip apart, and is not asked that
     "view": {"scale": [0.3, 1.0], "jitter_p": 0.8, "grayscale_p": 0.2, "per_frame": ["crop", "jitter", "grayscale"]},
 }
 VARIANTS = {
