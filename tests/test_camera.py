@@ -38,11 +38,11 @@ def test_pixels_a_metre_is_the_root_of_the_area_s_scale(camera: Camera) -> None:
     assert float(grid.per_metre[7, 15]) == pytest.approx(area**0.5, rel=2e-3)
 
 
-@given(CAMERAS, st.floats(-0.2, 0.2), st.floats(-0.2, 0.2), st.floats(0.005, 0.08))
-def test_a_window_holds_its_circle(camera: Camera, x: float, y: float, radius: float) -> None:
+@given(CAMERAS, st.floats(-0.2, 0.2), st.floats(-0.2, 0.2), st.floats(0.005, 0.08), st.floats(0.005, 0.08))
+def test_a_window_holds_its_rectangle(camera: Camera, x: float, y: float, width: float, height: float) -> None:
     grid = Grid(camera, height=32, width=40)
-    inside = np.hypot(grid.x - x, grid.y - y) < radius
-    window = grid.window(x, y, radius)
+    inside = (np.abs(grid.x - x) < width) & (np.abs(grid.y - y) < height)
+    window = grid.window(x - width, y - height, x + width, y + height)
     if window is None:
         assert not inside.any()
     else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robossl_envs.shapes import Capsules, Disc, Polygon, Shape, Union, box, tee
+from robossl_envs.shapes import Box, Disc, Shape, Triangle, Union, radius_of, tee
 
 SHAPES: dict[str, Shape] = {
     "disc": Disc(0.4),
-    "box": box(0.8, 0.4),
-    "triangle": Polygon(((-0.4, -0.3), (0.4, -0.3), (0.0, 0.5))),
+    "box": Box(0.8, 0.4, x=0.1),
+    "triangle": Triangle(((-0.4, -0.3), (0.4, -0.3), (0.0, 0.5))),
     "tee": tee(1.0),
-    "arm": Capsules(((0.0, 0.0), (0.5, 0.2), (0.3, 0.8)), width=0.1),
 }
 SIDE = np.linspace(-1.2, 1.2, 241, dtype=np.float32)
 X, Y = np.meshgrid(SIDE, SIDE)
@@ -20,7 +19,6 @@ AREAS = {
     "box": 0.32,
     "triangle": 0.32,
     "tee": 7 / 16,
-    "arm": 0.1 * (np.hypot(0.5, 0.2) + np.hypot(0.2, 0.6)) + np.pi * 0.05**2,
 }
 
 
@@ -33,9 +31,14 @@ def test_the_inside_has_the_shape_s_area(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_nothing_lies_outside_the_radius_and_a_double_is_twice_as_large(name: str) -> None:
     shape = SHAPES[name]
-    assert np.hypot(X, Y)[shape.distance(X, Y) < 0].max() <= shape.radius + 1e-6
+    inside = shape.distance(X, Y) < 0
+    assert np.hypot(X, Y)[inside].max() <= radius_of(shape) + 1e-6
+    for angle in (0.0, 0.7, -2.0):
+        c, s = np.cos(angle), np.sin(angle)
+        x, y = c * X[inside] - s * Y[inside], s * X[inside] + c * Y[inside]
+        assert (x.min(), y.min(), x.max(), y.max()) == pytest.approx(shape.bounds(angle), abs=0.015)
     double = shape.scaled(2)
-    assert double.radius == pytest.approx(2 * shape.radius)
+    assert radius_of(double) == pytest.approx(2 * radius_of(shape))
     assert np.allclose(double.distance(2 * X, 2 * Y), 2 * shape.distance(X, Y), atol=1e-5)
 
 

@@ -69,11 +69,10 @@ class Grid:
         columns, rows = self.width / 2 + u * self.half, self.height / 2 - v * self.half
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
-    def window(self, x: float, y: float, radius: float) -> tuple[slice, slice] | None:
-        """Rows and columns that hold a circle on the table; None where it is out of the picture."""
-        corners = [self.pixel(x + dx, y + dy) for dx in (-radius, radius) for dy in (-radius, radius)]
-        left, right = min(c for c, _ in corners), max(c for c, _ in corners)
-        top, bottom = min(r for _, r in corners), max(r for _, r in corners)
-        rows = slice(max(0, int(top) - 1), min(self.height, int(bottom) + 2))
-        columns = slice(max(0, int(left) - 1), min(self.width, int(right) + 2))
+    def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
+        """Rows and columns that hold a rectangle on the table, in metres; None where it is out of the picture."""
+        corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
+        along, down = [column for column, _ in corners], [row for _, row in corners]
+        rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))
+        columns = slice(max(0, int(min(along)) - 1), min(self.width, int(max(along)) + 2))
         return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None

@@ -26,8 +26,8 @@ def planck(kelvin: float) -> Colour:
     """Gains of red, green and blue under light of a colour temperature (Planck's law), brightness kept.
 
     Examples:
-        >>> planck(6500.0)
-        (1.0, 1.0, 1.0)
+        >>> [round(gain, 2) for gain in planck(3000.0)]  # a light bulb
+        [1.19, 0.97, 0.66]
     """
 
     def radiance(wavelength: float, kelvin: float) -> float:

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from robossl_envs.light import turned
 from robossl_envs.pushing import push
 from robossl_envs.scene import Thing
-from robossl_envs.shapes import Disc, tee
+from robossl_envs.shapes import Disc, radius_of, tee
 from robossl_envs.task import Action, Score, Start
 from robossl_envs.world import Body, World
 
@@ -64,5 +64,5 @@ class Push:
     def expert(self, world: World, start: Start) -> Action:
         """Push the centre of mass along the line to the target."""
         x, y, _ = world.pose("block")
-        radius = start.bodies["block"][0].shape.radius
+        radius = radius_of(start.bodies["block"][0].shape)
         return push(world.tool, (x, y), (start.target[0], start.target[1]), radius=radius)

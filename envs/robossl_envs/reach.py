@@ -11,12 +11,12 @@ from numpy.random import Generator
 from robossl_envs.light import turned
 from robossl_envs.pushing import go
 from robossl_envs.scene import Thing
-from robossl_envs.shapes import Union, box
+from robossl_envs.shapes import Box, Union
 from robossl_envs.task import Action, Score, Start
 from robossl_envs.world import World
 
 NEAR = 0.012  # metres
-CROSS = Union((box(0.07, 0.018), box(0.018, 0.06, y=-0.01)))  # its lower arm is the longer one
+CROSS = Union((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # its lower arm is the longer one
 COLOUR = (0.80, 0.25, 0.22)
 
 

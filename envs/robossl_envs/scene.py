@@ -20,11 +20,12 @@ from scipy.ndimage import gaussian_filter
 from robossl_envs import textures
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.light import REACH, Colour, illumination, towards_light, turned
-from robossl_envs.shapes import Disc, Polygon, Shape, box
+from robossl_envs.shapes import Box, Disc, Shape, Triangle
 
 WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
 TABLE = 0.42  # metres from the middle to the edge of the table
 RIM = 0.005  # metres: width of the bright and dark borders of a solid
+SOFT = 0.008  # metres: width of a shadow's border
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
 RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
@@ -93,7 +94,7 @@ class Scene:
         found: dict[str, Bool[ndarray, "h w"]] = {}
         for thing, (x, y, angle) in things:
             mine = np.zeros((self.grid.height, self.grid.width), bool)
-            window = self.grid.window(x, y, thing.shape.radius)
+            window = self._window(thing.shape, (x, y, angle))
             if window is not None:
                 mine[window] = thing.shape.distance(*_local(self.grid, window, x, y, angle)) < 0
             for other in found.values():
@@ -106,35 +107,56 @@ class Scene:
         return found
 
     def _paint(self, picture: Picture, thing: Thing, pose: Pose) -> None:
+        """Lay a thing and its shadow over the picture; colours are worked out where either falls."""
         x, y, angle = pose
         sx, sy = self._away[0] * thing.height, self._away[1] * thing.height
-        reach = thing.shape.radius + 0.5 * math.hypot(sx, sy) + 0.01
-        window = self.grid.window(x + sx / 2, y + sy / 2, reach)
+        window = self._window(thing.shape, pose, sx, sy)
         if window is None:
             return
-        per_metre = self.grid.per_metre[window]
         lx, ly = _local(self.grid, window, x, y, angle)
         distance = thing.shape.distance(lx, ly)
-        cover = np.clip(np.float32(0.5) - distance * per_metre, 0, 1)[..., None]
-        colour = self.light[window] * np.array(thing.colour, np.float32)
-        crop = picture[window].astype(np.float32)
-        if thing.patterned and self.values["manip_object_texture"]:
-            strength = np.float32(0.45 * self.values["manip_object_texture"])
-            colour *= (1 + strength * self._pattern(lx * 3, ly * 3))[..., None]  # a third as wide as on the table
+        touched = distance * self.grid.per_metre[window] < 0.5
         if thing.height:
             c, s = math.cos(angle), math.sin(angle)
             shadow = thing.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
+            touched |= shadow < SOFT / 2
+        here = np.flatnonzero(touched)  # in the window; `there` in the picture
+        rows, columns = np.divmod(here, touched.shape[1])
+        there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
+        distance = distance.take(here)
+        cover = _clipped(np.float32(0.5) - distance * self.grid.per_metre.take(there))[:, None]
+        colour = self.light.reshape(-1, 3).take(there, axis=0)
+        colour *= np.array(thing.colour, np.float32)
+        pixels = picture.reshape(-1, 3)
+        below = pixels.take(there, axis=0).astype(np.float32)
+        if thing.patterned and self.values["manip_object_texture"]:
+            strength = np.float32(0.45 * self.values["manip_object_texture"])
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third as wide as on the table
+            colour *= (1 + strength * pattern)[:, None]
+        if thing.height:
+            shadow = shadow.take(here)
             relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on borders towards the light
-            relief *= np.clip(distance * np.float32(1 / RIM) + 1, 0, 1)
-            colour *= (1 + relief)[..., None]
-            soft = np.clip(np.float32(0.5) - shadow * np.float32(1 / 0.008), 0, 1)  # a border of 8 mm
-            crop *= (1 - np.float32(0.42) * soft)[..., None]
+            relief *= _clipped(distance * np.float32(1 / RIM) + 1)
+            colour *= (1 + relief)[:, None]
+            soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
+            below *= (1 - np.float32(0.42) * soft)[:, None]
         np.minimum(colour, 255, out=colour)
-        colour -= crop
+        colour -= below
         colour *= cover
-        crop += colour
-        crop += np.float32(0.5)
-        picture[window] = np.minimum(crop, 255, out=crop)
+        below += colour
+        below += np.float32(0.5)
+        pixels[there] = np.minimum(below, 255, out=below)
+
+    def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
+        """Where a shape and its shadow, (sx, sy) away, may be seen."""
+        x, y, angle = pose
+        left, bottom, right, top = shape.bounds(angle)
+        return self.grid.window(
+            x + left + min(sx, 0) - SOFT,
+            y + bottom + min(sy, 0) - SOFT,
+            x + right + max(sx, 0) + SOFT,
+            y + top + max(sy, 0) + SOFT,
+        )
 
     def _table(self, rng: Generator) -> Picture:
         x, y = self.grid.x, self.grid.y
@@ -142,8 +164,8 @@ class Scene:
         other = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         grain = np.float32(0.05) * textures.CLEAN(x, y) * (1 - replaced) + np.float32(0.3) * other(x, y) * replaced
         colour = np.array(turned(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
-        colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -box(2 * TABLE, 2 * TABLE).distance(x, y))
-        rail = np.abs(box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
+        colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -Box(2 * TABLE, 2 * TABLE).distance(x, y))
+        rail = np.abs(Box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
         colour = self._over(colour, np.array(RAIL_COLOUR, np.float32), rail)
         found: Picture = (np.clip(colour * self.light, 0, 255) + 0.5).astype(np.uint8)
         return found
@@ -172,6 +194,12 @@ class Scene:
         return window, cover[window][..., None], colour[window]
 
 
+def _clipped(x: Any) -> Any:
+    """To 0..1, in place; np.clip costs more in calling than in clipping."""
+    np.maximum(x, 0, out=x)
+    return np.minimum(x, 1, out=x)
+
+
 def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: float) -> tuple[Any, Any]:
     """The pixels of a window in the frame of a pose."""
     gx, gy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
@@ -194,7 +222,7 @@ def _camera(values: Mapping[str, float], rng: Generator) -> Camera:
 def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
     """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
     found: list[tuple[Thing, Pose]] = []
-    kinds: tuple[Shape, ...] = (Disc(0.02), box(0.036, 0.036), Polygon(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
+    kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for place in rng.permutation(8):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
         along += 0.22 * (place % 2)  # two a side

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from robossl_envs.light import Colour, turned
 from robossl_envs.pushing import Point, passes, push
 from robossl_envs.scene import Thing
-from robossl_envs.shapes import box
+from robossl_envs.shapes import Box, radius_of
 from robossl_envs.task import Action, Score, Start
 from robossl_envs.world import Body, World
 
@@ -36,7 +36,7 @@ class Sort:
         bins = {"red": (0.165 * side, rng.uniform(-0.1, 0.1)), "blue": (-0.165 * side, rng.uniform(-0.1, 0.1))}
         tool = (rng.uniform(-0.2, 0.2), rng.choice((-0.2, 0.2)))
         angles = rng.uniform(-math.pi / 4, math.pi / 4, size=2)
-        shape = box(SIDE, SIDE).scaled(values["manip_object_size"])
+        shape = Box(SIDE, SIDE).scaled(values["manip_object_size"])
         bodies, things = {}, {}
         for name, colour, (x, y), angle in zip(self.bodies, (RED, BLUE), places, angles, strict=True):
             bodies[name] = Body(name, shape), (float(x), float(y), float(angle))
@@ -74,7 +74,7 @@ class Sort:
             return _goal(name, bin_, places) != bin_, math.dist(world.tool, places[name])
 
         name, bin_ = min(todo, key=order)
-        radius = start.bodies[name][0].shape.radius
+        radius = radius_of(start.bodies[name][0].shape)
         return push(world.tool, places[name], _goal(name, bin_, places), radius=radius)
 
 
@@ -104,6 +104,6 @@ def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> f
 def _bin(colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
     pale = tuple(0.5 + 0.35 * part for part in colour)
     return [
-        (Thing("target", box(BIN, BIN), colour, height=0), (x, y, 0.0)),
-        (Thing("target", box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
+        (Thing("target", Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
+        (Thing("target", Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
     ]

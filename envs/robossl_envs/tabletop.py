@@ -21,14 +21,14 @@ from numpy import ndarray
 
 from robossl_envs.factors import FACTORS, draw_values, vector
 from robossl_envs.scene import Picture, Pose, Scene, Thing
-from robossl_envs.shapes import Capsules, Disc
+from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import Start, Task
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
 SHOULDER = (0.0, 0.43)  # metres: beyond the upper border of a clean view
 LINKS = (0.36, 0.40)  # metres: upper arm and forearm
 ARM_COLOUR, TOOL_COLOUR = (0.88, 0.87, 0.84), (0.95, 0.62, 0.15)
-ARM_HEIGHT, TOOL_HEIGHT = 0.05, 0.03
+ARM_HEIGHT, TOOL_HEIGHT, ARM_WIDTH = 0.05, 0.03, 0.018  # metres
 OPTIONS = ("strengths", "factors")
 
 
@@ -95,7 +95,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
         layout, look = self.np_random.spawn(2)  # two streams: factors do not move what the task draws
         self._values = draw_values(options or {}, look)
-        self._look = look
+        self._nuisance, self._look = vector(self._values), look
         self._start: Start = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # drawn at the first picture
@@ -136,9 +136,8 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         """What moves and where it is, from the lowest to the uppermost."""
         x, y = self._world.tool
         things = [(thing, self._world.pose(name)) for name, thing in self._start.things.items()]
+        things += _arm(x, y)
         things.append((_TOOL, (x, y, 0.0)))
-        things.append((_arm(x, y), (x, y, 0.0)))
-        things.append((_CAP, (x, y, 0.0)))
         return things
 
     def _state(self) -> tuple[Float32[ndarray, 4], Float32[ndarray, " k"]]:
@@ -176,7 +175,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         info: dict[str, Any] = {
             "agent_state": agent,
             "environment_state": environment,
-            "nuisance": vector(self._values),
+            "nuisance": self._nuisance.copy(),
             "is_success": success,
             "contacts": self._world.touched(),
         }
@@ -189,19 +188,24 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
 
 _TOOL = Thing("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
-_CAP = Thing("tool", Disc(TOOL_RADIUS * 0.6), TOOL_COLOUR, height=0.0)
 
 
-def _arm(x: float, y: float) -> Thing:
-    """Shoulder, elbow and tool; points about the tool."""
+def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
+    """Forearm from the tool to the elbow, upper arm from there to the shoulder."""
     sx, sy = SHOULDER[0] - x, SHOULDER[1] - y
     upper, fore = LINKS
     far = min(math.hypot(sx, sy), upper + fore - 1e-6)
     along = (far * far + fore * fore - upper * upper) / (2 * far)
     aside = math.sqrt(max(fore * fore - along * along, 0.0))
     ux, uy = sx / far, sy / far
-    elbow = ux * along + uy * aside, uy * along - ux * aside
-    return Thing("arm", Capsules(((0.0, 0.0), elbow, (sx, sy)), width=0.018), ARM_COLOUR, height=ARM_HEIGHT)
+    ex, ey = ux * along + uy * aside, uy * along - ux * aside
+    return [_link(x, y, x + ex, y + ey), _link(x + ex, y + ey, *SHOULDER)]
+
+
+def _link(ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+    length = math.hypot(bx - ax, by - ay)
+    thing = Thing("arm", Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
 
 
 def _keypoints(scene: Scene, things: list[tuple[Thing, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:

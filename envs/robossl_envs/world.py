@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pymunk
 
 from robossl_envs.scene import WORKSPACE, Pose
-from robossl_envs.shapes import Disc, Polygon, Shape, Union
+from robossl_envs.shapes import Box, Disc, Union, radius_of
 
 STEP_SECONDS = 0.1
 SUBSTEPS = 5
@@ -29,7 +29,7 @@ class Body:
     """An object that can be pushed."""
 
     name: str
-    shape: Disc | Polygon | Union
+    shape: Disc | Box | Union
     mass: float = 0.15  # kilograms
 
 
@@ -58,7 +58,7 @@ class World:
         added = pymunk.Body(body.mass, moment)
         added.position, added.angle = (pose[0], pose[1]), pose[2]
         shapes: list[pymunk.Shape] = [
-            pymunk.Circle(added, part.radius) if isinstance(part, Disc) else pymunk.Poly(added, part.corners)
+            pymunk.Circle(added, part.radius) if isinstance(part, Disc) else pymunk.Poly(added, part.keypoints)
             for part in parts
         ]
         for shape in shapes:
@@ -67,7 +67,7 @@ class World:
         slide = pymunk.PivotJoint(ground, added, (0, 0), (0, 0))
         slide.max_bias, slide.max_force = 0, SLIDING * body.mass * GRAVITY
         turn = pymunk.GearJoint(ground, added, 0, 1)
-        turn.max_bias, turn.max_force = 0, SLIDING * body.mass * GRAVITY * TURNING * body.shape.radius
+        turn.max_bias, turn.max_force = 0, SLIDING * body.mass * GRAVITY * TURNING * radius_of(body.shape)
         self.space.add(added, *shapes, slide, turn)
         return added
 
@@ -114,15 +114,12 @@ class World:
         return tuple(name for name, body in self._bodies.items() if body in found)
 
 
-def _parts(shape: Shape) -> tuple[Disc | Polygon, ...]:
-    if isinstance(shape, Union):
-        return shape.parts
-    assert isinstance(shape, Disc | Polygon)
-    return (shape,)
+def _parts(shape: Disc | Box | Union) -> tuple[Disc | Box, ...]:
+    return shape.parts if isinstance(shape, Union) else (shape,)
 
 
-def _moment(mass: float, part: Disc | Polygon) -> float:
+def _moment(mass: float, part: Disc | Box) -> float:
     """About the body's origin."""
     if isinstance(part, Disc):
         return float(pymunk.moment_for_circle(mass, 0, part.radius))
-    return float(pymunk.moment_for_poly(mass, part.corners))
+    return float(pymunk.moment_for_poly(mass, part.keypoints))
