@@ -73,6 +73,17 @@ class Known(Dot):
         return np.clip(10 * (0.9 - self._place), -1, 1).astype(np.float32)
 
 
+def _fault(path: Path) -> str:
+    """What the file says to the one process that gets to take it away; nothing to the others."""
+    try:
+        fault = path.read_text()
+        if "DOTS_FAULT_STAYS" not in os.environ:
+            path.unlink()
+    except FileNotFoundError:
+        return ""
+    return fault
+
+
 class Failing(Dot):
     """Misbehaves at its fifth step as the file `DOTS_FAULT` says, and takes the file away, so that it does so once.
 
@@ -86,10 +97,7 @@ class Failing(Dot):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._num_steps += 1
         path = Path(os.environ["DOTS_FAULT"])
-        if self._num_steps == 5 and path.exists():
-            fault = path.read_text()
-            if "DOTS_FAULT_STAYS" not in os.environ:
-                path.unlink(missing_ok=True)
+        if self._num_steps == 5 and (fault := _fault(path)):
             if fault == "crash":
                 os.kill(os.getpid(), 9)
             elif fault == "hang":
