@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from robossl import __version__
 from robossl.errors import InputError, RobosslError
+from robossl.jobs import JOBS
 from robossl.names import unknown
 
 # name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
@@ -26,6 +27,7 @@ COMMANDS = {
     "compare": ("robossl.evaluate.compare:compare", "one table of many runs over several stores"),
     "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
+    "serve": (JOBS["serve"], "answer control loops over gRPC, the newest frame first"),
     "attention": ("robossl.attention:attention", "draw what a ViT's class token attends to"),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
 }
@@ -75,7 +77,7 @@ def usage() -> str:
         [
             "usage: robossl COMMAND ...      robossl COMMAND --help      robossl --version",
             "",
-            "Pretrain visual encoders on robot video, and export them.",
+            "Pretrain visual encoders on robot video, export and serve them.",
             "",
             *rows,
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from serving_kit import export_tiny
 
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
@@ -34,6 +35,15 @@ def clip_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip_store(clip_store_path: Path) -> Store:
     """The same, opened."""
     return open_store(clip_store_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported repository: `tiny` in two versions, which are two encoders. Copy it to change it."""
+    out = tmp_path_factory.mktemp("exported") / "models"
+    for seed in (1, 2):
+        export_tiny(out, "tiny", seed=seed)
+    return out
 
 
 @pytest.fixture(scope="session")
