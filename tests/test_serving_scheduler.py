@@ -13,7 +13,7 @@ from robossl_serving.scheduler import QueueFullError, Scheduler
 
 RUN_S = 1 / 60
 FLAT = Costs({1: RUN_S, 2: 2 * RUN_S, 4: 4 * RUN_S})  # a CPU
-CHEAP = Costs({1: 0.010, 4: 0.016, 8: 0.050})  # a GPU
+CHEAP = Costs({1: 0.010, 4: 0.016, 8: 0.080})  # a GPU
 
 
 def request(

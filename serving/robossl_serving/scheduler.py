@@ -16,7 +16,7 @@ from robossl_serving.costs import Costs
 from robossl_serving.requests import Piece, Request, Turn
 
 _GUARD = 2.0  # fair intervals after which a robot goes first
-_DUE = 0.95  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
+_DUE = 0.8  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
 _NAMES = 8  # names remembered for each that may wait: names are the callers', and memory is not
 _DOUBT_S = 1.0  # half-life of the estimate while nothing runs: else one slow spell could shed everything for ever
