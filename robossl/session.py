@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
+DIGEST_KEY = "robossl.digest"  # in the model's metadata: a card of other weights shows
+
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),

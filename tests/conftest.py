@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving_kit import export_tiny
+from serving_kit import build_tiny
 
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
@@ -39,10 +39,10 @@ def clip_store(clip_store_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported repository: `tiny` in two versions, which are two encoders. Copy it to change it."""
-    out = tmp_path_factory.mktemp("exported") / "models"
-    for seed in (1, 2):
-        export_tiny(out, "tiny", seed=seed)
+    """A repository with `tiny` in two versions, which are two encoders. Copy it to change it."""
+    out = tmp_path_factory.mktemp("models")
+    for version in (1, 2):
+        build_tiny(out, version=version)
     return out
 
 

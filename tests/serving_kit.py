@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,26 +11,85 @@ from typing import Any
 
 import grpc
 import numpy as np
-import torch
+import onnx
 from numpy import ndarray
+from onnx import helper, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard, InputContract, TensorSpec
 from robossl_client.wire import CALLS, path, put_values
 from robossl_serving.server import EncoderServer, ServerSettings
 
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.export import export
 from robossl.parity import natural_frames
+from robossl.repository import triton_config
+from robossl.session import DIGEST_KEY, file_sha256
 
 FRAMES = natural_frames(3, (60, 80), seed=0)
 
 
-def export_tiny(out: Path, name: str, *, seed: int) -> Path:
-    """Export timm's smallest ResNet at random weights as the model's next version; returns its folder."""
-    torch.manual_seed(seed)
-    encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(32, 32), zero_init_last=False))
-    run = out.parent / f"run{seed}"
-    save_encoder(encoder, run / "encoder", extra={"method": "simsiam", "step": seed, "data": []})
-    return export(run, out=out, name=name, outputs=("pooled", "dense"))
+def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, broken: str = "") -> Path:
+    """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
+
+    Args:
+        out: The repository.
+        version: Another version is another encoder.
+        name: Of the model.
+        layers: Of 48 channels at full size: more make it slower.
+        broken: "nan" or "constant": what is wrong with its features.
+    """
+    folder = out / name / str(version)
+    folder.mkdir(parents=True)
+    digest = hashlib.sha256(f"{name} {version} {broken}".encode()).hexdigest()
+    (folder / "model.onnx").write_bytes(_graph(version, layers, broken, digest))
+    frames = TensorSpec("uint8", ("batch", "height", "width", 3))
+    card = EncoderCard(
+        name=name,
+        version=version,
+        digest=digest,
+        backbone="tiny",
+        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=None),
+        outputs={"pooled": TensorSpec("float32", ("batch", 48)), "dense": TensorSpec("float32", ("batch", 48, 1, 1))},
+        created_by="the tests",
+        model_sha256=file_sha256(folder / "model.onnx"),
+    )
+    card.write(folder / "card.json")
+    (folder.parent / "config.pbtxt").write_text(triton_config(card, max_batch=64))
+    return folder
+
+
+def _graph(seed: int, layers: int, broken: str, digest: str) -> bytes:
+    rng = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "pixels"
+    for number in range(layers):
+        shape = (48, 3 if number == 0 else 48, 3, 3)
+        values = (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+        if broken == "constant":
+            values *= 0
+        weights.append(numpy_helper.from_array(values / (50 if number == 0 else 1), f"w{number}"))
+        nodes.append(make_node("Conv", [last, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        last = f"r{number}"
+    if broken == "nan":
+        weights.append(numpy_helper.from_array(np.full((), np.nan, np.float32), "nan"))
+        nodes.append(make_node("Mul", [last, "nan"], ["n"]))
+        last = "n"
+    inputs = [make_tensor_value_info("frames", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])]
+    outputs = [
+        make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["batch", 48]),
+        make_tensor_value_info("dense", onnx.TensorProto.FLOAT, ["batch", 48, 1, 1]),
+    ]
+    nodes = [
+        make_node("Cast", ["frames"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make_node("Transpose", ["floats"], ["pixels"], perm=[0, 3, 1, 2]),
+        *nodes,
+        make_node("GlobalAveragePool", [last], ["dense"]),
+        make_node("Flatten", ["dense"], ["pooled"]),
+    ]
+    graph = make_graph(nodes, "tiny", inputs, outputs, weights)
+    model = make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {DIGEST_KEY: digest})
+    raw: bytes = model.SerializeToString()
+    return raw
 
 
 def copy_version(models: Path, out: Path, version: int, *, name: str = "tiny") -> Path:

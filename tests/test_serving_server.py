@@ -12,15 +12,20 @@ import grpc
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
+from robossl_client.client import EncoderClient
 from robossl_client.wire import path
 from robossl_serving.server import EncoderServer
 from serving_kit import FRAMES, Raw, calling, infer_request, output, serving, status_of
 
+from robossl.data.store import Store
 from robossl.encode import load_encode
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.export import export
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,20 @@ def test_a_reply_is_what_onnxruntime_gives_and_says_by_whom(call: Raw, tiny_mode
     assert said["artefact"].string_param == encode.card.model_sha256
     times = [said[f"{stage}_us"].int64_param for stage in ("decode", "queue", "infer")]
     assert all(times) and sum(times) <= said["server_us"].int64_param
+
+
+def test_torch_and_the_served_export_agree_on_real_frames(clip_store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(64, 64), zero_init_last=False))
+    save_encoder(encoder, tmp_path / "run" / "encoder", extra={"method": "simsiam", "step": 1, "data": []})
+    export(tmp_path / "run", out=tmp_path / "models", name="real")
+    frames = np.stack([each.permute(1, 2, 0).numpy() for each in clip_store.decode(np.arange(4))])
+    wanted = load_encode(tmp_path / "run")(frames)
+    with serving(tmp_path / "models") as real, EncoderClient(f"127.0.0.1:{real.port}") as client:
+        got = client(frames)
+        assert client.card.parity is not None
+        for name, agreement in client.card.parity.outputs.items():
+            assert np.abs(got[name] - wanted[name]).max() < 10 * max(agreement.max_abs_difference, 1e-6)
 
 
 def test_outputs_are_chosen(call: Raw) -> None:

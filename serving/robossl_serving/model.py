@@ -15,7 +15,7 @@ from robossl_client.card import EncoderCard
 
 from robossl.errors import InputError
 from robossl.parity import GATES, check_parity, natural_frames
-from robossl.session import Provider, check_model_file, open_session, read_card
+from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import Costs, measure_costs
 from robossl_serving.executor import Executor, Run
 from robossl_serving.metrics import Metrics
@@ -77,6 +77,9 @@ class Model:
         return dict(zip(outputs, values, strict=True))
 
     def _check_tensors(self, model: Path) -> None:
+        digest = self._session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY)
+        if digest != self.card.digest:
+            raise InputError(f"{model} holds other weights than its card.json describes; export it again")
         inputs = {each.name for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
         if inputs != {self.card.input.name} or outputs != set(self.card.outputs):
