@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,3 +165,27 @@ def status_of(call: Any) -> tuple[str, str]:
     except grpc.RpcError as error:
         return error.code().name, error.details()
     raise AssertionError("the call did not fail")
+
+
+@contextmanager
+def server_process(models: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`robossl serve` as a process of its own, ready, and its port."""
+    command = [sys.executable, "-m", "robossl", "serve", str(models), "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, *(("--port", "0") if "--port" not in options else ()), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        port = next(
+            (int(found[1]) for line in process.stdout if (found := re.search(r"serving on .*:(\d+) ", line))), 0
+        )
+        assert port, process.stderr.read()
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -193,9 +193,7 @@ def test_messages_have_the_public_field_numbers() -> None:
     public = {**service_pb2.DESCRIPTOR.message_types_by_name, **model_config_pb2.DESCRIPTOR.message_types_by_name}
 
     def check(ours: Any, theirs: Any) -> None:
-        extra = (
-            {"properties"} if ours.name == "ModelMetadataResponse" else set()
-        )  # Triton lacks it
+        extra = {"properties"} if ours.name == "ModelMetadataResponse" else set()  # Triton lacks it
         mine = fields(ours)
         assert {name: mine[name] for name in mine.keys() - extra} == {
             name: number for name, number in fields(theirs).items() if name in mine

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google.protobuf import text_format
 from jaxtyping import UInt8
 from numpy import ndarray
+from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl.parity import GATES, check_parity, natural_frames
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import Costs, measure_costs
@@ -23,6 +25,7 @@ from robossl_serving.scheduler import Scheduler
 from robossl_serving.statistics import Statistics
 
 _PARITY_BATCHES = (1, 3)
+_DEFAULT_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,6 @@ class SessionSettings:
     provider: Provider = "cpu"
     threads: int = 1
     max_waiting: int = 64
-    max_batch: int = 64
 
 
 class Model:
@@ -51,7 +53,7 @@ class Model:
             raise InputError(f"{folder} holds {self.card.name} version {self.card.version}; copy it under its own name")
         assert self.card.model_sha256 is not None
         self.artefact = self.card.model_sha256
-        self.max_batch = settings.max_batch
+        self.max_batch = _max_batch(folder.parent / "config.pbtxt")
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -112,3 +114,15 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: Se
     sizes = [(height, width)] if card.input.fixed_hw else [(height, width), (height + 17, width + 40)]
     cases = [natural_frames(num, hw, seed=num) for hw in sizes for num in _PARITY_BATCHES]
     check_parity(reference, lambda frames: run(frames, names), cases, gates=gates, provider=settings.provider)
+
+
+def _max_batch(config: Path) -> int:
+    """The largest batch that a model's configuration allows, as Triton would read it."""
+    if not config.is_file():
+        return _DEFAULT_BATCH
+    message = pb.ModelConfig()
+    try:
+        text_format.Parse(config.read_text(encoding="utf-8"), message, allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{config} cannot be read ({reason(error)}); export the model again") from error
+    return message.max_batch_size or 1  # Triton's 0: no batches
