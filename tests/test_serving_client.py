@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def test_shared_memory_and_jpeg_give_the_same_features(server: EncoderServer) ->
         for client in (plain, shared):
             from_jpeg = client.encode(jpegs).features["pooled"]
             assert 0 < np.abs(from_jpeg - wanted).max() < 0.1 * np.abs(wanted).max()
-    assert not list(Path("/dev/shm").glob("robossl-*"))
+    assert not list(Path("/dev/shm").glob(f"robossl-{os.getpid()}-*"))
 
 
 def test_a_shared_region_that_the_server_lost_is_registered_anew(server: EncoderServer) -> None:

@@ -74,8 +74,9 @@ class Pin:
             message.raw_input_contents.append(raw_bytes(frames))
         else:
             put_values(tensor.parameters, region)
-        for name in self.outputs:
-            message.outputs.add(name=name)
+        if len(self.outputs) < len(self.card.outputs):
+            for name in self.outputs:
+                message.outputs.add(name=name)
         age_us = max(0, int((time.monotonic() - captured_s) * 1e6))
         put_values(message.parameters, {"artefact": self.artefact})
         if self.robot is not None:
@@ -89,8 +90,9 @@ class Pin:
             EncoderChangedError: it is another encoder's.
             ServerFailedError: it is not whole.
         """
-        said = {key: get_value(value) for key, value in message.parameters.items()}
-        if self.artefact is not None and said.get("artefact") != self.artefact:
+        said = message.parameters  # asking for one that is not there gives an empty one
+        artefact = said["artefact"].string_param
+        if self.artefact is not None and artefact != self.artefact:
             raise EncoderChangedError(f"the reply is of version {message.model_version}, not of the pinned encoder")
         if len(message.outputs) != len(message.raw_output_contents):
             raise ServerFailedError("the reply has not as many raw contents as outputs")
@@ -98,17 +100,19 @@ class Pin:
             tensor.name: as_array(raw, tensor.datatype, tuple(tensor.shape))
             for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True)
         }
-        times = {key: int(said.get(key) or 0) for key in ("server_us", "decode_us", "queue_us", "infer_us")}
         return Reply(
             features=features,
             frame_id=message.id,
             model=message.model_name,
             version=int(message.model_version or 0),
-            digest=str(said.get("digest") or self.card.digest),
-            artefact=str(said.get("artefact") or ""),
+            digest=said["digest"].string_param or self.card.digest,
+            artefact=artefact,
             age_s=time.monotonic() - captured_s,
-            superseded=int(said.get("superseded") or 0),
-            **times,
+            server_us=said["server_us"].int64_param,
+            decode_us=said["decode_us"].int64_param,
+            queue_us=said["queue_us"].int64_param,
+            infer_us=said["infer_us"].int64_param,
+            superseded=said["superseded"].int64_param,
         )
 
 

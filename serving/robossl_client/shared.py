@@ -5,6 +5,7 @@ Not multiprocessing.shared_memory: on Python before 3.13 a process that merely a
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import secrets
@@ -17,6 +18,7 @@ class Region:
     """A file in shared memory, removed when closed."""
 
     def __init__(self, size: int) -> None:
+        _sweep()
         self.size = size
         self.name = f"robossl-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = FOLDER / self.name
@@ -43,3 +45,12 @@ class Region:
         """Remove the file; a server that has it open says so to whoever asks for it."""
         self._map.close()
         self._path.unlink(missing_ok=True)
+
+
+def _sweep() -> None:
+    """Remove what processes that were killed left behind."""
+    for path in FOLDER.glob("robossl-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+                path.unlink()

@@ -85,7 +85,7 @@ def tensor_type(dtype: str) -> str:
 
 def as_array(raw: bytes, datatype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Raw little-endian bytes as an array; read-only, without a copy."""
-    return np.frombuffer(raw, TENSOR_TYPES[datatype]).reshape(shape)
+    return np.ndarray(shape, TENSOR_TYPES[datatype], raw)
 
 
 def put_values(parameters: Any, values: Mapping[str, Value | None]) -> None:

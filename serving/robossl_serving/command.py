@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -13,6 +14,8 @@ from robossl_serving.model import SessionSettings
 from robossl_serving.provider import ProviderChoice, choose_provider
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def serve(
@@ -73,6 +76,7 @@ def serve(
         poll_seconds=poll_seconds,
     )
     log_to_stderr()
+    _keep_freed_memory()
     print(f"loading the models of {models} on {session.provider}, {session.threads} threads", flush=True)
     server = EncoderServer(models, settings)
     stop, look = threading.Event(), threading.Event()
@@ -90,3 +94,11 @@ def serve(
             server.repository.tend(look_for_new=True)
     print("draining", flush=True)
     server.stop(grace_s=drain_seconds)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of frames for the next ones: mapping it anew costs more than copying."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)

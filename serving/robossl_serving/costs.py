@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,7 +13,7 @@ _PAYS = 0.8  # a batch is worth its wait if a frame in it costs at most this par
 _SIZES = (1, 2, 4, 8, 16)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Costs:
     """Seconds of a run by its number of frames; one frame must be among them."""
 
@@ -24,12 +25,14 @@ class Costs:
         >>> Costs({1: 0.01, 4: 0.025}).of(2), Costs({1: 0.01, 4: 0.025}).of(8)
         (0.015, 0.05)
         """
+        if num_frames in self.seconds:
+            return self.seconds[num_frames]
         sizes = sorted(self.seconds)
         if num_frames >= sizes[-1]:
             return self.seconds[sizes[-1]] * num_frames / sizes[-1]
         return float(np.interp(num_frames, sizes, [self.seconds[size] for size in sizes]))
 
-    @property
+    @cached_property
     def best_batch(self) -> int:
         """The largest number of frames that is worth running together; 1 where batching does not pay, as on a CPU.
 

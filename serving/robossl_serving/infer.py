@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf.message import DecodeError
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.wire import put_values, tensor_type
+from robossl_client.wire import put_values
 
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
@@ -104,16 +104,16 @@ class Inference:
         """
         request, card = job.request, job.model.card
         assert request.outcome is not None
-        job.model.statistics.answered(request, decode_s=job.decoded_s - request.arrived_s)
+        job.model.statistics.answered(request, decoded_s=job.decoded_s)
         if request.outcome != "served":
             raise Refused(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse(model_name=card.name, model_version=str(card.version), id=job.id)
-        asked = {output.name: output.parameters for output in job.message.outputs}
+        shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
-            tensor = response.outputs.add(name=name, datatype=tensor_type(values.dtype.name), shape=values.shape)
+            tensor = response.outputs.add(name=name, datatype=job.model.types[name], shape=values.shape)
             raw = values.tobytes()
-            if "shared_memory_region" in asked.get(name, ()):
-                _write(self._shared_memory, asked[name], raw, tensor.parameters)
+            if name in shared and "shared_memory_region" in shared[name]:
+                _write(self._shared_memory, shared[name], raw, tensor.parameters)
                 raw = b""  # tritonclient counts outputs and raw contents alike
             response.raw_output_contents.append(raw)
         put_values(

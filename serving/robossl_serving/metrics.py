@@ -1,48 +1,66 @@
-"""Metrics: what Prometheus scrapes, per model, version and class of request."""
+"""Metrics: what Prometheus scrapes, put together from the models' statistics when it does."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
-from robossl_serving.requests import Request
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from robossl_serving.statistics import BOUNDS_S, Statistics, Times
 
 _LABELS = ("model", "version", "kind")
-_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_FRAMES = (1, 2, 4, 8, 16, 32, 64)
+_HISTOGRAMS = {
+    "robossl_queue_seconds": ("queue", "From a decoded frame to its run"),
+    "robossl_infer_seconds": ("run", "The encoder's run"),
+    "robossl_frame_age_seconds": ("age", "From a served frame's capture to its reply"),
+    "robossl_request_seconds": ("total", "From a request's arrival to its reply"),
+}
 
 
-class Metrics:
+class Metrics(Collector):
     """All metrics of one server, in a registry of their own, so that two servers can live in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Callable[[], Iterable[Statistics]]) -> None:
         self.registry = CollectorRegistry()
-
-        def histogram(name: str, about: str) -> Histogram:
-            return Histogram(name, about, _LABELS, buckets=_SECONDS, registry=self.registry)
-
-        self.requests = Counter(
-            "robossl_requests", "Requests by what became of them", (*_LABELS, "outcome"), registry=self.registry
-        )
-        self.superseded = Counter("robossl_superseded", "Frames replaced by newer", _LABELS, registry=self.registry)
-        self.queue = histogram("robossl_queue_seconds", "From a frame's arrival to its run")
-        self.run = histogram("robossl_infer_seconds", "The encoder's run")
-        self.age = histogram("robossl_frame_age_seconds", "From a served frame's capture to its reply")
-        self.batch = Histogram(
-            "robossl_batch_frames", "Frames run together", _LABELS[:2], buckets=_FRAMES, registry=self.registry
-        )
+        self._loaded = loaded
         self.refused = Counter(
-            "robossl_refused", "Calls refused before they reached a model", ("status",), registry=self.registry
+            "robossl_refused", "Calls that ended with a status other than OK", ("status",), registry=self.registry
         )
-        self.loaded = Gauge("robossl_model_loaded", "1 while a version is loaded", _LABELS[:2], registry=self.registry)
+        self.registry.register(self)
 
-    def answered(self, labels: tuple[str, str], request: Request, now_s: float) -> None:
-        """Count a request whose outcome is known."""
-        kind = (*labels, "batch" if request.robot is None else "control")
-        assert request.outcome is not None
-        self.requests.labels(*kind, request.outcome).inc()
-        if request.outcome == "served":
-            self.queue.labels(*kind).observe(request.started_s - request.arrived_s)
-            self.run.labels(*kind).observe(request.run_s)
-            self.age.labels(*kind).observe(now_s - request.captured_s)
-        elif request.outcome == "superseded":
-            self.superseded.labels(*kind).inc()
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand: models come and go."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The state of all loaded versions."""
+        requests = CounterMetricFamily(
+            "robossl_requests", "Requests by what became of them", labels=(*_LABELS, "outcome")
+        )
+        runs = CounterMetricFamily("robossl_runs", "Runs by number of frames", labels=(*_LABELS[:2], "frames"))
+        loaded = GaugeMetricFamily("robossl_model_loaded", "1 while a version is loaded", labels=_LABELS[:2])
+        histograms = {
+            name: HistogramMetricFamily(name, about, labels=_LABELS) for name, (_, about) in _HISTOGRAMS.items()
+        }
+        for statistics in self._loaded():
+            model = (statistics.name, statistics.version)
+            loaded.add_metric(model, 1)
+            with statistics.lock:
+                for frames, turns in statistics.turns.items():
+                    runs.add_metric((*model, str(frames)), turns.count)
+                for name, kind in statistics.kinds.items():
+                    for outcome, count in kind.outcomes.items():
+                        requests.add_metric((*model, name, outcome), count)
+                    times = {"queue": kind.queue, "run": kind.run, "age": kind.age, "total": kind.total}
+                    for metric, (which, _) in _HISTOGRAMS.items():
+                        histograms[metric].add_metric((*model, name), _buckets(times[which]), times[which].sum_s)
+        yield from (requests, runs, loaded, *histograms.values())
+
+
+def _buckets(times: Times) -> list[tuple[str, float]]:
+    bounds = [*map(str, BOUNDS_S), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(times.counts), strict=True))

@@ -14,13 +14,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
+from robossl_client.wire import tensor_type
 
 from robossl.errors import InputError, reason
 from robossl.parity import GATES, check_parity, natural_frames
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import Costs, measure_costs
 from robossl_serving.executor import Executor, Run
-from robossl_serving.metrics import Metrics
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.statistics import Statistics
 
@@ -40,7 +40,7 @@ class SessionSettings:
 class Model:
     """A version that is ready to serve."""
 
-    def __init__(self, folder: Path, settings: SessionSettings, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, settings: SessionSettings) -> None:
         """Open, check and time a version folder.
 
         Raises:
@@ -58,7 +58,8 @@ class Model:
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
         self.costs = self._measure()
-        self.statistics = Statistics(self.card, metrics)
+        self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
+        self.statistics = Statistics(self.card)
         self.loaded_s = time.monotonic()
         self.pinned_s = self.loaded_s  # when a pinned caller last asked
         self.executor = Executor(

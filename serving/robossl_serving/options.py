@@ -32,9 +32,8 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
     Raises:
         Refused: too many parameters, or one of a wrong type or size.
     """
-    tensors = (*request.inputs, *request.outputs)
-    if len(request.parameters) + sum(len(tensor.parameters) for tensor in tensors) > limits.parameters:
-        raise bad_request(f"a request has at most {limits.parameters} parameters")
+    if len(request.parameters) > limits.parameters or len(request.outputs) > limits.parameters:
+        raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")
     if len(request.id) > limits.name_chars:
         raise bad_request(f"an id has at most {limits.name_chars} characters")
     options = Options(**_known(request.parameters, limits))
@@ -47,10 +46,11 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
 
 def _known(parameters: Mapping[str, pb.InferParameter], limits: Limits) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    for name, kind in _TYPES.items():
-        if name not in parameters:
+    for name, parameter in parameters.items():
+        kind = _TYPES.get(name)
+        if kind is None:
             continue
-        value = get_value(parameters[name])
+        value = get_value(parameter)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise bad_request(f"the parameter {name!r} is {'a string' if kind is str else 'an integer'}")
         if isinstance(value, str) and len(value) > limits.name_chars:

@@ -16,7 +16,6 @@ from pathlib import Path
 import grpc
 
 from robossl.errors import InputError, RobosslError
-from robossl_serving.metrics import Metrics
 from robossl_serving.model import Model, SessionSettings
 from robossl_serving.refused import Refused
 
@@ -52,12 +51,9 @@ def scan(root: Path) -> dict[str, list[int]]:
 class Repository:
     """The loaded models of one folder."""
 
-    def __init__(
-        self, root: Path, settings: SessionSettings, metrics: Metrics, *, retire_after_s: float = 600.0
-    ) -> None:
+    def __init__(self, root: Path, settings: SessionSettings, *, retire_after_s: float = 600.0) -> None:
         self._root = root
         self._settings = settings
-        self._metrics = metrics
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
         self._loading = threading.Lock()
         self._entries: dict[str, _Entry] = {}  # replaced whole, so that readers need no lock
@@ -184,8 +180,7 @@ class Repository:
             model = entry.versions.get(version) if entry else None
             if model is None:
                 started_s = time.monotonic()
-                model = Model(self._root / name / str(version), self._settings, self._metrics)
-                self._metrics.loaded.labels(name, str(version)).set(1)
+                model = Model(self._root / name / str(version), self._settings)
                 _log.info("loaded", extra=_described(model, time.monotonic() - started_s))
             loaded = {**entry.versions, version: model} if entry else {version: model}
             self._refused.pop((name, version), None)
@@ -200,7 +195,6 @@ class Repository:
         return is_old and time.monotonic() - model.pinned_s > self._retire_after_s
 
     def _close(self, model: Model) -> None:
-        self._metrics.loaded.labels(model.card.name, str(model.card.version)).set(0)
         _log.info("unloading", extra={"model": model.card.name, "version": model.card.version})
         model.close()
 

@@ -58,10 +58,10 @@ class EncoderServer:
         """
         limits = settings.limits
         self._settings = settings
-        self._metrics = Metrics()
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors()
-        self.repository = Repository(models, settings.session, self._metrics, retire_after_s=settings.retire_seconds)
+        self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
         self.repository.load_all()
+        self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
         inference = Inference(self.repository, limits, self._memory)
         self.streams = Streams(inference, limits)

@@ -1,92 +1,126 @@
-"""Statistics: what ModelStatistics answers, summed per version; Prometheus is told the same."""
+"""Statistics: counts and times of one version, cheap enough to be kept for every request.
+
+ModelStatistics and Prometheus are both answered from them.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl_serving.metrics import Metrics
-from robossl_serving.requests import Request
+from robossl_serving.requests import Outcome, Request
+
+BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(slots=True)
-class _Sum:
-    count: int = 0
-    seconds: float = 0.0
+class Times:
+    """A histogram of seconds."""
+
+    sum_s: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, and beyond
 
     def add(self, seconds: float) -> None:
-        self.count += 1
-        self.seconds += seconds
-
-    def message(self) -> pb.StatisticDuration:
-        return pb.StatisticDuration(count=self.count, ns=int(self.seconds * 1e9))
+        """Count one."""
+        self.sum_s += seconds
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
-class _Sums:
-    success: _Sum = field(default_factory=_Sum)
-    fail: _Sum = field(default_factory=_Sum)
-    queue: _Sum = field(default_factory=_Sum)
-    decode: _Sum = field(default_factory=_Sum)
-    run: _Sum = field(default_factory=_Sum)
+class Turns:
+    """Runs of one number of frames."""
+
+    count: int = 0
+    sum_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Kind:
+    """Of control requests, or of batch requests."""
+
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    total: Times = field(default_factory=Times)  # from arrival to reply
+    decode: Times = field(default_factory=Times)
+    queue: Times = field(default_factory=Times)
+    run: Times = field(default_factory=Times)
+    age: Times = field(default_factory=Times)  # from capture to reply
+    failed_s: float = 0.0
+    num_frames: int = 0
 
 
 class Statistics:
-    """Counts and times of one version."""
+    """Of one version."""
 
-    def __init__(self, card: EncoderCard, metrics: Metrics) -> None:
-        self._name, self._version = card.name, str(card.version)
-        self._metrics = metrics
-        self._lock = threading.Lock()
-        self._sums = _Sums()
-        self._turns: dict[int, _Sum] = {}  # by number of frames
-        self._num_frames = 0
-        self._last_ms = 0
+    def __init__(self, card: EncoderCard) -> None:
+        self.name, self.version = card.name, str(card.version)
+        self.lock = threading.Lock()  # for those who read
+        self.kinds = {"control": Kind(), "batch": Kind()}
+        self.turns: dict[int, Turns] = {}  # by number of frames
+        self._last_s = 0.0
 
     def ran(self, num_frames: int, run_s: float) -> None:
         """Count a run."""
-        with self._lock:
-            self._turns.setdefault(num_frames, _Sum()).add(run_s)
-        self._metrics.batch.labels(self._name, self._version).observe(num_frames)
+        with self.lock:
+            turns = self.turns.setdefault(num_frames, Turns())
+            turns.count += 1
+            turns.sum_s += run_s
 
-    def answered(self, request: Request, *, decode_s: float) -> None:
+    def answered(self, request: Request, *, decoded_s: float) -> None:
         """Count a request whose outcome is known."""
+        assert request.outcome is not None
         now_s = time.monotonic()
-        with self._lock:
-            if request.outcome == "served":
-                self._sums.success.add(now_s - request.arrived_s)
-                self._sums.queue.add(request.started_s - request.arrived_s)
-                self._sums.decode.add(decode_s)
-                self._sums.run.add(request.run_s)
-                self._num_frames += len(request.frames)
-                self._last_ms = int(time.time() * 1000)
-            else:
-                self._sums.fail.add(now_s - request.arrived_s)
-        self._metrics.answered((self._name, self._version), request, now_s)
+        with self.lock:
+            kind = self.kinds["batch" if request.robot is None else "control"]
+            kind.outcomes[request.outcome] = kind.outcomes.get(request.outcome, 0) + 1
+            if request.outcome != "served":
+                kind.failed_s += now_s - request.arrived_s
+                return
+            kind.total.add(now_s - request.arrived_s)
+            kind.decode.add(decoded_s - request.arrived_s)
+            kind.queue.add(request.started_s - decoded_s)
+            kind.run.add(request.run_s)
+            kind.age.add(now_s - request.captured_s)
+            kind.num_frames += len(request.frames)
+            self._last_s = now_s
 
     def message(self) -> pb.ModelStatistics:
         """As the protocol has it; a frame is an inference, a run is an execution."""
-        with self._lock:
-            sums = self._sums
+        with self.lock:
+            kinds = self.kinds.values()
+            failed = sum(count for kind in kinds for outcome, count in kind.outcomes.items() if outcome != "served")
+            ago_s = time.monotonic() - self._last_s
             return pb.ModelStatistics(
-                name=self._name,
-                version=self._version,
-                last_inference=self._last_ms,
-                inference_count=self._num_frames,
-                execution_count=sum(turns.count for turns in self._turns.values()),
+                name=self.name,
+                version=self.version,
+                last_inference=int((time.time() - ago_s) * 1000) if self._last_s else 0,
+                inference_count=sum(kind.num_frames for kind in kinds),
+                execution_count=sum(turns.count for turns in self.turns.values()),
                 inference_stats=pb.InferStatistics(
-                    success=sums.success.message(),
-                    fail=sums.fail.message(),
-                    queue=sums.queue.message(),
-                    compute_input=sums.decode.message(),
-                    compute_infer=sums.run.message(),
+                    success=_duration(*(kind.total for kind in kinds)),
+                    fail=pb.StatisticDuration(count=failed, ns=_ns(sum(kind.failed_s for kind in kinds))),
+                    queue=_duration(*(kind.queue for kind in kinds)),
+                    compute_input=_duration(*(kind.decode for kind in kinds)),
+                    compute_infer=_duration(*(kind.run for kind in kinds)),
                 ),
                 batch_stats=[
-                    pb.InferBatchStatistics(batch_size=size, compute_infer=turns.message())
-                    for size, turns in sorted(self._turns.items())
+                    pb.InferBatchStatistics(
+                        batch_size=size, compute_infer=pb.StatisticDuration(count=turns.count, ns=_ns(turns.sum_s))
+                    )
+                    for size, turns in sorted(self.turns.items())
                 ],
             )
+
+
+def _duration(*times: Times) -> pb.StatisticDuration:
+    return pb.StatisticDuration(
+        count=sum(sum(each.counts) for each in times), ns=_ns(sum(each.sum_s for each in times))
+    )
+
+
+def _ns(seconds: float) -> int:
+    return max(0, int(seconds * 1e9))
