@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_is_not_read_from(server: EncoderServer) -> 
         last = -1
         while sent != last:
             last = sent
-            time.sleep(0.5)
+            time.sleep(0.3)
         assert sent < 20_000, "it came to a halt"
         with EncoderClient(f"127.0.0.1:{server.port}") as client:
             assert client.encode(FRAMES, deadline_ms=5000).features
@@ -262,7 +262,7 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
         threads = [threading.Thread(target=robot, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(max(4.0, 150 * run_s))
+        time.sleep(max(3.0, 100 * run_s))
         stop.set()
         for thread in threads:
             thread.join()

@@ -104,7 +104,7 @@ def test_tokens(tiny_models: Path, tokens: dict[str, Path]) -> None:
     load = pb.RepositoryModelLoadRequest(model_name="tiny")
     with serving(tiny_models, _settings(**tokens)) as server, calling(server) as call:
         _ask(server, token="the token")
-        for wrong in (None, "", "the tokem", "the token\x7f"):
+        for wrong in (None, "", "the tokem", "the token 2"):
             with pytest.raises(DeniedError):
                 _ask(server, token=wrong)
         assert status_of(lambda: call("ModelInfer", infer_request()))[0] == "UNAUTHENTICATED"

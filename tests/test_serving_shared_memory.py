@@ -101,6 +101,9 @@ def test_it_is_off_unless_asked_for(tiny_models: Path) -> None:
         ask = _register("/robossl-x", 10)
         assert status_of(lambda: call("SystemSharedMemoryRegister", ask))[0] == "UNIMPLEMENTED"
         assert "no shared memory" in status_of(lambda: call("ModelInfer", _request()))[1]
-        with EncoderClient(f"127.0.0.1:{server.port}", shared_memory=True) as client:
-            with pytest.raises(ServerFailedError, match="no shared memory"):
-                client.encode(FRAMES)
+        target = f"127.0.0.1:{server.port}"
+        with (
+            EncoderClient(target, shared_memory=True) as client,
+            pytest.raises(ServerFailedError, match="no shared memory"),
+        ):
+            client.encode(FRAMES)
