@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, SupersededError
-from robossl_client.shared import FOLDER, Region
+from robossl_client.shared import FOLDER
 from robossl_client.wire import CALLS, path
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
@@ -159,11 +159,11 @@ def test_killed_clients_leave_nothing_behind(server: EncoderServer) -> None:
         process.wait()
         process.stdout.close()
         eventually(lambda: state() == (0, 0))
-    assert len(server._memory.regions()) == 3
-    server._memory.unregister("")
+    with EncoderClient(f"127.0.0.1:{server.port}", shared_memory=True) as client:
+        client.encode(FRAMES)
+        assert not list(FOLDER.glob(f"robossl-{process.pid}-*")), "swept by the next client"
+        assert len(server._memory.regions()) == 1
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
-    Region(100).close()
-    assert not list(FOLDER.glob(f"robossl-{process.pid}-*")), "swept by the next client"
 
 
 @pytest.mark.slow

@@ -53,6 +53,8 @@ class SharedMemory:
         if match is None or not name or len(name) > 128:
             raise bad_request("a region has a name, and a key that is a plain file name starting with 'robossl-'")
         with self._lock:
+            for each in [each for each in self._regions.values() if _is_gone(each)]:  # of clients that were killed
+                os.close(self._regions.pop(each.name).descriptor)
             if name in self._regions:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
             if len(self._regions) >= self._max_regions:
@@ -136,8 +138,11 @@ def _open(name: str) -> int:
 
 
 def _check_size(region: Region) -> None:
-    status = os.fstat(region.descriptor)
-    if status.st_nlink == 0:
+    if _is_gone(region):
         raise bad_request("the shared memory region was removed; register it anew")
-    if region.size <= 0 or region.offset + region.size > status.st_size:
+    if region.size <= 0 or region.offset + region.size > os.fstat(region.descriptor).st_size:
         raise bad_request("the shared memory is smaller than the region")
+
+
+def _is_gone(region: Region) -> bool:
+    return os.fstat(region.descriptor).st_nlink == 0
