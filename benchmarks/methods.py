@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--long", nargs="*", default=["simclr", "dino", "cpc"])
     parser.add_argument("--long-minutes", type=float, default=10)
     parser.add_argument("--long-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--at-a-time", type=int, default=1, help="runs beside each other; their steps stay the same")
     parser.add_argument("--reference", type=Path, help="weights of efficientnet_lite0")
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
@@ -104,7 +105,7 @@ def main() -> None:
         for name, minutes, seeds in asked
         for seed in seeds
     }
-    train_all(jobs, at_a_time=1)
+    train_all(jobs, at_a_time=args.at_a_time)
     models = [str(folder / "run") for folder in jobs]
     if args.reference:
         models.append(str(pretrained(args.reference, args.out / "efficientnet_lite0")))

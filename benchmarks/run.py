@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("bench_store", "bench_ingest", "bench_augment", "bench_train", "bench_methods")
+BENCHMARKS = ("bench_store", "bench_ingest", "bench_augment", "bench_train", "bench_methods", "bench_envs")
 
 
 def main() -> None:

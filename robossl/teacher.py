@@ -14,6 +14,16 @@ from robossl.errors import InputError
 from robossl.ranks import all_reduce_mean, gather
 
 
+def check_momentum(momentum: float, *, paper: float) -> None:
+    """Refuse a share of the old weights that is none.
+
+    Raises:
+        InputError: outside of 0 to 1.
+    """
+    if not 0 <= momentum <= 1:
+        raise InputError(f"momentum must lie in 0 to 1, got {momentum}; the paper has {paper}")
+
+
 class Ema(nn.Module):
     """Copies of modules whose parameters follow them: t <- momentum * t + (1 - momentum) * s.
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robossl import ranks
-from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.heads import mlp
 from robossl.losses import full_precision
@@ -78,7 +77,7 @@ def clip_view(view: ViewSpec, clip: ClipSpec) -> ViewSpec:
     return replace(view, clip=clip)
 
 
-def encode_clip(encoder: Encoder, projector: nn.Module, pixels: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t d"]:
+def encode_clip(encoder: nn.Module, projector: nn.Module, pixels: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t d"]:
     """Every frame through encoder and projector; batch-norm sees all of them together."""
     z = full_precision(projector(encoder(pixels.flatten(0, 1)).pooled))
     return z.reshape(*pixels.shape[:2], -1)

@@ -14,7 +14,7 @@ from robossl.methods.byol import BYOLConfig
 
 
 def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(InputError, match=r"momentum must lie in 0..1, got 1.5"):
+    with pytest.raises(InputError, match=r"momentum must lie in 0 to 1, got 1.5"):
         BYOLConfig(momentum=1.5)
 
 

@@ -91,7 +91,7 @@ def test_a_toy_method_dropped_into_a_copy_passes_the_suite_of_all_methods(tmp_pa
     paths = os.pathsep.join(str(tmp_path / folder) for folder in (".", "envs", "serving"))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", "toy"]
-    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout, done.stdout
     load = (

@@ -7,6 +7,7 @@ clips' first halves, treated so too. Pixels and random weights do poorly at it, 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ STEPS, BATCH, SIZE, PER_CLIP = 2000, 16, 32, 24
 QUESTION = ViewSpec(size=SIZE, scale=(0.3, 1.0))
 ENCODER = {"backbone": "test_resnet", "input_hw": [SIZE, SIZE], "zero_init_last": False}
 CPU = torch.device("cpu")
+
+
+def laid_over(settings: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with `more`, views key by key."""
+    return settings | {
+        key: settings.get(key, {}) | value if isinstance(value, dict) else value for key, value in more.items()
+    }
 
 
 def accuracy(encoder: Encoder, store: Store) -> float:
@@ -69,7 +77,7 @@ def test_two_thousand_small_steps_beat_random_weights(
     recipe = {"name": "adamw", "lr": 1e-3, "lr_scaling": "none", "weight_decay": 1e-4, "warmup_steps": 100}
     config = from_mapping(
         {
-            "method": settings_at(name, SIZE),
+            "method": laid_over(settings_at(name, SIZE), getattr(oracle, "LEARN_SETTINGS", {})),
             "encoder": ENCODER,
             "data": {"store": str(clip_store_path)},
             "optim": recipe | getattr(oracle, "LEARN_RECIPE", {}),

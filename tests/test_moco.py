@@ -30,7 +30,7 @@ def unit_rows(b, d=16, *, seed=0, dtype=torch.float64):
     ("words", "message"),
     [
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
-        ({"momentum": -0.1}, r"momentum must lie in 0..1, got -0.1"),
+        ({"momentum": -0.1}, r"momentum must lie in 0 to 1, got -0.1"),
         ({"queue_size": 0}, "queue_size and batch_norm_groups must be 1 or more, got 0 and 8"),
         ({"batch_norm_groups": 0}, "must be 1 or more, got 65536 and 0"),
     ],

@@ -26,7 +26,7 @@ def on_transformer(**words):
     ("words", "message"),
     [
         ({"temperature": -1.0}, r"temperature must be positive, got -1.0"),
-        ({"momentum": 2.0}, r"momentum must lie in 0..1, got 2.0"),
+        ({"momentum": 2.0}, r"momentum must lie in 0 to 1, got 2.0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(words, message):

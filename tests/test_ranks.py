@@ -91,7 +91,7 @@ def two(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(out)], check=True, env=environment, timeout=120)
+    subprocess.run([*torchrun, __file__, str(out)], check=True, env=environment, timeout=900)
     return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
 
 

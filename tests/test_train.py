@@ -86,14 +86,14 @@ def command(config: RunConfig, out: Path, *extra: str, ranks: int = 1) -> list[s
 
 
 def run_to_the_end(command_line: list[str]) -> None:
-    done = subprocess.run(command_line, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
 
 
 def run_until(command_line: list[str], out: Path, step: int, number: int) -> int:
     """Start a run, signal it and all its children once a checkpoint of at least `step` is there, wait for its end."""
     process = subprocess.Popen(command_line, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline and process.poll() is None:
         if any(int(path.name[5:]) >= step for path in checkpoints(out / "checkpoints")):
             for pid in [*descendants(process.pid), process.pid]:

@@ -1,1 +1,16 @@
 """Gymnasium environments with controllable nuisances, exploring agents and collection."""
+
+import gymnasium
+
+for _name, _task, _steps in (
+    ("Push", "robossl_envs.push:Push", 200),
+    ("Reach", "robossl_envs.reach:Reach", 60),
+    ("Sort", "robossl_envs.sort:Sort", 300),
+):
+    gymnasium.register(
+        f"robossl/{_name}-v0",
+        entry_point="robossl_envs.tabletop:Tabletop",
+        kwargs={"task": _task},
+        max_episode_steps=_steps,
+        disable_env_checker=True,  # a tenth of a step; tests/test_tabletop.py checks
+    )

@@ -65,7 +65,7 @@ class ATC(Method):
         c = encode_clip(self.encoder, self.projector, view.pixels[:, :1])
         with torch.no_grad():
             encoder, projector = self.teacher.copies
-            later = encode_clip(encoder, projector, view.pixels[:, 1:])  # type: ignore[arg-type]
+            later = encode_clip(encoder, projector, view.pixels[:, 1:])
         pool = pool_frames(later, view.time_seconds[:, 1:], view.valid.all(1, keepdim=True))
         own = pool.own.flatten()
         logits = similarity(self.w(self.predictor(c[:, 0])), pool.z, "dot")

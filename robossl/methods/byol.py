@@ -13,13 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robossl.encoder import Encoder
-from robossl.errors import InputError
 from robossl.heads import mlp
 from robossl.losses import negative_cosine
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.schedule import cosine
-from robossl.teacher import Ema
+from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
 
@@ -37,8 +36,7 @@ class BYOLConfig:
     solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0..1, got {self.momentum}; the paper has 0.996")
+        check_momentum(self.momentum, paper=0.996)
 
     def build(self, encoder: Encoder) -> BYOL:
         """Make the method around an encoder."""

@@ -141,7 +141,7 @@ class CPC(Method):
             return z if self.config.target == "online" else z.detach()
         encoder, projector = self.teacher.copies
         with torch.no_grad():
-            return encode_clip(encoder, projector, view.pixels)  # type: ignore[arg-type]
+            return encode_clip(encoder, projector, view.pixels)
 
     def after_step(self, progress: float) -> None:
         """Move the teacher, if there is one; a fresh one equals the student."""

@@ -18,12 +18,12 @@ from robossl.errors import InputError
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
 from robossl.multicrop import cls_crops
+from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.schedule import cosine
-from robossl.teacher import Center, Ema
+from robossl.teacher import Center, Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
-GLOBAL_0 = ViewSpec(scale=(0.4, 1.0), interpolation="bicubic", saturation=0.2, blur_p=1.0)  # BYOL's colours
-GLOBAL_1 = replace(GLOBAL_0, blur_p=0.1, solarize_p=0.2)
+GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # BYOL's
 LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
 MAX_WARMUP = 0.3  # of the run, whatever the number of steps: lightly-train's bound
 MAX_FREEZE = 0.1
@@ -58,8 +58,7 @@ class DINOConfig:
             raise InputError(f"prototypes must be 2 or more, got {self.prototypes}; the paper has 65536")
         if self.num_local_views < 0:
             raise InputError(f"num_local_views must be 0 or more, got {self.num_local_views}; the official code has 8")
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.996")
+        check_momentum(self.momentum, paper=0.996)
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:

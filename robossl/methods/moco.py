@@ -22,7 +22,7 @@ from robossl.errors import InputError
 from robossl.heads import mlp
 from robossl.losses import unit
 from robossl.method import Loss, Method
-from robossl.teacher import Ema, Queue
+from robossl.teacher import Ema, Queue, check_momentum
 from robossl.views import Batch, ViewSpec
 
 VIEW = ViewSpec()  # version 2; version 1: jitter_p 1, hue 0.4, blur_p 0
@@ -43,8 +43,7 @@ class MoCoConfig:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.2")
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0..1, got {self.momentum}; the paper has 0.999")
+        check_momentum(self.momentum, paper=0.999)
         if self.queue_size < 1 or self.batch_norm_groups < 1:
             raise InputError(
                 f"queue_size and batch_norm_groups must be 1 or more, got {self.queue_size} and "

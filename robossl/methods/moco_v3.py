@@ -20,7 +20,7 @@ from robossl.losses import full_precision, unit
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, pair_of
 from robossl.schedule import cosine
-from robossl.teacher import Ema
+from robossl.teacher import Ema, check_momentum
 from robossl.transformer import (
     draw_xavier,
     fix_positions,
@@ -54,8 +54,7 @@ class MoCoV3Config:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.2")
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0..1, got {self.momentum}; the paper has 0.99")
+        check_momentum(self.momentum, paper=0.99)
 
     def build(self, encoder: Encoder) -> MoCoV3:
         """Make the method around an encoder."""

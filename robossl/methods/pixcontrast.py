@@ -18,7 +18,7 @@ from robossl.method import Loss, Method
 from robossl.methods.pixpro import VIEW_0, VIEW_1
 from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
 from robossl.schedule import cosine
-from robossl.teacher import Ema
+from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
 
@@ -40,8 +40,7 @@ class PixContrastConfig:
             raise InputError(f"threshold must be positive, got {self.threshold}; the paper has 0.7")
         if self.temperature <= 0:
             raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.3")
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.99")
+        check_momentum(self.momentum, paper=0.99)
 
     def build(self, encoder: Encoder) -> PixContrast:
         """Make the method around an encoder."""

@@ -5,7 +5,7 @@ The teacher follows the student after the step; the official code does so before
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,13 +17,13 @@ from robossl.errors import InputError
 from robossl.heads import mlp
 from robossl.losses import full_precision, negative_cosine, unit
 from robossl.method import Loss, Method
+from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
 from robossl.schedule import cosine
-from robossl.teacher import Ema
+from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
-VIEW_0 = ViewSpec(scale=(0.08, 1.0), interpolation="bicubic", saturation=0.2, blur_p=1.0)  # section 4.1: BYOL's
-VIEW_1 = replace(VIEW_0, blur_p=0.1, solarize_p=0.2)
+VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 4.1: BYOL's
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,7 @@ class PixProConfig:
             raise InputError(f"sharpness must be 1 or more, got {self.sharpness}; the paper has 2")
         if self.transform_layers not in (0, 1, 2):
             raise InputError(f"transform_layers must be 0, 1 or 2, got {self.transform_layers}; the paper has 1")
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"momentum must lie in 0 to 1, got {self.momentum}; the paper has 0.99")
+        check_momentum(self.momentum, paper=0.99)
 
     def build(self, encoder: Encoder) -> PixPro:
         """Make the method around an encoder."""

@@ -16,6 +16,8 @@ SETTINGS = {
     "allow_batch_norm": True,
     "view": {"size": 32},
 }
+# Patches small enough to differ within the 32 pixels of the learning test.
+LEARN_SETTINGS = {"patch_size": 16, "patch_stride": 8, "output_dim": 64}
 VARIANTS = {"same image": {"negatives": "same"}, "next row too": {"steps": 2, "skip_rows": 0, "negatives": "other"}}
 
 Grid = Sequence[Sequence[Sequence[float]]]  # row, column, channel

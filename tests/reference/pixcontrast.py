@@ -9,6 +9,13 @@ from methods_kit import reference
 
 SIZE = 66  # 3 x 3 bins
 SETTINGS = {"hidden_dim": 24, "output_dim": 12}
+# A map of one bin teaches nothing, so the views are larger than the other methods'.
+LEARN_SETTINGS = {
+    "hidden_dim": 256,
+    "output_dim": 64,
+    "view_0": {"size": SIZE},
+    "view_1": {"size": SIZE},
+}
 
 PIXPRO = reference("pixpro")
 Vector = Sequence[float]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 SIZE = 66  # 3 x 3 bins
 SETTINGS = {"hidden_dim": 24, "output_dim": 12}
+LEARN_SETTINGS = {"hidden_dim": 256, "output_dim": 64, "view_0": {"size": SIZE}, "view_1": {"size": SIZE}}
 VARIANTS = {
     "official": {"variant": "official", "transform_layers": 2},
     "between frames too": {"instance_weight": 1.0, "transform_layers": 0, "sharpness": 1.0},

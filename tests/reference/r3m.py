@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from robossl.temporal import cyclic_shifts
 
 SETTINGS = {"gap_seconds": 0.2}
+# The question changes crops and colours, so frames are treated apart: what a whole clip shares is no invariance.
+LEARN_SETTINGS = {
+    "view": {"scale": [0.3, 1.0], "jitter_p": 0.8, "grayscale_p": 0.2, "per_frame": ["crop", "jitter", "grayscale"]},
+}
 VARIANTS = {"cosine": {"similarity": "cosine"}}
 
 

@@ -6,6 +6,12 @@ import math
 from collections.abc import Sequence
 
 SETTINGS = {"window_seconds": 0.2, "output_dim": 8}
+# The question changes crops and colours, so frames are treated apart: what a whole clip shares is no invariance.
+LEARN_SETTINGS = {
+    "output_dim": 64,
+    "form": "softmax",  # the other form tells frames of a clip apart, and is not asked that
+    "view": {"scale": [0.3, 1.0], "jitter_p": 0.8, "grayscale_p": 0.2, "per_frame": ["crop", "jitter", "grayscale"]},
+}
 VARIANTS = {
     "free length": {"length": 0.0},
     "softmax": {"form": "softmax", "temperature": 0.5},

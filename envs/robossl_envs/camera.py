@@ -1,0 +1,78 @@
+"""The camera above the table: which point of the table each pixel sees, and back.
+
+Table coordinates are metres, x to the right and y away from the viewer; image fractions run from (0, 0), the upper left
+corner, to (1, 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+from numpy import ndarray
+
+HALF_VIEW = 0.32  # metres from the middle to the nearer border of a clean view
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A view from above, moved by the camera's factors; angles in degrees, lengths in views (2 x HALF_VIEW)."""
+
+    shift: tuple[float, float] = (0.0, 0.0)
+    roll: float = 0.0
+    zoom: float = 1.0
+    tilt: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def to_table(self) -> Float[ndarray, "3 3"]:
+        """Homography from the picture (-1 to 1 along its shorter side, y up) to the table in metres."""
+        angle = math.radians(self.roll)
+        c, s = math.cos(angle), math.sin(angle)
+        plane = np.array([[c, -s, 2 * self.shift[0]], [s, c, 2 * self.shift[1]], [0, 0, 1]])
+        tilt = np.array([[1, 0, 0], [0, 1, 0], [self.tilt[0], self.tilt[1], 1]])
+        zoom = np.diag([HALF_VIEW / self.zoom, HALF_VIEW / self.zoom, 1.0])
+        found: Float[ndarray, "3 3"] = zoom @ plane @ tilt
+        return found
+
+
+class Grid:
+    """What the pixels of a picture of some size see through a camera."""
+
+    def __init__(self, camera: Camera, *, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self.half = min(height, width) / 2
+        u = (np.arange(width) + 0.5 - width / 2) / self.half
+        v = (height / 2 - 0.5 - np.arange(height)) / self.half
+        to_table = camera.to_table
+        xs = to_table @ np.stack([np.tile(u, height), np.repeat(v, width), np.ones(width * height)])
+        depth = xs[2].reshape(height, width)
+        self.x: Float32[ndarray, "h w"] = (xs[0].reshape(height, width) / depth).astype(np.float32)
+        self.y: Float32[ndarray, "h w"] = (xs[1].reshape(height, width) / depth).astype(np.float32)
+        scale = math.sqrt(abs(float(np.linalg.det(to_table)))) / self.half
+        self.per_metre: Float32[ndarray, "h w"] = (np.abs(depth) ** 1.5 / scale).astype(np.float32)  # pixels a metre
+        self._to_picture = np.linalg.inv(to_table)
+        self._rows = self._to_picture.tolist()
+
+    def pixel(self, x: float, y: float) -> tuple[float, float]:
+        """(column, row) of a point of the table, in pixels."""
+        a, b, c = self._rows
+        depth = c[0] * x + c[1] * y + c[2]
+        u, v = (a[0] * x + a[1] * y + a[2]) / depth, (b[0] * x + b[1] * y + b[2]) / depth
+        return self.width / 2 + u * self.half, self.height / 2 - v * self.half
+
+    def fractions(self, points: Float[ndarray, "n 2"]) -> Float32[ndarray, "n 2"]:
+        """Points of the table as image fractions (x, y); outside of 0 to 1 they are out of the picture."""
+        homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ self._to_picture.T
+        u, v = homogeneous[:, 0] / homogeneous[:, 2], homogeneous[:, 1] / homogeneous[:, 2]
+        columns, rows = self.width / 2 + u * self.half, self.height / 2 - v * self.half
+        return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
+
+    def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
+        """Rows and columns that hold a rectangle on the table, in metres; None where it is out of the picture."""
+        corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
+        along, down = [column for column, _ in corners], [row for _, row in corners]
+        rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))
+        columns = slice(max(0, int(min(along)) - 1), min(self.width, int(max(along)) + 2))
+        return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None

@@ -1,0 +1,153 @@
+"""Embeddings instead of pixels: a wrapper that puts any `Encode` between an environment and whoever learns in it.
+
+    encode = load_encode("models/simclr_resnet18")          # torch, ONNX, or a served encoder
+    env = EncodedObservation(gymnasium.make("robossl/Push-v0", obs_type="pixels"), encode, stack=3)
+
+What the learner sees is a float32 vector, so Stable-Baselines3's MlpPolicy, say, takes the environment as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from jaxtyping import Bool, Float32, UInt8
+from numpy import ndarray
+
+from robossl.encode import Encode
+
+
+class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Replaces the picture of an observation by its embedding; what stands beside it in a dict stays.
+
+    Args:
+        env: with uint8 pictures (h, w, 3) as observations, or a dict that holds one.
+        encode: the encoder.
+        output: which of its outputs, a vector a frame.
+        stack: how many embeddings, the newest last, make up the vector; the first of an episode is repeated.
+        key: of the picture in a dict.
+
+    Raises:
+        ValueError: no picture in the observations; an output that the encoder lacks or that is no vector.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        encode: Encode,
+        *,
+        output: str = "pooled",
+        stack: int = 1,
+        key: str = "pixels",
+    ) -> None:
+        super().__init__(env)
+        self._frames = _Frames(env.observation_space, encode, output=output, stack=stack, key=key)
+        self.observation_space = self._frames.space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The first observation, its embedding repeated."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._one(observation, first=True), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step, encoded."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._one(observation, first=False), reward, terminated, truncated, info
+
+    def _one(self, observation: Any, *, first: bool) -> Any:
+        frames = self._frames.picture_of(observation)[None]
+        return self._frames.replaced(observation, self._frames.push(frames, np.array([first]))[0])
+
+
+class EncodedVectorObservation(VectorWrapper):
+    """The same for a vector of environments: one call of the encoder a step.
+
+    An environment that begins a new episode begins a new stack. With AutoresetMode.SAME_STEP the last observation of an
+    ended episode, `info["final_obs"]`, stays a picture.
+
+    Raises:
+        ValueError: as EncodedObservation; AutoresetMode.DISABLED.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        encode: Encode,
+        *,
+        output: str = "pooled",
+        stack: int = 1,
+        key: str = "pixels",
+    ) -> None:
+        super().__init__(env)
+        self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if self._mode == AutoresetMode.DISABLED:
+            raise ValueError(
+                "a vector of encoded environments needs autoreset_mode NEXT_STEP or SAME_STEP, got DISABLED"
+            )
+        self._frames = _Frames(env.single_observation_space, encode, output=output, stack=stack, key=key)
+        self.single_observation_space = self._frames.space
+        self.observation_space = batch_space(self._frames.space, env.num_envs)
+        self._ended = np.zeros(env.num_envs, bool)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """First observations of all."""
+        observations, info = self.env.reset(seed=seed, options=options)
+        self._ended[:] = False
+        return self._all(observations, np.ones(self.num_envs, bool)), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One step of all, encoded."""
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        ends = terminated | truncated
+        first = ends if self._mode == AutoresetMode.SAME_STEP else self._ended
+        encoded = self._all(observations, first)
+        self._ended = ends
+        return encoded, rewards, terminated, truncated, info
+
+    def _all(self, observations: Any, first: Bool[ndarray, " n"]) -> Any:
+        return self._frames.replaced(observations, self._frames.push(self._frames.picture_of(observations), first))
+
+
+class _Frames:
+    """Where the picture is in an observation, and the embeddings of the last frames."""
+
+    def __init__(self, space: spaces.Space[Any], encode: Encode, *, output: str, stack: int, key: str) -> None:
+        self._key = key if isinstance(space, spaces.Dict) else None
+        picture = space[key] if isinstance(space, spaces.Dict) and key in space.spaces else space
+        if not (isinstance(picture, spaces.Box) and picture.dtype == np.uint8 and len(picture.shape) == 3):
+            raise ValueError(f"observations must be, or hold under {key!r}, uint8 pictures (h, w, 3), got {space}")
+        if output not in encode.card.outputs or len(encode.card.outputs[output].shape) != 2:
+            vectors = [name for name, spec in encode.card.outputs.items() if len(spec.shape) == 2]
+            raise ValueError(f"{encode.card.name} has no vector output {output!r}; choose from {', '.join(vectors)}")
+        if stack < 1:
+            raise ValueError(f"stack must be at least 1, got {stack}")
+        self._encode, self._output, self._stack = encode, output, stack
+        self._dim = int(encode.card.outputs[output].shape[1])
+        self._kept: Float32[ndarray, "n stack d"] | None = None
+        vector = spaces.Box(-np.inf, np.inf, (stack * self._dim,), np.float32)
+        self.space: spaces.Space[Any] = vector
+        if isinstance(space, spaces.Dict):
+            self.space = spaces.Dict({name: vector if name == key else part for name, part in space.spaces.items()})
+
+    def picture_of(self, observation: Any) -> UInt8[ndarray, "*n h w 3"]:
+        """The picture, or pictures, of an observation."""
+        found: ndarray = observation if self._key is None else observation[self._key]
+        return found
+
+    def push(self, frames: UInt8[ndarray, "n h w 3"], first: Bool[ndarray, " n"]) -> Float32[ndarray, "n s"]:
+        """Encode frames and append them to the stacks; where an episode begins the stack is filled."""
+        new = self._encode(frames)[self._output].astype(np.float32, copy=False)
+        if self._kept is None or len(self._kept) != len(new):
+            self._kept = np.zeros((len(new), self._stack, self._dim), np.float32)
+        self._kept[:, :-1] = self._kept[:, 1:]
+        self._kept[:, -1] = new
+        self._kept[first] = new[first, None]
+        return self._kept.reshape(len(new), -1).copy()
+
+    def replaced(self, observation: Any, embedding: ndarray) -> Any:
+        """The observation with the embedding in the picture's place."""
+        return embedding if self._key is None else {**observation, self._key: embedding}

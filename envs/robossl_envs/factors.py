@@ -1,0 +1,109 @@
+"""Nuisance factors: what may change in a scene without changing the task, each at five strengths.
+
+Names follow THE COLOSSEUM (arXiv:2402.08191) where it has them (`manip_object_*`, `receiver_object_*`, `light_*`,
+`table_*`); grids are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with two
+sides (darker or brighter) draws its side once an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from numpy import ndarray
+from numpy.random import Generator
+
+STRENGTHS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One factor: its clean value and five values a side, mild to hard."""
+
+    about: str
+    clean: float
+    sides: tuple[tuple[float, ...], ...]
+
+    def value(self, strength: int, rng: Generator) -> float:
+        """The value at a strength of 0 to 5; the side is drawn."""
+        side = int(rng.integers(len(self.sides)))  # drawn at strength 0 too: the draws that follow do not move
+        return self.sides[side][strength - 1] if strength else self.clean
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest value, the clean one included."""
+        values = [self.clean, *(value for side in self.sides for value in side)]
+        return min(values), max(values)
+
+
+def _both(*values: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(-value for value in values), values
+
+
+FACTORS: dict[str, Factor] = {
+    "brightness": Factor("gain of all light", 1.0, ((0.8, 0.6, 0.45, 0.3, 0.2), (1.15, 1.3, 1.5, 1.75, 2.0))),
+    "light_color": Factor(
+        "colour temperature of the light, K",
+        6500.0,
+        ((5500, 4500, 3800, 3200, 2700), (7500, 9000, 11000, 14000, 20000)),
+    ),
+    "light_direction": Factor("turn of the light about the table, degrees", 0.0, _both(15, 30, 60, 90, 180)),
+    "shadow": Factor("depth of a shadow cast across the table", 0.0, ((0.2, 0.35, 0.5, 0.6, 0.7),)),
+    "table_color": Factor("turn of the table's hue", 0.0, _both(0.03, 0.08, 0.15, 0.25, 0.4)),
+    "table_texture": Factor("how far another texture replaces the table's", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_color": Factor("turn of the hue of what is moved", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "manip_object_texture": Factor("contrast of a texture on what is moved", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_size": Factor(
+        "size of what is moved", 1.0, ((0.95, 0.9, 0.85, 0.8, 0.75), (1.05, 1.1, 1.15, 1.2, 1.25))
+    ),
+    "receiver_object_color": Factor("turn of the target's hue", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "distractors": Factor("objects that do not matter, beside the workspace", 0, ((1, 2, 4, 6, 8),)),
+    "occluder": Factor("share of the picture hidden from one side", 0.0, ((0.02, 0.05, 0.1, 0.2, 0.35),)),
+    "camera_shift": Factor("shift of the view, in views", 0.0, ((0.02, 0.04, 0.08, 0.12, 0.16),)),
+    "camera_rotation": Factor("roll of the camera, degrees", 0.0, _both(3, 7, 15, 30, 60)),
+    "camera_zoom": Factor("magnification", 1.0, ((0.95, 0.87, 0.8, 0.7, 0.6), (1.05, 1.15, 1.3, 1.45, 1.6))),
+    "camera_perspective": Factor(
+        "tilt of the camera: shift of corners, in views", 0.0, ((0.02, 0.05, 0.1, 0.15, 0.2),)
+    ),
+    "blur": Factor("standard deviation of a Gaussian blur, in views", 0.0, ((0.001, 0.002, 0.004, 0.007, 0.012),)),
+    "noise": Factor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
+    "latency": Factor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
+}
+
+
+def draw_values(options: Mapping[str, Any], rng: Generator) -> dict[str, float]:
+    """The value of every factor for one episode.
+
+    `options["strengths"]` maps factors to strengths of 0 to 5, or is "random": every factor at a strength drawn evenly.
+    `options["factors"]` maps factors to values, taken as they are. What neither names is clean.
+
+    Raises:
+        ValueError: an unknown factor, a strength that is none, a value outside the factor's bounds.
+    """
+    strengths = options.get("strengths", {})
+    if strengths == "random":
+        strengths = {name: int(rng.integers(STRENGTHS + 1)) for name in FACTORS}
+    given = options.get("factors", {})
+    for name in (*strengths, *given):
+        if name not in FACTORS:
+            raise ValueError(f"unknown factor {name!r}; choose from {', '.join(FACTORS)}")
+    values = {}
+    for name, factor in FACTORS.items():
+        strength = strengths.get(name, 0)
+        if strength not in range(STRENGTHS + 1):
+            raise ValueError(f"strength of {name} must be a whole number from 0 to {STRENGTHS}, got {strength!r}")
+        values[name] = factor.value(int(strength), rng)
+    for name, value in given.items():
+        low, high = FACTORS[name].bounds
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
+        values[name] = float(value)
+    return values
+
+
+def vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
+    """Values in the order of FACTORS, as a data set keeps them."""
+    return np.array([values[name] for name in FACTORS], np.float32)

@@ -1,0 +1,232 @@
+"""A scene as a picture: the still part is drawn once an episode, what moves at every step.
+
+Everything is drawn with numpy in table coordinates: a pixel's signed distance to a shape, in pixels, is its coverage,
+so borders are antialiased at any size and under any camera. Light falls from one side: shapes have a shadow and a rim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from numpy import ndarray
+from numpy.random import Generator
+from scipy.ndimage import gaussian_filter
+
+from robossl_envs import textures
+from robossl_envs.camera import Camera, Grid
+from robossl_envs.light import REACH, Colour, illumination, towards_light, turned
+from robossl_envs.shapes import Box, Disc, Shape, Triangle
+
+WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
+TABLE = 0.42  # metres from the middle to the edge of the table
+RIM = 0.005  # metres: width of the bright and dark borders of a solid
+SOFT = 0.008  # metres: width of a shadow's border
+TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
+FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
+RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
+SLEEVE_COLOUR: Colour = (0.25, 0.32, 0.42)
+
+Picture = UInt8[ndarray, "h w 3"]
+Pose = tuple[float, float, float]  # x and y in metres, angle in radians
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something to draw: at height 0 a marking on the table."""
+
+    name: str
+    shape: Shape
+    colour: Colour
+    height: float  # metres
+    patterned: bool = False  # takes the texture of the factor `manip_object_texture`
+
+
+class Scene:
+    """The picture of one episode's table: what stands still, the light and the camera."""
+
+    def __init__(
+        self,
+        markings: Sequence[tuple[Thing, Pose]],
+        values: Mapping[str, float],
+        rng: Generator,
+        *,
+        height: int,
+        width: int,
+    ) -> None:
+        self.values = dict(values)
+        self.grid = Grid(_camera(values, rng), height=height, width=width)
+        self.light = illumination(self.grid, values, rng) * np.float32(255)
+        lx, ly = towards_light(values["light_direction"])
+        self._away = (-lx * REACH, -ly * REACH)
+        self._pattern = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
+        still = self._table(rng)
+        distractors = _distractors(rng)[: int(values["distractors"])]
+        for thing, pose in (*markings, *distractors):
+            self._paint(still, thing, pose)
+        self._still = still
+        self._occluder = self._sleeve(rng)
+
+    def draw(self, things: Sequence[tuple[Thing, Pose]], rng: Generator) -> Picture:
+        """The picture with what moves, from the lowest to the uppermost."""
+        picture = self._still.copy()
+        for thing, pose in things:
+            self._paint(picture, thing, pose)
+        if self._occluder is not None:
+            window, cover, colour = self._occluder
+            crop = picture[window]
+            picture[window] = crop + cover * (colour - crop) + np.float32(0.5)
+        side = min(picture.shape[:2])
+        if self.values["blur"]:
+            blurred = gaussian_filter(picture.astype(np.float32), sigma=(self.values["blur"] * side,) * 2 + (0,))
+            picture = (blurred + 0.5).astype(np.uint8)
+        if self.values["noise"]:
+            noise = rng.standard_normal(picture.shape, np.float32) * np.float32(255 * self.values["noise"])
+            picture = np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
+        return picture
+
+    def masks(self, things: Sequence[tuple[Thing, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
+        """Where each thing is seen: pixels it covers by half, without what lies above; the occluder counts."""
+        found: dict[str, Bool[ndarray, "h w"]] = {}
+        for thing, (x, y, angle) in things:
+            mine = np.zeros((self.grid.height, self.grid.width), bool)
+            window = self._window(thing.shape, (x, y, angle))
+            if window is not None:
+                mine[window] = thing.shape.distance(*_local(self.grid, window, x, y, angle)) < 0
+            for other in found.values():
+                other &= ~mine
+            found[thing.name] = found.get(thing.name, False) | mine
+        if self._occluder is not None:
+            window, cover, _ = self._occluder
+            for mask in found.values():
+                mask[window] &= cover[..., 0] < 0.5
+        return found
+
+    def _paint(self, picture: Picture, thing: Thing, pose: Pose) -> None:
+        """Lay a thing and its shadow over the picture; colours are worked out where either falls."""
+        x, y, angle = pose
+        sx, sy = self._away[0] * thing.height, self._away[1] * thing.height
+        window = self._window(thing.shape, pose, sx, sy)
+        if window is None:
+            return
+        lx, ly = _local(self.grid, window, x, y, angle)
+        distance = thing.shape.distance(lx, ly)
+        touched = distance * self.grid.per_metre[window] < 0.5
+        if thing.height:
+            c, s = math.cos(angle), math.sin(angle)
+            shadow = thing.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
+            touched |= shadow < SOFT / 2
+        here = np.flatnonzero(touched)  # in the window; `there` in the picture
+        rows, columns = np.divmod(here, touched.shape[1])
+        there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
+        distance = distance.take(here)
+        cover = _clipped(np.float32(0.5) - distance * self.grid.per_metre.take(there))[:, None]
+        colour = self.light.reshape(-1, 3).take(there, axis=0)
+        colour *= np.array(thing.colour, np.float32)
+        pixels = picture.reshape(-1, 3)
+        below = pixels.take(there, axis=0).astype(np.float32)
+        if thing.patterned and self.values["manip_object_texture"]:
+            strength = np.float32(0.45 * self.values["manip_object_texture"])
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third as wide as on the table
+            colour *= (1 + strength * pattern)[:, None]
+        if thing.height:
+            shadow = shadow.take(here)
+            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on borders towards the light
+            relief *= _clipped(distance * np.float32(1 / RIM) + 1)
+            colour *= (1 + relief)[:, None]
+            soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
+            below *= (1 - np.float32(0.42) * soft)[:, None]
+        np.minimum(colour, 255, out=colour)
+        colour -= below
+        colour *= cover
+        below += colour
+        below += np.float32(0.5)
+        pixels[there] = np.minimum(below, 255, out=below)
+
+    def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
+        """Where a shape and its shadow, (sx, sy) away, may be seen."""
+        x, y, angle = pose
+        left, bottom, right, top = shape.bounds(angle)
+        return self.grid.window(
+            x + left + min(sx, 0) - SOFT,
+            y + bottom + min(sy, 0) - SOFT,
+            x + right + max(sx, 0) + SOFT,
+            y + top + max(sy, 0) + SOFT,
+        )
+
+    def _table(self, rng: Generator) -> Picture:
+        x, y = self.grid.x, self.grid.y
+        replaced = np.float32(self.values["table_texture"])
+        other = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
+        grain = np.float32(0.05) * textures.CLEAN(x, y) * (1 - replaced) + np.float32(0.3) * other(x, y) * replaced
+        colour = np.array(turned(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
+        colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -Box(2 * TABLE, 2 * TABLE).distance(x, y))
+        rail = np.abs(Box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
+        colour = self._over(colour, np.array(RAIL_COLOUR, np.float32), rail)
+        found: Picture = (np.clip(colour * self.light, 0, 255) + 0.5).astype(np.uint8)
+        return found
+
+    def _over(self, below: Any, colour: Any, distance: Any) -> Any:
+        cover = np.clip(np.float32(0.5) - distance * self.grid.per_metre, 0, 1)[..., None]
+        return below + cover * (colour - below)
+
+    def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
+        """Something in front of the lens that comes in from a border: where, how much it covers, its colour."""
+        share = self.values["occluder"]
+        side, lean, place = int(rng.integers(4)), rng.uniform(-0.15, 0.15), rng.uniform(0.35, 0.65)
+        if not share:
+            return None
+        height, width = self.grid.height, self.grid.width
+        u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along` grows from the border inwards
+        wide = math.sqrt(share) * 0.75
+        long = share / wide
+        outside = np.maximum(along - long, np.abs(across - place - lean * along) - wide / 2)
+        cover = np.clip(0.5 - outside * min(height, width), 0, 1).astype(np.float32)
+        rows, columns = np.nonzero(cover.any(axis=1))[0], np.nonzero(cover.any(axis=0))[0]
+        window = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        fold = 1 + 0.15 * np.sin((across - place) * 40)
+        colour = np.minimum(np.array(SLEEVE_COLOUR) * fold[..., None] * self.light, 255).astype(np.float32)
+        return window, cover[window][..., None], colour[window]
+
+
+def _clipped(x: Any) -> Any:
+    """To 0..1, in place; np.clip costs more in calling than in clipping."""
+    np.maximum(x, 0, out=x)
+    return np.minimum(x, 1, out=x)
+
+
+def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: float) -> tuple[Any, Any]:
+    """The pixels of a window in the frame of a pose."""
+    gx, gy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
+    if not angle:
+        return gx, gy
+    c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    return gx * c + gy * s, gy * c - gx * s
+
+
+def _camera(values: Mapping[str, float], rng: Generator) -> Camera:
+    shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
+    return Camera(
+        shift=(values["camera_shift"] * math.cos(shift), values["camera_shift"] * math.sin(shift)),
+        roll=values["camera_rotation"],
+        zoom=values["camera_zoom"],
+        tilt=(2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)),
+    )
+
+
+def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
+    """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
+    found: list[tuple[Thing, Pose]] = []
+    kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
+    for place in rng.permutation(8):
+        along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
+        along += 0.22 * (place % 2)  # two a side
+        x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
+        thing = Thing("distractor", kinds[kind].scaled(rng.uniform(0.8, 1.2)), turned((0.8, 0.25, 0.25), hue), 0.02)
+        found.append((thing, (x, y, rng.uniform(0, 2 * math.pi))))
+    return found

@@ -1,0 +1,60 @@
+"""A contact sheet: every factor at five strengths, one picture an environment.
+
+python -m robossl_envs.sheet docs/figures
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw
+
+from robossl_envs.factors import FACTORS, STRENGTHS
+
+ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+SIZE, GAP, MARGIN = 80, 4, 16  # pixels: a picture, between pictures, a line of text
+STEPS = 4  # of the expert before the picture is taken, so that latency shows
+
+
+def picture(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
+    """One episode's picture after a few steps of the expert."""
+    env.reset(seed=seed, options={"strengths": {factor: strength}})
+    for _ in range(STEPS):
+        env.step(env.unwrapped.expert())  # type: ignore[attr-defined]
+    found: UInt8[ndarray, "h w 3"] = np.asarray(env.render())
+    return found
+
+
+def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
+    """Two columns of factors, six pictures each: clean, then five strengths."""
+    env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
+    rows = -(-len(FACTORS) // 2)
+    block = (STRENGTHS + 1) * (SIZE + GAP) + 3 * GAP
+    paper = Image.new("RGB", (2 * block, rows * (SIZE + GAP + MARGIN)), "white")
+    pen = ImageDraw.Draw(paper)
+    for number, name in enumerate(FACTORS):
+        left, top = (number // rows) * block, (number % rows) * (SIZE + GAP + MARGIN)
+        pen.text((left + 2, top + 2), f"{name}: {FACTORS[name].about}", fill="black")
+        for strength in range(STRENGTHS + 1):
+            tile = Image.fromarray(picture(env, name, strength, seed=seed))
+            paper.paste(tile, (left + strength * (SIZE + GAP), top + MARGIN))
+    env.close()
+    return paper
+
+
+def main(folder: Path) -> None:
+    """Write one PNG an environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for env_id in ENVIRONMENTS:
+        path = folder / f"factors_{env_id.split('/')[1].split('-')[0].lower()}.png"
+        sheet(env_id).save(path, optimize=True)
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

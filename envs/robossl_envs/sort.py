@@ -1,0 +1,109 @@
+"""robossl/Sort-v0: push the red block into the red bin, the blue one into the blue bin; only colour tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from numpy.random import Generator
+
+from robossl_envs.light import Colour, turned
+from robossl_envs.pushing import Point, passes, push
+from robossl_envs.scene import Thing
+from robossl_envs.shapes import Box, radius_of
+from robossl_envs.task import Action, Score, Start
+from robossl_envs.world import Body, World
+
+SIDE = 0.045  # metres: a block
+BIN = 0.13  # metres: a bin
+RED, BLUE = (0.78, 0.22, 0.20), (0.20, 0.35, 0.78)
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """Two square blocks; which bin is left, and where the blocks lie, is drawn each time."""
+
+    bodies: tuple[str, ...] = ("red", "blue")
+    target_dim: int = 4
+
+    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
+        """Blocks in the middle third, apart from each other; bins left and right."""
+        places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
+        while math.dist(*places) < 0.09:
+            places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
+        side = 1 if rng.uniform() < 0.5 else -1
+        bins = {"red": (0.165 * side, rng.uniform(-0.1, 0.1)), "blue": (-0.165 * side, rng.uniform(-0.1, 0.1))}
+        tool = (rng.uniform(-0.2, 0.2), rng.choice((-0.2, 0.2)))
+        angles = rng.uniform(-math.pi / 4, math.pi / 4, size=2)
+        shape = Box(SIDE, SIDE).scaled(values["manip_object_size"])
+        bodies, things = {}, {}
+        for name, colour, (x, y), angle in zip(self.bodies, (RED, BLUE), places, angles, strict=True):
+            bodies[name] = Body(name, shape), (float(x), float(y), float(angle))
+            things[name] = Thing(name, shape, turned(colour, values["manip_object_color"]), height=0.03, patterned=True)
+        return Start(
+            tool=(float(tool[0]), float(tool[1])),
+            bodies=bodies,
+            things=things,
+            markings=tuple(
+                marking
+                for name, colour in zip(self.bodies, (RED, BLUE), strict=True)
+                for marking in _bin(turned(colour, values["receiver_object_color"]), *bins[name])
+            ),
+            target=(*bins["red"], *bins["blue"]),
+        )
+
+    def score(self, world: World, start: Start) -> Score:
+        """Minus the ways of both blocks into their bins, and a tenth of the tool's way to the nearer one left."""
+        lefts = {name: _outside(world.pose(name), bin_) for name, bin_ in _bins(self, start)}
+        todo = [name for name, left in lefts.items() if left > 0]
+        if not todo:
+            return Score(1.0, success=True)
+        near = min(math.dist(world.tool, world.pose(name)[:2]) for name in todo)
+        return Score(-sum(lefts.values()) - 0.1 * near, success=False)
+
+    def expert(self, world: World, start: Start) -> Action:
+        """One block after the other, the nearer first; round the other one where that lies in the way."""
+        places = {name: world.pose(name)[:2] for name in self.bodies}
+        todo = [(name, bin_) for name, bin_ in _bins(self, start) if _outside(world.pose(name), bin_) > 0]
+        if not todo:
+            return 0.0, 0.0
+
+        def order(item: tuple[str, Point]) -> tuple[bool, float]:
+            name, bin_ = item
+            return _goal(name, bin_, places) != bin_, math.dist(world.tool, places[name])
+
+        name, bin_ = min(todo, key=order)
+        radius = radius_of(start.bodies[name][0].shape)
+        return push(world.tool, places[name], _goal(name, bin_, places), radius=radius)
+
+
+def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
+    """The bin, or a point beside another block that lies in the way."""
+    x, y = places[name]
+    for other, (ox, oy) in places.items():
+        if other != name and passes((x, y), bin_, (ox, oy), 1.5 * SIDE):
+            length = math.hypot(bin_[0] - x, bin_[1] - y)
+            nx, ny = (y - bin_[1]) / length, (bin_[0] - x) / length
+            side = math.copysign(2.2 * SIDE, (x - ox) * nx + (y - oy) * ny)
+            return ox + nx * side, oy + ny * side
+    return bin_
+
+
+def _bins(task: Sort, start: Start) -> list[tuple[str, Point]]:
+    t = start.target
+    return [(name, (t[2 * k], t[2 * k + 1])) for k, name in enumerate(task.bodies)]
+
+
+def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> float:
+    """How far a block's middle is from lying well inside its bin, in metres."""
+    inner = BIN / 2 - SIDE / 2
+    return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
+
+
+def _bin(colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
+    pale = tuple(0.5 + 0.35 * part for part in colour)
+    return [
+        (Thing("target", Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
+        (Thing("target", Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
+    ]

@@ -1,0 +1,218 @@
+"""The gymnasium environment: a task on a table seen from above, with every nuisance factor in `reset(options=...)`.
+
+    env = gymnasium.make("robossl/Push-v0", obs_type="pixels", image_size=96)
+    observation, info = env.reset(seed=0, options={"strengths": {"light_color": 3, "camera_shift": 2}})
+
+The same seed lays the same table whatever the factors are, size and colours of things excepted.
+"""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+from collections import deque
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float32
+from numpy import ndarray
+
+from robossl_envs.factors import FACTORS, draw_values, vector
+from robossl_envs.scene import Picture, Pose, Scene, Thing
+from robossl_envs.shapes import Box, Disc
+from robossl_envs.task import Start, Task
+from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
+
+SHOULDER = (0.0, 0.43)  # metres: beyond the upper border of a clean view
+LINKS = (0.36, 0.40)  # metres: upper arm and forearm
+ARM_COLOUR, TOOL_COLOUR = (0.88, 0.87, 0.84), (0.95, 0.62, 0.15)
+ARM_HEIGHT, TOOL_HEIGHT, ARM_WIDTH = 0.05, 0.03, 0.018  # metres
+OPTIONS = ("strengths", "factors")
+
+
+class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
+    """A planar arm with a round tool over a table.
+
+    Actions are velocities of the tool in shares of full speed (0.3 m/s), held for 0.1 s, cut to length 1.
+
+    Args:
+        task: where the task is, "module:Class".
+        obs_type: "state" (tool, bodies, target), "pixels", or "pixels_agent_pos" (a dict of the picture and the tool).
+        image_size: pixels a side, or (height, width).
+        reward_type: "dense", or "success" (1 on success, else 0).
+        render_mode: None or "rgb_array".
+        masks: whether `info["masks"]` says which pixels show which thing.
+
+    Raises:
+        ValueError: an unknown obs_type, reward_type or option, an image under 16 pixels.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / STEP_SECONDS)}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        obs_type: Literal["state", "pixels", "pixels_agent_pos"] = "state",
+        image_size: int | tuple[int, int] = 96,
+        reward_type: Literal["dense", "success"] = "dense",
+        render_mode: str | None = None,
+        masks: bool = False,
+    ) -> None:
+        self.task: Task = pkgutil.resolve_name(task)()
+        self.obs_type, self.reward_type, self.render_mode, self._with_masks = obs_type, reward_type, render_mode, masks
+        self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(self.height, self.width) < 16:
+            raise ValueError(f"image_size must be at least 16 pixels a side, got {image_size}")
+        if reward_type not in ("dense", "success"):
+            raise ValueError(f"reward_type must be 'dense' or 'success', got {reward_type!r}")
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space = self._space()
+        low, high = zip(*(factor.bounds for factor in FACTORS.values()), strict=True)
+        self.factor_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+    @property
+    def state_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the dimensions of what `info` holds as vectors: metres, metres a second, sine and cosine."""
+        bodies = [f"{name}.{part}" for name in self.task.bodies for part in ("x", "y", "sin", "cos")]
+        target = [f"target.{k}" for k in range(self.task.target_dim)]
+        return {
+            "agent_state": ("tool.x", "tool.y", "tool.vx", "tool.vy"),
+            "environment_state": (*bodies, *target),
+            "nuisance": tuple(FACTORS),
+        }
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Lay the table.
+
+        Options: `strengths` and `factors`, see `robossl_envs.factors.draw_values`.
+        """
+        super().reset(seed=seed)
+        unknown = set(options or {}) - set(OPTIONS)
+        if unknown:
+            raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
+        layout, look = self.np_random.spawn(2)  # two streams: factors do not move what the task draws
+        self._values = draw_values(options or {}, look)
+        self._nuisance, self._look = vector(self._values), look
+        self._start: Start = self.task.start(layout, self._values)
+        self._world = World(self._start.bodies, self._start.tool)
+        self._scene: Scene | None = None  # drawn at the first picture
+        delay = int(self._values["latency"])
+        self._seen: deque[list[tuple[Thing, Pose]]] = deque([self._things()] * (delay + 1), maxlen=delay + 1)
+        self._picture: Picture | None = None
+        return self._observation(), self._info(success=self.task.score(self._world, self._start).success)
+
+    def step(self, action: Float32[ndarray, 2]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Move the tool for 0.1 s; the episode ends with success."""
+        vx, vy = float(action[0]), float(action[1])
+        if not (math.isfinite(vx) and math.isfinite(vy)):
+            raise ValueError(f"an action must be two finite numbers, got {action}")
+        longest = max(1.0, math.hypot(vx, vy))
+        self._world.step((vx / longest, vy / longest))
+        self._seen.append(self._things())
+        self._picture = None
+        score = self.task.score(self._world, self._start)
+        reward = score.reward if self.reward_type == "dense" else float(score.success)
+        return self._observation(), reward, score.success, False, self._info(success=score.success)
+
+    def render(self) -> Picture | None:
+        """The picture that the camera delivers now, uint8 (h, w, 3); nothing without render_mode."""
+        return None if self.render_mode is None else self._see()
+
+    def expert(self) -> Float32[ndarray, 2]:
+        """What a scripted expert would do now."""
+        return np.array(self.task.expert(self._world, self._start), np.float32)
+
+    def _see(self) -> Picture:
+        if self._scene is None:
+            self._scene = Scene(self._start.markings, self._values, self._look, height=self.height, width=self.width)
+        if self._picture is None:
+            self._picture = self._scene.draw(self._seen[0], self._look)
+        return self._picture
+
+    def _things(self) -> list[tuple[Thing, Pose]]:
+        """What moves and where it is, from the lowest to the uppermost."""
+        x, y = self._world.tool
+        things = [(thing, self._world.pose(name)) for name, thing in self._start.things.items()]
+        things += _arm(x, y)
+        things.append((_TOOL, (x, y, 0.0)))
+        return things
+
+    def _state(self) -> tuple[Float32[ndarray, 4], Float32[ndarray, " k"]]:
+        found: list[float] = []
+        for name in self.task.bodies:
+            x, y, angle = self._world.pose(name)
+            found += [x, y, math.sin(angle), math.cos(angle)]
+        agent = np.array([*self._world.tool, *self._world.tool_velocity], np.float32)
+        return agent, np.array([*found, *self._start.target], np.float32)
+
+    def _observation(self) -> Any:
+        if self.obs_type == "pixels":
+            return self._see()
+        agent, environment = self._state()
+        if self.obs_type == "state":
+            return np.concatenate([agent, environment])
+        return {"pixels": self._see(), "agent_pos": agent}
+
+    def _space(self) -> spaces.Space[Any]:
+        agent = spaces.Box(-1, 1, (4,), np.float32)
+        pixels = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
+        match self.obs_type:
+            case "state":
+                names = self.state_names
+                dim = len(names["agent_state"]) + len(names["environment_state"])
+                return spaces.Box(-1, 1, (dim,), np.float32)
+            case "pixels":
+                return pixels
+            case "pixels_agent_pos":
+                return spaces.Dict({"pixels": pixels, "agent_pos": agent})
+        raise ValueError(f"obs_type must be 'state', 'pixels' or 'pixels_agent_pos', got {self.obs_type!r}")
+
+    def _info(self, *, success: bool) -> dict[str, Any]:
+        agent, environment = self._state()
+        info: dict[str, Any] = {
+            "agent_state": agent,
+            "environment_state": environment,
+            "nuisance": self._nuisance.copy(),
+            "is_success": success,
+            "contacts": self._world.touched(),
+        }
+        if self._with_masks:
+            self._see()
+            assert self._scene is not None
+            info["masks"] = self._scene.masks(self._seen[0])
+            info["keypoints"] = _keypoints(self._scene, self._seen[0])
+        return info
+
+
+_TOOL = Thing("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
+
+
+def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
+    """Forearm from the tool to the elbow, upper arm from there to the shoulder."""
+    sx, sy = SHOULDER[0] - x, SHOULDER[1] - y
+    upper, fore = LINKS
+    far = min(math.hypot(sx, sy), upper + fore - 1e-6)
+    along = (far * far + fore * fore - upper * upper) / (2 * far)
+    aside = math.sqrt(max(fore * fore - along * along, 0.0))
+    ux, uy = sx / far, sy / far
+    ex, ey = ux * along + uy * aside, uy * along - ux * aside
+    return [_link(x, y, x + ex, y + ey), _link(x + ex, y + ey, *SHOULDER)]
+
+
+def _link(ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+    length = math.hypot(bx - ax, by - ay)
+    thing = Thing("arm", Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
+
+
+def _keypoints(scene: Scene, things: list[tuple[Thing, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
+    """Corners and joints of every thing as image fractions (x, y)."""
+    found: dict[str, Float32[ndarray, "k 2"]] = {}
+    for thing, (x, y, angle) in things:
+        c, s = math.cos(angle), math.sin(angle)
+        points = np.array([(x + c * px - s * py, y + s * px + c * py) for px, py in thing.shape.keypoints])
+        found.setdefault(thing.name, scene.grid.fractions(points))
+    return found
