@@ -77,7 +77,7 @@ def usage() -> str:
         [
             "usage: robossl COMMAND ...      robossl COMMAND --help      robossl --version",
             "",
-            "Pretrain visual encoders on robot video, and export them.",
+            "Pretrain visual encoders on robot video, export and serve them.",
             "",
             *rows,
         ]

@@ -19,9 +19,7 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError, reason
 from robossl.graph import Precision, to_onnx
 from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
-from robossl.session import check_model_file, file_sha256, read_card
-
-DIGEST_KEY = "robossl.digest"  # in the model's metadata: a card of other weights shows
+from robossl.session import DIGEST_KEY, check_model_file, file_sha256, read_card
 
 
 def export(

@@ -46,9 +46,9 @@ def check_parity(
     for name in onnx_out[0]:
         wanted, got = (_rows([each[name] for each in out]) for out in (torch_out, onnx_out))
         with np.errstate(all="ignore"):  # an overflow gives nan, which passes no gate
-            agreement, relative = _agreement(wanted, got), _largest(got - wanted) / _largest(wanted)
+            agreement, relative = _agreement(wanted, got), float(np.divide(_largest(got - wanted), _largest(wanted)))
         agreements[name] = agreement
-        if _largest(wanted - wanted.mean(0)) < 1e-5 * _largest(wanted):
+        if _largest(wanted - wanted.mean(0)) <= 1e-5 * _largest(wanted):
             misses.append(f"{name} is the same for every frame (a collapsed encoder)")
         elif not (agreement.centred_cosine >= gates.min_centred_cosine and relative <= gates.max_relative_difference):
             misses.append(f"{name} has centred cosine {agreement.centred_cosine:.6f}, difference {relative:.1e}")

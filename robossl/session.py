@@ -14,9 +14,15 @@ from robossl.errors import InputError, reason
 if TYPE_CHECKING:
     import onnxruntime
 
-Provider = Literal["cpu", "cuda"]
+Provider = Literal["cpu", "cuda", "tensorrt"]
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+DIGEST_KEY = "robossl.digest"  # in the model's metadata: a card of other weights shows
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # CUDA runs what TensorRT cannot
+}
 
 
 def read_card(path: Path) -> EncoderCard:
@@ -55,9 +61,11 @@ def file_sha256(path: Path) -> str:
 
 
 def open_session(
-    model: Path, *, provider: Provider = "cpu", threads: int | None = None
+    model: Path, *, provider: Provider = "cpu", threads: int | None = None, optimise: bool = True
 ) -> onnxruntime.InferenceSession:
     """Open a model on one provider, without falling back; `threads` of None is one a core.
+
+    Without `optimise` the graph is run node by node as it was exported, a reference for what optimising does.
 
     Raises:
         InputError: the provider is not there, or the file is not a model that onnxruntime can run.
@@ -66,20 +74,22 @@ def open_session(
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     wanted = _PROVIDERS[provider]
-    if provider == "cuda":
+    if provider != "cpu":
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it doubles CPU time on a shared host
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=[wanted])
+        session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
     except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NoSuchFile, ValueError) as error:
         raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason(error)}; export it again") from error
-    if wanted not in session.get_providers():
+    if wanted[0] not in session.get_providers():
         raise InputError(
-            f"onnxruntime has no working {wanted} here (it offers {', '.join(session.get_providers())}); "
+            f"onnxruntime has no working {wanted[0]} here (it offers {', '.join(session.get_providers())}); "
             "pip install 'onnxruntime-gpu[cuda,cudnn]' on a machine with a GPU, or choose provider cpu"
         )
     return session

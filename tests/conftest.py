@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from serving_kit import build_tiny
 
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
@@ -34,6 +35,15 @@ def clip_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip_store(clip_store_path: Path) -> Store:
     """The same, opened."""
     return open_store(clip_store_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with `tiny` in two versions, which are two encoders. Copy it to change it."""
+    out = tmp_path_factory.mktemp("models")
+    for version in (1, 2):
+        build_tiny(out, version=version)
+    return out
 
 
 @pytest.fixture(scope="session")

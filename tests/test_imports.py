@@ -49,7 +49,10 @@ NAMED_AS_STRINGS_IN = "robossl.jobs"  # the one table that names the other packa
 BROUGHT_BY = {
     "google": "protobuf",
     "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
     "onnxruntime": "onnxruntime-gpu",
+    "prometheus_client": "prometheus-client",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

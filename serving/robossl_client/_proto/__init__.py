@@ -1,0 +1,1 @@
+"""Generated from ../protos/inference.proto by serving/generate.py."""

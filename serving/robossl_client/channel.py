@@ -1,0 +1,45 @@
+"""Channel: a connection to a server, which comes back by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+MIB = 2**20
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 256 * MIB),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
+    ("grpc.keepalive_time_ms", 10_000),  # a server that vanished without a word is noticed within 14 s
+    ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM texts for an encrypted connection."""
+
+    ca: bytes | None = None  # of the authority that signed the server's certificate; None: the system's
+    cert: bytes | None = None  # the client's own, where the server asks for one
+    key: bytes | None = None
+    server_name: str | None = None  # as in the server's certificate, where the target is another
+
+
+def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any:
+    """A channel to `host:port`; nothing is sent before the first call."""
+    module = grpc.aio if is_async else grpc
+    if tls is None:
+        return module.insecure_channel(target, options=_OPTIONS)
+    options = [*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else _OPTIONS
+    return module.secure_channel(target, grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert), options=options)
+
+
+def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """What goes with every call."""
+    return (("authorization", f"Bearer {token}"),) if token else ()

@@ -1,0 +1,188 @@
+"""Messages: a request for the encoder that a client has pinned, and what its reply says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard
+from robossl_client.errors import (
+    EncoderChangedError,
+    RequestError,
+    ServerFailedError,
+    ServingError,
+    UnknownModelError,
+    error_of,
+)
+from robossl_client.wire import as_array, get_value, put_values
+
+Frames = npt.NDArray[np.uint8] | Sequence[bytes]  # (b, h, w, 3) RGB, or JPEGs and PNGs of one size
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Features of frames, by whom, and where the time went."""
+
+    features: dict[str, npt.NDArray[Any]]  # a row for each frame
+    frame_id: str
+    model: str
+    version: int
+    digest: str  # of the encoder's weights
+    artefact: str  # sha256 of the model file
+    age_s: float  # from capture to now, all on this machine's clock
+    server_us: int  # from the request's arrival to its reply, and of that:
+    decode_us: int
+    queue_us: int
+    infer_us: int
+    superseded: int  # older frames of this camera that this one replaced while it waited
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The encoder a client talks to, and how it asks."""
+
+    card: EncoderCard
+    artefact: str | None  # None: whatever the server has under this name and version
+    version: str  # empty: the current one
+    robot: str | None
+    outputs: tuple[str, ...]
+
+    def request(
+        self, frames: Frames, *, camera: str, frame_id: str, captured_s: float, region: Mapping[str, Any] | None = None
+    ) -> pb.ModelInferRequest:
+        """The message for frames; with `region` their bytes are already in shared memory.
+
+        Raises:
+            RequestError: they are no frames.
+        """
+        message = pb.ModelInferRequest(model_name=self.card.name, model_version=self.version, id=frame_id)
+        tensor = message.inputs.add(name=self.card.input.name)
+        if isinstance(frames, np.ndarray):
+            check_frames(frames)
+            tensor.datatype = "UINT8"
+            tensor.shape.extend(frames.shape)
+        else:
+            tensor.datatype = "BYTES"
+            tensor.shape.append(len(frames))
+        if region is None:
+            message.raw_input_contents.append(raw_bytes(frames))
+        else:
+            put_values(tensor.parameters, region)
+        if len(self.outputs) < len(self.card.outputs):
+            for name in self.outputs:
+                message.outputs.add(name=name)
+        age_us = max(0, int((time.monotonic() - captured_s) * 1e6))
+        put_values(message.parameters, {"artefact": self.artefact})
+        if self.robot is not None:
+            put_values(message.parameters, {"robot": self.robot, "camera": camera, "age_us": age_us})
+        return message
+
+    def reply(self, message: pb.ModelInferResponse, *, captured_s: float) -> Reply:
+        """What a reply says.
+
+        Raises:
+            EncoderChangedError: it is another encoder's.
+            ServerFailedError: it is not whole.
+        """
+        said = message.parameters  # asking for one that is not there gives an empty one
+        artefact = said["artefact"].string_param
+        if self.artefact is not None and artefact != self.artefact:
+            raise EncoderChangedError(f"the reply is of version {message.model_version}, not of the pinned encoder")
+        if len(message.outputs) != len(message.raw_output_contents):
+            raise ServerFailedError("the reply has not as many raw contents as outputs")
+        features = {
+            tensor.name: as_array(raw, tensor.datatype, tuple(tensor.shape))
+            for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True)
+        }
+        return Reply(
+            features=features,
+            frame_id=message.id,
+            model=message.model_name,
+            version=int(message.model_version or 0),
+            digest=said["digest"].string_param or self.card.digest,
+            artefact=artefact,
+            age_s=time.monotonic() - captured_s,
+            server_us=said["server_us"].int64_param,
+            decode_us=said["decode_us"].int64_param,
+            queue_us=said["queue_us"].int64_param,
+            infer_us=said["infer_us"].int64_param,
+            superseded=said["superseded"].int64_param,
+        )
+
+
+def make_pin(
+    metadata: pb.ModelMetadataResponse,
+    *,
+    card: EncoderCard | None,
+    digest: str | None,
+    robot: str | None,
+    outputs: Sequence[str] | None,
+    follow: bool,
+) -> Pin:
+    """Pin the encoder that a server has described.
+
+    Raises:
+        EncoderChangedError: its weights have another digest than the one wanted.
+        RequestError: an output is not among its own.
+        ServerFailedError: the server knows no card, and none was given.
+    """
+    text = metadata.properties.get("card")
+    if card is None and text is None:
+        raise ServerFailedError("the server has no card of this model, as Triton has none; pass card=")
+    card = card or EncoderCard.from_json(str(text), origin="the server's card")
+    if digest is not None and card.digest != digest:
+        raise EncoderChangedError(
+            f"{card.name} version {card.version} has the weights {card.digest[:12]}, wanted are {digest[:12]}"
+        )
+    missing = [name for name in outputs or () if name not in card.outputs]
+    if missing:
+        raise RequestError(f"{card.name} has no output {missing[0]!r}; choose from {', '.join(card.outputs)}")
+    artefact = None if follow or "artefact" not in metadata.properties else metadata.properties["artefact"]
+    version = "" if follow else str(card.version)
+    return Pin(card, artefact, version, robot, tuple(outputs or card.outputs))
+
+
+def only_model(index: pb.RepositoryIndexResponse) -> str:
+    """The name of the one model of a server.
+
+    Raises:
+        UnknownModelError: it has none, or several.
+    """
+    names: list[str] = sorted({row.name for row in index.models if row.state == "READY"})
+    if len(names) != 1:
+        raise UnknownModelError(f"the server has {', '.join(names) or 'no model'}; pass model=")
+    return names[0]
+
+
+def check_frames(frames: npt.NDArray[Any]) -> None:
+    """Check type and shape.
+
+    Raises:
+        RequestError: they are no RGB frames.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
+        raise RequestError(
+            f"frames must be uint8 RGB (b, h, w, 3), b at least 1, or JPEGs; got {frames.dtype} {frames.shape}"
+        )
+
+
+def raw_bytes(frames: Frames) -> bytes:
+    """Frames as the protocol wants their bytes; images each after their length."""
+    if isinstance(frames, np.ndarray):
+        return frames.tobytes()
+    return b"".join(len(image).to_bytes(4, "little") + image for image in frames)
+
+
+def failure_of(response: pb.ModelStreamInferResponse) -> ServingError | None:
+    """The error that a stream's reply is; None: it is none."""
+    if not response.error_message:
+        return None
+    parameters = response.infer_response.parameters
+    status = get_value(parameters["status"]) if "status" in parameters else None
+    return error_of(str(status), response.error_message)

@@ -1,0 +1,114 @@
+"""Wire: the public service path, its calls, and how arrays and values become messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import message_factory
+
+from robossl_client._proto import inference_pb2 as pb
+
+SERVICE = "inference.GRPCInferenceService"  # the public path; our messages live in a package of their own
+TENSOR_TYPES: dict[str, type[np.generic]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+_NAMES = {np.dtype(kind).name: name for name, kind in TENSOR_TYPES.items()}
+_NO_DEADLINE_S = 1e9  # grpc says about 9e18 where there is none
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the service."""
+
+    request: Any  # message classes
+    response: Any
+    streams: bool
+
+    @property
+    def encode_request(self) -> Callable[[Any], bytes]:
+        """Request message to bytes."""
+        encode: Callable[[Any], bytes] = self.request.SerializeToString
+        return encode
+
+    @property
+    def decode_response(self) -> Callable[[bytes], Any]:
+        """Bytes to response message."""
+        decode: Callable[[bytes], Any] = self.response.FromString
+        return decode
+
+
+def _calls() -> dict[str, Call]:
+    methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+    message = message_factory.GetMessageClass
+    return {
+        each.name: Call(message(each.input_type), message(each.output_type), each.client_streaming) for each in methods
+    }
+
+
+CALLS = _calls()
+
+
+def path(name: str) -> str:
+    """Where a call is found on a server.
+
+    >>> path("ModelInfer")
+    '/inference.GRPCInferenceService/ModelInfer'
+    """
+    return f"/{SERVICE}/{name}"
+
+
+def tensor_type(dtype: str) -> str:
+    """The protocol's name of a numpy dtype.
+
+    >>> tensor_type("float32")
+    'FP32'
+    """
+    return _NAMES[dtype]
+
+
+def as_array(raw: bytes, datatype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Raw little-endian bytes as an array; read-only, without a copy."""
+    return np.ndarray(shape, TENSOR_TYPES[datatype], raw)
+
+
+def put_values(parameters: Any, values: Mapping[str, Value | None]) -> None:
+    """Write values into a message's parameters; those that are None are left out."""
+    for key, value in values.items():
+        if isinstance(value, bool):
+            parameters[key].bool_param = value
+        elif isinstance(value, int):
+            parameters[key].int64_param = value
+        elif isinstance(value, float):
+            parameters[key].double_param = value
+        elif value is not None:
+            parameters[key].string_param = value
+
+
+def get_value(parameter: Any) -> Value | None:
+    """The value of one parameter of a message; None: it has none."""
+    kind = parameter.WhichOneof("parameter_choice")
+    value: Value | None = getattr(parameter, kind) if kind else None
+    return value
+
+
+def seconds_left(context: Any) -> float | None:
+    """What a call's context says is left of its deadline; None: the caller gave none."""
+    left = context.time_remaining()
+    return None if left is None or left > _NO_DEADLINE_S else float(left)

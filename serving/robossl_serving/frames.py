@@ -1,0 +1,188 @@
+"""Frames: the pixels of a request, from raw bytes, typed contents, JPEG, PNG or shared memory, within limits."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard
+
+from robossl_serving.limits import Limits
+from robossl_serving.refused import bad_request
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
+
+
+class Regions(Protocol):
+    """Where the bytes of an input in shared memory are read."""
+
+    def read(self, parameters: Any) -> bytes:
+        """Bytes that an input's parameters point at."""
+        ...
+
+
+def read_frames(
+    request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: Regions | None
+) -> UInt8[ndarray, "b h w 3"]:
+    """The frames of a request.
+
+    Raises:
+        Refused: they are not what the card asks for, or more than the limits allow.
+    """
+    if len(request.inputs) != 1 or request.inputs[0].name != card.input.name:
+        raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
+    tensor = request.inputs[0]
+    shape = tuple(tensor.shape)
+    if tensor.datatype == "UINT8":
+        _check_shape(shape, max_batch=max_batch, limits=limits)
+        frames = _pixels(_raw(request, tensor, regions), tensor, shape, limits=limits)
+    elif tensor.datatype == "BYTES":
+        frames = decode_images(_images(request, tensor, regions, shape, max_batch=max_batch), limits=limits)
+    else:
+        raise bad_request("frames are UINT8 pixels or BYTES, one JPEG or PNG each")
+    fixed_hw = card.input.fixed_hw
+    if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
+        raise bad_request(f"the model takes frames of {fixed_hw[0]}x{fixed_hw[1]} only")
+    return frames
+
+
+def decode_images(images: Sequence[bytes], *, limits: Limits) -> UInt8[ndarray, "b h w 3"]:
+    """Decode JPEGs and PNGs of one size; their headers are checked before anything is decoded.
+
+    Raises:
+        Refused: not such images, of different sizes, or too large once decoded.
+    """
+    sizes = {_image_hw(image) for image in images}
+    if len(sizes) != 1:
+        raise bad_request("the images of one call must be of one size; send one call for each size")
+    height, width = sizes.pop()
+    if not 0 < len(images) * height * width * 3 <= limits.decoded_bytes:
+        raise bad_request(f"the images are larger than {limits.decoded_bytes} bytes once decoded")
+    out = np.empty((len(images), height, width, 3), np.uint8)
+    for row, image in zip(out, images, strict=True):
+        _decode(image, row)
+    return out
+
+
+def _image_hw(image: bytes) -> tuple[int, int]:
+    if image.startswith(_PNG) and image[12:16] == b"IHDR" and len(image) >= 24:
+        width, height = struct.unpack(">II", image[16:24])
+        return height, width
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(image)
+    except ValueError:
+        raise bad_request("an image is neither a JPEG nor a PNG that can be read") from None
+    return height, width
+
+
+def _decode(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
+    try:
+        if not image.startswith(_PNG):
+            simplejpeg.decode_jpeg(image, "RGB", buffer=out)
+            return
+        with Image.open(io.BytesIO(image), formats=["PNG"]) as opened:
+            if opened.mode not in _PNG_MODES:  # 16 bits a sample would be cut off, not scaled
+                raise bad_request("a PNG has more than 8 bits a sample; convert it")
+            out[:] = np.asarray(opened.convert("RGB"))
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise bad_request("an image is damaged") from None
+
+
+def _check_shape(shape: tuple[int, ...], *, max_batch: int, limits: Limits) -> None:
+    if len(shape) != 4 or shape[3] != 3 or not all(0 < size < 2**31 for size in shape):
+        raise bad_request("UINT8 frames have the shape (batch, height, width, 3)")
+    _check_batch(shape[0], max_batch=max_batch)
+    if math.prod(shape) > limits.decoded_bytes:
+        raise bad_request(f"the frames are larger than {limits.decoded_bytes} bytes")
+
+
+def _check_batch(num_frames: int, *, max_batch: int) -> None:
+    if not 0 < num_frames <= max_batch:
+        raise bad_request(f"one call takes 1 to {max_batch} frames")
+
+
+def _raw(
+    request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, regions: Regions | None
+) -> bytes | None:
+    """The raw bytes of the input; None where it has typed contents."""
+    is_shared = "shared_memory_region" in tensor.parameters
+    if bool(request.raw_input_contents) + tensor.HasField("contents") + is_shared != 1:
+        raise bad_request("an input has exactly one of raw_input_contents, contents and shared_memory_region")
+    if is_shared:
+        if regions is None:
+            raise bad_request("this server has no shared memory; it is started with --shared-memory")
+        return regions.read(tensor.parameters)
+    if request.raw_input_contents:
+        if len(request.raw_input_contents) != 1:
+            raise bad_request("raw_input_contents has one entry for each input")
+        raw: bytes = request.raw_input_contents[0]
+        return raw
+    return None
+
+
+def _pixels(
+    raw: bytes | None,
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    shape: tuple[int, ...],
+    *,
+    limits: Limits,
+) -> UInt8[ndarray, "b h w 3"]:
+    size = math.prod(shape)
+    if raw is not None:
+        if len(raw) != size:
+            raise bad_request(f"the shape says {size} bytes, {len(raw)} were sent")
+        return np.frombuffer(raw, np.uint8).reshape(shape)
+    values = tensor.contents.uint_contents
+    if len(values) > limits.typed_values:
+        raise bad_request(f"typed contents take up to {limits.typed_values} values; send raw_input_contents")
+    if len(values) != size:
+        raise bad_request(f"the shape says {size} values, {len(values)} were sent in uint_contents")
+    wide = np.array(values, np.uint32)
+    if wide.max() > 255:
+        raise bad_request("UINT8 values are at most 255")
+    return wide.astype(np.uint8).reshape(shape)
+
+
+def _images(
+    request: pb.ModelInferRequest,
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    regions: Regions | None,
+    shape: tuple[int, ...],
+    *,
+    max_batch: int,
+) -> list[bytes]:
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        raise bad_request("BYTES frames have the shape (batch,) or (batch, 1)")
+    _check_batch(shape[0], max_batch=max_batch)
+    raw = _raw(request, tensor, regions)
+    images = list(tensor.contents.bytes_contents) if raw is None else _split(raw, shape[0])
+    if len(images) != shape[0]:
+        raise bad_request(f"the shape says {shape[0]} images, {len(images)} were sent")
+    return images
+
+
+def _split(raw: bytes, num_images: int) -> list[bytes]:
+    """Raw BYTES: each element after its length, four bytes little-endian."""
+    images, place = [], 0
+    for _ in range(num_images):
+        if place + 4 > len(raw):
+            raise bad_request("raw BYTES end before their last element")
+        (size,) = struct.unpack_from("<I", raw, place)
+        place += 4
+        if place + size > len(raw):
+            raise bad_request("raw BYTES end before their last element")
+        images.append(raw[place : place + size])
+        place += size
+    if place != len(raw):
+        raise bad_request("raw BYTES go on after their last element")
+    return images

@@ -1,0 +1,168 @@
+"""Handlers: each call of the protocol, and how its errors become statuses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.wire import CALLS, SERVICE, seconds_left
+
+from robossl_serving.describe import Descriptions
+from robossl_serving.infer import Inference, parse
+from robossl_serving.metrics import Metrics
+from robossl_serving.refused import Refused, as_refused, bad_request
+from robossl_serving.repository import Repository
+from robossl_serving.shared_memory import SharedMemory
+from robossl_serving.streams import Streams
+
+Unary = Callable[[Any, Any], Message]  # request message and context to response message
+
+
+class Handlers:
+    """Answers calls out of the parts of a server."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository,
+        inference: Inference,
+        streams: Streams,
+        descriptions: Descriptions,
+        shared_memory: SharedMemory | None,
+        metrics: Metrics,
+    ) -> None:
+        self._repository = repository
+        self._inference = inference
+        self._streams = streams
+        self._descriptions = descriptions
+        self._shared_memory = shared_memory
+        self._metrics = metrics
+
+    def generic(self) -> grpc.GenericRpcHandler:
+        """All calls, for grpc to register at the protocol's public path."""
+        unary = {name: self._unary(name, answer) for name, answer in self._answers().items()}
+        infer = grpc.unary_unary_rpc_method_handler(self._guarded(self._infer), None, _to_bytes)
+        stream = grpc.stream_stream_rpc_method_handler(self._stream, None, _to_bytes)
+        handlers = {**unary, "ModelInfer": infer, "ModelStreamInfer": stream}
+        assert handlers.keys() == CALLS.keys()
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _answers(self) -> dict[str, Unary]:
+        about = self._descriptions
+        return {
+            "ServerLive": lambda _, __: pb.ServerLiveResponse(live=True),
+            "ServerReady": lambda _, __: pb.ServerReadyResponse(ready=bool(self._repository.models())),
+            "ModelReady": lambda ask, _: pb.ModelReadyResponse(ready=about.is_ready(ask.name, ask.version)),
+            "ServerMetadata": lambda _, __: about.server(),
+            "ModelMetadata": lambda ask, _: about.metadata(ask.name, ask.version),
+            "ModelConfig": lambda ask, _: about.config(ask.name, ask.version),
+            "ModelStatistics": lambda ask, _: about.statistics(ask.name, ask.version),
+            "RepositoryIndex": lambda ask, _: about.index(only_ready=ask.ready),
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+            "SystemSharedMemoryStatus": self._regions,
+            "SystemSharedMemoryRegister": self._register,
+            "SystemSharedMemoryUnregister": self._unregister,
+        }
+
+    def _unary(self, name: str, answer: Unary) -> grpc.RpcMethodHandler:
+        request = CALLS[name].request
+
+        def decoded(raw: bytes, context: Any) -> Message:
+            # decoded here, since grpc answers INTERNAL to what its own deserializer refuses
+            try:
+                message = request.FromString(raw)
+            except DecodeError:
+                raise bad_request(f"the message is not a {request.DESCRIPTOR.name}") from None
+            return answer(message, context)
+
+        return grpc.unary_unary_rpc_method_handler(self._guarded(decoded), None, _to_bytes)
+
+    def _guarded(self, answer: Callable[[bytes, Any], Message]) -> Callable[[bytes, Any], Message]:
+        def guarded(raw: bytes, context: Any) -> Message:
+            try:
+                return answer(raw, context)
+            except Exception as error:
+                self._abort(context, error)
+                raise  # abort has raised
+
+        return guarded
+
+    def _abort(self, context: Any, error: Exception) -> None:
+        refused = as_refused(error)
+        self._metrics.refused.labels(refused.code.name).inc()
+        context.abort(refused.code, refused.message)
+
+    def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
+        done = threading.Lock()  # the cheapest thing a thread can wait for
+        done.acquire()
+        job = self._inference.prepare(parse(raw), left_s=seconds_left(context), on_done=done.release)
+        if not context.is_active():
+            raise Refused(grpc.StatusCode.CANCELLED, "cancelled before it was run")
+        self._inference.submit(job, may_run_here=True)
+        if job.request.outcome is None:
+
+            def cancel() -> None:
+                job.model.executor.cancel(job.request)
+
+            if not context.add_callback(cancel):
+                cancel()
+            done.acquire()
+        return self._inference.reply(job)
+
+    def _stream(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
+        try:
+            yield from self._streams.serve(requests, context)
+        except Refused as refused:
+            self._abort(context, refused)
+
+    def _load(self, ask: Any, _: Any) -> Message:
+        if ask.parameters:
+            raise bad_request("a model is loaded as it lies in the repository; parameters are not taken")
+        self._repository.load(ask.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    def _unload(self, ask: Any, _: Any) -> Message:
+        self._repository.unload(ask.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    def _memory(self, context: Any) -> SharedMemory:
+        if self._shared_memory is None:
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it --shared-memory")
+        if not is_loopback(context.peer()):
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
+        return self._shared_memory
+
+    def _regions(self, ask: Any, context: Any) -> Message:
+        answer = pb.SystemSharedMemoryStatusResponse()
+        for region in self._memory(context).regions():
+            if ask.name in ("", region.name):
+                row = answer.regions[region.name]
+                row.name, row.key, row.offset, row.byte_size = region.name, region.key, region.offset, region.size
+        return answer
+
+    def _register(self, ask: Any, context: Any) -> Message:
+        self._memory(context).register(ask.name, ask.key, offset=ask.offset, size=ask.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    def _unregister(self, ask: Any, context: Any) -> Message:
+        self._memory(context).unregister(ask.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether a peer, as grpc names it, is on this host.
+
+    >>> is_loopback("ipv4:127.0.0.1:40312"), is_loopback("ipv6:%5B::1%5D:40312"), is_loopback("ipv4:10.0.0.7:1")
+    (True, True, False)
+    """
+    return peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:"))
+
+
+def _to_bytes(message: Message) -> bytes:
+    raw: bytes = message.SerializeToString()
+    return raw

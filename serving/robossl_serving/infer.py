@@ -1,0 +1,168 @@
+"""Infer: from the bytes of a request to a job for an executor, and from its outcome to a reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.wire import put_values
+
+from robossl_serving.executor import ClosedError
+from robossl_serving.frames import read_frames
+from robossl_serving.limits import Limits
+from robossl_serving.model import Model
+from robossl_serving.options import Options, read_options
+from robossl_serving.refused import Refused, bad_request
+from robossl_serving.repository import Repository
+from robossl_serving.requests import Outcome, Request
+from robossl_serving.scheduler import QueueFullError
+from robossl_serving.shared_memory import SharedMemory
+
+_NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
+    "superseded": (grpc.StatusCode.ABORTED, "a newer frame of this robot and camera took its place"),
+    "shed": (grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run"),
+    "cancelled": (grpc.StatusCode.CANCELLED, "cancelled before it was run"),
+    "failed": (grpc.StatusCode.INTERNAL, "the encoder failed on these frames; the server's log says why"),
+}
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A request on its way: what was asked, of which model."""
+
+    message: pb.ModelInferRequest
+    model: Model
+    request: Request
+    decoded_s: float
+
+    @property
+    def id(self) -> str:
+        """The caller's name for it."""
+        return self.message.id
+
+
+class Inference:
+    """Turns requests into replies; shared by single calls and streams."""
+
+    def __init__(self, repository: Repository, limits: Limits, shared_memory: SharedMemory | None) -> None:
+        self._repository = repository
+        self._limits = limits
+        self._shared_memory = shared_memory
+
+    def prepare(self, message: pb.ModelInferRequest, *, left_s: float | None, on_done: Callable[[], None]) -> Job:
+        """Check a request, find its model and decode its frames.
+
+        Raises:
+            Refused: it cannot be served.
+        """
+        arrived_s = time.monotonic()
+        options = read_options(message, self._limits)
+        model = self._repository.find(message.model_name, message.model_version, options.artefact)
+        outputs = _outputs(message, model)
+        frames = read_frames(
+            message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
+        )
+        request = Request(
+            frames=frames,
+            outputs=outputs,
+            robot=options.robot,
+            camera=options.camera,
+            captured_s=arrived_s - options.age_us / 1e6,
+            arrived_s=arrived_s,
+            deadline_s=arrived_s + self._allowed_s(options, left_s),
+            on_done=on_done,
+        )
+        return Job(message, model, request, decoded_s=time.monotonic())
+
+    def submit(self, job: Job, *, may_run_here: bool = False) -> None:
+        """Let a job wait for its turn.
+
+        Raises:
+            Refused: too many wait already, or its model went away meanwhile.
+        """
+        while True:
+            try:
+                job.model.executor.submit(job.request, may_run_here=may_run_here)
+                return
+            except QueueFullError:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
+                ) from None
+            except ClosedError:  # between finding the model and now another version took over
+                pinned = read_options(job.message, self._limits).artefact
+                job.model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+
+    def reply(self, job: Job) -> pb.ModelInferResponse:
+        """The reply to a job that is done.
+
+        Raises:
+            Refused: it was not served.
+        """
+        request, card = job.request, job.model.card
+        assert request.outcome is not None
+        job.model.statistics.answered(request, decoded_s=job.decoded_s)
+        if request.outcome != "served":
+            raise Refused(*_NOT_SERVED[request.outcome])
+        response = pb.ModelInferResponse(model_name=card.name, model_version=str(card.version), id=job.id)
+        shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
+        for name, values in request.features().items():
+            tensor = response.outputs.add(name=name, datatype=job.model.types[name], shape=values.shape)
+            raw = values.tobytes()
+            if name in shared and "shared_memory_region" in shared[name]:
+                _write(self._shared_memory, shared[name], raw, tensor.parameters)
+                raw = b""  # tritonclient counts outputs and raw contents alike
+            response.raw_output_contents.append(raw)
+        put_values(
+            response.parameters,
+            {
+                "digest": card.digest,
+                "artefact": job.model.artefact,
+                "decode_us": _us(job.decoded_s - request.arrived_s),
+                "queue_us": _us(request.started_s - job.decoded_s),
+                "infer_us": _us(request.run_s),
+                "server_us": _us(time.monotonic() - request.arrived_s),
+                "superseded": request.superseded,
+            },
+        )
+        return response
+
+    def _allowed_s(self, options: Options, left_s: float | None) -> float:
+        limits = self._limits
+        default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
+        given = [each for each in (left_s, options.timeout and options.timeout / 1e6) if each]
+        return min(given, default=default_ms / 1e3)
+
+
+def parse(raw: bytes) -> pb.ModelInferRequest:
+    """Bytes as a request.
+
+    Raises:
+        Refused: they are not one.
+    """
+    try:
+        message: pb.ModelInferRequest = pb.ModelInferRequest.FromString(raw)
+        return message
+    except DecodeError:
+        raise bad_request("the message is not a ModelInferRequest") from None
+
+
+def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:
+    names = [output.name for output in message.outputs]
+    if len(set(names)) != len(names) or not set(names) <= set(model.card.outputs):
+        raise bad_request(f"outputs are, once each, among {', '.join(model.card.outputs)}")
+    return tuple(names or model.card.outputs)
+
+
+def _write(memory: SharedMemory | None, where: object, raw: bytes, parameters: object) -> None:
+    if memory is None:
+        raise bad_request("this server has no shared memory; it is started with --shared-memory")
+    memory.write(where, raw)
+    put_values(parameters, memory.place(where))
+
+
+def _us(seconds: float) -> int:
+    return max(0, round(seconds * 1e6))

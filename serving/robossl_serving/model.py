@@ -1,0 +1,129 @@
+"""Model: one version of an encoder, opened, warmed up and checked before anyone is served by it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+from jaxtyping import UInt8
+from numpy import ndarray
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard
+from robossl_client.wire import tensor_type
+
+from robossl.errors import InputError, reason
+from robossl.parity import GATES, check_parity, natural_frames
+from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
+from robossl_serving.costs import Costs, measure_costs
+from robossl_serving.executor import Executor, Run
+from robossl_serving.scheduler import Scheduler
+from robossl_serving.statistics import Statistics
+
+_PARITY_BATCHES = (1, 3)
+_DEFAULT_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How sessions are opened and how many requests may wait for one."""
+
+    provider: Provider = "cpu"
+    threads: int = 1
+    max_waiting: int = 64
+
+
+class Model:
+    """A version that is ready to serve."""
+
+    def __init__(self, folder: Path, settings: SessionSettings) -> None:
+        """Open, check and time a version folder.
+
+        Raises:
+            RobosslError: it is damaged, is not what its card says, or does not do here what it did at export.
+        """
+        model = folder / "model.onnx"
+        self.card = read_card(folder / "card.json")
+        check_model_file(model, self.card)
+        if (self.card.name, self.card.version) != (folder.parent.name, int(folder.name)):
+            raise InputError(f"{folder} holds {self.card.name} version {self.card.version}; copy it under its own name")
+        assert self.card.model_sha256 is not None
+        self.artefact = self.card.model_sha256
+        self.max_batch = _max_batch(folder.parent / "config.pbtxt")
+        self._session = open_session(model, provider=settings.provider, threads=settings.threads)
+        self._check_tensors(model)
+        check_on_this_machine(model, self.card, self._run, settings)
+        self.costs = self._measure()
+        self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
+        self.statistics = Statistics(self.card)
+        self.loaded_s = time.monotonic()
+        self.pinned_s = self.loaded_s  # when a pinned caller last asked
+        self.executor = Executor(
+            self._run,
+            Scheduler(self.costs, max_waiting=settings.max_waiting),
+            name=f"{self.card.name}-{self.card.version}",
+            on_turn=self.statistics.ran,
+        )
+
+    def close(self) -> threading.Thread:
+        """Let what waits finish, in a thread of its own, and take nothing more."""
+        thread = threading.Thread(target=self.executor.close, name=f"close-{self.card.name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
+        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames})
+        return dict(zip(outputs, values, strict=True))
+
+    def _check_tensors(self, model: Path) -> None:
+        digest = self._session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY)
+        if digest != self.card.digest:
+            raise InputError(f"{model} holds other weights than its card.json describes; export it again")
+        inputs = {each.name for each in self._session.get_inputs()}
+        outputs = {each.name for each in self._session.get_outputs()}
+        if inputs != {self.card.input.name} or outputs != set(self.card.outputs):
+            raise InputError(f"{model} has the tensors {sorted(inputs | outputs)}, its card others; export it again")
+
+    def _measure(self) -> Costs:
+        height, width = self.card.input.fixed_hw or self.card.input.input_hw
+        frames = natural_frames(1, (height, width), seed=0)
+        outputs = tuple(self.card.outputs)
+        return measure_costs(lambda num: self._run(np.repeat(frames, num, 0), outputs), max_batch=self.max_batch)
+
+
+def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: SessionSettings) -> None:
+    """Compare the optimised graph on its provider with the graph as exported, node by node on the CPU.
+
+    Kernels differ between machines and providers, and export compared with torch on another one. The gates are those
+    that the export passed; a constant or non-finite output is refused too.
+
+    Raises:
+        ParityError: they differ.
+    """
+    plain = open_session(model, threads=settings.threads, optimise=False)
+    names = tuple(card.outputs)
+
+    def reference(frames: ndarray) -> dict[str, ndarray]:
+        return dict(zip(names, plain.run(list(names), {card.input.name: frames}), strict=True))
+
+    gates = GATES["fp16" if card.precision == "fp16" else "fp32"]
+    height, width = card.input.fixed_hw or card.input.input_hw
+    sizes = [(height, width)] if card.input.fixed_hw else [(height, width), (height + 17, width + 40)]
+    cases = [natural_frames(num, hw, seed=num) for hw in sizes for num in _PARITY_BATCHES]
+    check_parity(reference, lambda frames: run(frames, names), cases, gates=gates, provider=settings.provider)
+
+
+def _max_batch(config: Path) -> int:
+    """The largest batch that a model's configuration allows, as Triton would read it."""
+    if not config.is_file():
+        return _DEFAULT_BATCH
+    message = pb.ModelConfig()
+    try:
+        text_format.Parse(config.read_text(encoding="utf-8"), message, allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{config} cannot be read ({reason(error)}); export the model again") from error
+    return message.max_batch_size or 1  # Triton's 0: no batches

@@ -1,0 +1,59 @@
+"""Options: what a request's parameters say, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.wire import Value, get_value
+
+from robossl_serving.limits import Limits
+from robossl_serving.refused import bad_request
+
+_TYPES: dict[str, type[Value]] = {"robot": str, "camera": str, "age_us": int, "artefact": str, "timeout": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Parameters that mean something here; Triton's `sequence_*` and `priority` are accepted and do nothing."""
+
+    robot: str | None = None  # makes it a control request
+    camera: str = ""
+    age_us: int = 0  # of the frame when it was sent, on the caller's clock
+    artefact: str | None = None  # the caller takes embeddings of this model.onnx (sha256) only
+    timeout: int | None = None  # microseconds, Triton's; the call's own deadline holds too
+
+
+def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
+    """The options of a request.
+
+    Raises:
+        Refused: too many parameters, or one of a wrong type or size.
+    """
+    if len(request.parameters) > limits.parameters or len(request.outputs) > limits.parameters:
+        raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")
+    if len(request.id) > limits.name_chars:
+        raise bad_request(f"an id has at most {limits.name_chars} characters")
+    options = Options(**_known(request.parameters, limits))
+    if options.robot == "":
+        raise bad_request("the parameter 'robot' is empty; leave it out for a batch request")
+    if options.age_us < 0 or (options.timeout or 0) < 0:
+        raise bad_request("the parameters 'age_us' and 'timeout' are not negative")
+    return options
+
+
+def _known(parameters: Mapping[str, pb.InferParameter], limits: Limits) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        kind = _TYPES.get(name)
+        if kind is None:
+            continue
+        value = get_value(parameter)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise bad_request(f"the parameter {name!r} is {'a string' if kind is str else 'an integer'}")
+        if isinstance(value, str) and len(value) > limits.name_chars:
+            raise bad_request(f"the parameter {name!r} has at most {limits.name_chars} characters")
+        known[name] = value
+    return known

@@ -1,0 +1,31 @@
+"""Refused: a call that is not served, with the status and the words that its caller is told."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+
+_log = logging.getLogger("robossl.serving")
+
+
+class Refused(Exception):
+    """The message is for the caller: it names no path and quotes no other error."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def bad_request(message: str) -> Refused:
+    """What was sent cannot be used; sending it again will not help."""
+    return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def as_refused(error: Exception) -> Refused:
+    """What a caller is told of an error: of one that nobody foresaw nothing, which goes to the log."""
+    if isinstance(error, Refused):
+        return error
+    _log.error("a call failed", exc_info=error)
+    return Refused(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")

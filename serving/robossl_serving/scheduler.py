@@ -1,0 +1,181 @@
+"""Scheduler: which waiting frames are encoded next. Time is passed in, nothing here waits or locks.
+
+A robot's camera has one slot, and a newer frame replaces an older one there. Among robots whose turn it is the
+freshest frame goes first; a robot unserved for twice its fair share of time goes before all. What cannot be ready by
+its deadline is shed before it runs. Batch requests are first come, first served, while no control request waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from robossl_serving.costs import Costs
+from robossl_serving.requests import Piece, Request, Turn
+
+_GUARD = 2.0  # fair intervals after which a robot goes first
+_DUE = 0.8  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
+_ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
+_NAMES = 8  # names remembered for each that may wait: names are the callers', and memory is not
+_DOUBT_S = 1.0  # half-life of the estimate while nothing runs: else one slow spell could shed everything for ever
+_FOLLOW = 0.1  # of a slower run; a faster one is believed at once, so that only what is surely late is shed
+
+
+class QueueFullError(Exception):
+    """As many requests wait as are allowed."""
+
+
+@dataclass(slots=True)
+class _Robot:
+    seen_s: float
+    served_s: float  # when it was first seen, until it is served
+    slots: dict[str, Request] = field(default_factory=dict)  # by camera
+    camera_served_s: dict[str, float] = field(default_factory=dict)
+
+    def next_camera(self) -> str:
+        """The waiting camera that was served longest ago."""
+        return min(self.slots, key=lambda camera: self.camera_served_s.get(camera, 0.0))
+
+
+class Scheduler:
+    """Waiting requests of one encoder."""
+
+    def __init__(self, costs: Costs, *, max_waiting: int) -> None:
+        self._costs = costs
+        self._max_waiting = max_waiting  # of each class
+        self._robots: dict[str, _Robot] = {}  # the last seen at the end
+        self._num_slots = 0
+        self._batch: deque[Request] = deque()
+        self._scale = 1.0  # of the measured costs, as runs show
+        self._ran_s: float | None = None
+
+    def __len__(self) -> int:
+        return self._num_slots + len(self._batch)
+
+    def add(self, request: Request) -> Request | None:
+        """Let a request wait; returns the older of two that compete for a slot, which will not run.
+
+        Raises:
+            QueueFullError: there is no room.
+        """
+        if request.robot is None:
+            if len(self._batch) >= self._max_waiting:
+                raise QueueFullError
+            self._batch.append(request)
+            return None
+        slots = self._see(request.robot, request.arrived_s).slots
+        waiting = slots.get(request.camera)
+        if waiting is None and self._num_slots >= self._max_waiting:
+            raise QueueFullError
+        if waiting is not None and waiting.captured_s > request.captured_s:  # they overtook each other on the way
+            return request
+        slots[request.camera] = request
+        if waiting is None:
+            self._num_slots += 1
+        else:
+            request.superseded = waiting.superseded + 1
+        return waiting
+
+    def remove(self, request: Request) -> bool:
+        """Forget a waiting request; False: it does not wait."""
+        if request.robot is None:
+            if request not in self._batch:
+                return False
+            self._batch.remove(request)
+            return True
+        robot = self._robots.get(request.robot)
+        if robot is None or robot.slots.get(request.camera) is not request:
+            return False
+        del robot.slots[request.camera]
+        self._num_slots -= 1
+        return True
+
+    def take(self, now_s: float) -> Turn:
+        """What to run now. What it takes no longer waits, except a batch request with frames left."""
+        shed = tuple(self._late(now_s))
+        for request in shed:
+            self.remove(request)
+        pieces = self._control_pieces(now_s) if self._num_slots else self._batch_pieces()
+        return Turn(tuple(pieces), shed)
+
+    def ran(self, turn: Turn, *, run_s: float, now_s: float) -> None:
+        """Learn how long a turn took."""
+        ratio = run_s / self._costs.of(turn.num_frames)
+        self._scale = ratio if ratio < self._scale else (1 - _FOLLOW) * self._scale + _FOLLOW * ratio
+        self._ran_s = now_s
+
+    def estimate_s(self, num_frames: int, now_s: float) -> float:
+        """How long a run will take."""
+        idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
+        return self._costs.of(num_frames) * self._scale * math.exp2(-idle_s / _DOUBT_S)
+
+    def waiting(self) -> Iterator[Request]:
+        """All that wait."""
+        for robot in self._robots.values():
+            yield from robot.slots.values()
+        yield from self._batch
+
+    def _late(self, now_s: float) -> Iterable[Request]:
+        for request in self.waiting():
+            if request.deadline_s < now_s + self.estimate_s(request.num_left, now_s):
+                yield request
+
+    def _control_pieces(self, now_s: float) -> Iterable[Piece]:
+        """The next control request, and others that are worth running with it."""
+        first, num_frames, slack_s = None, 0, float("inf")
+        while self._num_slots:
+            robot = self._next_robot(now_s)
+            camera = robot.next_camera()
+            request = robot.slots[camera]
+            num_frames += len(request.frames)
+            slack_s = min(slack_s, request.deadline_s - now_s)
+            if first is None:
+                first = request
+            elif not (
+                request.frames.shape[1:] == first.frames.shape[1:]
+                and num_frames <= self._costs.best_batch
+                and self.estimate_s(num_frames, now_s) <= slack_s
+            ):
+                return
+            self.remove(request)
+            robot.served_s = robot.camera_served_s[camera] = now_s
+            yield Piece(request, 0, len(request.frames))
+
+    def _next_robot(self, now_s: float) -> _Robot:
+        waiting = [robot for robot in self._robots.values() if robot.slots]
+        if len(waiting) == 1:
+            return waiting[0]
+        num_active = sum(now_s - robot.seen_s <= _ACTIVE_S for robot in self._robots.values())
+        fair_s = num_active * self.estimate_s(1, now_s)
+        longest = min(waiting, key=lambda robot: robot.served_s)
+        if now_s - longest.served_s > _GUARD * fair_s:
+            return longest
+        due = [robot for robot in waiting if now_s - robot.served_s >= _DUE * fair_s]
+        return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
+
+    def _batch_pieces(self) -> Iterable[Piece]:
+        """The head of the queue, no more frames than are worth running together."""
+        room = self._costs.best_batch
+        while self._batch and room:
+            request = self._batch[0]
+            stop = min(len(request.frames), request.num_done + room)
+            room -= stop - request.num_done
+            yield Piece(request, request.num_done, stop)
+            if stop < len(request.frames):
+                return
+            self._batch.popleft()
+            if self._batch and self._batch[0].frames.shape[1:] != request.frames.shape[1:]:
+                return
+
+    def _see(self, name: str, now_s: float) -> _Robot:
+        robot = self._robots.pop(name, None) or _Robot(seen_s=now_s, served_s=now_s)
+        robot.seen_s = now_s
+        self._robots[name] = robot
+        if len(robot.camera_served_s) > _NAMES:
+            robot.camera_served_s.clear()
+        if len(self._robots) > _NAMES * self._max_waiting:
+            oldest = next((name for name, each in self._robots.items() if not each.slots), name)
+            del self._robots[oldest]
+        return robot

@@ -1,0 +1,109 @@
+"""Security: TLS, client certificates, and bearer tokens for asking and for administration."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from robossl_client.wire import path
+
+from robossl.errors import InputError
+from robossl_serving.handlers import is_loopback
+
+ADMIN_CALLS = frozenset(map(path, ("RepositoryModelLoad", "RepositoryModelUnload")))
+_OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # kubelets send no token
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Files with certificates and tokens; with none of them a server is for its own host."""
+
+    tls_cert: Path | None = None  # PEM, with the chain
+    tls_key: Path | None = None
+    client_ca: Path | None = None  # only callers with a certificate of this authority (mTLS)
+    token: Path | None = None  # a file with the token that callers send
+    admin_token: Path | None = None  # and with the one that loading and unloading takes
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """What grpc needs for TLS; None: without.
+
+        Raises:
+            InputError: a file is missing, or only a part of what TLS needs is given.
+        """
+        if self.tls_cert is None and self.tls_key is None and self.client_ca is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            raise InputError("TLS needs both --tls-cert and --tls-key; --client-ca comes on top")
+        pair = (_read(self.tls_key), _read(self.tls_cert))
+        ca = None if self.client_ca is None else _read(self.client_ca)
+        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+    def interceptors(self) -> list[Any]:
+        """What checks tokens; it also keeps administration on this host when there is no admin token.
+
+        Raises:
+            InputError: a token file is missing or empty.
+        """
+        return [_Gate(_token(self.token), _token(self.admin_token))]
+
+
+class _Gate:
+    """Lets a call through, or answers it: the interface of grpc.ServerInterceptor."""
+
+    def __init__(self, token: bytes | None, admin_token: bytes | None) -> None:
+        self._token = token
+        self._admin_token = admin_token
+        self._unauthenticated = _refuser(grpc.StatusCode.UNAUTHENTICATED, "send the token: authorization: Bearer ...")
+        self._admin_only = _refuser(grpc.StatusCode.PERMISSION_DENIED, "this call takes the admin token")
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        is_admin = details.method in ADMIN_CALLS
+        if not (is_admin or self._token) or details.method in _OPEN_CALLS:
+            return continuation(details)
+        sent = next((value for key, value in details.invocation_metadata if key == "authorization"), "")
+        sent_token = sent.removeprefix("Bearer ").encode() if isinstance(sent, str) else b""
+        if self._admin_token and hmac.compare_digest(sent_token, self._admin_token):
+            return continuation(details)
+        if self._token and not hmac.compare_digest(sent_token, self._token):
+            return self._unauthenticated
+        if is_admin and self._admin_token:
+            return self._admin_only
+        return _on_this_host(continuation(details)) if is_admin else continuation(details)
+
+
+def _on_this_host(handler: Any) -> Any:
+    def guarded(request: bytes, context: Any) -> Any:
+        if not is_loopback(context.peer()):
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, "without an admin token this call is for the server's own host"
+            )
+        return handler.unary_unary(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def _refuser(code: grpc.StatusCode, message: str) -> Any:
+    def refuse(_: Any, context: Any) -> None:
+        context.abort(code, message)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a single call is a stream of one
+
+
+def _token(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    token = _read(file).strip()
+    if not token:
+        raise InputError(f"{file} is empty; write the token into it, for example `openssl rand -hex 32`")
+    return token
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error

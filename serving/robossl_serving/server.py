@@ -1,0 +1,150 @@
+"""Server: a repository behind gRPC, with health and reflection; it starts ready and stops without losing a request."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+from robossl_client.wire import SERVICE
+
+from robossl.errors import ResourceError
+from robossl_serving.describe import Descriptions
+from robossl_serving.handlers import Handlers
+from robossl_serving.infer import Inference
+from robossl_serving.limits import Limits
+from robossl_serving.metrics import Metrics
+from robossl_serving.model import SessionSettings
+from robossl_serving.reflection import public_pool
+from robossl_serving.repository import Repository
+from robossl_serving.security import Security
+from robossl_serving.shared_memory import SharedMemory
+from robossl_serving.streams import Streams
+
+_log = logging.getLogger("robossl.serving")
+_SPARE_THREADS = 16  # for health, metadata and administration while all else is full
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where a server listens and what it allows."""
+
+    host: str = "127.0.0.1"
+    port: int = 8001  # 0: any free one
+    metrics_port: int | None = None
+    session: SessionSettings = field(default_factory=SessionSettings)
+    limits: Limits = field(default_factory=Limits)
+    security: Security = field(default_factory=Security)
+    shared_memory: bool = False
+    poll_seconds: float = 0.0  # how often new versions are looked for; 0: only when told to
+    retire_seconds: float = 600.0  # how long a replaced version outlives the last caller that pinned it
+
+
+class EncoderServer:
+    """Serves the models of a folder."""
+
+    def __init__(self, models: Path, settings: ServerSettings) -> None:
+        """Load the models and open the port; nothing is answered before `start`.
+
+        Raises:
+            InputError: no model can be served, or a file of the settings cannot be read.
+            ResourceError: the port is taken.
+        """
+        limits = settings.limits
+        self._settings = settings
+        credentials, interceptors = settings.security.credentials(), settings.security.interceptors()
+        self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
+        self.repository.load_all()
+        self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
+        self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
+        inference = Inference(self.repository, limits, self._memory)
+        self.streams = Streams(inference, limits)
+        num_threads = 2 * limits.waiting + limits.streams + _SPARE_THREADS
+        self._server = grpc.server(
+            ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
+            handlers=[
+                Handlers(
+                    repository=self.repository,
+                    inference=inference,
+                    streams=self.streams,
+                    descriptions=Descriptions(self.repository, has_shared_memory=settings.shared_memory),
+                    shared_memory=self._memory,
+                    metrics=self._metrics,
+                ).generic()
+            ],
+            interceptors=interceptors,
+            options=_options(limits),
+            maximum_concurrent_rpcs=num_threads,
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=public_pool())
+        self.port = _bind(self._server, settings, credentials)
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Answer calls from now on.
+
+        Raises:
+            ResourceError: the port for metrics is taken.
+        """
+        self._server.start()
+        for name in ("", SERVICE):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        if self._settings.metrics_port is not None:
+            address = (self._settings.host, self._settings.metrics_port)
+            try:
+                start_http_server(address[1], addr=address[0], registry=self._metrics.registry)
+            except OSError as error:
+                raise ResourceError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror})") from error
+
+    def stop(self, *, grace_s: float = 10.0) -> None:
+        """Say that it goes, answer what was accepted, and close."""
+        self._stopped.set()
+        self._health.enter_graceful_shutdown()
+        self.streams.drain()
+        self._server.stop(grace_s).wait()
+        self.repository.close()
+        if self._memory is not None:
+            self._memory.close()
+
+    def _tend(self) -> None:
+        every_s = self._settings.poll_seconds or 5.0
+        while not self._stopped.wait(every_s):
+            try:
+                self.repository.tend(look_for_new=self._settings.poll_seconds > 0)
+            except Exception:
+                _log.exception("looking after the repository failed")
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    # once each: of an option named twice grpc takes the first
+    return [
+        ("grpc.so_reuseport", 0),  # else a second server on the same port would take half of the calls
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", 2 * limits.waiting + limits.streams),
+        ("grpc.keepalive_time_ms", 10_000),  # a robot that left the network is noticed within 14 s
+        ("grpc.keepalive_timeout_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # what clients may send, or they are cut off
+    ]
+
+
+def _bind(server: grpc.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        if credentials is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError as error:
+        raise ResourceError(f"cannot listen on {address}: it is taken, or not this host's; choose another") from error

@@ -1,0 +1,126 @@
+"""Statistics: counts and times of one version, cheap enough to be kept for every request.
+
+ModelStatistics and Prometheus are both answered from them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard
+
+from robossl_serving.requests import Outcome, Request
+
+BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(slots=True)
+class Times:
+    """A histogram of seconds."""
+
+    sum_s: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, and beyond
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.sum_s += seconds
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+
+
+@dataclass(slots=True)
+class Turns:
+    """Runs of one number of frames."""
+
+    count: int = 0
+    sum_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Kind:
+    """Of control requests, or of batch requests."""
+
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    total: Times = field(default_factory=Times)  # from arrival to reply
+    decode: Times = field(default_factory=Times)
+    queue: Times = field(default_factory=Times)
+    run: Times = field(default_factory=Times)
+    age: Times = field(default_factory=Times)  # from capture to reply
+    failed_s: float = 0.0
+    num_frames: int = 0
+
+
+class Statistics:
+    """Of one version."""
+
+    def __init__(self, card: EncoderCard) -> None:
+        self.name, self.version = card.name, str(card.version)
+        self.lock = threading.Lock()  # for those who read
+        self.kinds = {"control": Kind(), "batch": Kind()}
+        self.turns: dict[int, Turns] = {}  # by number of frames
+        self._last_s = 0.0
+
+    def ran(self, num_frames: int, run_s: float) -> None:
+        """Count a run."""
+        with self.lock:
+            turns = self.turns.setdefault(num_frames, Turns())
+            turns.count += 1
+            turns.sum_s += run_s
+
+    def answered(self, request: Request, *, decoded_s: float) -> None:
+        """Count a request whose outcome is known."""
+        assert request.outcome is not None
+        now_s = time.monotonic()
+        with self.lock:
+            kind = self.kinds["batch" if request.robot is None else "control"]
+            kind.outcomes[request.outcome] = kind.outcomes.get(request.outcome, 0) + 1
+            if request.outcome != "served":
+                kind.failed_s += now_s - request.arrived_s
+                return
+            kind.total.add(now_s - request.arrived_s)
+            kind.decode.add(decoded_s - request.arrived_s)
+            kind.queue.add(request.started_s - decoded_s)
+            kind.run.add(request.run_s)
+            kind.age.add(now_s - request.captured_s)
+            kind.num_frames += len(request.frames)
+            self._last_s = now_s
+
+    def message(self) -> pb.ModelStatistics:
+        """As the protocol has it; a frame is an inference, a run is an execution."""
+        with self.lock:
+            kinds = self.kinds.values()
+            failed = sum(count for kind in kinds for outcome, count in kind.outcomes.items() if outcome != "served")
+            ago_s = time.monotonic() - self._last_s
+            return pb.ModelStatistics(
+                name=self.name,
+                version=self.version,
+                last_inference=int((time.time() - ago_s) * 1000) if self._last_s else 0,
+                inference_count=sum(kind.num_frames for kind in kinds),
+                execution_count=sum(turns.count for turns in self.turns.values()),
+                inference_stats=pb.InferStatistics(
+                    success=_duration(*(kind.total for kind in kinds)),
+                    fail=pb.StatisticDuration(count=failed, ns=_ns(sum(kind.failed_s for kind in kinds))),
+                    queue=_duration(*(kind.queue for kind in kinds)),
+                    compute_input=_duration(*(kind.decode for kind in kinds)),
+                    compute_infer=_duration(*(kind.run for kind in kinds)),
+                ),
+                batch_stats=[
+                    pb.InferBatchStatistics(
+                        batch_size=size, compute_infer=pb.StatisticDuration(count=turns.count, ns=_ns(turns.sum_s))
+                    )
+                    for size, turns in sorted(self.turns.items())
+                ],
+            )
+
+
+def _duration(*times: Times) -> pb.StatisticDuration:
+    return pb.StatisticDuration(
+        count=sum(sum(each.counts) for each in times), ns=_ns(sum(each.sum_s for each in times))
+    )
+
+
+def _ns(seconds: float) -> int:
+    return max(0, int(seconds * 1e9))

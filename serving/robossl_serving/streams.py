@@ -1,0 +1,151 @@
+"""Streams: many requests and their replies over one call, newest frame first even while one runs.
+
+One thread reads, so that a newer frame reaches its slot while an older one is encoded; the thread that grpc calls
+writes. A client that does not read its replies is not read from either.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from robossl_client._proto import inference_pb2 as pb
+
+from robossl_serving.infer import Inference, Job, parse
+from robossl_serving.limits import Limits
+from robossl_serving.refused import Refused, as_refused
+
+_END = object()
+
+
+class Streams:
+    """The open streams of one server."""
+
+    def __init__(self, inference: Inference, limits: Limits) -> None:
+        self._inference = inference
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._open: dict[_Stream, str] = {}  # and its client
+        self._draining = False
+
+    def serve(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
+        """Answer one stream until its client ends it or the server shuts down.
+
+        Raises:
+            Refused: there are too many streams.
+        """
+        stream = _Stream(self._inference, context, unread_replies=self._limits.unread_replies)
+        self._enter(stream, context.peer())
+        try:
+            threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
+            yield from stream.replies()
+            if self._draining:
+                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+        finally:
+            stream.cancel()
+            with self._lock:
+                del self._open[stream]
+
+    def drain(self) -> None:
+        """Take nothing more, and end every stream when what it waits for is answered."""
+        with self._lock:
+            self._draining = True
+            streams = list(self._open)
+        for stream in streams:
+            stream.end()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _enter(self, stream: _Stream, client: str) -> None:
+        with self._lock:
+            if self._draining:
+                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+            same = sum(other == client for other in self._open.values())
+            if len(self._open) >= self._limits.streams or same >= self._limits.streams_per_client:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"at most {self._limits.streams_per_client} streams of one client, {self._limits.streams} in all",
+                )
+            self._open[stream] = client
+
+
+class _Stream:
+    def __init__(self, inference: Inference, context: Any, *, unread_replies: int) -> None:
+        self._inference = inference
+        self._context = context
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
+        self._room = threading.Semaphore(unread_replies)
+        self._lock = threading.Lock()
+        self._jobs: set[Job] = set()
+        self._ended = False
+
+    def read(self, requests: Iterator[bytes]) -> None:
+        """Take requests until the client has no more or goes away."""
+        try:
+            while self._room.acquire() and not self._ended:
+                self._take(next(requests))
+        except StopIteration:  # the client has no more
+            self.end()
+        except grpc.RpcError:  # the client went away
+            self.cancel()
+
+    def replies(self) -> Iterator[pb.ModelStreamInferResponse]:
+        """Replies as they get ready; ends when the stream has ended and nothing is open."""
+        while True:
+            item = self._outbox.get()
+            if item is not _END:
+                yield self._reply(item)
+                self._room.release()
+            with self._lock:
+                if self._ended and not self._jobs and self._outbox.empty():
+                    return
+
+    def end(self) -> None:
+        """Take nothing more; what waits is still answered."""
+        with self._lock:
+            self._ended = True
+        self._room.release()
+        self._outbox.put(_END)
+
+    def cancel(self) -> None:
+        """Nobody wants what still waits."""
+        with self._lock:
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.model.executor.cancel(job.request)
+        self.end()
+
+    def _take(self, raw: bytes) -> None:
+        box: list[Job] = []
+        message_id = ""
+        try:
+            message = parse(raw)
+            message_id = message.id
+            job = self._inference.prepare(message, left_s=None, on_done=lambda: self._outbox.put(box[0]))
+            box.append(job)
+            with self._lock:
+                self._jobs.add(job)
+            self._inference.submit(job)
+        except Exception as error:
+            with self._lock:
+                self._jobs.difference_update(box)
+            self._outbox.put((as_refused(error), message_id))
+
+    def _reply(self, item: Job | tuple[Refused, str]) -> pb.ModelStreamInferResponse:
+        if isinstance(item, Job):
+            with self._lock:
+                self._jobs.discard(item)
+            try:
+                return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
+            except Refused as refused:
+                item_id, reason = item.id, refused
+        else:
+            reason, item_id = item
+        response = pb.ModelStreamInferResponse(error_message=reason.message)
+        response.infer_response.id = item_id
+        response.infer_response.parameters["status"].string_param = reason.code.name
+        return response

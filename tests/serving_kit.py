@@ -1,0 +1,191 @@
+"""Help for the tests of serving: tiny exported encoders, and real servers on free ports."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnx
+from numpy import ndarray
+from onnx import helper, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.card import EncoderCard, InputContract, TensorSpec
+from robossl_client.wire import CALLS, path, put_values
+from robossl_serving.server import EncoderServer, ServerSettings
+
+from robossl.parity import natural_frames
+from robossl.repository import triton_config
+from robossl.session import DIGEST_KEY, file_sha256
+
+FRAMES = natural_frames(3, (60, 80), seed=0)
+
+
+def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, broken: str = "") -> Path:
+    """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
+
+    Args:
+        out: The repository.
+        version: Another version is another encoder.
+        name: Of the model.
+        layers: Of 48 channels at full size: more make it slower.
+        broken: "nan" or "constant": what is wrong with its features.
+    """
+    folder = out / name / str(version)
+    folder.mkdir(parents=True)
+    digest = hashlib.sha256(f"{name} {version} {broken}".encode()).hexdigest()
+    (folder / "model.onnx").write_bytes(_graph(version, layers, broken, digest))
+    frames = TensorSpec("uint8", ("batch", "height", "width", 3))
+    card = EncoderCard(
+        name=name,
+        version=version,
+        digest=digest,
+        backbone="tiny",
+        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=None),
+        outputs={"pooled": TensorSpec("float32", ("batch", 48)), "dense": TensorSpec("float32", ("batch", 48, 1, 1))},
+        created_by="the tests",
+        model_sha256=file_sha256(folder / "model.onnx"),
+    )
+    card.write(folder / "card.json")
+    (folder.parent / "config.pbtxt").write_text(triton_config(card, max_batch=64))
+    return folder
+
+
+def _graph(seed: int, layers: int, broken: str, digest: str) -> bytes:
+    rng = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "pixels"
+    for number in range(layers):
+        shape = (48, 3 if number == 0 else 48, 3, 3)
+        values = (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+        if broken == "constant":
+            values *= 0
+        weights.append(numpy_helper.from_array(values / (50 if number == 0 else 1), f"w{number}"))
+        nodes.append(make_node("Conv", [last, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        last = f"r{number}"
+    if broken == "nan":
+        weights.append(numpy_helper.from_array(np.full((), np.nan, np.float32), "nan"))
+        nodes.append(make_node("Mul", [last, "nan"], ["n"]))
+        last = "n"
+    inputs = [make_tensor_value_info("frames", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])]
+    outputs = [
+        make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["batch", 48]),
+        make_tensor_value_info("dense", onnx.TensorProto.FLOAT, ["batch", 48, 1, 1]),
+    ]
+    nodes = [
+        make_node("Cast", ["frames"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make_node("Transpose", ["floats"], ["pixels"], perm=[0, 3, 1, 2]),
+        *nodes,
+        make_node("GlobalAveragePool", [last], ["dense"]),
+        make_node("Flatten", ["dense"], ["pooled"]),
+    ]
+    graph = make_graph(nodes, "tiny", inputs, outputs, weights)
+    model = make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {DIGEST_KEY: digest})
+    raw: bytes = model.SerializeToString()
+    return raw
+
+
+def copy_version(models: Path, out: Path, version: int, *, name: str = "tiny") -> Path:
+    """One version of an exported model in a repository of its own; returns the repository."""
+    shutil.copytree(models / name / str(version), out / name / str(version))
+    shutil.copy(models / name / "config.pbtxt", out / name)
+    return out
+
+
+@contextmanager
+def serving(models: Path, settings: ServerSettings | None = None) -> Iterator[EncoderServer]:
+    """A server of this process on a free port."""
+    server = EncoderServer(models, settings or ServerSettings(port=0))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(grace_s=5)
+
+
+class Raw:
+    """The calls of the protocol with nothing in between: messages in, messages out."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def __call__(self, name: str, message: Any, *, timeout: float = 10, **options: Any) -> Any:
+        """One call that is no stream; `message` may be bytes."""
+        call = CALLS[name]
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        send = self._channel.unary_unary(path(name), None, call.decode_response)
+        return send(raw, timeout=timeout, **options)
+
+    def future(self, name: str, message: Any, *, timeout: float = 10) -> Any:
+        """The same without waiting."""
+        call = CALLS[name]
+        return self._channel.unary_unary(path(name), call.encode_request, call.decode_response).future(
+            message, timeout=timeout
+        )
+
+
+@contextmanager
+def calling(server: EncoderServer) -> Iterator[Raw]:
+    """Calls to a server."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Raw(channel)
+
+
+def infer_request(frames: ndarray = FRAMES, *, model: str = "tiny", version: str = "", **parameters: Any) -> Any:
+    """A request with raw pixels."""
+    message = pb.ModelInferRequest(model_name=model, model_version=version, id="7")
+    message.inputs.add(name="frames", datatype="UINT8", shape=frames.shape)
+    message.raw_input_contents.append(frames.tobytes())
+    put_values(message.parameters, parameters)
+    return message
+
+
+def output(response: Any, name: str) -> ndarray:
+    """One output of a reply."""
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        if tensor.name == name:
+            return np.frombuffer(raw, np.float32).reshape(tuple(tensor.shape))
+    raise KeyError(name)
+
+
+def status_of(call: Any) -> tuple[str, str]:
+    """Status and words that a call fails with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    raise AssertionError("the call did not fail")
+
+
+@contextmanager
+def server_process(models: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`robossl serve` as a process of its own, ready, and its port."""
+    command = [sys.executable, "-m", "robossl", "serve", str(models), "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, *(("--port", "0") if "--port" not in options else ()), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        port = next(
+            (int(found[1]) for line in process.stdout if (found := re.search(r"serving on .*:(\d+) ", line))), 0
+        )
+        assert port, process.stderr.read()
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

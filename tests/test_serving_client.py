@@ -1,0 +1,304 @@
+"""The client against a real server: it is an Encode, keeps to its encoder, and finds a server that was away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from robossl_client.aio import AsyncEncoderClient
+from robossl_client.client import EncoderClient
+from robossl_client.errors import (
+    DeadlineError,
+    EncoderChangedError,
+    OverloadedError,
+    RequestError,
+    SupersededError,
+    UnavailableError,
+    UnknownModelError,
+)
+from robossl_serving.limits import Limits
+from robossl_serving.server import EncoderServer, ServerSettings
+from serving_kit import FRAMES, copy_version, serving
+
+from robossl.encode import Encode, load_encode
+from robossl.parity import natural_frames
+
+
+@pytest.fixture(scope="module")
+def server(tiny_models: Path) -> Iterator[EncoderServer]:
+    with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
+        yield server
+
+
+def connect(server: EncoderServer, **options: object) -> EncoderClient:
+    return EncoderClient(f"127.0.0.1:{server.port}", **options)
+
+
+def test_it_is_an_encode(server: EncoderServer, tiny_models: Path) -> None:
+    local: Encode = load_encode(tiny_models / "tiny")
+    with connect(server) as client:
+        served: Encode = client
+        assert served.card == local.card
+        frames = natural_frames(70, (20, 30), seed=0)
+        wanted, got = local(frames), served(frames)
+        assert got.keys() == wanted.keys()
+        for name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], atol=1e-5)
+
+
+def test_a_reply_says_by_whom_and_where_the_time_went(server: EncoderServer) -> None:
+    with connect(server, robot="arm", outputs=("pooled",)) as client:
+        captured_s = time.monotonic() - 0.05
+        reply = client.encode(FRAMES[:1], camera="wrist", captured_s=captured_s)
+        assert list(reply.features) == ["pooled"]
+        assert (reply.model, reply.version, reply.digest) == ("tiny", 2, client.card.digest)
+        assert reply.artefact == client.card.model_sha256
+        assert 0.05 < reply.age_s < 5
+        assert 0 < reply.infer_us <= reply.server_us < 5e6
+
+
+def test_shared_memory_and_jpeg_give_the_same_features(server: EncoderServer) -> None:
+    with connect(server) as plain, connect(server, shared_memory=True) as shared:
+        wanted = plain.encode(FRAMES).features["pooled"]
+        for frames in (FRAMES[:1], FRAMES, FRAMES[:1]):
+            np.testing.assert_array_equal(shared.encode(frames).features["pooled"], wanted[: len(frames)])
+        jpegs = [simplejpeg.encode_jpeg(frame, quality=98) for frame in FRAMES]
+        for client in (plain, shared):
+            from_jpeg = client.encode(jpegs).features["pooled"]
+            assert 0 < np.abs(from_jpeg - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert not list(Path("/dev/shm").glob(f"robossl-{os.getpid()}-*"))
+
+
+def test_a_shared_region_that_the_server_lost_is_registered_anew(server: EncoderServer) -> None:
+    with connect(server, shared_memory=True) as client:
+        wanted = client.encode(FRAMES).features["pooled"]
+        assert server._memory is not None
+        server._memory.unregister("")
+        np.testing.assert_array_equal(client.encode(FRAMES).features["pooled"], wanted)
+
+
+def test_cameras_go_together(server: EncoderServer) -> None:
+    with connect(server, robot="arm") as client:
+        wanted = client.encode(FRAMES).features["pooled"]
+        got = client.encode_cameras({"wrist": FRAMES[0], "front": FRAMES[2]})
+        np.testing.assert_allclose(got["wrist"]["pooled"], wanted[:1], atol=1e-5)
+        np.testing.assert_allclose(got["front"]["pooled"], wanted[2:], atol=1e-5)
+        with pytest.raises(RequestError, match=r"of one size, got wrist \(60, 80, 3\), front \(9, 9, 3\)"):
+            client.encode_cameras({"wrist": FRAMES[0], "front": np.zeros((9, 9, 3), np.uint8)})
+
+
+def test_what_can_be_fixed_is_said(server: EncoderServer) -> None:
+    with connect(server) as client:
+        with pytest.raises(RequestError, match=r"frames must be uint8 RGB .* got float32 \(1, 4, 4, 3\)"):
+            client(np.zeros((1, 4, 4, 3), np.float32))
+        with pytest.raises(RequestError, match="neither a JPEG nor a PNG"):
+            client.encode([b"no image"])
+        with pytest.raises(RequestError, match="belongs to a robot"):
+            client.latest()
+    with pytest.raises(UnknownModelError, match="no model 'other' is loaded; loaded are tiny"):
+        connect(server, model="other")
+    with pytest.raises(RequestError, match="no output 'cls'; choose from pooled, dense"):
+        connect(server, outputs=("cls",))
+    with pytest.raises(EncoderChangedError, match="wanted are abcabc"):
+        connect(server, digest="abcabc")
+    with pytest.raises(UnavailableError):
+        EncoderClient("127.0.0.1:1", connect_ms=300)
+
+
+def test_an_impossible_deadline_is_not_run(server: EncoderServer) -> None:
+    with connect(server) as client, pytest.raises(DeadlineError):
+        client.encode(natural_frames(64, (64, 64), seed=0), deadline_ms=1)
+
+
+class Holder:
+    """Keeps an encoder busy until let go, so that what is asked meanwhile has to wait."""
+
+    def __init__(self, server: EncoderServer) -> None:
+        (model,) = server.repository.models()
+        self.executor = model.executor
+        self._run = self.executor._run
+        self.let_go = threading.Event()
+        self.entered = threading.Event()
+
+    def __enter__(self) -> Holder:
+        def run(*args: object) -> object:
+            self.entered.set()
+            self.let_go.wait(10)
+            return self._run(*args)
+
+        self.executor._run = run
+        return self
+
+    def wait_for(self, waiting: int) -> None:
+        until_s = time.monotonic() + 5
+        while len(self.executor) != waiting and time.monotonic() < until_s:
+            time.sleep(0.005)
+        assert len(self.executor) == waiting
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+        self.executor._run = self._run
+
+
+def _ask(client: EncoderClient, outcomes: dict[str, object], name: str, **options: object) -> threading.Thread:
+    def ask() -> None:
+        try:
+            outcomes[name] = client.encode(FRAMES[:1], deadline_ms=8000, **options)
+        except Exception as error:
+            outcomes[name] = error
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_newer_frame_takes_the_place_of_the_one_that_waits(server: EncoderServer) -> None:
+    outcomes: dict[str, object] = {}
+    with connect(server, robot="arm") as client:
+        with Holder(server) as holder:
+            threads = [_ask(client, outcomes, "running")]
+            assert holder.entered.wait(5)
+            threads.append(_ask(client, outcomes, "older"))
+            holder.wait_for(1)
+            threads.append(_ask(client, outcomes, "newer"))
+            threads[1].join(5)
+            threads.append(_ask(client, outcomes, "other camera", camera="wrist"))
+            holder.wait_for(2)
+        for thread in threads:
+            thread.join(5)
+    assert isinstance(outcomes["older"], SupersededError)
+    assert [outcomes[name].superseded for name in ("running", "newer", "other camera")] == [0, 1, 0]
+
+
+def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
+    with connect(server) as client:
+        before = server.repository.models()[0].statistics.message().execution_count
+        with Holder(server) as holder:
+            outcomes: dict[str, object] = {}
+            thread = _ask(client, outcomes, "running")
+            assert holder.entered.wait(5)
+            message = client._pin.request(FRAMES, camera="", frame_id="9", captured_s=0.0)
+            waiting = [client._infer.future(message, timeout=8) for _ in range(5)]
+            holder.wait_for(5)
+            for call in waiting:
+                call.cancel()
+            holder.wait_for(0)
+        thread.join(5)
+    assert server.repository.models()[0].statistics.message().execution_count == before + 1
+
+
+def test_more_than_the_queue_holds_is_refused_at_once(tiny_models: Path, tmp_path: Path) -> None:
+    from robossl_serving.model import SessionSettings
+
+    models = copy_version(tiny_models, tmp_path / "models", 1)
+    settings = ServerSettings(port=0, session=SessionSettings(max_waiting=2), limits=Limits(waiting=2))
+    with serving(models, settings) as server, connect(server) as client:
+        outcomes: dict[str, object] = {}
+        with Holder(server) as holder:
+            threads = [_ask(client, outcomes, "running")]
+            assert holder.entered.wait(5)
+            threads += [_ask(client, outcomes, str(number)) for number in range(3)]
+            holder.wait_for(2)
+            until_s = time.monotonic() + 5
+            while not outcomes and time.monotonic() < until_s:
+                time.sleep(0.01)
+            assert [type(each) for each in outcomes.values()] == [OverloadedError]
+        for thread in threads:
+            thread.join(5)
+
+
+def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Path) -> None:
+    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    with connect(server, robot="arm") as client, client.latest(camera="wrist") as stream:
+        for row in (0, 1, 2):
+            stream.send(FRAMES[row : row + 1])
+            reply = stream.take(wait_ms=5000)
+            assert reply is not None
+            np.testing.assert_allclose(reply.features["pooled"], wanted[row : row + 1], atol=1e-5)
+            assert reply.frame_id == str(row + 1)
+        assert stream.take() is None
+        assert stream.num_dropped == 0
+
+
+def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_models: Path) -> None:
+    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    with connect(server, robot="arm") as client, client.latest() as stream:
+        with Holder(server) as holder:
+            stream.send(FRAMES[:1])
+            assert holder.entered.wait(5)
+            for _ in range(20):
+                stream.send(FRAMES[1:2])
+                time.sleep(0.002)
+            stream.send(FRAMES[2:])
+            time.sleep(0.2)
+        replies = []
+        while not replies or replies[-1].frame_id != "22":
+            reply = stream.take(wait_ms=5000)
+            assert reply is not None
+            replies.append(reply)
+        assert len(replies) <= 2, "the first, if it was taken before the last came, and the last"
+        np.testing.assert_allclose(replies[-1].features["pooled"], wanted[2:], atol=1e-5)
+        assert stream.num_dropped == 20
+
+
+def test_a_stream_says_what_can_be_fixed(server: EncoderServer) -> None:
+    with connect(server, robot="arm") as client, client.latest() as stream:
+        stream.send([b"no image"])
+        with pytest.raises(RequestError, match="neither a JPEG nor a PNG"):
+            stream.take(wait_ms=5000)
+        with pytest.raises(RequestError):
+            stream.send(FRAMES[:1])
+
+
+def test_asyncio(server: EncoderServer, tiny_models: Path) -> None:
+    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+
+    async def ask() -> None:
+        async with await AsyncEncoderClient.connect(f"127.0.0.1:{server.port}") as client:
+            replies = await asyncio.gather(*(client.encode(FRAMES[row : row + 1]) for row in range(3)))
+            for row, reply in enumerate(replies):
+                np.testing.assert_allclose(reply.features["pooled"], wanted[row : row + 1], atol=1e-5)
+            with pytest.raises(RequestError):
+                await client.encode([b"no image"])
+            assert client.card.name == "tiny"
+
+    asyncio.run(ask())
+
+
+def test_a_server_that_comes_back_is_found_again_and_another_encoder_is_noticed(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    first = copy_version(tiny_models, tmp_path / "first", 1)
+    second = copy_version(tiny_models, tmp_path / "second", 2)
+    with serving(first) as server:
+        port = server.port
+        client = connect(server, robot="arm")
+        stream = client.latest()
+        wanted = client.encode(FRAMES).features["pooled"]
+    settings = ServerSettings(port=port)
+    with pytest.raises(UnavailableError):
+        client.encode(FRAMES, deadline_ms=200)
+    with serving(first, settings):
+        np.testing.assert_array_equal(client.encode(FRAMES, deadline_ms=3000).features["pooled"], wanted)
+        stream.send(FRAMES[:1])
+        until_s = time.monotonic() + 5
+        while (reply := stream.take(wait_ms=100)) is None and time.monotonic() < until_s:
+            stream.send(FRAMES[:1])
+        assert reply is not None
+        assert stream.num_connections >= 2
+    with serving(second, settings):
+        with pytest.raises(EncoderChangedError, match="not served any more"):
+            client.encode(FRAMES, deadline_ms=3000)
+        with pytest.raises(EncoderChangedError):
+            for _ in range(50):
+                stream.send(FRAMES[:1])
+                stream.take(wait_ms=100)
+    stream.close()
+    client.close()

@@ -1,0 +1,293 @@
+"""What goes wrong in the field: broken messages, bombs, clients that die or do not read, storms of deadlines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from robossl_client.client import EncoderClient
+from robossl_client.errors import DeadlineError, SupersededError
+from robossl_client.shared import FOLDER
+from robossl_client.wire import CALLS, path
+from robossl_serving.limits import Limits
+from robossl_serving.server import EncoderServer, ServerSettings
+from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
+
+FIXED = {"INVALID_ARGUMENT", "NOT_FOUND"}  # what a broken message may be answered with
+
+
+@pytest.fixture(scope="module")
+def server(tiny_models: Path) -> Iterator[EncoderServer]:
+    with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def call(server: EncoderServer) -> Iterator[Raw]:
+    with calling(server) as call:
+        yield call
+
+
+def eventually(check: Any, *, within_s: float = 10.0) -> None:
+    until_s = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def _mutated(raw: bytes, rng: np.random.Generator) -> bytes:
+    """A message with flipped bits, cut off, with a piece doubled, or with a piece left out."""
+    data = bytearray(raw)
+    for _ in range(rng.integers(1, 4)):
+        at, size = int(rng.integers(0, len(data))), int(rng.integers(1, 9))
+        match rng.integers(0, 4):
+            case 0:
+                data[at] ^= 1 << int(rng.integers(0, 8))
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = data[at : at + size]
+            case _:
+                del data[at : at + size]
+        if not data:
+            return b""
+    return bytes(data)
+
+
+def _throw(call: Raw, num_messages: int) -> set[str]:
+    rng = np.random.default_rng(0)
+    frames = FRAMES[:1, :3, :4]
+    typed = infer_request(frames, robot="arm", camera="wrist", age_us=5)
+    del typed.raw_input_contents[:]
+    typed.inputs[0].contents.uint_contents.extend(frames.ravel().tolist())
+    seeds = [infer_request(frames, robot="arm").SerializeToString(), typed.SerializeToString()]
+    seen = set()
+    for number in range(num_messages):
+        try:
+            call("ModelInfer", _mutated(seeds[number % 2], rng))
+            seen.add("OK")
+        except grpc.RpcError as error:
+            seen.add(error.code().name)
+            said = error.details()
+            assert "Traceback" not in said and "Error" not in said and ".py" not in said, said
+    return seen
+
+
+def test_mutated_messages(call: Raw) -> None:
+    assert _throw(call, 1_000) <= FIXED | {"OK"}
+    assert call("ModelInfer", infer_request()).model_name == "tiny"
+
+
+@pytest.mark.slow
+def test_twenty_thousand_mutated_messages(call: Raw) -> None:
+    assert _throw(call, 20_000) <= FIXED | {"OK"}
+
+
+def test_hostile_shapes_and_parameters(call: Raw) -> None:
+    for shape in ([2**63 - 1, 1, 1, 3], [-1, -1, -1, 3], [1] * 10_000, [3, 60, 80, -3]):
+        message = infer_request()
+        message.inputs[0].shape[:] = shape
+        assert status_of(lambda message=message: call("ModelInfer", message))[0] == "INVALID_ARGUMENT"
+    many = infer_request()
+    for number in range(100_000):
+        many.parameters[f"p{number}"].int64_param = number
+    assert status_of(lambda: call("ModelInfer", many))[0] == "INVALID_ARGUMENT"
+
+
+def _peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def test_a_decompression_bomb_is_refused_within_the_limit(tiny_models: Path) -> None:
+    bomb = infer_request(np.zeros((64, 1024, 1024, 3), np.uint8))  # 192 MiB, 200 kB on the wire
+    with server_process(tiny_models) as (process, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = Raw(channel)
+        call("ModelInfer", infer_request())
+        before_mib = _peak_mib(process.pid)
+        code, _ = status_of(lambda: call("ModelInfer", bomb, compression=grpc.Compression.Gzip, timeout=30))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert _peak_mib(process.pid) - before_mib < 2 * Limits().message_bytes / 2**20
+        call("ModelInfer", infer_request())
+
+
+CLIENT = """
+import sys
+import numpy as np
+from robossl_client.client import EncoderClient
+frames = np.zeros((1, 60, 80, 3), np.uint8)
+client = EncoderClient(sys.argv[1], robot="arm", shared_memory=True)
+client.encode(frames)
+streams = [client.latest(camera=str(number)) for number in range(6)]
+while True:
+    for stream in streams:
+        stream.send(frames)
+    for stream in streams:
+        assert stream.take(wait_ms=5000)
+    print("running", flush=True)
+"""
+
+
+def _client(server: EncoderServer) -> subprocess.Popen[str]:
+    target = f"127.0.0.1:{server.port}"
+    process = subprocess.Popen([sys.executable, "-c", CLIENT, target], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    return process
+
+
+def test_killed_clients_leave_nothing_behind(server: EncoderServer) -> None:
+    def state() -> tuple[int, int]:
+        return len(server.streams), len(server.repository.models()[0].executor)
+
+    eventually(lambda: state() == (0, 0))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        process = _client(server)
+        assert len(server.streams) == 6
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        eventually(lambda: state() == (0, 0))
+    with EncoderClient(f"127.0.0.1:{server.port}", shared_memory=True) as client:
+        client.encode(FRAMES)
+        assert not list(FOLDER.glob(f"robossl-{process.pid}-*")), "swept by the next client"
+        assert len(server._memory.regions()) == 1
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+
+
+@pytest.mark.slow
+def test_a_frozen_client_is_let_go_and_others_do_not_feel_it(server: EncoderServer) -> None:
+    frozen = _client(server)
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        with EncoderClient(f"127.0.0.1:{server.port}", robot="other") as client:
+            for _ in range(50):
+                assert client.encode(FRAMES[:1], deadline_ms=2000).features
+        eventually(lambda: len(server.streams) == 0, within_s=20)
+    finally:
+        frozen.kill()
+        frozen.wait()
+        frozen.stdout.close()
+        server._memory.unregister("")
+
+
+def test_a_client_that_does_not_read_is_not_read_from(server: EncoderServer) -> None:
+    sent = 0
+
+    def requests() -> Iterator[Any]:
+        nonlocal sent
+        while sent < 20_000:
+            sent += 1
+            yield infer_request()
+
+    call = CALLS["ModelStreamInfer"]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        open_stream = channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
+        stream = open_stream(requests())
+        next(stream)
+        last = -1
+        while sent != last:
+            last = sent
+            time.sleep(0.3)
+        assert sent < 20_000, "it came to a halt"
+        with EncoderClient(f"127.0.0.1:{server.port}") as client:
+            assert client.encode(FRAMES, deadline_ms=5000).features
+        stream.cancel()
+    eventually(lambda: len(server.streams) == 0)
+
+
+def test_streams_are_limited(tiny_models: Path) -> None:
+    limits = Limits(streams_per_client=2)
+    call = CALLS["ModelStreamInfer"]
+    with (
+        serving(tiny_models, ServerSettings(port=0, limits=limits)) as server,
+        EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client,
+    ):
+        streams = [client.latest(camera=str(number)) for number in range(2)]
+        for stream in streams:
+            stream.send(FRAMES[:1])
+            assert stream.take(wait_ms=5000)
+        third = client._channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
+        code, said = status_of(lambda: next(third(iter([infer_request()]))))
+        assert (code, "at most 2 streams of one client" in said) == ("RESOURCE_EXHAUSTED", True)
+        for stream in streams:
+            stream.close()
+        eventually(lambda: len(server.streams) == 0)
+        assert next(third(iter([infer_request()]))).infer_response.model_name == "tiny"
+
+
+def test_a_storm_of_hopeless_deadlines_runs_next_to_nothing(tmp_path: Path) -> None:
+    build_tiny(tmp_path, version=1, layers=6)
+    frames = np.zeros((1, 128, 128, 3), np.uint8)
+    with serving(tmp_path, ServerSettings(port=0)) as server, calling(server) as call:
+        call("ModelInfer", infer_request(frames))
+        statistics = server.repository.models()[0].statistics
+        before = statistics.message().execution_count
+        message = infer_request(frames, timeout=1000)
+        calls = [call.future("ModelInfer", message, timeout=30) for _ in range(500)]
+        codes = {each.exception().code().name for each in calls if each.exception()}
+        assert codes <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+        assert statistics.message().execution_count - before <= 25, "at least 95 % are shed before a run"
+
+
+def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: Path) -> None:
+    build_tiny(tmp_path, version=1, layers=8)
+    frame = np.random.default_rng(0).integers(0, 255, (1, 112, 112, 3), np.uint8)
+    served, ages_s, stop = [0] * 8, [], threading.Event()
+    with serving(tmp_path, ServerSettings(port=0)) as server:
+        target = f"127.0.0.1:{server.port}"
+        with EncoderClient(target) as client:
+            run_s = float(np.median([client.encode(frame, deadline_ms=10_000).infer_us for _ in range(10)])) / 1e6
+
+        def robot(number: int) -> None:
+            with EncoderClient(target, robot=str(number)) as client, client.latest() as stream:
+                while not stop.wait(2 * run_s):  # 8 robots: four times what can be served
+                    stream.send(frame)
+                    reply = stream.take()
+                    if reply is not None:
+                        served[number] += 1
+                        ages_s.append(reply.server_us / 1e6)
+
+        threads = [threading.Thread(target=robot, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(max(3.0, 100 * run_s))
+        stop.set()
+        for thread in threads:
+            thread.join()
+    counts = np.array(served, float)
+    assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
+    assert np.median(ages_s) < 4 * run_s, "first come, first served would give about 8 runs"
+
+
+def test_many_threads_of_one_robot_lose_only_to_newer_frames(server: EncoderServer) -> None:
+    outcomes: list[str] = []
+
+    def ask(client: EncoderClient) -> None:
+        for _ in range(20):
+            try:
+                client.encode(FRAMES[:1], deadline_ms=5000)
+                outcomes.append("served")
+            except (SupersededError, DeadlineError) as error:
+                outcomes.append(type(error).__name__)
+
+    with EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client:
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(outcomes) == 120
+    assert set(outcomes) <= {"served", "SupersededError"}
+    assert outcomes.count("served") >= 20

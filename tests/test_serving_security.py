@@ -1,0 +1,167 @@
+"""TLS, client certificates and tokens: who may ask, who may administer, and what is said to those who may not."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.channel import Tls
+from robossl_client.client import EncoderClient
+from robossl_client.errors import DeniedError, UnavailableError
+from robossl_serving.handlers import is_loopback
+from robossl_serving.security import Security
+from robossl_serving.server import EncoderServer, ServerSettings
+from serving_kit import FRAMES, calling, infer_request, serving, status_of
+
+from robossl.cli import main
+from robossl.errors import InputError
+
+
+def _openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two authorities, and certificates for localhost of the first; one of them has expired."""
+    out = tmp_path_factory.mktemp("certs")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    (out / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for name in ("ca", "other"):
+        files = ("-keyout", out / f"{name}.key", "-out", out / f"{name}.pem")
+        _openssl("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={name}", *files)
+    for name in ("server", "client", "expired"):
+        _openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", out / f"{name}.key", "-out", out / f"{name}.csr")
+        days = (
+            ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z") if name == "expired" else ("-days", "2")
+        )
+        authority = ("-CA", out / "ca.pem", "-CAkey", out / "ca.key", "-CAcreateserial")
+        asked = ("-in", out / f"{name}.csr", "-extfile", out / "names", "-out", out / f"{name}.pem")
+        try:
+            _openssl("x509", "-req", *asked, *authority, *days)
+        except subprocess.CalledProcessError:  # before openssl 3.4 no dates can be given: an hour of no life at all
+            _openssl("x509", "-req", *asked, *authority, "-days", "0")
+            time.sleep(1.1)
+    return out
+
+
+def _tls(certs: Path, *, ca: str = "ca", own: str | None = None) -> Tls:
+    pem, key = (None, None) if own is None else ((certs / f"{own}{end}").read_bytes() for end in (".pem", ".key"))
+    return Tls(ca=(certs / f"{ca}.pem").read_bytes(), cert=pem, key=key)
+
+
+def _settings(certs: Path | None = None, *, cert: str = "server", **security: Any) -> ServerSettings:
+    if certs is not None:
+        security |= {"tls_cert": certs / f"{cert}.pem", "tls_key": certs / f"{cert}.key"}
+    return ServerSettings(port=0, security=Security(**security))
+
+
+def _ask(server: EncoderServer, **options: Any) -> None:
+    with EncoderClient(f"localhost:{server.port}", connect_ms=700, **options) as client:
+        assert client.encode(FRAMES).features
+
+
+def test_tls(tiny_models: Path, certs: Path) -> None:
+    with serving(tiny_models, _settings(certs)) as server:
+        _ask(server, tls=_tls(certs))
+        for wrong in (_tls(certs, ca="other"), None):
+            with pytest.raises(UnavailableError):
+                _ask(server, tls=wrong)
+
+
+def test_an_expired_certificate_is_not_believed(tiny_models: Path, certs: Path) -> None:
+    with serving(tiny_models, _settings(certs, cert="expired")) as server, pytest.raises(UnavailableError):
+        _ask(server, tls=_tls(certs))
+
+
+def test_mutual_tls(tiny_models: Path, certs: Path) -> None:
+    with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
+        _ask(server, tls=_tls(certs, own="client"))
+        for wrong in (_tls(certs), _tls(certs, own="other"), _tls(certs, own="expired")):
+            with pytest.raises(UnavailableError):
+                _ask(server, tls=wrong)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> dict[str, Path]:
+    for name in ("token", "admin_token"):
+        (tmp_path / name).write_text(f"the {name}\n")
+    return {"token": tmp_path / "token", "admin_token": tmp_path / "admin_token"}
+
+
+def _bearer(token: str) -> dict[str, Any]:
+    return {"metadata": (("authorization", f"Bearer {token}"),)}
+
+
+def test_tokens(tiny_models: Path, tokens: dict[str, Path]) -> None:
+    load = pb.RepositoryModelLoadRequest(model_name="tiny")
+    with serving(tiny_models, _settings(**tokens)) as server, calling(server) as call:
+        _ask(server, token="the token")
+        for wrong in (None, "", "the tokem", "the token 2"):
+            with pytest.raises(DeniedError):
+                _ask(server, token=wrong)
+        assert status_of(lambda: call("ModelInfer", infer_request()))[0] == "UNAUTHENTICATED"
+        assert status_of(lambda: call("RepositoryModelLoad", load))[0] == "UNAUTHENTICATED"
+        assert status_of(lambda: call("RepositoryModelLoad", load, **_bearer("the token")))[0] == "PERMISSION_DENIED"
+        call("RepositoryModelLoad", load, **_bearer("the admin_token"))
+        call("ModelInfer", infer_request(), **_bearer("the admin_token"))
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_an_admin_token_alone_leaves_asking_open(tiny_models: Path, tokens: dict[str, Path]) -> None:
+    with serving(tiny_models, _settings(admin_token=tokens["admin_token"])) as server, calling(server) as call:
+        _ask(server)
+        load = pb.RepositoryModelLoadRequest(model_name="tiny")
+        assert status_of(lambda: call("RepositoryModelLoad", load))[0] == "PERMISSION_DENIED"
+
+
+def test_without_an_admin_token_administration_is_for_this_host(tiny_models: Path) -> None:
+    with serving(tiny_models) as server, calling(server) as call:
+        call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="tiny"))
+    assert not any(map(is_loopback, ("ipv4:10.0.0.1:5", "ipv4:1.127.0.0:5", "ipv6:%5Bfe80::1%5D:5", "")))
+
+
+def test_settings_that_do_not_fit_are_refused(
+    tiny_models: Path, tmp_path: Path, tokens: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").touch()
+    for security, words in (
+        (Security(tls_cert=tmp_path / "x"), "TLS needs both"),
+        (Security(client_ca=tmp_path / "x"), "TLS needs both"),
+        (Security(tls_cert=tmp_path / "x", tls_key=tmp_path / "x"), "cannot read"),
+        (Security(token=tmp_path / "empty"), "is empty"),
+    ):
+        with pytest.raises(InputError, match=words):
+            EncoderServer(tiny_models, ServerSettings(port=0, security=security))
+    assert main(["serve", str(tiny_models), "--host", "0.0.0.0", "--token", str(tokens["token"])]) == 2
+    assert "for all to read" in capsys.readouterr().err
+    assert main(["serve", str(tiny_models), "--provider", "cuda", "--port", "0"]) == 2
+    assert "CUDAExecutionProvider" in capsys.readouterr().err
+
+
+def test_metrics_are_served(tiny_models: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = ServerSettings(port=0, metrics_port=port)
+    with serving(tiny_models, settings) as server, EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client:
+        client.encode(FRAMES)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            text = page.read().decode()
+    labels = 'kind="control",model="tiny"'
+    assert f'robossl_requests_total{{{labels},outcome="served",version="2"}} 1.0' in text
+    for name in ("queue", "infer", "frame_age", "request"):
+        assert f'robossl_{name}_seconds_count{{{labels},version="2"}} 1.0' in text
+    assert 'robossl_runs_total{frames="3",model="tiny",version="2"} 1.0' in text
+    assert 'robossl_model_loaded{model="tiny",version="2"} 1.0' in text

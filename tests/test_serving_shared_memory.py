@@ -1,0 +1,109 @@
+"""Shared memory at the server: only our own files, only inside regions, and no crash when a file shrinks or goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.client import EncoderClient
+from robossl_client.errors import ServerFailedError
+from robossl_client.shared import FOLDER, Region
+from robossl_serving.server import EncoderServer, ServerSettings
+from serving_kit import FRAMES, Raw, calling, infer_request, serving, status_of
+
+
+@pytest.fixture(scope="module")
+def server(tiny_models: Path) -> Iterator[EncoderServer]:
+    with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def call(server: EncoderServer) -> Iterator[Raw]:
+    with calling(server) as call:
+        yield call
+    server._memory.unregister("")
+
+
+@pytest.fixture
+def region(call: Raw) -> Iterator[Region]:
+    region = Region(FRAMES.nbytes)
+    region.write(FRAMES.tobytes())
+    call("SystemSharedMemoryRegister", _register(region.key, FRAMES.nbytes))
+    yield region
+    region.close()
+
+
+def _register(key: str, size: int, *, name: str = "r", offset: int = 0) -> pb.SystemSharedMemoryRegisterRequest:
+    return pb.SystemSharedMemoryRegisterRequest(name=name, key=key, byte_size=size, offset=offset)
+
+
+def _request(size: int = FRAMES.nbytes, offset: int = 0) -> pb.ModelInferRequest:
+    message = infer_request()
+    del message.raw_input_contents[:]
+    where = message.inputs[0].parameters
+    where["shared_memory_region"].string_param = "r"
+    where["shared_memory_byte_size"].int64_param = size
+    where["shared_memory_offset"].int64_param = offset
+    return message
+
+
+def test_a_file_that_shrinks_or_goes_is_an_error_and_not_a_crash(call: Raw, region: Region) -> None:
+    assert call("ModelInfer", _request()).raw_output_contents == call("ModelInfer", infer_request()).raw_output_contents
+    os.truncate(FOLDER / region.name, 100)
+    assert "smaller than the region" in status_of(lambda: call("ModelInfer", _request()))[1]
+    (FOLDER / region.name).unlink()
+    assert "was removed" in status_of(lambda: call("ModelInfer", _request()))[1]
+
+
+@pytest.mark.parametrize("key", ["/etc/passwd", "../../etc/passwd", "/robossl-../x", "passwd", "/robossl-missing", ""])
+def test_only_our_own_files_are_opened(call: Raw, key: str) -> None:
+    assert status_of(lambda: call("SystemSharedMemoryRegister", _register(key, 10)))[0] == "INVALID_ARGUMENT"
+
+
+def test_links_folders_and_sizes_that_are_not_there_are_refused(call: Raw, region: Region, tmp_path: Path) -> None:
+    link = FOLDER / f"robossl-{os.getpid()}-link"
+    (tmp_path / "secret").write_bytes(b"x" * 100)
+    link.symlink_to(tmp_path / "secret")
+    try:
+        for key, size, offset in ((link.name, 10, 0), (region.key, FRAMES.nbytes + 1, 0), (region.key, 10, 2**63)):
+            ask = _register(key, size, name="q", offset=offset)
+            assert status_of(lambda ask=ask: call("SystemSharedMemoryRegister", ask))[0] == "INVALID_ARGUMENT"
+    finally:
+        link.unlink()
+    twice = _register(region.key, 10)
+    assert status_of(lambda: call("SystemSharedMemoryRegister", twice))[0] == "ALREADY_EXISTS"
+
+
+@pytest.mark.parametrize(("size", "offset"), [(43_201, 0), (43_200, 1), (43_200, -1), (2**62, 2**62), (-5, 0), (10, 0)])
+def test_places_outside_a_region_or_of_another_size_are_refused(
+    call: Raw, region: Region, size: int, offset: int
+) -> None:
+    assert status_of(lambda: call("ModelInfer", _request(size, offset)))[0] == "INVALID_ARGUMENT"
+
+
+def test_an_output_that_does_not_fit_is_refused(call: Raw, region: Region) -> None:
+    message = infer_request()
+    output = message.outputs.add(name="pooled")
+    output.parameters["shared_memory_region"].string_param = "r"
+    output.parameters["shared_memory_byte_size"].int64_param = 100
+    assert status_of(lambda: call("ModelInfer", message)) == (
+        "INVALID_ARGUMENT",
+        "the output has 576 bytes, its shared memory 100",
+    )
+
+
+def test_it_is_off_unless_asked_for(tiny_models: Path) -> None:
+    with serving(tiny_models) as server, calling(server) as call:
+        ask = _register("/robossl-x", 10)
+        assert status_of(lambda: call("SystemSharedMemoryRegister", ask))[0] == "UNIMPLEMENTED"
+        assert "no shared memory" in status_of(lambda: call("ModelInfer", _request()))[1]
+        target = f"127.0.0.1:{server.port}"
+        with (
+            EncoderClient(target, shared_memory=True) as client,
+            pytest.raises(ServerFailedError, match="no shared memory"),
+        ):
+            client.encode(FRAMES)
