@@ -6,6 +6,7 @@ import ctypes
 import difflib
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -176,7 +177,7 @@ def probe(env: str, module: str = "") -> str:
     """Draw one frame in another process; what came of it, in a sentence."""
     argv = [sys.executable, "-c", PROBE, env, module]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROBE_SECONDS)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROBE_SECONDS, env=_same_modules())
     except subprocess.TimeoutExpired:
         return f"drew nothing in {PROBE_SECONDS:g} s"
     if done.returncode == 0:
@@ -187,6 +188,11 @@ def probe(env: str, module: str = "") -> str:
         if sign in done.stderr:
             return remedy
     return f"fails with {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+
+
+def _same_modules() -> dict[str, str]:
+    """An environment in which another process finds the modules that this one finds."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _installed(module: str) -> bool:
