@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 
 def main(root: str, arrays: str) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     dataset = LeRobotDataset("local/collected", root=Path(root), delta_timestamps={"action": [0.0, 0.1]})
     expected = np.load(arrays, allow_pickle=False)
     assert len(dataset) == len(expected["frames"]), (len(dataset), len(expected["frames"]))
