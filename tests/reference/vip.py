@@ -10,6 +10,8 @@ SETTINGS = {"output_dim": 8, "step_seconds": 0.2}
 # The question changes crops and colours, so frames are treated apart: what a whole clip shares is no invariance.
 LEARN_SETTINGS = {
     "output_dim": 64,
+    "discount": 0.5,  # one's own goal weighs 1 - discount: at 0.98 the loss hardly asks whose goal it is
+    "num_negatives": 3,
     "view": {"scale": [0.3, 1.0], "jitter_p": 0.8, "grayscale_p": 0.2, "per_frame": ["crop", "jitter", "grayscale"]},
 }
 VARIANTS = {"negatives": {"num_negatives": 3}}
