@@ -55,8 +55,13 @@ def start(*argv: str, limit_bytes: int = resource.RLIM_INFINITY, **environ: str)
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environ, "PYTHONPATH": path},
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+        preexec_fn=partial(_prepare, limit_bytes),
     )
+
+
+def _prepare(limit_bytes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
 
 def test_one_worker_and_two_give_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
