@@ -17,7 +17,7 @@ from robossl import __version__
 from robossl.cli import COMMANDS, main, usage
 
 TOY = '''
-import sys, time
+import os, sys, time
 from pathlib import Path
 from typing import Literal
 from robossl import cli
@@ -52,7 +52,13 @@ def flood() -> None:
     while True:
         print("x" * 1000)
 
-cli.COMMANDS = {name: (f"toy:{name}", "about") for name in ("copy", "fail", "command", "wait", "flood")}
+def threads() -> None:
+    """How threads wait, as OpenMP reads it when torch is loaded."""
+    assert "torch" not in sys.modules
+    import torch
+    print(os.environ["OMP_WAIT_POLICY"])
+
+cli.COMMANDS = {name: (f"toy:{name}", "about") for name in ("copy", "fail", "command", "wait", "flood", "threads")}
 sys.modules["toy"] = sys.modules["__main__"]
 sys.exit(cli.main())
 '''
@@ -148,6 +154,13 @@ def test_unexpected_errors_keep_their_traceback(toy: list[str]) -> None:
     done = run(toy, "fail", "bug")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
+
+
+def test_waiting_threads_sleep_unless_told_otherwise(toy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert run(toy, "threads").stdout == "PASSIVE\n"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert run(toy, "threads").stdout == "ACTIVE\n"
 
 
 def test_an_interrupt_exits_130(toy: list[str]) -> None:

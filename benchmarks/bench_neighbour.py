@@ -1,0 +1,78 @@
+"""Training while something else runs on the machine: threads that sleep while they wait against threads that spin.
+
+    python benchmarks/bench_neighbour.py [--rounds 3] [--seconds 8]
+
+OpenMP's threads spin for a while before they sleep. `robossl` has them sleep at once (OMP_WAIT_POLICY=PASSIVE): a thread
+that spins holds the core which the thread it waits for needs, as soon as a robot or a shared machine has anything else
+to do. Each block is a process of its own that trains ResNet-18 at 64 px on all cores; the neighbour computes without end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BLOCK = """
+import sys, time
+import timm, torch
+torch.set_num_threads(int(sys.argv[1]))
+model, frames = timm.create_model("resnet18", num_classes=0), torch.randn(32, 3, 64, 64)
+model(frames).sum().backward()
+steps, began = 0, time.perf_counter()
+while time.perf_counter() - began < float(sys.argv[2]):
+    model(frames).sum().backward()
+    steps += 1
+print(steps * len(frames) / (time.perf_counter() - began))
+"""
+POLICIES = {"sleep": {"OMP_WAIT_POLICY": "PASSIVE"}, "default": {}}
+
+
+@contextmanager
+def neighbour(wanted: bool) -> Iterator[None]:
+    """One process that computes without end, or none."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def block(policy: dict[str, str], seconds: float) -> float:
+    """Frames a second."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | policy
+    line = [sys.executable, "-c", BLOCK, str(os.cpu_count()), str(seconds)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Print a line alone and a line beside a neighbour."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8)
+    args = parser.parse_args()
+    rates: dict[tuple[bool, str], list[float]] = defaultdict(list)
+    for _ in range(args.rounds):
+        for busy in (False, True):
+            with neighbour(busy):
+                for name, policy in POLICIES.items():
+                    rates[busy, name].append(block(policy, args.seconds))
+    for busy in (False, True):
+        ratios = [a / b for a, b in zip(rates[busy, "sleep"], rates[busy, "default"], strict=True)]
+        sleep, default = (statistics.median(rates[busy, name]) for name in POLICIES)
+        print(
+            f"{'beside a neighbour' if busy else 'alone':18}  sleep / default {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}-{max(ratios):.2f})  {sleep:.0f} and {default:.0f} frames/s"
+        )
+
+
+if __name__ == "__main__":
+    main()
