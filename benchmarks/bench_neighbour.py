@@ -2,9 +2,10 @@
 
     python benchmarks/bench_neighbour.py [--rounds 3] [--seconds 8]
 
-OpenMP's threads spin for a while before they sleep. `robossl` has them sleep at once (OMP_WAIT_POLICY=PASSIVE): a thread
-that spins holds the core which the thread it waits for needs, as soon as a robot or a shared machine has anything else
-to do. Each block is a process of its own that trains ResNet-18 at 64 px on all cores; the neighbour computes without end.
+OpenMP's threads spin for a while before they sleep. `robossl` has them sleep at once (OMP_WAIT_POLICY=PASSIVE): a
+thread that spins holds the core which the thread it waits for needs, as soon as a robot or a shared machine has
+anything else to do. Each block is a process of its own that trains ResNet-18 at 64 px on all cores; the neighbour
+computes without end.
 """
 
 from __future__ import annotations
