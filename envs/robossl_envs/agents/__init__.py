@@ -15,6 +15,7 @@ AGENTS = {
     "count": "robossl_envs.agents.count:Count",
     "expert": "robossl_envs.agents.expert:Expert",
     "noisy_expert": "robossl_envs.agents.expert:NoisyExpert",
+    "novelty": "robossl_envs.agents.novelty:Novelty",
     "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeck",
     "pink": "robossl_envs.agents.pink:Pink",
     "random": "robossl_envs.agents.random:Random",
