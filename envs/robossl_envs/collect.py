@@ -15,7 +15,7 @@ from numpy.random import SeedSequence
 from robossl.durable import full_disk_said, locked
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError
-from robossl_envs.agents import resolve_agent
+from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import Crew
 from robossl_envs.collection.environment import Described, Environment, describe, open_env
@@ -127,8 +127,7 @@ def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds:
 
 
 def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
-    found = resolve_agent(agent)
-    needed = found.learns and cast("type[Learner]", found).needs_encoder
+    needed = needs_encoder(agent)
     if needed and encoder is None:
         raise InputError(f"agent {agent} acts on the embeddings of an encoder; add --encoder RUN")
     if encoder is not None and not needed:
