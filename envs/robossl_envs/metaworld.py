@@ -1,4 +1,4 @@
-"""MetaWorld's 50 tasks of a Sawyer arm (arXiv:1910.10897), with a renderer ten times as fast and the scripted experts.
+"""MetaWorld's 50 tasks of a Sawyer arm (arXiv:1910.10897), with a faster renderer and the scripted experts.
 
     robossl collect --module robossl_envs.metaworld --env metaworld/push-v3 --agent expert --frames 10000 --out DIR
 
