@@ -239,9 +239,7 @@ def test_novelty_acts_on_an_encoder_which_is_known_by_its_weights(tmp_path: Path
 
 @pytest.mark.parametrize("agent", ["random", "count"])
 def test_a_full_disk_ends_with_one_line_and_what_was_written(agent: str, tmp_path: Path) -> None:
-    workers = {"random": "2", "count": "1"}[
-        agent
-    ]  # frames of two are more than the limit
+    workers = {"random": "2", "count": "1"}[agent]  # frames of two are more than the limit
     argv = ["--env", "dots/Dot-v0", "--agent", agent, "--episodes", "24", "--workers", workers]
     process = start(*argv, "--out", str(tmp_path / "out"), limit_bytes=45_000)
     said, errors = process.communicate(timeout=120)

@@ -111,7 +111,8 @@ def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
     Settings(asked.env, asked.agent, asked.image_size, max_steps=asked.max_steps).check()
     if base.knn:
         raise InputError("knn needs labels, which collected frames lack; take it out of the configuration")
-    size = max(view.size for view in base.method.build(build_encoder(base.encoder)).views())
+    method = base.method.build(build_encoder(replace(base.encoder, init="random")))
+    size = max(view.size for view in method.views())
     if size > asked.image_size:
         raise InputError(f"views of {size} px need frames as large; got --image-size {asked.image_size}")
 
