@@ -9,7 +9,7 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	done)
 endif
 
-.PHONY: help install quickstart test test-all soak lint types bench tables table lock clean
+.PHONY: help install quickstart test test-all soak lint types bench tables table explore lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,9 @@ tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was st
 
 table: $(STAMP)  ## every method for the same time, beside the references; goes on where it was stopped
 	$(BIN)/python benchmarks/methods.py
+
+explore: $(STAMP)  ## exploring agents and the perception-action loop compared; goes on where it was stopped
+	$(BIN)/python benchmarks/explore.py
 
 lock: $(STAMP)  ## resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --upgrade --group dev --generate-hashes --universal --python-version 3.11 \

@@ -1,4 +1,4 @@
-"""Quickstart: real robot clips in, an encoder, its scores, an ONNX model and a page to look at out."""
+"""Quickstart: robot clips and collected frames in; an encoder, its scores, an ONNX model and a page to look at out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ STEPS = (
         "ingest the shipped clips into a store",
         "ingest tests/data/droid --out quickstart/store --short-side 96",
     ),
+    (
+        "explore: play an environment and keep what is seen",
+        "collect --env robossl/Push-v0 --agent pink --frames 300 --max-steps 100 --out quickstart/frames",
+    ),
+    (
+        "add those frames to the store",
+        "ingest quickstart/frames --out quickstart/store --short-side 96 --licence CC0-1.0",
+    ),
     ("look at it", "info quickstart/store"),
-    ("pretrain SimSiam on it", "pretrain configs/quickstart.yaml --out quickstart/run"),
+    ("pretrain SimSiam on both", "pretrain configs/quickstart.yaml --out quickstart/run"),
     (
         "measure the encoder beside random weights, raw pixels and the majority (too few clips to prove anything)",
         "evaluate quickstart/run --store quickstart/store --label scene --protocol knn linear --train train --test val "

@@ -142,6 +142,11 @@ def random_encode(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | 
     return TorchEncode(encoder, torch_card(encoder, name=f"random-{seed}", extra={}), outputs=outputs)
 
 
+def identity(card: EncoderCard) -> str:
+    """Tells apart weights, preprocessing, exported graph and precision: the same identity, the same features."""
+    return f"{card.digest} {card.model_sha256} {card.precision} {card.input}"
+
+
 def find_encoder(path: Path) -> Path | None:
     """The encoder folder that a run folder or an encoder folder means; None when it is neither."""
     return next((folder for folder in (path / "encoder", path) if (folder / "encoder.json").is_file()), None)

@@ -5,5 +5,9 @@ from __future__ import annotations
 JOBS = {
     "collect": ("robossl_envs.collect:collect", "play an environment and write what is seen as a LeRobot data set"),
     "doctor": ("robossl_envs.doctor:command", "say what an environment lacks on this machine"),
+    "explore-loop": (
+        "robossl_envs.explore:explore_loop",
+        "look where an encoder finds things new, train it, look again",
+    ),
     "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
 }

@@ -57,6 +57,8 @@ class Trainer:
     def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
         """Steps `start` to the end. Raises `Stopped` after saving when told to stop."""
         steps = self.config.train.steps
+        if start == steps:
+            self.save(start)  # it may have been killed after the last checkpoint, before the encoder was written
         clock, clock_step = time.perf_counter(), start
         with stop_signals() as told:
             for step, raw in enumerate(self.loader.batches(start=start, stop=steps), start=start):

@@ -8,11 +8,14 @@ import dots  # noqa: F401
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from robossl_envs.agents import AGENTS, resolve_agent
 from robossl_envs.agents.agent import Seen
 from robossl_envs.agents.cells import Cells
+from robossl_envs.agents.novelty import embedding_distillation
 from robossl_envs.agents.pink import coloured
-from robossl_envs.agents.rnd import Distillation
+from robossl_envs.agents.rnd import frame_distillation, grey
+from torch import Tensor
 
 from robossl.errors import InputError
 
@@ -26,7 +29,8 @@ def make(name: str = "Known", steps: int = 200) -> gymnasium.Env[Any, Any]:
 
 def seen(env: gymnasium.Env[Any, Any], state: Any, *, started: bool) -> Seen:
     frames = np.asarray(env.render())[None]
-    return Seen(np.zeros(1, np.int64), frames, np.float32(state)[None], np.array([started]))
+    embeddings = np.float32(frames[:, ::6, ::6].reshape(1, -1))  # an encoder as plain as can be
+    return Seen(np.zeros(1, np.int64), frames, np.float32(state)[None], np.array([started]), embeddings)
 
 
 def walk(name: str, num_steps: int, *, env_name: str = "Known", seed: int = 0, with_state: bool = True) -> np.ndarray:
@@ -131,11 +135,19 @@ def test_cells_tell_places_apart_whatever_their_scale() -> None:
     assert np.mean([rows[:, :2].std(axis=0) for rows in inside.values()]) < 0.4  # of all it is 0.58
 
 
-def test_the_bonus_falls_on_what_was_learnt_and_not_on_what_is_new() -> None:
-    bonus = Distillation(seed=0)
+def old_and_new(kind: str) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(0)
+    if kind == "embeddings":
+        return torch.from_numpy(rng.normal(size=(2, 8, 48)).astype(np.float32) * 3 + 1).unbind()
     old = np.zeros((8, 48, 48, 3), np.uint8)
     old[:, 10:20, 10:20] = 200
-    new = np.random.default_rng(0).integers(0, 255, (8, 48, 48, 3), np.uint8)
+    return grey(old), grey(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["frames", "embeddings"])
+def test_the_bonus_falls_on_what_was_learnt_and_not_on_what_is_new(kind: str) -> None:
+    bonus = frame_distillation(seed=0) if kind == "frames" else embedding_distillation(48, seed=0)
+    old, new = old_and_new(kind)
     first = bonus(old).mean()
     for _ in range(150):
         bonus(old)

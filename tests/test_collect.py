@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from robossl_envs.collect import Collected
 from robossl_envs.collect import collect as collect_any
 
@@ -24,6 +26,7 @@ from robossl.data.ingest import ingest
 from robossl.data.sources.lerobot import LeRobotSource
 from robossl.data.store import open_store
 from robossl.durable import locked
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, ResourceError
 
 collect = partial(collect_any, module=("dots",))
@@ -207,6 +210,38 @@ def test_episodes_are_added_and_other_arguments_refused(tmp_path: Path, capsys: 
         collect(env="dots/Dot-v0", agent="random", episodes=3, out=tmp_path, workers=1)
 
 
+def test_frames_are_the_fewest_whole_episodes_whoever_plays(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"env": "dots/Known-v0", "agent": "noisy_expert", "max_steps": 60}
+    one = collect(out=tmp_path / "one", frames=300, workers=1, **common)
+    assert one.num_frames - readable(tmp_path / "one")[-1] < 300 <= one.num_frames
+    assert one.num_episodes > 300 / 60  # some end early, so more were played than was certain at first
+    two = collect(out=tmp_path / "two", frames=120, workers=2, **common)
+    assert 120 <= two.num_frames < one.num_frames
+    assert collect(out=tmp_path / "two", frames=300, workers=2, **common) == one
+    assert table(tmp_path / "one")["action"].tolist() == table(tmp_path / "two")["action"].tolist()
+    assert collect(out=tmp_path / "two", frames=300, workers=2, **common) == one
+    more = collect(out=tmp_path / "two", episodes=one.num_episodes + 2, workers=1, **common)
+    assert more.num_episodes == one.num_episodes + 2
+
+
+def encoder_folder(folder: Path, seed: int) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(32, 32)))
+    save_encoder(encoder, folder, extra={"method": None, "step": 0, "data": []})
+    return folder
+
+
+def test_novelty_acts_on_an_encoder_which_is_known_by_its_weights(tmp_path: Path) -> None:
+    first, other = encoder_folder(tmp_path / "first", 0), encoder_folder(tmp_path / "other", 1)
+    common: dict[str, Any] = {"env": "dots/NoTorch-v0", "agent": "novelty", "workers": 2, "out": tmp_path / "out"}
+    assert collect(episodes=3, encoder=first, **common).num_failures == 0
+    with pytest.raises(InputError, match=r"was collected with --encoder [0-9a-f]{16}, not [0-9a-f]{16}; use the same"):
+        collect(episodes=4, encoder=other, **common)
+    shutil.move(first, tmp_path / "moved")
+    assert collect(episodes=4, encoder=tmp_path / "moved", **common).num_episodes == 4
+
+
 @pytest.mark.parametrize(
     ("agent", "episodes", "limit_bytes"),
     [("random", 24, 45_000), ("count", 48, 60_000)],  # memory shared by a learner's workers, 55 kB, is a file too
@@ -240,6 +275,12 @@ def test_a_full_disk_ends_with_one_line_and_what_was_written(
         ({"module": ("no_such_module",)}, r"--module no_such_module cannot be imported"),
         ({"image_size": 33}, r"--image-size must be even"),
         ({"episodes": 0}, r"--episodes must be at least 1"),
+        ({"episodes": None, "frames": 0}, r"--frames must be at least 1"),
+        ({"frames": 9}, r"give either --episodes or --frames, got both"),
+        ({"episodes": None}, r"give either --episodes or --frames, got neither"),
+        ({"agent": "novelty"}, r"agent novelty acts on the embeddings of an encoder; add --encoder RUN"),
+        ({"encoder": Path("run")}, r"agent random acts without an encoder; leave out --encoder, or use --agent nov"),
+        ({"agent": "novelty", "encoder": Path("no_run")}, r"no_run is no encoder; pass a run folder"),
         ({"workers": 0}, r"--workers must be at least 1"),
         ({"seed": -1}, r"--seed must not be negative"),
         ({"fps": 0}, r"--fps must be 1 to 1000"),

@@ -28,6 +28,7 @@ def test_a_wrong_pin_is_said_and_a_right_one_is_not() -> None:
         ("Pusher-v5", "mujoco"),
         ("gym_pusht/PushT-v0", "pusht"),
         ("Meta-World/MT1", "metaworld"),
+        ("metaworld/push-v3", "metaworld_drawn_fast"),
         ("dots/Dot-v0", None),
     ],
 )
@@ -52,8 +53,9 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["robossl/Push-v0"]) == 0
     assert capsys.readouterr().out == "robossl/Push-v0: draws 96x96\n"
     assert command(["dots/NoGL-v0", "--module", "dots"]) == 1
-    assert examine("Meta-World/MT1") == 1
-    assert "metaworld is not installed: pip install metaworld" in capsys.readouterr().out
+    for env in ("Meta-World/MT1", "metaworld/push-v3"):
+        assert examine(env) == 1
+        assert f"{env}: metaworld is not installed: pip install 'robossl[metaworld]'" in capsys.readouterr().out
 
 
 def test_without_an_id_every_family_gets_a_line(capsys: pytest.CaptureFixture[str]) -> None:

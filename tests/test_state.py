@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from robossl_envs.collect import collect
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
@@ -12,7 +13,7 @@ from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.evaluate.regress import to_markdown
-from robossl.evaluate.state import StateSettings, _interval, _probe, _resamples, ridge, run_state
+from robossl.evaluate.state import StateSettings, _probe, _resamples, interval, open_probe, ridge, run_state
 
 SETTINGS = StateSettings(bootstrap=200)
 
@@ -40,7 +41,7 @@ def test_what_is_not_in_the_features_is_not_found() -> None:
     features, _, episodes = made(10, noise=0.0)
     unrelated = np.random.default_rng(1).normal(size=(len(features), 4))
     weights = _resamples(10, SETTINGS)
-    assert _interval(_probe(features, unrelated, episodes, weights, SETTINGS)[0][None]).high < 0.1
+    assert interval(_probe(features, unrelated, episodes, weights, SETTINGS)[0][None]).high < 0.1
     constant = np.ones_like(features)
     assert _probe(constant, unrelated, episodes, weights, SETTINGS)[0][0] == pytest.approx(0, abs=0.02)
 
@@ -48,8 +49,8 @@ def test_what_is_not_in_the_features_is_not_found() -> None:
 def test_more_noise_gives_a_lower_r2_and_the_paired_interval_says_so() -> None:
     weights = _resamples(12, SETTINGS)
     clear, noisy = (_probe(*made(12, noise=n), weights, SETTINGS)[0][None] for n in (0.2, 2.0))
-    assert _interval(clear - noisy).low > 0
-    assert _interval(clear).low < _interval(clear).estimate < _interval(clear).high
+    assert interval(clear - noisy).low > 0
+    assert interval(clear).low < interval(clear).estimate < interval(clear).high
 
 
 def test_too_few_episodes_and_nothing_that_moves_are_refused(tmp_path: Path) -> None:
@@ -59,7 +60,20 @@ def test_too_few_episodes_and_nothing_that_moves_are_refused(tmp_path: Path) -> 
         run_state((), store, StateSettings())
     with pytest.raises(InputError, match="column 'reward' is needed"):
         run_state((), store, StateSettings(column="reward"))
+    with pytest.raises(InputError, match=r"'state' has dimensions 0 to 25, got --dims 3, 28"):
+        run_state((), store, StateSettings(dims=(3, 28)))
     assert main(["regress", "--store", str(tmp_path / "g1")]) == 2
+
+
+def test_only_the_dimensions_asked_for_are_read(tmp_path: Path) -> None:
+    common = {"env": "dots/Dot-v0", "module": ("dots",), "image_size": 32, "workers": 1}
+    collect(agent="random", episodes=8, out=tmp_path / "frames", **common)
+    ingest((tmp_path / "frames",), out=tmp_path / "store", short_side=32, workers=1)
+    store = open_store(tmp_path / "store")
+    one, both = (open_probe(store, StateSettings(min_std=0.0, dims=dims)) for dims in ((1,), (1, 0)))
+    assert (one.values.shape[1], both.values.shape[1]) == (1, 2)
+    assert np.array_equal(both.values[:, :1], one.values)
+    assert not np.array_equal(both.values[:, 1:], one.values)
 
 
 def test_pixels_reach_the_known_r2_on_real_joints(shared_data, tmp_path: Path) -> None:

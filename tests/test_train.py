@@ -129,6 +129,15 @@ def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> Non
     assert checkpoints(out / "checkpoints")[-1].name == f"step_{last:08d}"
 
 
+def test_an_encoder_that_a_kill_at_the_end_left_unwritten_is_written(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=2)
+    encoder = pretrain(config, out=tmp_path / "run") / "encoder"
+    before = (encoder / "encoder.json").read_bytes()
+    shutil.rmtree(encoder)
+    pretrain(config, out=tmp_path / "run", resume=True)
+    assert (encoder / "encoder.json").read_bytes() == before
+
+
 def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Path) -> None:
     out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
     lines = [json.loads(line) for line in read(out)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from robossl.durable import full_disk_said, locked
+from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError
-from robossl_envs.agents import resolve_agent
+from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import Crew
 from robossl_envs.collection.environment import Described, Environment, describe, open_env
@@ -44,8 +46,10 @@ def collect(
     *,
     env: str,
     agent: str = "random",
-    episodes: int,
+    episodes: int | None = None,
+    frames: int | None = None,
     out: Path,
+    encoder: Path | None = None,
     workers: int | None = None,
     image_size: int = 96,
     fps: int | None = None,
@@ -58,13 +62,15 @@ def collect(
     """Play episodes and write them as a LeRobotDataset v3.0; run again with the same arguments, it goes on.
 
     The frames of an episode depend on the seed and its number, not on the number of workers; agents that learn across
-    episodes (count, rnd) excepted, which also begin anew when a collection goes on.
+    episodes (count, rnd, novelty) excepted, which also begin anew when a collection goes on.
 
     Args:
         env: id of any registered gymnasium environment that renders rgb_array.
         agent: who acts; see robossl_envs.agents.AGENTS.
         episodes: how many, those already collected included.
+        frames: instead of episodes: the fewest whole episodes that make so many frames.
         out: the data set, a folder.
+        encoder: whose embeddings the agent novelty acts on: a run folder, an encoder folder or an exported model.
         workers: processes, by default one a core.
         image_size: pixels of the shorter side of frames.
         fps: frames per second of the videos, by default what the environment says.
@@ -79,37 +85,30 @@ def collect(
         ResourceError: the disk is full, attempts fail one after another, or another run writes to the same folder.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
-    _check(episodes, workers, hang_seconds)
+    _check(episodes, frames, workers, hang_seconds)
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = Settings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    learns = resolve_agent(agent).learns  # before the environment: torch must be imported before any GL context is made
+    encode = _open_encoder(agent, encoder)  # torch must be imported before any GL context is made
+    if encode is not None:
+        settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
     environment = open_env(settings)
     try:
         described = describe(environment, settings)
         with locked(out, "collection"), full_disk_said(out):
             ledger = Ledger(out, settings)
             writer = LeRobotWriter(out, _layout(settings, described))
-            ledger.open(writer)
-            todo = Todo(ledger.todo(episodes))
+            ledger.open(writer, enough_frames=frames)
+            todo = _todo(ledger, episodes, frames, described.max_steps)
             num_workers = min(workers, max(1, len(todo)))
             crew: Crew | Ensemble
-            if learns:
-                crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds)
+            if resolve_agent(agent).learns:
+                crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds, encode)
             else:
                 crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
             with Progress(len(todo)) as progress:
                 _announce(progress, out, settings, described, todo, num_workers)
-                for outcome in crew.run(todo):
-                    if outcome.reason:
-                        progress.say(f"episode {outcome.number} failed: {outcome.reason}")
-                    if todo.settle(outcome):
-                        ledger.drop(outcome.number, outcome.reason)
-                        progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
-                    elif not outcome.reason:
-                        ledger.finish(outcome.number, outcome.num_frames)
-                        progress.advance(outcome.num_frames)
-                ledger.commit(everything=True)
+                _settle(crew, todo, ledger, progress, frames)
                 collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
                 _conclude(progress, out, collected)
                 return collected
@@ -117,22 +116,73 @@ def collect(
         environment.close()
 
 
-def _check(episodes: int, workers: int, hang_seconds: float) -> None:
-    if episodes < 1:
-        raise InputError(f"--episodes must be at least 1, got {episodes}")
-    if workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}")
+def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds: float) -> None:
+    if (episodes is None) == (frames is None):
+        raise InputError(f"give either --episodes or --frames, got {'neither' if frames is None else 'both'}")
+    for name, value in (("episodes", episodes), ("frames", frames), ("workers", workers)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
     if not hang_seconds > 0:
         raise InputError(f"--hang-seconds must be more than 0, got {hang_seconds:g}")
 
 
+def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
+    needed = needs_encoder(agent)
+    if needed and encoder is None:
+        raise InputError(f"agent {agent} acts on the embeddings of an encoder; add --encoder RUN")
+    if encoder is not None and not needed:
+        raise InputError(f"agent {agent} acts without an encoder; leave out --encoder, or use --agent novelty")
+    return None if encoder is None else load_encode(encoder, outputs=("pooled",))
+
+
+def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> Todo:
+    """Episodes to play; for frames as many as are needed at least, and `_settle` adds to them."""
+    if episodes is not None:
+        return Todo(ledger.todo(episodes))
+    assert frames is not None
+    todo = Todo([])
+    for _ in range(-(-max(0, frames - ledger.num_frames) // max_steps)):
+        todo.add(ledger.following(todo.last))
+    return todo
+
+
+def _settle(crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, frames: int | None) -> None:
+    """Play, and account for every attempt."""
+    for outcome in crew.run(todo):
+        if outcome.reason:
+            progress.say(f"episode {outcome.number} failed: {outcome.reason}")
+        if todo.settle(outcome):
+            ledger.drop(outcome.number, outcome.reason)
+            progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
+        elif not outcome.reason:
+            ledger.finish(outcome.number, outcome.num_frames)
+            progress.advance(outcome.num_frames)
+        if frames is not None and not len(todo) and ledger.num_frames < frames:
+            todo.add(ledger.following(todo.last))
+            progress.extend()
+    ledger.commit(everything=True)
+
+
 def _ensemble(
-    environment: Environment, settings: Settings, described: Described, parts: Path, workers: int, hang_seconds: float
+    environment: Environment,
+    settings: Settings,
+    described: Described,
+    parts: Path,
+    workers: int,
+    hang_seconds: float,
+    encode: Encode | None,
 ) -> Ensemble:
     rng = np.random.default_rng(SeedSequence((settings.seed,)))
     learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)
     return Ensemble(
-        settings, described, parts, learner, environment.action_space, workers=workers, hang_seconds=hang_seconds
+        settings,
+        described,
+        parts,
+        learner,
+        environment.action_space,
+        workers=workers,
+        hang_seconds=hang_seconds,
+        encode=encode,
     )
 
 

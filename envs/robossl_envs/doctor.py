@@ -55,6 +55,7 @@ class Family:
     needs_cv2: bool = False
 
 
+METAWORLD = dict.fromkeys(("metaworld", "mujoco", "packaging"), "robossl[metaworld]")
 FAMILIES = {
     "robossl": Family("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
     "classic_control": Family(
@@ -70,11 +71,12 @@ FAMILIES = {
         {"mujoco": "gymnasium[mujoco]", "imageio": "imageio", "packaging": "packaging"},
         needs_gl=True,
     ),
-    "pusht": Family("gym-pusht", "gym_pusht/", {"gym_pusht": "gym-pusht"}, needs_cv2=True),
-    "metaworld": Family(
-        "MetaWorld",
-        "Meta-World/",
-        {"metaworld": "metaworld", "mujoco": "mujoco==3.3.0", "packaging": "packaging"},
+    "pusht": Family("gym-pusht", "gym_pusht/", {"gym_pusht": "robossl[pusht]"}, pins={"pymunk": "6"}, needs_cv2=True),
+    "metaworld": Family("MetaWorld", "Meta-World/", METAWORLD, pins={"mujoco": "3.3"}, needs_gl=True),
+    "metaworld_drawn_fast": Family(
+        "MetaWorld drawn fast",
+        "metaworld/",
+        {"robossl_envs.metaworld": "robossl"} | METAWORLD,
         pins={"mujoco": "3.3"},
         needs_gl=True,
     ),
@@ -109,7 +111,7 @@ def survey() -> int:
     for name, family in FAMILIES.items():
         missing = [pip for module, pip in family.modules.items() if not _installed(module)]
         if missing and name != "robossl":
-            print(f"{family.about}: not installed: pip install {' '.join(dict.fromkeys(missing))}")
+            print(f"{family.about}: not installed: pip install {' '.join(map(_quoted, dict.fromkeys(missing)))}")
             continue
         found = lacking(family)
         code = code or int(bool(found))

@@ -21,6 +21,7 @@ def regress(
     *,
     store: Path,
     column: str = "state",
+    dims: tuple[int, ...] = (),
     split: str | None = None,
     folds: int = 5,
     frames_per_episode: int = 60,
@@ -37,6 +38,7 @@ def regress(
         models: Run folders, encoder folders or exported models.
         store: Store whose episodes have the column.
         column: Per-frame values to read: state, action.
+        dims: Dimensions of the column to read. Default: all.
         split: Use the episodes of one split only.
         folds: Every episode is predicted by a fit on the episodes of the other folds.
         frames_per_episode: Frames embedded of each episode, evenly spaced.
@@ -53,7 +55,7 @@ def regress(
 
     if not models:
         raise InputError("nothing to probe; name a run folder, an encoder folder or an exported model")
-    settings = StateSettings(column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed)
+    settings = StateSettings(column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed, dims)
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)
     with Progress() as progress:

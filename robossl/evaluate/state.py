@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.evaluate.features import embed_rows, spread_rows
+from robossl.evaluate.features import Embedder, embed_rows, spread_rows
 from robossl.evaluate.subjects import make_subjects
 from robossl.statistics import Interval, all_pairs
 
@@ -40,6 +40,7 @@ class StateSettings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
+    dims: tuple[int, ...] = ()  # of the column; none named: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,42 @@ class StateResult:
     rows: tuple[StateRow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is to be read off features: which frames, what moves in them, and how their episodes are resampled."""
+
+    store: Store
+    settings: StateSettings
+    rows: Int[ndarray, " n"]
+    episodes: Int[ndarray, " n"]
+    values: Float[ndarray, "n k"]
+    weights: Float[ndarray, "b e"]
+
+    def __call__(
+        self, embedder: Embedder, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
+    ) -> tuple[Float[ndarray, " b"], list[float]]:
+        """R2 on every resample, the first of which is all episodes as they are; and the penalty of each fold."""
+        features = embed_rows(embedder, self.store, self.rows, cache=cache, advance=advance)
+        return _probe(features, self.values, self.episodes, self.weights, self.settings)
+
+
+def open_probe(store: Store, settings: StateSettings) -> Probe:
+    """Choose frames and read their values.
+
+    Raises:
+        InputError: no such column, dimension or split, nothing that moves, too few episodes.
+    """
+    found = np.unique(store.episode_of(store.rows(settings.split)))
+    rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
+    values = store.column(settings.column, rows).astype(np.float64)
+    if not set(settings.dims) <= set(range(values.shape[1])):
+        got = ", ".join(map(str, settings.dims))
+        raise InputError(f"{settings.column!r} has dimensions 0 to {values.shape[1] - 1}, got --dims {got}")
+    values = values[:, list(settings.dims)] if settings.dims else values
+    values = values[:, _moving(values, len(found), settings)]
+    return Probe(store, settings, rows, store.episode_of(rows), values, _resamples(len(found), settings))
+
+
 def run_state(
     models: tuple[str, ...],
     store: Store,
@@ -75,39 +112,26 @@ def run_state(
     """Probe models, random weights of their backbones and pooled pixels.
 
     Raises:
-        InputError: no such column or split, nothing that moves, too few episodes, a model that cannot be loaded.
+        InputError: as `open_probe`; a model that cannot be loaded.
     """
-    found = np.unique(store.episode_of(store.rows(settings.split)))
-    rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
-    episodes, values = store.episode_of(rows), store.column(settings.column, rows).astype(np.float64)
-    moves = _moving(values, len(found), settings)
+    probe = open_probe(store, settings)
     subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
-    total = len(rows) * sum(len(subject.embedders) for subject in subjects)
-    weights = _resamples(len(found), settings)
+    total = len(probe.rows) * sum(len(subject.embedders) for subject in subjects)
     scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}
     for subject in subjects:
-        each = [
-            _probe(
-                embed_rows(one, store, rows, cache=cache, advance=lambda done: watch("embed", done, total)),
-                values[:, moves],
-                episodes,
-                weights,
-                settings,
-            )
-            for one in subject.embedders
-        ]
+        each = [probe(one, cache=cache, advance=lambda done: watch("embed", done, total)) for one in subject.embedders]
         scored[subject.name] = np.stack([r2 for r2, _ in each]), tuple(p for _, penalties in each for p in penalties)
     return StateResult(
         settings=settings,
-        num_dims=int(moves.sum()),
-        num_episodes=len(found),
+        num_dims=probe.values.shape[1],
+        num_episodes=len(np.unique(probe.episodes)),
         rows=tuple(
             StateRow(
                 name=subject.name,
                 kind=subject.kind,
-                r2=_interval(scored[subject.name][0]),
+                r2=interval(scored[subject.name][0]),
                 minus={
-                    name: _interval(all_pairs(scored[subject.name][0], scored[name][0]))
+                    name: interval(all_pairs(scored[subject.name][0], scored[name][0]))
                     for name in subject.references
                     if name in scored
                 },
@@ -191,7 +215,7 @@ def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b 
     return np.concatenate([np.ones((1, num_episodes)), drawn])
 
 
-def _interval(r2: Float[ndarray, "s b"]) -> Interval:
+def interval(r2: Float[ndarray, "s b"]) -> Interval:
     """The estimate with a percentile interval; where there are seeds, resamples go through them in turn."""
     turn = np.arange(r2.shape[1] - 1) % len(r2)
     low, high = np.quantile(r2[turn, 1 + np.arange(len(turn))], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

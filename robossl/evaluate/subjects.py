@@ -11,7 +11,7 @@ import yaml
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from robossl.encode import Encode, load_encode, random_encode
+from robossl.encode import Encode, identity, load_encode, random_encode
 from robossl.encoder import EncoderConfig
 from robossl.evaluate.features import Embedder, pixels_embedder
 from robossl.evaluate.result import Kind
@@ -77,8 +77,7 @@ def embedder(name: str, encode: Encode) -> Embedder:
     def pooled(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
         return encode(frames)["pooled"]
 
-    card = encode.card
-    return Embedder(name, f"{card.digest} {card.model_sha256} {card.precision} {card.input}", pooled)
+    return Embedder(name, identity(encode.card), pooled)
 
 
 def random_config(card: EncoderCard) -> EncoderConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from robossl.errors import InputError
 from robossl.names import unknown
@@ -15,6 +15,7 @@ AGENTS = {
     "count": "robossl_envs.agents.count:Count",
     "expert": "robossl_envs.agents.expert:Expert",
     "noisy_expert": "robossl_envs.agents.expert:NoisyExpert",
+    "novelty": "robossl_envs.agents.novelty:Novelty",
     "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeck",
     "pink": "robossl_envs.agents.pink:Pink",
     "random": "robossl_envs.agents.random:Random",
@@ -32,3 +33,13 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
         raise InputError(unknown("agent", name, AGENTS))
     found: type[Actor] | type[Learner] = pkgutil.resolve_name(AGENTS[name])
     return found
+
+
+def needs_encoder(name: str) -> bool:
+    """Whether an agent acts on an encoder's embeddings.
+
+    Raises:
+        InputError: no agent has that name.
+    """
+    found = resolve_agent(name)
+    return found.learns and cast("type[Learner]", found).needs_encoder

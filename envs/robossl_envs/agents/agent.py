@@ -23,6 +23,7 @@ class Seen:
     frames: UInt8[ndarray, "n h w 3"]
     states: Float32[ndarray, "n d"]  # d is 0 where the environment tells no state
     started: Bool[ndarray, " n"]  # the first of an episode
+    embeddings: Float32[ndarray, "n e"] | None = None  # of the frames, for an agent that needs an encoder
 
 
 class Actor(Protocol):
@@ -50,6 +51,7 @@ class Learner(Protocol):
     """Made once, in the collecting process; sees the steps of every worker's environment."""
 
     learns: ClassVar[bool]  # True
+    needs_encoder: ClassVar[bool]
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None: ...
 
@@ -82,7 +84,7 @@ def bounds(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], F
     space: Space[Any] = env.action_space
     if not isinstance(space, Box) or not space.is_bounded():
         raise InputError(
-            f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use random, count or rnd"
+            f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use random, count, rnd or novelty"
         )
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     return (low + high) / 2, (high - low) / 2

@@ -17,6 +17,7 @@ class Count:
     """The novelty of a cell is one over the root of its visits."""
 
     learns: ClassVar[bool] = True
+    needs_encoder: ClassVar[bool] = False
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
         self._cells, self._walk = Cells(rng), Walk(env, rng, num_slots)

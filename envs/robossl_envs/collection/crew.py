@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -60,7 +60,8 @@ class _Worker:
 
     def assign(self, number: int) -> None:
         self.number, self.alive_at = number, time.monotonic()
-        self.connection.send(number)
+        with suppress(BrokenPipeError):  # it died as it started, which `_outcome` sees
+            self.connection.send(number)
 
     def hangs(self, seconds: float) -> bool:
         if self.beat.value != self.last_beat:

@@ -40,12 +40,13 @@ class Ledger:
         self.parts.mkdir(exist_ok=True)
         self._write()
 
-    def open(self, writer: LeRobotWriter) -> None:
+    def open(self, writer: LeRobotWriter, *, enough_frames: int | None = None) -> None:
         """Take up what a killed run left: finished parts stay, broken ones and leftovers go.
 
-        Episodes that were dropped get another chance, unless later ones are in the data set already.
+        Episodes that were dropped get another chance, unless later ones are in the data set already. Once the data set
+        has enough frames, where that is asked, later episodes stay parts.
         """
-        self._writer = writer
+        self._writer, self._enough_frames = writer, enough_frames
         last = max(islice(self._kept_numbers(), writer.num_episodes), default=-1)
         self.dropped = {number: reason for number, reason in self.dropped.items() if number < last}
         self._next = last + 1
@@ -58,9 +59,18 @@ class Ledger:
             else:
                 path.unlink()
 
+    @property
+    def num_frames(self) -> int:
+        """Of the data set, and of the finished episodes that follow in it."""
+        return self._writer.num_frames + sum(self._finished[number] for number in self._ready())
+
     def todo(self, num_episodes: int) -> list[int]:
         """Numbers below `num_episodes` that are still to be played."""
         return [k for k in range(num_episodes) if self.has_to_play(k)]
+
+    def following(self, number: int) -> int:
+        """The next number after one that is still to be played."""
+        return next(k for k in count(number + 1) if self.has_to_play(k))
 
     def has_to_play(self, number: int) -> bool:
         """Whether an episode is neither in the data set, nor finished, nor dropped."""
@@ -98,12 +108,15 @@ class Ledger:
             self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
-        """Finished episodes that no unfinished one comes before."""
+        """Finished episodes that no unfinished one comes before, up to the one that makes it enough."""
         found: list[int] = []
+        num_frames = self._writer.num_frames
         for number in self._kept_numbers(self._next):
-            if number not in self._finished:
+            enough = self._enough_frames is not None and num_frames >= self._enough_frames
+            if enough or number not in self._finished:
                 return found
             found.append(number)
+            num_frames += self._finished[number]
         raise AssertionError("numbers never end")
 
     def _file_of(self, ready: list[int], everything: bool) -> list[int]:

@@ -49,6 +49,12 @@ class Progress:
         """Since the first worker was started."""
         return time.monotonic() - self._started
 
+    def extend(self) -> None:
+        """Count on one more episode."""
+        self._total += 1
+        if self._bar:
+            self._bar.update(self._task, total=self._total)
+
     def advance(self, num_frames: int) -> None:
         """Count one episode."""
         self._done += 1

@@ -26,6 +26,7 @@ class Settings:
     max_steps: int | None = None
     nuisances: tuple[str, ...] = ()  # drawn evenly from strength 0 to 5, anew each episode; "all" for every one
     modules: tuple[str, ...] = ()  # imported first, because they register environments
+    encoder: str | None = None  # digest of the one that an agent acts on
 
     def check(self) -> None:
         """Refuse what no environment could be collected with.

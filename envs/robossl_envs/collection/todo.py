@@ -27,6 +27,7 @@ class Todo:
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._waiting = deque(numbers)
+        self.last = max(self._waiting, default=-1)
         self._attempts: Counter[int] = Counter()
         self._running_failures = 0
         self.num_failures = 0
@@ -37,6 +38,11 @@ class Todo:
     def take(self) -> int | None:
         """The next episode to play."""
         return self._waiting.popleft() if self._waiting else None
+
+    def add(self, number: int) -> None:
+        """One more, after all others."""
+        self._waiting.append(number)
+        self.last = number
 
     def give_back(self, number: int) -> None:
         """An episode that was interrupted through no fault of its own."""

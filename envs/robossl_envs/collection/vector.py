@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,9 @@ from robossl_envs.collection.environment import ENVIRONMENT, STATE, Described
 from robossl_envs.collection.recorder import Recorder
 from robossl_envs.collection.settings import Settings
 from robossl_envs.collection.todo import Outcome, Todo
+
+if TYPE_CHECKING:
+    from robossl.encode import Encode
 
 GRACE_SECONDS = 1.0  # for a dead process to be seen as dead
 
@@ -81,7 +84,7 @@ class Slot(gymnasium.Env[dict[str, ndarray], Any]):
 
 
 class Ensemble:
-    """The slots of one collection, and the learner that acts in them."""
+    """The slots of one collection, and the learner that acts in them, on embeddings where there is an encoder."""
 
     def __init__(
         self,
@@ -93,8 +96,10 @@ class Ensemble:
         *,
         workers: int,
         hang_seconds: float,
+        encode: Encode | None = None,
     ) -> None:
         self._make = partial(Slot, settings, described, parts, action_space)
+        self._encode = encode
         self._learner, self._num_slots, self._hang_seconds = learner, workers, hang_seconds
 
     def run(self, todo: Todo) -> Iterator[Outcome]:
@@ -143,7 +148,9 @@ class Ensemble:
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)
         actions = [envs.single_action_space.sample()] * self._num_slots
-        seen = Seen(slots=slots, frames=shown["frame"][slots], states=states, started=started[slots])
+        frames = shown["frame"][slots]
+        embeddings = self._encode(frames)["pooled"] if self._encode else None
+        seen = Seen(slots=slots, frames=frames, states=states, started=started[slots], embeddings=embeddings)
         for slot, action in zip(slots, self._learner(seen), strict=True):
             actions[slot] = action
         return np.stack(actions)

@@ -1,0 +1,193 @@
+"""The loop of perception and action: look where the encoder finds things new, learn from what was seen, look again.
+
+A round collects with the agent `novelty`, which acts on the embeddings of the encoder as it is then; adds the frames to
+one store; and goes on training that encoder on all of them. What a round hands on is the encoder: heads, optimizer and
+schedule of the learning rate begin anew. Each of the three steps goes on where it was stopped, so the loop does too.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robossl.config import load
+from robossl.data.ingest import ingest
+from robossl.durable import full_disk_said, locked, written_aside
+from robossl.encoder import build_encoder, read_about, save_encoder
+from robossl.errors import InputError, ResourceError
+from robossl.pretrain import pretrain
+from robossl.run import RunConfig, RunFolder
+from robossl.train import Stopped
+from robossl_envs.agents import needs_encoder
+from robossl_envs.collect import collect
+from robossl_envs.collection.settings import Settings
+
+FILE = "loop.json"
+MAX_ROUNDS = 1000  # round k of seed s draws from seed 1000 s + k
+
+
+@dataclass(frozen=True, slots=True)
+class Exploring:
+    """What must agree when a loop goes on, beside the configuration of the pretraining."""
+
+    env: str
+    agent: str
+    frames: int
+    image_size: int
+    max_steps: int | None
+    nuisances: str
+    module: tuple[str, ...]
+
+
+def explore_loop(
+    config: Path,
+    *,
+    env: str,
+    out: Path,
+    rounds: int = 3,
+    frames: int = 10_000,
+    agent: str = "novelty",
+    workers: int | None = None,
+    image_size: int = 96,
+    max_steps: int | None = None,
+    nuisances: str = "",
+    module: tuple[str, ...] = (),
+    licence: str | None = None,
+) -> str:
+    """Alternate exploring and pretraining; run again with the same arguments, it goes on; more rounds are added.
+
+    Args:
+        config: of the pretraining; its store and split become the loop's own, its steps are those of one round.
+        env: id of a registered gymnasium environment.
+        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run.
+        rounds: of collecting and learning.
+        frames: to collect in a round, in whole episodes.
+        agent: who acts; novelty follows the encoder, others do as they do in `robossl collect`.
+        workers: processes that play and ingest, by default one a core.
+        image_size: pixels of the shorter side of frames.
+        max_steps: end of an episode, by default the environment's.
+        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        module: packages to import first because they register environments.
+        licence: of the frames, which the encoder's card names.
+
+    Raises:
+        InputError: the arguments do not fit together, or not those of an earlier run.
+        ResourceError: the disk is full, attempts fail one after another, or the loop was told to stop; nothing is lost.
+    """
+    base = load(config, RunConfig)
+    asked = Exploring(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
+    _check(base, asked, rounds)
+    with locked(out, "exploration loop"), full_disk_said(out):
+        _claim(out, base, asked)
+        encoder, sources = _start(base, out), list[Path]()
+        for number in range(rounds):
+            folder = out / f"round_{number}"
+            print(f"round {number + 1} of {rounds}: {frames} frames by {agent}, the encoder is {encoder}", flush=True)
+            sources.append(folder / "frames")
+            _look(sources[-1], asked, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
+            run_config = _round_config(base, encoder, out / "store", number)
+            encoder = folder / "run" / "encoder"
+            if _is_done(encoder, base):
+                RunFolder(folder / "run").claim(run_config, resume=True)
+                continue
+            ingest(sources, out=out / "store", short_side=image_size, licence=licence, workers=workers)
+            _learn(run_config, folder / "run")
+    return (
+        f"{encoder} has seen {rounds} rounds; next: robossl regress {encoder.parent} --store {out / 'store'} "
+        f"--column observation.environment_state, robossl export {encoder.parent}"
+    )
+
+
+def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
+    if not 1 <= rounds <= MAX_ROUNDS:
+        raise InputError(f"--rounds must be 1 to {MAX_ROUNDS}, got {rounds}")
+    if asked.frames < 1:
+        raise InputError(f"--frames must be at least 1, got {asked.frames}")
+    Settings(asked.env, asked.agent, asked.image_size, max_steps=asked.max_steps).check()
+    if base.knn:
+        raise InputError("knn needs labels, which collected frames lack; take it out of the configuration")
+    method = base.method.build(build_encoder(replace(base.encoder, init="random")))
+    size = max(view.size for view in method.views())
+    if size > asked.image_size:
+        raise InputError(f"views of {size} px need frames as large; got --image-size {asked.image_size}")
+
+
+def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:
+    """Write down what the loop is, or check that the one on disk is the same; before its first frame it may change."""
+    if (out / "round_0" / "frames").exists():
+        kept = _read(out / FILE)
+        now = json.loads(json.dumps(asdict(asked)))
+        differing = [
+            f"--{field.name.replace('_', '-')} {kept.get(field.name)}, not {now[field.name]}"
+            for field in fields(asked)
+            if kept.get(field.name) != now[field.name]
+        ]
+        if differing:
+            raise InputError(f"{out} explores with {'; '.join(differing)}; use the same, or another --out")
+        RunFolder(out).claim(base, resume=True)
+        return
+    if any(path.name not in (".lock", FILE, "config.yaml", "start") for path in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no exploration loop; choose another --out")
+    (out / "config.yaml").unlink(missing_ok=True)
+    shutil.rmtree(out / "start", ignore_errors=True)
+    RunFolder(out).claim(base, resume=False)
+    with written_aside(out / FILE) as aside:
+        aside.write_text(json.dumps(asdict(asked), indent=1), encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); choose another --out") from None
+
+
+def _start(base: RunConfig, out: Path) -> Path:
+    """The encoder before the first round: kept, so that a loop that goes on began with the same."""
+    folder = out / "start" / "encoder"
+    if not folder.exists():
+        torch.manual_seed(base.seed)
+        save_encoder(build_encoder(base.encoder), folder, extra={"method": None, "step": 0, "data": []})
+    return folder
+
+
+def _look(frames: Path, asked: Exploring, encoder: Path, *, seed: int, workers: int | None) -> None:
+    collect(
+        env=asked.env,
+        agent=asked.agent,
+        frames=asked.frames,
+        out=frames,
+        encoder=encoder if needs_encoder(asked.agent) else None,
+        workers=workers,
+        image_size=asked.image_size,
+        seed=seed,
+        max_steps=asked.max_steps,
+        nuisances=asked.nuisances,
+        module=asked.module,
+    )
+
+
+def _round_config(base: RunConfig, encoder: Path, store: Path, number: int) -> RunConfig:
+    return replace(
+        base,
+        data=replace(base.data, store=store, split=None),
+        encoder=replace(base.encoder, init=str(encoder)),
+        seed=MAX_ROUNDS * base.seed + number,
+    )
+
+
+def _is_done(encoder: Path, base: RunConfig) -> bool:
+    return encoder.exists() and read_about(encoder)["extra"]["step"] == base.train.steps
+
+
+def _learn(config: RunConfig, run: Path) -> None:
+    try:
+        pretrain(config, out=run, resume=(run / "config.yaml").exists())
+    except Stopped:
+        raise ResourceError("stopped and saved; run the same command again to go on") from None

@@ -1,0 +1,144 @@
+"""MetaWorld's 50 tasks of a Sawyer arm (arXiv:1910.10897), with a faster renderer and the scripted experts.
+
+    robossl collect --module robossl_envs.metaworld --env metaworld/push-v3 --agent expert --frames 10000 --out DIR
+
+Needs `pip install 'robossl[metaworld]'` in an environment of its own, a library for OpenGL (`robossl doctor
+metaworld/push-v3` says which) and, without a display, MUJOCO_GL=egl. Frames are drawn without multisampling, shadows
+and reflections, which take most of the time where a CPU draws.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from jaxtyping import Float32, UInt8
+from numpy import ndarray
+
+HAND, THINGS, GOAL = slice(0, 4), slice(4, 18), slice(36, 39)  # of MetaWorld's observation; 18 to 36 is the step before
+HAND_NAMES = ("hand.x", "hand.y", "hand.z", "gripper")
+POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
+MAX_STEPS = 500  # MetaWorld's own
+TASKS = """
+    assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press
+    button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open
+    door-unlock hand-insert drawer-close drawer-open faucet-open faucet-close hammer handle-press-side handle-press
+    handle-pull-side handle-pull lever-pull pick-place-wall pick-out-of-hole pick-place plate-slide plate-slide-side
+    plate-slide-back plate-slide-back-side peg-insert-side peg-unplug-side soccer stick-push stick-pull push push-wall
+    push-back reach reach-wall shelf-place sweep-into sweep window-open window-close
+"""
+
+
+class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
+    """A task with its goal drawn anew each episode, which ends with success.
+
+    Actions are displacements of the hand and the closing of the gripper, all in -1 to 1.
+
+    Args:
+        task: MetaWorld's name, "push-v3".
+        obs_type: "state" (what MetaWorld observes, the goal included), or "pixels".
+        image_size: pixels a side.
+        camera: one of MetaWorld's.
+        render_mode: None or "rgb_array".
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        obs_type: Literal["state", "pixels"] = "state",
+        image_size: int = 96,
+        camera: str = "corner2",
+        render_mode: str | None = None,
+    ) -> None:
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+        from metaworld.policies import ENV_POLICY_MAP
+
+        self.obs_type, self.render_mode = obs_type, render_mode
+        self._camera, self._size = camera, image_size
+        self._env: Any = ALL_V3_ENVIRONMENTS[task]()
+        self._env._partially_observable, self._env._freeze_rand_vec = False, False
+        self._env.seeded_rand_vec = self._env._set_task_called = True
+        del self._env.sawyer_observation_space  # cached while the goal was hidden
+        self._policy = ENV_POLICY_MAP[task]()
+        self._renderer: Any = None
+        self.action_space = Box(-1, 1, (4,), np.float32)
+        self.observation_space = (
+            Box(0, 255, (image_size, image_size, 3), np.uint8)
+            if obs_type == "pixels"
+            else Box(-np.inf, np.inf, (39,), np.float32)
+        )
+
+    @property
+    def state_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the dimensions of what `info` holds as vectors: metres and quaternions; what is not there is 0."""
+        things = [f"thing_{number}.{part}" for number in (1, 2) for part in POSE]
+        return {"agent_state": HAND_NAMES, "environment_state": (*things, "goal.x", "goal.y", "goal.z")}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Draw places of things and goal; there are no options."""
+        import mujoco
+
+        super().reset(seed=seed)
+        self._env.seed(int(self.np_random.integers(2**31)))
+        self._seen, _ = self._env.reset()
+        mujoco.mj_forward(self._env.model, self._env.data)  # else the first picture shows the goal where it was before
+        return self._observation(), self._info(success=False)
+
+    def step(self, action: Float32[ndarray, " 4"]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step of 12.5 ms."""
+        self._seen, reward, _, truncated, info = self._env.step(np.clip(action, -1, 1))
+        success = bool(info["success"])
+        return self._observation(), float(reward), success, truncated, self._info(success=success)
+
+    def expert(self) -> Float32[ndarray, " 4"]:
+        """What MetaWorld's scripted policy would do now."""
+        action: Float32[ndarray, " 4"] = np.clip(self._policy.get_action(self._seen), -1, 1).astype(np.float32)
+        return action
+
+    def render(self) -> UInt8[ndarray, "h w 3"] | None:
+        """The picture; nothing without render_mode."""
+        return None if self.render_mode is None else self._see()
+
+    def close(self) -> None:
+        """Free what OpenGL holds."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _see(self) -> UInt8[ndarray, "h w 3"]:
+        import mujoco
+
+        if self._renderer is None:
+            self._env.model.vis.quality.offsamples = 0
+            self._renderer = mujoco.Renderer(self._env.model, self._size, self._size)
+        self._renderer.update_scene(self._env.data, camera=self._camera)
+        flags = self._renderer.scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        frame: UInt8[ndarray, "h w 3"] = self._renderer.render()
+        return frame[::-1, ::-1].copy() if self._camera.startswith("corner") else frame  # mounted upside down
+
+    def _observation(self) -> Any:
+        return self._see() if self.obs_type == "pixels" else self._seen.astype(np.float32)
+
+    def _info(self, *, success: bool) -> dict[str, Any]:
+        things = np.concatenate([self._seen[THINGS], self._seen[GOAL]])
+        return {
+            "agent_state": self._seen[HAND].astype(np.float32),
+            "environment_state": things.astype(np.float32),
+            "is_success": success,
+        }
+
+
+for _task in TASKS.split():
+    gymnasium.register(
+        f"metaworld/{_task}-v3",
+        entry_point="robossl_envs.metaworld:MetaWorld",
+        kwargs={"task": f"{_task}-v3"},
+        max_episode_steps=MAX_STEPS,
+        disable_env_checker=True,
+    )
