@@ -15,6 +15,7 @@ BENCHMARKS = (
     "bench_methods",
     "bench_neighbour",
     "bench_envs",
+    "bench_collect",
 )
 
 
