@@ -2,8 +2,8 @@
 
     python benchmarks/bench_collect.py [--rounds 3] [--frames 6000] [--env robossl/Push-v0] [--agent random]
 
-Rendering, h264, parquet and the start of the processes are included. Beside it stands what two processes that only count
-make of one: the machine's own ratio, which is below 2 on hyperthreads and among neighbours.
+Rendering, h264, parquet and the start of the processes are included. Beside it stands what two processes that only
+count make of one: the machine's own ratio, which is below 2 on hyperthreads and among neighbours.
 """
 
 from __future__ import annotations
