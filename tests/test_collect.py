@@ -219,6 +219,7 @@ def test_frames_are_the_fewest_whole_episodes_whoever_plays(tmp_path: Path) -> N
     assert 120 <= two.num_frames < one.num_frames
     assert collect(out=tmp_path / "two", frames=300, workers=2, **common) == one
     assert table(tmp_path / "one")["action"].tolist() == table(tmp_path / "two")["action"].tolist()
+    assert not list((tmp_path / "two" / ".parts").iterdir())  # nothing was played that is not needed
     assert collect(out=tmp_path / "two", frames=300, workers=2, **common) == one
     more = collect(out=tmp_path / "two", episodes=one.num_episodes + 2, workers=1, **common)
     assert more.num_episodes == one.num_episodes + 2

@@ -98,7 +98,7 @@ def collect(
         with locked(out, "collection"), full_disk_said(out):
             ledger = Ledger(out, settings)
             writer = LeRobotWriter(out, _layout(settings, described))
-            ledger.open(writer, enough_frames=frames)
+            ledger.open(writer)
             todo = _todo(ledger, episodes, frames, described.max_steps)
             num_workers = min(workers, max(1, len(todo)))
             crew: Crew | Ensemble
@@ -108,7 +108,7 @@ def collect(
                 crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
             with Progress(len(todo)) as progress:
                 _announce(progress, out, settings, described, todo, num_workers)
-                _settle(crew, todo, ledger, progress, frames)
+                _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
                 collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
                 _conclude(progress, out, collected)
                 return collected
@@ -137,17 +137,19 @@ def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
 
 def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> Todo:
     """Episodes to play; for frames as many as are needed at least, and `_settle` adds to them."""
-    if episodes is not None:
+    if frames is None:
+        assert episodes is not None
         return Todo(ledger.todo(episodes))
-    assert frames is not None
-    todo = Todo([])
-    for _ in range(-(-max(0, frames - ledger.num_frames) // max_steps)):
+    todo = Todo(ledger.gaps())
+    while ledger.most_frames(todo.last, max_steps) < frames:
         todo.add(ledger.following(todo.last))
     return todo
 
 
-def _settle(crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, frames: int | None) -> None:
-    """Play, and account for every attempt."""
+def _settle(
+    crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, *, frames: int | None, max_steps: int
+) -> None:
+    """Play, and account for every attempt; an episode that ended early may make another one needed."""
     for outcome in crew.run(todo):
         if outcome.reason:
             progress.say(f"episode {outcome.number} failed: {outcome.reason}")
@@ -157,7 +159,7 @@ def _settle(crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progres
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
             progress.advance(outcome.num_frames)
-        if frames is not None and not len(todo) and ledger.num_frames < frames:
+        while frames is not None and ledger.most_frames(todo.last, max_steps) < frames:
             todo.add(ledger.following(todo.last))
             progress.extend()
     ledger.commit(everything=True)

@@ -40,13 +40,12 @@ class Ledger:
         self.parts.mkdir(exist_ok=True)
         self._write()
 
-    def open(self, writer: LeRobotWriter, *, enough_frames: int | None = None) -> None:
+    def open(self, writer: LeRobotWriter) -> None:
         """Take up what a killed run left: finished parts stay, broken ones and leftovers go.
 
-        Episodes that were dropped get another chance, unless later ones are in the data set already. Once the data set
-        has enough frames, where that is asked, later episodes stay parts.
+        Episodes that were dropped get another chance, unless later ones are in the data set already.
         """
-        self._writer, self._enough_frames = writer, enough_frames
+        self._writer = writer
         last = max(islice(self._kept_numbers(), writer.num_episodes), default=-1)
         self.dropped = {number: reason for number, reason in self.dropped.items() if number < last}
         self._next = last + 1
@@ -59,14 +58,18 @@ class Ledger:
             else:
                 path.unlink()
 
-    @property
-    def num_frames(self) -> int:
-        """Of the data set, and of the finished episodes that follow in it."""
-        return self._writer.num_frames + sum(self._finished[number] for number in self._ready())
-
     def todo(self, num_episodes: int) -> list[int]:
         """Numbers below `num_episodes` that are still to be played."""
         return [k for k in range(num_episodes) if self.has_to_play(k)]
+
+    def gaps(self) -> list[int]:
+        """Numbers still to be played that finished episodes wait for."""
+        return self.todo(max(self._finished, default=-1) + 1)
+
+    def most_frames(self, last: int, max_steps: int) -> int:
+        """How many frames there can be once all numbers up to `last` are played."""
+        num_left = sum(self.has_to_play(number) for number in range(self._next, last + 1))
+        return self._writer.num_frames + sum(self._finished.values()) + num_left * max_steps
 
     def following(self, number: int) -> int:
         """The next number after one that is still to be played."""
@@ -108,15 +111,12 @@ class Ledger:
             self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
-        """Finished episodes that no unfinished one comes before, up to the one that makes it enough."""
+        """Finished episodes that no unfinished one comes before."""
         found: list[int] = []
-        num_frames = self._writer.num_frames
         for number in self._kept_numbers(self._next):
-            enough = self._enough_frames is not None and num_frames >= self._enough_frames
-            if enough or number not in self._finished:
+            if number not in self._finished:
                 return found
             found.append(number)
-            num_frames += self._finished[number]
         raise AssertionError("numbers never end")
 
     def _file_of(self, ready: list[int], everything: bool) -> list[int]:
