@@ -76,6 +76,7 @@ def test_only_the_dimensions_asked_for_are_read(tmp_path: Path) -> None:
     assert not np.array_equal(both.values[:, 1:], one.values)
 
 
+@pytest.mark.slow
 def test_pixels_reach_the_known_r2_on_real_joints(shared_data, tmp_path: Path) -> None:
     """16 x 12 pixels and ridge: about 0.64 (grey, another choice of folds) on the 22 joints that move."""
     ingest((shared_data("g1_lerobot_v21"),), out=tmp_path / "g1", short_side=48, workers=2)
