@@ -1,6 +1,6 @@
 """Who explores best, and whether the loop earns its place: `make explore`; goes on where it was stopped.
 
-    python benchmarks/explore.py [--agents random pink count rnd] [--frames 10000] [--seeds 0 1 2] [--steps 480] ...
+    python benchmarks/explore.py [--agents random pink count rnd] [--frames 10000] [--seeds 0 1 2] [--steps 240] ...
 
 Frames of each agent are collected, ingested and pretrained on with the same configuration and the same number of steps.
 Coverage is counted over all frames that an agent collected; the pose of the object is read off each encoder by ridge
@@ -156,7 +156,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", nargs="+", default=["random", "pink", "count", "rnd"])
     parser.add_argument("--frames", type=int, default=10_000, help="of each agent, and of each round of the loop")
-    parser.add_argument("--steps", type=int, default=480, help="of training on them, and of each round of the loop")
+    parser.add_argument("--steps", type=int, default=240, help="of training on them, and of each round of the loop")
     parser.add_argument("--long-agent", default="random", help="collects --long-frames as well, once, same steps")
     parser.add_argument("--long-frames", type=int, default=50_000, help="0: leave it out")
     parser.add_argument("--rounds", type=int, default=3, help="of the loop")
