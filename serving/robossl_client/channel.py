@@ -9,6 +9,7 @@ import grpc
 
 MIB = 2**20
 _OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection each: one client's large frames never hold up another's
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
