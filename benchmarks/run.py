@@ -7,7 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("bench_store", "bench_ingest", "bench_augment", "bench_train", "bench_methods", "bench_envs")
+BENCHMARKS = (
+    "bench_store",
+    "bench_ingest",
+    "bench_augment",
+    "bench_train",
+    "bench_methods",
+    "bench_envs",
+    "bench_serving",
+)
 
 
 def main() -> None:
