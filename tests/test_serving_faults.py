@@ -152,7 +152,6 @@ def test_killed_clients_leave_nothing_behind(server: EncoderServer, times: int) 
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "stream-reader"])
 
 
-@pytest.mark.slow
 def test_a_frozen_client_is_let_go_and_others_do_not_feel_it(server: EncoderServer) -> None:
     frozen = _client(server)
     frozen.send_signal(signal.SIGSTOP)

@@ -17,6 +17,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
     ("grpc.keepalive_time_ms", 10_000),  # a server that vanished without a word is noticed within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
