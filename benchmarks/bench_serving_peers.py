@@ -159,10 +159,12 @@ def compare(
             askers[name] = [http_asker(name, port) for _ in range(most)]
         for each in askers.values():
             block(each, 0.5)
+        order = list(askers)
         for _ in range(rounds):
+            order = [*order[1:], order[0]]
             for number in clients:
-                for name, each in askers.items():
-                    rows[number, name].append(block(each[:number], seconds))
+                for name in order:
+                    rows[number, name].append(block(askers[name][:number], seconds))
     for number in clients:
         print(_best_line(rows, number, names))
         for name in askers:
