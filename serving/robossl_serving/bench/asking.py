@@ -15,7 +15,6 @@ from robossl_serving.bench.trace import Trace
 
 _PASSING = (SupersededError, DeadlineError, OverloadedError, UnavailableError)
 _LONGEST_REPLY_S = 5.0
-_LAST_REPLIES_S = 0.2
 
 
 def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
@@ -51,7 +50,7 @@ def ask_by_stream(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trac
             stream.send(frames, captured_s=captured_s)
             if ticks.is_closed_loop:
                 note(stream.take(wait_ms=_LONGEST_REPLY_S * 1e3))
-        take_until(trace.until_s + _LAST_REPLIES_S)
+        take_until(trace.until_s)
     return trace
 
 

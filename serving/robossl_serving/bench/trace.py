@@ -46,9 +46,9 @@ class Trace:
 
     def served(self, captured_s: float, sent_s: float, reply: Reply) -> None:
         """Note a reply."""
-        if not self._counts(captured_s):
-            return
         at_s = captured_s + reply.age_s
+        if not self._counts(captured_s) or at_s > self.until_s:  # nothing newer overtakes what still waits at the end
+            return
         self.replies.append(
             Served(
                 at_s=at_s - self.from_s,
