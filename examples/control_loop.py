@@ -57,7 +57,7 @@ def demonstrate(env: gymnasium.Env, episodes: int, steps: int) -> tuple[ndarray,
     return np.stack(frames), np.stack(tools), np.stack(actions), successes
 
 
-def fit_ridge(inputs: ndarray, actions: ndarray, *, strength: float = 10.0) -> Policy:
+def fit_ridge(inputs: ndarray, actions: ndarray, *, strength: float = 100.0) -> Policy:
     """Ridge regression from standardised inputs (n, d) to actions (n, 2)."""
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
     x, middle = (inputs - mean) / scale, actions.mean(0)
@@ -68,6 +68,14 @@ def fit_ridge(inputs: ndarray, actions: ndarray, *, strength: float = 10.0) -> P
         return np.clip(action, -1, 1).astype(np.float32)
 
     return policy
+
+
+def held_out(embeddings: ndarray, tools: ndarray, actions: ndarray) -> float:
+    """R2 of a policy fitted to the first four fifths of the frames, on the last."""
+    cut = len(actions) * 4 // 5
+    policy = fit_ridge(np.concatenate([embeddings, tools], 1)[:cut], actions[:cut])
+    done = np.stack([policy(*row) for row in zip(embeddings[cut:], tools[cut:], strict=True)])
+    return float(1 - np.square(done - actions[cut:]).sum() / np.square(actions[cut:] - actions[cut:].mean(0)).sum())
 
 
 def drive(env: gymnasium.Env, stream: Latest, policy: Policy, seed: int, args: argparse.Namespace, met: Drive) -> None:
@@ -118,7 +126,10 @@ def main() -> None:
     with EncoderClient(args.target, outputs=("pooled",), deadline_ms=60_000) as client:
         embeddings = client(frames)["pooled"]
         policy = fit_ridge(np.concatenate([embeddings, tools], 1), actions)
-        print(f"policy: ridge regression on {embeddings.shape[1]} features of {client.card.name} {client.card.version}")
+        print(
+            f"policy: ridge regression on {embeddings.shape[1]} features of {client.card.name} {client.card.version}; "
+            f"R2 {held_out(embeddings, tools, actions):.2f} of the expert's action in the last fifth of its frames"
+        )
     met = Drive()
     with EncoderClient(args.target, robot="arm", outputs=("pooled",)) as client, client.latest() as stream:
         for episode in range(args.episodes):
