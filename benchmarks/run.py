@@ -16,6 +16,7 @@ BENCHMARKS = (
     "bench_neighbour",
     "bench_envs",
     "bench_collect",
+    "bench_serving",
 )
 
 

@@ -51,6 +51,11 @@ def main() -> None:
         done = subprocess.run([sys.executable, "-m", "robossl", *arguments.split()], cwd=ROOT)
         if done.returncode:
             sys.exit(done.returncode)
+    clip = sorted((ROOT / "tests/data/droid").rglob("*.mp4"))[0]
+    print("\n[and] serve it, and ask as a control loop does\n$ robossl serve quickstart/models", flush=True)
+    asked = [sys.executable, ROOT / "examples/serve_and_ask.py", OUT / "models", clip]
+    if code := subprocess.run(asked, cwd=ROOT).returncode:
+        sys.exit(code)
     print(f"\nDone in {time.monotonic() - began:.0f} s. Open:")
     for path, what in (
         ("report.html", "the page: loss, health, scores, nearest neighbours"),

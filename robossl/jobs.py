@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 JOBS = {
+    "bench-serve": (
+        "robossl_serving.bench.command:bench_serve",
+        "put load on a server and say how old its answers are",
+    ),
     "collect": ("robossl_envs.collect:collect", "play an environment and write what is seen as a LeRobot data set"),
     "doctor": ("robossl_envs.doctor:command", "say what an environment lacks on this machine"),
     "explore-loop": (

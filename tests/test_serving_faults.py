@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from robossl_client.shared import FOLDER
 from robossl_client.wire import CALLS, path
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
+from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
 
 FIXED = {"INVALID_ARGUMENT", "NOT_FOUND"}  # what a broken message may be answered with
 
@@ -104,23 +105,6 @@ def test_hostile_shapes_and_parameters(call: Raw) -> None:
     assert status_of(lambda: call("ModelInfer", many))[0] == "INVALID_ARGUMENT"
 
 
-def _peak_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def test_a_decompression_bomb_is_refused_within_the_limit(tiny_models: Path) -> None:
-    bomb = infer_request(np.zeros((64, 1024, 1024, 3), np.uint8))  # 192 MiB, 200 kB on the wire
-    with server_process(tiny_models) as (process, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = Raw(channel)
-        call("ModelInfer", infer_request())
-        before_mib = _peak_mib(process.pid)
-        code, _ = status_of(lambda: call("ModelInfer", bomb, compression=grpc.Compression.Gzip, timeout=30))
-        assert code == "RESOURCE_EXHAUSTED"
-        assert _peak_mib(process.pid) - before_mib < 2 * Limits().message_bytes / 2**20
-        call("ModelInfer", infer_request())
-
-
 CLIENT = """
 import sys
 import numpy as np
@@ -146,13 +130,14 @@ def _client(server: EncoderServer) -> subprocess.Popen[str]:
     return process
 
 
-def test_killed_clients_leave_nothing_behind(server: EncoderServer) -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_clients_leave_nothing_behind(server: EncoderServer, times: int) -> None:
     def state() -> tuple[int, int]:
         return len(server.streams), len(server.repository.models()[0].executor)
 
     eventually(lambda: state() == (0, 0))
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
+    for _ in range(times):
         process = _client(server)
         assert len(server.streams) == 6
         process.kill()
@@ -164,9 +149,9 @@ def test_killed_clients_leave_nothing_behind(server: EncoderServer) -> None:
         assert not list(FOLDER.glob(f"robossl-{process.pid}-*")), "swept by the next client"
         assert len(server._memory.regions()) == 1
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "stream-reader"])
 
 
-@pytest.mark.slow
 def test_a_frozen_client_is_let_go_and_others_do_not_feel_it(server: EncoderServer) -> None:
     frozen = _client(server)
     frozen.send_signal(signal.SIGSTOP)
@@ -230,15 +215,20 @@ def test_streams_are_limited(tiny_models: Path) -> None:
 def test_a_storm_of_hopeless_deadlines_runs_next_to_nothing(tmp_path: Path) -> None:
     build_tiny(tmp_path, version=1, layers=6)
     frames = np.zeros((1, 128, 128, 3), np.uint8)
-    with serving(tmp_path, ServerSettings(port=0)) as server, calling(server) as call:
-        call("ModelInfer", infer_request(frames))
+    own = [("grpc.use_local_subchannel_pool", 1)]  # a connection takes fewer calls at once than there are here
+    with serving(tmp_path, ServerSettings(port=0)) as server, ExitStack() as stack:
+        target = f"127.0.0.1:{server.port}"
+        clients = [Raw(stack.enter_context(grpc.insecure_channel(target, options=own))) for _ in range(10)]
+        for call in clients:
+            call("ModelInfer", infer_request(frames))
         statistics = server.repository.models()[0].statistics
         before = statistics.message().execution_count
         message = infer_request(frames, timeout=1000)
-        calls = [call.future("ModelInfer", message, timeout=30) for _ in range(500)]
-        codes = {each.exception().code().name for each in calls if each.exception()}
-        assert codes <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
-        assert statistics.message().execution_count - before <= 25, "at least 95 % are shed before a run"
+        calls = [clients[number % 10].future("ModelInfer", message, timeout=30) for number in range(1000)]
+        errors = [each.exception() for each in calls]
+        codes = {error.code().name for error in errors if error}
+        assert "DEADLINE_EXCEEDED" in codes <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+        assert statistics.message().execution_count - before <= 50, "at least 95 % are shed before a run"
 
 
 def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: Path) -> None:
@@ -262,12 +252,17 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
         threads = [threading.Thread(target=robot, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
+        runs = server.repository.models()[0].statistics.kinds["control"].run
+        eventually(lambda: sum(served) > 16)
+        begin_s, ran_s = time.monotonic(), runs.sum_s
         time.sleep(max(3.0, 100 * run_s))
+        busy = (runs.sum_s - ran_s) / (time.monotonic() - begin_s)
         stop.set()
         for thread in threads:
             thread.join()
     counts = np.array(served, float)
     assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
+    assert busy > 0.8, "hardly a moment without a run"
     assert np.median(ages_s) < 4 * run_s, "first come, first served would give about 8 runs"
 
 

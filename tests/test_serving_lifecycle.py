@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, ServingError, UnavailableError
 from robossl_client.messages import Reply
+from robossl_serving.infer import Job
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, build_tiny, calling, infer_request, server_process, serving, status_of
 
@@ -188,13 +191,14 @@ def test_a_version_that_fails_its_checks_changes_nothing(
 
 def test_rolling_back_is_removing_the_newer_version(tmp_path: Path) -> None:
     with one_version(tmp_path) as (models, server), client_of(server, follow=True) as client:
-        build_tiny(models, version=2)
-        server.repository.load("tiny")
         with Load(client) as load:
-            load.wait_for(2)
-            shutil.rmtree(models / "tiny" / "2")
-            server.repository.load("tiny")
-            load.wait_for(1)
+            for _ in range(10):
+                build_tiny(models, version=2)
+                server.repository.load("tiny")
+                load.wait_for(2)
+                shutil.rmtree(models / "tiny" / "2")
+                server.repository.load("tiny")
+                load.wait_for(1)
         assert load.failures == []
 
 
@@ -277,3 +281,31 @@ def test_a_model_can_be_asked_by_version(tmp_path: Path) -> None:
         assert call("ModelInfer", infer_request()).model_version == "2"
         versions = call("ModelMetadata", pb.ModelMetadataRequest(name="tiny")).versions
         assert list(versions) == ["1", "2"]
+
+
+def test_a_retired_version_gives_its_memory_back_at_once(tmp_path: Path) -> None:
+    def come_true(check: Callable[[], bool]) -> bool:
+        until_s = time.monotonic() + 5
+        while not check() and time.monotonic() < until_s:
+            time.sleep(0.02)
+        return check()
+
+    with (
+        one_version(tmp_path, retire_seconds=0.0) as (models, server),
+        client_of(server, follow=True, robot="arm") as client,
+        client.latest() as stream,
+    ):
+        session = weakref.ref(server.repository.models()[0]._session)
+        gc.collect()
+        gc.disable()  # its turn may come after minutes
+        try:
+            for _ in range(5):
+                stream.send(FRAMES[:1])
+                assert stream.take(wait_ms=5000) is not None
+            assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is Job])
+            build_tiny(models, version=2)
+            server.repository.load("tiny")
+            server.repository.tend(look_for_new=False)
+            assert come_true(lambda: session() is None)
+        finally:
+            gc.enable()

@@ -9,6 +9,7 @@ import grpc
 
 MIB = 2**20
 _OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection each: one client's large frames never hold up another's
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -16,6 +17,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
     ("grpc.keepalive_time_ms", 10_000),  # a server that vanished without a word is noticed within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]

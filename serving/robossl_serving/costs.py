@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 _PAYS = 0.8  # a batch is worth its wait if a frame in it costs at most this part of a frame alone
+_LONGER = 2.0  # ... and if it takes at most so many runs alone: robots' frames age meanwhile
 _SIZES = (1, 2, 4, 8, 16)
 
 
@@ -38,9 +39,16 @@ class Costs:
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
+        >>> Costs({1: 0.006, 2: 0.009, 4: 0.016, 8: 0.03}).best_batch  # a little cheaper a frame, much later
+        2
         """
-        alone = self.seconds[1]
-        return max(size for size, seconds in self.seconds.items() if size == 1 or seconds / size <= _PAYS * alone)
+        longest = _LONGER * self.seconds[1]
+        pays = _PAYS * self.seconds[1]
+        return max(
+            size
+            for size, seconds in self.seconds.items()
+            if size == 1 or (seconds <= longest and seconds / size <= pays)
+        )
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:

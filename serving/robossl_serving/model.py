@@ -70,8 +70,13 @@ class Model:
         )
 
     def close(self) -> threading.Thread:
-        """Let what waits finish, in a thread of its own, and take nothing more."""
-        thread = threading.Thread(target=self.executor.close, name=f"close-{self.card.name}", daemon=True)
+        """Let what waits finish, in a thread of its own, take nothing more, and free the session's memory."""
+
+        def close() -> None:
+            self.executor.close()
+            del self._session  # Python's collector would leave the cycle it is in for long: it looks small from there
+
+        thread = threading.Thread(target=close, name=f"close-{self.card.name}", daemon=True)
         thread.start()
         return thread
 

@@ -134,6 +134,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 2 * limits.waiting + limits.streams),
         ("grpc.keepalive_time_ms", 10_000),  # a robot that left the network is noticed within 14 s
         ("grpc.keepalive_timeout_ms", 4_000),
+        ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
+        ("grpc.http2.settings_timeout", 10_000),  # for those who connect and say nothing
+        ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # what clients may send, or they are cut off

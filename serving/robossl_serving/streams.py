@@ -100,6 +100,7 @@ class _Stream:
             if item is not _END:
                 yield self._reply(item)
                 self._room.release()
+            del item  # not to be kept while the next one is waited for
             with self._lock:
                 if self._ended and not self._jobs and self._outbox.empty():
                     return
@@ -120,12 +121,14 @@ class _Stream:
         self.end()
 
     def _take(self, raw: bytes) -> None:
+        # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
+        # the memory of a whole session
         box: list[Job] = []
         message_id = ""
         try:
             message = parse(raw)
             message_id = message.id
-            job = self._inference.prepare(message, left_s=None, on_done=lambda: self._outbox.put(box[0]))
+            job = self._inference.prepare(message, left_s=None, on_done=lambda: self._outbox.put(box.pop()))
             box.append(job)
             with self._lock:
                 self._jobs.add(job)

@@ -1,0 +1,1 @@
+"""The load generator: robots and batch clients that ask a server, and what they met with."""

@@ -1,0 +1,200 @@
+"""The `bench-serve` command: load on a running server, its figures as text and json, and a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import UInt8
+from numpy import ndarray
+from robossl_client.channel import Tls
+from robossl_client.client import EncoderClient
+from robossl_client.errors import DeadlineError, ServingError
+
+from robossl.durable import full_disk_said, written_aside
+from robossl.errors import InputError, ResourceError
+from robossl.parity import natural_frames
+from robossl_serving.bench.figures import Figures, figures_of
+from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, put_on
+from robossl_serving.bench.plot import plot
+from robossl_serving.bench.trace import Trace
+
+Pattern = Literal["closed", "paced", "overload"]
+
+_CONNECT_MS = 2000.0  # the server is running already
+_CAPACITY_CLIENTS = 2  # one is encoded while the other is on its way
+
+
+def bench_serve(
+    target: str = "127.0.0.1:8001",
+    *,
+    pattern: Pattern = "paced",
+    robots: int = 1,
+    hz: float = 30.0,
+    times: float = 4.0,
+    arrivals: Arrivals = "spread",
+    transport: Transport = "stream",
+    batch_clients: int = 0,
+    batch_size: int = 8,
+    seconds: float = 10.0,
+    frame_hw: tuple[int, int] = (224, 224),
+    model: str | None = None,
+    token: Path | None = None,
+    ca: Path | None = None,
+    deadline_ms: float = 1000.0,
+    out: Path = Path("bench-serve"),
+) -> str:
+    """Put load on a running server and say how old the frames are that it serves.
+
+    All clients are threads of this process, each with a connection of its own.
+
+    Args:
+        target: host:port of the server.
+        pattern: closed: each robot asks when it is answered; paced: at --hz; overload: at --times what can be served.
+        robots: How many ask for their newest frames.
+        hz: Frames a second of each robot, when paced.
+        times: How many times of what can be served is asked for under overload.
+        arrivals: locked: frames of all robots at once; spread: evenly; jittered: at random phases, unsteadily.
+        transport: How robots ask; shared-memory takes a server on this host that allows it.
+        batch_clients: How many ask in closed loop for all of their frames, after the robots.
+        batch_size: Frames of one of their calls.
+        seconds: How long, after half a second to warm up.
+        frame_hw: Height and width of the frames.
+        model: Which model; not needed where there is one.
+        token: File with the server's token.
+        ca: PEM file of the authority that signed the server's certificate.
+        deadline_ms: How long a call may take; streams have the server's deadline.
+        out: Folder for bench.json and bench.png.
+
+    Raises:
+        InputError: there is nobody to ask, or a number out of range.
+        ResourceError: the server is not there or refuses, or the disk is full.
+    """
+    if robots < 0 or batch_clients < 0 or not robots + batch_clients:
+        raise InputError(f"somebody must ask: got --robots {robots} --batch-clients {batch_clients}")
+    if min(hz, times, seconds, deadline_ms, batch_size, *frame_hw) <= 0:
+        raise InputError("--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw are above 0")
+    connect = partial(
+        _connect,
+        target,
+        model=model,
+        token=None if token is None else _read(token).decode().strip(),
+        tls=None if ca is None else Tls(ca=_read(ca)),
+        deadline_ms=deadline_ms,
+    )
+    load = Load(
+        robots=robots,
+        hz=None if pattern == "closed" else hz,
+        arrivals=arrivals,
+        transport=transport,
+        batch_clients=batch_clients,
+        batch_size=batch_size,
+        seconds=seconds,
+    )
+    frame = natural_frames(1, frame_hw, seed=0)
+    try:
+        with connect(None, False) as client:
+            what = f"{client.card.name} version {client.card.version} at {target}"
+        capacity_per_s = measure_capacity(connect, frame, seconds / 5) if pattern == "overload" else None
+        if capacity_per_s is not None:
+            load = replace(load, hz=times * capacity_per_s / max(1, robots))
+        traces = put_on(load, connect, frame)
+    except ServingError as error:
+        raise ResourceError(f"{target}: {error}") from error
+    title = f"{what}: {_described(load)}"
+    _write(out, title, load, traces, capacity_per_s)
+    return _table(title, traces, capacity_per_s) + f"\nwrote {out / 'bench.json'} and {out / 'bench.png'}"
+
+
+def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds: float) -> float:
+    """Frames a second that the server gives when it is never idle.
+
+    Raises:
+        ServingError: it is not there, or gave nothing.
+    """
+    alone = Load(robots=0, batch_clients=_CAPACITY_CLIENTS, seconds=max(1.0, seconds))
+    measured = figures_of(put_on(alone, connect, frame), "batch")
+    if measured is None or not measured.goodput_per_s:
+        raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; allow more --deadline-ms")
+    return measured.goodput_per_s
+
+
+def _connect(
+    target: str,
+    robot: str | None,
+    is_shared: bool,
+    *,
+    model: str | None,
+    token: str | None,
+    tls: Tls | None,
+    deadline_ms: float,
+) -> EncoderClient:
+    return EncoderClient(
+        target,
+        robot=robot,
+        shared_memory=is_shared,
+        model=model,
+        token=token,
+        tls=tls,
+        deadline_ms=deadline_ms,
+        connect_ms=_CONNECT_MS,
+    )
+
+
+def _described(load: Load) -> str:
+    pace = "in closed loop" if load.hz is None else f"at {load.hz:.1f} Hz ({load.arrivals})"
+    robots = f"{load.robots} robots {pace} by {load.transport}"
+    others = f", {load.batch_clients} batch clients with {load.batch_size} frames a call" if load.batch_clients else ""
+    return f"{robots}{others}, {load.seconds:g} s"
+
+
+def _classes(traces: Sequence[Trace]) -> dict[str, Figures]:
+    found = {kind: figures_of(traces, kind) for kind in ("control", "batch")}
+    return {kind: figures for kind, figures in found.items() if figures is not None}
+
+
+def _table(title: str, traces: Sequence[Trace], capacity_per_s: float | None) -> str:
+    lines = [title]
+    for kind, of in _classes(traces).items():
+        lost = ", ".join(f"{count} {reason}" for reason, count in of.lost.items()) or "none"
+        lines += [
+            f"{kind}: {of.goodput_per_s:.1f} frames/s served of {of.sent_per_s:.1f} sent; lost: {lost}; "
+            f"Jain's index {of.jain:.3f}",
+            f"  ms, p50 / p95 / p99: age {of.age_ms}, latency {of.latency_ms}, "
+            f"at the server {of.server_ms}, run {of.infer_ms}",
+        ]
+    if capacity_per_s is not None:
+        served = sum(of.goodput_per_s for of in _classes(traces).values())
+        lines.append(f"capacity {capacity_per_s:.1f} frames/s, used {served / max(capacity_per_s, 1e-9):.0%}")
+    return "\n".join(lines)
+
+
+def _write(out: Path, title: str, load: Load, traces: Sequence[Trace], capacity_per_s: float | None) -> None:
+    content = {
+        "schema": "robossl.bench-serve/1",
+        "title": title,
+        "load": asdict(load),
+        "capacity_per_s": capacity_per_s,
+        "classes": {kind: asdict(figures) for kind, figures in _classes(traces).items()},
+    }
+    try:
+        with full_disk_said(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with written_aside(out / "bench.json") as aside:
+                aside.write_text(json.dumps(content, indent=2) + "\n")
+            plot(out / "bench.png", traces, title)
+    except ResourceError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error

@@ -1,0 +1,86 @@
+"""Load: robots that ask at a pace or as fast as they are answered, batch clients beside them, all for some seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from robossl_client.client import EncoderClient
+
+from robossl_serving.bench.asking import ask_by_stream, ask_one_by_one
+from robossl_serving.bench.ticks import Ticks
+from robossl_serving.bench.trace import Trace
+
+Transport = Literal["unary", "stream", "shared-memory"]
+Arrivals = Literal["locked", "spread", "jittered"]
+Connect = Callable[[str | None, bool], EncoderClient]  # of a robot, or None for a batch client; with shared memory?
+
+_JITTER_S = 0.004  # standard deviation of a jittered frame's time
+_LEAD_S = 0.05  # for all threads to be there when it begins
+_NOT_SHOWN_S = 0.5  # the first part of a load, in which connections and caches warm up
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Who asks, how, and how often."""
+
+    robots: int = 1
+    hz: float | None = 30.0  # of each robot; None: each asks anew when it is answered (closed loop)
+    arrivals: Arrivals = "spread"  # locked: all at once; spread: evenly; jittered: each at its own phase, unsteadily
+    transport: Transport = "stream"  # of robots
+    batch_clients: int = 0  # in closed loop, beside the robots
+    batch_size: int = 1  # frames of one of their calls
+    seconds: float = 10.0
+
+
+def put_on(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
+    """Let all ask for the load's time; what each met with, robots first.
+
+    Raises:
+        ServingError: the server is not there, or refuses for another reason than having too much to do.
+    """
+    rng = np.random.default_rng(seed)
+    batch = np.repeat(frame, load.batch_size, 0)
+    with ExitStack() as stack:
+        names = [f"robot {number}" for number in range(load.robots)]
+        is_shared = load.transport == "shared-memory"
+        robots = [stack.enter_context(connect(name, is_shared)) for name in names]
+        others = [stack.enter_context(connect(None, False)) for _ in range(load.batch_clients)]
+        pool = stack.enter_context(ThreadPoolExecutor(len(robots) + len(others)))
+        begin_s = time.monotonic() + _LEAD_S
+        from_s, until_s = begin_s + _NOT_SHOWN_S, begin_s + _NOT_SHOWN_S + load.seconds
+        ask = ask_by_stream if load.transport == "stream" else ask_one_by_one
+        jobs = []
+        for number, client in enumerate(robots):
+            trace = Trace("control", names[number], from_s, until_s)
+            due_s = None if load.hz is None else begin_s + frame_times(load, number, rng)
+            jobs.append(pool.submit(ask, client, frame, trace, Ticks(begin_s, due_s, trace)))
+        for number, client in enumerate(others):
+            trace = Trace("batch", f"batch {number}", from_s, until_s, load.batch_size)
+            jobs.append(pool.submit(ask_one_by_one, client, batch, trace, Ticks(begin_s, None, trace)))
+        return [job.result() for job in jobs]
+
+
+def frame_times(load: Load, robot: int, rng: np.random.Generator) -> Float[ndarray, " n"]:
+    """When a robot's frames are taken, in seconds from the begin.
+
+    >>> frame_times(Load(robots=2, hz=2.0, seconds=0.5), 1, np.random.default_rng(0))
+    array([0.25, 0.75])
+    """
+    assert load.hz is not None
+    times: ndarray = np.arange(round((load.seconds + _NOT_SHOWN_S) * load.hz)) / load.hz
+    match load.arrivals:
+        case "locked":
+            return times
+        case "spread":
+            return times + robot / (load.robots * load.hz)
+        case "jittered":
+            phase_s = rng.uniform(0, 1 / load.hz)
+            return np.sort(times + phase_s + np.abs(rng.normal(0, _JITTER_S, len(times))))

@@ -1,0 +1,41 @@
+"""Ticks: when the next frame is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from robossl_serving.bench.trace import Trace
+
+
+class Ticks:
+    """Times of frames; one that a newer frame has overtaken before its turn came is skipped, as a robot would."""
+
+    def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
+        self._begin_s = begin_s
+        self._due_s = due_s  # None: a closed loop
+        self._trace = trace
+
+    @property
+    def is_closed_loop(self) -> bool:
+        """Whether the next frame is taken when the last one is answered."""
+        return self._due_s is None
+
+    def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
+        """Capture times of frames, each when it has come; `wait(until_s)` passes the time."""
+        wait(self._begin_s)
+        until_s = self._trace.until_s
+        if self._due_s is None:
+            while (now_s := time.monotonic()) < until_s:
+                yield now_s
+            return
+        for this_s, next_s in pairwise([*self._due_s[self._due_s < until_s].tolist(), until_s]):
+            if next_s <= time.monotonic():
+                self._trace.skipped(this_s)
+            else:
+                wait(this_s)
+                yield this_s

@@ -1,0 +1,126 @@
+"""The load generator against a real server: it counts what comes, says what is lost, and keeps to its pace."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from robossl_client.messages import Reply
+from robossl_serving.bench.command import bench_serve
+from robossl_serving.bench.figures import Percentiles, figures_of
+from robossl_serving.bench.load import Load, frame_times
+from robossl_serving.bench.ticks import Ticks
+from robossl_serving.bench.trace import Trace
+from robossl_serving.server import EncoderServer, ServerSettings
+from serving_kit import serving
+
+from robossl.cli import main
+
+
+@pytest.fixture(scope="module")
+def server(tiny_models: Path) -> Iterator[EncoderServer]:
+    with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
+        yield server
+
+
+def bench(server: EncoderServer, out: Path, **options: object) -> dict[str, object]:
+    settings = {"seconds": 0.6, "frame_hw": (60, 80)} | options
+    said = bench_serve(f"127.0.0.1:{server.port}", out=out, **settings)
+    assert said.startswith(f"tiny version 2 at 127.0.0.1:{server.port}: ")
+    with Image.open(out / "bench.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20, "something is drawn"
+    content: dict[str, object] = json.loads((out / "bench.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("transport", ["unary", "stream", "shared-memory"])
+def test_robots_at_a_pace_are_all_served_below_capacity(server: EncoderServer, tmp_path: Path, transport: str) -> None:
+    content = bench(server, tmp_path, robots=2, hz=20.0, transport=transport)
+    control = content["classes"]["control"]
+    assert list(content["classes"]) == ["control"]
+    assert control["clients"] == 2
+    assert sum(control["served"]) + sum(control["lost"].values()) == pytest.approx(24, abs=1)
+    assert sum(control["served"]) > 0.5 * 24, "on a busy machine some are skipped"
+    assert 0 < control["infer_ms"]["p50"] <= control["server_ms"]["p50"] <= control["latency_ms"]["p50"]
+    assert control["latency_ms"]["p50"] <= control["age_ms"]["p50"]
+
+
+def test_a_closed_loop_asks_anew_when_it_is_answered(server: EncoderServer, tmp_path: Path) -> None:
+    content = bench(server, tmp_path, pattern="closed", robots=1, batch_clients=1, batch_size=3)
+    control, batch = content["classes"]["control"], content["classes"]["batch"]
+    assert content["load"]["hz"] is None
+    per_s = 1e3 / control["latency_ms"]["p50"]
+    assert control["goodput_per_s"] > 0.4 * per_s
+    assert batch["served"][0] % 3 == 0 < batch["served"][0]
+
+
+def test_overload_is_in_times_of_what_can_be_served(server: EncoderServer, tmp_path: Path) -> None:
+    content = bench(server, tmp_path, pattern="overload", robots=3, times=2.0, arrivals="jittered", frame_hw=(240, 320))
+    assert content["load"]["hz"] == pytest.approx(2 * content["capacity_per_s"] / 3)
+    control = content["classes"]["control"]
+    assert len(control["served"]) == 3 and all(control["served"])
+    assert sum(control["lost"].values()) > 0
+
+
+def test_every_client_has_a_connection_of_its_own(server: EncoderServer, tmp_path: Path) -> None:
+    content = bench(server, tmp_path, robots=10, hz=10.0)  # 8 streams are the most of one connection
+    assert all(content["classes"]["control"]["served"])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("127.0.0.1:1",), 1, "127.0.0.1:1: "),
+        (("--robots", "0"), 2, "somebody must ask"),
+        (("--hz", "0"), 2, "are above 0"),
+        (("--token", "/nowhere"), 2, "cannot read /nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    options: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench-serve", *options]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_frames_come_when_they_should() -> None:
+    rng = np.random.default_rng(0)
+    loads = {each: Load(robots=4, hz=10.0, seconds=9.5, arrivals=each) for each in ("locked", "spread", "jittered")}
+    times = {each: [frame_times(load, robot, rng) for robot in range(4)] for each, load in loads.items()}
+    assert all(len(robot) == 100 for each in times.values() for robot in each)
+    assert np.array_equal(times["locked"][0], times["locked"][3])
+    np.testing.assert_allclose(times["spread"][2] - times["spread"][0], 0.05)
+    assert len({round(float(robot[0]), 3) for robot in times["jittered"]}) == 4
+    assert 0.001 < np.diff(times["jittered"][0]).std() < 0.01
+
+
+def test_a_frame_that_was_overtaken_is_not_asked_for() -> None:
+    begin_s = time.monotonic()
+    trace = Trace("control", "arm", begin_s, begin_s + 0.5)
+    ticks = Ticks(begin_s, begin_s + np.arange(5) / 10, trace)
+    got = []
+    for tick_s in ticks.wait_by(lambda until_s: time.sleep(max(0, until_s - time.monotonic()))):
+        got.append(round(10 * (tick_s - begin_s)))
+        time.sleep(0.25 if len(got) == 1 else 0)
+    assert got == [0, 2, 3, 4]
+    assert trace.num_lost == {"skipped": 1}
+
+
+def test_figures_leave_out_the_warm_up_and_count_what_was_dropped() -> None:
+    trace = Trace("control", "arm", 10.0, 12.0)
+    reply = Reply({}, "1", "tiny", 1, "", "", 0.02, 9000, 0, 1000, 8000, 0)
+    for captured_s in (9.9, 10.0, 10.5, 11.0):
+        trace.sent(captured_s)
+    for captured_s in (9.9, 10.5):
+        trace.served(captured_s, captured_s + 0.005, reply)
+    got = figures_of([trace], "control")
+    assert got is not None
+    assert (got.sent_per_s, got.goodput_per_s, got.served, got.lost) == (1.5, 0.5, (1,), {"dropped": 2})
+    assert (got.age_ms.p50, got.latency_ms.p50, got.server_ms.p50, got.infer_ms.p50) == (20.0, 15.0, 9.0, 8.0)
+    assert figures_of([trace], "batch") is None
+    assert str(Percentiles.of([])) == "0.00 / 0.00 / 0.00"
