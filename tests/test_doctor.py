@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import dots  # noqa: F401
 import pytest
 from robossl_envs.doctor import FAMILIES, Family, command, examine, family_of, lacking, probe
 
 from robossl.errors import InputError
-
-
-@pytest.fixture(autouse=True)
-def _dots_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the process that draws, too."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
 
 
 def test_what_is_not_installed_comes_with_its_pip_line() -> None:
