@@ -36,9 +36,10 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 misuse."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch is loaded. Threads that spin while they wait take the time of the one they wait for, as soon as
-    # anything else runs here (benchmarks/bench_neighbour.py).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is loaded. Threads that spin for long while they wait take the time of the one they wait for, as
+    # soon as anything else runs here (benchmarks/bench_neighbour.py).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = _run(arguments)
         sys.stdout.flush()

@@ -53,10 +53,10 @@ def flood() -> None:
         print("x" * 1000)
 
 def threads() -> None:
-    """How threads wait, as OpenMP reads it when torch is loaded."""
+    """How long threads spin, as OpenMP reads it when torch is loaded."""
     assert "torch" not in sys.modules
     import torch
-    print(os.environ["OMP_WAIT_POLICY"])
+    print(os.environ.get("GOMP_SPINCOUNT"))
 
 cli.COMMANDS = {name: (f"toy:{name}", "about") for name in ("copy", "fail", "command", "wait", "flood", "threads")}
 sys.modules["toy"] = sys.modules["__main__"]
@@ -156,11 +156,12 @@ def test_unexpected_errors_keep_their_traceback(toy: list[str]) -> None:
     assert done.stderr.startswith("Traceback")
 
 
-def test_waiting_threads_sleep_unless_told_otherwise(toy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert run(toy, "threads").stdout == "PASSIVE\n"
+def test_waiting_threads_sleep_soon_unless_told_otherwise(toy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert run(toy, "threads").stdout == "10000\n"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert run(toy, "threads").stdout == "ACTIVE\n"
+    assert run(toy, "threads").stdout == "None\n"
 
 
 def test_an_interrupt_exits_130(toy: list[str]) -> None:
