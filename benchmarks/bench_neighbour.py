@@ -4,8 +4,8 @@
 
 OpenMP's threads spin for some milliseconds before they sleep. `robossl` has them spin for a thirtieth of that
 (GOMP_SPINCOUNT=10000): a thread that spins holds the core which the thread it waits for needs, as soon as a robot or a
-shared machine has anything else to do, and one that sleeps at once (OMP_WAIT_POLICY=PASSIVE) wakes late. Each block is a
-process of its own that trains ResNet-18 at 64 px on all cores; the neighbour computes without end.
+shared machine has anything else to do, and one that sleeps at once (OMP_WAIT_POLICY=PASSIVE) wakes late. Each block is
+a process of its own that trains ResNet-18 at 64 px on all cores; the neighbour computes without end.
 """
 
 from __future__ import annotations
