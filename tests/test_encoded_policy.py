@@ -31,6 +31,7 @@ def rates(printed: str) -> dict[str, float]:
     return {name.strip(): float(rate) for name, rate in re.findall(r"^  (.+?) +success ([\d.]+)$", printed, re.M)}
 
 
+@pytest.mark.slow
 def test_behind_an_encoder_beside_its_references(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

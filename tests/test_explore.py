@@ -80,6 +80,7 @@ def test_each_round_looks_with_and_goes_on_with_the_encoder_of_the_last(
         explore_loop(other, env="dots/Known-v0", module=("dots",), frames=50, image_size=32, out=out)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "loop"
     argv = ["explore-loop", str(written(tmp_path, train=CONFIG["train"] | {"steps": 12})), "--env", "dots/Slow-v0"]

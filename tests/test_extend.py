@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 METHOD = '''"""Toy: the two views' features are pulled together and kept apart in variance."""
@@ -74,6 +76,7 @@ encoder: {backbone: resnet10t, input_hw: [32, 32]}
 """
 
 
+@pytest.mark.slow
 def test_a_toy_method_dropped_into_a_copy_passes_the_suite_of_all_methods(tmp_path: Path) -> None:
     for folder in ("robossl", "envs", "serving", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
