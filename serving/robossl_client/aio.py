@@ -11,12 +11,10 @@ from typing import Any
 import grpc
 
 from robossl_client.card import EncoderCard
-from robossl_client.channel import Tls, metadata, open_channel
+from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
 from robossl_client.errors import UnavailableError, from_grpc
 from robossl_client.messages import Frames, Pin, Reply, make_pin, only_model
 from robossl_client.wire import CALLS, path
-
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.2  # between tries while the server is away
 
 
 class AsyncEncoderClient:
@@ -98,7 +96,7 @@ class AsyncEncoderClient:
 async def _try(channel: Any, name: str, message: Any, *, until_s: float, sent: Any) -> Any:
     """Call; while the server is away, again until the deadline."""
     send = channel.unary_unary(path(name), CALLS[name].encode_request, CALLS[name].decode_response)
-    wait_s = _FIRST_WAIT_S
+    wait_s = FIRST_WAIT_S
     while True:
         try:
             return await send(message, timeout=max(0.001, until_s - time.monotonic()), metadata=sent)
@@ -107,4 +105,4 @@ async def _try(channel: Any, name: str, message: Any, *, until_s: float, sent: A
         if not isinstance(failure, UnavailableError) or until_s - time.monotonic() <= wait_s:
             raise failure
         await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)

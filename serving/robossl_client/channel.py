@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 MIB = 2**20
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # between tries of a call while the server is away
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection each: one client's large frames never hold up another's
     ("grpc.max_receive_message_length", 256 * MIB),

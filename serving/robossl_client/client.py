@@ -14,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from robossl_client.card import EncoderCard
-from robossl_client.channel import Tls, metadata, open_channel
+from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
 from robossl_client.errors import RequestError, ServingError, UnavailableError, from_grpc
 from robossl_client.latest import Latest
 from robossl_client.messages import Frames, Reply, make_pin, only_model, raw_bytes
 from robossl_client.shared import Region
 from robossl_client.wire import CALLS, path
-
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.2  # between tries while the server is away
 
 
 class EncoderClient:
@@ -185,7 +183,7 @@ class EncoderClient:
 
     def _try(self, send: Any, message: Any, *, until_s: float) -> Any:
         """Call; while the server is away, again until the deadline."""
-        wait_s = _FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S
         while True:
             left_s = until_s - time.monotonic()
             try:
@@ -195,7 +193,7 @@ class EncoderClient:
             if not isinstance(failure, UnavailableError) or until_s - time.monotonic() <= wait_s:
                 raise failure
             time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
 class _SharedFrames:
