@@ -1,0 +1,186 @@
+"""What a probe found, as frozen records that are written as JSON `robossl.probe/1` and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SCHEMA = "robossl.probe/1"
+
+Need = Literal["INV", "EQUI", "INFO", "-"]
+Word = Literal["SAFE", "SAFE IF TRAINED WITH IT", "RISKY", "INCONCLUSIVE", "UNUSABLE"]
+Family = Literal["photometric", "geometric", "scene", "temporal"]
+Flag = Literal["collapsed", "precision-fragile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value with its 95 % interval; all three are None where there is a reason for having none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int  # frames behind it
+    clusters: int  # independent units behind it
+    reason: str | None = None  # why there is no value
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was done to the frames at one strength, and how far that moved the pixels."""
+
+    factor: str
+    family: Family
+    level: int  # 1 mild to 5 severe
+    params: Mapping[str, Any]  # in the units of the grid; a pair of values where the side is drawn
+    psnr: float | None  # dB to the clean view, the mean over frames; None where they are the same
+    ssim: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One metric of one view: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck, drift_px."""
+
+    factor: str
+    level: int
+    metric: str
+    figure: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How well the transformation's parameter can be read off the features: 0 chance, 1 perfect."""
+
+    factor: str
+    level: int
+    protocol: Literal["abs", "rel"]
+    probe: Literal["linear", "mlp"]
+    kind: Literal["regression", "classification"]
+    figure: Figure  # R2, or (accuracy - chance) / (1 - chance)
+    accuracy: float | None  # classification only
+    chance: float | None  # classification only
+    shuffled: tuple[float, float] | None  # 95 % range of the score with shuffled labels
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a task's head is left under a view: 1 no loss, 0 chance."""
+
+    label: str
+    factor: str
+    level: int
+    head: Literal["clean", "same", "augmented"]  # clean: fitted on clean frames, tested with T.y; same: tested with y
+    # itself; augmented: fitted on clean and transformed frames with T.y, tested with T.y
+    figure: Figure
+    clean: float | None  # R2 or chance-corrected balanced accuracy on clean frames
+    transformed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the features can carry anything; see `robossl.probes.health`."""
+
+    rankme: float | None  # of raw features
+    rankme_centred: float | None
+    rel_std: float | None
+    fp16_error: float | None
+    anisotropy: float | None
+    uniformity: float | None
+    alpha: float | None  # slope of the eigenspectrum
+    spectrum: tuple[float, ...]  # singular values of the centred features over their sum, up to 64
+    floor_nis_w: float | None  # of one grey level of noise
+    floor_r1: float | None
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Everything measured of one encoder."""
+
+    name: str
+    health: Health
+    cells: tuple[Cell, ...]
+    decodings: tuple[Decoding, ...]
+    retentions: tuple[Retention, ...]
+    neighbours: tuple[Neighbours, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Frames that are taken for another under a view: positions of the query and of the frame that was found."""
+
+    factor: str
+    level: int
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows for a task from one factor; `level` is None for the factor's verdict, the worst of its levels."""
+
+    factor: str
+    level: int | None
+    need: Need
+    word: Word
+    metric: str  # what decided: "retention of point (clean head)", "nis_w and r1", ...
+    figure: Figure
+    references: Mapping[str, float | None]  # the same metric of pixels and random init
+    sentence: str  # one plain sentence with the evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was probed."""
+
+    name: str
+    source: str
+    kind: Literal["run", "onnx", "grpc", "timm", "reference"]
+    sha256: str
+    layer: str
+    dim: int
+    dtype: str
+    preprocessing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """On which frames."""
+
+    name: str
+    sha256: str
+    n_reference: int
+    n_evaluation: int
+    num_clusters: int
+    cluster_key: str
+    resolution: tuple[int, int]
+    mask: bool  # a circular mask on the views of geometric factors, the clean ones too
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """For which task: the profile, and what it asked of each factor."""
+
+    profile: str
+    sha256: str
+    calibrated: bool
+    max_level: Mapping[str, int]
+    needs: Mapping[str, tuple[Need, ...]]  # one a level
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One encoder, one set of frames, one task."""
+
+    created: str
+    encoder: Subject
+    data: Data
+    settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
+    views: tuple[View, ...]
+    readings: Readings
+    references: Mapping[str, Readings]  # "pixels", "random_init"
+    task: Task | None
+    verdicts: tuple[Verdict, ...]
+    word: Word | None  # the worst over the factors; None without a profile
+    schema: str = SCHEMA
