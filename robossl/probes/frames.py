@@ -43,7 +43,7 @@ class Frames(Protocol):
         """Frames as they are."""
         ...
 
-    def later(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
+    def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
         """The frames so many frames before each: what a camera with that latency shows.
 
         Raises:
