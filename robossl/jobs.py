@@ -15,3 +15,6 @@ JOBS = {
     ),
     "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
 }
+
+# Sources of frames that `robossl probe --data KIND:NAME` may be given.
+PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}

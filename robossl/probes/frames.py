@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
+LATENCY_FRAMES = 8  # every frame has so many before it, where its source has time
 LabelType = Literal["class", "point", "angle", "pose", "box"]
 
 
@@ -38,6 +39,7 @@ class Frames(Protocol):
     clusters: Int[ndarray, " n"]  # of the unit that is independent: episode, scene or picture
     cluster_key: str  # what that unit is called
     labels: Mapping[str, Label]
+    notes: tuple[str, ...]  # what was left out, for people
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         """Frames as they are."""

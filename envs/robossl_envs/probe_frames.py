@@ -1,0 +1,110 @@
+"""Frames for the invariance probes: one scene a seed, eight steps in, any factor of the scene at any strength."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+from robossl.errors import InputError
+from robossl.names import unknown
+from robossl.probes.frames import LATENCY_FRAMES, Label, Unavailable
+from robossl_envs.camera import Camera, Grid
+from robossl_envs.factors import FACTORS
+from robossl_envs.tabletop import Tabletop
+
+IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+
+
+class EnvFrames:
+    """Scenes of one environment, as the expert has left them after eight steps.
+
+    Labels: `point` and `angle` of the first thing that can be pushed, `point` of the target where there is none; where
+    there are two things, `class` says on which side the first one belongs.
+    """
+
+    cluster_key = "scene"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, env_id: str, *, num_scenes: int = 2500, image_size: int = 96, seed: int = 0) -> None:
+        """Play every scene once for its labels; pictures are drawn when asked for.
+
+        Raises:
+            InputError: an environment that is none of ours, fewer than two scenes, pictures under 16 pixels.
+        """
+        if env_id not in IDS:
+            raise InputError(unknown("environment", env_id, IDS))
+        if num_scenes < 2 or image_size < 16:
+            raise InputError(f"at least 2 scenes of 16 pixels are needed, got {num_scenes} of {image_size}")
+        self.name = env_id
+        self.hw = (image_size, image_size)
+        self._seeds = seed * 2**20 + np.arange(num_scenes)
+        self.clusters = np.arange(num_scenes)
+        made = gymnasium.make(env_id, obs_type="state", render_mode="rgb_array", image_size=image_size).unwrapped
+        assert isinstance(made, Tabletop)
+        self._env = made
+        states = np.stack([self._play(int(each), LATENCY_FRAMES, {})["environment_state"] for each in self._seeds])
+        names = self._env.state_names["environment_state"]
+        grid = Grid(Camera(), height=image_size, width=image_size)
+        self.labels: Mapping[str, Label] = _labels(dict(zip(names, states.T.astype(np.float64), strict=True)), grid)
+        pictures = self.clean(np.arange(2))  # of the code that draws
+        parts = (env_id.encode(), self._seeds.tobytes(), str(self.hw).encode(), states.tobytes(), pictures.tobytes())
+        self.digest = hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
+        """The scenes as they are."""
+        return self._pictures(at, LATENCY_FRAMES, {})
+
+    def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
+        """The same scenes so many steps before.
+
+        Raises:
+            Unavailable: the scenes have not lasted so long.
+        """
+        if frames > LATENCY_FRAMES:
+            raise Unavailable(f"scenes are {LATENCY_FRAMES} steps old, {frames} are asked for")
+        return self._pictures(at, LATENCY_FRAMES - frames, {})
+
+    def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
+        """The same scenes with a factor at a strength; a factor with two sides draws its side by the scene.
+
+        Raises:
+            Unavailable: the environment has no such factor.
+        """
+        if factor not in FACTORS:
+            raise Unavailable(f"{self.name} has no factor {factor}")
+        return self._pictures(at, LATENCY_FRAMES, {factor: strength})
+
+    def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
+        out = np.empty((len(at), *self.hw, 3), np.uint8)
+        for slot, seed in zip(out, self._seeds[at], strict=True):
+            self._play(int(seed), steps, strengths)
+            slot[:] = self._env.render()
+        return out
+
+    def _play(self, seed: int, steps: int, strengths: dict[str, int]) -> dict[str, Any]:
+        _, info = self._env.reset(seed=seed, options={"strengths": strengths})
+        for _ in range(steps):
+            *_, info = self._env.step(self._env.expert())
+        return info
+
+
+def _labels(state: dict[str, Float[ndarray, " n"]], grid: Grid) -> dict[str, Label]:
+    """Labels from the parts of the state by name."""
+    bodies = list(dict.fromkeys(name.partition(".")[0] for name in state if not name.startswith("target.")))
+    x, y = (f"{bodies[0]}.x", f"{bodies[0]}.y") if bodies else ("target.0", "target.1")
+    seen = grid.fractions(np.stack([state[x], state[y]], axis=1)).astype(np.float64)
+    labels = {"point": Label("point", 2 * seen - 1)}
+    if bodies:
+        angle = np.arctan2(state[f"{bodies[0]}.sin"], state[f"{bodies[0]}.cos"])
+        labels["angle"] = Label("angle", np.asarray(angle % (2 * math.pi))[:, None])
+    if len(bodies) > 1:
+        right = state["target.0"] > 0
+        labels["class"] = Label("class", right.astype(np.float64)[:, None], (f"{bodies[0]} left", f"{bodies[0]} right"))
+    return labels

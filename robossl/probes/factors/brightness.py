@@ -1,0 +1,27 @@
+"""Brightness: the gain of all light."""
+
+from __future__ import annotations
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl import colour
+from robossl.probes.factors.colours import jittered
+from robossl.probes.factors.factor import Factor, Values, on_pixels
+
+
+def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    """Scale, and clip at white."""
+    return jittered(pixels, colour.BRIGHTNESS, values[:, 0])
+
+
+BRIGHTNESS = Factor(
+    name="brightness",
+    title="brightness",
+    unit="gain",
+    family="photometric",
+    clean=1.0,
+    sides=((0.8, 0.6, 0.45, 0.3, 0.2), (1.25, 1.5, 1.8, 2.1, 2.5)),
+    scale="log",
+    apply=on_pixels(change),
+)

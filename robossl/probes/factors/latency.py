@@ -1,0 +1,30 @@
+"""Latency: the frame is older than it should be."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from robossl.probes.factors.factor import Factor, Values
+from robossl.probes.frames import Frames
+
+
+def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    """Show what was seen so many frames before."""
+    out = np.empty((len(at), *frames.hw, 3), np.uint8)
+    for age in np.unique(values[:, 0]):
+        chosen = values[:, 0] == age
+        out[chosen] = frames.earlier(at[chosen], int(age))
+    return out
+
+
+LATENCY = Factor(
+    name="latency",
+    title="latency",
+    unit="frames",
+    family="temporal",
+    clean=0.0,
+    sides=((1, 2, 3, 5, 8),),
+    apply=apply,
+)

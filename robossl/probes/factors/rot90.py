@@ -1,0 +1,41 @@
+"""Quarter turns of the centred square: exact, no pixel is mixed with another."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+from robossl.probes.factors.factor import Factor, Values
+from robossl.probes.factors.rotation import turns
+from robossl.probes.factors.warping import square
+from robossl.probes.frames import Frames
+
+
+def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
+    """Cut the square and turn it counter-clockwise, as seen."""
+    pixels = square(frames.clean(at))
+    return np.stack([np.rot90(frame, int(degrees) // 90) for frame, degrees in zip(pixels, values[:, 0], strict=True)])
+
+
+def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
+    """From the whole frame to the turned square."""
+    side = min(hw)
+    to_square = np.diag([hw[1] / side, hw[0] / side, 1.0])
+    to_square[:2, 2] = [(hw[1] - side) % 2 / side, (hw[0] - side) % 2 / side]  # an odd margin: half a pixel more below
+    found: Float[ndarray, "b 3 3"] = turns(np.deg2rad(values[:, 0])) @ to_square
+    return found
+
+
+ROT90 = Factor(
+    name="rot90",
+    title="quarter turns",
+    unit="degrees, counter-clockwise",
+    family="geometric",
+    clean=0.0,
+    sides=((90, 180, 270),),
+    classes=("0", "90", "180", "270"),
+    base="square",
+    warp=warp,
+    apply=apply,
+)

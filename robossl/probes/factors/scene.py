@@ -1,0 +1,38 @@
+"""Factors of the scene itself: only a source that can build its scenes again shows them."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from robossl.probes.factors.factor import Factor, Values
+from robossl.probes.frames import Frames
+
+
+def _factor(name: str, title: str) -> Factor:
+    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+        out = np.empty((len(at), *frames.hw, 3), np.uint8)
+        for strength in np.unique(values[:, 0]):
+            chosen = values[:, 0] == strength
+            out[chosen] = frames.scene(at[chosen], name, int(strength))
+        return out
+
+    return Factor(
+        name=name,
+        title=title,
+        unit="strength of the environment's factor",
+        family="scene",
+        clean=0.0,
+        sides=((1, 2, 3, 4, 5),),
+        apply=apply,
+    )
+
+
+LIGHT_DIRECTION = _factor("light_direction", "light direction")
+TABLE_TEXTURE = _factor("table_texture", "table texture")
+DISTRACTORS = _factor("distractors", "distractors")
+CAMERA_SHIFT = _factor("camera_shift", "camera shift")
+CAMERA_ROTATION = _factor("camera_rotation", "camera roll")
+CAMERA_ZOOM = _factor("camera_zoom", "camera zoom")
+CAMERA_PERSPECTIVE = _factor("camera_perspective", "camera tilt")

@@ -1,0 +1,38 @@
+"""Shadow: a dark band with a soft border across the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl.probes.factors.factor import Factor, Values, direction, on_pixels
+
+WIDTH, BORDER = 0.35, 0.08  # of the shorter side
+
+
+def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    """Darken a band by a share; its direction, and its place within a quarter of the middle, are drawn."""
+    height, width = pixels.shape[1:3]
+    side = min(height, width)
+    y, x = ((np.arange(size) + 0.5 - size / 2) / side for size in (height, width))
+    out = np.empty_like(pixels)
+    for frame, (depth, _, offset), cosine, sine, slot in zip(
+        pixels, values, *direction(values[:, 1]), out, strict=True
+    ):
+        across = np.abs(x * cosine + y[:, None] * sine - (offset - 0.5) / 2)
+        dark = np.clip((WIDTH / 2 - across) / BORDER + 0.5, 0, 1)
+        slot[:] = (frame * (1 - depth * dark[..., None]) + 0.5).astype(np.uint8)
+    return out
+
+
+SHADOW = Factor(
+    name="shadow",
+    title="cast shadow",
+    unit="share of the light that is lost",
+    family="photometric",
+    clean=0.0,
+    sides=((0.2, 0.35, 0.5, 0.6, 0.7),),
+    num_draws=2,
+    apply=on_pixels(change),
+)

@@ -1,0 +1,82 @@
+"""Resampling under a homography without a border that tells what was done, and the disc that all such views are cut to.
+
+Beyond its border a frame goes on as its mirror image. Every pixel is the mean of four bilinear samples: the clean view
+passes through the same, so that sharpness tells less of whether a frame was moved. What is cut off by the disc is grey.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+from torch.nn import functional
+
+from robossl.probes.factors.factor import Apply, Values, Warp
+from robossl.probes.frames import Frames
+
+OUTSIDE = 127  # grey level
+
+
+def on_warp(warp: Warp) -> Apply:
+    """The `apply` of a factor that is a homography."""
+
+    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+        return warped(frames.clean(at), warp(values, frames.hw))
+
+    return apply
+
+
+def warped(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) -> UInt8[ndarray, "b h w 3"]:
+    """Move the points of each frame by its homography, in coordinates of -1 to 1 (x right, y down)."""
+    height, width = pixels.shape[1:3]
+    u = (2 * np.arange(2 * width) + 1) / (2 * width) - 1
+    v = (2 * np.arange(2 * height) + 1) / (2 * height) - 1
+    points = np.stack([np.tile(u, 2 * height), np.repeat(v, 2 * width), np.ones(4 * height * width)])
+    out = np.empty_like(pixels)
+    for frame, matrix, slot in zip(pixels, np.linalg.inv(to_view), out, strict=True):
+        x, y, depth = matrix @ points
+        grid = torch.from_numpy(np.stack([x / depth, y / depth], 1).astype(np.float32))
+        planes = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+        fine = functional.grid_sample(
+            planes, grid.view(1, 2 * height, 2 * width, 2), padding_mode="reflection", align_corners=False
+        )
+        slot[:] = functional.avg_pool2d(fine, 2)[0].permute(1, 2, 0).round_().to(torch.uint8).numpy()
+    return out
+
+
+def of_pixels(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
+    """A homography of pixels about the middle of the frame, as one of coordinates of -1 to 1."""
+    half = np.diag([hw[1] / 2, hw[0] / 2, 1.0])
+    found: Float[ndarray, "b 3 3"] = np.linalg.inv(half) @ matrix @ half
+    return found
+
+
+def identities(num_frames: int) -> Float[ndarray, "b 3 3"]:
+    """Homographies that move nothing, to be filled in."""
+    return np.tile(np.eye(3), (num_frames, 1, 1))
+
+
+@cache
+def disc(hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
+    """A centred disc as wide as the shorter side."""
+    y, x = (np.arange(size) - (size - 1) / 2 for size in hw)
+    found: Bool[ndarray, "h w"] = y[:, None] ** 2 + x**2 <= (min(hw) / 2) ** 2
+    return found
+
+
+def cut(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b h w 3"]:
+    """Grey outside of the disc."""
+    height, width = pixels.shape[1:3]
+    inside = disc((height, width))[:, :, None]
+    return np.where(inside, pixels, np.uint8(OUTSIDE))
+
+
+def square(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b s s 3"]:
+    """The largest square about the middle."""
+    height, width = pixels.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[:, top : top + side, left : left + side]

@@ -1,0 +1,80 @@
+"""A contact sheet: what every factor did to one frame at each level, with PSNR and SSIM under each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from robossl.durable import written_aside
+from robossl.probes.factors import resolve_factor
+from robossl.probes.views import Job, Views
+
+WIDTH, GAP, LINE, TITLE = 150, 6, 14, 24  # pixels: a picture, between pictures, a line of text, a factor's name
+COLUMNS = 6  # clean and five levels
+
+
+def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks: int = 2) -> Image.Image:
+    """A row a factor: the clean view, then its levels.
+
+    Args:
+        views: where the pictures are.
+        jobs: those of draw "level" are shown, in their order.
+        example: which frame of the evaluation; a row has a frame of its own, from this one on.
+        blocks: how many factors stand side by side.
+    """
+    rows: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.draw == "level" and job.factor != "floor":
+            rows.setdefault(job.factor, []).append(job)
+    height, width = views.frames.hw
+    tall = round(WIDTH * height / width)
+    row_height, block_width = TITLE + tall + 2 * LINE + GAP, COLUMNS * (WIDTH + GAP) + 2 * GAP
+    deep = -(-len(rows) // blocks)
+    paper = Image.new("RGB", (blocks * block_width, deep * row_height + GAP), "white")
+    pen = ImageDraw.Draw(paper)
+    for number, (name, own) in enumerate(rows.items()):
+        left, top = (number // deep) * block_width + GAP, (number % deep) * row_height + GAP
+        factor = resolve_factor(name)
+        pen.text((left, top), f"{factor.title} ({factor.unit})", fill="black", font=_font(13))
+        shown = (example + number) % len(views.split.evaluation)
+        _picture(paper, views, views.clean(own[0]), shown, (left, top + TITLE), ("clean", ""))
+        for place, job in enumerate(own, start=1):
+            corner = left + place * (WIDTH + GAP), top + TITLE
+            _picture(paper, views, job, shown, corner, _texts(views, job, shown))
+    return paper
+
+
+def write_sheet(image: Image.Image, path: Path) -> None:
+    """Write it as PNG, in one step."""
+    with written_aside(path) as aside:
+        image.save(aside, format="PNG", optimize=True)
+
+
+def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
+    """The strength of this very frame; the figures of the whole level."""
+    view = views.view(job)
+    strength = float(views.values(job)[shown, 0])
+    if view.psnr is None or view.ssim is None:
+        return f"{job.level}: {strength:.4g}", "same pixels"
+    return f"{job.level}: {strength:.4g}", f"{view.psnr:.1f} dB  {view.ssim:.2f}"
+
+
+def _picture(
+    paper: Image.Image, views: Views, job: Job, shown: int, corner: tuple[int, int], texts: tuple[str, str]
+) -> None:
+    pixels = views.pixels(job)[shown]
+    height, width = views.frames.hw
+    scale = WIDTH / width
+    size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
+    tile = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    left, top = corner
+    paper.paste(tile, (left + (WIDTH - size[0]) // 2, top))
+    pen = ImageDraw.Draw(paper)
+    for number, text in enumerate(texts):
+        pen.text((left, top + round(height * scale) + 1 + number * LINE), text, fill="black", font=_font(11))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

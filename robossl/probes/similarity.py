@@ -1,0 +1,44 @@
+"""How far a view moved the pixels: peak signal-to-noise ratio and structural similarity."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from scipy.ndimage import gaussian_filter
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_SIGMA, _REACH = 1.5, 5  # pixels: the 11 x 11 window of the paper
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def psnr(
+    a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], inside: Bool[ndarray, "h w"]
+) -> Float[ndarray, " b"]:
+    """Peak signal-to-noise ratio of each pair over some pixels, dB; infinite where they are the same."""
+    squares = np.square(a[:, inside].astype(np.float64) - b[:, inside]).mean((1, 2))
+    with np.errstate(divide="ignore"):
+        return np.asarray(10 * np.log10(255**2 / squares))
+
+
+def ssim(
+    a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], inside: Bool[ndarray, "h w"]
+) -> Float[ndarray, " b"]:
+    """Structural similarity of the luma of each pair (Wang et al. 2004, Gaussian window).
+
+    The mean is over whole windows about some pixels.
+    """
+    middle = inside[_REACH:-_REACH, _REACH:-_REACH]
+    return np.array([_ssim(x @ _LUMA, y @ _LUMA)[middle].mean() for x, y in zip(a, b, strict=True)])
+
+
+def _ssim(x: Float[ndarray, "h w"], y: Float[ndarray, "h w"]) -> Float[ndarray, "i j"]:
+    mx, my = _windows(x), _windows(y)
+    vx, vy, cov = _windows(x * x) - mx * mx, _windows(y * y) - my * my, _windows(x * y) - mx * my
+    found = (2 * mx * my + _C1) * (2 * cov + _C2) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
+    return np.asarray(found)
+
+
+def _windows(x: Float[ndarray, "h w"]) -> Float[ndarray, "i j"]:
+    means: Float[ndarray, "i j"] = gaussian_filter(x, _SIGMA, radius=_REACH)[_REACH:-_REACH, _REACH:-_REACH]
+    return means

@@ -1,0 +1,146 @@
+"""Frames of a store: of one size, a second or more apart in an episode; clusters are episodes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
+
+SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
+MAX_CLASSES = 50
+WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
+
+
+class StoreFrames:
+    """The frames of a split."""
+
+    cluster_key = "episode"
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        split: str | None = None,
+        columns: Mapping[LabelType, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Choose the frames.
+
+        Args:
+            store: where they are.
+            split: which; the whole store by default.
+            columns: per-frame columns that are labels: the type of each and its name in the store.
+            seed: of where in an episode the first frame lies.
+
+        Raises:
+            InputError: no such split or column, or a column as wide as no label of its type.
+        """
+        self._store = store
+        self.name = store.path.resolve().name
+        rows = store.rows(split)
+        if not len(rows):
+            raise InputError(f"{store.path} holds no frames{f' of split {split!r}' if split else ''}; ingest some")
+        sizes, counts = np.unique(store.frame_hw[rows], axis=0, return_counts=True)
+        self.hw = (int(sizes[counts.argmax()][0]), int(sizes[counts.argmax()][1]))
+        alike = rows[(store.frame_hw[rows] == self.hw).all(1)]
+        self._rows = _spaced(store, alike, seed)
+        episodes = store.episode_of(self._rows)
+        self.clusters = episodes
+        notes = []
+        if len(alike) < len(rows):
+            notes.append(
+                f"left out {len(rows) - len(alike)} of {len(rows)} frames that are not {self.hw[0]} x {self.hw[1]}"
+            )
+        labels, crowded = _classes(store, episodes)
+        if crowded:
+            notes.append(f"left out labels of more than {MAX_CLASSES} classes: {', '.join(crowded)}")
+        labels |= {name: _column(store, self._rows, name, column) for name, column in (columns or {}).items()}
+        self.labels: Mapping[str, Label] = labels
+        self.notes = tuple(notes)
+        chosen = hashlib.sha256(store.content_hash.encode())
+        for part in (self._rows, *(labels[name].values for name in sorted(labels))):
+            chosen.update(part.tobytes())
+        self.digest = chosen.hexdigest()
+
+    def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
+        """Frames as they are."""
+        return self._decode(self._rows[at])
+
+    def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
+        """What the camera showed so many of its frames before.
+
+        Raises:
+            Unavailable: one of the frames is a single picture.
+        """
+        store, rows = self._store, self._rows[at]
+        found = []
+        for row, episode in zip(rows, store.episode_of(rows), strict=True):
+            start, stop = store.episode_start[episode : episode + 2]
+            times = store.time_seconds[start:stop]
+            if stop - start < 2:
+                raise Unavailable("single pictures have no past")
+            # repeated frames are not stored: go back in time, not in rows
+            then = times[row - start] - frames * float(np.median(np.diff(times)))
+            found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
+        return self._decode(np.array(found))
+
+    def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
+        """Recorded scenes cannot be changed.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("recorded scenes cannot be changed; probe on env:robossl/Push-v0 too")
+
+    def _decode(self, rows: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
+        decoded = self._store.decode(rows.tolist())
+        return np.stack([frame.permute(1, 2, 0).numpy() for frame in decoded])
+
+
+def _spaced(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, " m"]:
+    """Rows of each episode a second or more apart, after the first few where latency needs them."""
+    episodes = store.episode_of(rows)
+    chosen = []
+    for own in np.split(rows, np.flatnonzero(np.diff(episodes)) + 1):
+        own = own[min(LATENCY_FRAMES, len(own) - 1) :]
+        times = store.time_seconds[own]
+        offset = np.random.default_rng((seed, int(own[0]))).random() * min(SPACING_SECONDS, times[-1] - times[0])
+        ticks = np.arange(times[0] + offset, times[-1] + 1e-6, SPACING_SECONDS)
+        picked = np.unique(np.searchsorted(times, ticks - 1e-6).clip(max=len(own) - 1))
+        far = [int(picked[0])]
+        for each in picked[1:].tolist():
+            if times[each] - times[far[-1]] >= SPACING_SECONDS - 1e-3:
+                far.append(each)
+        chosen.append(own[far])
+    return np.concatenate(chosen)
+
+
+def _classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], list[str]]:
+    """Labels with two classes or more, and the names of those with too many."""
+    found: dict[str, Label] = {}
+    crowded = []
+    for name in store.label_names:
+        texts = store.labels(name)[episodes]
+        classes = [str(each) for each in np.unique(texts) if each]
+        if len(classes) > MAX_CLASSES:
+            crowded.append(name)
+        elif len(classes) > 1:
+            numbers = np.where(texts == "", np.nan, np.searchsorted(classes, texts))
+            found[name] = Label("class", numbers[:, None], tuple(classes))
+    return found, crowded
+
+
+def _column(store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str) -> Label:
+    if kind not in WIDTHS:
+        raise InputError(f"a column cannot be a label of type {kind!r}; choose from {', '.join(WIDTHS)}")
+    values = store.column(column, rows).astype(np.float64)
+    if values.shape[1] != WIDTHS[kind]:
+        raise InputError(f"column {column!r} is {values.shape[1]} wide, a label of type {kind!r} is {WIDTHS[kind]}")
+    return Label(kind, values)

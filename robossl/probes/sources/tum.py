@@ -1,0 +1,112 @@
+"""Frames of a moving camera with its pose: a folder in the text layout of the TUM RGB-D benchmark.
+
+`rgb.txt` has a time and a file a line, `groundtruth.txt` a time, a position in metres and a quaternion (x, y, z, w),
+camera to world. Clusters are pieces of half a second with a tenth left out between them: pieces that follow each other
+still look alike, so an interval over them is narrower than one over sequences would be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from robossl.data.pictures import decode_image
+from robossl.data.source import Damaged
+from robossl.errors import InputError
+from robossl.probes.frames import LATENCY_FRAMES, Label, Unavailable
+
+PIECE_SECONDS, GAP_SECONDS = 0.5, 0.1
+MATCH_SECONDS = 0.02  # the benchmark's own bound between a frame and its pose
+
+
+class TumFrames:
+    """One sequence."""
+
+    cluster_key = f"piece of {PIECE_SECONDS:g} s"
+
+    def __init__(self, root: Path) -> None:
+        """Match frames with poses.
+
+        Raises:
+            InputError: a file is missing or has other columns, or too few frames have a pose.
+        """
+        self.name = root.resolve().name
+        frames, poses = _lines(root / "rgb.txt", 2), _lines(root / "groundtruth.txt", 8)
+        self._files = [root / line[1] for line in frames]
+        times = _numbers(root / "rgb.txt", [line[:1] for line in frames])[:, 0]
+        table = _numbers(root / "groundtruth.txt", poses)
+        nearest = np.abs(table[:, 0] - times[:, None]).argmin(1)
+        known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
+        piece, inside = np.divmod(times - times[0], PIECE_SECONDS)
+        usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
+        self._rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
+        if len(self._rows) < 2:
+            raise InputError(f"{root}: {len(self._rows)} frames have a pose within {MATCH_SECONDS} s, two are needed")
+        self.clusters = piece[self._rows].astype(np.int64)
+        self.labels: Mapping[str, Label] = {"pose": Label("pose", table[nearest[self._rows], 1:])}
+        self.notes: tuple[str, ...] = (
+            f"left out {len(times) - len(self._rows)} of {len(times)} frames: no pose, or between pieces",
+        )
+        first = _read(self._files[0])
+        self.hw = (first.shape[0], first.shape[1])
+        digest = hashlib.sha256(self.labels["pose"].values.tobytes())
+        for row in self._rows:
+            digest.update(hashlib.sha256(self._files[row].read_bytes()).digest())
+        self.digest = digest.hexdigest()
+
+    def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
+        """Frames as they are."""
+        return np.stack([self._sized(self._files[row]) for row in self._rows[at]])
+
+    def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
+        """So many lines of `rgb.txt` before."""
+        return np.stack([self._sized(self._files[max(0, row - frames)]) for row in self._rows[at]])
+
+    def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
+        """Recorded scenes cannot be changed.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("recorded scenes cannot be changed; probe on env:robossl/Push-v0 too")
+
+    def _sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
+        pixels = _read(path)
+        if pixels.shape[:2] != self.hw:
+            raise InputError(
+                f"{path} is {pixels.shape[0]} x {pixels.shape[1]}, the first frame {self.hw}; one size only"
+            )
+        return pixels
+
+
+def _read(path: Path) -> UInt8[ndarray, "h w 3"]:
+    try:
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except Damaged as error:
+        raise InputError(f"{path} cannot be decoded: {error}") from None
+
+
+def _lines(path: Path, width: int) -> list[list[str]]:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    wrong = next((line for line in lines if len(line) != width), None)
+    if wrong is not None or not lines:
+        raise InputError(f"{path}: every line needs {width} words, got {' '.join(wrong or ['nothing'])!r}")
+    return lines
+
+
+def _numbers(path: Path, lines: list[list[str]]) -> ndarray:
+    try:
+        return np.array(lines, np.float64)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,67 @@
+"""Which frames statistics and heads are fitted on, and which are judged: no cluster is in both."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from robossl.errors import InputError
+from robossl.probes.frames import Frames, Split
+
+MIN_CLUSTERS = 20  # with fewer in the evaluation an interval says too little
+_LOOKED_AT = 32  # frames, to find out that all are alike
+
+
+def split_frames(frames: Frames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
+    """Draw whole clusters for either side, and frames evenly from the clusters of a side.
+
+    The evaluation gets its share of the frames, and 20 clusters or half of them where that is more. Where there are
+    fewer frames than asked for, both sides are smaller.
+
+    Raises:
+        InputError: fewer than two clusters, or frames that are all alike.
+    """
+    if min(n_reference, n_evaluation) < 1:
+        raise InputError(f"both sides of a split need a frame, got {n_reference} and {n_evaluation}")
+    rng = np.random.default_rng((seed, int.from_bytes(b"split", "big")))
+    names, counts = np.unique(frames.clusters, return_counts=True)
+    if len(names) < 2:
+        raise InputError(
+            f"{frames.name} has {len(frames.clusters)} frame(s) of {len(names)} {frames.cluster_key}, "
+            f"a probe needs two or more that are independent; give it more data"
+        )
+    _refuse_all_alike(frames)
+    order = rng.permutation(len(names))
+    share = n_evaluation / (n_reference + n_evaluation)
+    num_judged = int(np.searchsorted(np.cumsum(counts[order]), share * counts.sum())) + 1
+    num_judged = min(max(num_judged, min(MIN_CLUSTERS, len(names) // 2)), len(names) - 1)
+    judged = np.isin(frames.clusters, names[order[:num_judged]])
+    return Split(
+        reference=_evenly(np.flatnonzero(~judged), frames.clusters, n_reference, rng),
+        evaluation=_evenly(np.flatnonzero(judged), frames.clusters, n_evaluation, rng),
+    )
+
+
+def _evenly(
+    positions: Int[ndarray, " n"], clusters: Int[ndarray, " m"], count: int, rng: np.random.Generator
+) -> Int[ndarray, " k"]:
+    """`count` of the positions in order, one of each cluster before a second of any."""
+    mixed = rng.permutation(positions)
+    own = clusters[mixed]
+    by_cluster = np.argsort(own, kind="stable")
+    _, starts, counts = np.unique(own[by_cluster], return_index=True, return_counts=True)
+    turn = np.empty(len(mixed), np.int64)
+    turn[by_cluster] = np.arange(len(mixed)) - np.repeat(starts, counts)
+    return np.sort(mixed[np.argsort(turn, kind="stable")[:count]])
+
+
+def _refuse_all_alike(frames: Frames) -> None:
+    num_frames = len(frames.clusters)
+    at = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _LOOKED_AT)).astype(np.int64))
+    pixels = frames.clean(at)
+    if (pixels == pixels[0]).all():
+        raise InputError(
+            f"{frames.name}: {len(at)} of {num_frames} frames were looked at and all are the same picture; "
+            f"nothing can be said of an encoder on them"
+        )

@@ -1,0 +1,189 @@
+"""Sources of frames: stores, a camera with poses, environments; what their labels say is what the pixels show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from robossl_envs.probe_frames import EnvFrames
+
+from robossl.data.ingest import ingest
+from robossl.data.store import Store, open_store
+from robossl.errors import InputError
+from robossl.probes.factors import FACTORS, resolve_factor
+from robossl.probes.frames import Unavailable
+from robossl.probes.sources import open_frames
+from robossl.probes.sources.store import StoreFrames
+
+CLIPS = Path(__file__).parent / "data" / "droid"
+SCENE = [name for name, target in FACTORS.items() if ".scene:" in target]
+NUM = 24
+
+
+@pytest.fixture(scope="module")
+def push() -> EnvFrames:
+    return EnvFrames("robossl/Push-v0", num_scenes=NUM, image_size=64)
+
+
+def test_frames_of_an_episode_are_a_second_apart_and_have_a_past(clip_store: Store) -> None:
+    frames = StoreFrames(clip_store)
+    assert frames.cluster_key == "episode" and len(set(frames.clusters)) == clip_store.num_episodes
+    times = clip_store.time_seconds[frames._rows]
+    same = np.diff(frames.clusters) == 0
+    assert same.sum() > 20 and np.diff(times)[same].min() > 0.999
+    assert (frames._rows - clip_store.episode_start[frames.clusters] >= 8).all()
+    assert (StoreFrames(clip_store).digest, StoreFrames(clip_store, seed=1).digest) != (frames.digest,) * 2
+
+
+def test_frames_before_are_those_that_the_camera_gave(clip_store: Store) -> None:
+    frames = StoreFrames(clip_store)
+    at = np.arange(0, len(frames.clusters), 9)
+    assert (frames.earlier(at, 0) == frames.clean(at)).all()
+    rows = frames._rows[at] - 3  # no frame of these clips was dropped
+    wanted = np.stack([frame.permute(1, 2, 0).numpy() for frame in clip_store.decode(rows.tolist())])
+    assert (frames.earlier(at, 3) == wanted).all()
+
+
+def test_labels_of_a_store_are_classes(clip_store: Store) -> None:
+    frames = StoreFrames(clip_store)
+    lab = frames.labels["lab"]
+    assert lab.type == "class" and len(lab.classes) > 1
+    texts = clip_store.labels("lab")[frames.clusters]
+    assert [lab.classes[int(number)] for number in lab.values[:, 0]] == texts.tolist()
+
+
+def test_the_commonest_size_is_taken_and_the_rest_is_said(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        size = (40, 60, 3) if number == 2 else (40, 40, 3)
+        Image.fromarray(rng.integers(0, 255, size, np.uint8)).save(pictures / f"{number}.png")
+    ingest((pictures,), out=tmp_path / "store", short_side=40, workers=1)
+    frames = open_frames(str(tmp_path / "store"))
+    assert frames.hw == (40, 40) and len(frames.clusters) == 4
+    assert frames.notes == ("left out 1 of 5 frames that are not 40 x 40",)
+    with pytest.raises(Unavailable, match="single pictures have no past"):
+        frames.earlier(np.arange(2), 1)
+    with pytest.raises(Unavailable, match="recorded scenes cannot be changed"):
+        frames.scene(np.arange(2), "distractors", 1)
+
+
+def test_a_column_can_be_a_label(tmp_path: Path) -> None:
+    ingest((CLIPS.parent / "g1",), out=tmp_path / "store", short_side=32, workers=1)
+    store = open_store(tmp_path / "store")
+    column, width = next(iter(store.manifest.sources[0].columns.items()))
+    with pytest.raises(InputError, match=f"column '{column}' is {width} wide, a label of type 'pose' is 7"):
+        StoreFrames(store, columns={"pose": column})
+    with pytest.raises(InputError, match="column 'nothing' is needed"):
+        StoreFrames(store, columns={"pose": "nothing"})
+
+
+@pytest.fixture
+def sequence(tmp_path: Path, clip_store: Store) -> Path:
+    """Forty real frames at 20 Hz with a made-up pose each, the last one's missing."""
+    (tmp_path / "rgb").mkdir()
+    rgb, truth = ["# timestamp filename"], ["# timestamp tx ty tz qx qy qz qw"]
+    for number, frame in enumerate(clip_store.decode(range(40))):
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(tmp_path / "rgb" / f"{number}.png")
+        rgb.append(f"{number / 20:.6f} rgb/{number}.png")
+        if number < 39:
+            truth.append(f"{number / 20 + 0.004:.6f} {number} 0 1 0 0 0 1")
+    (tmp_path / "rgb.txt").write_text("\n".join(rgb))
+    (tmp_path / "groundtruth.txt").write_text("\n".join(truth))
+    return tmp_path
+
+
+def test_a_camera_s_poses_belong_to_its_frames(sequence: Path, clip_store: Store) -> None:
+    frames = open_frames(str(sequence))
+    pose = frames.labels["pose"]
+    assert pose.type == "pose" and pose.values.shape[1] == 7
+    rows = pose.values[:, 0].astype(int)
+    assert rows.tolist() == [k for k in range(8, 39) if k / 20 % 0.5 < 0.4 - 1e-9]
+    assert 39 not in rows
+    assert frames.clusters.tolist() == (rows // 10).tolist()
+    at = np.array([3, 0])
+    wanted = np.stack([frame.permute(1, 2, 0).numpy() for frame in clip_store.decode(rows[at].tolist())])
+    assert (frames.clean(at) == wanted).all()
+    before = np.stack([frame.permute(1, 2, 0).numpy() for frame in clip_store.decode((rows[at] - 5).tolist())])
+    assert (frames.earlier(at, 5) == before).all()
+
+
+def test_a_broken_sequence_is_said_in_one_line(sequence: Path) -> None:
+    (sequence / "rgb" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"0\.png cannot be read: No such file"):
+        open_frames(str(sequence))
+    (sequence / "groundtruth.txt").write_text("0.0 1 2\n")
+    with pytest.raises(InputError, match=r"every line needs 8 words, got .0\.0 1 2."):
+        open_frames(str(sequence))
+
+
+def test_the_shared_camera_sequence_has_poses(shared_data: Callable[[str], Path]) -> None:
+    frames = open_frames(str(shared_data("scenes7_pose")))
+    values = frames.labels["pose"].values
+    assert frames.hw == (240, 320) and 500 < len(values) < 860 and len(set(frames.clusters)) > 40
+    assert np.allclose(np.linalg.norm(values[:, 3:], axis=1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SCENE)
+def test_a_factor_changes_the_picture_of_a_scene_and_not_its_state(name: str, push: EnvFrames) -> None:
+    at = np.arange(4)
+    clean = push.clean(at)
+    assert (push.scene(at, name, 0) == clean).all()
+    assert (push.scene(at, name, 5) != clean).any((1, 2, 3)).all()
+    assert (push.scene(at[::-1], name, 5)[::-1] == push.scene(at, name, 5)).all()
+    for seed in push._seeds[at].tolist():
+        states = [push._play(seed, 8, {name: strength})["environment_state"] for strength in (0, 5)]
+        assert (states[0] == states[1]).all()
+    assert resolve_factor(name).family == "scene"
+
+
+def test_scenes_have_a_past(push: EnvFrames) -> None:
+    at = np.arange(6)
+    assert (push.earlier(at, 0) == push.clean(at)).all()
+    assert (push.earlier(at, 8) != push.clean(at)).any((1, 2, 3)).all()
+    with pytest.raises(Unavailable, match="scenes are 8 steps old, 9 are asked for"):
+        push.earlier(at, 9)
+
+
+def blue(pixels: np.ndarray, x: float, y: float) -> bool:
+    """Whether a pixel at a place in label coordinates has the block's colour."""
+    size = pixels.shape[0]
+    red, _, blue_ = pixels[int((y + 1) / 2 * size), int((x + 1) / 2 * size)].astype(int)
+    return bool(blue_ > red + 40)
+
+
+def test_labels_of_an_environment_say_where_the_block_is_seen_and_how_it_is_turned(push: EnvFrames) -> None:
+    pictures = push.clean(np.arange(NUM))
+    points, angles = push.labels["point"].values, push.labels["angle"].values[:, 0]
+    assert push.labels["point"].type == "point" and push.labels["angle"].type == "angle"
+    stem, beyond_bar = -0.05 / 0.32, 0.055 / 0.32  # along the block's own y, in half views
+    hits = [0, 0, 0]
+    for picture, (x, y), angle in zip(pictures, points, angles, strict=True):
+        sine, cosine = np.sin(angle), np.cos(angle)
+        hits[0] += blue(picture, x, y)
+        hits[1] += blue(picture, x - sine * stem, y - cosine * stem)
+        hits[2] += blue(picture, x - sine * beyond_bar, y - cosine * beyond_bar)
+    assert hits[0] >= 0.8 * NUM and hits[1] >= 0.8 * NUM and hits[2] <= 0.1 * NUM  # the arm may lie over it
+
+
+def test_a_sorting_scene_says_on_which_side_red_belongs() -> None:
+    frames = open_frames("env:robossl/Sort-v0", num_scenes=12, image_size=48)
+    label = frames.labels["class"]
+    assert label.classes == ("red left", "red right") and set(label.values[:, 0]) == {0.0, 1.0}
+    for picture, right in zip(frames.clean(np.arange(12)).astype(int), label.values[:, 0], strict=True):
+        redness = picture[..., 0] - picture[..., 2]
+        sides = redness[18:30, :16].mean(), redness[18:30, -16:].mean()
+        assert (sides[1] > sides[0]) == (right == 1)
+
+
+def test_what_is_no_source_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown environment 'robossl/Psh-v0'; did you mean 'robossl/Push-v0'"):
+        open_frames("env:robossl/Psh-v0")
+    with pytest.raises(InputError, match="unknown source of frames 'emv'; did you mean 'env'"):
+        open_frames("emv:robossl/Push-v0")
+    with pytest.raises(InputError, match="at least 2 scenes of 16 pixels are needed, got 1 of 96"):
+        open_frames("env:robossl/Push-v0", num_scenes=1)
