@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import simplejpeg
 from probe_pictures import Pictures
-from scipy.ndimage import convolve, gaussian_filter
+from scipy.ndimage import convolve, fourier_gaussian
 
 from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
+from robossl.probes.factors.blur import discrete_gaussian
 from robossl.probes.factors.factor import Factor
 from robossl.probes.factors.warping import OUTSIDE, disc
 from robossl.probes.frames import Frames
@@ -206,6 +207,13 @@ def test_what_is_read_back_of_a_shift_is_where_it_went() -> None:
     assert np.allclose(factor.targets(values), moved)
 
 
+def test_a_blur_has_the_width_that_is_asked_for_below_a_pixel_too() -> None:
+    for deviation in (0.1, 0.4, 1.0, 3.0):
+        taps = discrete_gaussian(deviation)
+        place = np.arange(len(taps)) - len(taps) // 2
+        assert np.isclose((taps * place**2).sum(), deviation**2, rtol=0.01) and np.isclose(taps.sum(), 1)
+
+
 def one_sided_gaussian(radius: int, sigma: float) -> np.ndarray:
     kernel = np.exp(-(np.arange(2 * radius + 1.0) ** 2) / (2 * sigma**2))
     padded = np.zeros(4 * radius + 1)
@@ -220,7 +228,8 @@ def severity_1(name: str, frame: np.ndarray, turn: float) -> np.ndarray:
         case "noise":
             y = x + np.random.default_rng(0).normal(size=x.shape, scale=0.08)
         case "blur":
-            y = gaussian_filter(x, 1 * side, axes=(0, 1))
+            waves = np.fft.fft2(x, axes=(0, 1))
+            y = np.fft.ifft2(fourier_gaussian(waves, (1 * side, 1 * side, 0)), axes=(0, 1)).real
         case "contrast":
             y = (x - x.mean((0, 1))) * 0.4 + x.mean((0, 1))
         case "jpeg":

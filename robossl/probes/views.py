@@ -187,11 +187,16 @@ class Views:
 
 def rendered(factor: Factor, frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
     """The views of frames at some positions; a strength that is clean leaves a frame as its clean view shows it."""
-    out = clean_view(frames, at, factor.base)
     changed = values[:, 0] != factor.clean
-    if changed.any():
-        views = factor.apply(frames, at[changed], values[changed])
-        out[changed] = views if factor.base == "plain" else cut(views)
+    if not changed.any():
+        return clean_view(frames, at, factor.base)
+    views = factor.apply(frames, at[changed], values[changed])
+    if factor.base != "plain":
+        views = cut(views)
+    out = np.empty((len(at), *views.shape[1:]), np.uint8)
+    out[changed] = views
+    if not changed.all():
+        out[~changed] = clean_view(frames, at[~changed], factor.base)
     return out
 
 
