@@ -32,10 +32,13 @@ def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks
     tall = round(WIDTH * height / width)
     row_height, block_width = TITLE + tall + 2 * LINE + GAP, COLUMNS * (WIDTH + GAP) + 2 * GAP
     deep = -(-len(rows) // blocks)
-    paper = Image.new("RGB", (blocks * block_width, deep * row_height + GAP), "white")
+    paper = Image.new("RGB", (blocks * block_width, deep * row_height + TITLE + GAP), "white")
     pen = ImageDraw.Draw(paper)
+    pen.text(
+        (GAP, GAP), "level: strength of this frame, then PSNR and SSIM to clean (mean over frames)", "black", _font(11)
+    )
     for number, (name, own) in enumerate(rows.items()):
-        left, top = (number // deep) * block_width + GAP, (number % deep) * row_height + GAP
+        left, top = (number // deep) * block_width + GAP, (number % deep) * row_height + TITLE + GAP
         factor = resolve_factor(name)
         pen.text((left, top), f"{factor.title} ({factor.unit})", fill="black", font=_font(13))
         shown = (example + number) % len(views.split.evaluation)
@@ -57,8 +60,8 @@ def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
     view = views.view(job)
     strength = float(views.values(job)[shown, 0])
     if view.psnr is None or view.ssim is None:
-        return f"{job.level}: {strength:.4g}", "same pixels"
-    return f"{job.level}: {strength:.4g}", f"{view.psnr:.1f} dB  {view.ssim:.2f}"
+        return f"{job.level}: {strength:g}", "same pixels"
+    return f"{job.level}: {strength:g}", f"{view.psnr:.1f} dB  {view.ssim:.2f}"
 
 
 def _picture(

@@ -111,13 +111,10 @@ def _spaced(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, "
     for own in np.split(rows, np.flatnonzero(np.diff(episodes)) + 1):
         own = own[min(LATENCY_FRAMES, len(own) - 1) :]
         times = store.time_seconds[own]
-        offset = np.random.default_rng((seed, int(own[0]))).random() * min(SPACING_SECONDS, times[-1] - times[0])
-        ticks = np.arange(times[0] + offset, times[-1] + 1e-6, SPACING_SECONDS)
-        picked = np.unique(np.searchsorted(times, ticks - 1e-6).clip(max=len(own) - 1))
-        far = [int(picked[0])]
-        for each in picked[1:].tolist():
-            if times[each] - times[far[-1]] >= SPACING_SECONDS - 1e-3:
-                far.append(each)
+        first = np.random.default_rng((seed, int(own[0]))).random() * min(SPACING_SECONDS, times[-1] - times[0])
+        far = [int(np.searchsorted(times, times[0] + first).clip(max=len(own) - 1))]
+        while times[far[-1]] + SPACING_SECONDS <= times[-1]:
+            far.append(int(np.searchsorted(times, times[far[-1]] + SPACING_SECONDS)))
         chosen.append(own[far])
     return np.concatenate(chosen)
 
