@@ -18,7 +18,7 @@ from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.probes.frames import Frames
 from robossl.probes.plan import FLOOR_JOB, decode_job, plan_views
-from robossl.probes.sheet import contact_sheet, write_sheet
+from robossl.probes.sheet import GAP, TITLE, WIDTH, contact_sheet, write_sheet
 from robossl.probes.similarity import psnr, ssim
 from robossl.probes.sources.store import StoreFrames
 from robossl.probes.split import split_frames
@@ -203,6 +203,12 @@ def test_frames_that_say_nothing_are_refused() -> None:
 def test_the_sheet_shows_every_level(views: Views, tmp_path: Path) -> None:
     plan = plan_views(views, LEVELS, decode=DECODE)
     write_sheet(contact_sheet(views, plan.jobs), tmp_path / "sheet.png")
+    height, width = views.frames.hw
+    size = WIDTH, round(WIDTH * height / width)
+    shown = Image.fromarray(views.pixels(Job("hue", 5, "level", "evaluation"))[0]).resize(
+        size, Image.Resampling.LANCZOS
+    )
     with Image.open(tmp_path / "sheet.png") as seen:
         pixels = np.asarray(seen.convert("RGB"))
-    assert pixels.shape[0] > 3 * 100 and (pixels != 255).mean() > 0.2
+    top, left = GAP + 2 * TITLE, GAP + 2 * (WIDTH + GAP)  # the second level of the first factor
+    assert (pixels[top : top + size[1], left : left + WIDTH] == np.asarray(shown)).all()
