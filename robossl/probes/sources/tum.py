@@ -42,7 +42,7 @@ class TumFrames:
         table = _numbers(root / "groundtruth.txt", poses)
         nearest = np.abs(table[:, 0] - times[:, None]).argmin(1)
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
-        piece, inside = np.divmod(times - times[0], PIECE_SECONDS)
+        piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # times are rounded
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
         self._rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
         if len(self._rows) < 2:
