@@ -12,11 +12,13 @@ _SIGMA, _REACH = 1.5, 5  # pixels: the 11 x 11 window of the paper
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-def psnr(
-    a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], inside: Bool[ndarray, "h w"]
-) -> Float[ndarray, " b"]:
-    """Peak signal-to-noise ratio of each pair over some pixels, dB; infinite where they are the same."""
-    squares = np.square(a[:, inside].astype(np.float64) - b[:, inside]).mean((1, 2))
+def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels: int) -> Float[ndarray, " b"]:
+    """Peak signal-to-noise ratio of each pair, dB; infinite where they are the same.
+
+    The error is shared by `num_pixels`: those inside the disc, where both are the same outside of it.
+    """
+    apart = (a.astype(np.float32) - b).reshape(len(a), -1)
+    squares = np.square(apart).sum(1, dtype=np.float64) / (3 * num_pixels)
     with np.errstate(divide="ignore"):
         return np.asarray(10 * np.log10(255**2 / squares))
 

@@ -234,7 +234,7 @@ def _apart(
     height, width = clean.shape[1:3]
     inside = np.ones((height, width), bool) if plain else disc((height, width))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(clean), _CHUNK)]
-    ratios = np.concatenate([psnr(clean[rows], view[rows], inside) for rows in chunks])
+    ratios = np.concatenate([psnr(clean[rows], view[rows], int(inside.sum())) for rows in chunks])
     moved = np.flatnonzero(np.isfinite(ratios))
     if not len(moved):
         return {"psnr": None, "ssim": None}

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from numpy import ndarray
 from torch.nn import functional
 
@@ -30,21 +30,34 @@ def on_warp(warp: Warp) -> Apply:
 
 
 def warped(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) -> UInt8[ndarray, "b h w 3"]:
-    """Move the points of each frame by its homography, in coordinates of -1 to 1 (x right, y down)."""
+    """Move the points of each frame by its homography, in coordinates of -1 to 1 (x right, y down).
+
+    Only the square that holds the disc is worked out; the rest is black.
+    """
     height, width = pixels.shape[1:3]
-    u = (2 * np.arange(2 * width) + 1) / (2 * width) - 1
-    v = (2 * np.arange(2 * height) + 1) / (2 * height) - 1
-    points = np.stack([np.tile(u, 2 * height), np.repeat(v, 2 * width), np.ones(4 * height * width)])
-    out = np.empty_like(pixels)
+    side = min(height, width)
+    rows, columns = (slice((size - side) // 2, (size + side + 1) // 2) for size in (height, width))
+    points = _fine_grid((height, width), rows.start, rows.stop, columns.start, columns.stop)
+    fine_hw = 2 * (rows.stop - rows.start), 2 * (columns.stop - columns.start)
+    out = np.zeros_like(pixels)
     for frame, matrix, slot in zip(pixels, np.linalg.inv(to_view), out, strict=True):
-        x, y, depth = matrix @ points
-        grid = torch.from_numpy(np.stack([x / depth, y / depth], 1).astype(np.float32))
+        moved = points @ matrix.T.astype(np.float32)
+        grid = torch.from_numpy(moved[:, :2] / moved[:, 2:]).view(1, *fine_hw, 2)
         planes = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
-        fine = functional.grid_sample(
-            planes, grid.view(1, 2 * height, 2 * width, 2), padding_mode="reflection", align_corners=False
-        )
-        slot[:] = functional.avg_pool2d(fine, 2)[0].permute(1, 2, 0).round_().to(torch.uint8).numpy()
+        fine = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
+        slot[rows, columns] = functional.avg_pool2d(fine, 2)[0].round_().to(torch.uint8).permute(1, 2, 0).numpy()
     return out
+
+
+@cache
+def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int) -> Float32[ndarray, "p 3"]:
+    """Four points in every pixel of a window, homogeneous."""
+    v, u = (
+        (np.arange(2 * start, 2 * stop) + 0.5) / size - 1
+        for start, stop, size in ((top, bottom, hw[0]), (left, right, hw[1]))
+    )
+    points = np.stack([np.tile(u, len(v)), np.repeat(v, len(u)), np.ones(len(u) * len(v))], 1)
+    return points.astype(np.float32)
 
 
 def of_pixels(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
