@@ -86,6 +86,13 @@ def test_a_cache_that_would_be_too_large_is_refused_before_anything_starts(frame
     assert not views.folder.exists()
 
 
+def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: Frames, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    views = opened(frames, tmp_path / "cache")
+    with pytest.raises(InputError, match="cannot write to .*: Not a directory"):
+        views.render([FLOOR_JOB], limit_bytes=LIMIT)
+
+
 def test_records_say_how_far_pixels_moved(views: Views) -> None:
     mild, severe = (views.view(Job("hue", level, "level", "evaluation")) for level in (1, 5))
     assert mild.psnr is not None and severe.psnr is not None and mild.psnr > severe.psnr

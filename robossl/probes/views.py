@@ -135,11 +135,15 @@ class Views:
             progress: told the frames rendered so far and in all.
 
         Raises:
-            InputError: the files would be larger than the limit.
+            InputError: the files would be larger than the limit, or the cache cannot be written to.
             ResourceError: the disk is full; what is rendered is kept.
         """
-        remove_leftovers(self.folder)
         self._check_room(jobs, limit_bytes)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
+        remove_leftovers(self.folder)
         todo = [job for job in dict.fromkeys(jobs) if not self.path(job).exists()]
         total, done = sum(len(self.positions(job)) for job in todo), 0
         for job in todo:

@@ -77,15 +77,15 @@ class StoreFrames:
         """What the camera showed so many of its frames before.
 
         Raises:
-            Unavailable: one of the frames is a single picture.
+            Unavailable: some frames of the source are single pictures.
         """
         store, rows = self._store, self._rows[at]
+        if (np.diff(store.episode_start)[self.clusters] < 2).any():
+            raise Unavailable("single pictures have no past")
         found = []
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]
             times = store.time_seconds[start:stop]
-            if stop - start < 2:
-                raise Unavailable("single pictures have no past")
             # repeated frames are not stored: go back in time, not in rows
             then = times[row - start] - frames * float(np.median(np.diff(times)))
             found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
