@@ -89,7 +89,7 @@ def test_a_cache_that_would_be_too_large_is_refused_before_anything_starts(frame
 def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: Frames, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     views = opened(frames, tmp_path / "cache")
-    with pytest.raises(InputError, match="cannot write to .*: Not a directory"):
+    with pytest.raises(InputError, match=r"cannot write to .*: Not a directory"):
         views.render([FLOOR_JOB], limit_bytes=LIMIT)
 
 
