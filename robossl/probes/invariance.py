@@ -1,0 +1,129 @@
+"""How far a view moves features, in units of how far another frame is: NIS, whitened NIS, cosine, pairwise AUC.
+
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 over i != j: 1 is invariant, 0 moves a frame as far as another one.
+`nis_w`, the same of whitened features, is the headline: unwhitened figures speak of the mean colour, which dominates
+the leading components. Mean and covariance (Ledoit-Wolf) are those of a reference that shares no cluster with the
+frames that are judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from robossl.probes.bootstrap import Draws, mean, missing, one_minus_ratio
+from robossl.probes.result import Figure
+
+METRICS = ("nis", "nis_w", "eric", "auc")
+CONSTANT = 1e-6  # spread over the length of the mean, below which differences are rounding
+TIE = 1e-9  # of a cosine: rounding makes equal ones differ by less
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where features lie: their mean, and what makes their covariance the identity."""
+
+    mean: Float[ndarray, " d"]
+    whitener: Float[ndarray, "d d"]
+    spread: float  # trace of the covariance
+    shrinkage: float
+    reason: str | None = None  # why nothing can be measured in it
+
+    def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+        """Features less the mean, in float64."""
+        return features.astype(np.float64) - self.mean
+
+    def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+        """Features of unit covariance."""
+        return self.centre(features) @ self.whitener
+
+
+def fit_space(reference: Float[ndarray, "r d"]) -> Space:
+    """Mean and whitening from features of the reference frames."""
+    from sklearn.covariance import ledoit_wolf
+
+    x = reference.astype(np.float64)
+    d = x.shape[1]
+    if len(x) < 2 or not np.isfinite(x).all():
+        reason = "fewer than two reference frames" if len(x) < 2 else "the features are not finite"
+        return Space(np.zeros(d), np.eye(d), 0.0, 1.0, reason)
+    centre = x.mean(axis=0)
+    x = x - centre
+    spread = float(np.square(x).sum() / len(x))
+    if spread <= CONSTANT**2 * float(centre @ centre):
+        return Space(centre, np.eye(d), spread, 1.0, "the features are the same for every frame")
+    scale = np.sqrt(spread / d)  # so that shrinkage and rounding do not depend on the unit of the features
+    covariance, shrinkage = ledoit_wolf(x / scale, assume_centered=True)
+    values, axes = np.linalg.eigh(covariance)
+    values = np.maximum(values, 1e-12 * values[-1])
+    return Space(centre, axes / np.sqrt(values) / scale, spread, float(shrinkage))
+
+
+def invariance(
+    clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
+) -> dict[str, Figure]:
+    """Every metric of one view.
+
+    Args:
+        clean: Features of the frames as they are.
+        moved: Features of the same frames under the view.
+        space: Of the reference.
+        draws: Resamples of the clusters of these frames.
+    """
+    reason = unmeasurable(clean, moved, space)
+    if reason:
+        return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
+    z, z_moved = space.centre(clean), space.centre(moved)
+    w, w_moved = z @ space.whitener, z_moved @ space.whitener
+    return {
+        "nis": draws.figure(distances(z, z_moved), one_minus_ratio),
+        "nis_w": draws.figure(distances(w, w_moved), one_minus_ratio),
+        "eric": draws.figure((unit(w) * unit(w_moved)).sum(axis=1), mean),
+        "auc": draws.figure(nearer_than_others(z, z_moved), mean, limits=(0, 1)),
+    }
+
+
+def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space) -> str | None:
+    """Why a view has no value; None where it has one."""
+    if space.reason:
+        return space.reason
+    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
+        return "the features are not finite"
+    if len(clean) < 2:
+        return "one frame only: there is no other to compare with"
+    z = space.centre(clean)
+    if np.square(z - z.mean(axis=0)).sum() / len(z) <= CONSTANT**2 * (space.mean @ space.mean):
+        return "the features are the same for every frame"
+    return None
+
+
+def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"]) -> Float[ndarray, "n 2"]:
+    """For each frame its squared distance to its own view, and its share in the mean distance to another's view.
+
+    The second is the frame's influence on that mean, as one of the pair and as the other (the projection of a
+    U-statistic), so that resampling it has the variance of drawing both; its mean over frames is the mean itself.
+    """
+    n = len(z)
+    own = np.square(z - moved).sum(axis=1)
+    lengths, lengths_moved = np.square(z).sum(axis=1), np.square(moved).sum(axis=1)
+    to_views = n * lengths + lengths_moved.sum() - 2 * z @ moved.sum(axis=0) - own
+    from_clean = n * lengths_moved + lengths.sum() - 2 * moved @ z.sum(axis=0) - own
+    others = (to_views + from_clean) / (n - 1) - to_views.sum() / (n * (n - 1))
+    return np.column_stack([own, others])
+
+
+def nearer_than_others(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"]) -> Float[ndarray, " n"]:
+    """For each frame, the share of other frames' views that are less like it than its own; ties lose."""
+    likeness = unit(z) @ unit(moved).T
+    own = np.diag(likeness)[:, None]
+    share: Float[ndarray, " n"] = (own > likeness + TIE).sum(axis=1) / (len(z) - 1)
+    return share
+
+
+def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+    """Rows of length one; zero stays zero."""
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.where(length > 0, length, 1)
