@@ -173,8 +173,9 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
     if not seen.shape[1]:
         return np.zeros((len(test), target.test.shape[1]))
     make = MLPClassifier if target.num_classes else MLPRegressor
-    early = {"early_stopping": True, "n_iter_no_change": 6}
-    model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early)
+    early = {"early_stopping": True, "n_iter_no_change": 8}
+    step = {"batch_size": min(100, len(seen)), "learning_rate_init": 3e-3}
+    model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stops when the epochs are over, as it shall
         if not target.num_classes:

@@ -1,6 +1,7 @@
 """How far a view moves features, in units of how far another frame is: NIS, whitened NIS, cosine, pairwise AUC.
 
-NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 over i != j: 1 is invariant, 0 moves a frame as far as another one.
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2: 1 is invariant, 0 moves a frame as far as another one. The other frame j is
+one of another cluster: pairs within an episode would make the figure depend on how many episodes there are.
 `nis_w`, the same of whitened features, is the headline: unwhitened figures speak of the mean colour, which dominates
 the leading components. Mean and covariance (Ledoit-Wolf) are those of a reference that shares no cluster with the
 frames that are judged.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws, mean, missing, one_minus_ratio
@@ -73,54 +74,66 @@ def invariance(
         space: Of the reference.
         draws: Resamples of the clusters of these frames.
     """
-    reason = unmeasurable(clean, moved, space)
+    reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
-        "nis": draws.figure(distances(z, z_moved), one_minus_ratio),
-        "nis_w": draws.figure(distances(w, w_moved), one_minus_ratio),
+        "nis": draws.figure(distances(z, z_moved, draws.of), one_minus_ratio),
+        "nis_w": draws.figure(distances(w, w_moved, draws.of), one_minus_ratio),
         "eric": draws.figure((unit(w) * unit(w_moved)).sum(axis=1), mean),
-        "auc": draws.figure(nearer_than_others(z, z_moved), mean, limits=(0, 1)),
+        "auc": draws.figure(nearer_than_others(z, z_moved, draws.of), mean, limits=(0, 1)),
     }
 
 
-def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space) -> str | None:
+def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws) -> str | None:
     """Why a view has no value; None where it has one."""
     if space.reason:
         return space.reason
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return "the features are not finite"
-    if len(clean) < 2:
-        return "one frame only: there is no other to compare with"
+    if draws.weights.shape[1] < 2:
+        return "one cluster of frames only: there is no other to compare with"
     z = space.centre(clean)
     if np.square(z - z.mean(axis=0)).sum() / len(z) <= CONSTANT**2 * (space.mean @ space.mean):
         return "the features are the same for every frame"
     return None
 
 
-def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"]) -> Float[ndarray, "n 2"]:
-    """For each frame its squared distance to its own view, and its share in the mean distance to another's view.
+def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
+    """For each frame its squared distance to its own view, and its part in the mean distance to another cluster's view.
 
     The second is the frame's influence on that mean, as one of the pair and as the other (the projection of a
     U-statistic), so that resampling it has the variance of drawing both; its mean over frames is the mean itself.
     """
-    n = len(z)
-    own = np.square(z - moved).sum(axis=1)
+    n, sizes = len(z), np.bincount(of)
+    others = n - sizes[of]
     lengths, lengths_moved = np.square(z).sum(axis=1), np.square(moved).sum(axis=1)
-    to_views = n * lengths + lengths_moved.sum() - 2 * z @ moved.sum(axis=0) - own
-    from_clean = n * lengths_moved + lengths.sum() - 2 * moved @ z.sum(axis=0) - own
-    others = (to_views + from_clean) / (n - 1) - to_views.sum() / (n * (n - 1))
-    return np.column_stack([own, others])
+    to_views = others * lengths + _of_others(lengths_moved, of) - 2 * (z * _of_others(moved, of)).sum(axis=1)
+    from_clean = others * lengths_moved + _of_others(lengths, of) - 2 * (moved * _of_others(z, of)).sum(axis=1)
+    num_pairs = others.sum()
+    mean_distance = to_views.sum() / num_pairs
+    influence = (to_views + from_clean - 2 * mean_distance * others) * n / num_pairs
+    return np.column_stack([np.square(z - moved).sum(axis=1), mean_distance + influence])
 
 
-def nearer_than_others(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"]) -> Float[ndarray, " n"]:
-    """For each frame, the share of other frames' views that are less like it than its own; ties lose."""
+def nearer_than_others(
+    z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
+) -> Float[ndarray, " n"]:
+    """For each frame, the share of other clusters' views that are less like it than its own; ties lose."""
     likeness = unit(z) @ unit(moved).T
-    own = np.diag(likeness)[:, None]
-    share: Float[ndarray, " n"] = (own > likeness + TIE).sum(axis=1) / (len(z) - 1)
+    own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
+    rivals = of[:, None] != of
+    share: Float[ndarray, " n"] = ((own > likeness + TIE) & rivals).sum(axis=1) / rivals.sum(axis=1)
     return share
+
+
+def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
+    """For each frame, the sum over all frames of other clusters."""
+    sums = np.zeros((of.max() + 1, *values.shape[1:]))
+    np.add.at(sums, of, values)
+    return sums.sum(axis=0) - sums[of]
 
 
 def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:

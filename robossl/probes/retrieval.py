@@ -39,7 +39,7 @@ def retrieval(
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
     """R@1 and mean reciprocal rank of one view, by centred cosine."""
-    reason = unmeasurable(clean, moved, space)
+    reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
@@ -58,7 +58,7 @@ def mistaken(
     num: int = 8,
 ) -> tuple[tuple[int, int], ...]:
     """Views that are most clearly taken for another frame: positions of the query and of what was found."""
-    if unmeasurable(clean, moved, space):
+    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return ()
     rank, rival = ranks(space.centre(clean), space.centre(moved), gallery)
     worst = np.argsort(-rank, kind="stable")[:num]
