@@ -185,11 +185,11 @@ def test_the_run_is_as_bad_as_its_worst_factor_and_what_was_not_measured_is_told
 
 
 def test_sentences_say_what_a_reader_must_know():
-    (verdict, _) = judge(
-        readings(same=(0.95, 1)), {"pixels": readings(same=(0.5, 0.7))}, profile({"f": "INV"}, calibrated=False)
-    )
+    pixels = {"pixels": readings(same=(0.5, 0.7))}
+    (verdict, _) = judge(readings(same=(0.96, 1)), pixels, profile({"f": "INV"}, calibrated=False))
     assert verdict.sentence == (
-        "f, level 1: the point head keeps 98% [95%, 100%] of its clean score (pooled pixels 60%) (uncalibrated thresholds)"
+        "f, level 1: the point head keeps 98% [96%, 100%] of its clean score (pooled pixels 60%) "
+        "(uncalibrated thresholds)"
     )
     assert verdict.references == {"pixels": 0.6}
     assert (verdict.figure.n, verdict.figure.clusters) == (500, 60)

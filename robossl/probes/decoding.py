@@ -67,11 +67,11 @@ def decode(
         seed: Of the shuffles and the MLP.
     """
     target = _Target.of(train.parameter, test.parameter, num_classes)
-    found = []
+    found: list[tuple[Any, Any, _Scored]] = []
     for protocol in ("abs", "rel"):
         seen = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        for probe in ("linear", "mlp") if mlp else ("linear",):
-            found.append((protocol, probe, _probe(seen[0], seen[1], target, draws, probe, num_shuffles, seed)))
+        scored = _probes(seen[0], seen[1], target, draws, num_shuffles, seed, mlp=mlp)
+        found += [(protocol, probe, each) for probe, each in scored.items()]
     return tuple(
         Decoding(
             factor=factor,
@@ -134,19 +134,27 @@ class _Target:
         return explained
 
 
-def _probe(train: Any, test: Any, target: _Target, draws: Draws, probe: str, num_shuffles: int, seed: int) -> _Scored:
+def _probes(
+    train: Any, test: Any, target: _Target, draws: Draws, num_shuffles: int, seed: int, *, mlp: bool
+) -> dict[str, _Scored]:
+    names = ("linear", "mlp") if mlp else ("linear",)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         figure = missing("the features are not finite", n=len(test), clusters=draws.weights.shape[1])
-        return _Scored(figure, None, None)
+        return dict.fromkeys(names, _Scored(figure, None, None))
     basis = fit_basis(train)
-    if probe == "linear":
-        penalty = basis.choose(target.train)
-        predicted = basis.fit(target.train, penalty)(test)
-        shuffled = _shuffled(basis, test, target, penalty, num_shuffles, seed)
-    else:
-        predicted, shuffled = _mlp(basis, train, test, target, seed), None
-    accuracy = float(target.hits(predicted).mean()) if target.num_classes else None
-    return _Scored(target.figure(predicted, draws), accuracy, shuffled)
+    penalty = basis.choose(target.train)
+    predicted = {"linear": basis.fit(target.train, penalty)(test)}
+    if mlp:
+        predicted["mlp"] = _mlp(basis, train, test, target, seed)
+    shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}
+    return {
+        name: _Scored(
+            target.figure(each, draws),
+            float(target.hits(each).mean()) if target.num_classes else None,
+            shuffled.get(name),
+        )
+        for name, each in predicted.items()
+    }
 
 
 def _shuffled(
@@ -174,7 +182,7 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
         return np.zeros((len(test), target.test.shape[1]))
     make = MLPClassifier if target.num_classes else MLPRegressor
     early = {"early_stopping": True, "n_iter_no_change": 8}
-    step = {"batch_size": min(100, len(seen)), "learning_rate_init": 3e-3}
+    step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 3e-3}
     model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stops when the epochs are over, as it shall

@@ -7,7 +7,7 @@ factor whose side is drawn has one map a side; a factor whose parameter is drawn
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws, missing, one_minus_ratio
@@ -49,7 +49,8 @@ def equivariance(
             return dict.fromkeys(METRICS, missing(reason, n=len(test.clean), clusters=clusters))
         basis = fit_basis(train.clean[seen])
         target = train.moved[seen].astype(np.float64)
-        predicted[held] = basis.fit(target, basis.choose(target))(test.clean[held].astype(np.float64))
+        penalty = basis.choose(target @ _directions(target.shape[1]))
+        predicted[held] = basis.fit(target, penalty)(test.clean[held].astype(np.float64))
     centre = train.moved.astype(np.float64).mean(axis=0)
     total = np.square(test.moved - centre).sum(axis=1)
     found = {"eq_map": predicted, "eq_identity": test.clean.astype(np.float64)}
@@ -57,3 +58,8 @@ def equivariance(
         name: draws.figure(np.column_stack([np.square(test.moved - z).sum(axis=1), total]), one_minus_ratio)
         for name, z in found.items()
     }
+
+
+def _directions(dim: int) -> Float[ndarray, "d k"]:
+    """Random directions: the error along a few of them chooses the penalty as well as along all."""
+    return np.random.default_rng(0).normal(size=(dim, min(dim, 32)))

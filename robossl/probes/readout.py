@@ -45,27 +45,29 @@ class Basis:
 
     def choose(self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None) -> float:
         """The penalty with the least squared error when the frame, or its cluster, is left out."""
+        return PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
+
+    def left_out(
+        self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None
+    ) -> Float[ndarray, " p"]:
+        """Squared errors of standardised targets for each penalty, each cluster predicted without its frames."""
         scale = target.std(axis=0)
         target = target / np.where(scale > 0, scale, 1)
-        centre = np.square(self.root) @ target / len(target)
-        rest = self.root[:, None] * (target - centre)
+        rest = self.root[:, None] * (target - np.square(self.root) @ target / len(target))
         pulled = self.left.T @ rest
-        groups = None if clusters is None else _groups(clusters)
-        errors = [self._left_out(self.shrink(penalty), rest, pulled, groups) for penalty in PENALTIES]
-        return PENALTIES[int(np.argmin(errors))]
-
-    def _left_out(self, shrink: Any, rest: Any, pulled: Any, groups: list[Any] | None) -> float:
-        residual = rest - self.left @ (shrink[:, None] * pulled)
-        n = len(rest)
-        if groups is None:
-            leverage = np.square(self.left) @ shrink + np.square(self.root) / n
-            return float(np.square(residual / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
-        total = 0.0
-        for rows in groups:
-            left, root = self.left[rows], self.root[rows]
-            influence = (left * shrink) @ left.T + np.outer(root, root) / n
-            total += float(np.square(np.linalg.solve((1 + 1e-9) * np.eye(len(rows)) - influence, residual[rows])).sum())
-        return total
+        shrink = np.stack([self.shrink(penalty) for penalty in PENALTIES])
+        residual = np.stack([rest - self.left @ (each[:, None] * pulled) for each in shrink])
+        own = np.square(self.root) / len(rest)  # the pull of a frame on the mean
+        if clusters is None:
+            leverage = shrink @ np.square(self.left).T + own
+            return np.square(residual / np.maximum(1 - leverage, 1e-9)[..., None]).sum(axis=(1, 2))
+        errors = np.zeros(len(shrink))
+        for rows in _groups(clusters):
+            left, root = self.left[rows], self.root[rows] / np.sqrt(len(rest))
+            influence = (left * shrink[:, None]) @ left.T + np.outer(root, root)
+            without = np.linalg.solve((1 + 1e-9) * np.eye(len(rows)) - influence, residual[:, rows])
+            errors += np.square(without).sum(axis=(1, 2))
+        return errors
 
 
 @dataclass(frozen=True, slots=True)
