@@ -91,7 +91,7 @@ def scenes(*, num_clusters: int, per_cluster: int, seed: int, upright: bool, sid
     picture = 90 + 100 * spot + 5 * texture + 8 * rng.normal(size=(n, side, side))
     if upright:
         picture += -25 * x - 35 * y
-    return Scenes(np.clip(picture, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=3), points, clusters)
+    return Scenes(np.clip(picture, 0, 255).astype(np.uint8)[..., None], points, clusters)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def test_a_large_mean_hides_the_rank_of_raw_features_alone(rng):
 
 def test_flags_follow_their_definitions(rng):
     x = rng.normal(size=(300, 40))
-    assert healthy(rng, 1 + 1e-7 * x).flags == ("collapsed", "precision-fragile")
+    assert healthy(rng, 1 + 1e-7 * x).flags == ("collapsed",)
     assert healthy(rng, 1 + 1e-4 * x, 1 + 1e-4 * x).flags == ("precision-fragile",)
     assert healthy(rng, x[:, :1] @ x[:1]).flags == ("collapsed",)
     assert healthy(rng, x, rng.permutation(x)).flags == ("collapsed",)  # the floor fails

@@ -92,7 +92,7 @@ UNREADABLE = missing("task not readable: score 0.03 above chance on clean frames
         ("INV", {"nis_w": (0.8, 0.85), "r1": (0.3, 0.49)}, SEES, "RISKY", "40% [30%, 49%] of views"),
         ("INV", {"nis_w": missing("the features are not finite"), "r1": (1, 1)}, SEES, "INCONCLUSIVE", "not finite"),
         ("EQUI", {"decoded": (0.5, 0.6), "clean": (0.8, 0.9)}, SEES, "SAFE", "decoded at 0.55"),
-        ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, SEES, "INCONCLUSIVE", "decoded at 0.46"),  # < 0.8 / 2
+        ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, SEES, "INCONCLUSIVE", "decoded at 0.45"),  # < 0.8 / 2
         ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, BLIND, "SAFE", "keeps 85%"),
         ("EQUI", {"decoded": (0.29, 0.6), "clean": (0.8, 0.9)}, BLIND, "INCONCLUSIVE", "too little"),
         (

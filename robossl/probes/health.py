@@ -50,7 +50,7 @@ def health(
     singular = _singular(centred, scale=float(np.linalg.norm(x)))
     spread, length = float(np.square(centred).sum() / len(x)), float(np.linalg.norm(x.mean(axis=0)))
     rel_std = float(np.sqrt(spread) / length) if length else float(np.sqrt(spread) > 0)
-    fp16 = _fp16_error(x, spread)
+    fp16 = None if rel_std < MIN_REL_STD else _fp16_error(x, spread)
     rank = effective_rank(singular)
     nis_w = invariance(clean, noisy, space, draws)["nis_w"].value
     r1 = retrieval(clean, noisy, space, draws, gallery)["r1"].value
@@ -120,10 +120,8 @@ def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]
     return np.sqrt(np.where(values > squared_rounding, values, 0))
 
 
-def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float | None:
-    """What half precision moves, over the spread; None where there is no spread."""
-    if spread == 0:
-        return None
+def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float:
+    """What half precision moves, over the spread."""
     largest = float(np.finfo(np.float16).max)
     error = np.clip(x, -largest, largest).astype(np.float16).astype(np.float64) - x
     return float(np.sqrt(np.square(error).sum() / len(x) / spread))

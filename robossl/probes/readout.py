@@ -83,8 +83,19 @@ class Readout:
         return self.basis.components(features) @ self.weights + self.centre
 
 
-def fit_basis(features: Float[ndarray, "n d"], weights: Float[ndarray, " n"] | None = None) -> Basis:
-    """Decompose training features; `weights` of the frames have any unit."""
+def fit_basis(
+    features: Float[ndarray, "n d"],
+    weights: Float[ndarray, " n"] | None = None,
+    *,
+    rounding: Float[ndarray, " d"] | float = 0.0,
+) -> Basis:
+    """Decompose training features.
+
+    Args:
+        features: Of the frames that are fitted.
+        weights: Of the frames, in any unit.
+        rounding: A feature that varies by no more than this, or than rounding of its mean, counts as constant.
+    """
     n, d = features.shape
     x = features.astype(np.float64)
     root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
@@ -92,8 +103,7 @@ def fit_basis(features: Float[ndarray, "n d"], weights: Float[ndarray, " n"] | N
     mean = share @ x
     x = x - mean
     std = np.sqrt(share @ np.square(x))
-    std[std <= 1e-7 * np.abs(mean)] = np.inf  # never changes but by rounding
-    std[std == 0] = np.inf
+    std[std <= np.maximum(1e-7 * np.abs(mean), rounding)] = np.inf
     x = x / std * root[:, None]
     axes, strength, left = _decompose(x, keep=d if n >= 5 * d else max(1, n // 4))
     return Basis(mean, std, axes, strength, left, root)
