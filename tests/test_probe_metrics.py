@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -410,3 +413,22 @@ def test_soft_argmax_is_that_of_the_encoder(rng):
     maps = rng.normal(size=(3, 5, 7, 9)).astype(np.float32)
     np.testing.assert_allclose(soft_argmax(maps), spatial_softmax(torch.from_numpy(maps)).numpy(), atol=1e-6)
     assert cell_centres((2, 2)).tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
+
+
+def test_statistics_need_neither_torch_nor_scikit_learn_until_they_are_used():
+    names = [
+        "bootstrap",
+        "decoding",
+        "dense",
+        "equivariance",
+        "health",
+        "invariance",
+        "retention",
+        "retrieval",
+        "verdict",
+    ]
+    code = f"import sys\nfor name in {names!r}: __import__(f'robossl.probes.{{name}}')\nprint(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'robossl.probes.verdict'" in loaded
+    assert "'torch'" not in loaded
+    assert "'sklearn'" not in loaded

@@ -12,9 +12,9 @@ BCa is too short at 20 to 60 clusters. All metrics and encoders share one set of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,8 @@ from robossl.probes.result import Figure
 
 LEVEL = 0.95
 MAX_UNDEFINED = 0.1  # share of resamples without a value above which there is no interval
+
+Key = TypeVar("Key", bound=Hashable)
 
 # From sums over frames (the number of frames first, then the parts) to a value; over all leading axes at once.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
@@ -37,6 +39,15 @@ def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
 def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
     """One minus the first part over the second."""
     return 1 - sums[..., 1] / sums[..., 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One metric of one view: a row of parts a frame, and what makes a figure of their sums."""
+
+    parts: Float[ndarray, "n ..."]
+    statistic: Statistic = mean
+    limits: tuple[float, float] | None = None
 
 
 class Difference(NamedTuple):
@@ -128,6 +139,14 @@ class Draws:
         if len(left_out) < 2 or not np.isfinite(left_out).all() or (~defined).mean() > MAX_UNDEFINED:
             return math.nan, math.nan
         return _bca(estimate, resampled[defined], left_out)
+
+
+def differences(ours: Mapping[Key, Scores], theirs: Mapping[Key, Scores], draws: Draws) -> dict[Key, Difference]:
+    """How far one encoder is above another wherever both have scores; p is adjusted for as many claims."""
+    keys = [key for key in ours if key in theirs]
+    found = [draws.difference(ours[key].parts, theirs[key].parts, ours[key].statistic) for key in keys]
+    adjusted = holm(np.array([each.p for each in found]))
+    return {key: each._replace(p=float(p)) for key, each, p in zip(keys, found, adjusted, strict=True)}
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:

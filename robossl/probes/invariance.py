@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, mean, missing, one_minus_ratio
+from robossl.probes.bootstrap import Draws, Scores, missing, one_minus_ratio
 from robossl.probes.result import Figure
 
 METRICS = ("nis", "nis_w", "eric", "auc")
@@ -66,7 +66,7 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
 def invariance(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, Figure]:
-    """Every metric of one view.
+    """Every metric of one view, a figure or a reason.
 
     Args:
         clean: Features of the frames as they are.
@@ -77,13 +77,21 @@ def invariance(
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
+    scores = invariance_scores(clean, moved, space, draws)
+    return {name: draws.figure(each.parts, each.statistic, limits=each.limits) for name, each in scores.items()}
+
+
+def invariance_scores(
+    clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
+) -> dict[str, Scores]:
+    """The same frame by frame, to compare encoders; only where `unmeasurable` has nothing to say."""
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
-        "nis": draws.figure(distances(z, z_moved, draws.of), one_minus_ratio),
-        "nis_w": draws.figure(distances(w, w_moved, draws.of), one_minus_ratio),
-        "eric": draws.figure((unit(w) * unit(w_moved)).sum(axis=1), mean),
-        "auc": draws.figure(nearer_than_others(z, z_moved, draws.of), mean, limits=(0, 1)),
+        "nis": Scores(distances(z, z_moved, draws.of), one_minus_ratio),
+        "nis_w": Scores(distances(w, w_moved, draws.of), one_minus_ratio),
+        "eric": Scores((unit(w) * unit(w_moved)).sum(axis=1)),
+        "auc": Scores(nearer_than_others(z, z_moved, draws.of), limits=(0, 1)),
     }
 
 

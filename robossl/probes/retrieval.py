@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, mean, missing
+from robossl.probes.bootstrap import Draws, Scores, missing
 from robossl.probes.invariance import TIE, Space, unit, unmeasurable
 from robossl.probes.result import Figure
 
@@ -42,11 +42,16 @@ def retrieval(
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
+    scores = retrieval_scores(clean, moved, space, gallery)
+    return {name: draws.figure(each.parts, each.statistic, limits=each.limits) for name, each in scores.items()}
+
+
+def retrieval_scores(
+    clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, gallery: Int[ndarray, " g"]
+) -> dict[str, Scores]:
+    """The same frame by frame, to compare encoders; only where `unmeasurable` has nothing to say."""
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
-    return {
-        "r1": draws.figure((rank == 1).astype(np.float64), mean, limits=(0, 1)),
-        "mrr": draws.figure(1 / rank, mean, limits=(0, 1)),
-    }
+    return {"r1": Scores((rank == 1).astype(np.float64), limits=(0, 1)), "mrr": Scores(1 / rank, limits=(0, 1))}
 
 
 def mistaken(
