@@ -172,7 +172,11 @@ def _shuffled(
     columns = target.train[orders].reshape(len(orders), -1)  # a column a shuffle and dimension
     penalty = min(penalty, 1.0)  # a parameter nobody reads gets one so large that all predictions are alike
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
-    low, high = np.quantile(target.scores(predicted), [0.025, 0.975])
+    with np.errstate(divide="ignore", invalid="ignore"):  # a parameter that is the same everywhere has no score
+        scores = target.scores(predicted)
+    if not np.isfinite(scores).all():
+        return None
+    low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -39,6 +39,14 @@ class Evidence:
         best = self._best(self.readings)
         return f"decoding ({best.protocol}, {best.probe})" if best else "decoding"
 
+    @property
+    def decoded(self) -> str:
+        """How well the factor is decoded, in words."""
+        best = self._best(self.readings)
+        if best is None or best.accuracy is None or best.chance is None:
+            return two_digits(self.decoding)
+        return f"{two_digits(best.figure)}, right in {best.accuracy:.0%} of frames where chance is {best.chance:.0%}"
+
     def cell(self, metric: str) -> Figure:
         """A metric of the encoder."""
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")

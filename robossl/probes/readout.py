@@ -159,7 +159,7 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean over classes of the share read right, chance-corrected: 0 is chance, 1 all; a statistic."""
+    """Mean share read right over the classes there are; 0 is one answer for all, 1 all right; a statistic."""
 
     num_classes: int
 
@@ -171,11 +171,13 @@ class BalancedAccuracy:
     def __call__(self, sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
         """From the number of frames and the sums of the parts; classes without frames do not count."""
         there, hits = np.split(sums[..., 1:], 2, axis=-1)
-        recall = np.where(there > 0, hits / np.where(there > 0, there, 1), 0).sum(axis=-1) / (there > 0).sum(axis=-1)
-        return above_chance(recall, self.num_classes)
+        num = (there > 0).sum(axis=-1)
+        recall = np.where(there > 0, hits / np.where(there > 0, there, 1), 0).sum(axis=-1) / num
+        value: Float[ndarray, " ..."] = above_chance(recall, num)
+        return value
 
 
-def above_chance(accuracy: Any, num_classes: int) -> Any:
+def above_chance(accuracy: Any, num_classes: Any) -> Any:
     """0 at chance, 1 when all is right."""
     chance = 1 / num_classes
     return (accuracy - chance) / (1 - chance)

@@ -8,7 +8,6 @@ read off clean frames at all has no retention.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,7 +71,7 @@ class Target:
         """What is regressed; nan in rows without a label."""
         values = label.values.astype(np.float64)
         if self.type == "class":
-            known = np.isfinite(values[:, 0])
+            known = np.isfinite(values[:, 0]) & (values[:, 0] < self.num_classes)
             hot = np.full((len(values), self.num_classes), np.nan)
             hot[known] = one_hot(values[known, 0].astype(np.int64), self.num_classes)
             return hot
@@ -134,10 +133,10 @@ def fit_task(
         readable: Least clean score above chance of a task that counts as read.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
-    if head is None:
+    if head is None or not np.isfinite(clean).all():
         reason = "task not readable: too few frames with this label, or features that are not finite"
         return Task(name, None, test, np.full((len(clean), 1), np.nan), missing(reason, n=len(clean)), reason)
-    parts = head.target.parts(test, head.read(np.nan_to_num(clean)))
+    parts = head.target.parts(test, head.read(clean))
     figure = draws.figure(parts, head.target.score)
     reason = None
     if figure.value is None or figure.value < readable:
@@ -167,7 +166,8 @@ def retention(
         level: In the results.
         augmented: From `fit_augmented`.
     """
-    return tuple(_retained(task, moved, label, draws, factor, level, head, augmented) for head in _heads(augmented))
+    heads: tuple[HeadName, ...] = ("clean", "same") if augmented is None else ("clean", "same", "augmented")
+    return tuple(_retained(task, moved, label, draws, factor, level, head, augmented) for head in heads)
 
 
 def fit_augmented(
@@ -184,13 +184,6 @@ def fit_augmented(
         return None
     pairs = [(reference, train), (moved_reference, moved_train.label)]
     return _fit(train, pairs, np.concatenate([reference_clusters, reference_clusters]))
-
-
-def _heads(augmented: Head | None) -> Iterator[HeadName]:
-    yield "clean"
-    yield "same"
-    if augmented is not None:
-        yield "augmented"
 
 
 def _retained(

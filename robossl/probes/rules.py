@@ -86,7 +86,7 @@ def _following(
     if trained is not None and learns and kept.high < limits.equi_retention:
         text += f"; trained with the factor, it keeps {percent(trained)}"
         return Ruling("SAFE IF TRAINED WITH IT", f"retention of {label} (augmented head)", trained, others, text)
-    decoded = f"the factor is decoded at {two_digits(seen.decoding)}"
+    decoded = f"the factor is decoded at {seen.decoded}"
     if follows and _readable(seen, limits):
         return Ruling("SAFE", metric, kept, others, f"{text}; {decoded}")
     if forgotten is not None:
@@ -118,11 +118,9 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
     if nis_w.low < limits.over_invariant_nis_w or decoded.high >= limits.over_invariant_decoding:
         return None
     if not seen.decoded_by_reference(limits.equi_decoding):
-        text = f"data has no canonical orientation: neither this encoder ({two_digits(decoded)}) nor a reference reads"
+        text = f"data has no canonical orientation: neither this encoder ({seen.decoded}) nor a reference reads"
         return _on_decoding(seen, "INCONCLUSIVE", f"{text} the factor off these frames")
-    text = (
-        f"over-invariant: whitened invariance {two_digits(nis_w)}, and the factor is decoded at {two_digits(decoded)}"
-    )
+    text = f"over-invariant: whitened invariance {two_digits(nis_w)}, and the factor is decoded at {seen.decoded}"
     return _on_decoding(seen, "RISKY", f"{text} (0 is chance){seen.beside(seen.others('decoding'))}")
 
 
@@ -132,7 +130,7 @@ def informative(seen: Evidence, limits: Thresholds) -> Ruling:
     if decoded.low is None or decoded.high is None:
         return _on_decoding(seen, "INCONCLUSIVE", decoded.reason or "the factor was not decoded")
     beside = seen.beside(seen.others("decoding"))
-    text = f"the factor is decoded at {two_digits(decoded)} (0 is chance, 1 perfect){beside}"
+    text = f"the factor is decoded at {seen.decoded} (0 is chance, 1 perfect){beside}"
     if decoded.low >= limits.info_decoding:
         return _on_decoding(seen, "SAFE", text)
     if decoded.high >= limits.info_decoding_risky:
