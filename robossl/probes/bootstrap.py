@@ -33,12 +33,12 @@ Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
     """Of one part."""
-    return sums[..., 1] / sums[..., 0]
+    return np.asarray(sums[..., 1] / sums[..., 0])
 
 
 def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
     """One minus the first part over the second."""
-    return 1 - sums[..., 1] / sums[..., 2]
+    return np.asarray(1 - sums[..., 1] / sums[..., 2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,8 @@ class _Target:
     def of(cls, train: Float[ndarray, "n t"], test: Float[ndarray, "m t"], num_classes: int) -> _Target:
         train, test = (np.asarray(each, np.float64).reshape(len(each), -1) for each in (train, test))
         if num_classes:
-            return cls(*(one_hot(each[:, 0].astype(np.int64), num_classes) for each in (train, test)), num_classes)
+            hot = [one_hot(each[:, 0].astype(np.int64), num_classes) for each in (train, test)]
+            return cls(hot[0], hot[1], num_classes)
         centre, scale = train.mean(axis=0), train.std(axis=0)
         scale = np.where(scale > 0, scale, 1)
         return cls((train - centre) / scale, (test - centre) / scale, 0)

@@ -35,11 +35,11 @@ class Space:
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Features less the mean, in float64."""
-        return features.astype(np.float64) - self.mean
+        return np.asarray(features.astype(np.float64) - self.mean)
 
     def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Features of unit covariance."""
-        return self.centre(features) @ self.whitener
+        return np.asarray(self.centre(features) @ self.whitener)
 
 
 def fit_space(reference: Float[ndarray, "r d"]) -> Space:
@@ -141,7 +141,7 @@ def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float
     """For each frame, the sum over all frames of other clusters."""
     sums = np.zeros((of.max() + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
-    return sums.sum(axis=0) - sums[of]
+    return np.asarray(sums.sum(axis=0) - sums[of])
 
 
 def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:

@@ -31,6 +31,7 @@ from robossl.probes.result import Need
 SCHEMA = "robossl.profile/1"
 FOLDER = Path(__file__).parent / "profiles"
 LEVELS = 5
+MAX_LEVEL = 3
 _KEYS: dict[str, type] = {
     "schema": str,
     "name": str,
@@ -70,7 +71,7 @@ class FactorNeed:
     """The need at each of the five levels, and up to which level it is judged."""
 
     needs: tuple[Need, Need, Need, Need, Need]
-    max_level: int = 3
+    max_level: int = MAX_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,11 @@ class _Reader:
         if len(needs) != LEVELS or not all(need in get_args(Need) for need in needs):
             allowed = ", ".join(get_args(Need))
             raise self.error(f"{at}.need must be one of {allowed}, or five of them, one a level; got {given!r}")
-        max_level = table.get("max_level", FactorNeed.__dataclass_fields__["max_level"].default)
+        max_level = table.get("max_level", MAX_LEVEL)
         if type(max_level) is not int or not 1 <= max_level <= LEVELS:
             raise self.error(f"{at}.max_level must be 1 to {LEVELS}, got {max_level!r}")
-        first, second, third, fourth, fifth = needs
-        return FactorNeed((first, second, third, fourth, fifth), max_level)
+        levels: Any = tuple(needs)
+        return FactorNeed(levels, max_level)
 
     def thresholds(self, table: dict[str, Any]) -> Thresholds:
         kinds = {field.name: type(field.default) for field in fields(Thresholds)}

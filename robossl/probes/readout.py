@@ -30,12 +30,14 @@ class Basis:
 
     def components(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m k"]:
         """Principal components of any features, in units of the training ones' singular values."""
-        return (features - self.mean) / self.std @ (self.axes / self.strength)
+        found: Float[ndarray, "m k"] = (features - self.mean) / self.std @ (self.axes / self.strength)
+        return found
 
     def shrink(self, penalty: float) -> Float[ndarray, " k"]:
         """How much of each component a penalty leaves."""
         squared = np.square(self.strength)
-        return squared / (squared + penalty * (squared.mean() if len(squared) else 1.0))
+        left: Float[ndarray, " k"] = squared / (squared + penalty * (squared.mean() if len(squared) else 1.0))
+        return left
 
     def fit(self, target: Float[ndarray, "n t"], penalty: float) -> Readout:
         """Ridge regression of any number of targets."""
@@ -45,7 +47,8 @@ class Basis:
 
     def choose(self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None) -> float:
         """The penalty with the least squared error when the frame, or its cluster, is left out."""
-        return PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
+        best: float = PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
+        return best
 
     def left_out(
         self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None
@@ -60,7 +63,8 @@ class Basis:
         own = np.square(self.root) / len(rest)  # the pull of a frame on the mean
         if clusters is None:
             leverage = shrink @ np.square(self.left).T + own
-            return np.square(residual / np.maximum(1 - leverage, 1e-9)[..., None]).sum(axis=(1, 2))
+            without = residual / np.maximum(1 - leverage, 1e-9)[..., None]
+            return np.asarray(np.square(without).sum(axis=(1, 2)))
         errors = np.zeros(len(shrink))
         for rows in _groups(clusters):
             left, root = self.left[rows], self.root[rows] / np.sqrt(len(rest))
@@ -80,7 +84,8 @@ class Readout:
 
     def __call__(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m t"]:
         """Predictions."""
-        return self.basis.components(features) @ self.weights + self.centre
+        predicted: Float[ndarray, "m t"] = self.basis.components(features) @ self.weights + self.centre
+        return predicted
 
 
 def fit_basis(
@@ -128,13 +133,13 @@ def _groups(clusters: Int[ndarray, " n"]) -> list[Any]:
 
 def one_hot(classes: Int[ndarray, " n"], num_classes: int) -> Float[ndarray, "n c"]:
     """A column a class."""
-    return np.eye(num_classes)[classes]
+    return np.asarray(np.eye(num_classes)[classes])
 
 
 def balance(classes: Int[ndarray, " n"]) -> Float[ndarray, " n"]:
     """Weights with which every class counts the same."""
     counts = np.bincount(classes)
-    return 1.0 / counts[classes]
+    return np.asarray(1.0 / counts[classes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Target:
             values = np.concatenate([np.cos(values), np.sin(values)], axis=1)
         if self.type == "pose":
             values = np.concatenate([values[:, :3], _axes(values[:, 3:])], axis=1)
-        return values - self.centre
+        return np.asarray(values - self.centre)
 
     def decide(self, predicted: Float[ndarray, "n t"]) -> Any:
         """Classes for classes, columns else."""
@@ -134,8 +134,8 @@ def fit_task(
     """
     head = _fit(train, [(reference, train)], reference_clusters)
     if head is None or not np.isfinite(clean).all():
-        reason = "task not readable: too few frames with this label, or features that are not finite"
-        return Task(name, None, test, np.full((len(clean), 1), np.nan), missing(reason, n=len(clean)), reason)
+        none = "task not readable: too few frames with this label, or features that are not finite"
+        return Task(name, None, test, np.full((len(clean), 1), np.nan), missing(none, n=len(clean)), none)
     parts = head.target.parts(test, head.read(clean))
     figure = draws.figure(parts, head.target.score)
     reason = None
@@ -210,7 +210,7 @@ def _retained(
 
     def kept(sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
         clean = np.concatenate([sums[..., :1], sums[..., 1 + width :]], axis=-1)
-        return score(sums[..., : 1 + width]) / score(clean)
+        return np.asarray(score(sums[..., : 1 + width]) / score(clean))
 
     figure = draws.figure(np.concatenate([parts, task.clean], axis=1), kept)
     transformed = draws.figure(parts, score).value
