@@ -1,4 +1,4 @@
-"""The commands that other packages bring, named here and nowhere else: strings, resolved when the command is called."""
+"""What other packages bring, named here and nowhere else: strings, resolved when a command is called."""
 
 from __future__ import annotations
 
@@ -15,3 +15,6 @@ JOBS = {
     ),
     "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
 }
+
+# An encoder by the scheme of its address: called with host:port.
+ENCODES = {"grpc": "robossl_client.client:EncoderClient"}
