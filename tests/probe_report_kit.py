@@ -125,7 +125,7 @@ def _readings(
                 scored = gone if collapsed else _figure((score.value or 0) * less, 0.06)
                 for protocol in ("abs", "rel"):
                     decodings.append(
-                        Decoding(factor, level, protocol, probe, "regression", scored, None, None, (-0.04, 0.05))  # type: ignore[arg-type]
+                        Decoding(factor, level, protocol, probe, "regression", scored, None, None, (-0.04, 0.05))
                     )
             for label in labels:
                 kept = _figure(1 - fall * (0.8 if need == "INV" else 1.5), 0.05)

@@ -26,7 +26,7 @@ def draw_sides(looks: Sequence[Lookup], names: Sequence[str]) -> Figure:
     with styled():
         figure, axes = canvas(top + row * len(factors) + BOTTOM)
         axes.text(2, 11, "Invariance beside its references", fontsize=11, weight="bold", va="center")
-        _key(axes, names)
+        _key(axes, [f"{n} (collapsed)" if look.is_collapsed else n for n, look in zip(names, looks, strict=True)])
         bottom = top + row * len(factors)
         for value in (0.0, 0.25, 0.5, 0.75, 1.0):
             axes.plot([_x(value)] * 2, [top, bottom], color=INK if value == 0 else LINE, linewidth=0.7, zorder=0)
@@ -66,10 +66,7 @@ def _value(look: Lookup, readings: Readings | None, factor: str, level: int) -> 
 
 def _dot(axes: Axes, look: Lookup, factor: str, level: int, y: float, colour: str, form: str) -> None:
     figure = look.cell(factor, level)
-    if look.is_collapsed:
-        axes.text(_x(LOW) + 3, y, "collapsed", fontsize=7, color=SOFT, va="center")
-        return
-    if figure is None or figure.value is None:
+    if look.is_collapsed or figure is None or figure.value is None:
         return
     if figure.low is not None and figure.high is not None:
         axes.plot([_x(figure.low), _x(figure.high)], [y, y], color=colour, linewidth=1.6, zorder=2)

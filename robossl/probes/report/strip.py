@@ -29,7 +29,7 @@ def render_strip(look: Lookup) -> str:
     verdicts = [verdict for factor in look.names if (verdict := look.verdict(factor)) is not None]
     judged = [verdict for verdict in verdicts if verdict.need != "-"]
     judged.sort(key=lambda verdict: order.index(verdict.word))
-    lines = "".join(_line(look, verdict) for verdict in judged)
+    lines = _one_line(judged[0]) if look.is_collapsed and judged else "".join(_line(look, each) for each in judged)
     free = [title(verdict.factor) for verdict in verdicts if verdict.need == "-"]
     rest = f'<p class="count">Not asked by this task: {escape(", ".join(free))}.</p>' if free else ""
     return (
@@ -66,6 +66,13 @@ def chip(word: Word) -> str:
     """A verdict as a small label: icon, word, colour."""
     sign = SIGNS[word]
     return f'<span class="chip {sign.kind}"><i aria-hidden="true">{sign.icon}</i> {word}</span>'
+
+
+def _one_line(verdict: Verdict) -> str:
+    """The line of a collapsed encoder: the same holds for every factor."""
+    sentence = verdict.sentence.removeprefix(f"{title(verdict.factor)}: ")
+    kind = SIGNS[verdict.word].kind
+    return f'<li class="{kind}">{chip(verdict.word)}<p><b>Every factor:</b> {escape(sentence)}</p></li>'
 
 
 def _line(look: Lookup, verdict: Verdict) -> str:
