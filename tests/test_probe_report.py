@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from PIL import Image
 from probe_report_kit import FACTORS, frame, make_report, named
@@ -90,6 +91,23 @@ def test_a_figure_that_is_no_number_becomes_null_with_a_reason() -> None:
     assert plain(Figure(0.5, math.nan, math.inf, 5, 5))["value"] == 0.5
     assert plain(Figure(0.5, math.nan, math.inf, 5, 5))["reason"] == "not a finite number"
     assert plain(Figure(math.nan, None, None, 5, 5, "no room"))["reason"] == "no room"
+
+
+def test_a_row_of_numbers_that_are_none_is_no_row(tmp_path: Path) -> None:
+    readings = COLLAPSED.readings
+    decoding = replace(readings.decodings[0], shuffled=(math.nan, 0.1))
+    cell = replace(readings.cells[0], shares=((math.nan, 0.0),))
+    health = replace(readings.health, spectrum=(math.nan,), alpha=math.inf)
+    spoiled = replace(readings, health=health, cells=(cell,), decodings=(decoding,))
+    write_report(replace(COLLAPSED, readings=spoiled), tmp_path / "r.json")
+    found = read_report(tmp_path / "r.json").readings
+    assert (found.health.spectrum, found.health.alpha) == ((), None)
+    assert (found.decodings[0].shuffled, found.cells[0].shares) == (None, ())
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    figure = plain(Figure(np.float32(0.5), np.float64(0.25), np.float64(1), np.int64(5), np.int32(5)))
+    assert json.dumps(list(figure.values())) == "[0.5, 0.25, 1.0, 5, 5, null]"
 
 
 def spoil(change: Callable[[Any], object]) -> str:

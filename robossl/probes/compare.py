@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +107,9 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
 
 
 def _check_same_frames(first: Report, other: Report, origin: str, other_origin: str) -> None:
-    pairs = [
-        (name, getattr(first.data, name), getattr(other.data, name))
-        for name in ("sha256", "n_reference", "n_evaluation", "num_clusters", "resolution", "mask")
-    ]
+    facts = asdict(first.data), asdict(other.data)
+    shared = ("sha256", "n_reference", "n_evaluation", "num_clusters", "resolution", "mask")
+    pairs = [(name, facts[0][name], facts[1][name]) for name in shared]
     pairs.append(("seed", first.settings.get("seed"), other.settings.get("seed")))
     grids = [{(view.factor, view.level): dict(view.params) for view in each.views} for each in (first, other)]
     pairs += [

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from robossl.durable import full_disk_said, written_aside
 from robossl.errors import InputError
 from robossl.probes.result import SCHEMA, Figure, Report
@@ -56,18 +58,28 @@ def read_report(path: Path) -> Report:
 
 def plain(value: Any) -> Any:
     """A record as dicts, lists and scalars; a figure that is not finite becomes null with its reason."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Figure):
         return _plain_figure(value)
     if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        hints = field_types(type(value))
+        return {name: _plain_field(getattr(value, name), hint) for name, hint in hints.items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if isinstance(value, bool | int | str | None):
         return value
-    number = float(value)  # numpy's numbers too
-    return number if math.isfinite(number) else None
+    return value if math.isfinite(value) else None
+
+
+def _plain_field(value: Any, hint: Any) -> Any:
+    """A field; a row of numbers that are not all finite is no row: none at all, or null where that is allowed."""
+    is_row = isinstance(value, tuple) and bool(value) and not dataclasses.is_dataclass(value[0])
+    if is_row and not all(math.isfinite(each) for each in np.ravel(value) if not isinstance(each, str)):
+        return [] if get_origin(hint) is tuple else None
+    return plain(value)
 
 
 def _plain_figure(figure: Figure) -> dict[str, Any]:

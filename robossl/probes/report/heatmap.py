@@ -104,8 +104,8 @@ def _cell(axes: Axes, figure: Reading, x: float, y: float, *, gid: str, collapse
         words = f"{short(figure.low)} to {short(figure.high)}"
         axes.text(middle, y + ROW / 2 + 6, words, fontsize=6.6, color=ink, ha="center", va="center", bbox=plate)
     if loud:
-        inside = {"linewidth": 2.4, "edgecolor": RED, "facecolor": "none", "zorder": 5}
-        axes.add_patch(Rectangle((x + 1.6, y + 1.2), CELL - 3.2, ROW - 3.2, **inside))
+        frame = Rectangle((x + 1.6, y + 1.2), CELL - 3.2, ROW - 3.2, linewidth=2.4, edgecolor=RED, facecolor="none")
+        axes.add_patch(frame).set_zorder(5)
 
 
 def _legend(axes: Axes, y: float, *, outline: bool) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from robossl.probes.report.drawing import INK, LINE, MARKS, SOFT, WIDTH, styled
 from robossl.probes.report.lookup import Lookup
@@ -106,9 +107,7 @@ def _key(figure: Figure, families: list[Family]) -> None:
         figure.text(x + 7 / WIDTH, 12 / HEIGHT, family, fontsize=8, va="center")
 
 
-def _mark(x: float, y: float, colour: str, form: str, figure: Figure) -> object:
-    from matplotlib.lines import Line2D
-
+def _mark(x: float, y: float, colour: str, form: str, figure: Figure) -> Line2D:
     return Line2D([x], [y], color=colour, marker=form, markersize=5.5, linestyle="", transform=figure.transFigure)
 
 
@@ -156,7 +155,7 @@ def _label(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
     _, dx, dy, box = best
     taken.append(box)
     side = "left" if dx > 1 else "right" if dx < -1 else "center"
-    line = {"arrowstyle": "-", "color": "#9aa3ad", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+    line: dict[str, Any] = {"arrowstyle": "-", "color": "#9aa3ad", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
     axes.annotate(
         words,
         (dot.invariance, dot.information),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,8 @@ from robossl.probes.result import Readings
 NAMES, TOP, BOTTOM = 92, 26, 34
 LOW = -0.2  # where the axis starts; an arrow stands for what lies lower
 ENCODERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7a4f9a", "D"))  # colour and form
-TICKS = (("pixels", "pixels", "-"), ("random_init", "random init", (0, (1, 1))))  # key, name, line
+# key, name, line as matplotlib says it
+TICKS: tuple[tuple[str, str, Any], ...] = (("pixels", "pixels", "-"), ("random_init", "random init", (0, (1, 1))))
 
 
 def draw_sides(looks: Sequence[Lookup], names: Sequence[str]) -> Figure:

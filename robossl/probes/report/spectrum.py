@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from robossl.probes.report.drawing import LINE, WIDTH, styled
+from robossl.probes.report.sides import TICKS
 from robossl.probes.result import Readings, Report
 
 HEIGHT = 220
@@ -13,11 +16,11 @@ FLOOR = 1e-6  # of the largest singular value; nothing is drawn below
 
 def draw_spectrum(report: Report) -> Figure:
     """Singular values of the centred features over their sum, largest first."""
-    lines: list[tuple[str, Readings, str, object, float]] = [
+    lines: list[tuple[str, Readings, str, Any, float]] = [
         (report.encoder.name, report.readings, "#0072B2", "-", 2.0),
         *(
             (name, report.references[key], "#6d7780", line, 1.4)
-            for key, name, line in (("pixels", "pixels", "-"), ("random_init", "random init", (0, (1, 1))))
+            for key, name, line in TICKS
             if key in report.references
         ),
     ]

@@ -52,7 +52,10 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
         raise InputError(f"{source}: {reason(error)} timm.list_pretrained() names them all") from error
     config = EncoderConfig(backbone=name, init=weights or "timm")
     if trained is not None:
-        config = replace(config, input_hw=trained.input_size[1:], mean=trained.mean, std=trained.std)
+        (_, height, width), mean, std = trained.input_size, trained.mean, trained.std
+        config = replace(
+            config, input_hw=(height, width), mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2])
+        )
     try:
         encoder = build_encoder(config)
     except ResourceError as error:
