@@ -62,9 +62,17 @@ def make_report(
     labels: tuple[str, ...] = ("camera",),
     task: bool = True,
     gain: float = 1.0,
+    factors: tuple[str, ...] = tuple(FACTORS),
 ) -> Report:
     """A report of 20 factors at 5 strengths; `gain` makes the encoder more (below 1) or less invariant."""
     rng = np.random.default_rng(seed)
+    report = _whole(name, rng, collapsed=collapsed, labels=labels, task=task, gain=gain)
+    return report if factors == tuple(FACTORS) else _only(report, factors)
+
+
+def _whole(
+    name: str, rng: np.random.Generator, *, collapsed: bool, labels: tuple[str, ...], task: bool, gain: float
+) -> Report:
     readings = _readings(name, rng, gain=gain, labels=labels, collapsed=collapsed)
     references = {
         "pixels": _readings("pixels 16x16", rng, gain=2.2, labels=labels, decoded=0.75),
@@ -85,6 +93,23 @@ def make_report(
         task=_task() if task else None,
         verdicts=verdicts,
         word=min((verdict.word for verdict in verdicts), key=order.index, default=None),
+    )
+
+
+def _only(report: Report, factors: tuple[str, ...]) -> Report:
+    def some(readings: Readings) -> Readings:
+        cells, decodings, retentions = (
+            tuple(each for each in rows if each.factor in factors)
+            for rows in (readings.cells, readings.decodings, readings.retentions)
+        )
+        return replace(readings, cells=cells, decodings=decodings, retentions=retentions)
+
+    return replace(
+        report,
+        views=tuple(each for each in report.views if each.factor in factors),
+        verdicts=tuple(each for each in report.verdicts if each.factor in factors),
+        readings=some(report.readings),
+        references={key: some(each) for key, each in report.references.items()},
     )
 
 
@@ -117,7 +142,8 @@ def _readings(
         for level in range(1, len(grid) + 1):
             fall = gain * slope * (level if len(grid) > 1 else 3) ** 1.2
             figure, shares = _shared(1 - fall, rng)
-            cells.append(Cell(factor, level, "nis_w", gone if collapsed else figure, () if collapsed else shares))
+            shares = shares if not (collapsed or decoded) else ()  # references are not compared
+            cells.append(Cell(factor, level, "nis_w", gone if collapsed else figure, shares))
             hit = gone if collapsed else _figure(max(0.002, 1 - 0.8 * fall), 0.03)
             cells.append(Cell(factor, level, "r1", hit))
             score = _figure((decoded or decodable) * min(1, 0.5 + level / 6), 0.06)

@@ -33,6 +33,7 @@ from robossl.probes.schema import json_schema
 
 EVIL = "<script>alert('x')</script>\"&"
 REPORT = make_report()
+SMALL = make_report(factors=("hue", "rotation", "hflip"))
 COLLAPSED = make_report("dead encoder", collapsed=True, labels=())
 
 
@@ -72,7 +73,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # JSON
 
 
-@pytest.mark.parametrize("report", [REPORT, COLLAPSED, make_report(task=False, labels=())])
+@pytest.mark.parametrize("report", [SMALL, COLLAPSED, replace(SMALL, task=None, verdicts=(), word=None)])
 def test_what_is_written_is_read_back(tmp_path: Path, report: Report) -> None:
     write_report(report, tmp_path / "new" / "report.json")
     assert read_report(tmp_path / "new" / "report.json") == report
@@ -111,31 +112,33 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 def spoil(change: Callable[[Any], object]) -> str:
-    content = json.loads(to_json(REPORT))
+    content = json.loads(to_json(SMALL))
     change(content)
     return json.dumps(content)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
         ("{", "is not a probe report"),
         ("[]", "is not a probe report"),
         ('{"created": ""}', "is not a probe report (no 'schema')"),
         ('{"schema": NaN}', "it holds NaN, which is not JSON"),
-        (spoil(lambda c: c.update(schema="robossl.probe/2")), "has schema 'robossl.probe/2', this version reads"),
-        (spoil(lambda c: c.pop("data")), "data is missing"),
-        (spoil(lambda c: c["data"].update(colour="red")), "data.colour is not known"),
-        (spoil(lambda c: c["data"].update(mask=1)), "data.mask must be true or false, got 1"),
-        (spoil(lambda c: c["data"].update(resolution=[1])), "data.resolution must be a list of 2, got [1]"),
-        (spoil(lambda c: c["views"][3].update(level="3")), 'views[3].level must be a whole number, got "3"'),
-        (spoil(lambda c: c["encoder"].update(kind="x")), "encoder.kind must be 'run' or 'onnx' or"),
-        (spoil(lambda c: c["task"]["needs"].update(hue="INV")), 'task.needs.hue must be a list, got "INV"'),
-        (spoil(lambda c: c["readings"].update(cells={})), "readings.cells must be a list, got {}"),
+        (lambda c: c.update(schema="robossl.probe/2"), "has schema 'robossl.probe/2', this version reads"),
+        (lambda c: c.pop("data"), "data is missing"),
+        (lambda c: c["data"].update(colour="red"), "data.colour is not known"),
+        (lambda c: c["data"].update(mask=1), "data.mask must be true or false, got 1"),
+        (lambda c: c["data"].update(resolution=[1]), "data.resolution must be a list of 2, got [1]"),
+        (lambda c: c["views"][3].update(level="3"), 'views[3].level must be a whole number, got "3"'),
+        (lambda c: c["encoder"].update(kind="x"), "encoder.kind must be 'run' or 'onnx' or"),
+        (lambda c: c["task"]["needs"].update(hue="INV"), 'task.needs.hue must be a list, got "INV"'),
+        (lambda c: c["readings"].update(cells={}), "readings.cells must be a list, got {}"),
     ],
 )
-def test_another_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "r.json").write_text(text)
+def test_another_file_is_refused_in_one_line(
+    tmp_path: Path, content: str | Callable[[Any], object], message: str
+) -> None:
+    (tmp_path / "r.json").write_text(content if isinstance(content, str) else spoil(content))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         read_report(tmp_path / "r.json")
     assert "\n" not in str(caught.value)
@@ -164,7 +167,7 @@ def test_the_published_schema_is_that_of_the_records() -> None:
         assert definition["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("report", [REPORT, COLLAPSED, make_report(task=False, labels=())])
+@pytest.mark.parametrize("report", [SMALL, COLLAPSED, replace(SMALL, task=None, verdicts=(), word=None)])
 def test_reports_are_valid(report: Report) -> None:
     jsonschema.validate(json.loads(to_json(report)), published(), cls=jsonschema.Draft202012Validator)
 
@@ -232,14 +235,12 @@ def test_pictures_lie_beside_the_page(pages: Path) -> None:
 
 
 def test_equal_reports_give_equal_pages(tmp_path: Path) -> None:
-    first, second = (write_page(COLLAPSED, tmp_path / name)[0].read_bytes() for name in "ab")
+    first, second = (write_page(SMALL, tmp_path / name)[0].read_bytes() for name in "ab")
     assert first == second
 
 
 def test_a_report_without_a_task_says_how_to_get_verdicts(tmp_path: Path) -> None:
-    small = make_report(task=False, labels=())
-    kept = tuple(view for view in small.views if view.factor == "hue")
-    page = write_page(replace(small, views=kept), tmp_path)[0].read_text(encoding="utf-8")
+    page = write_page(replace(SMALL, task=None, verdicts=(), word=None), tmp_path)[0].read_text(encoding="utf-8")
     assert "--profile PROFILE" in page
 
 
@@ -300,4 +301,4 @@ def test_the_gate_names_what_decided(tmp_path: Path) -> None:
 
 def test_the_gate_refuses_a_report_without_verdict() -> None:
     with pytest.raises(InputError, match="was made without a task and has no verdict"):
-        gate(make_report(task=False), fail_on="risky", origin="r.json")
+        gate(replace(SMALL, task=None, word=None), fail_on="risky", origin="r.json")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from robossl.probes.profile import FactorNeed, Thresholds
+from robossl.probes.profile import Thresholds
 from robossl.probes.result import Decoding, Family, Figure, Need, Readings, Report, Retention, Verdict, View
 
 FAMILIES: tuple[Family, ...] = ("photometric", "geometric", "scene", "temporal")
 LEVELS = (1, 2, 3, 4, 5)
+MILD_ENOUGH = 3  # the severest strength that stands for a factor where no task says otherwise
 HIGH = Thresholds().over_invariant_nis_w  # from here on an encoder is called invariant
 
 
@@ -62,7 +63,7 @@ class Lookup:
     def last_judged(self, factor: str) -> int:
         """The severest strength that is judged."""
         task = self.report.task
-        return task.max_level.get(factor, FactorNeed.max_level) if task else FactorNeed.max_level
+        return task.max_level.get(factor, MILD_ENOUGH) if task else MILD_ENOUGH
 
     def shown_level(self, factor: str) -> int | None:
         """The one strength that stands for a factor: the severest that is judged and was rendered."""
