@@ -27,6 +27,7 @@ from robossl.probes.result import (
 )
 
 N, CLUSTERS = 500, 60
+RESAMPLES = np.random.default_rng(1).multinomial(CLUSTERS, np.full(CLUSTERS, 1 / CLUSTERS), 400).astype(float)
 NO_ROOM = Figure(None, None, None, N, CLUSTERS, "a 6-DoF pose is not defined under a horizontal flip")
 
 # family, need of a pose task, grid, how fast invariance falls, how well the change can be decoded
@@ -165,7 +166,7 @@ def _shared(value: float, rng: np.random.Generator) -> tuple[Figure, tuple[tuple
     below = rng.uniform(0.8, 1.2, CLUSTERS)
     above = below * (value + 0.1 * rng.standard_normal(CLUSTERS))
     shares = np.stack([above, below], 1).round(5)
-    drawn = rng.multinomial(CLUSTERS, np.full(CLUSTERS, 1 / CLUSTERS), 400) @ shares
+    drawn = RESAMPLES @ shares
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
     figure = Figure(float(shares[:, 0].sum() / shares[:, 1].sum()), float(low), float(high), N, CLUSTERS)
     return figure, tuple((float(first), float(second)) for first, second in shares)

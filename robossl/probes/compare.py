@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -146,13 +147,19 @@ def _cell(report: Report, factor: str, level: int) -> Cell | None:
 
 
 def _paired(value: float, was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Difference, float]:
-    clusters = len(was)
-    weights = np.random.default_rng(0).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
+    weights = _resamples(len(was))
     (was_top, was_sum), (now_top, now_sum) = ((weights @ each).T for each in (was, now))
     drawn = now_top / now_sum - was_top / was_sum
     low, high = np.quantile(drawn, (0.025, 0.975))
     chance = 2 * (1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))) / (RESAMPLES + 1)
     return Difference(value, float(low), float(high), False, True), min(1.0, chance)
+
+
+@cache
+def _resamples(clusters: int) -> Float[ndarray, "b c"]:
+    """How often each resample draws each cluster; the same for all factors and encoders."""
+    drawn = np.random.default_rng(0).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
+    return drawn.astype(np.float64)
 
 
 def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float]:
@@ -203,13 +210,13 @@ def told(difference: Difference) -> str:
     return f"{sign}{short(difference.value)} [{short(difference.low)}, {short(difference.high)}]{mark}"
 
 
-def legend(comparison: Comparison) -> str:
+def legend(comparison: Comparison, *, marks: str = "^ or v") -> str:
     """What the figures and marks mean."""
     data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
     paired = all(difference.is_paired for difference in found if difference.low is not None)
     how = "paired bootstrap of the clusters" if paired else "two separate intervals, which is wider than a paired one"
     return (
         f"NIS_w with 95 % intervals, {data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; "
-        f"differences by {how}. ^ or v: more or less invariant, at most a {FALSE_CLAIMS:.0%} chance of one false mark "
-        "in a column (Holm). More invariant is better only where the need is INV."
+        f"differences by {how}. {marks}: more or less invariant, at most a {100 * FALSE_CLAIMS:.0f} % chance of one "
+        "false mark in a column (Holm). More invariant is better only where the need is INV."
     )
