@@ -27,7 +27,8 @@ def write_compare_page(comparison: Comparison, path: Path) -> None:
     body = (
         f'<header><p class="kicker">RoboSSL probe comparison</p><h1>{escape(names)}</h1></header>{_words(comparison)}'
         f'<section><h2>Side by side</h2><figure class="card narrow">{drawn}</figure></section>'
-        f'<section><h2>Differences</h2><p class="lead">{escape(legend(comparison, marks="▲ or ▼"))}</p>{_table(comparison)}</section>'
+        f'<section><h2>Differences</h2><p class="lead">{escape(legend(comparison, marks="▲ or ▼"))}</p>'
+        f"{_table(comparison)}</section>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_said(path.parent), written_aside(path) as aside:
