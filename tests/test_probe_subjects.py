@@ -261,6 +261,7 @@ def test_a_public_encoder_that_is_not_there_is_said(source: str, message: str) -
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_without_a_network_the_remedy_is_a_file(tmp_path: Path) -> None:
     code = (
         "from robossl.probes.subjects import open_subject\n"
