@@ -219,6 +219,16 @@ def test_what_cannot_be_known_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_weights_beside_the_model_belong_to_its_digest(tmp_path: Path) -> None:
+    digests = []
+    for weight in (1.0, 2.0):
+        model = onnx.load(write_onnx(tmp_path / "whole.onnx", weight=weight))
+        (tmp_path / "weights").unlink(missing_ok=True)
+        onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+        digests.append(open_subject(str(tmp_path / "net.onnx"), described=PLAIN).digest)
+    assert digests[0] != digests[1]
+
+
 def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     probed = open_subject(write_onnx(tmp_path / "net.onnx", weight=float("nan")), described=PLAIN)
     with pytest.raises(InputError, match="pooled holds nan or infinity for 5 of 5 frames"):

@@ -44,7 +44,7 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
     model = _Model(source, session, contract, output, said.dense)
     frame = np.full((1, *(contract.size or (64, 64)), 3), 128, np.uint8)
     first, layer = model(frame), LAYERS[model.raw(frame)[0].ndim]
-    sha256 = file_sha256(path)
+    sha256 = _sha256(path)
     about = Subject(
         name=path.stem if path.stem != "model" else path.resolve().parent.name,
         source=source,
@@ -58,6 +58,16 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
     outputs: tuple[Output, ...] = ("pooled", "dense") if "dense" in first else ("pooled",)
     digest = digest_of("described onnx", sha256, contract, output, said.dense)
     return Probed(about, digest, model, outputs, None, contract.size)
+
+
+def _sha256(path: Path) -> str:
+    """Of the model file, and of the files beside it where it keeps its weights there."""
+    import onnx
+
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    places = {entry.value for each in tensors for entry in each.external_data if entry.key == "location"}
+    own = file_sha256(path)
+    return digest_of(own, *(file_sha256(path.parent / place) for place in sorted(places))) if places else own
 
 
 def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None) -> str:
