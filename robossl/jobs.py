@@ -1,4 +1,4 @@
-"""The commands that other packages bring, named here and nowhere else: strings, resolved when the command is called."""
+"""What other packages bring, named here and nowhere else: strings, resolved when a command is called."""
 
 from __future__ import annotations
 
@@ -18,3 +18,6 @@ JOBS = {
 
 # Sources of frames that `robossl probe --data KIND:NAME` may be given.
 PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
+
+# An encoder by the scheme of its address: called with host:port.
+ENCODES = {"grpc": "robossl_client.client:EncoderClient"}

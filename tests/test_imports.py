@@ -26,6 +26,7 @@ LEVELS = (
     ("robossl.augment", "robossl.encoder", "robossl.losses", "robossl.heads", "robossl.teacher"),
     ("robossl.method", "robossl.data"),
     ("robossl.methods", "robossl.evaluate"),
+    ("robossl.probes",),
     ("robossl.run",),
     ("robossl.train",),
     ("robossl.pretrain",),

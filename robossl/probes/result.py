@@ -46,6 +46,8 @@ class Cell:
     level: int
     metric: str
     figure: Figure
+    shares: tuple[tuple[float, float], ...] = ()  # of each cluster, in their order: the value is the sum of the first
+    # over the sum of the second, so that two reports on the same frames are compared in pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""What the statistics of a probe cost: everything but the encoder's forwards and the rendering of views.
+
+    python benchmarks/bench_probes.py                           # 20 factors x 5 strengths, d = 512: target 180 s
+    python benchmarks/bench_probes.py --factors 2 --strengths 2 # a part of it, and what the whole would take
+
+Features are random with structure (a linear view, clusters); one label, heads fitted clean and augmented, 1,000
+resamples, 99 shuffles, linear and MLP decodings, absolute and relative.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from robossl.probes.bootstrap import Draws, draw
+from robossl.probes.decoding import Drawn, decode
+from robossl.probes.equivariance import equivariance
+from robossl.probes.frames import Label
+from robossl.probes.health import health
+from robossl.probes.invariance import fit_space, invariance
+from robossl.probes.label_maps import Moved
+from robossl.probes.retention import fit_augmented, fit_task, retention
+from robossl.probes.retrieval import retrieval, spread_gallery
+
+TARGET_SECONDS = 180
+WHOLE = 100  # views
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, stage: str, work: Callable[[], Any]) -> Any:
+        """Do a stage and add up what it took."""
+        start = time.perf_counter()
+        found = work()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        return found
+
+
+def main() -> None:
+    """Time each stage once per encoder and once per view."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("factors", 20), ("strengths", 5), ("dim", 512), ("frames", 500), ("reference", 2000)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    asked = parser.parse_args()
+    rng, clock = np.random.default_rng(0), Clock()
+    clusters = [np.arange(n) // 5 for n in (asked.reference, asked.frames)]
+    mix = rng.normal(size=(asked.dim, asked.dim)) / np.sqrt(np.arange(1, asked.dim + 1))[:, None]
+    content = [rng.normal(size=(len(each), asked.dim)) for each in clusters]
+    features = [each @ mix for each in content]
+    labels = [Label("point", each[:, :2]) for each in content]
+    draws: Draws = draw(clusters[1], num_resamples=1000)
+    space = clock("whitening", lambda: fit_space(features[0]))
+    gallery = spread_gallery(clusters[1])
+    clock("health", lambda: health(features[0], features[1], features[1] + 1e-4, space, draws, gallery))
+    task = clock(
+        "clean head",
+        lambda: fit_task(
+            "point", *labels, reference=features[0], reference_clusters=clusters[0], clean=features[1], draws=draws
+        ),
+    )
+    once = sum(clock.seconds.values())
+    views = asked.factors * asked.strengths
+    for view in range(views):
+        num_classes = (0, 2)[view % 2]
+        drawn = [rng.integers(2, size=(len(each), 1)).astype(float) for each in content]
+        moved = [(each + t + 0.3 * rng.normal(size=each.shape)) @ mix for each, t in zip(content, drawn, strict=True)]
+        pairs = [Drawn(*each) for each in zip(features, moved, drawn, strict=True)]
+        clock("invariance", lambda moved=moved: invariance(features[1], moved[1], space, draws))
+        clock("retrieval", lambda moved=moved: retrieval(features[1], moved[1], space, draws, gallery))
+        for mlp in (False, True):
+            clock(
+                "decoding with MLP" if mlp else "(decoding, linear alone)",
+                lambda pairs=pairs, num_classes=num_classes, mlp=mlp: decode(
+                    *pairs, draws, factor="f", level=1, num_classes=num_classes, mlp=mlp
+                ),
+            )
+        clock("equivariance", lambda pairs=pairs: equivariance(*pairs, draws))
+        augmented = clock(
+            "augmented head",
+            lambda moved=moved: fit_augmented(
+                task,
+                labels[0],
+                Moved(labels[0]),
+                reference=features[0],
+                moved_reference=moved[0],
+                reference_clusters=clusters[0],
+            ),
+        )
+        clock(
+            "retention",
+            lambda moved=moved, augmented=augmented: retention(
+                task, moved[1], Moved(labels[1]), draws, factor="f", level=1, augmented=augmented
+            ),
+        )
+    counted = {stage: seconds for stage, seconds in clock.seconds.items() if not stage.startswith("(")}
+    whole = once + (sum(counted.values()) - once) * WHOLE / views
+    for stage, seconds in clock.seconds.items():
+        print(f"{stage:28s}{seconds:8.2f} s")
+    print(f"{views} views, d = {asked.dim}, {asked.frames} frames, {asked.reference} reference frames")
+    print(f"{WHOLE} views: {whole:.0f} s (target {TARGET_SECONDS} s, {whole / TARGET_SECONDS:.2f} of it)")
+
+
+if __name__ == "__main__":
+    main()

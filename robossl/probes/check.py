@@ -1,0 +1,65 @@
+"""`robossl probe check`: a gate for a deployment pipeline, by the verdicts of a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from robossl.errors import InputError
+from robossl.probes.document import read_report
+from robossl.probes.result import Report, Verdict, Word
+
+FailOn = Literal["unusable", "risky", "inconclusive"]
+
+# From bad to worse: `--fail-on` names the first that fails.
+SEVERITY: dict[Word, int] = {"SAFE": 0, "SAFE IF TRAINED WITH IT": 0, "INCONCLUSIVE": 1, "RISKY": 2, "UNUSABLE": 3}
+EXIT_CODES: dict[Word, int] = {"RISKY": 10, "UNUSABLE": 11, "INCONCLUSIVE": 12}
+
+
+class Gate(NamedTuple):
+    """The exit code, and what is printed."""
+
+    code: int
+    text: str
+
+
+def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
+    """Read a report and say whether its encoder may be deployed for its task.
+
+    Args:
+        report: What `robossl probe run` wrote.
+        fail_on: The mildest verdict that fails: inconclusive (all that is not shown to be safe), risky or unusable.
+
+    Raises:
+        InputError: no report, or one without a task.
+    """
+    return gate(read_report(report), fail_on=fail_on, origin=str(report))
+
+
+def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
+    """Code 0 where the verdict passes, else 10 risky, 11 unusable, 12 inconclusive.
+
+    Raises:
+        InputError: the report has no verdict.
+    """
+    word, task = report.word, report.task
+    if word is None or task is None:
+        raise InputError(f"{origin} was made without a task and has no verdict; probe again with --profile")
+    limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
+    fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
+    noted = [v for v in report.verdicts if v.level is None and v.need != "-" and v.word != "SAFE"]
+    noted.sort(key=lambda verdict: -SEVERITY[verdict.word])
+    head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
+    head += "" if task.calibrated else " (thresholds uncalibrated)"
+    lines = [head, *map(_line, noted)]
+    if not fails and SEVERITY[word]:
+        lines.append(f"It passes because --fail-on is {fail_on}.")
+    return Gate(EXIT_CODES[word] if fails else 0, "\n".join(lines))
+
+
+def _line(verdict: Verdict) -> str:
+    figure = verdict.figure
+    value = "no figure" if figure.value is None else f"{figure.value:.2f}"
+    if figure.low is not None and figure.high is not None:
+        value += f" [{figure.low:.2f}, {figure.high:.2f}]"
+    return f"  {verdict.word:<12} {verdict.factor} ({verdict.need}): {verdict.sentence} [{verdict.metric} {value}]"

@@ -1,0 +1,222 @@
+"""`robossl probe compare`: reports on the same frames, factor by factor, and which differences those frames carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from robossl.errors import InputError
+from robossl.probes.document import read_report
+from robossl.probes.profile import Thresholds
+from robossl.probes.report.lookup import Lookup
+from robossl.probes.report.words import short, title, with_interval
+from robossl.probes.result import Cell, Figure, Report, Word
+
+RESAMPLES = 10_000
+MAX_REPORTS = 4
+FALSE_CLAIMS = 0.05  # chance of one false claim or more among all factors of a comparison (Holm)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much more invariant one encoder is than the first; None where the frames cannot say."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    is_claim: bool  # after Holm's correction over the factors
+    is_paired: bool  # on the same resamples of the same clusters; else from the two intervals, which is wider
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One factor at the severest strength that the first report judges."""
+
+    factor: str
+    level: int
+    need: str
+    figures: tuple[Figure | None, ...]  # NIS_w of each report
+    words: tuple[Word | None, ...]
+    differences: tuple[Difference, ...]  # of the second, third, ... to the first
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several reports on the same frames."""
+
+    reports: tuple[Report, ...]
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
+    """Put two to four reports into one table, with the paired difference of each to the first.
+
+    Args:
+        reports: What `robossl probe run` wrote, on the same frames.
+        out: HTML page to write as well.
+
+    Raises:
+        InputError: too few or too many reports, or of different frames.
+    """
+    comparison = compare_reports([read_report(path) for path in reports], origins=list(map(str, reports)))
+    if out is not None:
+        from robossl.probes.report.compare_page import write_compare_page
+
+        write_compare_page(comparison, out)
+    return to_text(comparison)
+
+
+def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Comparison:
+    """Compare reports; `origins` name them in messages.
+
+    Raises:
+        InputError: too few or too many, or of different frames.
+    """
+    if not 2 <= len(reports) <= MAX_REPORTS:
+        raise InputError(f"got {len(reports)} reports to compare; pass 2 to {MAX_REPORTS} of them")
+    for report, origin in zip(reports[1:], origins[1:], strict=True):
+        _check_same_frames(reports[0], report, origins[0], origin)
+    looks = [Lookup(report) for report in reports]
+    places = [(factor, looks[0].shown_level(factor) or 1) for factor in looks[0].names]
+    columns = [_holm([_difference(looks[0], look, *place) for place in places]) for look in looks[1:]]
+    rows = []
+    for i, (factor, level) in enumerate(places):
+        verdicts = [look.verdict(factor) for look in looks]
+        rows.append(
+            Row(
+                factor,
+                level,
+                looks[0].need(factor, level),
+                tuple(look.cell(factor, level) for look in looks),
+                tuple(verdict.word if verdict else None for verdict in verdicts),
+                tuple(column[i] for column in columns),
+            )
+        )
+    names = [report.encoder.name for report in reports]
+    told = [
+        n if names.count(n) == 1 else f"{n} ({report.encoder.source})" for n, report in zip(names, reports, strict=True)
+    ]
+    return Comparison(tuple(reports), tuple(told), tuple(rows))
+
+
+def _check_same_frames(first: Report, other: Report, origin: str, other_origin: str) -> None:
+    facts = asdict(first.data), asdict(other.data)
+    shared = ("sha256", "n_reference", "n_evaluation", "num_clusters", "resolution", "mask")
+    pairs = [(name, facts[0][name], facts[1][name]) for name in shared]
+    pairs.append(("seed", first.settings.get("seed"), other.settings.get("seed")))
+    grids = [{(view.factor, view.level): dict(view.params) for view in each.views} for each in (first, other)]
+    pairs += [
+        (f"{f} {level}", was, grids[1][f, level]) for (f, level), was in grids[0].items() if (f, level) in grids[1]
+    ]
+    for name, was, now in pairs:
+        if was != now:
+            raise InputError(
+                f"{origin} and {other_origin} were not made on the same frames ({name}: {was} and {now}); probe both "
+                "encoders with the same --data and settings"
+            )
+
+
+def _difference(first: Lookup, other: Lookup, factor: str, level: int) -> tuple[Difference, float]:
+    """The difference, and how surprising it would be between equals."""
+    cells = [_cell(look.report, factor, level) for look in (first, other)]
+    for look, cell in zip((first, other), cells, strict=True):
+        if look.is_collapsed or cell is None or cell.figure.value is None:
+            why = "collapsed" if look.is_collapsed else "not measured" if cell is None else str(cell.figure.reason)
+            return Difference(None, None, None, False, False, why), 1.0
+    was, now = (cell for cell in cells if cell is not None)
+    assert was.figure.value is not None and now.figure.value is not None
+    value = now.figure.value - was.figure.value
+    if min(was.figure.clusters, now.figure.clusters) < Thresholds().min_clusters:
+        return Difference(value, None, None, False, False, "too few clusters for an interval"), 1.0
+    if len(was.shares) == len(now.shares) > 1:
+        return _paired(value, np.array(was.shares), np.array(now.shares))
+    return _unpaired(value, was.figure, now.figure)
+
+
+def _cell(report: Report, factor: str, level: int) -> Cell | None:
+    cells = report.readings.cells
+    return next((each for each in cells if (each.factor, each.level, each.metric) == (factor, level, "nis_w")), None)
+
+
+def _paired(value: float, was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Difference, float]:
+    weights = _resamples(len(was))
+    (was_top, was_sum), (now_top, now_sum) = ((weights @ each).T for each in (was, now))
+    drawn = now_top / now_sum - was_top / was_sum
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    chance = 2 * (1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))) / (RESAMPLES + 1)
+    return Difference(value, float(low), float(high), False, True), min(1.0, chance)
+
+
+@cache
+def _resamples(clusters: int) -> Float[ndarray, "b c"]:
+    """How often each resample draws each cluster; the same for all factors and encoders."""
+    drawn = np.random.default_rng(0).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
+    return drawn.astype(np.float64)
+
+
+def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float]:
+    from scipy.stats import norm
+
+    bounds = (was.low, was.high, now.low, now.high)
+    if None in bounds:
+        return Difference(value, None, None, False, False, "no interval"), 1.0
+    halves = [(float(high or 0) - float(low or 0)) / 2 for low, high in (bounds[:2], bounds[2:])]
+    half = float(np.hypot(*halves))
+    chance = float(2 * norm.sf(abs(value) / max(half / 1.96, 1e-12)))
+    return Difference(value, value - half, value + half, False, False), chance
+
+
+def _holm(found: Sequence[tuple[Difference, float]]) -> list[Difference]:
+    """Mark the differences that hold together; those without an interval make no claim and cost none."""
+    tested = sorted((chance, i) for i, (difference, chance) in enumerate(found) if difference.low is not None)
+    claims: set[int] = set()
+    for rank, (chance, i) in enumerate(tested):
+        if chance > FALSE_CLAIMS / (len(tested) - rank):
+            break
+        claims.add(i)
+    return [Difference(d.value, d.low, d.high, i in claims, d.is_paired, d.reason) for i, (d, _) in enumerate(found)]
+
+
+def to_text(comparison: Comparison) -> str:
+    """The table in Markdown, and how to read it."""
+    first, *others = comparison.names
+    head = ["factor", "strength", "need", *comparison.names, *(f"{name} minus {first}" for name in others)]
+    rows = [head, ["---"] * len(head)]
+    for row in comparison.rows:
+        figures = [
+            with_interval(figure) + (f" {word}" if word else "")
+            for figure, word in zip(row.figures, row.words, strict=True)
+        ]
+        rows.append([title(row.factor), str(row.level), row.need, *figures, *map(told, row.differences)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{legend(comparison)}"
+
+
+def told(difference: Difference) -> str:
+    """A difference in the cell of a table."""
+    if difference.value is None:
+        return difference.reason or "-"
+    sign = "+" if difference.value >= 0 else ""
+    if difference.low is None:
+        return f"{sign}{short(difference.value)} ({difference.reason})"
+    mark = "" if not difference.is_claim else " ^" if difference.value > 0 else " v"
+    return f"{sign}{short(difference.value)} [{short(difference.low)}, {short(difference.high)}]{mark}"
+
+
+def legend(comparison: Comparison, *, marks: str = "^ or v") -> str:
+    """What the figures and marks mean."""
+    data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
+    paired = all(difference.is_paired for difference in found if difference.low is not None)
+    how = "paired bootstrap of the clusters" if paired else "two separate intervals, which is wider than a paired one"
+    return (
+        f"NIS_w with 95 % intervals, {data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; "
+        f"differences by {how}. {marks}: more or less invariant, at most a {100 * FALSE_CLAIMS:.0f} % chance of one "
+        "false mark in a column (Holm). More invariant is better only where the need is INV."
+    )

@@ -1,0 +1,106 @@
+"""Whether a feature map moves as the frame does: PCK under a known warp, and the drift of soft-argmax keypoints.
+
+Pooled features hide equivariance; a map shows it without any label, since the warp itself is the truth. Coordinates
+are those of labels: x right, y down, -1 to 1; distances are in pixels of the frame, where they are square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from robossl.probes.bootstrap import Draws, mean, missing
+from robossl.probes.invariance import TIE
+from robossl.probes.label_maps import move_points
+from robossl.probes.result import Figure
+
+Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]  # points of one frame to points of its view
+ALPHA = 0.1  # of the larger side: how near is found
+
+
+def by_homography(to_view: Float[ndarray, "3 3"]) -> Warp:
+    """The warp of one frame."""
+    return lambda points: move_points(points, np.broadcast_to(to_view, (len(points), 3, 3)))
+
+
+def pck(
+    clean: Float[ndarray, "n c h w"],
+    moved: Float[ndarray, "n c h w"],
+    warps: list[Warp],
+    draws: Draws,
+    *,
+    view_hw: tuple[int, int],
+    alpha: float = ALPHA,
+) -> Figure:
+    """Share of the cells of the clean map whose most alike cell in the view lies where the warp took them.
+
+    Args:
+        clean: Maps of the frames as they are.
+        moved: Maps of the views.
+        warps: One a frame; cells that leave the view do not count.
+        draws: Resamples of the clusters of these frames.
+        view_hw: Height and width of the views, in pixels.
+        alpha: Distance that counts as found, over the larger side. No less than half a cell's diagonal can be found.
+    """
+    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
+        return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
+    start, end = cell_centres(clean.shape[2:]), cell_centres(moved.shape[2:])
+    half = np.array(view_hw[::-1]) / 2
+    shares = np.full(len(clean), np.nan)
+    for i, warp in enumerate(warps):
+        truth = warp(start)
+        stays = (np.abs(truth) <= 1).all(axis=1)  # nan stays out
+        if stays.any():
+            found, sure = _matches(clean[i], moved[i])
+            off = np.linalg.norm((end[found] - truth) * half, axis=1)
+            shares[i] = ((off <= alpha * max(view_hw)) & sure)[stays].mean()
+    return draws.figure(shares, mean, limits=(0, 1))
+
+
+def keypoint_drift(
+    clean: Float[ndarray, "n k 2"],
+    moved: Float[ndarray, "n k 2"],
+    warps: list[Warp],
+    draws: Draws,
+    *,
+    view_hw: tuple[int, int],
+) -> Figure:
+    """Mean distance in pixels between a keypoint of the view and where the warp took that of the frame."""
+    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
+        return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
+    half = np.array(view_hw[::-1]) / 2
+    drift = np.full(len(clean), np.nan)
+    for i, warp in enumerate(warps):
+        truth = warp(clean[i].astype(np.float64))
+        stays = (np.abs(truth) <= 1).all(axis=1)
+        if stays.any():
+            drift[i] = np.linalg.norm((moved[i] - truth) * half, axis=1)[stays].mean()
+    return draws.figure(drift, mean)
+
+
+def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
+    """Expected place of each channel under its softmax over cells; as `robossl.encoder.spatial_softmax`, in float64."""
+    n, c, h, w = maps.shape
+    weight = np.exp(maps.astype(np.float64) - maps.max(axis=(2, 3), keepdims=True)).reshape(n, c, h * w)
+    found: Float[ndarray, "n c 2"] = weight @ cell_centres((h, w)) / weight.sum(axis=2, keepdims=True)
+    return found
+
+
+def cell_centres(hw: tuple[int, ...]) -> Float[ndarray, "h*w 2"]:
+    """Where the cells of a map lie, row by row."""
+    y, x = ((2 * np.arange(size) + 1) / size - 1 for size in hw)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def _matches(clean: Float[ndarray, "c h w"], moved: Float[ndarray, "c h w"]) -> tuple[ndarray, ndarray]:
+    """For each cell the most alike one of the other map by centred cosine, and whether it is the only one."""
+    flat = [each.reshape(len(each), -1).astype(np.float64) for each in (clean, moved)]
+    centre = flat[0].mean(axis=1, keepdims=True)
+    cells = [each - centre for each in flat]
+    cells = [each / np.maximum(np.linalg.norm(each, axis=0), 1e-30) for each in cells]
+    likeness = cells[0].T @ cells[1]
+    best = likeness.max(axis=1, keepdims=True)
+    return likeness.argmax(axis=1), (likeness >= best - TIE).sum(axis=1) == 1

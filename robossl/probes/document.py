@@ -1,0 +1,166 @@
+"""A report as JSON `robossl.probe/1`: the fields of the records as they are, null where there is no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from robossl.durable import full_disk_said, written_aside
+from robossl.errors import InputError
+from robossl.probes.result import SCHEMA, Figure, Report
+
+NOT_FINITE = "not a finite number"
+
+
+def to_json(report: Report) -> str:
+    """The text of the file."""
+    return json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the file aside and rename it: a reader sees the old one or the new one.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_said(path.parent), written_aside(path) as aside:
+        aside.write_text(to_json(report), encoding="utf-8")
+
+
+def read_report(path: Path) -> Report:
+    """Read what `write_report` wrote.
+
+    Raises:
+        InputError: not such a file, of another version, or with a field that is missing, unknown or of a wrong type.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is not a probe report ({why}); write one with robossl probe run --out") from error
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; probe the encoder again")
+    try:
+        return cast(Report, _build(Report, content, ""))
+    except _WrongError as error:
+        raise InputError(f"{path} is not a valid {SCHEMA} report: {error}; probe the encoder again") from None
+
+
+def plain(value: Any) -> Any:
+    """A record as dicts, lists and scalars; a figure that is not finite becomes null with its reason."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Figure):
+        return _plain_figure(value)
+    if dataclasses.is_dataclass(value):
+        hints = field_types(type(value))
+        return {name: _plain_field(getattr(value, name), hint) for name, hint in hints.items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | int | str | None):
+        return value
+    return value if math.isfinite(value) else None
+
+
+def _plain_field(value: Any, hint: Any) -> Any:
+    """A field; a row of numbers that are not all finite is no row: none at all, or null where that is allowed."""
+    is_row = isinstance(value, tuple) and bool(value) and not dataclasses.is_dataclass(value[0])
+    if is_row and not all(math.isfinite(each) for each in np.ravel(value) if not isinstance(each, str)):
+        return [] if get_origin(hint) is tuple else None
+    return plain(value)
+
+
+def _plain_figure(figure: Figure) -> dict[str, Any]:
+    numbers = [plain(number) for number in (figure.value, figure.low, figure.high)]
+    if numbers[0] is None:
+        numbers = [None, None, None]
+    reason = figure.reason or (NOT_FINITE if None in numbers else None)
+    counts = {"n": int(figure.n), "clusters": int(figure.clusters)}
+    return {**dict(zip(("value", "low", "high"), numbers, strict=True)), **counts, "reason": reason}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is not JSON")
+
+
+class _WrongError(Exception):
+    """A field that is not what its type says."""
+
+
+@cache
+def field_types(record: Any) -> dict[str, Any]:
+    """The types of a record's fields by name."""
+    return get_type_hints(record)
+
+
+def _build(wanted: Any, content: Any, at: str) -> Any:
+    if not isinstance(content, dict):
+        _wrong(at, "an object", content)
+    hints = field_types(wanted)
+    needed = {field.name for field in dataclasses.fields(wanted) if _is_needed(field)}
+    for names, what in ((needed - content.keys(), "missing"), (content.keys() - hints.keys(), "not known")):
+        if names:
+            raise _WrongError(f"{_join(at, min(names))} is {what}")
+    return wanted(**{name: _value(hints[name], item, _join(at, name)) for name, item in content.items()})
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING
+
+
+def _value(wanted: Any, content: Any, at: str) -> Any:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if wanted is Any:
+        return content
+    if dataclasses.is_dataclass(wanted):
+        return _build(wanted, content, at)
+    if origin is Literal:
+        return content if content in inner else _wrong(at, " or ".join(map(repr, inner)), content)
+    if origin in (types.UnionType, Union):
+        return None if content is None else _value(inner[0], content, at)
+    if origin is tuple:
+        return _tuple(inner, content, at)
+    if origin is not None:  # a mapping
+        items = content.items() if isinstance(content, dict) else _wrong(at, "an object", content)
+        return {key: _value(inner[1], item, _join(at, key)) for key, item in items}
+    return _scalar(wanted, content, at)
+
+
+def _tuple(inner: tuple[Any, ...], content: Any, at: str) -> tuple[Any, ...]:
+    if not isinstance(content, list):
+        _wrong(at, "a list", content)
+    if inner[-1] is Ellipsis:
+        inner = (inner[0],) * len(content)
+    if len(inner) != len(content):
+        _wrong(at, f"a list of {len(inner)}", content)
+    return tuple(_value(each, item, f"{at}[{i}]") for i, (each, item) in enumerate(zip(inner, content, strict=True)))
+
+
+def _scalar(wanted: type, content: Any, at: str) -> Any:
+    is_number = isinstance(content, int | float) and not isinstance(content, bool)
+    if wanted is float and is_number:
+        return float(content)
+    if type(content) is not wanted:
+        _wrong(at, {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[wanted], content)
+    return content
+
+
+def _wrong(at: str, wanted: str, content: Any) -> NoReturn:
+    shown = json.dumps(content)
+    raise _WrongError(f"{at or 'the whole'} must be {wanted}, got {shown[:60]}{'...' if len(shown) > 60 else ''}")
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name

@@ -1,0 +1,124 @@
+"""The figures of one factor at one level that a verdict looks at, of the encoder and of the references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from robossl.probes.bootstrap import missing
+from robossl.probes.profile import Profile
+from robossl.probes.result import Decoding, Figure, Readings
+
+REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Looks figures up; what was not measured has a reason in its place."""
+
+    readings: Readings
+    references: Mapping[str, Readings]
+    profile: Profile
+    factor: str
+    level: int
+
+    @property
+    def nis_w(self) -> Figure:
+        """Whitened invariance."""
+        return self.cell("nis_w")
+
+    @property
+    def decoding(self) -> Figure:
+        """Of the factor from the view alone, by the better probe."""
+        best = self._best(self.readings)
+        return best.figure if best else missing("the factor was not decoded")
+
+    @property
+    def decoding_name(self) -> str:
+        """What `decoding` is called."""
+        best = self._best(self.readings)
+        return f"decoding ({best.protocol}, {best.probe})" if best else "decoding"
+
+    @property
+    def decoded(self) -> str:
+        """How well the factor is decoded, in words."""
+        best = self._best(self.readings)
+        if best is None or best.accuracy is None or best.chance is None:
+            return two_digits(self.decoding)
+        return f"{two_digits(best.figure)}, right in {best.accuracy:.0%} of frames where chance is {best.chance:.0%}"
+
+    def cell(self, metric: str) -> Figure:
+        """A metric of the encoder."""
+        return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
+
+    def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
+        """Of the profile's first label that has a figure; else of the first that has a reason."""
+        names = self.profile.labels if label is None else (label,)
+        found = [(name, figure) for name in names if (figure := self._retention(self.readings, name, head))]
+        return next((each for each in found if each[1].value is not None), found[0] if found else (None, None))
+
+    def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
+        """The same figure of each reference: a cell's metric, "decoding" or "retention"."""
+        values: dict[str, float | None] = {}
+        for name, readings in self.references.items():
+            if what == "decoding":
+                best = self._best(readings)
+                figure = best.figure if best else None
+            elif what == "retention":
+                figure = self._retention(readings, label, head)
+            else:
+                figure = self._cell(readings, what)
+            values[name] = figure.value if figure else None
+        return values
+
+    def decoded_by_reference(self, least: float) -> bool:
+        """Whether a reference reads the factor off the same frames."""
+        bests = [self._best(readings) for readings in self.references.values()]
+        return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
+
+    def read_by(self, label: str) -> str:
+        """Which references read a label that the encoder does not, as the end of a sentence."""
+        names = [
+            REFERENCES.get(name, name)
+            for name, readings in self.references.items()
+            if any(each.label == label and each.figure.value is not None for each in readings.retentions)
+        ]
+        return f"; {' and '.join(names)} can read {label}" if names else ""
+
+    def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
+        """The references' figures, as the end of a clause."""
+        named = {REFERENCES.get(name, name): value for name, value in others.items() if value is not None}
+        shown = [f"{name} {value:.0%}" if percent else f"{name} {value:.2f}" for name, value in named.items()]
+        return f" ({', '.join(shown)})" if shown else ""
+
+    def _best(self, readings: Readings) -> Decoding | None:
+        found = [
+            each
+            for each in readings.decodings
+            if (each.factor, each.level, each.protocol) == (self.factor, self.level, "abs")
+        ]
+        with_value = [each for each in found if each.figure.value is not None]
+        return max(with_value, key=lambda each: each.figure.value or 0.0, default=found[0] if found else None)
+
+    def _cell(self, readings: Readings, metric: str) -> Figure | None:
+        wanted = (self.factor, self.level, metric)
+        found = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
+        return next(found, None)
+
+    def _retention(self, readings: Readings, label: str, head: str) -> Figure | None:
+        wanted = (label, self.factor, self.level, head)
+        found = (r.figure for r in readings.retentions if (r.label, r.factor, r.level, r.head) == wanted)
+        return next(found, None)
+
+
+def percent(figure: Figure) -> str:
+    """A share with its interval, in %."""
+    assert figure.value is not None and figure.low is not None and figure.high is not None
+    return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]"
+
+
+def two_digits(figure: Figure) -> str:
+    """A figure with its interval, or why there is none."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return figure.reason or "no figure"
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"

@@ -1,0 +1,127 @@
+"""Whether features can carry anything at all; a verdict on an encoder that fails here is UNUSABLE.
+
+Collapsed: the spread is below a millionth of the mean, or centred features span fewer than two directions (RankMe,
+arXiv:2210.02885, of features less their mean: a large mean pulls the raw figure to 1), or a frame with one grey level
+of noise no longer finds itself. Precision-fragile: half precision moves features by more than 5 % of their spread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.probes.bootstrap import Draws
+from robossl.probes.invariance import Space, invariance, unit
+from robossl.probes.result import Flag, Health
+from robossl.probes.retrieval import retrieval
+
+MIN_REL_STD = 1e-6
+MIN_RANK = 2.0
+MIN_FLOOR_R1 = 0.9
+MAX_FP16_ERROR = 0.05
+SPECTRUM = 64  # singular values that the report shows
+FIRST, LAST = 10, 100  # eigenvalues the slope is fitted to (Stringer et al., 2019, start at the eleventh)
+MAX_PAIRED = 1000  # frames whose pairs make the uniformity
+
+
+def health(
+    reference: Float[ndarray, "r d"],
+    clean: Float[ndarray, "n d"],
+    noisy: Float[ndarray, "n d"],
+    space: Space,
+    draws: Draws,
+    gallery: Int[ndarray, " g"],
+) -> Health:
+    """Measure the features of the reference, and the floor on the evaluated frames.
+
+    Args:
+        reference: Features of the reference frames.
+        clean: Features of the evaluated frames.
+        noisy: Features of the same with noise of one grey level.
+        space: Of the reference.
+        draws: Resamples of the clusters of the evaluated frames.
+        gallery: Positions among the evaluated frames.
+    """
+    if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):
+        return Health(None, None, None, None, None, None, None, (), None, None, ("collapsed",))
+    x = reference.astype(np.float64)
+    centred = x - x.mean(axis=0)
+    singular = _singular(centred, scale=float(np.linalg.norm(x)))
+    spread, length = float(np.square(centred).sum() / len(x)), float(np.linalg.norm(x.mean(axis=0)))
+    rel_std = float(np.sqrt(spread) / length) if length else float(np.sqrt(spread) > 0)
+    fp16 = None if rel_std < MIN_REL_STD else _fp16_error(x, spread)
+    rank = effective_rank(singular)
+    nis_w = invariance(clean, noisy, space, draws)["nis_w"].value
+    r1 = retrieval(clean, noisy, space, draws, gallery)["r1"].value
+    return Health(
+        rankme=effective_rank(_singular(x, scale=float(np.linalg.norm(x)))),
+        rankme_centred=rank,
+        rel_std=rel_std,
+        fp16_error=fp16,
+        anisotropy=anisotropy(x),
+        uniformity=uniformity(x[:MAX_PAIRED]),
+        alpha=alpha(np.square(singular)),
+        spectrum=tuple(float(s) for s in singular[:SPECTRUM] / max(singular.sum(), np.finfo(float).tiny)),
+        floor_nis_w=nis_w,
+        floor_r1=r1,
+        flags=_flags(rel_std, rank, r1, fp16),
+    )
+
+
+def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None) -> tuple[Flag, ...]:
+    collapsed = rel_std < MIN_REL_STD or rank < MIN_RANK or r1 is None or r1 < MIN_FLOOR_R1
+    fragile = fp16 is not None and fp16 > MAX_FP16_ERROR
+    return (*(("collapsed",) if collapsed else ()), *(("precision-fragile",) if fragile else ()))
+
+
+def effective_rank(singular: Float[ndarray, " k"]) -> float:
+    """How many directions are in use: exp of the entropy of the singular values."""
+    used = singular[singular > 0]
+    if not len(used):
+        return 1.0
+    share = used / used.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
+    """Mean cosine of two different frames: near 1 where all features lie in a narrow cone."""
+    if len(x) < 2:
+        return None
+    total = unit(x).sum(axis=0)
+    own = np.square(unit(x)).sum()
+    return float((total @ total - own) / (len(x) * (len(x) - 1)))
+
+
+def uniformity(x: Float[ndarray, "n d"]) -> float | None:
+    """Log of the mean of exp(-2 |u - v|^2) over pairs on the sphere (arXiv:2005.10242): 0 collapsed, about -4 even."""
+    from scipy.spatial.distance import pdist
+
+    if len(x) < 2:
+        return None
+    return float(np.log(np.exp(-2 * pdist(unit(x), "sqeuclidean")).mean()))
+
+
+def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
+    """Decay of the eigenvalues, i^-alpha (arXiv:2202.05808), by least squares of their logarithms."""
+    used = eigenvalues[eigenvalues > 0][:LAST]
+    start = FIRST if len(used) >= 2 * FIRST else 0
+    if len(used) - start < 2:
+        return None
+    index = np.arange(start, len(used)) + 1
+    return float(-np.polyfit(np.log(index), np.log(used[start:]), 1)[0])
+
+
+def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]:
+    """Singular values, largest first; what rounding alone makes is zero."""
+    gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
+    values = np.linalg.eigvalsh(gram)[::-1]
+    squared_rounding = np.finfo(np.float64).eps * max(float(values[0]), np.finfo(np.float64).eps * scale**2)
+    return np.sqrt(np.where(values > squared_rounding, values, 0))
+
+
+def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float:
+    """What half precision moves, over the spread."""
+    largest = float(np.finfo(np.float16).max)
+    error = np.clip(x, -largest, largest).astype(np.float16).astype(np.float64) - x
+    return float(np.sqrt(np.square(error).sum() / len(x) / spread))

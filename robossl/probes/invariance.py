@@ -1,0 +1,150 @@
+"""How far a view moves features, in units of how far another frame is: NIS, whitened NIS, cosine, pairwise AUC.
+
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2: 1 is invariant, 0 moves a frame as far as another one. The other frame j is
+one of another cluster: pairs within an episode would make the figure depend on how many episodes there are.
+`nis_w`, the same of whitened features, is the headline: unwhitened figures speak of the mean colour, which dominates
+the leading components. Mean and covariance (Ledoit-Wolf) are those of a reference that shares no cluster with the
+frames that are judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.probes.bootstrap import Draws, Scores, missing, one_minus_ratio
+from robossl.probes.result import Figure
+
+METRICS = ("nis", "nis_w", "eric", "auc")
+CONSTANT = 1e-6  # spread over the length of the mean, below which differences are rounding
+TIE = 1e-9  # of a cosine: rounding makes equal ones differ by less
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where features lie: their mean, and what makes their covariance the identity."""
+
+    mean: Float[ndarray, " d"]
+    whitener: Float[ndarray, "d d"]
+    spread: float  # trace of the covariance
+    shrinkage: float
+    reason: str | None = None  # why nothing can be measured in it
+
+    def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+        """Features less the mean, in float64."""
+        return np.asarray(features.astype(np.float64) - self.mean)
+
+    def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+        """Features of unit covariance."""
+        return np.asarray(self.centre(features) @ self.whitener)
+
+
+def fit_space(reference: Float[ndarray, "r d"]) -> Space:
+    """Mean and whitening from features of the reference frames."""
+    from sklearn.covariance import ledoit_wolf
+
+    x = reference.astype(np.float64)
+    d = x.shape[1]
+    if len(x) < 2 or not np.isfinite(x).all():
+        reason = "fewer than two reference frames" if len(x) < 2 else "the features are not finite"
+        return Space(np.zeros(d), np.eye(d), 0.0, 1.0, reason)
+    centre = x.mean(axis=0)
+    x = x - centre
+    spread = float(np.square(x).sum() / len(x))
+    if spread <= CONSTANT**2 * float(centre @ centre):
+        return Space(centre, np.eye(d), spread, 1.0, "the features are the same for every frame")
+    scale = np.sqrt(spread / d)  # so that shrinkage and rounding do not depend on the unit of the features
+    covariance, shrinkage = ledoit_wolf(x / scale, assume_centered=True)
+    values, axes = np.linalg.eigh(covariance)
+    values = np.maximum(values, 1e-12 * values[-1])
+    return Space(centre, axes / np.sqrt(values) / scale, spread, float(shrinkage))
+
+
+def invariance(
+    clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
+) -> dict[str, Figure]:
+    """Every metric of one view, a figure or a reason.
+
+    Args:
+        clean: Features of the frames as they are.
+        moved: Features of the same frames under the view.
+        space: Of the reference.
+        draws: Resamples of the clusters of these frames.
+    """
+    reason = unmeasurable(clean, moved, space, draws)
+    if reason:
+        return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
+    scores = invariance_scores(clean, moved, space, draws)
+    return {name: draws.figure(each.parts, each.statistic, limits=each.limits) for name, each in scores.items()}
+
+
+def invariance_scores(
+    clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
+) -> dict[str, Scores]:
+    """The same frame by frame, to compare encoders; only where `unmeasurable` has nothing to say."""
+    z, z_moved = space.centre(clean), space.centre(moved)
+    w, w_moved = z @ space.whitener, z_moved @ space.whitener
+    return {
+        "nis": Scores(distances(z, z_moved, draws.of), one_minus_ratio),
+        "nis_w": Scores(distances(w, w_moved, draws.of), one_minus_ratio),
+        "eric": Scores((unit(w) * unit(w_moved)).sum(axis=1)),
+        "auc": Scores(nearer_than_others(z, z_moved, draws.of), limits=(0, 1)),
+    }
+
+
+def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws) -> str | None:
+    """Why a view has no value; None where it has one."""
+    if space.reason:
+        return space.reason
+    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
+        return "the features are not finite"
+    if draws.weights.shape[1] < 2:
+        return "one cluster of frames only: there is no other to compare with"
+    z = space.centre(clean)
+    if np.square(z - z.mean(axis=0)).sum() / len(z) <= CONSTANT**2 * (space.mean @ space.mean):
+        return "the features are the same for every frame"
+    return None
+
+
+def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
+    """For each frame its squared distance to its own view, and its part in the mean distance to another cluster's view.
+
+    The second is the frame's influence on that mean, as one of the pair and as the other (the projection of a
+    U-statistic), so that resampling it has the variance of drawing both; its mean over frames is the mean itself.
+    """
+    n, sizes = len(z), np.bincount(of)
+    others = n - sizes[of]
+    lengths, lengths_moved = np.square(z).sum(axis=1), np.square(moved).sum(axis=1)
+    to_views = others * lengths + _of_others(lengths_moved, of) - 2 * (z * _of_others(moved, of)).sum(axis=1)
+    from_clean = others * lengths_moved + _of_others(lengths, of) - 2 * (moved * _of_others(z, of)).sum(axis=1)
+    num_pairs = others.sum()
+    mean_distance = to_views.sum() / num_pairs
+    influence = (to_views + from_clean - 2 * mean_distance * others) * n / num_pairs
+    return np.column_stack([np.square(z - moved).sum(axis=1), mean_distance + influence])
+
+
+def nearer_than_others(
+    z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
+) -> Float[ndarray, " n"]:
+    """For each frame, the share of other clusters' views that are less like it than its own; ties lose."""
+    likeness = unit(z) @ unit(moved).T
+    own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
+    rivals = of[:, None] != of
+    share: Float[ndarray, " n"] = ((own > likeness + TIE) & rivals).sum(axis=1) / rivals.sum(axis=1)
+    return share
+
+
+def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
+    """For each frame, the sum over all frames of other clusters."""
+    sums = np.zeros((of.max() + 1, *values.shape[1:]))
+    np.add.at(sums, of, values)
+    return np.asarray(sums.sum(axis=0) - sums[of])
+
+
+def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
+    """Rows of length one; zero stays zero."""
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.where(length > 0, length, 1)

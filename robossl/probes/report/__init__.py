@@ -1,0 +1,1 @@
+"""One page and two pictures of what a probe found."""

@@ -1,0 +1,198 @@
+"""The page: one file that needs no network, and the two pictures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from robossl.durable import full_disk_said, written_aside
+from robossl.probes.report.drawing import to_svg, write_png
+from robossl.probes.report.heatmap import draw_heatmap
+from robossl.probes.report.lookup import LEVELS, Lookup
+from robossl.probes.report.panels import flags, render_health, render_table
+from robossl.probes.report.pictures import TakenFor, render_neighbours, render_sheet
+from robossl.probes.report.plane import Plane, draw_plane, make_plane
+from robossl.probes.report.sides import draw_sides
+from robossl.probes.report.spectrum import draw_spectrum
+from robossl.probes.report.strip import banner, render_strip
+from robossl.probes.report.words import title
+from robossl.probes.result import Figure as Reading
+from robossl.probes.result import Report
+
+NO_LABELS = (
+    "No task was retained or lost here: the frames have no labels that the profile reads. Give them with "
+    "<code>--labels</code> and every factor is also judged by what it costs the task."
+)
+
+
+def write_page(
+    report: Report, folder: Path, *, sheet: Path | bytes | None = None, neighbours: Sequence[TakenFor] = ()
+) -> tuple[Path, ...]:
+    """Write `report.html`, `heatmap.png` and `plane.png` into a folder; returns their paths.
+
+    Args:
+        report: What was found.
+        folder: Where they go; it is made.
+        sheet: The contact sheet, a PNG.
+        neighbours: The worst retrievals.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    look = Lookup(report)
+    heat, plane = _invariance(look), make_plane(look)
+    flat = draw_plane(plane)
+    page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with full_disk_said(folder):
+        with written_aside(page) as aside:
+            body = [_header(report), banner(report), _collapse(look), render_strip(look), _heatmaps(look, heat)]
+            body += [_plane(plane, flat), _sides(look), render_sheet(sheet), render_neighbours(neighbours)]
+            body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
+            body += [render_table(look), _again(report)]
+            aside.write_text(whole(f"{report.encoder.name}: RoboSSL probe", "".join(body)), encoding="utf-8")
+        for figure, path in zip((heat, flat), pictures, strict=True):
+            write_png(figure, path)
+    return (page, *pictures)
+
+
+def whole(name: str, body: str) -> str:
+    """A page around its body."""
+    style = files("robossl.report").joinpath("style.css").read_text(encoding="utf-8")
+    style += files("robossl.probes.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{escape(name)}</title><link rel="icon" href="data:,">'
+        f"<style>{style}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def _header(report: Report) -> str:
+    encoder, data = report.encoder, report.data
+    pairs = [
+        ("Task", escape(report.task.profile) if report.task else "none named"),
+        ("Frames", f"{data.n_evaluation:,} <small>in {data.num_clusters:,} {escape(data.cluster_key)}s</small>"),
+        ("Data", f"{escape(data.name)} <small>{data.resolution[1]}x{data.resolution[0]} px</small>"),
+        ("Features", f"{encoder.dim} <small>{escape(encoder.layer)}</small>"),
+        ("Made", escape(report.created[:16].replace("T", " "))),
+    ]
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
+    return (
+        f'<header><p class="kicker">RoboSSL probe</p><h1>{escape(encoder.name)}</h1>'
+        f'<p class="summary">What changes this encoder ignores, what it still lets a policy read, and whether that '
+        f'fits the task.</p><dl class="facts">{tiles}</dl></header>'
+    )
+
+
+def _collapse(look: Lookup) -> str:
+    return flags(look.report.readings.health) if look.is_collapsed else ""
+
+
+def _invariance(look: Lookup) -> Figure:
+    return draw_heatmap(
+        look,
+        look.cell,
+        heading=f"Invariance (NIS_w) of {_brief(look.report.encoder.name)}",
+        lead="1: the change moves nothing; 0: it moves the features as much as another frame",
+        name="nis_w",
+        outline=True,
+    )
+
+
+def _heatmaps(look: Lookup, heat: Figure) -> str:
+    cards = _card(
+        heat, f"Heatmap of invariance by factor and strength; {_numbers(look, look.cell)}", _reasons(look, look.cell)
+    )
+    for label in look.labels:
+        read = _retained(look, label)
+        figure = draw_heatmap(
+            look,
+            read,
+            heading=f"What is left of the task: {label}",
+            lead="1: the head trained on clean frames reads as well as before; 0: it guesses",
+            name=f"retention-{label}",
+            outline=False,
+        )
+        cards += _card(figure, f"Heatmap of what is left of {label}; {_numbers(look, read)}", _reasons(look, read))
+    if not look.labels:
+        cards += f'<figure class="card"><h3>What is left of the task</h3><p>{NO_LABELS}</p></figure>'
+    return (
+        '<section id="heatmaps"><h2>How far each change moves the features</h2><p class="lead">Rows are changes of the '
+        "picture, columns their strength. A dark cell is good where the task needs INV, and a loss where it needs "
+        f'EQUI.</p><div class="pair">{cards}</div></section>'
+    )
+
+
+def _retained(look: Lookup, label: str) -> Callable[[str, int], Reading | None]:
+    def read(factor: str, level: int) -> Reading | None:
+        found = look.retention(label, factor, level)
+        return found.figure if found else None
+
+    return read
+
+
+def _reasons(look: Lookup, read: Callable[[str, int], Reading | None]) -> str:
+    """Why cells have no figure, each reason once."""
+    places: dict[str, list[str]] = {}
+    for factor in look.names if not look.is_collapsed else ():
+        for level in LEVELS:
+            figure = read(factor, level)
+            if figure is not None and figure.value is None:
+                places.setdefault(figure.reason or "no reason given", []).append(title(factor))
+    lines = [f"<li>{escape(', '.join(dict.fromkeys(at)))}: {escape(why)}</li>" for why, at in places.items()]
+    return f"<figcaption>No figure for<ul>{''.join(lines)}</ul></figcaption>" if lines else ""
+
+
+def _numbers(look: Lookup, read: Callable[[str, int], Reading | None]) -> str:
+    """The heatmap for who cannot see it: the value at the severest strength that is judged."""
+    if look.is_collapsed:
+        return "collapsed, no cell has a figure"
+    shown = {factor: read(factor, look.shown_level(factor) or 1) for factor in look.names}
+    return ", ".join(f"{title(f)} {r.value:.2f}" for f, r in shown.items() if r is not None and r.value is not None)
+
+
+def _card(figure: Figure, words: str, caption: str = "") -> str:
+    return f'<figure class="card">{to_svg(figure, escape(words))}{caption}</figure>'
+
+
+def _plane(plane: Plane, flat: Figure) -> str:
+    words = "; ".join(f"{title(d.factor)} at {d.invariance:.2f}, {d.information:.2f}" for d in plane.dots)
+    why: dict[str, list[str]] = {}
+    for factor, reason in plane.missing:
+        why.setdefault(reason, []).append(title(factor))
+    lines = "".join(f"<li>{escape(', '.join(names))}: {escape(reason)}</li>" for reason, names in why.items())
+    caption = f"<figcaption>Not on the plane<ul>{lines}</ul></figcaption>" if lines else ""
+    return (
+        '<section id="plane"><h2>Ignored, or forgotten?</h2><p class="lead">A change that leaves the features where '
+        "they are may still be readable from them: invariance and information are two things. Each factor stands at "
+        f'the severest strength that is judged.</p><div class="pair">{_card(flat, escape(words), caption)}'
+    )
+
+
+def _sides(look: Lookup) -> str:
+    figure = draw_sides([look], [look.report.encoder.name])
+    return f"{_card(figure, 'Invariance of every factor beside pooled pixels and random init')}</div></section>"
+
+
+def _again(report: Report) -> str:
+    facts = [
+        ("encoder", f"{report.encoder.source}, {report.encoder.kind}, sha256 {report.encoder.sha256}"),
+        ("preprocessing", report.encoder.preprocessing),
+        ("data", f"{report.data.name}, sha256 {report.data.sha256}, {report.data.n_reference} reference frames"),
+        *((str(key), str(value)) for key, value in report.settings.items()),
+    ]
+    if report.task:
+        facts.append(("profile", f"{report.task.profile}, sha256 {report.task.sha256}"))
+    rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts)
+    return (
+        f'<section id="again"><h2>To do it again</h2><div class="card wide-table"><table>{rows}</table></div></section>'
+    )
+
+
+def _brief(name: str) -> str:
+    return name if len(name) <= 30 else f"{name[:28]}..."

@@ -1,0 +1,117 @@
+"""The verdict strip: one line a factor, what the task needs, what came out, and the evidence in one sentence."""
+
+from __future__ import annotations
+
+from html import escape
+
+from robossl.probes.report.lookup import LEVELS, Lookup
+from robossl.probes.report.words import SIGNS, short, title, with_interval
+from robossl.probes.result import Report, Verdict, Word
+
+NEEDS = {
+    "INV": "must not move",
+    "EQUI": "must follow",
+    "INFO": "must be readable",
+    "-": "not asked",
+}
+REFERENCES = {"pixels": "pixels", "random_init": "random init"}
+
+
+def render_strip(look: Lookup) -> str:
+    """The strip; without a task, how to get one."""
+    report = look.report
+    if report.task is None:
+        return (
+            '<section id="verdicts"><h2>Verdicts</h2><p class="lead">None: no task was named. <code>robossl probe run '
+            "ENCODER --data DATA --profile PROFILE</code> judges these figures by what a task needs.</p></section>"
+        )
+    order = list(SIGNS)
+    verdicts = [verdict for factor in look.names if (verdict := look.verdict(factor)) is not None]
+    judged = [verdict for verdict in verdicts if verdict.need != "-"]
+    judged.sort(key=lambda verdict: order.index(verdict.word))
+    lines = _one_line(judged[0]) if look.is_collapsed and judged else "".join(_line(look, each) for each in judged)
+    free = [title(verdict.factor) for verdict in verdicts if verdict.need == "-"]
+    rest = f'<p class="count">Not asked by this task: {escape(", ".join(free))}.</p>' if free else ""
+    return (
+        f'<section id="verdicts"><h2>Verdicts for {escape(report.task.profile)}</h2><p class="lead">The worst first; '
+        "the verdict of a factor is that of its worst strength among those that are judged.</p>"
+        f'<ol class="strip-list">{lines}</ol>{rest}</section>'
+    )
+
+
+def banner(report: Report) -> str:
+    """The run's verdict in large, with what it rests on."""
+    if report.word is None:
+        return ""
+    assert report.task is not None
+    sign = SIGNS[report.word]
+    counts = [
+        f"{sum(v.level is None and v.word == word and v.need != '-' for v in report.verdicts)} {word.lower()}"
+        for word in SIGNS
+    ]
+    told = ", ".join(each for each in counts if not each.startswith("0 "))
+    caution = (
+        ""
+        if report.task.calibrated
+        else " The thresholds are uncalibrated: they have not been held against the success of a policy yet."
+    )
+    return (
+        f'<div class="verdict {sign.kind}" role="status"><span class="icon" aria-hidden="true">{sign.icon}</span><div>'
+        f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(sign.meaning)}."
+        f"<p>Factors: {escape(told)}.{caution}</p></div></div>"
+    )
+
+
+def chip(word: Word) -> str:
+    """A verdict as a small label: icon, word, colour."""
+    sign = SIGNS[word]
+    return f'<span class="chip {sign.kind}"><i aria-hidden="true">{sign.icon}</i> {word}</span>'
+
+
+def _one_line(verdict: Verdict) -> str:
+    """The line of a collapsed encoder: the same holds for every factor."""
+    sentence = verdict.sentence.removeprefix(f"{title(verdict.factor)}: ")
+    kind = SIGNS[verdict.word].kind
+    return f'<li class="{kind}">{chip(verdict.word)}<p><b>Every factor:</b> {escape(sentence)}</p></li>'
+
+
+def _line(look: Lookup, verdict: Verdict) -> str:
+    factor = verdict.factor
+    level = next(
+        (each for each in LEVELS if (at := look.verdict(factor, each)) is not None and at.word == verdict.word),
+        look.shown_level(factor),
+    )
+    sentence = verdict.sentence.removeprefix(f"{title(factor)}: ")
+    return (
+        f'<li class="{SIGNS[verdict.word].kind}">{chip(verdict.word)}<p><b>{escape(title(factor))}:</b> '
+        f"{escape(sentence)}</p>"
+        f'<span class="need">{escape(look.needs(factor))} <small>{NEEDS[verdict.need]}</small></span>'
+        f'<p class="evidence">{_evidence(verdict)} <a href="#nis_w-{escape(factor)}-{level}">see the cell</a></p>'
+        f"{_levels(look, factor)}</li>"
+    )
+
+
+def _evidence(verdict: Verdict) -> str:
+    figure = verdict.figure
+    parts = [f"{escape(verdict.metric)} {with_interval(figure)}"]
+    if figure.value is None and figure.reason:
+        parts = [f"{escape(verdict.metric)}: {escape(figure.reason)}"]
+    parts += [
+        f"{REFERENCES.get(name, escape(name))} {short(value)}"
+        for name, value in verdict.references.items()
+        if value is not None
+    ]
+    return "; ".join([*parts, f"{figure.n} frames in {figure.clusters} clusters"])
+
+
+def _levels(look: Lookup, factor: str) -> str:
+    found = [verdict for level in LEVELS if (verdict := look.verdict(factor, level)) is not None]
+    if len(found) < 2:
+        return ""
+    lines = "".join(_level(verdict, is_judged=(verdict.level or 0) <= look.last_judged(factor)) for verdict in found)
+    return f"<details><summary>by strength</summary><ul>{lines}</ul></details>"
+
+
+def _level(verdict: Verdict, *, is_judged: bool) -> str:
+    place = f"strength {verdict.level}, {escape(verdict.need)}{'' if is_judged else ', shown only'}"
+    return f"<li>{place}: {chip(verdict.word)} {escape(verdict.sentence)}</li>"

@@ -1,0 +1,61 @@
+"""Words: how verdicts, factors and figures are written, on the page and on the terminal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from robossl.probes.result import Figure, Word
+
+
+class Sign(NamedTuple):
+    """A verdict for the eye: icon, css class, and what it means."""
+
+    icon: str
+    kind: str
+    meaning: str
+
+
+# From the worst to the best: the worst over the factors is the run's.
+SIGNS: dict[Word, Sign] = {
+    "UNUSABLE": Sign("✗", "unusable", "the features cannot carry anything; no invariance of theirs means anything"),
+    "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
+    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; more or other frames would"),
+    "SAFE IF TRAINED WITH IT": Sign("◑", "trained", "the head has to see this change in training"),
+    "SAFE": Sign("✓", "safe", "what the task needs is there"),
+}
+
+
+def title(factor: str) -> str:
+    """A factor's id in plain words.
+
+    >>> title("motion_blur")
+    'motion blur'
+    """
+    return factor.replace("_", " ")
+
+
+def short(value: float | None) -> str:
+    """A figure with two digits and no leading zero.
+
+    >>> short(0.824), short(-0.05), short(1.0), short(None)
+    ('.82', '-.05', '1.0', '-')
+    """
+    if value is None:
+        return "-"
+    text = f"{value:.2f}"
+    if abs(value) >= 0.995:
+        return f"{value:.1f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def with_interval(figure: Figure | None) -> str:
+    """A figure and its interval.
+
+    >>> with_interval(Figure(0.82, 0.76, 0.88, 500, 60))
+    '.82 [.76, .88]'
+    """
+    if figure is None or figure.value is None:
+        return short(None)
+    if figure.low is None or figure.high is None:
+        return short(figure.value)
+    return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"

@@ -1,0 +1,144 @@
+"""The three rules: what a task that needs a factor to be ignored, followed or known makes of the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from robossl.probes.evidence import Evidence, percent, two_digits
+from robossl.probes.profile import Thresholds
+from robossl.probes.result import Figure, Word
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What was decided, on which figure, and the end of the sentence."""
+
+    word: Word
+    metric: str
+    figure: Figure
+    references: Mapping[str, float | None]
+    text: str
+
+
+def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
+    """The factor must not matter: a head keeps its score, or without labels, features stay where they are."""
+    label, kept = seen.retention("same")
+    if label is None or kept is None:
+        return _invariant_without_labels(seen, limits)
+    metric = f"retention of {label} (same label)"
+    others = seen.others("retention", label=label, head="same")
+    if kept.low is None or kept.high is None:
+        return Ruling("INCONCLUSIVE", metric, kept, others, f"{kept.reason}{seen.read_by(label)}")
+    text = f"the {label} head keeps {percent(kept)} of its clean score{seen.beside(others, percent=True)}"
+    if kept.low >= limits.inv_retention:
+        return Ruling("SAFE", metric, kept, others, text)
+    if kept.high < limits.inv_retention:
+        return Ruling("RISKY", metric, kept, others, f"{text}; it must keep {limits.inv_retention:.0%}")
+    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; more frames are needed to tell")
+
+
+def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
+    nis_w, r1 = seen.nis_w, seen.cell("r1")
+    others = seen.others("nis_w")
+    if nis_w.low is None or nis_w.high is None or r1.low is None or r1.high is None:
+        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, nis_w.reason or r1.reason or "no figure")
+    text = (
+        f"whitened invariance {two_digits(nis_w)}{seen.beside(others)}, and {percent(r1)} of views find their own frame"
+    )
+    if nis_w.low >= limits.inv_nis_w and r1.low >= limits.inv_r1:
+        return Ruling("SAFE", "nis_w and r1", nis_w, others, text)
+    if nis_w.high < limits.inv_nis_w_risky:
+        return Ruling("RISKY", "nis_w", nis_w, others, text)
+    if r1.high < limits.inv_r1_risky:
+        return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
+    return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}; a label or more frames are needed to tell")
+
+
+def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
+    """The factor changes the answer: it must stay readable, and a head must follow it."""
+    forgotten = _over_invariant(seen, limits)
+    if forgotten is not None and forgotten.word == "RISKY":
+        return forgotten  # first: a label that the factor does not change must not hide it
+    label, kept = seen.retention("clean")
+    if label is None or kept is None:
+        text = "no label of the task is there to test whether a head follows the factor"
+        return forgotten or _on_decoding(seen, "INCONCLUSIVE", text)
+    trained = seen.retention("augmented", label=label)[1]
+    if trained is not None and trained.high is not None and trained.high < limits.equi_retention:
+        return _not_equivariant(seen, label, trained)
+    if kept.low is None or kept.high is None:
+        others = seen.others("retention", label=label, head="clean")
+        text = f"{kept.reason}{seen.read_by(label)}"
+        return forgotten or Ruling("INCONCLUSIVE", f"retention of {label} (clean head)", kept, others, text)
+    return _following(seen, limits, label, kept, trained, forgotten)
+
+
+def _following(
+    seen: Evidence, limits: Thresholds, label: str, kept: Figure, trained: Figure | None, forgotten: Ruling | None
+) -> Ruling:
+    metric, others = f"retention of {label} (clean head)", seen.others("retention", label=label, head="clean")
+    beside = seen.beside(others, percent=True)
+    text = f"the clean {label} head keeps {percent(kept)} of its score on the moved label{beside}"
+    assert kept.low is not None and kept.high is not None
+    follows = kept.low >= limits.equi_retention
+    learns = trained is not None and trained.low is not None and trained.low >= limits.equi_retention
+    if trained is not None and learns and kept.high < limits.equi_retention:
+        text += f"; trained with the factor, it keeps {percent(trained)}"
+        return Ruling("SAFE IF TRAINED WITH IT", f"retention of {label} (augmented head)", trained, others, text)
+    decoded = f"the factor is decoded at {seen.decoded}"
+    if follows and _readable(seen, limits):
+        return Ruling("SAFE", metric, kept, others, f"{text}; {decoded}")
+    if forgotten is not None:
+        return forgotten
+    if follows:
+        return _on_decoding(seen, "INCONCLUSIVE", f"{text}, but {decoded}: too little, or too few frames, to tell")
+    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; more frames are needed to tell")
+
+
+def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
+    others = seen.others("retention", label=label, head="augmented")
+    beside = seen.beside(others, percent=True)
+    text = f"not equivariant: even trained with the factor, the {label} head keeps {percent(trained)}{beside}"
+    return Ruling("RISKY", f"retention of {label} (augmented head)", trained, others, text)
+
+
+def _readable(seen: Evidence, limits: Thresholds) -> bool:
+    """Whether the factor is decoded as well as a task needs, given what pixels allow."""
+    pixels = seen.others("decoding").get("pixels") or 0.0
+    bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
+    return seen.decoding.low is not None and seen.decoding.low >= bar
+
+
+def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
+    """RISKY where the factor is forgotten, INCONCLUSIVE where nobody can read it off these frames; None else."""
+    nis_w, decoded = seen.nis_w, seen.decoding
+    if nis_w.low is None or decoded.high is None:
+        return None
+    if nis_w.low < limits.over_invariant_nis_w or decoded.high >= limits.over_invariant_decoding:
+        return None
+    if not seen.decoded_by_reference(limits.equi_decoding):
+        text = f"data has no canonical orientation: neither this encoder ({seen.decoded}) nor a reference reads"
+        return _on_decoding(seen, "INCONCLUSIVE", f"{text} the factor off these frames")
+    text = f"over-invariant: whitened invariance {two_digits(nis_w)}, and the factor is decoded at {seen.decoded}"
+    return _on_decoding(seen, "RISKY", f"{text} (0 is chance){seen.beside(seen.others('decoding'))}")
+
+
+def informative(seen: Evidence, limits: Thresholds) -> Ruling:
+    """The factor itself is the answer: it must be readable."""
+    decoded = seen.decoding
+    if decoded.low is None or decoded.high is None:
+        return _on_decoding(seen, "INCONCLUSIVE", decoded.reason or "the factor was not decoded")
+    beside = seen.beside(seen.others("decoding"))
+    text = f"the factor is decoded at {seen.decoded} (0 is chance, 1 perfect){beside}"
+    if decoded.low >= limits.info_decoding:
+        return _on_decoding(seen, "SAFE", text)
+    if decoded.high >= limits.info_decoding_risky:
+        return _on_decoding(seen, "INCONCLUSIVE", f"{text}; {limits.info_decoding:g} is needed")
+    if seen.decoded_by_reference(limits.equi_decoding):
+        return _on_decoding(seen, "RISKY", f"the information is lost: {text}")
+    return _on_decoding(seen, "INCONCLUSIVE", f"no reference reads it off these frames either: {text}")
+
+
+def _on_decoding(seen: Evidence, word: Word, text: str) -> Ruling:
+    return Ruling(word, seen.decoding_name, seen.decoding, seen.others("decoding"), text)

@@ -1,0 +1,78 @@
+"""The JSON Schema of `robossl.probe/1`, made of the records: `python -m robossl.probes.schema > schema.json`.
+
+The file beside this one is what is published; a test keeps it and the records together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+from robossl.probes.document import field_types
+from robossl.probes.result import SCHEMA, Report
+
+_SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def json_schema() -> dict[str, Any]:
+    """The whole schema, draft 2020-12."""
+    definitions: dict[str, Any] = {}
+    root = _of(Report, definitions)
+    definitions["Report"]["properties"]["schema"] = {"const": SCHEMA}
+    definitions["Report"]["required"].append("schema")
+    definitions["Figure"] |= _REASONED
+    definitions["View"]["properties"]["level"] |= {"minimum": 1, "maximum": 5}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:{SCHEMA.replace('/', ':')}",
+        "title": f"RoboSSL probe report, {SCHEMA}",
+        **root,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+# no number is left out without saying why
+_REASONED = {
+    "if": {"properties": {name: {"type": "number"} for name in ("value", "low", "high")}},
+    "else": {"properties": {"reason": {"type": "string", "minLength": 1}}},
+}
+
+
+def _of(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if wanted is Any:
+        return {}
+    if dataclasses.is_dataclass(wanted):
+        return _record(wanted, definitions)
+    if origin is Literal:
+        return {"enum": list(inner)}
+    if origin in (types.UnionType, Union):
+        return {"anyOf": [_of(inner[0], definitions), {"type": "null"}]}
+    if origin is tuple and inner[-1] is Ellipsis:
+        return {"type": "array", "items": _of(inner[0], definitions)}
+    if origin is tuple:
+        items = [_of(each, definitions) for each in inner]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    if origin is not None:  # a mapping
+        return {"type": "object", "additionalProperties": _of(inner[1], definitions)}
+    return {"type": _SCALARS[wanted]}
+
+
+def _record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    if wanted.__name__ not in definitions:
+        definitions[wanted.__name__] = {}  # before its fields, which may name it
+        fields = dataclasses.fields(wanted)
+        definitions[wanted.__name__] |= {
+            "type": "object",
+            "description": (wanted.__doc__ or "").splitlines()[0],
+            "properties": {name: _of(hint, definitions) for name, hint in field_types(wanted).items()},
+            "required": [field.name for field in fields if field.default is dataclasses.MISSING],
+            "additionalProperties": False,
+        }
+    return {"$ref": f"#/$defs/{wanted.__name__}"}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

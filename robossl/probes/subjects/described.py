@@ -1,0 +1,150 @@
+"""What goes into an ONNX model of others: what its graph says, and what only its owner knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl.errors import InputError
+from robossl.probes.subjects.resize import resized, resized_bytes
+
+Triple = tuple[float, float, float]
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is known of an ONNX model; None is what its graph must say.
+
+    Args:
+        layout: Where the colours are.
+        size: Height and width that frames are resized to.
+        mean: Subtracted from RGB, in the units of `range`.
+        std: Divided by, after that.
+        range: In which pixels go in, before mean and std.
+        order: Of the colours.
+        output: The output that is probed.
+        dense: An output that is a feature map, where it is another one.
+    """
+
+    layout: Literal["nchw", "nhwc"] | None = None
+    size: tuple[int, int] | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    range: Literal["0-1", "0-255"] | None = None
+    order: Literal["rgb", "bgr"] = "rgb"
+    output: str | None = None
+    dense: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A model's input with nothing left open."""
+
+    name: str
+    dtype: Any  # numpy's
+    batch: int | None  # None: any
+    layout: Literal["nchw", "nhwc"]
+    size: tuple[int, int] | None  # None: frames as they are
+    mean: Triple
+    std: Triple
+    range: Literal["0-1", "0-255"]
+    order: Literal["rgb", "bgr"]
+
+    def tensor(self, frames: UInt8[ndarray, "b h w 3"]) -> ndarray:
+        """Frames as the model takes them."""
+        if self.dtype == np.uint8:
+            values = frames if self.size is None else resized_bytes(frames, self.size)
+        else:
+            values = frames.astype(np.float32) if self.size is None else resized(frames, self.size)
+            values = values / np.float32(255) if self.range == "0-1" else values
+            values = (values - np.float32(self.mean)) / np.float32(self.std)
+        values = values[..., ::-1] if self.order == "bgr" else values
+        values = values.transpose(0, 3, 1, 2) if self.layout == "nchw" else values
+        return np.ascontiguousarray(values, self.dtype)
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        size = "frames as they are" if self.size is None else f"antialiased bilinear to {self.size[0]}x{self.size[1]}"
+        scale = "" if self.dtype == np.uint8 else f", mean {_listed(self.mean)}, std {_listed(self.std)}"
+        return f"{size}; {self.order} {self.layout} {np.dtype(self.dtype).name} in {self.range}{scale}"
+
+
+def settle(model: str, name: str, shape: Sequence[int | str | None], dtype: str, said: Described) -> Contract:
+    """Join what the graph of a model says of its input with what was said.
+
+    Raises:
+        InputError: the two disagree, or something is known from neither.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")
+    if len(shape) != 4:
+        raise InputError(f"{model}: input {name!r} has shape {list(shape)}; it must be a batch of frames, 4 axes")
+    layout = _layout(model, shape, said)
+    height, width = shape[2:] if layout == "nchw" else shape[1:3]
+    size = _size(model, (height, width), said, is_bytes=dtype == "tensor(uint8)")
+    mean, std, values = _scale(model, said, is_bytes=dtype == "tensor(uint8)")
+    batch = shape[0] if isinstance(shape[0], int) else None
+    return Contract(name, DTYPES[dtype], batch, layout, size, mean, std, values, said.order)
+
+
+def _layout(model: str, shape: Sequence[int | str | None], said: Described) -> Literal["nchw", "nhwc"]:
+    fits = {"nchw": shape[1], "nhwc": shape[3]}
+    if said.layout is not None:
+        if isinstance(fits[said.layout], int) and fits[said.layout] != 3:
+            raise InputError(
+                f"{model}: its input {list(shape)} is not {said.layout} of 3 colours; pass the other layout"
+            )
+        return said.layout
+    threes = [layout for layout, channels in fits.items() if channels == 3]
+    if len(threes) != 1:
+        raise InputError(
+            f"{model} is an ONNX model with unknown layout: its input is {list(shape)}; pass layout nchw or nhwc"
+        )
+    return "nchw" if threes == ["nchw"] else "nhwc"
+
+
+def _size(
+    model: str, graph: tuple[int | str | None, ...], said: Described, *, is_bytes: bool
+) -> tuple[int, int] | None:
+    height, width = graph
+    if isinstance(height, int) and isinstance(width, int):
+        if said.size not in (None, (height, width)):
+            raise InputError(f"{model} takes frames of {height}x{width} only, got size {said.size}; leave size out")
+        return height, width
+    if said.size is None and not is_bytes:
+        raise InputError(f"{model} takes frames of any size; pass the size it was trained at, such as 224 224")
+    return said.size
+
+
+def _scale(model: str, said: Described, *, is_bytes: bool) -> tuple[Triple, Triple, Literal["0-1", "0-255"]]:
+    plain = replace(said, mean=said.mean or (0.0, 0.0, 0.0), std=said.std or (1.0, 1.0, 1.0))
+    assert plain.mean is not None and plain.std is not None
+    if is_bytes:
+        if said.mean or said.std or said.range == "0-1":
+            raise InputError(f"{model} takes bytes and scales them itself; leave out mean, std and range")
+        return plain.mean, plain.std, "0-255"
+    if (said.mean is None) != (said.std is None):
+        raise InputError(f"{model}: mean and std belong together, got mean {said.mean} and std {said.std}; pass both")
+    if said.mean is None and said.range is None:
+        raise InputError(
+            f"{model} takes floats, and its graph does not say of which scale; pass mean and std (ImageNet: "
+            "0.485 0.456 0.406 and 0.229 0.224 0.225), or range 0-1 or 0-255 where the model normalises itself"
+        )
+    values = said.range or "0-1"
+    if min(plain.std) <= 0 or (values == "0-1" and max(*plain.mean, *plain.std) > 1.5):
+        raise InputError(
+            f"{model}: mean {_listed(plain.mean)} and std {_listed(plain.std)} do not fit pixels in {values}; "
+            "pass range 0-255 with them, or divide them by 255"
+        )
+    return plain.mean, plain.std, values
+
+
+def _listed(values: Triple) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,114 @@
+"""From readings and a task profile to verdicts: the decision rule, one level at a time, and its plain sentences.
+
+Only bounds of intervals decide, never values alone. A factor's verdict is the worst over its levels up to the profile's
+`max_level`; levels above are told, not counted. Where the evidence does not reach either way the word is INCONCLUSIVE
+and the sentence says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from robossl.probes.bootstrap import missing
+from robossl.probes.evidence import Evidence
+from robossl.probes.profile import Profile
+from robossl.probes.result import Need, Readings, Verdict, Word
+from robossl.probes.rules import Ruling, equivariant, informative, invariant
+
+# From good to bad.
+ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
+NOT_MEASURED = "not measured"
+
+
+def judge(
+    readings: Readings,
+    references: Mapping[str, Readings],
+    profile: Profile,
+    *,
+    unmeasured: Mapping[str, str] | None = None,
+) -> tuple[Verdict, ...]:
+    """A verdict for every factor and level that the profile has a need for: the factor's own first, its levels after.
+
+    Args:
+        readings: Of the encoder.
+        references: Of "pixels" and "random_init".
+        profile: The task.
+        unmeasured: Factors that these frames cannot show, and why.
+    """
+    found: list[Verdict] = []
+    for factor, asked in profile.factors.items():
+        levels = sorted({cell.level for cell in readings.cells if cell.factor == factor})
+        each = []
+        for level in levels:
+            need = asked.needs[level - 1]
+            if need != "-":
+                each.append(_judge(Evidence(readings, references, profile, factor, level), need))
+        judged = [verdict for verdict in each if verdict.level is not None and verdict.level <= asked.max_level]
+        if judged:
+            worst = max(judged, key=lambda verdict: (ORDER.index(verdict.word), verdict.level))
+            found += [replace(worst, level=None), *each]
+        elif not levels and any(need != "-" for need in asked.needs[: asked.max_level]):
+            need = next(need for need in asked.needs if need != "-")
+            found.append(_unmeasured(factor, need, (unmeasured or {}).get(factor, "it was left out of this run")))
+    return tuple(found)
+
+
+def overall(verdicts: Iterable[Verdict], *, count_unmeasured: bool = False) -> Word | None:
+    """The worst over the factors that were measured; None where there is none.
+
+    Args:
+        verdicts: From `judge`.
+        count_unmeasured: Let factors that were not measured count as INCONCLUSIVE.
+    """
+    words = [v.word for v in verdicts if v.level is None and (count_unmeasured or v.metric != NOT_MEASURED)]
+    return max(words, key=ORDER.index, default=None)
+
+
+def _judge(seen: Evidence, need: Need) -> Verdict:
+    rule = {"INV": invariant, "EQUI": equivariant, "INFO": informative}[need]
+    ruling = _collapsed(seen) or _few_clusters(seen, rule(seen, seen.profile.thresholds))
+    text = ruling.text
+    if ruling.word.startswith("SAFE") and "precision-fragile" in seen.readings.health.flags:
+        error = seen.readings.health.fp16_error or 0.0
+        text = f"in fp32 only (half precision moves features by {error:.0%} of their spread): {text}"
+    calibration = "" if seen.profile.calibrated else " (uncalibrated thresholds)"
+    return Verdict(
+        factor=seen.factor,
+        level=seen.level,
+        need=need,
+        word=ruling.word,
+        metric=ruling.metric,
+        figure=ruling.figure,
+        references=ruling.references,
+        sentence=f"{seen.factor.replace('_', ' ')}, level {seen.level}: {text}{calibration}",
+    )
+
+
+def _unmeasured(factor: str, need: Need, reason: str) -> Verdict:
+    sentence = f"{factor.replace('_', ' ')}: not measured: {reason}"
+    return Verdict(factor, None, need, "INCONCLUSIVE", NOT_MEASURED, missing(reason), {}, sentence)
+
+
+def _collapsed(seen: Evidence) -> Ruling | None:
+    health = seen.readings.health
+    if "collapsed" not in health.flags:
+        return None
+    if health.rankme_centred is None:
+        text = "the features are not finite"
+    else:
+        floor = "not measurable" if health.floor_r1 is None else f"{health.floor_r1:.2f}"
+        text = (
+            f"the features have collapsed: spread {health.rel_std or 0:.1e} of their mean, rank "
+            f"{health.rankme_centred:.1f}, R@1 under one grey level of noise {floor}"
+        )
+    return Ruling("UNUSABLE", "health", missing("collapsed"), {}, text)
+
+
+def _few_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
+    """INCONCLUSIVE whatever was decided, where it was decided on too few independent units."""
+    clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
+    if not 0 < clusters < least:
+        return ruling
+    few = f"{clusters} independent clusters of frames, {least} are needed: add episodes or scenes"
+    return replace(ruling, word="INCONCLUSIVE", text=f"{few}; so far: {ruling.text}")
