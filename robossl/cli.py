@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
 from robossl import __version__
+from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
 from robossl.jobs import JOBS
 from robossl.names import unknown
@@ -28,6 +26,10 @@ COMMANDS = {
     "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.export:export", "write a verified ONNX model and its card"),
     "attention": ("robossl.attention:attention", "draw what a ViT's class token attends to"),
+    "probe": (
+        "robossl.probes.command:command",
+        "say what an encoder is blind to, and whether a task can bear it",
+    ),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
     **JOBS,
 }
@@ -70,7 +72,7 @@ def _run(argv: list[str]) -> int:
     if target.endswith(":command"):
         code: int = command(rest)
         return code
-    return _call(command, rest, prog=f"robossl {name}")
+    return call(command, rest, prog=f"robossl {name}")
 
 
 def usage() -> str:
@@ -81,29 +83,8 @@ def usage() -> str:
         [
             "usage: robossl COMMAND ...      robossl COMMAND --help      robossl --version",
             "",
-            "Pretrain visual encoders on robot video, export and serve them.",
+            "Pretrain visual encoders on robot video, export, serve and probe them.",
             "",
             *rows,
         ]
     )
-
-
-def _call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
-    import tyro
-
-    result = tyro.cli(_positional(function), args=argv, prog=prog)
-    if isinstance(result, str):
-        print(result)
-    return 0
-
-
-def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its positional parameters as positional only, which is what tyro makes positional."""
-    wrapped: Any = functools.wraps(function)(lambda *args, **options: function(*args, **options))
-    signature = inspect.signature(function)
-    parameters = [
-        each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
-        for each in signature.parameters.values()
-    ]
-    wrapped.__signature__ = signature.replace(parameters=parameters)
-    return cast(Callable[..., Any], wrapped)

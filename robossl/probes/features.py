@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ class ViewFile:
 
 
 Watch = Callable[[str, int, int], None]  # what, frames done, frames in all
+Features = Mapping[Output, ndarray]
 
 
 def features(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -72,6 +72,6 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def same_outputs(asked: Sequence[Output], known: Sequence[str]) -> tuple[Output, ...]:
+def same_outputs(asked: Sequence[Output], known: Collection[str]) -> tuple[Output, ...]:
     """Those of the asked outputs that an encoder has; a dense map is no must."""
     return tuple(name for name in asked if name == "pooled" or name in known)

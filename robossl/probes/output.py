@@ -1,0 +1,52 @@
+"""What a probe leaves behind: the report as JSON and as a page, the contact sheet, and what a person reads at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robossl.probes.check import SEVERITY
+from robossl.probes.document import write_report
+from robossl.probes.report.page import write_page
+from robossl.probes.report.pictures import TakenFor
+from robossl.probes.result import Report
+from robossl.probes.run import Found
+from robossl.probes.sheet import contact_sheet, write_sheet
+from robossl.probes.views import Job, Views
+
+
+def write_all(found: Found, folder: Path) -> str:
+    """Write a probe into a folder; returns what is printed.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    report = found.report
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = folder / "views.png"
+    write_sheet(contact_sheet(found.views, found.plan.jobs), sheet)
+    write_report(report, folder / "report.json")
+    write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))
+    return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])
+
+
+def summary(report: Report) -> list[str]:
+    """The verdicts, worst first, a line each."""
+    if report.task is None:
+        return ["no --profile, so nothing was judged; robossl probe profiles lists tasks"]
+    judged = [verdict for verdict in report.verdicts if verdict.level is None]
+    judged.sort(key=lambda verdict: -SEVERITY[verdict.word])
+    head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
+    return [head, *(f"  {verdict.word}: {verdict.sentence}" for verdict in judged)]
+
+
+def _taken(report: Report, views: Views) -> list[TakenFor]:
+    """The worst retrievals as pictures: what was shown, what was found, what was wanted."""
+    groups = []
+    for each in report.readings.neighbours:
+        job = Job(each.factor, each.level, "level", "evaluation")
+        moved, clean = views.pixels(job), views.pixels(views.clean(job))
+        triples = [(np.asarray(moved[i]), np.asarray(clean[j]), np.asarray(clean[i])) for i, j in each.pairs]
+        groups.append(TakenFor(each.factor, each.level, tuple(triples)))
+    return groups

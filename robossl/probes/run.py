@@ -1,0 +1,254 @@
+"""Run: one encoder, one set of frames, one task, from the frames to the report; what was done before is not done again.
+
+Views are rendered once for all encoders and features once for each, both in a cache. What is missing is counted, and
+its time and size are said, before anything starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from robossl.bar import Bar
+from robossl.probes.factors import resolve_factor
+from robossl.probes.features import Features, ViewFile, features
+from robossl.probes.frames import Frames, Label
+from robossl.probes.measure import Measure
+from robossl.probes.plan import Plan, plan_views
+from robossl.probes.profile import Profile
+from robossl.probes.result import Data, Readings, Report, Task
+from robossl.probes.split import split_frames
+from robossl.probes.subjects import Output, Probed
+from robossl.probes.verdict import judge, overall
+from robossl.probes.views import Job, Views
+
+TIMED = 8  # frames an encoder is timed on
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Args:
+        n_reference: Frames that statistics and heads are fitted on.
+        n_evaluation: Frames that are judged.
+        levels: Strengths that are shown.
+        num_resamples: Of the bootstrap.
+        num_shuffles: Of a parameter, for the range of chance.
+        mlp: Decode with an MLP too, and not with a linear probe alone.
+        decode_all: Read back every factor at the strength that is judged, not only those the task must follow or know.
+        seed: Of all that is drawn.
+    """
+
+    n_reference: int = 2000
+    n_evaluation: int = 500
+    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
+    num_resamples: int = 1000
+    num_shuffles: int = 99
+    mlp: bool = True
+    decode_all: bool = True
+    seed: int = 0
+
+
+QUICK = Settings(n_reference=300, n_evaluation=120, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
+
+
+class Found(NamedTuple):
+    """The report, and what its page shows."""
+
+    report: Report
+    views: Views
+    plan: Plan
+
+
+def probe(
+    probed: Probed,
+    references: Mapping[str, Probed],
+    frames: Frames,
+    *,
+    profile: Profile | None,
+    factors: Sequence[str],
+    cache: Path,
+    limit_bytes: int,
+    settings: Settings,
+) -> Found:
+    """Render, embed, measure and judge.
+
+    Args:
+        probed: The encoder.
+        references: "pixels" and "random_init".
+        frames: What it is probed with.
+        profile: The task; None judges nothing.
+        factors: Those that are measured.
+        cache: Folder of views and features.
+        limit_bytes: How large the views in it may get.
+        settings: How much is measured.
+
+    Raises:
+        InputError: frames that nothing can be said on, features that are no features, a cache that gets too large.
+        ResourceError: the disk is full, or a server does not answer; what is done is kept.
+    """
+    split = split_frames(
+        frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
+    )
+    views = Views(frames, split, cache / "views", seed=settings.seed)
+    levels, decoded = _levels(factors, profile, settings)
+    plan = plan_views(views, levels, decode=decoded)
+    subjects = {"": probed, **references}
+    labels = _labels(frames, profile)
+    say_plan(views, plan, subjects, labels)
+    with Bar("render", "frames", views.num_missing(plan.jobs)) as bar:
+
+        def rendered(done: int, total: int) -> None:
+            if bar.show(done, total):
+                bar.say(f"render: {done} of {total} frames")
+
+        views.render(plan.jobs, limit_bytes=limit_bytes, progress=rendered)
+    measure = Measure(
+        views,
+        plan,
+        labels,
+        readable=profile.thresholds.readable if profile else 0.15,
+        num_resamples=settings.num_resamples,
+        num_shuffles=settings.num_shuffles,
+        mlp=settings.mlp,
+        seed=settings.seed,
+    )
+    maps = _mapped(plan, profile, settings)
+    readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
+    own = readings.pop("")
+    verdicts = judge(own, readings, profile, unmeasured=plan.unavailable) if profile else ()
+    report = Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        encoder=probed.about,
+        data=_data(frames, views, labels),
+        settings={**asdict(settings), "unavailable": dict(plan.unavailable)},
+        views=tuple(views.view(job) for job in measure.shown),
+        readings=own,
+        references=readings,
+        task=_task(profile),
+        verdicts=verdicts,
+        word=overall(verdicts) if profile else None,
+    )
+    return Found(report, views, plan)
+
+
+def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label]) -> None:
+    """Print what will be done, how large it gets and about how long it takes."""
+    split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
+    example = views.frames.clean(split.evaluation[:TIMED])
+    minutes = plan.seconds / 60
+    for each in subjects.values():
+        each(example[:1])
+        began = time.perf_counter()
+        each(example)
+        minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
+    clusters = len(np.unique(views.frames.clusters[split.evaluation]))
+    print(
+        f"{views.frames.name}: {len(split.evaluation)} frames of {clusters} {views.frames.cluster_key}s are judged, "
+        f"{len(split.reference)} are for reference; labels: {', '.join(labels) or 'none'}"
+    )
+    print(
+        f"{len(plan.jobs)} views, {num_frames} frames, {plan.num_bytes / 1e9:.2f} GB in {views.folder.parent.parent}; "
+        f"at most {minutes:.0f} minutes for {', '.join(each.about.name for each in subjects.values())}, the statistics "
+        "apart; what an earlier run has done is not done again",
+        flush=True,
+    )
+    for factor, reason in plan.unavailable.items():
+        print(f"  not shown: {factor}: {reason}")
+
+
+def _levels(
+    factors: Sequence[str], profile: Profile | None, settings: Settings
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The strengths of each factor that are shown, and those that are read back."""
+    shown: dict[str, tuple[int, ...]] = {}
+    decoded: dict[str, tuple[int, ...]] = {}
+    for name in factors:
+        most = resolve_factor(name).num_levels
+        shown[name] = tuple(level for level in settings.levels if level <= most) or (most,)
+        asked = profile.factors.get(name) if profile else None
+        judged = [level for level in shown[name] if level <= (asked.max_level if asked else 3)] or [shown[name][0]]
+        followed = [level for level in judged if asked and asked.needs[level - 1] in ("EQUI", "INFO")]
+        decoded[name] = tuple(followed) or ((judged[-1],) if settings.decode_all else ())
+    return shown, decoded
+
+
+def _labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
+    """Those the task reads; all of them where there is no task."""
+    names = profile.labels if profile else tuple(frames.labels)
+    return {name: frames.labels[name] for name in names if name in frames.labels}
+
+
+def _mapped(plan: Plan, profile: Profile | None, settings: Settings) -> set[Job]:
+    """Views whose feature maps are looked at: the severest that is judged of every factor that moves points."""
+    shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
+    chosen: dict[str, Job] = {}
+    for job in shown:
+        asked = profile.factors.get(job.factor) if profile else None
+        if resolve_factor(job.factor).warp is not None and job.level <= (asked.max_level if asked else 3):
+            chosen[job.factor] = job
+    bases = {Job(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
+    return {*chosen.values(), *bases}
+
+
+def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
+    found: dict[Job, Features] = {}
+    name = probed.about.name
+    with Bar(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as bar:
+
+        def embedded(what: str, done: int, total: int) -> None:
+            if bar.show(done, total):
+                bar.say(f"{what}: {done} of {total} frames")
+
+        files = [_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
+        for job, each in zip(plan.jobs, features(probed, files, cache, watch=embedded), strict=True):
+            found[job] = each
+    with Bar(f"measure {name}", "views", len(measure.shown)) as bar:
+        counted = iter(range(1, len(measure.shown) + 1))
+
+        def advance() -> None:
+            done = next(counted)
+            if bar.show(done, len(measure.shown)):
+                bar.say(f"measure {name}: {done} of {len(measure.shown)} views")
+
+        return measure(name, found, advance=advance)
+
+
+def _file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
+    path = views.path(job)
+    return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
+
+
+def _data(frames: Frames, views: Views, labels: Mapping[str, Label]) -> Data:
+    split = views.split
+    return Data(
+        name=frames.name,
+        sha256=frames.digest,
+        n_reference=len(split.reference),
+        n_evaluation=len(split.evaluation),
+        num_clusters=len(np.unique(frames.clusters[split.evaluation])),
+        cluster_key=frames.cluster_key,
+        resolution=frames.hw,
+        mask=True,
+        labels=tuple(labels),
+    )
+
+
+def _task(profile: Profile | None) -> Task | None:
+    if profile is None:
+        return None
+    return Task(
+        profile=profile.name,
+        sha256=profile.sha256,
+        calibrated=profile.calibrated,
+        max_level={name: each.max_level for name, each in profile.factors.items()},
+        needs={name: each.needs for name, each in profile.factors.items()},
+    )
