@@ -4,9 +4,10 @@ A metric hands over one row of parts a frame, computed once against a fixed gall
 those parts. Resampling clusters is then one matrix product. Frames themselves are never resampled: a duplicate of the
 query in its gallery ties, and a perfect encoder would miss.
 
-The interval is BCa (Efron, "Better bootstrap confidence intervals", JASA 1987) with the quantiles of Student's t and
-the sqrt(g / (g - 1)) of Hesterberg's expanded percentile ("What teachers should know about the bootstrap", 2015), and no
-shorter than the jackknife's standard error makes it: plain BCa is too short at 20 to 60 clusters. All metrics and encoders share one set of draws, so differences are paired.
+The interval is BCa (Efron, "Better bootstrap confidence intervals", JASA 1987), which is too short at 20 to 60 clusters
+as it stands: it takes the quantiles of Student's t and the sqrt(g / (g - 1)) of Hesterberg's expanded percentile ("What
+teachers should know about the bootstrap", 2015), and is no shorter than the jackknife's standard error makes it. All
+metrics and encoders share one set of draws, so differences are paired.
 """
 
 from __future__ import annotations
