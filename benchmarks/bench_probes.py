@@ -35,13 +35,20 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
 
     def __call__(self, stage: str, work: Callable[[], Any]) -> Any:
         """Do a stage and add up what it took."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         found = work()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + time.process_time() - cpu_start
         return found
+
+    def total(self) -> tuple[float, float]:
+        """Seconds and CPU seconds of all stages but those in brackets, which are part of another."""
+        counted = [stage for stage in self.seconds if not stage.startswith("(")]
+        return sum(self.seconds[each] for each in counted), sum(self.cpu_seconds[each] for each in counted)
 
 
 def main() -> None:
@@ -66,7 +73,7 @@ def main() -> None:
             "point", *labels, reference=features[0], reference_clusters=clusters[0], clean=features[1], draws=draws
         ),
     )
-    once = sum(clock.seconds.values())
+    once = clock.total()
     views = asked.factors * asked.strengths
     for view in range(views):
         num_classes = (0, 2)[view % 2]
@@ -100,12 +107,11 @@ def main() -> None:
                 task, moved[1], Moved(labels[1]), draws, factor="f", level=1, augmented=augmented
             ),
         )
-    counted = {stage: seconds for stage, seconds in clock.seconds.items() if not stage.startswith("(")}
-    whole = once + (sum(counted.values()) - once) * WHOLE / views
+    whole, cpu = (first + (total - first) * WHOLE / views for first, total in zip(once, clock.total(), strict=True))
     for stage, seconds in clock.seconds.items():
-        print(f"{stage:28s}{seconds:8.2f} s")
+        print(f"{stage:28s}{seconds:8.2f} s, {clock.cpu_seconds[stage]:8.2f} s of CPU")
     print(f"{views} views, d = {asked.dim}, {asked.frames} frames, {asked.reference} reference frames")
-    print(f"{WHOLE} views: {whole:.0f} s (target {TARGET_SECONDS} s, {whole / TARGET_SECONDS:.2f} of it)")
+    print(f"{WHOLE} views: {whole:.0f} s, {cpu:.0f} s of CPU (target {TARGET_SECONDS} s: {whole / TARGET_SECONDS:.2f})")
 
 
 if __name__ == "__main__":

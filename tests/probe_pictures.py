@@ -33,3 +33,6 @@ class Pictures:
 
     def scene(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
         raise Unavailable("pictures cannot be changed")
+
+    def scene_warp(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
+        raise Unavailable("pictures cannot be changed")

@@ -36,7 +36,7 @@ def droid(clip_store_path) -> Probe:
 
     store = open_store(clip_store_path)
     rows = spread_rows(store, np.arange(store.num_episodes), per_episode=20)
-    frames = np.stack([np.asarray(frame)[:96, 20:116] for frame in store.decode(rows.tolist())])
+    frames = np.stack([frame.permute(1, 2, 0).numpy()[:96, 20:116] for frame in store.decode(rows.tolist())])
     clips = store.episode_of(rows)
     held = clips % 2 == 0
     return Probe(frames[~held], frames[held], clips[held])

@@ -138,11 +138,12 @@ def test_a_rolled_camera_sees_what_the_turned_picture_shows(degrees, seed):
     np.testing.assert_allclose(again, move_points(seen, np.stack([rotation(degrees)] * 5)), atol=1e-9)
 
 
-def test_a_pose_without_a_quaternion_stays_unknown():
-    poses = np.array([[0.0, 0, 0, 0, 0, 0, 1], [np.nan] * 7])
-    rolled = roll_poses(poses, np.array([math.pi, math.pi]))
+def test_each_pose_has_its_own_roll_and_one_without_a_quaternion_stays_unknown():
+    poses = np.array([[0.0, 0, 0, 0, 0, 0, 1], [np.nan] * 7, [1.0, 2, 3, 0, 0, 0, 1]])
+    rolled = roll_poses(poses, np.array([math.pi, math.pi, math.pi / 2]))
     np.testing.assert_allclose(np.abs(rolled[0, 3:]), [0, 0, 1, 0], atol=1e-12)
     assert np.isnan(rolled[1]).all()
+    np.testing.assert_allclose(rolled[2], [1, 2, 3, 0, 0, math.sqrt(0.5), math.sqrt(0.5)])
 
 
 def test_a_box_stays_about_its_corners():

@@ -14,9 +14,11 @@ from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
-from robossl.probes.frames import Unavailable
+from robossl.probes.frames import Split, Unavailable
+from robossl.probes.moves import to_view
 from robossl.probes.sources import open_frames
 from robossl.probes.sources.store import StoreFrames
+from robossl.probes.views import Job, Views
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 SCENE = [name for name, target in FACTORS.items() if ".scene:" in target]
@@ -168,6 +170,28 @@ def test_labels_of_an_environment_say_where_the_block_is_seen_and_how_it_is_turn
         hits[1] += blue(picture, x - sine * stem, y - cosine * stem)
         hits[2] += blue(picture, x - sine * beyond_bar, y - cosine * beyond_bar)
     assert hits[0] >= 0.8 * NUM and hits[1] >= 0.8 * NUM and hits[2] <= 0.1 * NUM  # the arm may lie over it
+
+
+@pytest.mark.parametrize("name", [name for name in SCENE if name.startswith("camera_")])
+def test_a_moved_camera_sees_the_block_where_the_moved_label_says(name: str, push: EnvFrames, tmp_path: Path) -> None:
+    split = Split(reference=np.arange(2), evaluation=np.arange(2, NUM))
+    views = Views(push, split, tmp_path)
+    job = Job(name, 5, "level", "evaluation")
+    moves = to_view(views, job)
+    assert moves is not None
+    points = push.labels["point"].values[split.evaluation]
+    moved = np.einsum("nij,nj->ni", moves, np.concatenate([points, np.ones((len(points), 1))], axis=1))
+    places = moved[:, :2] / moved[:, 2:]
+    seen = (np.abs(places) < 0.95).all(1)
+    assert seen.sum() > 10 and np.abs(places - points).max() > 0.04
+    hits = [blue(picture, x, y) for picture, (x, y) in zip(views.pixels(job)[seen], places[seen], strict=True)]
+    assert np.mean(hits) >= 0.75  # the arm may lie over it
+
+
+def test_a_factor_of_the_scene_that_moves_no_camera_moves_no_label(push: EnvFrames, tmp_path: Path) -> None:
+    views = Views(push, Split(reference=np.arange(2), evaluation=np.arange(2, 4)), tmp_path)
+    assert to_view(views, Job("table_texture", 3, "level", "evaluation")) is None
+    assert np.allclose(push.scene_warp(np.arange(2), "table_texture", 5), np.eye(3))
 
 
 def test_a_sorting_scene_says_on_which_side_red_belongs() -> None:

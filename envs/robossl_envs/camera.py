@@ -41,7 +41,7 @@ class Grid:
     """What the pixels of a picture of some size see through a camera."""
 
     def __init__(self, camera: Camera, *, height: int, width: int) -> None:
-        self.height, self.width = height, width
+        self.camera, self.height, self.width = camera, height, width
         self.half = min(height, width) / 2
         u = (np.arange(width) + 0.5 - width / 2) / self.half
         v = (height / 2 - 0.5 - np.arange(height)) / self.half

@@ -81,6 +81,21 @@ class EnvFrames:
             raise Unavailable(f"{self.name} has no factor {factor}")
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
 
+    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
+        """Where points on the table go under `scene`: as the factor has moved the camera, if it has.
+
+        Raises:
+            Unavailable: the environment has no such factor.
+        """
+        if factor not in FACTORS:
+            raise Unavailable(f"{self.name} has no factor {factor}")
+        up = np.diag([1.0, -1.0, 1.0])  # y of a picture's coordinates points up, that of labels down
+        found = np.empty((len(at), 3, 3))
+        for slot, seed in zip(found, self._seeds[at], strict=True):
+            self._play(int(seed), 0, {factor: strength})
+            slot[:] = up @ np.linalg.inv(self._env.camera.to_table) @ Camera().to_table @ up
+        return found
+
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)
         for slot, seed in zip(out, self._seeds[at], strict=True):

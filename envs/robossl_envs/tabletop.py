@@ -19,6 +19,7 @@ from gymnasium import spaces
 from jaxtyping import Float32
 from numpy import ndarray
 
+from robossl_envs.camera import Camera
 from robossl_envs.factors import FACTORS, draw_values, vector
 from robossl_envs.scene import Picture, Pose, Scene, Thing
 from robossl_envs.shapes import Box, Disc
@@ -120,6 +121,13 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
     def render(self) -> Picture | None:
         """The picture that the camera delivers now, uint8 (h, w, 3); nothing without render_mode."""
         return None if self.render_mode is None else self._see()
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of this episode, as its factors have moved it."""
+        self._see()
+        assert self._scene is not None
+        return self._scene.grid.camera
 
     def expert(self) -> Float32[ndarray, 2]:
         """What a scripted expert would do now."""

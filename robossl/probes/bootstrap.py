@@ -4,9 +4,10 @@ A metric hands over one row of parts a frame, computed once against a fixed gall
 those parts. Resampling clusters is then one matrix product. Frames themselves are never resampled: a duplicate of the
 query in its gallery ties, and a perfect encoder would miss.
 
-The interval is BCa (Efron, "Better bootstrap confidence intervals", JASA 1987) with the quantiles of Student's t and
-the sqrt(g / (g - 1)) of Hesterberg's expanded percentile ("What teachers should know about the bootstrap", 2015): plain
-BCa is too short at 20 to 60 clusters. All metrics and encoders share one set of draws, so differences are paired.
+The interval is BCa (Efron, "Better bootstrap confidence intervals", JASA 1987), which is too short at 20 to 60 clusters
+as it stands: it takes the quantiles of Student's t and the sqrt(g / (g - 1)) of Hesterberg's expanded percentile ("What
+teachers should know about the bootstrap", 2015), and is no shorter than the jackknife's standard error makes it. All
+metrics and encoders share one set of draws, so differences are paired.
 """
 
 from __future__ import annotations
@@ -193,9 +194,10 @@ def _bca(estimate: float, resampled: Float[ndarray, " b"], left_out: Float[ndarr
     edge = 0.5 / len(resampled)
     bias = norm.ppf(np.clip(below, edge, 1 - edge))
     pull = left_out.mean() - left_out
-    cubes = float((pull**3).sum())
+    num, cubes = len(left_out), float((pull**3).sum())
+    error = math.sqrt((num - 1) / num * float((pull**2).sum()))
+    resampled = estimate + (resampled - estimate) * max(1.0, error / float(resampled.std()))
     acceleration = cubes / (6 * float((pull**2).sum()) ** 1.5) if cubes else 0.0
-    num = len(left_out)
     reach = t.ppf((1 + LEVEL) / 2, num - 1) * math.sqrt(num / (num - 1))
     z = bias + np.array([-reach, reach])
     low, high = np.quantile(resampled, norm.cdf(bias + z / (1 - acceleration * z)))

@@ -22,7 +22,7 @@ from robossl.probes.result import Decoding, Figure
 NUM_SHUFFLES = 99  # gives a 95 % range
 HIDDEN = 128
 MLP_COMPONENTS = 128
-MLP_EPOCHS = 40
+MLP_EPOCHS = 25
 ROUNDING = 1e-5  # of a feature's size: what a float32 network may differ by when nothing differs
 
 
@@ -191,8 +191,8 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
     if not seen.shape[1]:
         return np.zeros((len(test), target.test.shape[1]))
     make = MLPClassifier if target.num_classes else MLPRegressor
-    early = {"early_stopping": True, "n_iter_no_change": 8}
-    step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 3e-3}
+    early = {"early_stopping": True, "n_iter_no_change": 6}
+    step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 4e-3}
     model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stops when the epochs are over, as it shall

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 LATENCY_FRAMES = 8  # every frame has so many before it, where its source has time
+RECORDED = "recorded scenes cannot be changed; probe on env:robossl/Push-v0 too"
 LabelType = Literal["class", "point", "angle", "pose", "box"]
 
 
@@ -55,6 +56,14 @@ class Frames(Protocol):
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
         """The same moments with one factor of the scene at a strength of 1 to 5.
+
+        Raises:
+            Unavailable: the source cannot change its scenes.
+        """
+        ...
+
+    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
+        """Where points on the ground go under `scene`: homographies in the coordinates of labels.
 
         Raises:
             Unavailable: the source cannot change its scenes.

@@ -133,7 +133,7 @@ def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> F
 
     known = np.isfinite(poses).all(axis=1)
     moved = np.full_like(poses, np.nan, dtype=np.float64)
-    turned = Rotation.from_quat(poses[known, 3:]) * Rotation.from_euler("z", radians[known])
+    turned = Rotation.from_quat(poses[known, 3:]) * Rotation.from_rotvec(np.outer(radians[known], [0, 0, 1]))
     moved[known] = np.concatenate([poses[known, :3], turned.as_quat()], axis=1)
     return moved
 

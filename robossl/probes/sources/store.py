@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
+from robossl.probes.frames import LATENCY_FRAMES, RECORDED, Label, LabelType, Unavailable
 
 SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
 MAX_CLASSES = 50
@@ -97,7 +97,15 @@ class StoreFrames:
         Raises:
             Unavailable: always.
         """
-        raise Unavailable("recorded scenes cannot be changed; probe on env:robossl/Push-v0 too")
+        raise Unavailable(RECORDED)
+
+    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
+        """Recorded scenes cannot be changed.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable(RECORDED)
 
     def _decode(self, rows: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         decoded = self._store.decode(rows.tolist())

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged
 from robossl.errors import InputError
-from robossl.probes.frames import LATENCY_FRAMES, Label, Unavailable
+from robossl.probes.frames import LATENCY_FRAMES, RECORDED, Label, Unavailable
 
 PIECE_SECONDS, GAP_SECONDS = 0.5, 0.1
 MATCH_SECONDS = 0.02  # the benchmark's own bound between a frame and its pose
@@ -73,7 +73,15 @@ class TumFrames:
         Raises:
             Unavailable: always.
         """
-        raise Unavailable("recorded scenes cannot be changed; probe on env:robossl/Push-v0 too")
+        raise Unavailable(RECORDED)
+
+    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
+        """Recorded scenes cannot be changed.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable(RECORDED)
 
     def _sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
         pixels = _read(path)

@@ -1,0 +1,29 @@
+"""Where points go under a view, whichever way it came about."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from robossl.probes.factors import resolve_factor
+from robossl.probes.views import Job, Views
+
+
+def to_view(views: Views, job: Job) -> Float[ndarray, "n 3 3"] | None:
+    """Homographies from the frames of a job to their views, in the coordinates of labels; None where nothing moves.
+
+    Those of factors of the scene hold for the ground.
+    """
+    factor = resolve_factor(job.factor)
+    values, at = views.values(job), views.positions(job)
+    if factor.warp is not None:
+        return factor.warp(values, views.frames.hw)
+    if not factor.name.startswith("camera_"):
+        return None
+    found = np.tile(np.eye(3), (len(at), 1, 1))
+    for strength in np.unique(values[:, 0]):
+        chosen = (values[:, 0] == strength) & (strength != factor.clean)
+        if chosen.any():
+            found[chosen] = views.frames.scene_warp(at[chosen], factor.name, int(strength))
+    return found
