@@ -14,6 +14,7 @@ BENCHMARKS = (
     "bench_train",
     "bench_methods",
     "bench_neighbour",
+    "bench_memory",
     "bench_envs",
     "bench_collect",
     "bench_serving",

@@ -26,6 +26,7 @@ from robossl.encoder import build_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Method
+from robossl.memory import keep_freed_memory
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer
@@ -250,6 +251,7 @@ def command(argv: Sequence[str]) -> int:
     out = known.out or Path("runs") / known.config.stem
     if known.resume and known.out is None and known.config.name == "config.yaml":
         out = known.config.parent
+    keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
     except Stopped:

@@ -12,6 +12,7 @@ from serving_kit import build_tiny
 
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
+from robossl.memory import keep_freed_memory
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 
@@ -21,6 +22,7 @@ def _one_thread() -> None:
     """Tiny tensors: threads only wait for each other, here and in the processes that tests start."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    keep_freed_memory()
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def config_for(method: str, store: Path, **train: object) -> RunConfig:
     return from_mapping(
         {
             "method": settings_at(method, 32),
-            "encoder": {"backbone": "resnet10t", "input_hw": [32, 32]},
+            "encoder": {"backbone": "test_resnet", "input_hw": [32, 32]},
             "data": {"store": str(store)},
             "train": small | {"health_every": 2} | train,
         },
@@ -111,13 +111,13 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, steps=40, checkpoint_every=2)
+    config = config_for("simsiam", clip_store_path, steps=20, checkpoint_every=2)
     straight, killed = tmp_path / "a" / "straight", tmp_path / "b" / "killed"
     run_to_the_end(command(config, straight, ranks=ranks))
     assert run_until(command(config, killed, ranks=ranks), killed, 6, signal.SIGKILL) == -signal.SIGKILL
-    assert not (killed / "checkpoints" / "step_00000040").exists()
+    assert not (killed / "checkpoints" / "step_00000020").exists()
     run_to_the_end(command(config, killed, "--resume", ranks=ranks))
-    assert_same_run(straight, killed, step=40)
+    assert_same_run(straight, killed, step=20)
 
 
 def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     assert any((out / "tensorboard").iterdir())
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
-    assert "pretrain simclr on resnet10t" in (out / "log.txt").read_text()
+    assert "pretrain simclr on test_resnet" in (out / "log.txt").read_text()

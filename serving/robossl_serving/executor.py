@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -92,43 +92,51 @@ class Executor:
     def _work(self, turn: Turn) -> None:
         for request in turn.shed:
             _finish(request, "shed")
-        try:
-            if turn.pieces:
-                self._run_turn(turn)
-        finally:
-            with self._lock:
-                self._running = False
-                if len(self._scheduler) or self._closed:
-                    self._wake.notify()
-
-    def _run_turn(self, turn: Turn) -> None:
         started_s = time.monotonic()
+        features = self._features(turn) if turn.pieces else {}
+        run_s = time.monotonic() - started_s
+        done: list[Request] = []
+        with self._lock:
+            if features:
+                self._scheduler.ran(turn, run_s=run_s, now_s=started_s + run_s)
+                done.extend(_hand_out(turn, features, started_s=started_s, run_s=run_s))
+            elif turn.pieces:
+                for piece in turn.pieces:
+                    self._scheduler.remove(piece.request)
+            self._running = False  # the next run does not wait for the replies of this one
+            if len(self._scheduler) or self._closed:
+                self._wake.notify()
+        if features:
+            self._on_turn(turn.num_frames, run_s)
+            for request in done:
+                _finish(request, "served")
+        else:
+            for piece in turn.pieces:
+                _finish(piece.request, "failed")
+
+    def _features(self, turn: Turn) -> dict[str, ndarray]:
+        """What the encoder gives for the turn's frames; nothing where it fails."""
         names = tuple(dict.fromkeys(name for piece in turn.pieces for name in piece.request.outputs))
         frames = [piece.frames for piece in turn.pieces]
         try:
-            features = self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
+            return self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
         except Exception:
             _log.exception("a run failed", extra={"num_frames": turn.num_frames})
-            with self._lock:
-                for piece in turn.pieces:
-                    self._scheduler.remove(piece.request)
-            for piece in turn.pieces:
-                _finish(piece.request, "failed")
-            return
-        run_s = time.monotonic() - started_s
-        with self._lock:
-            self._scheduler.ran(turn, run_s=run_s, now_s=started_s + run_s)
-        self._on_turn(turn.num_frames, run_s)
-        row = 0
-        for piece in turn.pieces:
-            request, num = piece.request, piece.stop - piece.start
-            request.parts.append({name: features[name][row : row + num] for name in request.outputs})
-            request.started_s = request.started_s or started_s
-            request.run_s += run_s
-            request.num_done = piece.stop
-            row += num
-            if not request.num_left:
-                _finish(request, "served")
+            return {}
+
+
+def _hand_out(turn: Turn, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
+    """Give each request its rows; yields those that have all of theirs."""
+    row = 0
+    for piece in turn.pieces:
+        request, num = piece.request, piece.stop - piece.start
+        request.parts.append({name: features[name][row : row + num] for name in request.outputs})
+        request.started_s = request.started_s or started_s
+        request.run_s += run_s
+        request.num_done = piece.stop
+        row += num
+        if not request.num_left:
+            yield request
 
 
 def _finish(request: Request, outcome: Outcome) -> None:

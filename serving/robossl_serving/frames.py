@@ -39,9 +39,9 @@ def read_frames(
     Raises:
         Refused: they are not what the card asks for, or more than the limits allow.
     """
-    if len(request.inputs) != 1 or request.inputs[0].name != card.input.name:
+    inputs = request.inputs
+    if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
         raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
-    tensor = request.inputs[0]
     shape = tuple(tensor.shape)
     if tensor.datatype == "UINT8":
         _check_shape(shape, max_batch=max_batch, limits=limits)
@@ -116,16 +116,17 @@ def _raw(
 ) -> bytes | None:
     """The raw bytes of the input; None where it has typed contents."""
     is_shared = "shared_memory_region" in tensor.parameters
-    if bool(request.raw_input_contents) + tensor.HasField("contents") + is_shared != 1:
+    raws = request.raw_input_contents
+    if bool(raws) + tensor.HasField("contents") + is_shared != 1:
         raise bad_request("an input has exactly one of raw_input_contents, contents and shared_memory_region")
     if is_shared:
         if regions is None:
             raise bad_request("this server has no shared memory; it is started with --shared-memory")
         return regions.read(tensor.parameters)
-    if request.raw_input_contents:
-        if len(request.raw_input_contents) != 1:
+    if raws:
+        if len(raws) != 1:
             raise bad_request("raw_input_contents has one entry for each input")
-        raw: bytes = request.raw_input_contents[0]
+        raw: bytes = raws[0]
         return raw
     return None
 

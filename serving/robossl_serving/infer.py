@@ -102,12 +102,14 @@ class Inference:
         Raises:
             Refused: it was not served.
         """
-        request, card = job.request, job.model.card
+        request = job.request
         assert request.outcome is not None
         job.model.statistics.answered(request, decoded_s=job.decoded_s)
         if request.outcome != "served":
             raise Refused(*_NOT_SERVED[request.outcome])
-        response = pb.ModelInferResponse(model_name=card.name, model_version=str(card.version), id=job.id)
+        response = pb.ModelInferResponse()
+        response.CopyFrom(job.model.reply)  # what all its replies say
+        response.id = job.id
         shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
             tensor = response.outputs.add(name=name, datatype=job.model.types[name], shape=values.shape)
@@ -116,18 +118,12 @@ class Inference:
                 _write(self._shared_memory, shared[name], raw, tensor.parameters)
                 raw = b""  # tritonclient counts outputs and raw contents alike
             response.raw_output_contents.append(raw)
-        put_values(
-            response.parameters,
-            {
-                "digest": card.digest,
-                "artefact": job.model.artefact,
-                "decode_us": _us(job.decoded_s - request.arrived_s),
-                "queue_us": _us(request.started_s - job.decoded_s),
-                "infer_us": _us(request.run_s),
-                "server_us": _us(time.monotonic() - request.arrived_s),
-                "superseded": request.superseded,
-            },
-        )
+        parameters = response.parameters
+        parameters["decode_us"].int64_param = _us(job.decoded_s - request.arrived_s)
+        parameters["queue_us"].int64_param = _us(request.started_s - job.decoded_s)
+        parameters["infer_us"].int64_param = _us(request.run_s)
+        parameters["superseded"].int64_param = request.superseded
+        parameters["server_us"].int64_param = _us(time.monotonic() - request.arrived_s)
         return response
 
     def _allowed_s(self, options: Options, left_s: float | None) -> float:

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
-from robossl_client.wire import tensor_type
+from robossl_client.wire import put_values, tensor_type
 
 from robossl.errors import InputError, reason
 from robossl.parity import GATES, check_parity, natural_frames
@@ -59,6 +59,8 @@ class Model:
         check_on_this_machine(model, self.card, self._run, settings)
         self.costs = self._measure()
         self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
+        self.reply = pb.ModelInferResponse(model_name=self.card.name, model_version=str(self.card.version))
+        put_values(self.reply.parameters, {"digest": self.card.digest, "artefact": self.artefact})
         self.statistics = Statistics(self.card)
         self.loaded_s = time.monotonic()
         self.pinned_s = self.loaded_s  # when a pinned caller last asked

@@ -1,0 +1,67 @@
+"""Training while the C library keeps what is freed, as `robossl pretrain` has it, against its default.
+
+    python benchmarks/bench_memory.py [--rounds 3] [--seconds 12]
+
+Each block is a process of its own that trains ResNet-18 at 64 px on one thread, and counts its page faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+
+BLOCK = """
+import resource, sys, time
+import timm, torch
+from robossl.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.set_num_threads(1)
+model, frames = timm.create_model("resnet18", num_classes=0), torch.randn(64, 3, 64, 64)
+optimizer = torch.optim.AdamW(model.parameters())
+
+def step():
+    optimizer.zero_grad()
+    model(frames).sum().backward()
+    optimizer.step()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+step()
+steps, before, began = 0, faults(), time.perf_counter()
+while time.perf_counter() - began < float(sys.argv[2]):
+    step()
+    steps += 1
+print(steps * len(frames) / (time.perf_counter() - began), (faults() - before) / steps)
+"""
+
+
+def block(how: str, seconds: float) -> tuple[float, float]:
+    """Frames a second, and page faults a step."""
+    line = [sys.executable, "-c", BLOCK, how, str(seconds)]
+    done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True)
+    rate, faults = map(float, done.stdout.split())
+    return rate, faults
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=12)
+    args = parser.parse_args()
+    pairs = [(block("kept", args.seconds), block("default", args.seconds)) for _ in range(args.rounds)]
+    ratios = [kept[0] / default[0] for kept, default in pairs]
+    print(
+        f"kept / default {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) in frames/s; "
+        f"page faults a step {statistics.median(kept[1] for kept, _ in pairs):.0f} against "
+        f"{statistics.median(default[1] for _, default in pairs):.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
