@@ -25,8 +25,8 @@ from robossl.data.store import Store, open_store
 from robossl.encoder import build_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
-from robossl.method import Method
 from robossl.memory import keep_freed_memory
+from robossl.method import Method
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer

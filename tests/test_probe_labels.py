@@ -159,7 +159,7 @@ def test_a_box_stays_about_its_corners():
         ("pose", "scale", "geometric", "scale"),
         ("pose", "perspective", "geometric", "perspective"),
         ("angle", "perspective", "geometric", "place"),
-        ("point", "camera_shift", "scene", "camera"),
+        ("angle", "camera_perspective", "scene", "place"),
         ("pose", "camera_rotation", "scene", "camera"),
         ("point", "latency", "temporal", "earlier"),
         ("class", "latency", "temporal", "earlier"),

@@ -100,7 +100,7 @@ class EnvFrames:
         out = np.empty((len(at), *self.hw, 3), np.uint8)
         for slot, seed in zip(out, self._seeds[at], strict=True):
             self._play(int(seed), steps, strengths)
-            slot[:] = self._env.render()
+            slot[:] = np.asarray(self._env.render())
         return out
 
     def _play(self, seed: int, steps: int, strengths: dict[str, int]) -> dict[str, Any]:

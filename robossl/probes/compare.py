@@ -168,8 +168,8 @@ def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float
     bounds = (was.low, was.high, now.low, now.high)
     if None in bounds:
         return Difference(value, None, None, False, False, "no interval"), 1.0
-    halves = [(float(high or 0) - float(low or 0)) / 2 for low, high in (bounds[:2], bounds[2:])]
-    half = float(np.hypot(*halves))
+    before, after = ((float(high or 0) - float(low or 0)) / 2 for low, high in (bounds[:2], bounds[2:]))
+    half = float(np.hypot(before, after))
     chance = float(2 * norm.sf(abs(value) / max(half / 1.96, 1e-12)))
     return Difference(value, value - half, value + half, False, False), chance
 

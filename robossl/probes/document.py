@@ -63,7 +63,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Figure):
         return _plain_figure(value)
     if dataclasses.is_dataclass(value):
-        hints = field_types(type(value))
+        record: Any = type(value)
+        hints = field_types(record)
         return {name: _plain_field(getattr(value, name), hint) for name, hint in hints.items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

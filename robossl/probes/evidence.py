@@ -114,7 +114,8 @@ class Evidence:
 def percent(figure: Figure) -> str:
     """A share with its interval, in %."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
-    return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]"
+    worse = " (worse than guessing)" if figure.high < 0 else ""
+    return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:

@@ -78,7 +78,7 @@ def _embed(probed: Probed, frames: UInt8[ndarray, "n h w 3"], paths: dict[Output
         for file in files.values():
             _keep(file, first)
         for start in range(first, len(frames), CHUNK):
-            found = probed(np.asarray(frames[start : start + CHUNK]))
+            found = probed(np.array(frames[start : start + CHUNK]))
             for name, file in files.items():
                 _append(file, found[name], len(frames), is_first=start == 0)
             yield min(start + CHUNK, len(frames))

@@ -4,12 +4,12 @@ A view that moves points is a homography from the frame to the view, both in the
 -1 to 1 of half the width and half the height. Angles and camera poses live in pixels, which are square where those
 coordinates are not, so they need the sizes of frame and view too.
 
-| label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_*, latency |
-|---|---|---|---|---|---|---|
-| class | same | same | same | same | same | same (latency: none) |
-| point, box | same | moved | moved | moved | moved | none: its homography is not known |
-| angle | same | turned | mirrored | same | none: depends on the place | none |
-| pose | same | composed with Rz | none: no camera sees this | none: no camera gives this | none | none |
+| label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_* | latency |
+|---|---|---|---|---|---|---|---|
+| class | same | same | same | same | same | same | none |
+| point, box | same | moved | moved | moved | moved | moved, as the ground is | none |
+| angle | same | turned | mirrored | same | none: depends on the place | turned; tilt: none | none |
+| pose | same | composed with Rz | none: no camera sees this | none: no camera gives this | none | none | none |
 
 A camera's axes are x right, y down, z forward. A picture whose content turns counter-clockwise is that of a camera
 turned clockwise, which is a positive angle about z: the new camera-to-world rotation is R Rz(angle).
@@ -27,6 +27,7 @@ from robossl.probes.frames import Label, LabelType
 from robossl.probes.result import Family
 
 ROLLS = ("rotation", "rot90")
+TILTS = ("perspective", "camera_perspective")
 CAMERA = "camera_"  # factors of the scene that move the camera
 
 
@@ -84,12 +85,12 @@ def why_none(type: LabelType, factor: str, family: Family) -> str | None:
         return "the label of the earlier frame is not known"
     if type == "class":
         return None
+    if type == "angle" and factor in TILTS:
+        return "how a perspective turns an angle depends on its place"
     if family == "scene" and factor.startswith(CAMERA):
-        return f"where the moved camera sees the {type} is not known"
+        return "the pose of the scene's moved camera is not known" if type == "pose" else None
     if family != "geometric":
         return None
-    if type == "angle" and factor == "perspective":
-        return "how a perspective turns an angle depends on its place"
     if type == "pose" and factor == "hflip":
         return "no camera pose shows the mirrored scene"
     if type == "pose" and factor not in ROLLS:

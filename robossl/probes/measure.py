@@ -22,6 +22,7 @@ from robossl.probes.health import health
 from robossl.probes.invariance import METRICS as INVARIANCE
 from robossl.probes.invariance import Space, fit_space, invariance_scores, unmeasurable
 from robossl.probes.label_maps import Moved, move_label
+from robossl.probes.moves import to_view
 from robossl.probes.plan import FLOOR_JOB, Plan, decode_job
 from robossl.probes.result import Cell, Decoding, Health, Neighbours, Readings, Retention
 from robossl.probes.retention import READABLE, Head, Task, fit_augmented, fit_task, retention
@@ -111,10 +112,11 @@ class Measure:
 
     def homographies(self, job: Job, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
         """From the frame to the view of a job; None where nothing moves."""
+        if job.draw != "clean":
+            return to_view(self.views, job)
         if factor.warp is None:
             return None
-        values = self.views.values(job) if job.draw != "clean" else factor.clean_values(len(self.views.positions(job)))
-        return factor.warp(values, self.views.frames.hw)
+        return factor.warp(factor.clean_values(len(self.views.positions(job))), self.views.frames.hw)
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,9 @@ class _One:
     def _dense(self, job: Job, factor: Factor) -> Iterator[Cell]:
         common, before = self.common, self.common.views.clean(job)
         clean, moved = self.found[before]["dense"], self.found[job]["dense"]
-        to_clean, to_view = common.homographies(before, factor), common.homographies(job, factor)
-        assert to_clean is not None and to_view is not None
-        warps = [by_homography(each) for each in to_view @ np.linalg.inv(to_clean)]
+        to_clean, to_moved = common.homographies(before, factor), common.homographies(job, factor)
+        assert to_clean is not None and to_moved is not None
+        warps = [by_homography(each) for each in to_moved @ np.linalg.inv(to_clean)]
         view_hw = common.views.shape(job)[1:3]
         figures = {
             "pck": pck(clean, moved, warps, common.draws, view_hw=view_hw),

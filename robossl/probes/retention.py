@@ -22,6 +22,7 @@ from robossl.probes.readout import R2, BalancedAccuracy, Readout, balance, fit_b
 from robossl.probes.result import Figure, Retention
 
 READABLE = 0.15
+WORST = -1.0  # R2 has no lower bound; a head as far below chance as it was above has lost all there is to lose
 MIN_FRAMES = 20  # with a label, below which no head is fitted
 HeadName = Literal["clean", "same", "augmented"]
 
@@ -210,7 +211,7 @@ def _retained(
 
     def kept(sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
         clean = np.concatenate([sums[..., :1], sums[..., 1 + width :]], axis=-1)
-        return np.asarray(score(sums[..., : 1 + width]) / score(clean))
+        return np.asarray(np.maximum(score(sums[..., : 1 + width]) / score(clean), WORST))
 
     figure = draws.figure(np.concatenate([parts, task.clean], axis=1), kept)
     transformed = draws.figure(parts, score).value

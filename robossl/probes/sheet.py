@@ -12,7 +12,6 @@ from robossl.probes.factors import resolve_factor
 from robossl.probes.views import Job, Views
 
 WIDTH, GAP, LINE, TITLE = 150, 6, 14, 24  # pixels: a picture, between pictures, a line of text, a factor's name
-COLUMNS = 6  # clean and five levels
 
 
 def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks: int = 2) -> Image.Image:
@@ -30,7 +29,8 @@ def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks
             rows.setdefault(job.factor, []).append(job)
     height, width = views.frames.hw
     tall = round(WIDTH * height / width)
-    row_height, block_width = TITLE + tall + 2 * LINE + GAP, COLUMNS * (WIDTH + GAP) + 2 * GAP
+    columns = 1 + max(map(len, rows.values()), default=0)  # the clean view first
+    row_height, block_width = TITLE + tall + 2 * LINE + GAP, max(columns, 3) * (WIDTH + GAP) + 2 * GAP
     deep = -(-len(rows) // blocks)
     paper = Image.new("RGB", (blocks * block_width, deep * row_height + TITLE + GAP), "white")
     pen = ImageDraw.Draw(paper)

@@ -19,6 +19,7 @@ from robossl.probes.rules import Ruling, equivariant, informative, invariant
 # From good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
 NOT_MEASURED = "not measured"
+UNCALIBRATED = " (uncalibrated thresholds)"
 
 
 def judge(
@@ -72,7 +73,7 @@ def _judge(seen: Evidence, need: Need) -> Verdict:
     if ruling.word.startswith("SAFE") and "precision-fragile" in seen.readings.health.flags:
         error = seen.readings.health.fp16_error or 0.0
         text = f"in fp32 only (half precision moves features by {error:.0%} of their spread): {text}"
-    calibration = "" if seen.profile.calibrated else " (uncalibrated thresholds)"
+    calibration = "" if seen.profile.calibrated else UNCALIBRATED
     return Verdict(
         factor=seen.factor,
         level=seen.level,

@@ -29,7 +29,7 @@ def through_table(pixels: UInt8[ndarray, "b h w 3"], table: Float[ndarray, "b 3 
     """Replace each grey level of each channel by that of a table, in 0 to 1."""
     levels = (np.clip(table, 0, 1) * 255 + 0.5).astype(np.uint8)
     rows = np.arange(len(pixels))[:, None, None, None]
-    return levels[rows, np.arange(3), pixels]
+    return np.asarray(levels[rows, np.arange(3), pixels])
 
 
 LEVELS = np.arange(256) / 255

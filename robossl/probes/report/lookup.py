@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robossl.probes.profile import Thresholds
 from robossl.probes.result import Decoding, Family, Figure, Need, Readings, Report, Retention, Verdict, View
+from robossl.probes.retention import HeadName
 
 FAMILIES: tuple[Family, ...] = ("photometric", "geometric", "scene", "temporal")
 LEVELS = (1, 2, 3, 4, 5)
@@ -40,7 +41,7 @@ class Lookup:
         cells = (of or self.report.readings).cells
         return next((c.figure for c in cells if (c.factor, c.level, c.metric) == (factor, level, metric)), None)
 
-    def retention(self, label: str, factor: str, level: int, head: str = "clean") -> Retention | None:
+    def retention(self, label: str, factor: str, level: int, head: HeadName = "clean") -> Retention | None:
         """What is left of a head."""
         return self._retentions.get((label, factor, level, head))
 

@@ -63,7 +63,7 @@ class Contract:
         else:
             values = frames.astype(np.float32) if self.size is None else resized(frames, self.size)
             values = values / np.float32(255) if self.range == "0-1" else values
-            values = (values - np.float32(self.mean)) / np.float32(self.std)
+            values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         values = values[..., ::-1] if self.order == "bgr" else values
         values = values.transpose(0, 3, 1, 2) if self.layout == "nchw" else values
         return np.ascontiguousarray(values, self.dtype)

@@ -71,7 +71,7 @@ def _sha256(path: Path) -> str:
 
 
 def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None) -> str:
-    shapes = {each.name: each.shape for each in session.get_outputs()}
+    shapes: dict[str, list[int | str]] = {each.name: each.shape for each in session.get_outputs()}
     if name is None and len(shapes) == 1:
         return next(iter(shapes))
     if name is None:
