@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -52,6 +52,7 @@ def moved(point, homography):
     return move_points(np.array([point]), homography[None])[0]
 
 
+@settings(deadline=None)
 @given(point=points_inside, degrees=st.floats(-180, 180))
 def test_points_turn_as_pillow_turns_pictures(point, degrees):
     at = np.array(point) * [0.4, 1]  # stays in the picture whatever the angle
@@ -59,11 +60,13 @@ def test_points_turn_as_pillow_turns_pictures(point, degrees):
     np.testing.assert_allclose(moved(at, rotation(degrees)), seen, atol=0.01)
 
 
+@settings(deadline=None)
 @given(point=points_inside)
 def test_points_are_mirrored_as_pictures_are(point):
     np.testing.assert_allclose(moved(point, np.diag([-1.0, 1, 1])), centroid(dot(point)[:, ::-1]), atol=1e-3)
 
 
+@settings(deadline=None)
 @given(point=points_inside, turns=st.integers(0, 3))
 def test_points_turn_with_the_centred_square(point, turns):
     at = np.array(point) * [0.5, 1]
@@ -95,6 +98,7 @@ def test_points_follow_a_perspective_as_pillow_does():
         np.testing.assert_allclose(moved(at, homography), centroid(np.asarray(seen)), atol=0.01)
 
 
+@settings(deadline=None)
 @given(
     angle=st.floats(-3, 3),
     degrees=st.floats(-170, 170),
@@ -120,6 +124,7 @@ def test_an_angle_grows_with_a_counter_clockwise_turn_and_flips_about_the_vertic
     assert turn_angles(np.array([[0.3]]), np.array([[[-1.0, 0], [0, 1]]]))[0, 0] == pytest.approx(math.pi - 0.3)
 
 
+@settings(deadline=None)
 @given(degrees=st.floats(-180, 180), seed=st.integers(0, 1000))
 def test_a_rolled_camera_sees_what_the_turned_picture_shows(degrees, seed):
     rng = np.random.default_rng(seed)
