@@ -104,7 +104,7 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
     return found.code
 
 
-def profiles(*names: str) -> str:
+def profiles(names: tuple[str, ...] = ()) -> str:
     """List the task profiles; or of those named, what they ask of each factor.
 
     Args:

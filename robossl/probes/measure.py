@@ -58,16 +58,22 @@ class Measure:
     seed: int = 0
 
     def __call__(
-        self, name: str, found: Mapping[Job, Features], *, advance: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        found: Mapping[Job, Features],
+        *,
+        paired: bool = False,
+        advance: Callable[[], None] = lambda: None,
     ) -> Readings:
         """Measure one encoder.
 
         Args:
             name: Of the encoder.
             found: Its features of every job of the plan.
+            paired: Keep what each cluster adds to `nis_w`, so that reports can be compared in pairs.
             advance: Called after each view.
         """
-        one = _One(self, found)
+        one = _One(self, found, paired)
         cells: list[Cell] = []
         decodings: list[Decoding] = []
         retentions: list[Retention] = []
@@ -125,6 +131,7 @@ class _One:
 
     common: Measure
     found: Mapping[Job, Features]
+    paired: bool
     spaces: dict[str, Space] = field(default_factory=dict)
     tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
 
@@ -155,7 +162,9 @@ class _One:
         scores = invariance_scores(clean, moved, space, draws) | retrieval_scores(clean, moved, space, common.gallery)
         for name, each in scores.items():
             figure = draws.figure(each.parts, each.statistic, limits=each.limits)
-            yield Cell(job.factor, job.level, name, figure, _shares(each, draws) if name == "nis_w" else ())
+            yield Cell(
+                job.factor, job.level, name, figure, _shares(each, draws) if name == "nis_w" and self.paired else ()
+            )
         if factor.classes:
             yield from self._equivariance(job, factor)
         if factor.warp is not None and "dense" in self.found[job]:

@@ -219,7 +219,7 @@ def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache:
             if bar.show(done, len(measure.shown)):
                 bar.say(f"measure {name}: {done} of {len(measure.shown)} views")
 
-        return measure(name, found, advance=advance)
+        return measure(name, found, paired=probed.about.kind != "reference", advance=advance)
 
 
 def _file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
