@@ -17,6 +17,7 @@ BENCHMARKS = (
     "bench_memory",
     "bench_envs",
     "bench_collect",
+    "bench_probes",
     "bench_serving",
 )
 

@@ -42,6 +42,12 @@ STEPS = (
         "embed quickstart/models/quickstart/1 quickstart/store --split val --out quickstart/embeddings.npz",
     ),
     ("make a page of it", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
+    (
+        "probe it: what is it blind to, and could an arm be steered on it? (an encoder of a minute should not pass)",
+        "probe run quickstart/run --data env:robossl/Push-v0 --scenes 200 --image-size 48 --quick --frames 60 "
+        "--profile pose-estimation --factors brightness hue noise rotation rot90 hflip --cache quickstart/cache "
+        "--out quickstart/probe",
+    ),
 )
 
 
@@ -62,6 +68,7 @@ def main() -> None:
     print(f"\nDone in {time.monotonic() - began:.0f} s. Open:")
     for path, what in (
         ("report.html", "the page: loss, health, scores, nearest neighbours"),
+        ("probe/report.html", "the probe: a verdict for each change of the picture, and why"),
         ("run", "the run: config.yaml, metrics.jsonl, checkpoints, encoder"),
         ("models/quickstart", "the ONNX model and its card"),
         ("embeddings.npz", "embeddings of the validation frames"),
