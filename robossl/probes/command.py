@@ -62,7 +62,8 @@ def run(
     from dataclasses import replace
 
     from robossl.probes.output import write_all
-    from robossl.probes.run import QUICK, Settings, probe
+    from robossl.probes.run import probe
+    from robossl.probes.settings import QUICK, Settings
     from robossl.probes.sources import open_frames
     from robossl.probes.subjects import open_subject, pixels_reference, random_reference
 

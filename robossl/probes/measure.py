@@ -1,36 +1,27 @@
-"""All that is measured of one encoder, from the features of its views alone."""
+"""Measure: what all encoders of a probe have in common, their frames, labels and draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, Scores, draw, missing
-from robossl.probes.decoding import NUM_SHUFFLES, Drawn, decode
-from robossl.probes.dense import by_homography, keypoint_drift, pck, soft_argmax
-from robossl.probes.equivariance import equivariance
-from robossl.probes.factors import resolve_factor
+from robossl.probes.bootstrap import Draws, draw
+from robossl.probes.decoding import NUM_SHUFFLES
 from robossl.probes.factors.factor import Factor
 from robossl.probes.features import Features
 from robossl.probes.frames import Label
-from robossl.probes.health import health
-from robossl.probes.invariance import METRICS as INVARIANCE
-from robossl.probes.invariance import Space, fit_space, invariance_scores, unmeasurable
 from robossl.probes.label_maps import Moved, move_label
 from robossl.probes.moves import to_view
-from robossl.probes.plan import FLOOR_JOB, Plan, decode_job
-from robossl.probes.result import Cell, Decoding, Health, Neighbours, Readings, Retention
-from robossl.probes.retention import READABLE, Head, Task, fit_augmented, fit_task, retention
-from robossl.probes.retrieval import METRICS as RETRIEVAL
-from robossl.probes.retrieval import mistaken, retrieval_scores, spread_gallery
-from robossl.probes.views import Job, Part, Views
-
-SHOWN = 4  # views whose worst retrievals are kept
+from robossl.probes.plan import FLOOR_JOB, Plan
+from robossl.probes.reading import Reading
+from robossl.probes.result import Cell, Decoding, Readings, Retention
+from robossl.probes.retention import READABLE
+from robossl.probes.retrieval import spread_gallery
+from robossl.probes.views import Job, Views
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ class Measure:
             paired: Keep what each cluster adds to `nis_w`, so that reports can be compared in pairs.
             advance: Called after each view.
         """
-        one = _One(self, found, paired)
+        one = Reading(self, found, paired)
         cells: list[Cell] = []
         decodings: list[Decoding] = []
         retentions: list[Retention] = []
@@ -96,7 +87,7 @@ class Measure:
         return draw(clusters, num_resamples=self.num_resamples, seed=self.seed)
 
     @cached_property
-    def gallery(self) -> ndarray:
+    def gallery(self) -> Int[ndarray, " g"]:
         """Positions among the evaluated frames."""
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.seed)
 
@@ -123,171 +114,3 @@ class Measure:
         if factor.warp is None:
             return None
         return factor.warp(factor.clean_values(len(self.views.positions(job))), self.views.frames.hw)
-
-
-@dataclass(frozen=True)
-class _One:
-    """One encoder: what is fitted to its clean features is fitted once for all factors that share a clean view."""
-
-    common: Measure
-    found: Mapping[Job, Features]
-    paired: bool
-    spaces: dict[str, Space] = field(default_factory=dict)
-    tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
-
-    def pooled(self, job: Job) -> Float[ndarray, "n d"]:
-        return self.found[job]["pooled"]
-
-    def space(self, base: str) -> Space:
-        if base not in self.spaces:
-            self.spaces[base] = fit_space(self.pooled(_clean(base, "reference")))
-        return self.spaces[base]
-
-    @cached_property
-    def health(self) -> Health:
-        reference, clean = (self.pooled(_clean("plain", part)) for part in ("reference", "evaluation"))
-        common = self.common
-        return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
-
-    def cells(self, job: Job) -> Iterator[Cell]:
-        """Invariance, retrieval, and where the view moves things, equivariance of pooled features and of maps."""
-        factor, common = resolve_factor(job.factor), self.common
-        clean, moved = self.pooled(common.views.clean(job)), self.pooled(job)
-        space, draws = self.space(factor.base), common.draws
-        reason = unmeasurable(clean, moved, space, draws)
-        if reason:
-            none = missing(reason, n=len(clean), clusters=draws.weights.shape[1])
-            yield from (Cell(job.factor, job.level, name, none) for name in (*INVARIANCE, *RETRIEVAL))
-            return
-        scores = invariance_scores(clean, moved, space, draws) | retrieval_scores(clean, moved, space, common.gallery)
-        for name, each in scores.items():
-            figure = draws.figure(each.parts, each.statistic, limits=each.limits)
-            yield Cell(
-                job.factor, job.level, name, figure, _shares(each, draws) if name == "nis_w" and self.paired else ()
-            )
-        if factor.classes:
-            yield from self._equivariance(job, factor)
-        if factor.warp is not None and "dense" in self.found[job]:
-            yield from self._dense(job, factor)
-
-    def _equivariance(self, job: Job, factor: Factor) -> Iterator[Cell]:
-        """The linear map of a kind, from the reference frames that were drawn that kind."""
-        kind = decode_job(job.factor, job.level, "reference")
-        if kind not in self.found:
-            return
-        drawn = self.common.views.values(kind)[:, 0] == factor.strengths(job.level)[0]
-        reference = self.pooled(self.common.views.clean(kind))[drawn], self.pooled(kind)[drawn]
-        judged = self.pooled(self.common.views.clean(job)), self.pooled(job)
-        train, test = (Drawn(clean, moved, np.zeros((len(clean), 1))) for clean, moved in (reference, judged))
-        for name, figure in equivariance(train, test, self.common.draws).items():
-            yield Cell(job.factor, job.level, name, figure)
-
-    def _dense(self, job: Job, factor: Factor) -> Iterator[Cell]:
-        common, before = self.common, self.common.views.clean(job)
-        clean, moved = self.found[before]["dense"], self.found[job]["dense"]
-        to_clean, to_moved = common.homographies(before, factor), common.homographies(job, factor)
-        assert to_clean is not None and to_moved is not None
-        warps = [by_homography(each) for each in to_moved @ np.linalg.inv(to_clean)]
-        view_hw = common.views.shape(job)[1:3]
-        figures = {
-            "pck": pck(clean, moved, warps, common.draws, view_hw=view_hw),
-            "drift_px": keypoint_drift(soft_argmax(clean), soft_argmax(moved), warps, common.draws, view_hw=view_hw),
-        }
-        yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
-
-    def decodings(self, job: Job) -> tuple[Decoding, ...]:
-        """Of the strength that was drawn up to this level, where the plan has such views."""
-        factor, common = resolve_factor(job.factor), self.common
-        jobs = [decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
-        if not all(each in self.found for each in jobs):
-            return ()
-        train, test = (
-            Drawn(self.pooled(common.views.clean(each)), self.pooled(each), factor.targets(common.views.values(each)))
-            for each in jobs
-        )
-        return decode(
-            train,
-            test,
-            common.draws,
-            factor=job.factor,
-            level=job.level,
-            num_classes=factor.num_classes,
-            mlp=common.mlp,
-            num_shuffles=common.num_shuffles,
-            seed=common.seed,
-        )
-
-    def retentions(self, job: Job) -> Iterator[Retention]:
-        """Of every label, by heads fitted on clean frames and, where the plan allows, under the factor too."""
-        factor, common = resolve_factor(job.factor), self.common
-        for name in common.labels:
-            task = self._task(name, job, factor)
-            yield from retention(
-                task,
-                self.pooled(job),
-                common.label(name, job, factor),
-                common.draws,
-                factor=job.factor,
-                level=job.level,
-                augmented=self._augmented(task, job, factor),
-            )
-
-    def _task(self, name: str, job: Job, factor: Factor) -> Task:
-        key = name, factor.base
-        if key not in self.tasks:
-            common = self.common
-            judged, fitted = common.views.clean(job), _clean(factor.base, "reference")
-            labels = [common.label(name, each, factor).label or common.labels[name] for each in (fitted, judged)]
-            self.tasks[key] = fit_task(
-                name,
-                labels[0],
-                labels[1],
-                reference=self.pooled(fitted),
-                reference_clusters=common.views.frames.clusters[common.views.positions(fitted)],
-                clean=self.pooled(judged),
-                draws=common.draws,
-                readable=common.readable,
-            )
-        return self.tasks[key]
-
-    def _augmented(self, task: Task, job: Job, factor: Factor) -> Head | None:
-        drawn = decode_job(job.factor, job.level, "reference")
-        if drawn not in self.found:
-            return None
-        common, clean = self.common, _clean(factor.base, "reference")
-        label = common.label(task.name, clean, factor).label
-        if label is None:
-            return None
-        return fit_augmented(
-            task,
-            label,
-            common.label(task.name, drawn, factor),
-            reference=self.pooled(clean),
-            moved_reference=self.pooled(drawn),
-            reference_clusters=common.views.frames.clusters[common.views.positions(clean)],
-        )
-
-    def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
-        """Of the views, one a factor, whose frames find themselves the least."""
-        found = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
-        worst: dict[str, Cell] = {}
-        for _, cell in sorted(found, key=lambda each: each[0]):
-            worst.setdefault(cell.factor, cell)
-        kept = []
-        for cell in list(worst.values())[:SHOWN]:
-            job = Job(cell.factor, cell.level, "level", "evaluation")
-            clean = self.pooled(self.common.views.clean(job))
-            space = self.space(resolve_factor(cell.factor).base)
-            pairs = mistaken(clean, self.pooled(job), space, self.common.gallery)
-            kept.append(Neighbours(cell.factor, cell.level, pairs))
-        return tuple(each for each in kept if each.pairs)
-
-
-def _clean(base: str, part: Part) -> Job:
-    return Job(base, 0, "clean", part)
-
-
-def _shares(scores: Scores, draws: Draws) -> tuple[tuple[float, float], ...]:
-    """By cluster: how much less than another frame's distance the view moved, and that distance."""
-    sums = [np.bincount(draws.of, weights=column) for column in scores.parts.T]
-    return tuple((float(other - own), float(other)) for own, other in zip(*sums, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,47 +17,19 @@ from typing import NamedTuple
 import numpy as np
 
 from robossl.bar import Bar
-from robossl.probes.factors import resolve_factor
 from robossl.probes.features import Features, ViewFile, features
 from robossl.probes.frames import Frames, Label
 from robossl.probes.measure import Measure
 from robossl.probes.plan import Plan, plan_views
 from robossl.probes.profile import Profile
 from robossl.probes.result import Data, Readings, Report, Task
+from robossl.probes.settings import Settings, chosen_labels, chosen_levels, mapped
 from robossl.probes.split import split_frames
 from robossl.probes.subjects import Output, Probed
 from robossl.probes.verdict import judge, overall
 from robossl.probes.views import Job, Views
 
 TIMED = 8  # frames an encoder is timed on
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How much is measured.
-
-    Args:
-        n_reference: Frames that statistics and heads are fitted on.
-        n_evaluation: Frames that are judged.
-        levels: Strengths that are shown.
-        num_resamples: Of the bootstrap.
-        num_shuffles: Of a parameter, for the range of chance.
-        mlp: Decode with an MLP too, and not with a linear probe alone.
-        decode_all: Read back every factor at the strength that is judged, not only those the task must follow or know.
-        seed: Of all that is drawn.
-    """
-
-    n_reference: int = 2000
-    n_evaluation: int = 500
-    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
-    num_resamples: int = 1000
-    num_shuffles: int = 99
-    mlp: bool = True
-    decode_all: bool = True
-    seed: int = 0
-
-
-QUICK = Settings(n_reference=300, n_evaluation=120, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
 
 
 class Found(NamedTuple):
@@ -99,10 +71,10 @@ def probe(
         frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
     )
     views = Views(frames, split, cache / "views", seed=settings.seed)
-    levels, decoded = _levels(factors, profile, settings)
+    levels, decoded = chosen_levels(factors, profile, settings)
     plan = plan_views(views, levels, decode=decoded)
     subjects = {"": probed, **references}
-    labels = _labels(frames, profile)
+    labels = chosen_labels(frames, profile)
     say_plan(views, plan, subjects, labels)
     with Bar("render", "frames", views.num_missing(plan.jobs)) as bar:
 
@@ -121,7 +93,7 @@ def probe(
         mlp=settings.mlp,
         seed=settings.seed,
     )
-    maps = _mapped(plan, profile, settings)
+    maps = mapped(plan, profile)
     readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
     own = readings.pop("")
     verdicts = judge(own, readings, profile, unmeasured=plan.unavailable) if profile else ()
@@ -163,40 +135,6 @@ def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: M
     )
     for factor, reason in plan.unavailable.items():
         print(f"  not shown: {factor}: {reason}")
-
-
-def _levels(
-    factors: Sequence[str], profile: Profile | None, settings: Settings
-) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The strengths of each factor that are shown, and those that are read back."""
-    shown: dict[str, tuple[int, ...]] = {}
-    decoded: dict[str, tuple[int, ...]] = {}
-    for name in factors:
-        most = resolve_factor(name).num_levels
-        shown[name] = tuple(level for level in settings.levels if level <= most) or (most,)
-        asked = profile.factors.get(name) if profile else None
-        judged = [level for level in shown[name] if level <= (asked.max_level if asked else 3)] or [shown[name][0]]
-        followed = [level for level in judged if asked and asked.needs[level - 1] in ("EQUI", "INFO")]
-        decoded[name] = tuple(followed) or ((judged[-1],) if settings.decode_all else ())
-    return shown, decoded
-
-
-def _labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
-    """Those the task reads; all of them where there is no task."""
-    names = profile.labels if profile else tuple(frames.labels)
-    return {name: frames.labels[name] for name in names if name in frames.labels}
-
-
-def _mapped(plan: Plan, profile: Profile | None, settings: Settings) -> set[Job]:
-    """Views whose feature maps are looked at: the severest that is judged of every factor that moves points."""
-    shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
-    chosen: dict[str, Job] = {}
-    for job in shown:
-        asked = profile.factors.get(job.factor) if profile else None
-        if resolve_factor(job.factor).warp is not None and job.level <= (asked.max_level if asked else 3):
-            chosen[job.factor] = job
-    bases = {Job(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
-    return {*chosen.values(), *bases}
 
 
 def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:

@@ -1,0 +1,75 @@
+"""Settings: how much is measured, and of which strengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from robossl.probes.factors import resolve_factor
+from robossl.probes.frames import Frames, Label
+from robossl.probes.plan import Plan
+from robossl.probes.profile import MAX_LEVEL, Profile
+from robossl.probes.views import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Args:
+        n_reference: Frames that statistics and heads are fitted on.
+        n_evaluation: Frames that are judged.
+        levels: Strengths that are shown.
+        num_resamples: Of the bootstrap.
+        num_shuffles: Of a parameter, for the range of chance.
+        mlp: Decode with an MLP too, and not with a linear probe alone.
+        decode_all: Read back every factor at the strength that is judged, not only those the task must follow or know.
+        seed: Of all that is drawn.
+    """
+
+    n_reference: int = 2000
+    n_evaluation: int = 500
+    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
+    num_resamples: int = 1000
+    num_shuffles: int = 99
+    mlp: bool = True
+    decode_all: bool = True
+    seed: int = 0
+
+
+QUICK = Settings(n_reference=300, n_evaluation=120, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
+
+
+def chosen_levels(
+    factors: Sequence[str], profile: Profile | None, settings: Settings
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The strengths of each factor that are shown, and those that are read back."""
+    shown: dict[str, tuple[int, ...]] = {}
+    decoded: dict[str, tuple[int, ...]] = {}
+    for name in factors:
+        most = resolve_factor(name).num_levels
+        shown[name] = tuple(level for level in settings.levels if level <= most) or (most,)
+        asked = profile.factors.get(name) if profile else None
+        hardest = asked.max_level if asked else MAX_LEVEL
+        judged = [level for level in shown[name] if level <= hardest] or [shown[name][0]]
+        followed = [level for level in judged if asked and asked.needs[level - 1] in ("EQUI", "INFO")]
+        decoded[name] = tuple(followed) or ((judged[-1],) if settings.decode_all else ())
+    return shown, decoded
+
+
+def chosen_labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
+    """Those the task reads; all of them where there is no task."""
+    names = profile.labels if profile else tuple(frames.labels)
+    return {name: frames.labels[name] for name in names if name in frames.labels}
+
+
+def mapped(plan: Plan, profile: Profile | None) -> set[Job]:
+    """Views whose feature maps are looked at: the severest that is judged of every factor that moves points."""
+    shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
+    chosen: dict[str, Job] = {}
+    for job in shown:
+        asked = profile.factors.get(job.factor) if profile else None
+        if resolve_factor(job.factor).warp is not None and job.level <= (asked.max_level if asked else MAX_LEVEL):
+            chosen[job.factor] = job
+    bases = {Job(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
+    return {*chosen.values(), *bases}
