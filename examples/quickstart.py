@@ -44,7 +44,7 @@ STEPS = (
     ("make a page of it", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
     (
         "probe it: what is it blind to, and could an arm be steered on it? (an encoder of a minute should not pass)",
-        "probe run quickstart/run --data env:robossl/Push-v0 --scenes 200 --image-size 48 --quick --frames 60 "
+        "probe run quickstart/run --data env:robossl/Push-v0 --scenes 360 --image-size 48 --quick --frames 60 "
         "--profile pose-estimation --factors brightness hue noise rotation rot90 hflip --cache quickstart/cache "
         "--out quickstart/probe",
     ),

@@ -7,6 +7,7 @@ from html import escape
 from robossl.probes.report.lookup import LEVELS, Lookup
 from robossl.probes.report.words import SIGNS, short, title, with_interval
 from robossl.probes.result import Report, Verdict, Word
+from robossl.probes.verdict import NOT_MEASURED, UNCALIBRATED
 
 NEEDS = {
     "INV": "must not move",
@@ -45,11 +46,9 @@ def banner(report: Report) -> str:
         return ""
     assert report.task is not None
     sign = SIGNS[report.word]
-    counts = [
-        f"{sum(v.level is None and v.word == word and v.need != '-' for v in report.verdicts)} {word.lower()}"
-        for word in SIGNS
-    ]
-    told = ", ".join(each for each in counts if not each.startswith("0 "))
+    asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
+    words = [v.word.lower() if v.metric != NOT_MEASURED else NOT_MEASURED for v in asked]
+    told = ", ".join(f"{words.count(each)} {each}" for each in dict.fromkeys(words))
     caution = (
         ""
         if report.task.calibrated
@@ -70,7 +69,7 @@ def chip(word: Word) -> str:
 
 def _one_line(verdict: Verdict) -> str:
     """The line of a collapsed encoder: the same holds for every factor."""
-    sentence = verdict.sentence.removeprefix(f"{title(verdict.factor)}: ")
+    sentence = _sentence(verdict)
     kind = SIGNS[verdict.word].kind
     return f'<li class="{kind}">{chip(verdict.word)}<p><b>Every factor:</b> {escape(sentence)}</p></li>'
 
@@ -81,7 +80,7 @@ def _line(look: Lookup, verdict: Verdict) -> str:
         (each for each in LEVELS if (at := look.verdict(factor, each)) is not None and at.word == verdict.word),
         look.shown_level(factor),
     )
-    sentence = verdict.sentence.removeprefix(f"{title(factor)}: ")
+    sentence = _sentence(verdict)
     return (
         f'<li class="{SIGNS[verdict.word].kind}">{chip(verdict.word)}<p><b>{escape(title(factor))}:</b> '
         f"{escape(sentence)}</p>"
@@ -114,4 +113,10 @@ def _levels(look: Lookup, factor: str) -> str:
 
 def _level(verdict: Verdict, *, is_judged: bool) -> str:
     place = f"strength {verdict.level}, {escape(verdict.need)}{'' if is_judged else ', shown only'}"
-    return f"<li>{place}: {chip(verdict.word)} {escape(verdict.sentence)}</li>"
+    return f"<li>{place}: {chip(verdict.word)} {escape(_sentence(verdict))}</li>"
+
+
+def _sentence(verdict: Verdict) -> str:
+    """Without the name of the factor, which stands before it, and what the banner says once for all."""
+    named = verdict.sentence.removeprefix(title(verdict.factor))
+    return named.removeprefix(",").removeprefix(":").removesuffix(UNCALIBRATED).strip()
