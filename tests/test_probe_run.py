@@ -65,7 +65,7 @@ def test_a_report_has_what_was_asked_for_and_a_gate_reads_it(
 ) -> None:
     report = probe(encoders / "run", tmp_path, cache)
     said = capsys.readouterr().out
-    assert "scenes are judged" in said and "GB in" in said and "minutes for" in said
+    assert "clusters (scene) are judged" in said and "GB in" in said and "minutes for" in said
     assert {view.factor for view in report.views} == set(FACTORS)
     assert {each.factor for each in report.readings.decodings} == {"rot90", "hflip", "camera_shift"}  # must be followed
     metrics = {(cell.factor, cell.metric) for cell in report.readings.cells}

@@ -128,6 +128,9 @@ def test_the_shared_camera_sequence_has_poses(shared_data: Callable[[str], Path]
     values = frames.labels["pose"].values
     assert frames.hw == (240, 320) and 500 < len(values) < 860 and len(set(frames.clusters)) > 40
     assert np.allclose(np.linalg.norm(values[:, 3:], axis=1), 1, atol=1e-4)
+    assert frames.notes[0].endswith("and 67 that repeat another")
+    pictures = frames.clean(np.arange(len(frames.clusters)))
+    assert len({each.tobytes() for each in pictures}) == len(pictures)
 
 
 @pytest.mark.parametrize("name", SCENE)

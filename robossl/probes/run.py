@@ -124,8 +124,8 @@ def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: M
         minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
     clusters = len(np.unique(views.frames.clusters[split.evaluation]))
     print(
-        f"{views.frames.name}: {len(split.evaluation)} frames of {clusters} {views.frames.cluster_key}s are judged, "
-        f"{len(split.reference)} are for reference; labels: {', '.join(labels) or 'none'}"
+        f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
+        f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or 'none'}"
     )
     print(
         f"{len(plan.jobs)} views, {num_frames} frames, {plan.num_bytes / 1e9:.2f} GB in {views.folder.parent.parent}; "
@@ -133,8 +133,8 @@ def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: M
         "apart; what an earlier run has done is not done again",
         flush=True,
     )
-    for factor, reason in plan.unavailable.items():
-        print(f"  not shown: {factor}: {reason}")
+    for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
+        print(f"  {line}")
 
 
 def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:

@@ -76,7 +76,10 @@ def _header(report: Report) -> str:
     encoder, data = report.encoder, report.data
     pairs = [
         ("Task", escape(report.task.profile) if report.task else "none named"),
-        ("Frames", f"{data.n_evaluation:,} <small>in {data.num_clusters:,} {escape(data.cluster_key)}s</small>"),
+        (
+            "Frames",
+            f"{data.n_evaluation:,} <small>in {data.num_clusters:,} clusters: {escape(data.cluster_key)}</small>",
+        ),
         ("Data", f"{escape(data.name)} <small>{data.resolution[1]}x{data.resolution[0]} px</small>"),
         ("Features", f"{encoder.dim} <small>{escape(encoder.layer)}</small>"),
         ("Made", escape(report.created[:16].replace("T", " "))),

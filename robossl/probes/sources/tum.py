@@ -44,20 +44,22 @@ class TumFrames:
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
         piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # times are rounded
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
-        self._rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
+        rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
+        contents = [hashlib.sha256(_bytes(self._files[row])).digest() for row in rows]
+        first = sorted({content: i for i, content in reversed(list(enumerate(contents)))}.values())
+        self._rows = rows[first]  # a picture that a camera gave twice could be taken for itself
         if len(self._rows) < 2:
             raise InputError(f"{root}: {len(self._rows)} frames have a pose within {MATCH_SECONDS} s, two are needed")
         self.clusters = piece[self._rows].astype(np.int64)
         self.labels: Mapping[str, Label] = {"pose": Label("pose", table[nearest[self._rows], 1:])}
         self.notes: tuple[str, ...] = (
-            f"left out {len(times) - len(self._rows)} of {len(times)} frames: no pose, or between pieces",
+            f"left out {len(times) - len(rows)} of {len(times)} frames without a pose or between pieces, and "
+            f"{len(rows) - len(first)} that repeat another",
         )
-        first = _read(self._files[0])
-        self.hw = (first.shape[0], first.shape[1])
-        digest = hashlib.sha256(self.labels["pose"].values.tobytes())
-        for row in self._rows:
-            digest.update(hashlib.sha256(self._files[row].read_bytes()).digest())
-        self.digest = digest.hexdigest()
+        shape = _read(self._files[0]).shape
+        self.hw = (shape[0], shape[1])
+        kept = b"".join(contents[i] for i in first)
+        self.digest = hashlib.sha256(self.labels["pose"].values.tobytes() + kept).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         """Frames as they are."""
@@ -94,11 +96,16 @@ class TumFrames:
 
 def _read(path: Path) -> UInt8[ndarray, "h w 3"]:
     try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        return decode_image(_bytes(path))
     except Damaged as error:
         raise InputError(f"{path} cannot be decoded: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _lines(path: Path, width: int) -> list[list[str]]:
