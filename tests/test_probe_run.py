@@ -35,10 +35,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def probe(encoder: str | Path, out: Path, cache: Path, *more: str) -> Report:
+def probe(encoder: str | Path, out: Path, cache: Path, *factors: str) -> Report:
     line = ["probe", "run", str(encoder), "--data", "env:robossl/Push-v0", "--scenes", "160", "--image-size", "48"]
-    line += ["--profile", "pose-estimation", "--factors", *FACTORS, "--quick", "--frames", "40"]
-    assert main([*line, "--out", str(out), "--cache", str(cache), *more]) == 0
+    line += ["--profile", "pose-estimation", "--quick", "--frames", "40"]
+    line += ["--factors", *(factors or FACTORS)]
+    assert main([*line, "--out", str(out), "--cache", str(cache)]) == 0
     return read_report(out / "report.json")
 
 
@@ -50,11 +51,12 @@ def figures(report: Report) -> dict[tuple[object, ...], float]:
 
 
 def test_torch_onnx_and_grpc_read_alike(encoders: Path, cache: Path, tmp_path: Path) -> None:
-    from_torch = figures(probe(encoders / "run", tmp_path / "torch", cache))
-    from_onnx = figures(probe(encoders / "models" / "real", tmp_path / "onnx", cache))
+    from_torch = figures(probe(encoders / "run", tmp_path / "torch", cache, *FACTORS[:2]))
+    from_onnx = figures(probe(encoders / "models" / "real", tmp_path / "onnx", cache, *FACTORS[:2]))
     with serving(encoders / "models") as server:
-        from_grpc = figures(probe(f"grpc://127.0.0.1:{server.port}/real", tmp_path / "grpc", cache))
-    assert len(from_torch) > 40
+        address = f"grpc://127.0.0.1:{server.port}/real"
+        from_grpc = figures(probe(address, tmp_path / "grpc", cache, *FACTORS[:2]))
+    assert len(from_torch) > 30
     for other in (from_onnx, from_grpc):
         assert other.keys() == from_torch.keys()
         assert max(abs(value - from_torch[key]) for key, value in other.items()) < 0.01
@@ -64,6 +66,7 @@ def test_a_report_has_what_was_asked_for_and_a_gate_reads_it(
     encoders: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = probe(encoders / "run", tmp_path, cache)
+    assert json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["schema"] == "robossl.probe/1"
     said = capsys.readouterr().out
     assert "clusters (scene) are judged" in said and "GB in" in said and "minutes for" in said
     assert {view.factor for view in report.views} == set(FACTORS)
@@ -122,9 +125,3 @@ def test_profiles_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -
     assert main(["probe", "profiles", "pose-estimation"]) == 0
     assert "rotation             EQUI, judged up to strength 3" in capsys.readouterr().out
     assert main(["probe"]) == 2
-
-
-def test_the_json_is_whole(encoders: Path, cache: Path, tmp_path: Path) -> None:
-    probe(encoders / "run", tmp_path, cache)
-    raw = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
-    assert raw["schema"] == "robossl.probe/1"

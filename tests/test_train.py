@@ -109,7 +109,7 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simsiam", clip_store_path, steps=20, checkpoint_every=2)
     straight, killed = tmp_path / "a" / "straight", tmp_path / "b" / "killed"
