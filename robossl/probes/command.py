@@ -18,6 +18,7 @@ from robossl.probes.profile import Profile, load_profile, profile_names
 from robossl.probes.subjects.described import Described
 
 GB = 1e9
+UNDESCRIBED = Described()
 
 
 def run(
@@ -37,7 +38,7 @@ def run(
     cache_gb: float = 10.0,
     device: Literal["cpu", "cuda"] = "cpu",
     seed: int = 0,
-    input: Described = Described(),  # noqa: B008
+    input: Described = UNDESCRIBED,
 ) -> str:
     """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
 

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws, draw
-from robossl.probes.decoding import NUM_SHUFFLES
 from robossl.probes.factors.factor import Factor
 from robossl.probes.features import Features
 from robossl.probes.frames import Label
@@ -21,6 +20,7 @@ from robossl.probes.reading import Reading
 from robossl.probes.result import Cell, Decoding, Readings, Retention
 from robossl.probes.retention import READABLE
 from robossl.probes.retrieval import spread_gallery
+from robossl.probes.settings import Settings
 from robossl.probes.views import Job, Views
 
 
@@ -32,21 +32,15 @@ class Measure:
         views: Rendered.
         plan: Which of them.
         labels: The labels whose heads are fitted.
+        settings: How much is measured.
         readable: Least clean score above chance of a label that counts as read.
-        num_resamples: Of the bootstrap.
-        num_shuffles: Of the parameter, for the range of chance.
-        mlp: Decode with an MLP too.
-        seed: Of all draws.
     """
 
     views: Views
     plan: Plan
     labels: Mapping[str, Label]
+    settings: Settings
     readable: float = READABLE
-    num_resamples: int = 1000
-    num_shuffles: int = NUM_SHUFFLES
-    mlp: bool = True
-    seed: int = 0
 
     def __call__(
         self,
@@ -54,7 +48,7 @@ class Measure:
         found: Mapping[Job, Features],
         *,
         paired: bool = False,
-        advance: Callable[[], None] = lambda: None,
+        watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> Readings:
         """Measure one encoder.
 
@@ -62,17 +56,17 @@ class Measure:
             name: Of the encoder.
             found: Its features of every job of the plan.
             paired: Keep what each cluster adds to `nis_w`, so that reports can be compared in pairs.
-            advance: Called after each view.
+            watch: Told the views done and in all, after each.
         """
         one = Reading(self, found, paired)
         cells: list[Cell] = []
         decodings: list[Decoding] = []
         retentions: list[Retention] = []
-        for job in self.shown:
+        for done, job in enumerate(self.shown, start=1):
             cells += one.cells(job)
             retentions += one.retentions(job)
             decodings += one.decodings(job)
-            advance()
+            watch(done, len(self.shown))
         return Readings(name, one.health, tuple(cells), tuple(decodings), tuple(retentions), one.neighbours(cells))
 
     @cached_property
@@ -84,12 +78,12 @@ class Measure:
     def draws(self) -> Draws:
         """Resamples of the clusters of the evaluated frames."""
         clusters = self.views.frames.clusters[self.views.split.evaluation]
-        return draw(clusters, num_resamples=self.num_resamples, seed=self.seed)
+        return draw(clusters, num_resamples=self.settings.num_resamples, seed=self.settings.seed)
 
     @cached_property
     def gallery(self) -> Int[ndarray, " g"]:
         """Positions among the evaluated frames."""
-        return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.seed)
+        return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
     def label(self, name: str, job: Job, factor: Factor) -> Moved:
         """The label of the frames of a job, where its view shows it."""

@@ -129,9 +129,9 @@ class Reading:
             factor=job.factor,
             level=job.level,
             num_classes=factor.num_classes,
-            mlp=common.mlp,
-            num_shuffles=common.num_shuffles,
-            seed=common.seed,
+            mlp=common.settings.mlp,
+            num_shuffles=common.settings.num_shuffles,
+            seed=common.settings.seed,
         )
 
     def retentions(self, job: Job) -> Iterator[Retention]:

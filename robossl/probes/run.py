@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from robossl.probes.features import Features, ViewFile, features
 from robossl.probes.frames import Frames, Label
 from robossl.probes.measure import Measure
 from robossl.probes.plan import Plan, plan_views
-from robossl.probes.profile import Profile
+from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.result import Data, Readings, Report, Task
 from robossl.probes.settings import Settings, chosen_labels, chosen_levels, mapped
 from robossl.probes.split import split_frames
@@ -76,23 +77,10 @@ def probe(
     subjects = {"": probed, **references}
     labels = chosen_labels(frames, profile)
     say_plan(views, plan, subjects, labels)
-    with Bar("render", "frames", views.num_missing(plan.jobs)) as bar:
-
-        def rendered(done: int, total: int) -> None:
-            if bar.show(done, total):
-                bar.say(f"render: {done} of {total} frames")
-
-        views.render(plan.jobs, limit_bytes=limit_bytes, progress=rendered)
-    measure = Measure(
-        views,
-        plan,
-        labels,
-        readable=profile.thresholds.readable if profile else 0.15,
-        num_resamples=settings.num_resamples,
-        num_shuffles=settings.num_shuffles,
-        mlp=settings.mlp,
-        seed=settings.seed,
-    )
+    with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
+        views.render(plan.jobs, limit_bytes=limit_bytes, progress=watch)
+    readable = (profile.thresholds if profile else Thresholds()).readable
+    measure = Measure(views, plan, labels, settings, readable)
     maps = mapped(plan, profile)
     readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
     own = readings.pop("")
@@ -140,24 +128,25 @@ def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: M
 def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
     found: dict[Job, Features] = {}
     name = probed.about.name
-    with Bar(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as bar:
-
-        def embedded(what: str, done: int, total: int) -> None:
-            if bar.show(done, total):
-                bar.say(f"{what}: {done} of {total} frames")
-
+    with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
         files = [_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
-        for job, each in zip(plan.jobs, features(probed, files, cache, watch=embedded), strict=True):
+        embedded = features(probed, files, cache, watch=lambda _, done, total: watch(done, total))
+        for job, each in zip(plan.jobs, embedded, strict=True):
             found[job] = each
-    with Bar(f"measure {name}", "views", len(measure.shown)) as bar:
-        counted = iter(range(1, len(measure.shown) + 1))
+    with watched(f"measure {name}", "views", len(measure.shown)) as watch:
+        return measure(name, found, paired=probed.about.kind != "reference", watch=watch)
 
-        def advance() -> None:
-            done = next(counted)
-            if bar.show(done, len(measure.shown)):
-                bar.say(f"measure {name}: {done} of {len(measure.shown)} views")
 
-        return measure(name, found, paired=probed.about.kind != "reference", advance=advance)
+@contextmanager
+def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar, or lines where there is none; yields what is told the units done and in all."""
+    with Bar(what, unit, total) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.show(done, total):
+                bar.say(f"{what}: {done} of {total} {unit}")
+
+        yield show
 
 
 def _file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:

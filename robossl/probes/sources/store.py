@@ -6,19 +6,20 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.probes.frames import LATENCY_FRAMES, RECORDED, Label, LabelType, Unavailable
+from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
+from robossl.probes.sources.recorded import Recorded
 
 SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
 
 
-class StoreFrames:
+class StoreFrames(Recorded):
     """The frames of a split."""
 
     cluster_key = "episode"
@@ -90,22 +91,6 @@ class StoreFrames:
             then = times[row - start] - frames * float(np.median(np.diff(times)))
             found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
         return self._decode(np.array(found))
-
-    def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Recorded scenes cannot be changed.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable(RECORDED)
-
-    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Recorded scenes cannot be changed.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable(RECORDED)
 
     def _decode(self, rows: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         decoded = self._store.decode(rows.tolist())

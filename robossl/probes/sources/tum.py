@@ -12,19 +12,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged
 from robossl.errors import InputError
-from robossl.probes.frames import LATENCY_FRAMES, RECORDED, Label, Unavailable
+from robossl.probes.frames import LATENCY_FRAMES, Label
+from robossl.probes.sources.recorded import Recorded
 
 PIECE_SECONDS, GAP_SECONDS = 0.5, 0.1
 MATCH_SECONDS = 0.02  # the benchmark's own bound between a frame and its pose
 
 
-class TumFrames:
+class TumFrames(Recorded):
     """One sequence."""
 
     cluster_key = f"piece of {PIECE_SECONDS:g} s"
@@ -68,22 +69,6 @@ class TumFrames:
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
         """So many lines of `rgb.txt` before."""
         return np.stack([self._sized(self._files[max(0, row - frames)]) for row in self._rows[at]])
-
-    def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Recorded scenes cannot be changed.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable(RECORDED)
-
-    def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Recorded scenes cannot be changed.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable(RECORDED)
 
     def _sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
         pixels = _read(path)
