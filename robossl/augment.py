@@ -1,7 +1,7 @@
 """Augment: decoded frames of a batch -> the views a method declares, and what was done to them.
 
-The order of operations is rotation, crop-resize-flip, colour jitter, grayscale, blur, solarize, normalise. A sample's
-pixels depend on its own draws alone: on a CPU they have the same bits whatever batch the sample is in.
+The order of operations is rotation, crop-resize-flip, turn, colour jitter, grayscale, blur, solarize, normalise. A
+sample's pixels depend on its own draws alone: on a CPU they have the same bits whatever batch the sample is in.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def apply(
         seen = {name: value[:, 0] for name, value in seen.items()}
     return View(
         pixels=pixels if spec.clip.num_frames == 0 else pixels.reshape(b, t, *pixels.shape[1:]),
-        box=None if spec.rotation_degrees else seen["box"],
+        box=None if spec.rotation_degrees or spec.turn_p else seen["box"],
         source_hw=frames.source_hw.to(device),
         params={name: seen[name] for name in params},
         time_seconds=seen["time"],
@@ -128,7 +128,9 @@ def _fill(
         own = {name: value[rows] for name, value in draws.items()}
         chosen = torch.from_numpy(rows)
         with torch.autocast(device.type, enabled=False):
-            x = _photometric(_crop(frames, chosen, own, spec), own, spec)
+            x = _crop(frames, chosen, own, spec)
+            _turn(x, own["turns"])
+            x = _photometric(x, own, spec)
             put_rows(pixels, chosen, x.sub_(centre).div_(spread))
 
     for_each(make, chunks(draws["order"].astype(np.int64), size=spec.size, device=device))
@@ -145,6 +147,14 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
         return crop_each(frames, rows, crop, flip, size=spec.size, interpolation=spec.interpolation)
     chosen = frames[rows.to(device)]
     return crop_matrix(chosen, crop.to(device), flip.to(device), size=spec.size, interpolation=spec.interpolation)
+
+
+def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
+    """Turn square views by quarters, counterclockwise, in place."""
+    for quarters in (1, 2, 3):
+        rows = torch.from_numpy((turns == quarters).nonzero()[0])
+        if len(rows):
+            put_rows(x, rows, x[rows.to(x.device)].rot90(quarters, (-2, -1)))
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:

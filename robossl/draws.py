@@ -6,6 +6,8 @@ the order of its samples change nothing.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +19,7 @@ from robossl.views import OPERATIONS, Operation, ViewSpec
 _DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
 # what each uniform of a frame decides; the length is a multiple of four, Philox's block
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
-_JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36
+_JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40
 _COLUMNS: dict[Operation, slice] = {
     "crop": slice(0, 22),
@@ -27,6 +29,7 @@ _COLUMNS: dict[Operation, slice] = {
     "grayscale": slice(33, 34),
     "blur": slice(34, 36),
     "solarize": slice(36, 37),
+    "turn": slice(37, 38),
 }
 
 Array = NDArray[np.float64]
@@ -45,7 +48,8 @@ def draw(
     """All random parameters of one view, on the CPU; the draws are made in float64.
 
     Args:
-        spec: The view; `spec.per_frame` names the operations that the frames of a clip do not share.
+        spec: The view; `spec.per_frame` names the operations that the frames of a clip do not share, `spec.as_first`
+            those that have the draws of view 0.
         seed: Seed of the run.
         step: Training step, below 2^48.
         position: Place of each sample in the global batch.
@@ -55,19 +59,26 @@ def draw(
 
     Returns:
         "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
-        counterclockwise; "brightness", "contrast", "saturation" (factors, 1: unchanged), "hue" (turns, 0: unchanged);
-        "order" (b, t, 4): which of these four, numbered so, is applied first, second ..., then -1: none; "gray";
-        "sigma" of the blur in pixels of the view, 0: none; "solarize".
+        counterclockwise; "turns" (quarters, counterclockwise); "brightness", "contrast", "saturation" (factors, 1:
+        unchanged), "hue" (of the whole circle, 0: unchanged); "order" (b, t, 4): which of these four, numbered so, is
+        applied first, second ..., then -1: none; "gray"; "sigma" of the blur in pixels of the view, 0: none;
+        "solarize".
     """
     drawn = num_frames if spec.per_frame else 1
-    flat = uniforms(drawn * _PER_FRAME, seed=seed, step=step, view=view, position=position.numpy())
-    u, hw = flat.reshape(len(position), drawn, _PER_FRAME), source_hw.numpy().astype(np.float64)[:, None]
+    numbers = partial(uniforms, drawn * _PER_FRAME, seed=seed, step=step, position=position.numpy())
+    shape, hw = (len(position), drawn, _PER_FRAME), source_hw.numpy().astype(np.float64)[:, None]
+    u = numbers(view=view).reshape(shape)
+    if spec.as_first:
+        first = numbers(view=0).reshape(shape)
+        for operation in spec.as_first:
+            u[..., _COLUMNS[operation]] = first[..., _COLUMNS[operation]]
     for operation in set(OPERATIONS) - set(spec.per_frame):
         u[..., _COLUMNS[operation]] = u[:, :1, _COLUMNS[operation]]
     params = {
         "crop": crop_boxes(u, hw, scale=spec.scale, ratio=spec.ratio),
         "flip": u[..., _FLIP] < spec.hflip_p,
         "angle": spec.rotation_degrees * (2 * u[..., _ANGLE] - 1),
+        "turns": _turns(u[..., _TURN], spec.turn_p),
         **_jitter(u, spec),
         "gray": u[..., _GRAY] < spec.grayscale_p,
         "sigma": np.where(u[..., _BLUR] < spec.blur_p, _between(u[..., _SIGMA], spec.blur_sigma), 0.0),
@@ -136,6 +147,11 @@ def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
     order = np.where(on[..., None] & active[order], order, -1)
     factors["order"] = np.take_along_axis(order, (order < 0).argsort(-1, kind="stable"), -1)
     return factors
+
+
+def _turns(u: Array, p: float) -> Array:
+    """0 with probability 1 - p, else 1, 2 or 3, alike."""
+    return np.where(u < p, 1 + np.minimum(np.floor(3 * u / max(p, 1e-12)), 2), 0)
 
 
 def _between(u: Array, limits: tuple[float, float]) -> Array:

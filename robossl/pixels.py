@@ -69,12 +69,13 @@ def check_boxes(*specs: ViewSpec) -> None:
     """Refuse views whose bins cannot be placed in the frame.
 
     Raises:
-        InputError: a view is rotated, or is a clip.
+        InputError: a view is rotated or turned, or is a clip.
     """
     for spec in specs:
-        if spec.rotation_degrees:
+        if spec.rotation_degrees or spec.turn_p:
             raise InputError(
-                f"pixels of rotated views cannot be matched, got rotation_degrees {spec.rotation_degrees}; set it to 0"
+                f"pixels of rotated views cannot be matched, got rotation_degrees {spec.rotation_degrees} and "
+                f"turn_p {spec.turn_p}; set both to 0"
             )
         if spec.clip.num_frames:
             raise InputError(f"views must be single frames, got clips of {spec.clip.num_frames}; set num_frames to 0")

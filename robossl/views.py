@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-Operation = Literal["crop", "flip", "rotation", "jitter", "grayscale", "blur", "solarize"]
+Operation = Literal["crop", "flip", "rotation", "turn", "jitter", "grayscale", "blur", "solarize"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
@@ -42,6 +42,7 @@ class ViewSpec:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
     hflip_p: float = 0.5
     rotation_degrees: float = 0.0  # uniform in +- this, applied to the frame before it is cropped; box is then None
+    turn_p: float = 0.0  # of a turn by 90, 180 or 270 degrees, alike; 0.75: all four ways are; box is then None
     jitter_p: float = 0.8
     brightness: float = 0.4  # factors uniform in [max(0, 1 - x), 1 + x]
     contrast: float = 0.4
@@ -54,6 +55,7 @@ class ViewSpec:
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
     per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once for all
+    as_first: tuple[Operation, ...] = ()  # operations that share the draws of the sample's first view
 
 
 @dataclass(frozen=True, slots=True)

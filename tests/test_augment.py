@@ -104,6 +104,17 @@ def test_rotation_comes_before_the_crop_and_has_no_box():
         assert ((view.pixels[i] - expected).abs().amax((1, 2)) * torch.tensor(STD)).max() < 1.01 / 255
 
 
+def test_a_turn_is_exact_counterclockwise_and_has_no_box():
+    spec, raw = replace(BUSY, turn_p=0.75, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0, solarize_p=0.0), raw_batch(24)
+    view = augment(spec)(raw).views[0]
+    upright = augment(replace(spec, turn_p=0.0))(raw).views[0]
+    assert view.box is None and upright.box is not None
+    turns = view.params["turns"].int().tolist()
+    assert set(turns) == {0, 1, 2, 3}
+    for turned, still, quarters in zip(view.pixels, upright.pixels, turns, strict=True):
+        assert torch.equal(turned, torch.rot90(still, quarters, (1, 2)))
+
+
 def test_repeated_calls_thread_counts_and_autocast_give_the_same_bits():
     spec, raw = replace(BUSY, size=33), raw_batch(64)
     threads = torch.get_num_threads()

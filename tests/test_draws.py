@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from robossl.draws import crop_boxes, draw, uniforms
 from robossl.views import OPERATIONS, ViewSpec
 
-SPEC = ViewSpec(rotation_degrees=20.0, solarize_p=0.3)
+SPEC = ViewSpec(rotation_degrees=20.0, turn_p=0.75, solarize_p=0.3)
 
 
 def drawn(spec=SPEC, position=range(8), *, seed=0, step=0, view=0, num_frames=1, hw=(144, 256)):
@@ -47,6 +47,23 @@ def test_frames_share_their_draws_unless_independent():
     apart = drawn(replace(SPEC, per_frame=OPERATIONS), num_frames=4)
     assert all(torch.equal(value, value[:, :1].expand_as(value)) for value in same.values())
     assert not torch.equal(apart["crop"], apart["crop"][:, :1].expand(-1, 4, -1))
+
+
+def test_a_view_shares_the_draws_of_the_first_where_it_is_asked_to():
+    first = drawn(view=0)
+    later = drawn(replace(SPEC, as_first=("jitter", "turn")), view=2)
+    apart = drawn(view=2)
+    shared = {"brightness", "contrast", "saturation", "hue", "order", "turns"}
+    for name, value in later.items():
+        assert torch.equal(value, first[name] if name in shared else apart[name]), name
+        assert not torch.equal(first[name], apart[name]), name
+
+
+def test_turns_are_drawn_as_often_as_declared():
+    turns = drawn(replace(SPEC, turn_p=0.6), range(4000))["turns"]
+    share = torch.bincount(turns.long().flatten(), minlength=4) / 4000
+    assert share.tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2], abs=0.03)
+    assert not drawn(ViewSpec(), range(100))["turns"].any()
 
 
 def test_uniforms_are_uniform_and_uncorrelated():
@@ -131,6 +148,7 @@ def test_one_operation_alone_can_be_drawn_anew_for_every_frame(operation):
         "crop": {"crop"},
         "flip": {"flip"},
         "rotation": {"angle"},
+        "turn": {"turns"},
         "jitter": {"brightness", "contrast", "saturation", "hue", "order"},
         "grayscale": {"gray"},
         "blur": {"sigma"},

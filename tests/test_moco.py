@@ -97,7 +97,7 @@ def test_shuffled_keys_come_back_in_the_order_of_their_samples():
     encoder, projector = method.keys.copies
     expected = F.normalize(projector(encoder(pixels).pooled))
     for _ in range(3):
-        torch.testing.assert_close(method.encode_keys(pixels), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(method.keys(pixels), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_keys_are_shuffled_anew_in_every_step_and_queries_are_not():
@@ -115,7 +115,7 @@ def test_groups_are_the_number_of_the_whole_run_and_a_transformer_has_none():
     assert method.batch_norm_groups is None
     loss = method(make_batch(method, b=3))
     assert loss.value.isfinite()
-    assert int(method.draws) == 0
+    assert int(method.keys.draws) == 0
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_refused():

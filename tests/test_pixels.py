@@ -103,6 +103,8 @@ def test_views_that_cannot_be_placed_are_refused():
     check_boxes(ViewSpec())
     with pytest.raises(InputError, match="rotated views cannot be matched, got rotation_degrees 5"):
         check_boxes(ViewSpec(rotation_degrees=5.0))
+    with pytest.raises(InputError, match=r"and turn_p 0\.75; set both to 0"):
+        check_boxes(ViewSpec(turn_p=0.75))
     with pytest.raises(InputError, match="must be single frames, got clips of 4"):
         check_boxes(ViewSpec(), ViewSpec(clip=ClipSpec(num_frames=4)))
 

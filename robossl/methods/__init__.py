@@ -18,6 +18,7 @@ METHODS = {
     "cpc": "robossl.methods.cpc:CPCConfig",
     "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
     "dino": "robossl.methods.dino:DINOConfig",
+    "looc": "robossl.methods.looc:LooCConfig",
     "moco": "robossl.methods.moco:MoCoConfig",
     "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
     "pixcontrast": "robossl.methods.pixcontrast:PixContrastConfig",

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from robossl import ranks
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.heads import mlp
+from robossl.keys import MomentumKeys, has_batch_norm
 from robossl.losses import unit
 from robossl.method import Loss, Method
-from robossl.teacher import Ema, Queue, check_momentum
+from robossl.teacher import Queue, check_momentum
 from robossl.views import Batch, ViewSpec
 
 VIEW = ViewSpec()  # version 2; version 1: jitter_p 1, hue 0.4, blur_p 0
@@ -70,18 +69,14 @@ def info_nce(
 class MoCo(Method):
     """Queries from one view; keys from the other by a slow copy, the older ones from a queue."""
 
-    draws: Tensor
-
     def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.projector = _projector(encoder.feature_dim, config)
-        self.keys = Ema(encoder, self.projector)
+        self.batch_norm_groups = config.batch_norm_groups if has_batch_norm(encoder) else None
+        self.keys = MomentumKeys(encoder, self.projector, shuffled=(self.batch_norm_groups or 1) > 1)
         self.queue = Queue(config.queue_size, config.output_dim)
-        has_batch_norm = any(isinstance(module, _BatchNorm) for module in encoder.modules())
-        self.batch_norm_groups = config.batch_norm_groups if has_batch_norm else None
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn; the next one's seed
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Two views, drawn alike."""
@@ -91,29 +86,11 @@ class MoCo(Method):
         """Algorithm 1 of the paper."""
         x_q, x_k = (view.pixels for view in batch.views)
         q = unit(self.projector(self.encoder(x_q).pooled))
-        k = self.encode_keys(x_k)
+        k = self.keys(x_k)
         queue = self.queue.rows.clone()  # as it was: its rows change before the backward pass
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
         self.queue.push(k)
         return Loss(loss, metrics={}, outputs=(q.detach(), k))
-
-    @torch.no_grad()
-    def encode_keys(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Unit keys in the order of the pixels, shuffled over the groups of batch-norm while they are encoded."""
-        encoder, projector = self.keys.copies
-        if (self.batch_norm_groups or 1) == 1:
-            return unit(projector(encoder(pixels).pooled))
-        b, first = len(pixels), ranks.rank() * len(pixels)
-        order = self._permutation(b * ranks.world_size()).to(pixels.device)
-        shuffled = ranks.gather(pixels)[order[first : first + b]]
-        keys = ranks.gather(unit(projector(encoder(shuffled).pooled)))
-        return keys[order.argsort()[first : first + b]]
-
-    def _permutation(self, n: int) -> Int[Tensor, " n"]:
-        """The same on all ranks and after a resume."""
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws)))
-        self.draws.add_(1)
-        return order
 
     def after_step(self, progress: float) -> None:
         """The key encoder follows: equation 2 of arXiv:1911.05722."""

@@ -43,7 +43,8 @@ def run(
     """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
 
     Args:
-        encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, or timm:NAME[@FILE].
+        encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
+            or projector:RUN.
         data: A store, a folder in the TUM RGB-D layout, or env:ID of one of our environments.
         profile: The task: a name that `robossl probe profiles` lists, or a TOML file; without it nothing is judged.
         out: Folder of report.html, report.json and pictures.

@@ -37,7 +37,7 @@ def _dot(a: Sequence[float], b: Sequence[float]) -> float:
 def keys_one_group_at_a_time(method, pixels, groups) -> list[list[float]]:
     """Each group of shuffled samples in a forward pass of its own, as on a GPU of its own."""
     encoder, projector = method.keys.copies
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(int(method.draws))).tolist()
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(int(method.keys.draws))).tolist()
     size = len(pixels) // groups
     keys = [None] * len(pixels)
     for g in range(groups):

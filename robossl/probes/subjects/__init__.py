@@ -1,7 +1,8 @@
 """Subjects: whatever a person already owns, as something that embeds frames.
 
 A run folder, an encoder folder, our exported model, any ONNX model with a described input, an encoder that a server
-has (`grpc://host:port/model`), or a public one by its name (`timm:NAME[@FILE]`).
+has (`grpc://host:port/model`), a public one by its name (`timm:NAME[@FILE]`), or what the loss of a run sees
+(`projector:RUN`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ def open_subject(
         from robossl.probes.subjects.ours import open_timm
 
         return _undescribed(open_timm(source, device=device, outputs=outputs), described)
+    if source.startswith("projector:"):
+        from robossl.probes.subjects.projector import open_projector
+
+        return _undescribed(open_projector(source, device=device, outputs=outputs), described)
     if source.endswith(".onnx") and not Path(source).with_name("card.json").is_file():
         from robossl.probes.subjects.onnx_file import open_onnx
 

@@ -1,0 +1,125 @@
+"""LooC: spaces that each keep one kind of augmentation, beside one that keeps none (arXiv:2008.05659).
+
+A query and n + 1 keys are views of one sample. Key 0 is drawn apart; key i has its i-th augmentation as the query has
+it. In space 0 all keys are positives; in space i key i alone is, and the other keys are negatives with the queue: what
+tells key i from them is that augmentation, so the encoder must keep it. Keys, queues and batch-norm are MoCo's.
+The paper leaves open which keys are kept for later batches: here each space's queue has its own positives, in space 0
+those of key 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robossl.encoder import Encoder
+from robossl.errors import InputError
+from robossl.heads import mlp
+from robossl.keys import MomentumKeys, has_batch_norm
+from robossl.losses import unit
+from robossl.method import Loss, Method
+from robossl.teacher import Queue, check_momentum
+from robossl.views import Batch, Operation, ViewSpec
+
+VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's and the paper's rotation: 0, 90, 180 or 270 degrees
+
+
+@dataclass(frozen=True, slots=True)
+class LooCConfig:
+    """LooC over MoCo v2's numbers."""
+
+    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # a space each; colour and rotation
+    temperature: float = 0.2  # MoCo v2, table 2
+    momentum: float = 0.999  # MoCo v1, section 3.3
+    queue_size: int = 16384  # rows of each space's queue
+    output_dim: int = 128  # of each space; the hidden layer is as wide as the feature
+    batch_norm_groups: int = 8  # as in moco
+    view: ViewSpec = VIEW
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InputError(f"temperature must be positive, got {self.temperature}; MoCo v2 has 0.2")
+        check_momentum(self.momentum, paper=0.999)
+        if self.queue_size < 1 or self.batch_norm_groups < 1:
+            raise InputError(
+                f"queue_size and batch_norm_groups must be 1 or more, got {self.queue_size} and "
+                f"{self.batch_norm_groups}; the defaults are 16384 and 8"
+            )
+        if not self.kept or not all(self.kept):
+            raise InputError(f"kept must name the operations of one space or more, got {self.kept}; as in [[turn]]")
+
+    def build(self, encoder: Encoder) -> LooC:
+        """Make the method around an encoder."""
+        return LooC(encoder, self)
+
+
+def looc_loss(
+    q: Float[Tensor, "b s d"], k: Float[Tensor, "v b s d"], queues: Float[Tensor, "s n d"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Section 3's loss of one query, mean over the batch: 2 n + 1 terms over n + 1, for unit vectors.
+
+    Over ranks: the mean of the ranks' values is the global value; queues are the same on all.
+
+    Args:
+        q: queries in each of s = n + 1 spaces.
+        k: the keys of their samples: v = s of them, each in every space.
+        queues: negatives of each space.
+        temperature: tau.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        positive = torch.einsum("bsd,vbsd->svb", q, k) / temperature
+        negative = torch.logsumexp(torch.einsum("bsd,snd->sbn", q, queues) / temperature, dim=-1)
+    total = F.softplus(negative[0] - positive[0]).sum(0)
+    for space in range(1, len(positive)):
+        among = torch.logsumexp(torch.cat([positive[space], negative[space][None]]), dim=0)
+        total = total + among - positive[space, space]
+    return total.mean() / len(positive)
+
+
+class Heads(nn.ModuleList):
+    """The projections into every space, each by a head of its own."""
+
+    def forward(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b s d"]:
+        """One embedding a space."""
+        return torch.stack([head(pooled) for head in self], dim=1)
+
+
+class LooC(Method):
+    """One encoder, one head and one queue for every space."""
+
+    def __init__(self, encoder: Encoder, config: LooCConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        dims = [encoder.feature_dim, encoder.feature_dim, config.output_dim]
+        self.projector = Heads(mlp(dims, norm="none") for _ in range(1 + len(config.kept)))
+        self.batch_norm_groups = config.batch_norm_groups if has_batch_norm(encoder) else None
+        self.keys = MomentumKeys(encoder, self.projector, shuffled=(self.batch_norm_groups or 1) > 1)
+        self.queues = nn.ModuleList(Queue(config.queue_size, config.output_dim) for _ in self.projector)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """The query, the key drawn apart, and a key for every space that keeps something."""
+        view = self.config.view
+        return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss; `kept_*`: how often the nearest key of the sample in a space is the one that shares its draws."""
+        q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
+        k = torch.stack([self.keys(view.pixels) for view in batch.views[1:]])
+        queues = torch.stack([queue.rows for queue in self.queues])  # a copy: the rows change before the backward pass
+        loss = looc_loss(q, k, queues.to(q.dtype), temperature=self.config.temperature)
+        metrics = {}
+        for space, (queue, operations) in enumerate(zip(self.queues, [(), *self.config.kept], strict=True)):
+            queue.push(k[space, :, space])
+            if operations:
+                nearest = torch.einsum("bd,vbd->vb", q[:, space].detach(), k[:, :, space]).argmax(0)
+                metrics["kept_" + "_".join(operations)] = (nearest == space).to(q.dtype).mean()
+        return Loss(loss, metrics=metrics, outputs=(q.detach().flatten(1), k[0].flatten(1)))
+
+    def after_step(self, progress: float) -> None:
+        """The key encoder follows, as in MoCo."""
+        self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
