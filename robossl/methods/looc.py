@@ -10,6 +10,7 @@ those of key 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -110,10 +111,11 @@ class LooC(Method):
         """The loss; `kept_*`: how often the nearest key of the sample in a space is the one that shares its draws."""
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels) for view in batch.views[1:]])
-        queues = torch.stack([queue.rows for queue in self.queues])  # a copy: the rows change before the backward pass
-        loss = looc_loss(q, k, queues.to(q.dtype), temperature=self.config.temperature)
+        queues = cast("list[Queue]", list(self.queues))
+        before = torch.stack([queue.rows for queue in queues])  # a copy: the rows change before the backward pass
+        loss = looc_loss(q, k, before.to(q.dtype), temperature=self.config.temperature)
         metrics = {}
-        for space, (queue, operations) in enumerate(zip(self.queues, [(), *self.config.kept], strict=True)):
+        for space, (queue, operations) in enumerate(zip(queues, [(), *self.config.kept], strict=True)):
             queue.push(k[space, :, space])
             if operations:
                 nearest = torch.einsum("bd,vbd->vb", q[:, space].detach(), k[:, :, space]).argmax(0)
