@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+LEAST_SPREAD = 0.1  # of the features' root mean square std: what hardly varies is not blown up to a feature like any
 PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # over the mean squared singular value
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Standardised training features as left @ diag(strength) @ axes.T, rows weighted by `root` squared."""
+    """Training features in units of their spread as left @ diag(strength) @ axes.T, rows weighted by `root` squared."""
 
     mean: Float[ndarray, " d"]
     std: Float[ndarray, " d"]
@@ -94,7 +95,7 @@ def fit_basis(
     *,
     rounding: Float[ndarray, " d"] | float = 0.0,
 ) -> Basis:
-    """Decompose training features.
+    """Decompose training features, each in units of its std, or of the least spread where it varies less.
 
     Args:
         features: Of the frames that are fitted.
@@ -108,7 +109,9 @@ def fit_basis(
     mean = share @ x
     x = x - mean
     std = np.sqrt(share @ np.square(x))
-    std[std <= np.maximum(1e-7 * np.abs(mean), rounding)] = np.inf
+    live = std > np.maximum(1e-7 * np.abs(mean), rounding)
+    least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
+    std = np.where(live, np.maximum(std, least), np.inf)
     x = x / std * root[:, None]
     axes, strength, left = _decompose(x, keep=d if n >= 5 * d else max(1, n // 4))
     return Basis(mean, std, axes, strength, left, root)
