@@ -9,7 +9,7 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	done)
 endif
 
-.PHONY: help install quickstart test test-all soak lint types bench tables table explore client lock clean
+.PHONY: help install quickstart test test-all soak lint types bench tables table invariances explore client lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,9 @@ tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was st
 
 table: $(STAMP)  ## every method for the same time, beside the references; goes on where it was stopped
 	$(BIN)/python benchmarks/methods.py
+
+invariances: $(STAMP)  ## which changes of the picture each recipe's encoder ignores; goes on where it was stopped
+	$(BIN)/python benchmarks/invariances.py
 
 explore: $(STAMP)  ## exploring agents and the perception-action loop compared; goes on where it was stopped
 	$(BIN)/python benchmarks/explore.py

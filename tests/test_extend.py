@@ -1,5 +1,9 @@
-"""Adding a method touches one file, one line of METHODS and one configuration: done here, in a copy of the package."""
+"""Adding a method touches one file, one line of METHODS and one configuration; a factor one file and one of FACTORS.
 
+Done here, in a copy of the package.
+"""
+
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,23 +82,84 @@ encoder: {backbone: resnet10t, input_hw: [32, 32]}
 """
 
 
+def copied(folder: Path, files: dict[str, str], add_line: tuple[str, str, str, str]) -> dict[str, str]:
+    """The package and its tests in a folder, with some files more and one line in a table; what runs it there."""
+    for name in ("robossl", "envs", "serving", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    shutil.copytree(ROOT / "robossl" / "data", folder / "robossl" / "data", dirs_exist_ok=True)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    table, variable, key, target = add_line
+    path = folder / table
+    path.write_text(path.read_text().replace(f"{variable} = {{\n", f'{variable} = {{\n    "{key}": "{target}",\n'))
+    paths = os.pathsep.join(str(folder / name) for name in (".", "envs", "serving"))
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+FACTOR = '''"""Posterize: fewer grey levels."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl.probes.factors.factor import Factor, Values, on_pixels
+
+
+def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    """Drop the lowest bits."""
+    step = (2 ** values[:, 0]).astype(np.uint8)[:, None, None, None]
+    return pixels // step * step
+
+
+POSTERIZE = Factor(
+    name="posterize",
+    title="posterize",
+    unit="bits dropped",
+    family="photometric",
+    clean=0.0,
+    sides=((1.0, 2.0, 3.0, 4.0, 5.0),),
+    apply=on_pixels(change),
+)
+'''
+
+
+@pytest.mark.slow
+def test_a_factor_dropped_into_a_copy_passes_the_suite_of_all_factors_and_is_probed(tmp_path: Path) -> None:
+    add_line = (
+        "robossl/probes/factors/__init__.py",
+        "FACTORS",
+        "posterize",
+        "robossl.probes.factors.posterize:POSTERIZE",
+    )
+    environment = copied(tmp_path, {"robossl/probes/factors/posterize.py": FACTOR}, add_line)
+    shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
+
+    def run(*line: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    found = run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_probe_factors.py", "-k", "posterize")
+    assert "2 passed" in found, found
+    run("robossl", "ingest", "tests/data/droid", "--out", "store", "--short-side", "48")
+    encoder = build_encoder(EncoderConfig(backbone="test_resnet", input_hw=(32, 32), zero_init_last=False))
+    save_encoder(encoder, tmp_path / "encoder", extra={})
+    run("robossl", "probe", "run", "encoder", "--data", "store", "--factors", "posterize", "--quick", "--out", "report")
+    shown = {view["factor"] for view in json.loads((tmp_path / "report" / "report.json").read_text())["views"]}
+    assert shown == {"posterize"}
+
+
 @pytest.mark.slow
 def test_a_toy_method_dropped_into_a_copy_passes_the_suite_of_all_methods(tmp_path: Path) -> None:
-    for folder in ("robossl", "envs", "serving", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    shutil.copytree(ROOT / "robossl" / "data", tmp_path / "robossl" / "data", dirs_exist_ok=True)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "robossl" / "methods" / "toy.py").write_text(METHOD)
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "toy.yaml").write_text(CONFIG)
-    (tmp_path / "tests" / "reference" / "toy.py").write_text(ORACLE)
-    table = tmp_path / "robossl" / "methods" / "__init__.py"
-    table.write_text(
-        table.read_text().replace("METHODS = {\n", 'METHODS = {\n    "toy": "robossl.methods.toy:ToyConfig",\n')
-    )
-
-    paths = os.pathsep.join(str(tmp_path / folder) for folder in (".", "envs", "serving"))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    add_line = ("robossl/methods/__init__.py", "METHODS", "toy", "robossl.methods.toy:ToyConfig")
+    files = {"robossl/methods/toy.py": METHOD, "configs/toy.yaml": CONFIG, "tests/reference/toy.py": ORACLE}
+    environment = copied(tmp_path, files, add_line)
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", "toy"]
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout
