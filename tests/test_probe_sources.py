@@ -197,6 +197,14 @@ def test_a_factor_of_the_scene_that_moves_no_camera_moves_no_label(push: EnvFram
     assert np.allclose(push.scene_warp(np.arange(2), "table_texture", 5), np.eye(3))
 
 
+def test_where_nothing_is_moved_what_is_moved_has_no_colour() -> None:
+    frames = open_frames("env:robossl/Reach-v0", num_scenes=2, image_size=32)
+    with pytest.raises(Unavailable, match="in robossl/Reach-v0 nothing is moved but the tool"):
+        frames.scene(np.arange(2), "manip_object_color", 3)
+    recoloured = frames.scene(np.arange(2), "receiver_object_color", 5)
+    assert (recoloured != frames.clean(np.arange(2))).any()
+
+
 def test_a_sorting_scene_says_on_which_side_red_belongs() -> None:
     frames = open_frames("env:robossl/Sort-v0", num_scenes=12, image_size=48)
     label = frames.labels["class"]

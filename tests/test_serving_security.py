@@ -22,6 +22,7 @@ from serving_kit import FRAMES, calling, infer_request, serving, status_of
 
 from robossl.cli import main
 from robossl.errors import InputError
+from robossl.probes.subjects import open_subject
 
 
 def _openssl(*arguments: object) -> None:
@@ -74,6 +75,21 @@ def test_tls(tiny_models: Path, certs: Path) -> None:
         for wrong in (_tls(certs, ca="other"), None):
             with pytest.raises(UnavailableError):
                 _ask(server, tls=wrong)
+
+
+def test_a_guarded_server_can_be_probed(tiny_models: Path, certs: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "wrong").write_text("other\n")
+    with serving(tiny_models, _settings(certs, token=tmp_path / "token")) as server:
+        source, ca = f"grpc://localhost:{server.port}/tiny", certs / "ca.pem"
+        probed = open_subject(source, token=tmp_path / "token", ca=ca)
+        assert probed(FRAMES)["pooled"].shape == (len(FRAMES), probed.about.dim)
+        with pytest.raises(InputError, match="token"):
+            open_subject(source, token=tmp_path / "wrong", ca=ca)
+        with pytest.raises(InputError, match=r"cannot read .*none.pem \(No such file"):
+            open_subject(source, ca=tmp_path / "none.pem")
+    with pytest.raises(InputError, match="--token and --ca are for a server"):
+        open_subject(str(tiny_models / "tiny"), ca=ca)
 
 
 def test_an_expired_certificate_is_not_believed(tiny_models: Path, certs: Path) -> None:

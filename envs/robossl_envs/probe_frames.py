@@ -77,8 +77,7 @@ class EnvFrames:
         Raises:
             Unavailable: the environment has no such factor.
         """
-        if factor not in FACTORS:
-            raise Unavailable(f"{self.name} has no factor {factor}")
+        self._check(factor)
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
@@ -87,14 +86,19 @@ class EnvFrames:
         Raises:
             Unavailable: the environment has no such factor.
         """
-        if factor not in FACTORS:
-            raise Unavailable(f"{self.name} has no factor {factor}")
+        self._check(factor)
         up = np.diag([1.0, -1.0, 1.0])  # y of a picture's coordinates points up, that of labels down
         found = np.empty((len(at), 3, 3))
         for slot, seed in zip(found, self._seeds[at], strict=True):
             self._play(int(seed), 0, {factor: strength})
             slot[:] = up @ np.linalg.inv(self._env.camera.to_table) @ Camera().to_table @ up
         return found
+
+    def _check(self, factor: str) -> None:
+        if factor not in FACTORS:
+            raise Unavailable(f"{self.name} has no factor {factor}")
+        if factor.startswith("manip_object") and "angle" not in self.labels:
+            raise Unavailable(f"in {self.name} nothing is moved but the tool")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)

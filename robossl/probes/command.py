@@ -38,6 +38,8 @@ def run(
     cache_gb: float = 10.0,
     device: Literal["cpu", "cuda"] = "cpu",
     seed: int = 0,
+    token: Path | None = None,
+    ca: Path | None = None,
     input: Described = UNDESCRIBED,
 ) -> str:
     """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
@@ -59,6 +61,8 @@ def run(
         cache_gb: How large the views in it may get.
         device: Where the encoder runs.
         seed: Of all that is drawn.
+        token: File with the token of the server that grpc:// names.
+        ca: PEM file of the authority that signed its certificate.
         input: What an ONNX model of others takes, where its graph does not say.
     """
     from dataclasses import replace
@@ -76,7 +80,7 @@ def run(
         settings = replace(settings, n_evaluation=frames)
     task = load_profile(profile, factors=FACTORS) if profile else None
     names = _factors(factors, task)
-    subject = open_subject(encoder, described=input, device=device)
+    subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
     source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
     references = {
         "pixels": pixels_reference(),

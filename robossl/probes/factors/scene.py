@@ -30,7 +30,12 @@ def _factor(name: str, title: str) -> Factor:
 
 
 LIGHT_DIRECTION = _factor("light_direction", "light direction")
+LIGHT_COLOR = _factor("light_color", "light colour")
+TABLE_COLOR = _factor("table_color", "table colour")
 TABLE_TEXTURE = _factor("table_texture", "table texture")
+MANIP_OBJECT_COLOR = _factor("manip_object_color", "colour of what is moved")
+MANIP_OBJECT_TEXTURE = _factor("manip_object_texture", "texture of what is moved")
+RECEIVER_OBJECT_COLOR = _factor("receiver_object_color", "colour of the target")
 DISTRACTORS = _factor("distractors", "distractors")
 CAMERA_SHIFT = _factor("camera_shift", "camera shift")
 CAMERA_ROTATION = _factor("camera_rotation", "camera roll")

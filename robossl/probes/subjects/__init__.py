@@ -24,6 +24,8 @@ def open_subject(
     described: Described | None = None,
     device: str = "cpu",
     outputs: Sequence[Output] = ("pooled", "dense"),
+    token: Path | None = None,
+    ca: Path | None = None,
 ) -> Probed:
     """Open an ENCODER of the command line.
 
@@ -32,6 +34,8 @@ def open_subject(
         described: What is known of an ONNX model of others.
         device: cpu or cuda.
         outputs: What is wanted of it; a dense map is left out where the encoder has none.
+        token: File with a server's token.
+        ca: PEM file of the authority that signed a server's certificate.
 
     Raises:
         InputError: nothing that can be probed, or something of its input that is not known.
@@ -40,7 +44,11 @@ def open_subject(
     if source.startswith("grpc://"):
         from robossl.probes.subjects.served import open_served
 
-        return _undescribed(open_served(source, outputs=outputs), described)
+        return _undescribed(open_served(source, outputs=outputs, token=token, ca=ca), described)
+    if token or ca:
+        raise InputError(
+            f"--token and --ca are for a server (grpc://HOST:PORT/MODEL), not for {source}; leave them out"
+        )
     if source.startswith("timm:"):
         from robossl.probes.subjects.ours import open_timm
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client.card import EncoderCard
+from robossl_client.channel import Tls
 
 from robossl.errors import InputError, ResourceError, reason
 from robossl.jobs import ENCODES
@@ -20,34 +24,51 @@ MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half of what servers take b
 DEADLINE_MS = 60_000.0  # of one call; while the server is away it is tried again until then
 
 
-def open_served(source: str, *, outputs: Sequence[Output], deadline_ms: float = DEADLINE_MS) -> Probed:
+def open_served(
+    source: str,
+    *,
+    outputs: Sequence[Output],
+    token: Path | None = None,
+    ca: Path | None = None,
+    deadline_ms: float = DEADLINE_MS,
+) -> Probed:
     """Connect to a server; its encoder is pinned, so that another one in its place is an error.
 
+    Args:
+        source: grpc://host:port/model.
+        outputs: What is wanted of it.
+        token: File with the server's token.
+        ca: PEM file of the authority that signed the server's certificate; the connection is encrypted then.
+        deadline_ms: How long a call may take.
+
     Raises:
-        InputError: no such address, model or output, or the server wants a token.
+        InputError: no such address, model, output or file, or the server wants another token.
         ResourceError: no server answers.
     """
     address = urlsplit(source)
     model = address.path.strip("/")
     if not address.netloc or "/" in model:
         raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
-    served = ServedEncode(source, address.netloc, model or None, outputs=outputs, deadline_ms=deadline_ms)
+    options = {
+        "model": model or None,
+        "token": None if token is None else _read(token).decode().strip(),
+        "tls": None if ca is None else Tls(ca=_read(ca)),
+        "deadline_ms": deadline_ms,
+        "connect_ms": min(deadline_ms, 10_000.0),
+    }
+    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address.netloc, **options), outputs)
     return from_encode(served, source, kind="grpc", outputs=outputs)
 
 
 class ServedEncode:
     """A client of a server as an `Encode`, its errors as ours."""
 
-    def __init__(
-        self, source: str, target: str, model: str | None, *, outputs: Sequence[Output], deadline_ms: float
-    ) -> None:
+    def __init__(self, source: str, connect: Callable[..., Any], outputs: Sequence[Output]) -> None:
         self._source = source
-        connect = pkgutil.resolve_name(ENCODES["grpc"])
-        options = {"model": model, "deadline_ms": deadline_ms, "connect_ms": min(deadline_ms, 10_000.0)}
         try:
-            with connect(target, **options) as asked:
+            with connect() as asked:
                 card: EncoderCard = asked.card
-            self._client = connect(target, outputs=same_outputs(outputs, card.outputs), **options)
+            self._client = connect(outputs=same_outputs(outputs, card.outputs))
         except Exception as error:
             raise self._ours(error) from error
         self.card = card
@@ -76,3 +97,10 @@ class ServedEncode:
         if isinstance(error, errors.ServingError | ValueError):
             return InputError(f"{self._source}: {reason(error)}")
         return error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error
