@@ -65,6 +65,18 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file and its folder: a reader sees the old one or the new one.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    with full_disk_said(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+
 def sync(path: Path) -> None:
     """Make a file's contents, or the renames inside a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

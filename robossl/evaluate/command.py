@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robossl.durable import write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def evaluate(
     else:
         print_tables(evaluation, Console())
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(evaluation.to_json(), encoding="utf-8")
+        write_text(out, evaluation.to_json())
         progress.say(f"wrote {out}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from robossl.durable import write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def compare(
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
     ordered = sorted(lines.values(), key=lambda line: KINDS.index(line.kind))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
+        write_text(out, json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
     return to_markdown(ordered)
 
 

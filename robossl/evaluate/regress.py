@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robossl.durable import write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def regress(
     with Progress() as progress:
         result = run_state(models, open_store(store), settings, cache=cache, watch=progress.watch)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
+        write_text(out, json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
     return to_markdown(result)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 
 import numpy as np
 
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import write_text
 from robossl.errors import InputError
 from robossl.probes.result import SCHEMA, Figure, Report
 
@@ -31,9 +31,7 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         ResourceError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_said(path.parent), written_aside(path) as aside:
-        aside.write_text(to_json(report), encoding="utf-8")
+    write_text(path, to_json(report))
 
 
 def read_report(path: Path) -> Report:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robossl.durable import write_text
+
 
 def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
     """Write one HTML page about a run: what was trained, how it went, what the encoder can tell apart.
@@ -26,6 +28,5 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
         if store:
             gallery = look_up(record, open_store(store), label=label, watch=progress.watch)
         out = out or run / "report.html"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(render(record, gallery), encoding="utf-8")
+        write_text(out, render(record, gallery))
         progress.say(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); open it in a browser")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import write_text
 from robossl.probes.compare import Comparison, Difference, Row, legend, told
 from robossl.probes.report.drawing import to_svg
 from robossl.probes.report.lookup import Lookup
@@ -30,9 +30,7 @@ def write_compare_page(comparison: Comparison, path: Path) -> None:
         f'<section><h2>Differences</h2><p class="lead">{escape(legend(comparison, marks="▲ or ▼"))}</p>'
         f"{_table(comparison)}</section>"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_said(path.parent), written_aside(path) as aside:
-        aside.write_text(whole(f"{names}: RoboSSL probe comparison", body), encoding="utf-8")
+    write_text(path, whole(f"{names}: RoboSSL probe comparison", body))
 
 
 def _words(comparison: Comparison) -> str:

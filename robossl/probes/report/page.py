@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import full_disk_said, write_text
 from robossl.probes.report.drawing import to_svg, write_png
 from robossl.probes.report.heatmap import draw_heatmap
 from robossl.probes.report.lookup import LEVELS, Lookup
@@ -47,14 +47,12 @@ def write_page(
     heat, plane = _invariance(look), make_plane(look)
     flat = draw_plane(plane)
     page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
-    folder.mkdir(parents=True, exist_ok=True)
+    body = [_header(report), banner(report), _collapse(look), render_strip(look), _heatmaps(look, heat)]
+    body += [_plane(plane, flat), _sides(look), render_sheet(sheet), render_neighbours(neighbours)]
+    body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
+    body += [render_table(look), _again(report)]
+    write_text(page, whole(f"{report.encoder.name}: RoboSSL probe", "".join(body)))
     with full_disk_said(folder):
-        with written_aside(page) as aside:
-            body = [_header(report), banner(report), _collapse(look), render_strip(look), _heatmaps(look, heat)]
-            body += [_plane(plane, flat), _sides(look), render_sheet(sheet), render_neighbours(neighbours)]
-            body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
-            body += [render_table(look), _again(report)]
-            aside.write_text(whole(f"{report.encoder.name}: RoboSSL probe", "".join(body)), encoding="utf-8")
         for figure, path in zip((heat, flat), pictures, strict=True):
             write_png(figure, path)
     return (page, *pictures)
