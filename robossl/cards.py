@@ -29,7 +29,7 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
     warnings = licence_warnings(licences)
     if extra.get("method") and not licences:
         warnings += ("the licences of the training data are not recorded",)
-    if config.init != "random":
+    if not extra.get("start_recorded", config.init == "random"):
         warnings += (f"training started from {Path(config.init).name}, whose licence is not recorded",)
     return EncoderCard(
         name=name,

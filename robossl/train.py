@@ -20,7 +20,7 @@ from robossl.checkpoint import save_checkpoint
 from robossl.config import as_plain, config_hash
 from robossl.data.loader import Loader
 from robossl.data.store import Store
-from robossl.encoder import save_encoder
+from robossl.encoder import data_before, save_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Loss, Method
@@ -150,14 +150,15 @@ class Trainer:
                 state={"health": self.health.state_dict()},
                 keep=self.config.train.keep_checkpoints,
             )
+            before, start_recorded = data_before(self.config.encoder.init)
+            own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in self.stores]
             about = {
                 "method": as_plain(self.config)["method"]["name"],
                 "step": done,
                 "run": self.folder.path.name,
                 "config_hash": config_hash(self.config),
-                "data": [
-                    {"store": store.content_hash, "licences": list(store.manifest.licences)} for store in self.stores
-                ],
+                "data": [*(store for store in before if store not in own), *own],
+                "start_recorded": start_recorded,
             }
             save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about)
         barrier()

@@ -16,12 +16,17 @@ import torch
 from methods_kit import settings_at
 from safetensors.torch import load_file
 
+from robossl.cards import open_encoder
 from robossl.checkpoint import checkpoints
 from robossl.config import from_mapping, to_yaml
+from robossl.data.ingest import ingest
+from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
+
+CLIPS = Path(__file__).parent / "data" / "droid"
 
 
 def config_for(method: str, store: Path, **train: object) -> RunConfig:
@@ -169,3 +174,28 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
     assert "pretrain simclr on test_resnet" in (out / "log.txt").read_text()
+
+
+def test_a_run_that_starts_from_another_names_the_data_of_both(clip_store_path: Path, tmp_path: Path) -> None:
+    first = pretrain(config_for("simsiam", clip_store_path, steps=1), out=tmp_path / "first")
+    other = tmp_path / "other"
+    ingest((next(CLIPS.rglob("*.mp4")),), out=other, short_side=96, workers=1, licence="CC BY-NC 4.0")
+    config = config_for("simsiam", other, steps=1)
+    config = replace(config, data=replace(config.data, split=None))
+    second = pretrain(replace(config, encoder=replace(config.encoder, init=str(first))), out=tmp_path / "second")
+    third = pretrain(replace(config, encoder=replace(config.encoder, init=str(second))), out=tmp_path / "third")
+    stores = [open_store(path).content_hash for path in (clip_store_path, other)]
+    for run in (second, third):
+        _, card = open_encoder(run / "encoder")
+        assert list(card.data) == stores
+        assert "data under CC BY-NC 4.0: not for commercial use" in card.warnings
+        assert not any("started from" in warning for warning in card.warnings)
+    weights_of_others = tmp_path / "weights.safetensors"
+    shutil.copy(first / "encoder" / "encoder.safetensors", weights_of_others)
+    fourth = pretrain(
+        replace(config, encoder=replace(config.encoder, init=str(weights_of_others))), out=tmp_path / "fourth"
+    )
+    fifth = pretrain(replace(config, encoder=replace(config.encoder, init=str(fourth))), out=tmp_path / "fifth")
+    for run, start in ((fourth, "weights.safetensors"), (fifth, "fourth")):
+        _, card = open_encoder(run / "encoder")
+        assert f"training started from {start}, whose licence is not recorded" in card.warnings
