@@ -11,7 +11,7 @@ folder under OUT/probed for that. Writes docs/invariances.md and docs/figures/in
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ from robossl.run import RunConfig
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
 APPEARANCE = ("brightness", "contrast", "saturation", "hue", "white_balance", "blur")
 LEVEL = 3  # the strength a profile judges by default; a flip has one
-SETTINGS = Settings(n_reference=1000, n_evaluation=500, levels=(LEVEL,))
-POSE_SETTINGS = Settings(n_reference=415, n_evaluation=200, levels=(LEVEL,), mlp=False, decode_all=False)
+TURNS = Settings(n_reference=1000, n_evaluation=500, levels=(LEVEL,))
+SETTINGS = replace(TURNS, mlp=False, decode_all=False)  # of all factors: turns alone are read back
+POSE_SETTINGS = replace(SETTINGS, n_reference=415, n_evaluation=200)
 COLOURS = {"moco": "#0072B2", "moco turned": "#D55E00", "looc": "#009E73", "ventral": "#E69F00", "dorsal": "#56B4E9"}
 
 
@@ -44,6 +45,7 @@ class Probing:
     """One encoder of one seed, as it was read."""
 
     readings: Readings
+    turns: Readings
     pose: Readings | None
 
     def nis_w(self, factor: str) -> float:
@@ -52,7 +54,7 @@ class Probing:
 
     def turns_read(self, probe_name: str) -> float:
         """Quarter turns told from the view alone, %; chance is 25."""
-        found = (d for d in self.readings.decodings if (d.factor, d.protocol, d.probe) == ("rot90", "abs", probe_name))
+        found = (d for d in self.turns.decodings if (d.factor, d.protocol, d.probe) == ("rot90", "abs", probe_name))
         return 100 * number(next(found).accuracy)
 
     @property
@@ -165,19 +167,20 @@ def plot(found: dict[str, list[Probing]], out: Path) -> None:
     left.invert_yaxis()
     left.axhline(len(SPATIAL) - 0.5, color="grey", linewidth=0.8)
     left.set(
-        xlabel="whitened invariance (1: ignored), a dot a seed", title="ventral: moved views; dorsal: recoloured views"
+        xlabel="whitened invariance (1: ignored), a dot a seed",
+        title="moved views (ventral), recoloured views (dorsal)",
     )
     left.legend(frameon=False, loc="lower left")
-    shown = [name for name in ("random init", "moco", "moco turned", "looc", "simclr turned", "simclr turned, g(h)")]
+    shown = ("random init", "moco", "moco turned", "looc", "simclr turned", "simclr turned, g(h)")
     for row, name in enumerate(shown):
         values = [each.turns_read("mlp") for each in found[name]]
         right.barh(row, float(np.mean(values)), color=COLOURS.get(name, "#BBBBBB"), height=0.6)
         right.plot(values, [row] * len(values), "k.", markersize=5)
     right.axvline(25, color="grey", linewidth=0.8)
-    right.text(25, -0.6, " chance", fontsize=8, color="grey", va="center")
+    right.text(25, len(shown) - 0.45, " chance", fontsize=8, color="grey", va="center")
     right.set_yticks(range(len(shown)), shown)
     right.invert_yaxis()
-    right.set(xlabel="quarter turns read by an MLP, %", title="what turned views cost, and LooC wins back")
+    right.set(xlabel="quarter turns read by an MLP, %", title="turned views, and LooC")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
 
@@ -212,8 +215,9 @@ def main() -> None:
     def probed(subject: Probed, name: str) -> Probing:
         kept = args.out / "probed" / name.replace(" ", "_")
         readings = read(subject, photographs, SPATIAL + APPEARANCE, SETTINGS, kept / "photographs.json")
+        turns = read(subject, photographs, ("rot90",), TURNS, kept / "turns.json")
         pose = read(subject, kitchen, ("blur",), POSE_SETTINGS, kept / "pose.json") if kitchen else None
-        return Probing(readings, pose)
+        return Probing(readings, turns, pose)
 
     found: dict[str, list[Probing]] = {}
     for (name, seed), folder in runs.items():

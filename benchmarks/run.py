@@ -18,6 +18,7 @@ BENCHMARKS = (
     "bench_envs",
     "bench_collect",
     "bench_probes",
+    "bench_probe_memory",
     "bench_serving",
 )
 
