@@ -1,11 +1,14 @@
-"""ResNet-18 at 224 px: our server beside mosec, LitServe and BentoML, at 1 and at 8 clients.
+"""ResNet-18 at 224 px: our server beside mosec, LitServe, BentoML and Triton, at 1 and at 8 clients.
 
     python -m venv PEERS && PEERS/bin/pip install mosec litserve python-multipart bentoml onnxruntime numpy
-    python benchmarks/bench_serving_peers.py --peers-venv PEERS [--rounds 7] [--seconds 4]
+    python -m venv TRITON && TRITON/bin/pip install --no-deps nvidia-pytriton==0.7.0
+    TRITON/bin/pip install onnxruntime 'numpy<2'  # its backend of 2024 gives empty outputs on numpy 2
+    python benchmarks/bench_serving_peers.py --peers-venv PEERS [--triton-venv TRITON] [--rounds 7] [--seconds 4]
 
 All serve the same model.onnx by onnxruntime on one thread, frames of 150 KB as raw bytes in, 2 KB of features out.
 Clients are threads of this process that ask anew when they are answered, over a kept connection; ours is the batch
-class of our client, in which every frame is answered in turn. Blocks take turns; ratios are medians over rounds.
+class of our client, in which every frame is answered in turn. Triton is asked by our client too. Blocks take turns;
+ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
+from peers import triton
+from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from serving_models import DIM, null_model, resnet18, some_frame
 from serving_processes import robossl_server
@@ -51,9 +56,7 @@ def commands(venv: Path, port: int) -> dict[str, list[str]]:
 @contextmanager
 def peer(name: str, venv: Path, model: Path) -> Iterator[int]:
     """A peer that answers; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _free_port()
     environment = os.environ | {
         "ROBOSSL_MODEL": str(model),
         "OMP_NUM_THREADS": "1",
@@ -89,6 +92,31 @@ def peer(name: str, venv: Path, model: Path) -> Iterator[int]:
             process.wait()
 
 
+@contextmanager
+def triton_server(venv: Path, model: Path) -> Iterator[int]:
+    """Triton with the model behind its Python backend; yields its gRPC port."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as scratch:
+        server = triton.prepare(venv, Path(scratch), name=model.parent.name)
+        process = subprocess.Popen(
+            triton.command(server, Path(scratch), port=port),
+            env=triton.environment(venv, model / "model.onnx"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def http_asker(name: str, port: int) -> Ask:
     """A client with a connection of its own."""
     raw = some_frame().tobytes()
@@ -118,9 +146,13 @@ def http_asker(name: str, port: int) -> Ask:
     return ask
 
 
-def our_asker(stack: ExitStack, port: int) -> Ask:
-    """A client of our server."""
-    client = stack.enter_context(EncoderClient(f"127.0.0.1:{port}", deadline_ms=60_000))
+def grpc_asker(stack: ExitStack, port: int, model: Path) -> Ask:
+    """Our client, of our server or of Triton's, which has no card."""
+    card = EncoderCard.from_json((model / "card.json").read_text(), origin="card.json")
+    client = EncoderClient(
+        f"127.0.0.1:{port}", model=card.name, card=card, deadline_ms=60_000, connect_ms=1e3 * START_SECONDS
+    )
+    stack.enter_context(client)
     frame = some_frame()
     return lambda: client.encode(frame)
 
@@ -146,17 +178,28 @@ def block(askers: list[Ask], seconds: float) -> Figures:
 
 
 def compare(
-    model: Path, venv: Path, *, names: list[str], rounds: int, seconds: float, clients: tuple[int, ...]
+    model: Path,
+    venv: Path,
+    triton_venv: Path | None,
+    *,
+    names: list[str],
+    rounds: int,
+    seconds: float,
+    clients: tuple[int, ...],
 ) -> None:
     """Run the blocks and print a line for each server and number of clients."""
     rows: dict[tuple[int, str], list[Figures]] = defaultdict(list)
     most = max(clients)
     with ExitStack() as stack:
         port = stack.enter_context(robossl_server(model.parents[1]))
-        askers = {"ours": [our_asker(stack, port) for _ in range(most)]}
+        askers = {"ours": [grpc_asker(stack, port, model) for _ in range(most)]}
         for name in names:
             port = stack.enter_context(peer(name, venv, model / "model.onnx"))
             askers[name] = [http_asker(name, port) for _ in range(most)]
+        if triton_venv is not None:
+            port = stack.enter_context(triton_server(triton_venv, model))
+            askers["Triton"] = [grpc_asker(stack, port, model) for _ in range(most)]
+            names = [*names, "Triton"]
         for each in askers.values():
             block(each, 0.5)
         order = list(askers)
@@ -187,6 +230,7 @@ def main() -> None:
     """Compare on ResNet-18, and on a model that costs nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers-venv", type=Path, help="an environment that has the peers; without it nothing is done")
+    parser.add_argument("--triton-venv", type=Path, help="an environment that has Triton's server")
     parser.add_argument("--peers", nargs="+", default=["mosec", "LitServe", "BentoML"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a block")
@@ -205,6 +249,7 @@ def main() -> None:
             compare(
                 model,
                 venv,
+                args.triton_venv and args.triton_venv.absolute(),
                 names=args.peers,
                 rounds=args.rounds,
                 seconds=args.seconds,

@@ -12,17 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+from robossl_client._proto import inference_pb2 as pb
 from robossl_client.aio import AsyncEncoderClient
+from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import (
     DeadlineError,
     EncoderChangedError,
     OverloadedError,
     RequestError,
+    ServerFailedError,
     SupersededError,
     UnavailableError,
     UnknownModelError,
 )
+from robossl_client.messages import Pin
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, copy_version, serving
@@ -35,6 +39,15 @@ from robossl.parity import natural_frames
 def server(tiny_models: Path) -> Iterator[EncoderServer]:
     with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
         yield server
+
+
+@pytest.mark.parametrize(("datatype", "size"), [("FP32", 0), ("FP32", 12), ("FP12", 16)])
+def test_a_reply_that_is_not_whole_is_said(tiny_models: Path, datatype: str, size: int) -> None:
+    card = EncoderCard.from_json((tiny_models / "tiny" / "1" / "card.json").read_text())
+    reply = pb.ModelInferResponse(model_name="tiny", model_version="1", raw_output_contents=[bytes(size)])
+    reply.outputs.add(name="pooled", datatype=datatype, shape=[1, 4])
+    with pytest.raises(ServerFailedError, match="bytes do not fit the types and shapes"):
+        Pin(card, None, "1", None, ("pooled",)).reply(reply, captured_s=0.0)
 
 
 def connect(server: EncoderServer, **options: object) -> EncoderClient:

@@ -96,10 +96,13 @@ class Pin:
             raise EncoderChangedError(f"the reply is of version {message.model_version}, not of the pinned encoder")
         if len(message.outputs) != len(message.raw_output_contents):
             raise ServerFailedError("the reply has not as many raw contents as outputs")
-        features = {
-            tensor.name: as_array(raw, tensor.datatype, tuple(tensor.shape))
-            for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True)
-        }
+        try:
+            features = {
+                tensor.name: as_array(raw, tensor.datatype, tuple(tensor.shape))
+                for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True)
+            }
+        except (KeyError, TypeError, ValueError):
+            raise ServerFailedError("the reply's bytes do not fit the types and shapes that it names") from None
         return Reply(
             features=features,
             frame_id=message.id,
