@@ -111,6 +111,11 @@ def test_silent_connections_are_let_go(tiny_models: Path) -> None:
                 time.sleep(0.5)
 
 
+def _num_answered(server: EncoderServer) -> int:
+    """Requests of those that are no robots."""
+    return sum(sum(model.statistics.kinds["batch"].outcomes.values()) for model in server.repository.models())
+
+
 @pytest.mark.slow
 def test_a_client_that_does_not_read_does_not_slow_others_down(tiny_models: Path) -> None:
     call = CALLS["ModelStreamInfer"]
@@ -134,7 +139,9 @@ def test_a_client_that_does_not_read_does_not_slow_others_down(tiny_models: Path
         alone_ms = [median_ms() for _ in range(3)]
         stream = channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)(requests())
         next(stream)
-        time.sleep(2)  # until its window is full
+        until_s = time.monotonic() + 120
+        while (before := _num_answered(server)) < (time.sleep(1) or _num_answered(server)):
+            assert time.monotonic() < until_s, f"its window should be full after {before} replies"
         beside_ms = [median_ms() for _ in range(3)]
         stop.set()
         stream.cancel()
