@@ -20,11 +20,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
 import numpy as np
 from robossl_client.client import EncoderClient
+from robossl_client.latest import Latest
 from robossl_serving.bench.command import measure_capacity
 from robossl_serving.bench.figures import figures_of
 from robossl_serving.bench.load import Arrivals, Load, put_on
@@ -56,14 +58,15 @@ def ways(models: Path) -> Iterator[dict[str, Way]]:
         echoes = channel.stream_stream("/echo.Echo/Stream")(iter(outbox.get, None))
         stack.callback(outbox.put, None)
         client = stack.enter_context(EncoderClient(target, robot="calls", deadline_ms=WAIT_MS))
-        shared = stack.enter_context(EncoderClient(target, robot="memory", shared_memory=True, deadline_ms=WAIT_MS))
-        stream = stack.enter_context(stack.enter_context(EncoderClient(target, robot="stream")).latest())
+        memory = stack.enter_context(EncoderClient(target, robot="memory", shared_memory=True, deadline_ms=WAIT_MS))
+        robots = [EncoderClient(target, robot=f"stream {shared}", shared_memory=shared) for shared in (False, True)]
+        streams = [stack.enter_context(stack.enter_context(robot).latest()) for robot in robots]
 
         def by_echo_stream() -> object:
             outbox.put(raw)
             return next(echoes)
 
-        def by_stream() -> object:
+        def by_stream(stream: Latest) -> object:
             stream.send(frame)
             reply = stream.take(wait_ms=WAIT_MS)
             assert reply is not None
@@ -74,8 +77,9 @@ def ways(models: Path) -> Iterator[dict[str, Way]]:
             "echo, calls": lambda: echo(raw),
             "ours, calls": lambda: client.encode(frame),
             "echo, stream": by_echo_stream,
-            "ours, stream": by_stream,
-            "ours, shared memory": lambda: shared.encode(frame),
+            "ours, stream": partial(by_stream, streams[0]),
+            "ours, shared memory": lambda: memory.encode(frame),
+            "ours, stream in shared memory": partial(by_stream, streams[1]),
         }
 
 
@@ -111,10 +115,11 @@ def overhead(models: Path, *, rounds: int, seconds: float) -> None:
             ("ours, calls", "echo, calls"),
             ("ours, stream", "echo, stream"),
             ("ours, shared memory", "echo, calls"),
+            ("ours, stream in shared memory", "echo, stream"),
         ):
             print(_overhead_line(pace, ours, echo, rows))
         calls = _overheads(rows, pace, "ours, calls")
-        for way in ("ours, stream", "ours, shared memory"):
+        for way in ("ours, stream", "ours, shared memory", "ours, stream in shared memory"):
             faster = [a / b for a, b in zip(calls, _overheads(rows, pace, way), strict=True)]
             print(f"{pace}: {way} {_ranged(faster)} times as fast as calls at p50")
 

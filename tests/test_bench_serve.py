@@ -38,7 +38,7 @@ def bench(server: EncoderServer, out: Path, **options: object) -> dict[str, obje
     return content
 
 
-@pytest.mark.parametrize("transport", ["unary", "stream", "shared-memory"])
+@pytest.mark.parametrize("transport", ["unary", "stream", "shared-memory", "shared-stream"])
 def test_robots_at_a_pace_are_all_served_below_capacity(server: EncoderServer, tmp_path: Path, transport: str) -> None:
     content = bench(server, tmp_path, robots=2, hz=20.0, transport=transport)
     control = content["classes"]["control"]

@@ -240,9 +240,10 @@ def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Pat
         assert stream.num_dropped == 0
 
 
-def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_models: Path) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_models: Path, is_shared: bool) -> None:
     wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
-    with connect(server, robot="arm") as client, client.latest() as stream:
+    with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
         with Holder(server) as holder:
             stream.send(FRAMES[:1])
             assert holder.entered.wait(5)
@@ -261,8 +262,9 @@ def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_model
         assert stream.num_dropped == 20
 
 
-def test_a_stream_says_what_can_be_fixed(server: EncoderServer) -> None:
-    with connect(server, robot="arm") as client, client.latest() as stream:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_stream_says_what_can_be_fixed(server: EncoderServer, is_shared: bool) -> None:
+    with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
         stream.send([b"no image"])
         with pytest.raises(RequestError, match="neither a JPEG nor a PNG"):
             stream.take(wait_ms=5000)

@@ -237,11 +237,13 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
             client.encode(FRAMES, deadline_ms=300)
 
 
-def test_a_killed_server_is_found_again_within_two_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_killed_server_is_found_again_within_two_seconds(tmp_path: Path, is_shared: bool) -> None:
     models = tmp_path / "models"
     build_tiny(models, version=1)
-    with server_process(models) as (process, port):
-        client = EncoderClient(f"127.0.0.1:{port}", robot="arm")
+    options = ["--shared-memory"] if is_shared else []
+    with server_process(models, *options) as (process, port):
+        client = EncoderClient(f"127.0.0.1:{port}", robot="arm", shared_memory=is_shared)
         streams = [client.latest(camera=str(number)) for number in range(8)]
         for stream in streams:
             stream.send(FRAMES[:1])
@@ -252,7 +254,7 @@ def test_a_killed_server_is_found_again_within_two_seconds(tmp_path: Path) -> No
             stream.send(FRAMES[:1])
         with pytest.raises(UnavailableError):
             client.encode(FRAMES[:1], deadline_ms=300)
-    with server_process(models, "--port", str(port)):
+    with server_process(models, "--port", str(port), *options):
         ready_s = time.monotonic()
         assert client.encode(FRAMES[:1], deadline_ms=5000).version == 1
         assert time.monotonic() - ready_s < 2

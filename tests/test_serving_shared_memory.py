@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_client.errors import ServerFailedError
 from robossl_client.shared import FOLDER, Region
+from robossl_client.shared_frames import SharedPlaces
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, calling, infer_request, serving, status_of
 
@@ -107,3 +109,38 @@ def test_it_is_off_unless_asked_for(tiny_models: Path) -> None:
             pytest.raises(ServerFailedError, match="no shared memory"),
         ):
             client.encode(FRAMES)
+
+
+def test_a_stream_passes_every_frame_by_shared_memory_and_leaves_nothing(server: EncoderServer) -> None:
+    before = set(FOLDER.glob(f"robossl-{os.getpid()}-*"))
+    with EncoderClient(f"127.0.0.1:{server.port}", robot="arm", shared_memory=True) as client:
+        small, large = FRAMES[:1, ::2, ::2], FRAMES[1:2]
+        wanted = [client.encode(frame).features["pooled"] for frame in (small, large)]
+        with client.latest() as stream:
+            for frame, features in zip((small, large, small), (*wanted, wanted[0]), strict=True):
+                for _ in range(6):  # more than there are places
+                    stream.send(frame)
+                    reply = stream.take(wait_ms=5000)
+                    assert reply is not None
+                    assert (reply.features["pooled"] == features).all()
+            (stream_region,) = [each for each in server._memory.regions() if each.size == 4 * large.nbytes]
+            assert stream_region.key[1:] in {path.name for path in FOLDER.iterdir()}
+    assert server._memory.regions() == []
+    assert set(FOLDER.glob(f"robossl-{os.getpid()}-*")) == before
+
+
+def test_a_place_is_not_written_again_before_its_frame_is_answered() -> None:
+    asked: list[str] = []
+    places = SharedPlaces(lambda call, /, **fields: asked.append(call), num_places=2)
+    put = [places.put(str(number), FRAMES[:1]) for number in range(3)]
+    assert [where and where.get("shared_memory_offset", 0) for where in put] == [0, FRAMES[:1].nbytes, None]
+    places.free("0")
+    assert places.put("3", FRAMES[:1]) == put[0]
+    assert places.put("4", np.concatenate([FRAMES, FRAMES])) is None, "a larger region waits until all are answered"
+    for number in ("1", "3"):
+        places.free(number)
+    larger = places.put("5", np.concatenate([FRAMES, FRAMES]))
+    assert larger is not None and larger["shared_memory_region"] != put[0]["shared_memory_region"]
+    places.close()
+    register, unregister = "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"
+    assert asked == [register, unregister, register, unregister]

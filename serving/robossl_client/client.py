@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +13,10 @@ import numpy.typing as npt
 
 from robossl_client.card import EncoderCard
 from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
-from robossl_client.errors import RequestError, ServingError, UnavailableError, from_grpc
+from robossl_client.errors import RequestError, UnavailableError, from_grpc
 from robossl_client.latest import Latest
-from robossl_client.messages import Frames, Reply, make_pin, only_model, raw_bytes
-from robossl_client.shared import Region
+from robossl_client.messages import Frames, Reply, make_pin, only_model
+from robossl_client.shared_frames import SharedFrames, SharedPlaces
 from robossl_client.wire import CALLS, path
 
 
@@ -77,7 +75,7 @@ class EncoderClient:
         self._infer = self._channel.unary_unary(
             path("ModelInfer"), CALLS["ModelInfer"].encode_request, CALLS["ModelInfer"].decode_response
         )
-        self._shared = _SharedFrames(self._call) if shared_memory else None
+        self._shared = SharedFrames(self._call) if shared_memory else None
         try:
             until_s = time.monotonic() + connect_ms / 1e3
             if model is None:
@@ -161,7 +159,10 @@ class EncoderClient:
             raise RequestError("a stream of newest frames belongs to a robot; connect with robot=")
         call = CALLS["ModelStreamInfer"]
         open_stream = self._channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
-        return Latest(lambda requests: open_stream(requests, metadata=self._metadata), self._pin, camera=camera)
+        places = None if self._shared is None else SharedPlaces(self._call)
+        return Latest(
+            lambda requests: open_stream(requests, metadata=self._metadata), self._pin, camera=camera, places=places
+        )
 
     def close(self) -> None:
         """Close the connection."""
@@ -194,44 +195,3 @@ class EncoderClient:
                 raise failure
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-
-class _SharedFrames:
-    """Frames of one call at a time in a region that the server knows."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._lock = threading.Lock()
-        self._region: Region | None = None
-
-    def send(self, frames: Frames, send: Any) -> Any:
-        raw = frames.reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
-        with self._lock:
-            if self._region is None or self._region.size < len(raw):
-                self._renew(len(raw))
-            for is_last in (False, True):
-                assert self._region is not None
-                self._region.write(raw)
-                try:
-                    return send({"shared_memory_region": self._region.name, "shared_memory_byte_size": len(raw)})
-                except RequestError:
-                    if is_last:
-                        raise
-                    self._renew(len(raw))  # a restarted server knows no regions
-
-    def close(self) -> None:
-        if self._region is not None:
-            with contextlib.suppress(ServingError):
-                self._call("SystemSharedMemoryUnregister", name=self._region.name)
-            self._region.close()
-            self._region = None
-
-    def _renew(self, size: int) -> None:
-        self.close()
-        region = Region(size)
-        try:
-            self._call("SystemSharedMemoryRegister", name=region.name, key=region.key, byte_size=size)
-        except ServingError:
-            region.close()
-            raise
-        self._region = region

@@ -18,6 +18,7 @@ from robossl_client.errors import (
     from_grpc,
 )
 from robossl_client.messages import Frames, Pin, Reply, failure_of
+from robossl_client.shared_frames import SharedPlaces
 
 _PASSING = (SupersededError, DeadlineError, OverloadedError)  # the next frame may well be served
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between tries while the server is away
@@ -26,8 +27,16 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between tries while the server is 
 class Latest:
     """A stream of one camera; `send` never waits, and a frame that could not leave yet is replaced by a newer one."""
 
-    def __init__(self, open_stream: Callable[[Iterator[Any]], Any], pin: Pin, *, camera: str) -> None:
+    def __init__(
+        self,
+        open_stream: Callable[[Iterator[Any]], Any],
+        pin: Pin,
+        *,
+        camera: str,
+        places: SharedPlaces | None = None,
+    ) -> None:
         self._open_stream = open_stream
+        self._places = places
         self._pin = pin
         self._camera = camera
         self._changed = threading.Condition()
@@ -80,6 +89,8 @@ class Latest:
         if call is not None:
             call.cancel()
         self._thread.join()
+        if self._places is not None:
+            self._places.close()
 
     def __enter__(self) -> Latest:
         return self
@@ -105,6 +116,8 @@ class Latest:
                 self._failed(from_grpc(error))
             finally:
                 done.set()
+            if self._places is not None:
+                self._places.close()
             with self._changed:
                 self.num_dropped += len(self._captured_s)
                 self._captured_s.clear()
@@ -122,7 +135,10 @@ class Latest:
                 (number, frames, captured_s), self._next = self._next, None
                 self._captured_s[str(number)] = captured_s
             try:
-                request = self._pin.request(frames, camera=self._camera, frame_id=str(number), captured_s=captured_s)
+                region = None if self._places is None else self._places.put(str(number), frames)
+                request = self._pin.request(
+                    frames, camera=self._camera, frame_id=str(number), captured_s=captured_s, region=region
+                )
             except ServingError as error:
                 self._failed(error)
                 return
@@ -130,6 +146,8 @@ class Latest:
 
     def _received(self, response: Any) -> None:
         message = response.infer_response
+        if self._places is not None:
+            self._places.free(message.id)
         with self._changed:
             captured_s = self._captured_s.pop(message.id, None)
         failure = failure_of(response)

@@ -37,9 +37,9 @@ class Region:
         """What the server is told."""
         return f"/{self.name}"
 
-    def write(self, raw: bytes | memoryview) -> None:
-        """Put bytes at the start."""
-        self._map[: len(raw)] = raw
+    def write(self, raw: bytes | memoryview, *, at: int = 0) -> None:
+        """Put bytes at a place."""
+        self._map[at : at + len(raw)] = raw
 
     def close(self) -> None:
         """Remove the file; a server that has it open says so to whoever asks for it."""

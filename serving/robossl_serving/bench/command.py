@@ -59,7 +59,8 @@ def bench_serve(
         hz: Frames a second of each robot, when paced.
         times: How many times of what can be served is asked for under overload.
         arrivals: locked: frames of all robots at once; spread: evenly; jittered: at random phases, unsteadily.
-        transport: How robots ask; shared-memory takes a server on this host that allows it.
+        transport: How robots ask: by calls, by streams, or either with the pixels in shared memory, which takes a
+            server on this host that allows it.
         batch_clients: How many ask in closed loop for all of their frames, after the robots.
         batch_size: Frames of one of their calls.
         seconds: How long, after half a second to warm up.

@@ -18,7 +18,7 @@ from robossl_serving.bench.asking import ask_by_stream, ask_one_by_one
 from robossl_serving.bench.ticks import Ticks
 from robossl_serving.bench.trace import Trace
 
-Transport = Literal["unary", "stream", "shared-memory"]
+Transport = Literal["unary", "stream", "shared-memory", "shared-stream"]
 Arrivals = Literal["locked", "spread", "jittered"]
 Connect = Callable[[str | None, bool], EncoderClient]  # of a robot, or None for a batch client; with shared memory?
 
@@ -50,13 +50,13 @@ def put_on(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, se
     batch = np.repeat(frame, load.batch_size, 0)
     with ExitStack() as stack:
         names = [f"robot {number}" for number in range(load.robots)]
-        is_shared = load.transport == "shared-memory"
+        is_shared = load.transport.startswith("shared")
         robots = [stack.enter_context(connect(name, is_shared)) for name in names]
         others = [stack.enter_context(connect(None, False)) for _ in range(load.batch_clients)]
         pool = stack.enter_context(ThreadPoolExecutor(len(robots) + len(others)))
         begin_s = time.monotonic() + _LEAD_S
         from_s, until_s = begin_s + _NOT_SHOWN_S, begin_s + _NOT_SHOWN_S + load.seconds
-        ask = ask_by_stream if load.transport == "stream" else ask_one_by_one
+        ask = ask_by_stream if load.transport.endswith("stream") else ask_one_by_one
         jobs = []
         for number, client in enumerate(robots):
             trace = Trace("control", names[number], from_s, until_s)

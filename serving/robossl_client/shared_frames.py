@@ -1,0 +1,126 @@
+"""Frames in shared memory: one at a time for calls, several places for a stream; the server is told where they lie."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from robossl_client.errors import RequestError, ServingError
+from robossl_client.messages import Frames, raw_bytes
+from robossl_client.shared import Region
+
+_GOODBYE_S = 0.1  # a server that is away is not waited for: it sees by itself that the file is gone
+Call = Callable[..., Any]  # by the name of a call of the service and the fields of its request
+
+
+class _Registered:
+    """A region that the server knows, made anew when it has to be larger or the server has forgotten it."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.region: Region | None = None
+
+    def renew(self, size: int) -> None:
+        self.close()
+        region = Region(size)
+        try:
+            self._call("SystemSharedMemoryRegister", name=region.name, key=region.key, byte_size=size)
+        except ServingError:
+            region.close()
+            raise
+        self.region = region
+
+    def close(self) -> None:
+        if self.region is not None:
+            with contextlib.suppress(ServingError):
+                until_s = time.monotonic() + _GOODBYE_S
+                self._call("SystemSharedMemoryUnregister", until_s=until_s, name=self.region.name)
+            self.region.close()
+            self.region = None
+
+
+class SharedFrames:
+    """Frames of one call at a time."""
+
+    def __init__(self, call: Call) -> None:
+        self._registered = _Registered(call)
+        self._lock = threading.Lock()
+
+    def send(self, frames: Frames, send: Callable[[Mapping[str, Any]], Any]) -> Any:
+        """Put the frames there, and make the call that says so."""
+        raw = _raw(frames)
+        with self._lock:
+            region = self._registered.region
+            if region is None or region.size < len(raw):
+                self._registered.renew(len(raw))
+            for is_last in (False, True):
+                assert self._registered.region is not None
+                self._registered.region.write(raw)
+                try:
+                    return send(_where(self._registered.region, 0, len(raw)))
+                except RequestError:
+                    if is_last:
+                        raise
+                    self._registered.renew(len(raw))  # a restarted server knows no regions
+
+    def close(self) -> None:
+        """Remove the region."""
+        self._registered.close()
+
+
+class SharedPlaces:
+    """Frames of a stream, of which several may be on their way: a place is not written again before its reply."""
+
+    def __init__(self, call: Call, *, num_places: int = 4) -> None:
+        self._registered = _Registered(call)
+        self._num_places = num_places
+        self._lock = threading.Lock()
+        self._place_bytes = 0
+        self._taken: dict[str, int] = {}  # place by id of the frame
+
+    def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
+        """What the request says of the frames' place; None where there is none now, and they go as bytes.
+
+        Raises:
+            ServingError: the server takes no shared memory, or is away.
+        """
+        raw = _raw(frames)
+        with self._lock:
+            if self._registered.region is None or self._place_bytes < len(raw):
+                if self._taken:
+                    return None
+                self._registered.renew(self._num_places * len(raw))
+                self._place_bytes = len(raw)
+            free = set(range(self._num_places)) - set(self._taken.values())
+            if not free:
+                return None
+            self._taken[frame_id] = place = min(free)
+            region = self._registered.region
+            assert region is not None
+            region.write(raw, at=place * self._place_bytes)
+            return _where(region, place * self._place_bytes, len(raw))
+
+    def free(self, frame_id: str) -> None:
+        """The frame was answered."""
+        with self._lock:
+            self._taken.pop(frame_id, None)
+
+    def close(self) -> None:
+        """Remove the region; after a lost connection the next frame makes another."""
+        with self._lock:
+            self._taken.clear()
+            self._registered.close()
+
+
+def _raw(frames: Frames) -> bytes | memoryview:
+    return np.ascontiguousarray(frames).reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
+
+
+def _where(region: Region, offset: int, size: int) -> dict[str, Any]:
+    where = {"shared_memory_region": region.name, "shared_memory_byte_size": size}
+    return where | {"shared_memory_offset": offset} if offset else where
