@@ -142,5 +142,8 @@ def test_a_place_is_not_written_again_before_its_frame_is_answered() -> None:
     larger = places.put("5", np.concatenate([FRAMES, FRAMES]))
     assert larger is not None and larger["shared_memory_region"] != put[0]["shared_memory_region"]
     places.close()
+    assert places.put("6", FRAMES[:1]) is not None, "after a lost connection it is made anew"
+    places.close(for_good=True)
+    assert places.put("7", FRAMES[:1]) is None
     register, unregister = "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"
-    assert asked == [register, unregister, register, unregister]
+    assert asked == [register, unregister] * 3

@@ -90,7 +90,7 @@ class Latest:
             call.cancel()
         self._thread.join()
         if self._places is not None:
-            self._places.close()
+            self._places.close(for_good=True)
 
     def __enter__(self) -> Latest:
         return self

@@ -81,6 +81,7 @@ class SharedPlaces:
         self._num_places = num_places
         self._lock = threading.Lock()
         self._place_bytes = 0
+        self._is_closed = False
         self._taken: dict[str, int] = {}  # place by id of the frame
 
     def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
@@ -91,6 +92,8 @@ class SharedPlaces:
         """
         raw = _raw(frames)
         with self._lock:
+            if self._is_closed:
+                return None
             if self._registered.region is None or self._place_bytes < len(raw):
                 if self._taken:
                     return None
@@ -110,9 +113,10 @@ class SharedPlaces:
         with self._lock:
             self._taken.pop(frame_id, None)
 
-    def close(self) -> None:
-        """Remove the region; after a lost connection the next frame makes another."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Remove the region; after a lost connection the next frame makes another, unless it is for good."""
         with self._lock:
+            self._is_closed |= for_good
             self._taken.clear()
             self._registered.close()
 
