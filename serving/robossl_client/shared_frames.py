@@ -25,11 +25,12 @@ class _Registered:
         self._call = call
         self.region: Region | None = None
 
-    def renew(self, size: int) -> None:
+    def renew(self, size: int, *, until_s: float | None = None) -> None:
         self.close()
         region = Region(size)
+        said = {"name": region.name, "key": region.key, "byte_size": size}
         try:
-            self._call("SystemSharedMemoryRegister", name=region.name, key=region.key, byte_size=size)
+            self._call("SystemSharedMemoryRegister", until_s=until_s, **said)
         except ServingError:
             region.close()
             raise
@@ -51,13 +52,13 @@ class SharedFrames:
         self._registered = _Registered(call)
         self._lock = threading.Lock()
 
-    def send(self, frames: Frames, send: Callable[[Mapping[str, Any]], Any]) -> Any:
-        """Put the frames there, and make the call that says so."""
+    def send(self, frames: Frames, send: Callable[[Mapping[str, Any]], Any], *, until_s: float) -> Any:
+        """Put the frames there, and make the call that says so, all by a time of the monotonic clock."""
         raw = _raw(frames)
         with self._lock:
             region = self._registered.region
             if region is None or region.size < len(raw):
-                self._registered.renew(len(raw))
+                self._registered.renew(len(raw), until_s=until_s)
             for is_last in (False, True):
                 assert self._registered.region is not None
                 self._registered.region.write(raw)
@@ -66,7 +67,7 @@ class SharedFrames:
                 except RequestError:
                     if is_last:
                         raise
-                    self._registered.renew(len(raw))  # a restarted server knows no regions
+                    self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
 
     def close(self) -> None:
         """Remove the region."""

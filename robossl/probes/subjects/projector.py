@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from safetensors.torch import load_file
 from torch import nn
 
 from robossl.checkpoint import checkpoints
-from robossl.config import load
-from robossl.encoder import build_encoder
+from robossl.config import from_mapping
+from robossl.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
+from robossl.methods import resolve_method
 from robossl.probes.subjects.ours import open_ours
 from robossl.probes.subjects.probed import Output, Probed, digest_of
-from robossl.run import RunConfig
 from robossl.weights import weights_digest
 
 
@@ -63,12 +64,15 @@ def load_projector(run: Path) -> nn.Module:
     saved = checkpoints(run / "checkpoints")
     if not saved:
         raise InputError(f"{run} has no checkpoint, and its projector is kept there alone; train it again")
-    config = load(run / "config.yaml", RunConfig)
+    trained = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    name = trained["method"].pop("name")
+    config = from_mapping(trained["method"], resolve_method(name))
+    encoder = from_mapping(trained["encoder"] | {"init": "random"}, EncoderConfig)
     with torch.random.fork_rng(devices=[]):
-        method = config.method.build(build_encoder(replace(config.encoder, init="random")))
+        method = config.build(build_encoder(encoder))
     projector = getattr(method, "projector", None)
     if not isinstance(projector, nn.Module) or any(isinstance(layer, nn.Conv2d) for layer in projector.modules()):
-        raise InputError(f"{config.method} has no projector of the pooled feature; probe {run} itself")
+        raise InputError(f"{name} has no projector of the pooled feature; probe {run} itself")
     weights = load_file(saved[-1] / "method.safetensors")
     projector.load_state_dict(
         {name.removeprefix("projector."): value for name, value in weights.items() if name.startswith("projector.")}
