@@ -9,6 +9,7 @@ import torch
 from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_warnings
 
 from robossl import __version__
+from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder, named_outputs, read_about
 from robossl.weights import weights_digest
 
@@ -52,6 +53,25 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
         licences=tuple(licences),
         warnings=warnings,
     )
+
+
+def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
+    """What an encoder saw before its training starts from `init`, and whether that is all recorded.
+
+    Weights of our own say in `encoder.json` which stores they have seen, also those before them; others do not.
+
+    Returns:
+        Stores as `save_encoder` is given them under "data", oldest first; whether no others were seen.
+
+    Raises:
+        InputError: an encoder folder of another schema.
+    """
+    folder = None if init in ("random", "timm") else find_encoder(Path(init.partition("#")[0]))
+    if folder is None:
+        return [], init == "random"
+    about = read_about(folder)
+    extra = about["extra"]
+    return extra.get("data", []), extra.get("start_recorded", about["config"]["init"] == "random")
 
 
 def _output_specs(encoder: Encoder) -> dict[str, TensorSpec]:

@@ -218,22 +218,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
-    """What an encoder saw before its training starts from `init`, and whether that is all recorded.
-
-    Weights of our own say in `encoder.json` which stores they have seen, also those before them; others do not.
-    """
-    if init == "random":
-        return [], True
-    path = Path(init.partition("#")[0])
-    folder = next((each for each in (path / "encoder", path) if (each / "encoder.json").is_file()), None)
-    if init == "timm" or folder is None:
-        return [], False
-    about = read_about(folder)
-    extra = about["extra"]
-    return extra.get("data", []), extra.get("start_recorded", about["config"]["init"] == "random")
-
-
 def config_from_json(values: dict[str, Any]) -> EncoderConfig:
     """An `EncoderConfig` from json, where tuples are lists."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -16,11 +16,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
+from robossl.cards import data_before
 from robossl.checkpoint import save_checkpoint
 from robossl.config import as_plain, config_hash
 from robossl.data.loader import Loader
 from robossl.data.store import Store
-from robossl.encoder import data_before, save_encoder
+from robossl.encoder import save_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Loss, Method

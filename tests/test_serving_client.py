@@ -50,8 +50,17 @@ def test_a_reply_that_is_not_whole_is_said(tiny_models: Path, datatype: str, siz
         Pin(card, None, "1", None, ("pooled",)).reply(reply, captured_s=0.0)
 
 
+@pytest.mark.parametrize(("robot", "allowed_s"), [("arm", 1), (None, 60)])
+def test_a_robot_waits_a_second_and_a_batch_a_minute_unless_told(
+    tiny_models: Path, robot: str | None, allowed_s: float
+) -> None:
+    card = EncoderCard.from_json((tiny_models / "tiny" / "1" / "card.json").read_text())
+    pin = Pin(card, None, "1", robot, ("pooled",))
+    assert (pin.allowed_s(None, None), pin.allowed_s(None, 7000), pin.allowed_s(20, 7000)) == (allowed_s, 7, 0.02)
+
+
 def connect(server: EncoderServer, **options: object) -> EncoderClient:
-    return EncoderClient(f"127.0.0.1:{server.port}", **options)
+    return EncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 20_000.0} | options)
 
 
 def test_it_is_an_encode(server: EncoderServer, tiny_models: Path) -> None:

@@ -27,7 +27,7 @@ from robossl.errors import InputError
 
 
 def client_of(server: EncoderServer, **options: object) -> EncoderClient:
-    return EncoderClient(f"127.0.0.1:{server.port}", **options)
+    return EncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 20_000.0} | options)
 
 
 class Load:

@@ -20,10 +20,10 @@ from robossl_client.wire import CALLS, path
 class AsyncEncoderClient:
     """A connection to one encoder of a server; `connect` makes it."""
 
-    def __init__(self, channel: Any, pin: Pin, *, deadline_s: float, token: str | None) -> None:
+    def __init__(self, channel: Any, pin: Pin, *, deadline_ms: float | None, token: str | None) -> None:
         self._channel = channel
         self._pin = pin
-        self._deadline_s = deadline_s
+        self._deadline_ms = deadline_ms
         self._metadata = metadata(token)
         self._ids = itertools.count(1)
 
@@ -38,7 +38,7 @@ class AsyncEncoderClient:
         follow: bool = False,
         robot: str | None = None,
         outputs: Sequence[str] | None = None,
-        deadline_ms: float = 1000.0,
+        deadline_ms: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
         card: EncoderCard | None = None,
@@ -59,7 +59,7 @@ class AsyncEncoderClient:
         except BaseException:
             await channel.close()
             raise
-        return cls(channel, pin, deadline_s=deadline_ms / 1e3, token=token)
+        return cls(channel, pin, deadline_ms=deadline_ms, token=token)
 
     @property
     def card(self) -> EncoderCard:
@@ -77,7 +77,7 @@ class AsyncEncoderClient:
         """Encode frames; as EncoderClient.encode."""
         now_s = time.monotonic()
         captured_s = now_s if captured_s is None else captured_s
-        until_s = now_s + (self._deadline_s if deadline_ms is None else deadline_ms / 1e3)
+        until_s = now_s + self._pin.allowed_s(deadline_ms, self._deadline_ms)
         message = self._pin.request(frames, camera=camera, frame_id=str(next(self._ids)), captured_s=captured_s)
         response = await _try(self._channel, "ModelInfer", message, until_s=until_s, sent=self._metadata)
         return self._pin.reply(response, captured_s=captured_s)

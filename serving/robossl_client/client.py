@@ -37,7 +37,7 @@ class EncoderClient:
         follow: bool = False,
         robot: str | None = None,
         outputs: Sequence[str] | None = None,
-        deadline_ms: float = 1000.0,
+        deadline_ms: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
         shared_memory: bool = False,
@@ -55,7 +55,7 @@ class EncoderClient:
             robot: Name of the robot: its newest frame goes first, and older ones that still wait are dropped.
                 Without it requests are batch requests: all are answered, in their order, after those of robots.
             outputs: Which of the encoder's outputs to get; all unless given.
-            deadline_ms: How long a call may take.
+            deadline_ms: How long a call may take; 1 s for a robot and 60 s for batch requests unless given.
             tls: For an encrypted connection.
             token: The server's token.
             shared_memory: Pass pixels in shared memory; for a server on this host that allows it.
@@ -70,7 +70,7 @@ class EncoderClient:
         """
         self._channel = open_channel(target, tls)
         self._metadata = metadata(token)
-        self._deadline_s = deadline_ms / 1e3
+        self._deadline_ms = deadline_ms
         self._ids = itertools.count(1)
         self._infer = self._channel.unary_unary(
             path("ModelInfer"), CALLS["ModelInfer"].encode_request, CALLS["ModelInfer"].decode_response
@@ -120,7 +120,7 @@ class EncoderClient:
         """
         now_s = time.monotonic()
         captured_s = now_s if captured_s is None else captured_s
-        until_s = now_s + (self._deadline_s if deadline_ms is None else deadline_ms / 1e3)
+        until_s = now_s + self._pin.allowed_s(deadline_ms, self._deadline_ms)
         frame_id = str(next(self._ids))
 
         def send(region: Mapping[str, Any] | None) -> Any:
@@ -179,7 +179,7 @@ class EncoderClient:
     def _call(self, name: str, /, *, until_s: float | None = None, **fields: Any) -> Any:
         call = CALLS[name]
         send = self._channel.unary_unary(path(name), call.encode_request, call.decode_response)
-        until_s = time.monotonic() + self._deadline_s if until_s is None else until_s
+        until_s = time.monotonic() + self._pin.allowed_s(self._deadline_ms) if until_s is None else until_s
         return self._try(send, call.request(**fields), until_s=until_s)
 
     def _try(self, send: Any, message: Any, *, until_s: float) -> Any:

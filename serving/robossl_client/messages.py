@@ -23,6 +23,7 @@ from robossl_client.errors import (
 from robossl_client.wire import as_array, get_value, put_values
 
 Frames = npt.NDArray[np.uint8] | Sequence[bytes]  # (b, h, w, 3) RGB, or JPEGs and PNGs of one size
+CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0  # where the caller sets none; the server's are these too
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Pin:
     version: str  # empty: the current one
     robot: str | None
     outputs: tuple[str, ...]
+
+    def allowed_s(self, *given_ms: float | None) -> float:
+        """How long a call may take: what is given first, or else what suits a robot or a batch."""
+        default_ms = BATCH_DEADLINE_MS if self.robot is None else CONTROL_DEADLINE_MS
+        return next((each for each in given_ms if each is not None), default_ms) / 1e3
 
     def request(
         self, frames: Frames, *, camera: str, frame_id: str, captured_s: float, region: Mapping[str, Any] | None = None

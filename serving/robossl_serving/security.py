@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from robossl_client.wire import path
 
+from robossl.access import read_bytes
 from robossl.errors import InputError
 from robossl_serving.handlers import is_loopback
 
@@ -38,8 +39,8 @@ class Security:
             return None
         if self.tls_cert is None or self.tls_key is None:
             raise InputError("TLS needs both --tls-cert and --tls-key; --client-ca comes on top")
-        pair = (_read(self.tls_key), _read(self.tls_cert))
-        ca = None if self.client_ca is None else _read(self.client_ca)
+        pair = (read_bytes(self.tls_key), read_bytes(self.tls_cert))
+        ca = None if self.client_ca is None else read_bytes(self.client_ca)
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
     def interceptors(self) -> list[Any]:
@@ -96,14 +97,7 @@ def _refuser(code: grpc.StatusCode, message: str) -> Any:
 def _token(file: Path | None) -> bytes | None:
     if file is None:
         return None
-    token = _read(file).strip()
+    token = read_bytes(file).strip()
     if not token:
         raise InputError(f"{file} is empty; write the token into it, for example `openssl rand -hex 32`")
     return token
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client.card import EncoderCard
-from robossl_client.channel import Tls
 
+from robossl.access import access
 from robossl.errors import InputError, ResourceError, reason
 from robossl.jobs import ENCODES
 from robossl.probes.subjects.ours import from_encode
@@ -51,8 +51,7 @@ def open_served(
         raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
     options = {
         "model": model or None,
-        "token": None if token is None else _read(token).decode().strip(),
-        "tls": None if ca is None else Tls(ca=_read(ca)),
+        **access(token, ca),
         "deadline_ms": deadline_ms,
         "connect_ms": min(deadline_ms, 10_000.0),
     }
@@ -97,10 +96,3 @@ class ServedEncode:
         if isinstance(error, errors.ServingError | ValueError):
             return InputError(f"{self._source}: {reason(error)}")
         return error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error

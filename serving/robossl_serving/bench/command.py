@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import UInt8
 from numpy import ndarray
-from robossl_client.channel import Tls
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
+from robossl.access import access
 from robossl.durable import full_disk_said, written_aside
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
@@ -79,14 +79,8 @@ def bench_serve(
         raise InputError(f"somebody must ask: got --robots {robots} --batch-clients {batch_clients}")
     if min(hz, times, seconds, deadline_ms, batch_size, *frame_hw) <= 0:
         raise InputError("--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw are above 0")
-    connect = partial(
-        _connect,
-        target,
-        model=model,
-        token=None if token is None else _read(token).decode().strip(),
-        tls=None if ca is None else Tls(ca=_read(ca)),
-        deadline_ms=deadline_ms,
-    )
+    options = {"model": model, "deadline_ms": deadline_ms, **access(token, ca)}
+    connect: Connect = partial(_connect, target, **options)
     load = Load(
         robots=robots,
         hz=None if pattern == "closed" else hz,
@@ -124,26 +118,8 @@ def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds
     return measured.goodput_per_s
 
 
-def _connect(
-    target: str,
-    robot: str | None,
-    is_shared: bool,
-    *,
-    model: str | None,
-    token: str | None,
-    tls: Tls | None,
-    deadline_ms: float,
-) -> EncoderClient:
-    return EncoderClient(
-        target,
-        robot=robot,
-        shared_memory=is_shared,
-        model=model,
-        token=token,
-        tls=tls,
-        deadline_ms=deadline_ms,
-        connect_ms=_CONNECT_MS,
-    )
+def _connect(target: str, robot: str | None, is_shared: bool, **options: Any) -> EncoderClient:
+    return EncoderClient(target, robot=robot, shared_memory=is_shared, connect_ms=_CONNECT_MS, **options)
 
 
 def _described(load: Load) -> str:
@@ -192,10 +168,3 @@ def _write(out: Path, title: str, load: Load, traces: Sequence[Trace], capacity_
         raise
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}); pass a file that exists") from error
