@@ -70,7 +70,7 @@ def test_a_server_that_stops_midway_loses_nothing(tmp_path: Path) -> None:
     views, cache = write_views(tmp_path), tmp_path / "cache"
     with serving(tmp_path / "models", ServerSettings(port=0)) as server:
         source = f"grpc://127.0.0.1:{server.port}/tiny"
-        probed = open_served(source, outputs=("pooled",), deadline_ms=1500)
+        probed = open_served(source, outputs=("pooled",), deadline_ms=5_000)
         going = features(probed, views, cache)
         first = np.array(next(going)["pooled"])
         port = server.port

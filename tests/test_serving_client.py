@@ -152,14 +152,14 @@ class Holder:
     def __enter__(self) -> Holder:
         def run(*args: object) -> object:
             self.entered.set()
-            self.let_go.wait(10)
+            self.let_go.wait(60)
             return self._run(*args)
 
         self.executor._run = run
         return self
 
     def wait_for(self, waiting: int) -> None:
-        until_s = time.monotonic() + 5
+        until_s = time.monotonic() + 60
         while len(self.executor) != waiting and time.monotonic() < until_s:
             time.sleep(0.005)
         assert len(self.executor) == waiting
@@ -172,7 +172,7 @@ class Holder:
 def _ask(client: EncoderClient, outcomes: dict[str, object], name: str, **options: object) -> threading.Thread:
     def ask() -> None:
         try:
-            outcomes[name] = client.encode(FRAMES[:1], deadline_ms=8000, **options)
+            outcomes[name] = client.encode(FRAMES[:1], deadline_ms=30_000, **options)
         except Exception as error:
             outcomes[name] = error
 
@@ -186,15 +186,15 @@ def test_a_newer_frame_takes_the_place_of_the_one_that_waits(server: EncoderServ
     with connect(server, robot="arm") as client:
         with Holder(server) as holder:
             threads = [_ask(client, outcomes, "running")]
-            assert holder.entered.wait(5)
+            assert holder.entered.wait(60)
             threads.append(_ask(client, outcomes, "older"))
             holder.wait_for(1)
             threads.append(_ask(client, outcomes, "newer"))
-            threads[1].join(5)
+            threads[1].join(60)
             threads.append(_ask(client, outcomes, "other camera", camera="wrist"))
             holder.wait_for(2)
         for thread in threads:
-            thread.join(5)
+            thread.join(60)
     assert isinstance(outcomes["older"], SupersededError)
     assert [outcomes[name].superseded for name in ("running", "newer", "other camera")] == [0, 1, 0]
 
@@ -205,14 +205,14 @@ def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
         with Holder(server) as holder:
             outcomes: dict[str, object] = {}
             thread = _ask(client, outcomes, "running")
-            assert holder.entered.wait(5)
+            assert holder.entered.wait(60)
             message = client._pin.request(FRAMES, camera="", frame_id="9", captured_s=0.0)
-            waiting = [client._infer.future(message, timeout=8) for _ in range(5)]
+            waiting = [client._infer.future(message, timeout=30) for _ in range(5)]
             holder.wait_for(5)
             for call in waiting:
                 call.cancel()
             holder.wait_for(0)
-        thread.join(5)
+        thread.join(60)
     assert server.repository.models()[0].statistics.message().execution_count == before + 1
 
 
@@ -225,15 +225,15 @@ def test_more_than_the_queue_holds_is_refused_at_once(tiny_models: Path, tmp_pat
         outcomes: dict[str, object] = {}
         with Holder(server) as holder:
             threads = [_ask(client, outcomes, "running")]
-            assert holder.entered.wait(5)
+            assert holder.entered.wait(60)
             threads += [_ask(client, outcomes, str(number)) for number in range(3)]
             holder.wait_for(2)
-            until_s = time.monotonic() + 5
+            until_s = time.monotonic() + 60
             while not outcomes and time.monotonic() < until_s:
                 time.sleep(0.01)
             assert [type(each) for each in outcomes.values()] == [OverloadedError]
         for thread in threads:
-            thread.join(5)
+            thread.join(60)
 
 
 def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Pat
     with connect(server, robot="arm") as client, client.latest(camera="wrist") as stream:
         for row in (0, 1, 2):
             stream.send(FRAMES[row : row + 1])
-            reply = stream.take(wait_ms=5000)
+            reply = stream.take(wait_ms=30_000)
             assert reply is not None
             np.testing.assert_allclose(reply.features["pooled"], wanted[row : row + 1], atol=1e-5)
             assert reply.frame_id == str(row + 1)
@@ -255,7 +255,7 @@ def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_model
     with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
         with Holder(server) as holder:
             stream.send(FRAMES[:1])
-            assert holder.entered.wait(5)
+            assert holder.entered.wait(60)
             for _ in range(20):
                 stream.send(FRAMES[1:2])
                 time.sleep(0.002)
@@ -263,7 +263,7 @@ def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_model
             time.sleep(0.2)
         replies = []
         while not replies or replies[-1].frame_id != "22":
-            reply = stream.take(wait_ms=5000)
+            reply = stream.take(wait_ms=30_000)
             assert reply is not None
             replies.append(reply)
         assert len(replies) <= 2, "the first, if it was taken before the last came, and the last"
@@ -276,7 +276,7 @@ def test_a_stream_says_what_can_be_fixed(server: EncoderServer, is_shared: bool)
     with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
         stream.send([b"no image"])
         with pytest.raises(RequestError, match="neither a JPEG nor a PNG"):
-            stream.take(wait_ms=5000)
+            stream.take(wait_ms=30_000)
         with pytest.raises(RequestError):
             stream.send(FRAMES[:1])
 
@@ -310,16 +310,16 @@ def test_a_server_that_comes_back_is_found_again_and_another_encoder_is_noticed(
     with pytest.raises(UnavailableError):
         client.encode(FRAMES, deadline_ms=200)
     with serving(first, settings):
-        np.testing.assert_array_equal(client.encode(FRAMES, deadline_ms=3000).features["pooled"], wanted)
+        np.testing.assert_array_equal(client.encode(FRAMES, deadline_ms=30_000).features["pooled"], wanted)
         stream.send(FRAMES[:1])
-        until_s = time.monotonic() + 5
+        until_s = time.monotonic() + 60
         while (reply := stream.take(wait_ms=100)) is None and time.monotonic() < until_s:
             stream.send(FRAMES[:1])
         assert reply is not None
         assert stream.num_connections >= 2
     with serving(second, settings):
         with pytest.raises(EncoderChangedError, match="not served any more"):
-            client.encode(FRAMES, deadline_ms=3000)
+            client.encode(FRAMES, deadline_ms=30_000)
         with pytest.raises(EncoderChangedError):
             for _ in range(50):
                 stream.send(FRAMES[:1])

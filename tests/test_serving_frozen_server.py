@@ -19,7 +19,7 @@ def test_a_frozen_server_holds_nobody_up(tiny_models: Path) -> None:
         client.latest(camera="wrist") as stream,
     ):
         stream.send(FRAMES[:1])
-        assert stream.take(wait_ms=5000) is not None
+        assert stream.take(wait_ms=30_000) is not None
         process.send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
         with pytest.raises((DeadlineError, UnavailableError)):
@@ -27,14 +27,14 @@ def test_a_frozen_server_holds_nobody_up(tiny_models: Path) -> None:
         for _ in range(100):
             stream.send(FRAMES[:1])
         assert stream.take() is None
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_s < 5
         time.sleep(6)  # by now the connection is given up
         process.send_signal(signal.SIGCONT)
         thawed_s = time.monotonic()
-        assert client.encode(FRAMES[:1], deadline_ms=5000).features
+        assert client.encode(FRAMES[:1], deadline_ms=30_000).features
         reply = None
         while reply is None or reply.age_s > time.monotonic() - thawed_s:
-            assert time.monotonic() - thawed_s < 5
+            assert time.monotonic() - thawed_s < 20
             stream.send(FRAMES[:1])
             reply = stream.take(wait_ms=100)
         assert stream.num_connections >= 2

@@ -120,7 +120,7 @@ def test_a_stream_passes_every_frame_by_shared_memory_and_leaves_nothing(server:
             for frame, features in zip((small, large, small), (*wanted, wanted[0]), strict=True):
                 for _ in range(6):  # more than there are places
                     stream.send(frame)
-                    reply = stream.take(wait_ms=5000)
+                    reply = stream.take(wait_ms=30_000)
                     assert reply is not None
                     assert (reply.features["pooled"] == features).all()
             (stream_region,) = [each for each in server._memory.regions() if each.size == 4 * large.nbytes]

@@ -64,7 +64,7 @@ def test_state_and_metadata(client: Any) -> None:
 
 
 def test_infer_and_requested_outputs(client: Any, wanted: np.ndarray) -> None:
-    result = client.infer("tiny", [_pixels()], request_id="a-17", client_timeout=10)
+    result = client.infer("tiny", [_pixels()], request_id="a-17", client_timeout=30)
     np.testing.assert_allclose(result.as_numpy("pooled"), wanted, atol=1e-5)
     assert result.as_numpy("dense").shape[0] == 3
     assert result.get_response().id == "a-17"
@@ -107,7 +107,7 @@ def test_asynchronous_calls(client: Any, wanted: np.ndarray) -> None:
             request_id=str(row),
         )
     for _ in range(3):
-        result, error = done.get(timeout=10)
+        result, error = done.get(timeout=60)
         assert error is None
         row = int(result.get_response().id)
         np.testing.assert_allclose(result.as_numpy("pooled"), wanted[row : row + 1], atol=1e-5)
@@ -120,15 +120,15 @@ def test_a_stream_answers_all_in_order_and_tells_errors_apart(client: Any, wante
         row = number % 3
         client.async_stream_infer("tiny", [_pixels(FRAMES[row : row + 1])], request_id=str(number))
     for number in range(40):
-        result, error = done.get(timeout=10)
+        result, error = done.get(timeout=60)
         assert error is None
         assert result.get_response().id == str(number)
         np.testing.assert_allclose(result.as_numpy("pooled"), wanted[number % 3 : number % 3 + 1], atol=1e-5)
     client.async_stream_infer("nope", [_pixels()])
-    _, error = done.get(timeout=10)
+    _, error = done.get(timeout=60)
     assert "no model 'nope'" in str(error)
     client.async_stream_infer("tiny", [_pixels()])
-    assert done.get(timeout=10)[1] is None, "the stream goes on"
+    assert done.get(timeout=60)[1] is None, "the stream goes on"
     client.stop_stream()
 
 
