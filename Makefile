@@ -2,6 +2,7 @@
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
+JOBS ?= 2
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -27,8 +28,8 @@ $(STAMP): requirements.lock pyproject.toml
 quickstart: $(STAMP)  ## from the shipped robot clips to a verified encoder and a page to look at
 	$(BIN)/python examples/quickstart.py
 
-test: $(STAMP)  ## what every change must pass
-	$(BIN)/python -m pytest -m "not slow and not soak"
+test: $(STAMP)  ## what every change must pass; JOBS=8 takes more processes than two
+	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses $(JOBS) --dist loadfile
 
 test-all: $(STAMP)  ## the slow and the soak tests too
 	$(BIN)/python -m pytest

@@ -222,10 +222,13 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     models = tmp_path / "models"
     build_tiny(models, version=1, layers=8)
     with server_process(models) as (process, port), EncoderClient(f"127.0.0.1:{port}") as client:
-        message = client._pin.request(np.zeros((1, 160, 160, 3), np.uint8), camera="", frame_id="1", captured_s=0.0)
-        calls = [client._infer.future(message, timeout=30) for _ in range(12)]
+        frames = np.zeros((1, 160, 160, 3), np.uint8)
+        message = client._pin.request(frames, camera="", frame_id="1", captured_s=0.0)
         with EncoderClient(f"127.0.0.1:{port}", robot="arm") as robot, robot.latest() as stream:
-            stream.send(np.zeros((1, 160, 160, 3), np.uint8))
+            stream.send(frames)
+            assert stream.take(wait_ms=30_000) is not None
+            calls = [client._infer.future(message, timeout=30) for _ in range(12)]
+            stream.send(frames)
             calls[0].result()
             process.send_signal(signal.SIGTERM)
             assert [call.result().model_version for call in calls] == ["1"] * 12
