@@ -143,8 +143,11 @@ def random_encode(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | 
 
 
 def identity(card: EncoderCard) -> str:
-    """Tells apart weights, preprocessing, exported graph and precision: the same identity, the same features."""
-    return f"{card.digest} {card.model_sha256} {card.precision} {card.input}"
+    """Tells apart backbone, weights, preprocessing, exported graph and precision: one identity, the same features.
+
+    Weights do not tell the backbone: two may have the same names and shapes, and other padding.
+    """
+    return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
 
 def find_encoder(path: Path) -> Path | None:

@@ -169,6 +169,8 @@ def test_an_environment_that_only_fails_stops_the_run(tmp_path: Path, monkeypatc
     (tmp_path / "fault").unlink()
     again = collect(env="dots/Failing-v0", agent="random", episodes=9, out=tmp_path / "out", workers=1)
     assert (again.num_episodes, again.num_dropped) == (9, 0)
+    more = collect(env="dots/Failing-v0", agent="random", episodes=11, out=tmp_path / "out", workers=1)
+    assert (more.num_episodes, more.num_dropped) == (11, 0)
 
 
 def test_killed_it_is_readable_and_goes_on(tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def test_equals_are_rarely_told_apart() -> None:
     assert 0.85 < np.mean(covered) <= 1
 
 
+def test_one_false_mark_in_a_column_is_as_rare_with_few_clusters() -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy() -> Report:
+        cells = tuple(
+            replace(cell, shares=tuple(zip(rng.normal(0.5, 0.2, 20).tolist(), [1.0] * 20, strict=True)))
+            for cell in REPORT.readings.cells
+            if cell.metric == "nis_w" and cell.level == 3
+        )
+        return replace(REPORT, readings=replace(REPORT.readings, cells=cells))
+
+    columns = [[row.differences[0] for row in compared(noisy(), noisy()).rows] for _ in range(120)]
+    assert sum(any(d.is_claim for d in column) for column in columns) <= 12  # 6 are expected
+
+
 def test_a_large_difference_is_claimed() -> None:
     rows = {row.factor: row.differences[0] for row in compared(REPORT, make_report(seed=1, gain=0.5)).rows}
     assert rows["gaussian_noise"].is_claim

@@ -197,6 +197,18 @@ def test_a_class_stays_under_geometry_and_an_angle_under_shift_and_crop():
         assert found.values[0, 0] == pytest.approx(0.7)
 
 
+def test_classes_that_name_sides_change_them_in_a_mirror():
+    sides = Label("class", np.array([[0.0], [1], [np.nan]]), ("left", "right"), mirrored=(1, 0))
+    moves = {"family": "geometric", "to_view": np.stack([rotation(90)] * 3), "hw": HW}
+    flipped = move_label(sides, factor="hflip", **moves).label
+    assert flipped is not None and flipped.classes == sides.classes
+    np.testing.assert_array_equal(flipped.values, [[1], [0], [np.nan]])
+    assert move_label(sides, factor="rotation", **moves).label == sides
+    assert (
+        move_label(sides, factor="rot90", **moves).reason == "the classes name sides, which a quarter turn takes away"
+    )
+
+
 def test_what_leaves_the_view_has_no_label():
     point = Label("point", np.array([[0.9, 0.0], [0.5, 0.0], [0.0, 0.0]]))
     shift = np.array([[1, 0, 0.2], [0, 1, 0], [0, 0, 1.0]])

@@ -392,6 +392,18 @@ def test_a_map_that_moves_with_the_frame_is_found_and_one_that_does_not_is_not(r
     assert pck(flat, flat, [right] * n, draws, view_hw=hw).value == 0  # ties lose
 
 
+def test_cells_outside_the_disc_do_not_count(rng):
+    maps = pattern(rng, hw=(12, 12))
+    grey = maps.copy()
+    x, y = cell_centres((12, 12)).reshape(12, 12, 2).transpose(2, 0, 1)
+    grey[..., np.hypot(x, y) > 1] = 0
+    turned = np.rot90(grey, 1, axes=(2, 3))
+    quarter = by_homography(np.array([[0, 1.0, 0], [-1, 0, 0], [0, 0, 1]]))
+    draws, about = draw(np.arange(30), num_resamples=100), [quarter] * 30
+    assert pck(grey, turned, about, draws, view_hw=(96, 96), disc=True).value == 1
+    assert pck(grey, turned, about, draws, view_hw=(96, 96)).value < 0.9
+
+
 def test_keypoints_drift_by_pixels_where_they_do_not_follow(rng):
     maps = np.zeros((4, 1, 9, 15))
     maps[:, 0, 4, 7] = 50

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from robossl_envs.factors import FACTORS as SCENE_FACTORS
 from robossl_envs.probe_frames import EnvFrames
 
 from robossl.data.ingest import ingest
@@ -15,6 +17,7 @@ from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.frames import Split, Unavailable
+from robossl.probes.label_maps import move_label
 from robossl.probes.moves import to_view
 from robossl.probes.sources import open_frames
 from robossl.probes.sources.store import StoreFrames
@@ -165,14 +168,40 @@ def test_labels_of_an_environment_say_where_the_block_is_seen_and_how_it_is_turn
     pictures = push.clean(np.arange(NUM))
     points, angles = push.labels["point"].values, push.labels["angle"].values[:, 0]
     assert push.labels["point"].type == "point" and push.labels["angle"].type == "angle"
-    stem, beyond_bar = -0.05 / 0.32, 0.055 / 0.32  # along the block's own y, in half views
+    stem, beyond_bar = 0.05 / 0.32, -0.055 / 0.32  # along the stem, in half views
     hits = [0, 0, 0]
     for picture, (x, y), angle in zip(pictures, points, angles, strict=True):
         sine, cosine = np.sin(angle), np.cos(angle)
         hits[0] += blue(picture, x, y)
-        hits[1] += blue(picture, x - sine * stem, y - cosine * stem)
-        hits[2] += blue(picture, x - sine * beyond_bar, y - cosine * beyond_bar)
+        hits[1] += blue(picture, x + cosine * stem, y - sine * stem)
+        hits[2] += blue(picture, x + cosine * beyond_bar, y - sine * beyond_bar)
     assert hits[0] >= 0.8 * NUM and hits[1] >= 0.8 * NUM and hits[2] <= 0.1 * NUM  # the arm may lie over it
+
+
+def test_in_a_mirror_the_stem_is_where_the_moved_angle_says(push: EnvFrames) -> None:
+    mirror = np.stack([np.diag([-1.0, 1, 1])] * NUM)
+    moved = [
+        move_label(push.labels[name], factor="hflip", family="geometric", to_view=mirror, hw=push.hw).label
+        for name in ("point", "angle")
+    ]
+    assert moved[0] is not None and moved[1] is not None
+    hits = 0
+    for picture, (x, y), (angle,) in zip(push.clean(np.arange(NUM)), moved[0].values, moved[1].values, strict=True):
+        hits += blue(picture[:, ::-1], x + np.cos(angle) * 0.05 / 0.32, y - np.sin(angle) * 0.05 / 0.32)
+    assert hits >= 0.8 * NUM
+
+
+def test_frames_of_another_grid_are_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = EnvFrames("robossl/Reach-v0", num_scenes=2, image_size=32).digest
+    roll = SCENE_FACTORS["camera_rotation"]
+    monkeypatch.setitem(SCENE_FACTORS, "camera_rotation", replace(roll, sides=((2, 4, 6, 8, 10),)))
+    assert EnvFrames("robossl/Reach-v0", num_scenes=2, image_size=32).digest != before
+
+
+def test_squares_have_no_angle_and_their_sides_change_in_a_mirror() -> None:
+    sort = EnvFrames("robossl/Sort-v0", num_scenes=2, image_size=32)
+    assert sort.labels.keys() == {"point", "class"}
+    assert sort.labels["class"].mirrored == (1, 0)
 
 
 @pytest.mark.parametrize("name", [name for name in SCENE if name.startswith("camera_")])

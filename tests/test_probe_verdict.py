@@ -185,8 +185,30 @@ def test_the_run_is_as_bad_as_its_worst_factor_and_what_was_not_measured_is_told
     )
     assert verdicts[-1].sentence == "g: not measured: no scene"
     assert overall(verdicts) == "SAFE"
-    assert overall(verdicts, count_unmeasured=True) == "INCONCLUSIVE"
     assert overall(()) is None
+
+
+def test_what_a_run_left_out_is_not_safe():
+    verdicts = judge(readings(same=(0.95, 1)), {}, profile({"f": "INV", "g": "INV"}))
+    assert verdicts[-1].sentence == "g: left out: this run was asked for other factors"
+    assert overall(verdicts) == "INCONCLUSIVE"
+
+
+def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
+    task = replace(profile({"f": "INV"}), labels=("point", "angle"))
+    unread = [replace(each, clean=0.03) for each in readings(same=UNREADABLE).retentions]
+    unknown = [replace(each, clean=0.7) for each in readings(same=missing("no T.y")).retentions]
+    angle = [replace(each, label="angle") for each in readings(same=(0.95, 1)).retentions]
+    for first, word in ((unread, "INCONCLUSIVE"), (unknown, "SAFE")):
+        found = replace(readings(nis_w=(0.9, 1)), retentions=(*first, *angle))
+        assert judge(found, {}, task)[0].word == word
+
+
+def test_without_labels_safe_needs_as_many_frames_as_the_gallery():
+    found = readings(nis_w=(0.9, 0.95), r1=replace(figure(0.95, 1), n=120))
+    (verdict, _) = judge(found, {}, profile({"f": "INV"}))
+    assert verdict.word == "INCONCLUSIVE"
+    assert "among 120 frames: 200 are needed" in verdict.sentence
 
 
 def test_sentences_say_what_a_reader_must_know():

@@ -20,13 +20,14 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+STEMS = {"robossl/Push-v0": -math.pi / 2}  # which way of a thing's own its mirror keeps; squares look alike four ways
 
 
 class EnvFrames:
     """Scenes of one environment, as the expert has left them after eight steps.
 
-    Labels: `point` and `angle` of the first thing that can be pushed, `point` of the target where there is none; where
-    there are two things, `class` says on which side the first one belongs.
+    Labels: `point` of the first thing that can be pushed, or of the target where there is none; `angle`, which way the
+    stem of the T points; where there are two things, `class` says on which side the first one belongs.
     """
 
     cluster_key = "scene"
@@ -51,11 +52,14 @@ class EnvFrames:
         self._env = made
         states = np.stack([self._play(int(each), LATENCY_FRAMES, {})["environment_state"] for each in self._seeds])
         names = self._env.state_names["environment_state"]
+        self._bodies = self._env.task.bodies
         grid = Grid(Camera(), height=image_size, width=image_size)
-        self.labels: Mapping[str, Label] = _labels(dict(zip(names, states.T.astype(np.float64), strict=True)), grid)
-        pictures = self.clean(np.arange(2))  # of the code that draws
-        parts = (env_id.encode(), self._seeds.tobytes(), str(self.hw).encode(), states.tobytes(), pictures.tobytes())
-        self.digest = hashlib.sha256(b"".join(parts)).hexdigest()
+        state = dict(zip(names, states.T.astype(np.float64), strict=True))
+        self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
+        drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, {name: 5}) for name in FACTORS)]
+        pictures = b"".join(each.tobytes() for each in drawn)  # of the code that draws, and of the grids
+        parts = (env_id.encode(), self._seeds.tobytes(), str(self.hw).encode(), states.tobytes(), pictures)
+        self.digest = hashlib.sha256(b"".join((*parts, repr(FACTORS).encode()))).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         """The scenes as they are."""
@@ -97,7 +101,7 @@ class EnvFrames:
     def _check(self, factor: str) -> None:
         if factor not in FACTORS:
             raise Unavailable(f"{self.name} has no factor {factor}")
-        if factor.startswith("manip_object") and "angle" not in self.labels:
+        if factor.startswith("manip_object") and not self._bodies:
             raise Unavailable(f"in {self.name} nothing is moved but the tool")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
@@ -114,16 +118,17 @@ class EnvFrames:
         return info
 
 
-def _labels(state: dict[str, Float[ndarray, " n"]], grid: Grid) -> dict[str, Label]:
+def _labels(
+    state: dict[str, Float[ndarray, " n"]], grid: Grid, bodies: tuple[str, ...], *, stem: float | None
+) -> dict[str, Label]:
     """Labels from the parts of the state by name."""
-    bodies = list(dict.fromkeys(name.partition(".")[0] for name in state if not name.startswith("target.")))
     x, y = (f"{bodies[0]}.x", f"{bodies[0]}.y") if bodies else ("target.0", "target.1")
     seen = grid.fractions(np.stack([state[x], state[y]], axis=1)).astype(np.float64)
     labels = {"point": Label("point", 2 * seen - 1)}
-    if bodies:
-        angle = np.arctan2(state[f"{bodies[0]}.sin"], state[f"{bodies[0]}.cos"])
+    if stem is not None:
+        angle = stem + np.arctan2(state[f"{bodies[0]}.sin"], state[f"{bodies[0]}.cos"])
         labels["angle"] = Label("angle", np.asarray(angle % (2 * math.pi))[:, None])
     if len(bodies) > 1:
-        right = state["target.0"] > 0
-        labels["class"] = Label("class", right.astype(np.float64)[:, None], (f"{bodies[0]} left", f"{bodies[0]} right"))
+        right = (state["target.0"] > 0).astype(np.float64)[:, None]
+        labels["class"] = Label("class", right, (f"{bodies[0]} left", f"{bodies[0]} right"), mirrored=(1, 0))
     return labels

@@ -13,9 +13,9 @@ metrics and encoders share one set of draws, so differences are paired.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,8 +25,6 @@ from robossl.probes.result import Figure
 
 LEVEL = 0.95
 MAX_UNDEFINED = 0.1  # share of resamples without a value above which there is no interval
-
-Key = TypeVar("Key", bound=Hashable)
 
 # From sums over frames (the number of frames first, then the parts) to a value; over all leading axes at once.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
@@ -140,14 +138,6 @@ class Draws:
         if len(left_out) < 2 or not np.isfinite(left_out).all() or (~defined).mean() > MAX_UNDEFINED:
             return math.nan, math.nan
         return _bca(estimate, resampled[defined], left_out)
-
-
-def differences(ours: Mapping[Key, Scores], theirs: Mapping[Key, Scores], draws: Draws) -> dict[Key, Difference]:
-    """How far one encoder is above another wherever both have scores; p is adjusted for as many claims."""
-    keys = [key for key in ours if key in theirs]
-    found = [draws.difference(ours[key].parts, theirs[key].parts, ours[key].statistic) for key in keys]
-    adjusted = holm(np.array([each.p for each in found]))
-    return {key: each._replace(p=float(p)) for key, each, p in zip(keys, found, adjusted, strict=True)}
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:

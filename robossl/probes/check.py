@@ -28,7 +28,8 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
     Args:
         report: What `robossl probe run` wrote.
-        fail_on: The mildest verdict that fails: inconclusive (all that is not shown to be safe), risky or unusable.
+        fail_on: The mildest verdict that fails: inconclusive (all that is not shown to be safe, what the run left out
+            too; what these frames cannot show is listed and does not count), risky or unusable.
 
     Raises:
         InputError: no report, or one without a task.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from robossl.errors import InputError
+from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
 from robossl.probes.profile import Thresholds
 from robossl.probes.report.lookup import Lookup
@@ -86,7 +88,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
         _check_same_frames(reports[0], report, origins[0], origin)
     looks = [Lookup(report) for report in reports]
     places = [(factor, looks[0].shown_level(factor) or 1) for factor in looks[0].names]
-    columns = [_holm([_difference(looks[0], look, *place) for place in places]) for look in looks[1:]]
+    columns = [_marked([_difference(looks[0], look, *place) for place in places]) for look in looks[1:]]
     rows = []
     for i, (factor, level) in enumerate(places):
         verdicts = [look.verdict(factor) for look in looks]
@@ -137,7 +139,7 @@ def _difference(first: Lookup, other: Lookup, factor: str, level: int) -> tuple[
     if min(was.figure.clusters, now.figure.clusters) < Thresholds().min_clusters:
         return Difference(value, None, None, False, False, "too few clusters for an interval"), 1.0
     if len(was.shares) == len(now.shares) > 1:
-        return _paired(value, np.array(was.shares), np.array(now.shares))
+        return _paired(np.array(was.shares), np.array(now.shares))
     return _unpaired(value, was.figure, now.figure)
 
 
@@ -146,20 +148,23 @@ def _cell(report: Report, factor: str, level: int) -> Cell | None:
     return next((each for each in cells if (each.factor, each.level, each.metric) == (factor, level, "nis_w")), None)
 
 
-def _paired(value: float, was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Difference, float]:
-    weights = _resamples(len(was))
-    (was_top, was_sum), (now_top, now_sum) = ((weights @ each).T for each in (was, now))
-    drawn = now_top / now_sum - was_top / was_sum
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    chance = 2 * (1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))) / (RESAMPLES + 1)
-    return Difference(value, float(low), float(high), False, True), min(1.0, chance)
+def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Difference, float]:
+    found = _draws(len(was)).difference(now, was, _ratio)
+    figure = found.figure
+    if figure.value is None:
+        return Difference(None, None, None, False, True, figure.reason), 1.0
+    return Difference(figure.value, figure.low, figure.high, False, True), found.p
 
 
 @cache
-def _resamples(clusters: int) -> Float[ndarray, "b c"]:
-    """How often each resample draws each cluster; the same for all factors and encoders."""
-    drawn = np.random.default_rng(0).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
-    return drawn.astype(np.float64)
+def _draws(clusters: int) -> Draws:
+    """Resamples of the clusters; the same for all factors and encoders."""
+    return draw(np.arange(clusters), num_resamples=RESAMPLES)
+
+
+def _ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
+    """The first part over the second."""
+    return np.asarray(sums[..., 1] / sums[..., 2])
 
 
 def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float]:
@@ -174,15 +179,12 @@ def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float
     return Difference(value, value - half, value + half, False, False), chance
 
 
-def _holm(found: Sequence[tuple[Difference, float]]) -> list[Difference]:
+def _marked(found: Sequence[tuple[Difference, float]]) -> list[Difference]:
     """Mark the differences that hold together; those without an interval make no claim and cost none."""
-    tested = sorted((chance, i) for i, (difference, chance) in enumerate(found) if difference.low is not None)
-    claims: set[int] = set()
-    for rank, (chance, i) in enumerate(tested):
-        if chance > FALSE_CLAIMS / (len(tested) - rank):
-            break
-        claims.add(i)
-    return [Difference(d.value, d.low, d.high, i in claims, d.is_paired, d.reason) for i, (d, _) in enumerate(found)]
+    chances = [math.nan if difference.low is None else chance for difference, chance in found]
+    together = holm(np.array(chances))
+    claims = [bool(p <= FALSE_CLAIMS) for p in together]
+    return [replace(difference, is_claim=claim) for (difference, _), claim in zip(found, claims, strict=True)]
 
 
 def to_text(comparison: Comparison) -> str:

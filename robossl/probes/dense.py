@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws, mean, missing
 from robossl.probes.invariance import TIE
-from robossl.probes.label_maps import move_points
+from robossl.probes.label_maps import move_points, seen
 from robossl.probes.result import Figure
 
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]  # points of one frame to points of its view
@@ -33,6 +33,7 @@ def pck(
     draws: Draws,
     *,
     view_hw: tuple[int, int],
+    disc: bool = False,
     alpha: float = ALPHA,
 ) -> Figure:
     """Share of the cells of the clean map whose most alike cell in the view lies where the warp took them.
@@ -43,6 +44,7 @@ def pck(
         warps: One a frame; cells that leave the view do not count.
         draws: Resamples of the clusters of these frames.
         view_hw: Height and width of the views, in pixels.
+        disc: Whether both are cut to a disc; cells outside show nothing, and do not count either.
         alpha: Distance that counts as found, over the larger side. No less than half a cell's diagonal can be found.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
@@ -52,7 +54,7 @@ def pck(
     shares = np.full(len(clean), np.nan)
     for i, warp in enumerate(warps):
         truth = warp(start)
-        stays = (np.abs(truth) <= 1).all(axis=1)  # nan stays out
+        stays = seen(start, view_hw, disc=disc) & seen(truth, view_hw, disc=disc)
         if stays.any():
             found, sure = _matches(clean[i], moved[i])
             off = np.linalg.norm((end[found] - truth) * half, axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robossl.probes.bootstrap import missing
 from robossl.probes.profile import Profile
-from robossl.probes.result import Decoding, Figure, Readings
+from robossl.probes.result import Decoding, Figure, Readings, Retention
 
 REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
 
@@ -52,10 +52,16 @@ class Evidence:
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
 
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
-        """Of the profile's first label that has a figure; else of the first that has a reason."""
+        """Of the profile's first label, or of the next where the first is not known under the factor.
+
+        A label that the encoder does not give is the answer: another one that it gives must not hide that.
+        """
         names = self.profile.labels if label is None else (label,)
-        found = [(name, figure) for name in names if (figure := self._retention(self.readings, name, head))]
-        return next((each for each in found if each[1].value is not None), found[0] if found else (None, None))
+        found = [each for name in names if (each := self._retention(self.readings, name, head))]
+        least = self.profile.thresholds.readable
+        decides = (r for r in found if r.figure.value is not None or r.clean is None or r.clean < least)
+        chosen = next(decides, found[0] if found else None)
+        return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
         """The same figure of each reference: a cell's metric, "decoding" or "retention"."""
@@ -65,7 +71,8 @@ class Evidence:
                 best = self._best(readings)
                 figure = best.figure if best else None
             elif what == "retention":
-                figure = self._retention(readings, label, head)
+                kept = self._retention(readings, label, head)
+                figure = kept.figure if kept else None
             else:
                 figure = self._cell(readings, what)
             values[name] = figure.value if figure else None
@@ -105,10 +112,9 @@ class Evidence:
         found = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
         return next(found, None)
 
-    def _retention(self, readings: Readings, label: str, head: str) -> Figure | None:
+    def _retention(self, readings: Readings, label: str, head: str) -> Retention | None:
         wanted = (label, self.factor, self.level, head)
-        found = (r.figure for r in readings.retentions if (r.label, r.factor, r.level, r.head) == wanted)
-        return next(found, None)
+        return next((r for r in readings.retentions if (r.label, r.factor, r.level, r.head) == wanted), None)
 
 
 def percent(figure: Figure) -> str:

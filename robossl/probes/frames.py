@@ -24,11 +24,13 @@ class Label:
             unit quaternion (x, y, z, w); box: x, y, width and height, as `point` and in the same unit.
         values: one row a frame; nan where a frame has none.
         classes: names of the classes of a label of type class.
+        mirrored: for classes that name sides, left or right: which class each becomes in a mirror.
     """
 
     type: LabelType
     values: Float[ndarray, "n k"]
     classes: tuple[str, ...] = ()
+    mirrored: tuple[int, ...] | None = None
 
 
 class Frames(Protocol):

@@ -7,6 +7,7 @@ coordinates are not, so they need the sizes of frame and view too.
 | label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_* | latency |
 |---|---|---|---|---|---|---|---|
 | class | same | same | same | same | same | same | none |
+| class that names sides | same | same; rot90: none | the other side | same | same | same | none |
 | point, box | same | moved | moved | moved | moved | moved, as the ground is | none |
 | angle | same | turned | mirrored | same | none: depends on the place | turned; tilt: none | none |
 | pose | same | composed with Rz | none: no camera sees this | none: no camera gives this | none | none | none |
@@ -17,6 +18,7 @@ turned clockwise, which is a positive angle about z: the new camera-to-world rot
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -62,21 +64,23 @@ def move_label(
     reason = why_none(label.type, factor, family)
     if reason:
         return Moved(None, reason)
+    if label.mirrored is not None:
+        return _sides(label, label.mirrored, factor)
     if to_view is None or label.type == "class":
         return Moved(label)
     in_pixels = _in_pixels(to_view, hw, view_hw or hw)
     match label.type:
         case "point":
             values = move_points(label.values, to_view)
-            values[~_seen(values, view_hw or hw, disc=disc)] = np.nan
+            values[~seen(values, view_hw or hw, disc=disc)] = np.nan
         case "box":
             values = move_boxes(label.values, to_view)
-            values[~_seen(values[:, :2], view_hw or hw, disc=disc)] = np.nan
+            values[~seen(values[:, :2], view_hw or hw, disc=disc)] = np.nan
         case "angle":
             values = turn_angles(label.values, in_pixels)
         case "pose":
             values = roll_poses(label.values, rolls(in_pixels))
-    return Moved(Label(label.type, values, label.classes))
+    return Moved(replace(label, values=values))
 
 
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
@@ -139,6 +143,16 @@ def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> F
     return moved
 
 
+def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> Moved:
+    if factor == "rot90":
+        return Moved(None, "the classes name sides, which a quarter turn takes away")
+    if factor != "hflip":
+        return Moved(label)
+    known = np.isfinite(label.values)
+    values = np.where(known, np.array(mirrored)[np.where(known, label.values, 0).astype(np.int64)], np.nan)
+    return Moved(replace(label, values=values))
+
+
 def _in_pixels(
     to_view: Float[ndarray, "n 3 3"], hw: tuple[int, int], view_hw: tuple[int, int]
 ) -> Float[ndarray, "n 2 2"]:
@@ -149,7 +163,8 @@ def _in_pixels(
     return found
 
 
-def _seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
+def seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
+    """Whether points lie in a view, or in the disc it is cut to; nan does not."""
     if disc:
         in_radii = points * np.array(hw[::-1]) / min(hw)
         inside: Bool[ndarray, " n"] = np.square(in_radii).sum(axis=1) <= 1

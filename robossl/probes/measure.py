@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from jaxtyping import Float, Int
@@ -88,7 +88,7 @@ class Measure:
     def label(self, name: str, job: Job, factor: Factor) -> Moved:
         """The label of the frames of a job, where its view shows it."""
         whole = self.labels[name]
-        own = Label(whole.type, whole.values[self.views.positions(job)], whole.classes)
+        own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
             return Moved(own)  # a clean view is cut, not moved
         return move_label(

@@ -13,7 +13,7 @@ from robossl.probes.report.pictures import TakenFor
 from robossl.probes.result import Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
-from robossl.probes.verdict import NOT_MEASURED, UNCALIBRATED
+from robossl.probes.verdict import LEFT_OUT, NOT_MEASURED, UNCALIBRATED
 from robossl.probes.views import Job, Views
 
 
@@ -37,13 +37,13 @@ def summary(report: Report) -> list[str]:
     if report.task is None:
         return ["no --profile, so nothing was judged; robossl probe profiles lists tasks"]
     whole = [verdict for verdict in report.verdicts if verdict.level is None]
-    judged = [verdict for verdict in whole if verdict.metric != NOT_MEASURED]
+    judged = [verdict for verdict in whole if verdict.metric not in (NOT_MEASURED, LEFT_OUT)]
     judged.sort(key=lambda verdict: -SEVERITY[verdict.word])
-    left_out = [verdict.factor for verdict in whole if verdict.metric == NOT_MEASURED]
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
     head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
     lines = [head, *(f"  {verdict.word}: {verdict.sentence.removesuffix(UNCALIBRATED)}" for verdict in judged)]
-    return [*lines, f"  not measured: {', '.join(left_out)}"] if left_out else lines
+    others = {why: [verdict.factor for verdict in whole if verdict.metric == why] for why in (NOT_MEASURED, LEFT_OUT)}
+    return [*lines, *(f"  {why}: {', '.join(names)}" for why, names in others.items() if names)]
 
 
 def _taken(report: Report, views: Views) -> list[TakenFor]:

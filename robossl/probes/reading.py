@@ -107,7 +107,7 @@ class Reading:
         warps = [by_homography(each) for each in to_moved @ np.linalg.inv(to_clean)]
         view_hw = common.views.shape(job)[1:3]
         figures = {
-            "pck": pck(clean, moved, warps, common.draws, view_hw=view_hw),
+            "pck": pck(clean, moved, warps, common.draws, view_hw=view_hw, disc=factor.base != "plain"),
             "drift_px": keypoint_drift(soft_argmax(clean), soft_argmax(moved), warps, common.draws, view_hw=view_hw),
         }
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())

@@ -1,7 +1,8 @@
 """Whether a view still finds its own frame: R@1 and mean reciprocal rank among 200 clean frames, ties losing.
 
 R@1 depends on the size of the gallery, which is therefore fixed: every query competes against the same frames, spread
-over the clusters. Ties lose, or a constant encoder would be perfect.
+over the clusters. Among fewer frames it is easier, and no verdict SAFE rests on it. Ties lose, or a constant encoder
+would be perfect.
 """
 
 from __future__ import annotations

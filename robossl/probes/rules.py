@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from robossl.probes.evidence import Evidence, percent, two_digits
 from robossl.probes.profile import Thresholds
 from robossl.probes.result import Figure, Word
+from robossl.probes.retrieval import GALLERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
         f"whitened invariance {two_digits(nis_w)}{seen.beside(others)}, and {percent(r1)} of views find their own frame"
     )
     if nis_w.low >= limits.inv_nis_w and r1.low >= limits.inv_r1:
-        return Ruling("SAFE", "nis_w and r1", nis_w, others, text)
+        if r1.n >= GALLERY:
+            return Ruling("SAFE", "nis_w and r1", nis_w, others, text)
+        text += f", among {r1.n} frames: {GALLERY} are needed to call that safe"
+        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, text)
     if nis_w.high < limits.inv_nis_w_risky:
         return Ruling("RISKY", "nis_w", nis_w, others, text)
     if r1.high < limits.inv_r1_risky:

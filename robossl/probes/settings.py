@@ -37,7 +37,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(n_reference=300, n_evaluation=120, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
+QUICK = Settings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
 
 
 def chosen_levels(

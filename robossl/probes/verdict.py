@@ -18,7 +18,7 @@ from robossl.probes.rules import Ruling, equivariant, informative, invariant
 
 # From good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
-NOT_MEASURED = "not measured"
+NOT_MEASURED, LEFT_OUT = "not measured", "left out"  # what these frames cannot show, and what was not asked for
 UNCALIBRATED = " (uncalibrated thresholds)"
 
 
@@ -51,18 +51,16 @@ def judge(
             found += [replace(worst, level=None), *each]
         elif not levels and any(need != "-" for need in asked.needs[: asked.max_level]):
             need = next(need for need in asked.needs if need != "-")
-            found.append(_unmeasured(factor, need, (unmeasured or {}).get(factor, "it was left out of this run")))
+            found.append(_unmeasured(factor, need, (unmeasured or {}).get(factor)))
     return tuple(found)
 
 
-def overall(verdicts: Iterable[Verdict], *, count_unmeasured: bool = False) -> Word | None:
-    """The worst over the factors that were measured; None where there is none.
+def overall(verdicts: Iterable[Verdict]) -> Word | None:
+    """The worst over the factors; those that the frames cannot show do not count, those left out are INCONCLUSIVE.
 
-    Args:
-        verdicts: From `judge`.
-        count_unmeasured: Let factors that were not measured count as INCONCLUSIVE.
+    None where nothing was measured.
     """
-    words = [v.word for v in verdicts if v.level is None and (count_unmeasured or v.metric != NOT_MEASURED)]
+    words = [v.word for v in verdicts if v.level is None and v.metric != NOT_MEASURED]
     return max(words, key=ORDER.index, default=None)
 
 
@@ -86,9 +84,10 @@ def _judge(seen: Evidence, need: Need) -> Verdict:
     )
 
 
-def _unmeasured(factor: str, need: Need, reason: str) -> Verdict:
-    sentence = f"{factor.replace('_', ' ')}: not measured: {reason}"
-    return Verdict(factor, None, need, "INCONCLUSIVE", NOT_MEASURED, missing(reason), {}, sentence)
+def _unmeasured(factor: str, need: Need, reason: str | None) -> Verdict:
+    metric, why = (NOT_MEASURED, reason) if reason else (LEFT_OUT, "this run was asked for other factors")
+    sentence = f"{factor.replace('_', ' ')}: {metric}: {why}"
+    return Verdict(factor, None, need, "INCONCLUSIVE", metric, missing(why), {}, sentence)
 
 
 def _collapsed(seen: Evidence) -> Ruling | None:

@@ -57,6 +57,7 @@ class Ledger:
                 self._finished[number] = num_rows(part)
             else:
                 path.unlink()
+        self._write()
 
     def todo(self, num_episodes: int) -> list[int]:
         """Numbers below `num_episodes` that are still to be played."""

@@ -45,6 +45,10 @@ class Lookup:
         """What is left of a head."""
         return self._retentions.get((label, factor, level, head))
 
+    def kept(self, label: str, factor: str, level: int) -> Retention | None:
+        """What is left of the clean head as the verdict asks: for the same label where the task needs INV."""
+        return self.retention(label, factor, level, "same" if self.need(factor, level) == "INV" else "clean")
+
     def decoding(
         self, factor: str, level: int, protocol: str = "abs", *, of: Readings | None = None
     ) -> Decoding | None:

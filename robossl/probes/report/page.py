@@ -24,8 +24,9 @@ from robossl.probes.result import Figure as Reading
 from robossl.probes.result import Report
 
 NO_LABELS = (
-    "No task was retained or lost here: the frames have no labels that the profile reads. Give them with "
-    "<code>--labels</code> and every factor is also judged by what it costs the task."
+    "No task was retained or lost here: the frames have no labels that the profile reads. Name a store's columns with "
+    "<code>--columns</code> (see <code>robossl probe run --help</code>), and every factor is also judged by what it "
+    "costs the task."
 )
 
 
@@ -115,7 +116,8 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
             look,
             read,
             heading=f"What is left of the task: {label}",
-            lead="1: the head trained on clean frames reads as well as before; 0: it guesses",
+            lead="1: the head trained on clean frames reads as well as before; 0: it guesses. It is asked for the "
+            "label as it was where the task needs INV, and as the change moves it elsewhere",
             name=f"retention-{label}",
             outline=False,
         )
@@ -131,7 +133,7 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
 
 def _retained(look: Lookup, label: str) -> Callable[[str, int], Reading | None]:
     def read(factor: str, level: int) -> Reading | None:
-        found = look.retention(label, factor, level)
+        found = look.kept(label, factor, level)
         return found.figure if found else None
 
     return read

@@ -88,7 +88,7 @@ def _row(look: Lookup, factor: str, level: int) -> str:
     if view is None:
         return ""
     decodings = [look.decoding(factor, level, protocol) for protocol in ("abs", "rel")]
-    retentions = [look.retention(label, factor, level) for label in look.labels]
+    retentions = [look.kept(label, factor, level) for label in look.labels]
     figures = [look.cell(factor, level), look.cell(factor, level, "r1")]
     figures += [each.figure if each else None for each in (*decodings, *retentions)]
     cells = [

@@ -7,7 +7,7 @@ from html import escape
 from robossl.probes.report.lookup import LEVELS, Lookup
 from robossl.probes.report.words import SIGNS, short, title, with_interval
 from robossl.probes.result import Report, Verdict, Word
-from robossl.probes.verdict import NOT_MEASURED, UNCALIBRATED
+from robossl.probes.verdict import LEFT_OUT, NOT_MEASURED, UNCALIBRATED
 
 NEEDS = {
     "INV": "must not move",
@@ -47,7 +47,7 @@ def banner(report: Report) -> str:
     assert report.task is not None
     sign = SIGNS[report.word]
     asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
-    words = [v.word.lower() if v.metric != NOT_MEASURED else NOT_MEASURED for v in asked]
+    words = [v.metric if v.metric in (NOT_MEASURED, LEFT_OUT) else v.word.lower() for v in asked]
     told = ", ".join(f"{words.count(each)} {each}" for each in dict.fromkeys(words))
     caution = (
         ""

@@ -2,7 +2,8 @@
 
 `rgb.txt` has a time and a file a line, `groundtruth.txt` a time, a position in metres and a quaternion (x, y, z, w),
 camera to world. Clusters are pieces of half a second with a tenth left out between them: pieces that follow each other
-still look alike, so an interval over them is narrower than one over sequences would be.
+still look alike, so an interval over them is narrower than one over sequences would be, and a head finds judged poses
+between those it was fitted on.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class TumFrames(Recorded):
         self.notes: tuple[str, ...] = (
             f"left out {len(times) - len(rows)} of {len(times)} frames without a pose or between pieces, and "
             f"{len(rows) - len(first)} that repeat another",
+            "one walk: a head finds poses between those it was fitted on; of other places it says nothing",
         )
         shape = _read(self._files[0]).shape
         self.hw = (shape[0], shape[1])
