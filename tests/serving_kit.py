@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 import onnx
+import pytest
 from numpy import ndarray
 from onnx import helper, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
@@ -38,7 +42,8 @@ def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, 
         version: Another version is another encoder.
         name: Of the model.
         layers: Of 48 channels at full size: more make it slower.
-        broken: "nan" or "constant": what is wrong with its features.
+        broken: "nan" or "constant": what is wrong with its features; "unknown" and "unrunnable": onnxruntime cannot
+            open or run it.
     """
     folder = out / name / str(version)
     folder.mkdir(parents=True)
@@ -76,6 +81,14 @@ def _graph(seed: int, layers: int, broken: str, digest: str) -> bytes:
         weights.append(numpy_helper.from_array(np.full((), np.nan, np.float32), "nan"))
         nodes.append(make_node("Mul", [last, "nan"], ["n"]))
         last = "n"
+    if broken == "unknown":  # it has no such kernel
+        nodes += [make_node("Cast", [last], ["i"], to=onnx.TensorProto.INT16), make_node("Relu", ["i"], ["j"])]
+        nodes.append(make_node("Cast", ["j"], ["k"], to=onnx.TensorProto.FLOAT))
+        last = "k"
+    if broken == "unrunnable":
+        weights.append(numpy_helper.from_array(np.array([7, 48, 3, 3]), "sizes"))
+        nodes.append(make_node("Reshape", [last, "sizes"], ["l"]))
+        last = "l"
     inputs = [make_tensor_value_info("frames", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])]
     outputs = [
         make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["batch", 48]),
@@ -133,12 +146,58 @@ class Raw:
             message, timeout=timeout
         )
 
+    def stream(self, requests: Iterator[Any], **options: Any) -> Any:
+        """A stream; gives its replies."""
+        call = CALLS["ModelStreamInfer"]
+        open_stream = self._channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
+        return open_stream(requests, **{"timeout": 60} | options)
+
 
 @contextmanager
-def calling(server: EncoderServer) -> Iterator[Raw]:
+def calling(server: EncoderServer, *, host: str = "127.0.0.1") -> Iterator[Raw]:
     """Calls to a server."""
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    with grpc.insecure_channel(f"{host}:{server.port}") as channel:
         yield Raw(channel)
+
+
+def own_address() -> str:
+    """An address of this machine by which its callers count as of another; skips the test where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(probe.getsockname()[0])
+
+
+class Holder:
+    """Keeps an encoder busy until let go, so that what is asked meanwhile has to wait."""
+
+    def __init__(self, server: EncoderServer) -> None:
+        (model,) = server.repository.models()
+        self.executor = model.executor
+        self._run = self.executor._run
+        self.let_go = threading.Event()
+        self.entered = threading.Event()
+
+    def __enter__(self) -> Holder:
+        def run(*args: object) -> object:
+            self.entered.set()
+            self.let_go.wait(60)
+            return self._run(*args)
+
+        self.executor._run = run
+        return self
+
+    def wait_for(self, waiting: int) -> None:
+        until_s = time.monotonic() + 60
+        while len(self.executor) != waiting and time.monotonic() < until_s:
+            time.sleep(0.005)
+        assert len(self.executor) == waiting
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+        self.executor._run = self._run
 
 
 def infer_request(frames: ndarray = FRAMES, *, model: str = "tiny", version: str = "", **parameters: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from robossl_client.errors import (
 from robossl_client.messages import Pin
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, copy_version, serving
+from serving_kit import FRAMES, Holder, build_tiny, copy_version, serving
 
 from robossl.encode import Encode, load_encode
 from robossl.parity import natural_frames
@@ -137,36 +138,6 @@ def test_what_can_be_fixed_is_said(server: EncoderServer) -> None:
 def test_an_impossible_deadline_is_not_run(server: EncoderServer) -> None:
     with connect(server) as client, pytest.raises(DeadlineError):
         client.encode(natural_frames(64, (64, 64), seed=0), deadline_ms=1)
-
-
-class Holder:
-    """Keeps an encoder busy until let go, so that what is asked meanwhile has to wait."""
-
-    def __init__(self, server: EncoderServer) -> None:
-        (model,) = server.repository.models()
-        self.executor = model.executor
-        self._run = self.executor._run
-        self.let_go = threading.Event()
-        self.entered = threading.Event()
-
-    def __enter__(self) -> Holder:
-        def run(*args: object) -> object:
-            self.entered.set()
-            self.let_go.wait(60)
-            return self._run(*args)
-
-        self.executor._run = run
-        return self
-
-    def wait_for(self, waiting: int) -> None:
-        until_s = time.monotonic() + 60
-        while len(self.executor) != waiting and time.monotonic() < until_s:
-            time.sleep(0.005)
-        assert len(self.executor) == waiting
-
-    def __exit__(self, *_: object) -> None:
-        self.let_go.set()
-        self.executor._run = self._run
 
 
 def _ask(client: EncoderClient, outcomes: dict[str, object], name: str, **options: object) -> threading.Thread:
@@ -279,6 +250,135 @@ def test_a_stream_says_what_can_be_fixed(server: EncoderServer, is_shared: bool)
             stream.take(wait_ms=30_000)
         with pytest.raises(RequestError):
             stream.send(FRAMES[:1])
+
+
+def test_a_stream_that_the_server_keeps_refusing_says_so(tiny_models: Path) -> None:
+    with (
+        serving(tiny_models, ServerSettings(port=0, limits=Limits(streams_per_client=1))) as server,
+        connect(server, robot="arm") as client,
+    ):
+        for _ in range(5):  # one that was closed just now is in nobody's way
+            with client.latest() as first:
+                first.send(FRAMES[:1])
+                assert first.take(wait_ms=30_000) is not None
+        with client.latest() as first, client.latest(camera="wrist") as second:
+            with pytest.raises(OverloadedError, match="at most 1 streams of one client"):
+                first.send(FRAMES[:1])
+                assert first.take(wait_ms=30_000) is not None
+                second.take(wait_ms=10_000)
+                first.take(wait_ms=10_000)
+            with pytest.raises(OverloadedError):
+                first.send(FRAMES[:1])
+                second.send(FRAMES[:1])
+
+
+def test_frames_that_are_too_large_for_a_stream_are_said(tiny_models: Path) -> None:
+    large = np.zeros((1, 700, 700, 3), np.uint8)
+    with (
+        serving(tiny_models, ServerSettings(port=0, limits=Limits(message_bytes=2**20))) as server,
+        connect(server, robot="arm") as client,
+        client.latest() as stream,
+    ):
+        stream.send(FRAMES[:1])
+        assert stream.take(wait_ms=30_000) is not None
+        with pytest.raises(OverloadedError, match="larger than max"):
+            for _ in range(200):
+                stream.send(large)
+                stream.take(wait_ms=50)
+
+
+@pytest.mark.parametrize("full", ["server", "folder"])
+def test_a_stream_without_room_in_shared_memory_sends_bytes(tiny_models: Path, full: str) -> None:
+    settings = ServerSettings(port=0, shared_memory=True, limits=Limits(regions=0 if full == "server" else 64))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (
+        serving(tiny_models, settings) as server,
+        connect(server, robot="arm", shared_memory=True) as client,
+        client.latest() as stream,
+    ):
+        if full == "folder":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))
+        try:
+            for _ in range(3):
+                stream.send(np.zeros((1, 500, 500, 3), np.uint8))
+                assert stream.take(wait_ms=10_000) is not None
+            if full == "folder":
+                with pytest.raises(OverloadedError, match=r"no room for 3000000 bytes in shared memory \("):
+                    client.encode(np.zeros((4, 500, 500, 3), np.uint8))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("loss", ["forgotten", "removed"])
+def test_a_stream_makes_a_region_that_was_lost_anew(server: EncoderServer, loss: str) -> None:
+    with connect(server, robot="arm", shared_memory=True) as client, client.latest() as stream:
+        stream.send(FRAMES[:1])
+        assert stream.take(wait_ms=30_000) is not None
+        assert server._memory is not None
+        (region,) = server._memory.regions()
+        server._memory.unregister("") if loss == "forgotten" else Path("/dev/shm", region.key[1:]).unlink()
+        stream.send(FRAMES[:1])
+        until_s = time.monotonic() + 60
+        while (reply := stream.take(wait_ms=100)) is None and time.monotonic() < until_s:
+            stream.send(FRAMES[:1])
+        assert reply is not None
+        assert stream.num_connections == 1
+        assert region.key not in [each.key for each in server._memory.regions() if loss == "forgotten"]
+
+
+def test_a_frame_of_a_stream_is_dropped_at_the_clients_deadline(server: EncoderServer) -> None:
+    with connect(server, robot="arm", deadline_ms=400.0) as client, client.latest() as stream:
+        with Holder(server) as holder:
+            stream.send(FRAMES[:1])
+            assert holder.entered.wait(60)
+            stream.send(FRAMES[1:2])
+            holder.wait_for(1)
+            time.sleep(0.5)
+        first = stream.take(wait_ms=30_000)
+        assert first is not None and first.frame_id == "1"
+        assert stream.take(wait_ms=1_000) is None
+        assert stream.num_dropped == 1
+
+
+def test_a_call_does_not_wait_for_anothers_shared_memory_beyond_its_deadline(server: EncoderServer) -> None:
+    outcomes: dict[str, object] = {}
+    with connect(server, shared_memory=True) as client:
+        with Holder(server) as holder:
+            thread = _ask(client, outcomes, "running")
+            assert holder.entered.wait(60)
+            with pytest.raises(DeadlineError, match="still used its shared memory"):
+                client.encode(FRAMES[:1], deadline_ms=200)
+            assert outcomes == {}
+        thread.join(60)
+
+
+def _changing(server: EncoderServer, models: Path, *, times: int) -> None:
+    """Let another version take over after the first run of the current one, so many times."""
+    model = server.repository.find("tiny", "", None)
+    run, version = model.executor._run, model.card.version + 1
+
+    def run_and_change(*args: object) -> object:
+        features = run(*args)
+        model.executor._run = run
+        if times:
+            build_tiny(models, version=version)
+            server.repository.load("tiny")
+            _changing(server, models, times=times - 1)
+        return features
+
+    model.executor._run = run_and_change
+
+
+def test_frames_of_one_array_are_of_one_encoder(tmp_path: Path) -> None:
+    build_tiny(tmp_path, version=1)
+    frames = natural_frames(70, (20, 30), seed=0)
+    with serving(tmp_path) as server, connect(server, follow=True) as client:
+        _changing(server, tmp_path, times=1)
+        got = client(frames)["pooled"]
+        np.testing.assert_allclose(got, load_encode(tmp_path / "tiny" / "2")(frames)["pooled"], atol=1e-5)
+        _changing(server, tmp_path, times=4)
+        with pytest.raises(EncoderChangedError, match="changed twice"):
+            client(frames)
 
 
 def test_asyncio(server: EncoderServer, tiny_models: Path) -> None:

@@ -22,7 +22,7 @@ from robossl_client.shared import FOLDER
 from robossl_client.wire import CALLS, path
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
+from serving_kit import FRAMES, Holder, Raw, build_tiny, calling, infer_request, serving, status_of
 
 FIXED = {"INVALID_ARGUMENT", "NOT_FOUND"}  # what a broken message may be answered with
 
@@ -210,6 +210,31 @@ def test_streams_are_limited(tiny_models: Path) -> None:
             stream.close()
         eventually(lambda: len(server.streams) == 0)
         assert next(third(iter([infer_request()]))).infer_response.model_name == "tiny"
+
+
+def test_frames_of_a_client_that_vanished_are_counted(server: EncoderServer) -> None:
+    (model,) = server.repository.models()
+
+    def counts() -> dict[str, int]:
+        return dict(model.statistics.kinds["control"].outcomes)
+
+    before, gone = counts(), threading.Event()
+    with Holder(server) as holder, calling(server) as call:
+
+        def requests() -> Iterator[Any]:
+            yield infer_request(FRAMES[:1], robot="vanishing")
+            assert holder.entered.wait(60)
+            for number in range(3):
+                yield infer_request(FRAMES[:1], robot="vanishing", camera=str(number))
+            gone.wait(60)
+
+        stream = call.stream(requests())
+        holder.wait_for(3)
+        stream.cancel()
+        gone.set()
+        eventually(lambda: len(server.streams) == 0)
+        eventually(lambda: counts().get("cancelled", 0) == before.get("cancelled", 0) + 3)
+    eventually(lambda: counts().get("served", 0) == before.get("served", 0) + 1)
 
 
 def test_a_storm_of_hopeless_deadlines_runs_next_to_nothing(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_thirty_versions_take_over_under_load_and_none_fails(tmp_path: Path) -> 
                 build_tiny(models, version=version)
                 call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="tiny"))
                 load.wait_for(version)
-                server.repository.tend(look_for_new=False)
+                server.repository.tend()
         assert load.failures == []
         assert len(server.repository.models()) <= 2
         assert {reply.version for reply in load.replies} == set(range(1, 32))
@@ -109,10 +109,10 @@ def test_a_pinned_caller_keeps_its_encoder_until_it_is_retired(tmp_path: Path) -
         while time.monotonic() < until_s:
             reply = pinned.encode(FRAMES[:1])
             assert reply.version == 1
-            server.repository.tend(look_for_new=False)
+            server.repository.tend()
         np.testing.assert_array_equal(reply.features["pooled"], wanted.features["pooled"])
         time.sleep(2.1)
-        server.repository.tend(look_for_new=False)
+        server.repository.tend()
         with pytest.raises(EncoderChangedError, match="the current one is version 2"):
             pinned.encode(FRAMES[:1])
 
@@ -125,6 +125,28 @@ def test_the_same_number_with_another_encoder_is_another_encoder(tmp_path: Path)
         server.repository.load("tiny")
         with pytest.raises(EncoderChangedError):
             pinned.encode(FRAMES[:1])
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_version_that_was_exported_anew_takes_over_from_the_one_in_memory(tmp_path: Path, is_told: bool) -> None:
+    with one_version(tmp_path) as (models, server), client_of(server, follow=True) as client:
+        build_tiny(models, version=2)
+        server.repository.load("tiny")
+        with client_of(server) as pinned:
+            old = pinned.encode(FRAMES[:1])
+            shutil.rmtree(models / "tiny" / "2")
+            if is_told:
+                server.repository.load("tiny")
+            build_tiny(models, version=2, layers=2)
+            (server.repository.load("tiny") if is_told else server.repository.look(again=False))
+            new = client.encode(FRAMES[:1])
+            assert (new.version, new.artefact != old.artefact) == (2, True)
+            np.testing.assert_allclose(new.features["pooled"], features_of(models, 2), atol=1e-5)
+            with pytest.raises(EncoderChangedError):
+                pinned.encode(FRAMES[:1])
+        (held,) = [model for model in server.repository.models() if model.card.version == 2]
+        server.repository.load("tiny")
+        assert held in server.repository.models(), "the same file is not loaded twice"
 
 
 def _nan(models: Path) -> None:
@@ -158,6 +180,19 @@ def _without_card(models: Path) -> None:
     (build_tiny(models, version=2) / "card.json").unlink()
 
 
+def _unknown(models: Path) -> None:
+    build_tiny(models, version=2, broken="unknown")
+
+
+def _unrunnable(models: Path) -> None:
+    build_tiny(models, version=2, broken="unrunnable")
+
+
+def _of_a_strange_type(models: Path) -> None:
+    path = build_tiny(models, version=2) / "card.json"
+    path.write_text(path.read_text().replace('"float32"', '"complex64"'))
+
+
 @pytest.mark.parametrize(
     ("damage", "logged"),
     [
@@ -167,6 +202,9 @@ def _without_card(models: Path) -> None:
         (_other_weights, "holds other weights than its card.json describes"),
         (_misplaced, "holds tiny version 3"),
         (_without_card, "cannot read the card"),
+        (_unknown, "onnxruntime cannot open"),
+        (_unrunnable, "cannot be opened ("),
+        (_of_a_strange_type, "cannot be opened ('complex64')"),
     ],
 )
 def test_a_version_that_fails_its_checks_changes_nothing(
@@ -208,6 +246,60 @@ def test_new_versions_are_found_when_told_to_look(tmp_path: Path) -> None:
         (models / ".aside" / "tiny" / "2").rename(models / "tiny" / "2")
         with Load(client) as load:
             load.wait_for(2)
+
+
+def test_a_refused_version_is_looked_at_again_when_it_has_changed_or_when_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with one_version(tmp_path) as (models, server), client_of(server, follow=True) as client:
+        build_tiny(models, version=2, broken="unrunnable")
+        build_tiny(models, version=1, name="zzz")
+        for again, num_refused in ((False, 1), (False, 1), (True, 2)):
+            server.repository.look(again=again)
+            assert [record.message for record in caplog.records].count("refused") == num_refused
+            assert client.encode(FRAMES[:1]).version == 1
+        assert [model.card.name for model in server.repository.models()] == ["tiny", "zzz"], "those after it are found"
+        shutil.rmtree(models / "tiny" / "2")
+        build_tiny(models, version=2)
+        server.repository.look(again=False)
+        assert client.encode(FRAMES[:1]).version == 2
+        assert [row.reason for row in server.repository.index()] == ["", "", ""]
+
+
+def test_an_unloaded_model_stays_away_until_it_is_loaded(tmp_path: Path) -> None:
+    with one_version(tmp_path) as (models, server), calling(server) as call:
+        call("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name="tiny"))
+        build_tiny(models, version=2)
+        for again in (False, True):
+            server.repository.look(again=again)
+            assert server.repository.models() == []
+        call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="tiny"))
+        build_tiny(models, version=3)
+        server.repository.look(again=False)
+        assert call("ModelInfer", infer_request()).model_version == "3"
+
+
+def test_a_version_that_cannot_be_opened_does_not_end_a_server_told_to_look(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    build_tiny(models, version=1)
+    with (
+        server_process(models) as (process, port),
+        EncoderClient(f"127.0.0.1:{port}", deadline_ms=20_000, follow=True) as client,
+    ):
+        assert process.stderr is not None
+        build_tiny(models, version=2, broken="unrunnable")
+        process.send_signal(signal.SIGHUP)
+        while '"refused"' not in (line := process.stderr.readline()):
+            assert line, process.wait()
+        assert client.encode(FRAMES[:1]).version == 1
+        shutil.rmtree(models / "tiny" / "2")
+        build_tiny(models, version=2)
+        process.send_signal(signal.SIGHUP)
+        while '"loaded"' not in (line := process.stderr.readline()):
+            assert line, process.wait()
+        until_s = time.monotonic() + 60
+        while client.encode(FRAMES[:1]).version != 2:
+            assert time.monotonic() < until_s
 
 
 def test_a_damaged_only_model_and_an_empty_folder_are_errors_at_start(tmp_path: Path) -> None:
@@ -310,7 +402,7 @@ def test_a_retired_version_gives_its_memory_back_at_once(tmp_path: Path) -> None
             assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is Job])
             build_tiny(models, version=2)
             server.repository.load("tiny")
-            server.repository.tend(look_for_new=False)
+            server.repository.tend()
             assert come_true(lambda: session() is None)
         finally:
             gc.enable()

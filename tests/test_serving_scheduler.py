@@ -86,6 +86,15 @@ def test_one_slow_spell_does_not_shed_everything_for_ever() -> None:
     assert scheduler.take(4.0).pieces
 
 
+def test_a_slow_measurement_at_load_does_not_shed_everything_for_ever() -> None:
+    scheduler = Scheduler(FLAT, max_waiting=4)
+    for at_s in (0.0, 1.0):
+        scheduler.add(request(at_s=at_s, allowed_s=RUN_S / 8))
+        assert scheduler.take(at_s).shed
+    scheduler.add(request(at_s=5.0, allowed_s=RUN_S / 8))
+    assert scheduler.take(5.0).pieces
+
+
 def test_the_estimate_follows_a_faster_machine_at_once() -> None:
     scheduler = Scheduler(FLAT, max_waiting=4)
     scheduler.add(request())

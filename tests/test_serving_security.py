@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import re
+import socket
 import subprocess
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import generate_latest
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.channel import Tls
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeniedError, UnavailableError
-from robossl_serving.handlers import is_loopback
+from robossl_serving.peers import is_loopback
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, calling, infer_request, serving, status_of
+from serving_kit import FRAMES, calling, infer_request, own_address, serving, status_of
 
 from robossl.cli import main
 from robossl.errors import InputError
@@ -77,6 +84,44 @@ def test_tls(tiny_models: Path, certs: Path) -> None:
                 _ask(server, tls=wrong)
 
 
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with source, contextlib.suppress(OSError):
+        for number in itertools.count():
+            data = source.recv(2**16)
+            time.sleep(0.6 if number < 4 else 0.0)  # as long as they are connecting
+            sink.sendall(data)
+            if not data:
+                sink.shutdown(socket.SHUT_RDWR)
+                return
+
+
+@contextlib.contextmanager
+def slow_link(port: int) -> Iterator[int]:
+    """A port that leads to another one, and takes its time to connect."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    near, _ = listener.accept()
+                    far = socket.create_connection(("127.0.0.1", port))
+                    for ends in ((near, far), (far, near)):
+                        threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_tls_over_a_slow_link(tiny_models: Path, certs: Path) -> None:
+    with (
+        serving(tiny_models, _settings(certs)) as server,
+        slow_link(server.port) as port,
+        EncoderClient(f"localhost:{port}", tls=_tls(certs), connect_ms=30_000) as client,
+    ):
+        assert client.encode(FRAMES).features
+
+
 def test_a_guarded_server_can_be_probed(tiny_models: Path, certs: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     (tmp_path / "wrong").write_text("other\n")
@@ -133,6 +178,24 @@ def test_tokens(tiny_models: Path, tokens: dict[str, Path]) -> None:
             assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_those_who_are_turned_away_are_counted(tiny_models: Path, tokens: dict[str, Path]) -> None:
+    load = pb.RepositoryModelLoadRequest(model_name="tiny")
+
+    def refused(server: EncoderServer) -> dict[str, float]:
+        text = generate_latest(server._metrics.registry).decode()
+        return {code: float(count) for code, count in re.findall(r'robossl_refused_total{status="(\w+)"} (.*)', text)}
+
+    with serving(tiny_models, _settings(**tokens)) as server, calling(server) as call:
+        for _ in range(2):
+            assert status_of(lambda: call("ModelInfer", infer_request()))[0] == "UNAUTHENTICATED"
+        assert status_of(lambda: call("RepositoryModelLoad", load, **_bearer("the token")))[0] == "PERMISSION_DENIED"
+        assert refused(server) == {"UNAUTHENTICATED": 2, "PERMISSION_DENIED": 1}
+    with serving(tiny_models, ServerSettings(host="0.0.0.0", port=0)) as server:
+        with calling(server, host=own_address()) as call:
+            assert status_of(lambda: call("RepositoryModelLoad", load))[0] == "PERMISSION_DENIED"
+        assert refused(server) == {"PERMISSION_DENIED": 1}
+
+
 def test_an_admin_token_alone_leaves_asking_open(tiny_models: Path, tokens: dict[str, Path]) -> None:
     with serving(tiny_models, _settings(admin_token=tokens["admin_token"])) as server, calling(server) as call:
         _ask(server)
@@ -165,8 +228,6 @@ def test_settings_that_do_not_fit_are_refused(
 
 
 def test_metrics_are_served(tiny_models: Path) -> None:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -19,6 +19,8 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.wire import path
+from robossl_serving.infer import Inference
+from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer
 from serving_kit import FRAMES, Raw, calling, infer_request, output, serving, status_of
 
@@ -233,6 +235,18 @@ def test_the_server_describes_itself_and_its_model(call: Raw, tiny_models: Path)
     assert (config.max_batch_size, list(config.input[0].dims)) == (64, [-1, -1, 3])
     index = call("RepositoryIndex", pb.RepositoryIndexRequest())
     assert [(row.version, row.state) for row in index.models] == [("1", "UNAVAILABLE"), ("2", "READY")]
+
+
+def test_a_call_whose_time_is_up_is_not_given_more(server: EncoderServer) -> None:
+    inference = Inference(server.repository, Limits(), None)
+
+    def allowed_s(left_s: float | None, **parameters: object) -> float:
+        message = infer_request(robot="arm", **parameters)
+        asked = inference.prepare(message, left_s=left_s, peer="ipv4:127.0.0.1:1", on_done=lambda: None).request
+        return asked.deadline_s - asked.arrived_s
+
+    for left_s, timeout_us, wanted_s in ((0.0, 0, 0.0), (0.0, 5000, 0.0), (None, 0, 1.0), (0.5, 5000, 0.005)):
+        assert allowed_s(left_s, timeout=timeout_us) == pytest.approx(wanted_s, abs=1e-6)
 
 
 def test_statistics_count_frames_and_runs(call: Raw) -> None:

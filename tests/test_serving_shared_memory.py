@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from robossl_client.errors import ServerFailedError
 from robossl_client.shared import FOLDER, Region
 from robossl_client.shared_frames import SharedPlaces
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Raw, calling, infer_request, serving, status_of
+from serving_kit import FRAMES, Raw, calling, infer_request, own_address, serving, status_of
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,68 @@ def test_an_output_that_does_not_fit_is_refused(call: Raw, region: Region) -> No
     )
 
 
+@pytest.fixture
+def huge(call: Raw) -> Iterator[str]:
+    """A region of 100 MiB that take no memory."""
+    name = f"robossl-{os.getpid()}-huge"
+    (FOLDER / name).touch()
+    os.truncate(FOLDER / name, 100 * 2**20)
+    call("SystemSharedMemoryRegister", _register(name, 100 * 2**20))
+    yield name
+    (FOLDER / name).unlink()
+
+
+@pytest.mark.parametrize(("datatype", "max_mib"), [("UINT8", 64), ("BYTES", 32)])
+def test_more_than_the_limits_is_not_even_read(call: Raw, huge: str, datatype: str, max_mib: int) -> None:
+    message = _request(max_mib * 2**20 + 1)
+    if datatype == "BYTES":
+        message.inputs[0].datatype = datatype
+        message.inputs[0].shape[:] = [3]
+    wanted = f"an input of {max_mib * 2**20 + 1} bytes in shared memory; it may have {max_mib * 2**20}"
+    assert status_of(lambda: call("ModelInfer", message)) == ("INVALID_ARGUMENT", wanted)
+
+
+def _with_output(offset: int = 0) -> pb.ModelInferRequest:
+    message = infer_request()
+    message.outputs.add(name="pooled")
+    where = message.outputs[0].parameters
+    where["shared_memory_region"].string_param = "r"
+    where["shared_memory_byte_size"].int64_param = 576
+    where["shared_memory_offset"].int64_param = offset
+    return message
+
+
+def test_one_output_that_cannot_be_written_does_not_end_the_stream(call: Raw, huge: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, hard))  # of what any file may come to by a write
+    try:
+        bad, good = call.stream(iter([_with_output(80 * 2**20), _with_output()]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert bad.error_message == "the server failed on this call; its log says why"
+    assert (bad.infer_response.id, bad.infer_response.parameters["status"].string_param) == ("7", "INTERNAL")
+    assert good.infer_response.model_name == "tiny"
+
+
+def test_regions_are_for_callers_on_this_host(tiny_models: Path) -> None:
+    settings = ServerSettings(host="0.0.0.0", port=0, shared_memory=True)
+    region = Region(FRAMES.nbytes)
+    region.write(FRAMES.tobytes())
+    try:
+        with serving(tiny_models, settings) as server, calling(server) as call:
+            call("SystemSharedMemoryRegister", _register(region.key, FRAMES.nbytes))
+            with calling(server, host=own_address()) as away:
+                for message in (_request(), _with_output()):
+                    assert call("ModelInfer", message).model_name == "tiny"
+                    code, said = status_of(lambda message=message: away("ModelInfer", message))
+                    assert (code, "on the server's own host" in said) == ("PERMISSION_DENIED", True)
+                    (reply,) = away.stream(iter([message]))
+                    assert reply.infer_response.parameters["status"].string_param == "PERMISSION_DENIED"
+                assert away("ModelInfer", infer_request()).model_name == "tiny"
+    finally:
+        region.close()
+
+
 def test_it_is_off_unless_asked_for(tiny_models: Path) -> None:
     with serving(tiny_models) as server, calling(server) as call:
         ask = _register("/robossl-x", 10)
@@ -127,6 +190,20 @@ def test_a_stream_passes_every_frame_by_shared_memory_and_leaves_nothing(server:
             assert stream_region.key[1:] in {path.name for path in FOLDER.iterdir()}
     assert server._memory.regions() == []
     assert set(FOLDER.glob(f"robossl-{os.getpid()}-*")) == before
+
+
+def test_only_regions_that_nobody_holds_are_swept() -> None:
+    dead = 2**22 + 1  # no process has such a number: it stands for one of another container
+    held, name = Region(10), FOLDER / f"robossl-{dead}-0123abcd"
+    (FOLDER / held.name).rename(name)
+    try:
+        Region(10).close()
+        assert name.exists()
+        held.close()
+        Region(10).close()
+        assert not name.exists(), "what a killed process left is removed"
+    finally:
+        name.unlink(missing_ok=True)
 
 
 def test_a_place_is_not_written_again_before_its_frame_is_answered() -> None:

@@ -14,7 +14,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long connecting may take: TLS goes to and fro over slow links
     ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
     ("grpc.keepalive_time_ms", 10_000),  # a server that vanished without a word is noticed within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),

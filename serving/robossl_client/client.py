@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from robossl_client.card import EncoderCard
 from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
-from robossl_client.errors import RequestError, UnavailableError, from_grpc
+from robossl_client.errors import EncoderChangedError, RequestError, UnavailableError, from_grpc
 from robossl_client.latest import Latest
 from robossl_client.messages import Frames, Reply, make_pin, only_model
 from robossl_client.shared_frames import SharedFrames, SharedPlaces
@@ -55,7 +55,8 @@ class EncoderClient:
             robot: Name of the robot: its newest frame goes first, and older ones that still wait are dropped.
                 Without it requests are batch requests: all are answered, in their order, after those of robots.
             outputs: Which of the encoder's outputs to get; all unless given.
-            deadline_ms: How long a call may take; 1 s for a robot and 60 s for batch requests unless given.
+            deadline_ms: How long a call, or a frame of a stream, may take; 1 s for a robot and 60 s for batch requests
+                unless given.
             tls: For an encrypted connection.
             token: The server's token.
             shared_memory: Pass pixels in shared memory; for a server on this host that allows it.
@@ -92,10 +93,19 @@ class EncoderClient:
         return self._pin.card
 
     def __call__(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Features of (b, h, w, 3) RGB frames by output name; as `encode`, and any number of frames."""
+        """Features of (b, h, w, 3) RGB frames by output name, all of one encoder; any number of frames.
+
+        Raises:
+            EncoderChangedError: while they were encoded the encoder changed, and once more when they were sent again.
+            ServingError: as `encode`.
+        """
         size = 64
-        parts = [self.encode(frames[at : at + size]).features for at in range(0, max(1, len(frames)), size)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for _ in range(2):
+            replies = [self.encode(frames[at : at + size]) for at in range(0, max(1, len(frames)), size)]
+            if len({(reply.artefact, reply.digest, reply.version) for reply in replies}) == 1:
+                parts = [reply.features for reply in replies]
+                return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        raise EncoderChangedError("the encoder changed twice while these frames were encoded; encode them again")
 
     def encode(
         self,
@@ -152,6 +162,8 @@ class EncoderClient:
     def latest(self, *, camera: str = "") -> Latest:
         """A stream for a control loop: send each frame, take the newest reply; it reconnects by itself.
 
+        A frame that cannot be ready by the client's `deadline_ms` is dropped.
+
         Raises:
             RequestError: the client has no robot.
         """
@@ -161,7 +173,11 @@ class EncoderClient:
         open_stream = self._channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
         places = None if self._shared is None else SharedPlaces(self._call)
         return Latest(
-            lambda requests: open_stream(requests, metadata=self._metadata), self._pin, camera=camera, places=places
+            lambda requests: open_stream(requests, metadata=self._metadata),
+            self._pin,
+            camera=camera,
+            deadline_ms=self._deadline_ms,
+            places=places,
         )
 
     def close(self) -> None:

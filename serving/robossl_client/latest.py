@@ -12,6 +12,7 @@ import grpc
 from robossl_client.errors import (
     DeadlineError,
     OverloadedError,
+    RequestError,
     ServingError,
     SupersededError,
     UnavailableError,
@@ -21,6 +22,7 @@ from robossl_client.messages import Frames, Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
 
 _PASSING = (SupersededError, DeadlineError, OverloadedError)  # the next frame may well be served
+_REFUSALS = 6  # in a row, over half a second: one may be for streams that end just now, so many are for good
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between tries while the server is away
 
 
@@ -33,8 +35,10 @@ class Latest:
         pin: Pin,
         *,
         camera: str,
+        deadline_ms: float | None = None,
         places: SharedPlaces | None = None,
     ) -> None:
+        self._deadline_ms = deadline_ms  # of each frame; None: the server's
         self._open_stream = open_stream
         self._places = places
         self._pin = pin
@@ -57,7 +61,8 @@ class Latest:
         """Hand over the newest frames, (1, h, w, 3) or a list of one JPEG.
 
         Raises:
-            ServingError: the stream has failed for good: what was sent cannot be used, or the encoder has changed.
+            ServingError: the stream has failed for good: what was sent cannot be used, the server keeps refusing the
+                stream, or the encoder has changed.
         """
         with self._changed:
             self._raise_failure()
@@ -99,7 +104,7 @@ class Latest:
         self.close()
 
     def _run(self) -> None:
-        wait_s = _FIRST_WAIT_S
+        wait_s, num_refused = _FIRST_WAIT_S, 0
         while not self._is_closed and self._failure is None:
             done = threading.Event()  # of this connection: its requests end with it
             try:
@@ -110,10 +115,13 @@ class Latest:
                 if self._is_closed:
                     call.cancel()
                 for response in call:
-                    wait_s = _FIRST_WAIT_S
+                    wait_s, num_refused = _FIRST_WAIT_S, 0
                     self._received(response)
             except grpc.RpcError as error:
-                self._failed(from_grpc(error))
+                failure = from_grpc(error)
+                num_refused = num_refused + 1 if isinstance(failure, OverloadedError) else 0
+                if num_refused in (0, _REFUSALS):
+                    self._failed(failure, passes=isinstance(failure, (SupersededError, DeadlineError)))
             finally:
                 done.set()
             if self._places is not None:
@@ -137,22 +145,28 @@ class Latest:
             try:
                 region = None if self._places is None else self._places.put(str(number), frames)
                 request = self._pin.request(
-                    frames, camera=self._camera, frame_id=str(number), captured_s=captured_s, region=region
+                    frames,
+                    camera=self._camera,
+                    frame_id=str(number),
+                    captured_s=captured_s,
+                    region=region,
+                    timeout_ms=self._deadline_ms,
                 )
             except ServingError as error:
-                self._failed(error)
+                self._failed(error, passes=isinstance(error, DeadlineError))
                 return
             yield request
 
     def _received(self, response: Any) -> None:
-        message = response.infer_response
+        message, failure = response.infer_response, failure_of(response)
+        passes = isinstance(failure, _PASSING)
         if self._places is not None:
+            passes |= isinstance(failure, RequestError) and self._places.is_lost(message.id)
             self._places.free(message.id)
         with self._changed:
             captured_s = self._captured_s.pop(message.id, None)
-        failure = failure_of(response)
         if failure is not None:
-            self._failed(failure)
+            self._failed(failure, passes=passes)
             return
         if captured_s is None:
             return
@@ -167,10 +181,10 @@ class Latest:
                 self._reply = reply
                 self._changed.notify_all()
 
-    def _failed(self, error: ServingError) -> None:
-        """Note a failure; those that pass count a dropped frame, or lead to another try."""
+    def _failed(self, error: ServingError, *, passes: bool = False) -> None:
+        """Note a failure; one that passes counts a dropped frame, and a server that is away is tried again."""
         with self._changed:
-            if isinstance(error, _PASSING):
+            if passes:
                 self.num_dropped += 1
             elif not isinstance(error, UnavailableError) and self._failure is None:
                 self._failure = error

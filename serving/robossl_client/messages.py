@@ -60,9 +60,24 @@ class Pin:
         return next((each for each in given_ms if each is not None), default_ms) / 1e3
 
     def request(
-        self, frames: Frames, *, camera: str, frame_id: str, captured_s: float, region: Mapping[str, Any] | None = None
+        self,
+        frames: Frames,
+        *,
+        camera: str,
+        frame_id: str,
+        captured_s: float,
+        region: Mapping[str, Any] | None = None,
+        timeout_ms: float | None = None,
     ) -> pb.ModelInferRequest:
-        """The message for frames; with `region` their bytes are already in shared memory.
+        """The message for frames.
+
+        Args:
+            frames: RGB frames, or encoded images.
+            camera: Which of the robot's they are from.
+            frame_id: What the reply says again.
+            captured_s: When they were taken, on the monotonic clock.
+            region: Where in shared memory their bytes already are.
+            timeout_ms: How long the server may take, where the call itself has no deadline.
 
         Raises:
             RequestError: they are no frames.
@@ -84,7 +99,8 @@ class Pin:
             for name in self.outputs:
                 message.outputs.add(name=name)
         age_us = max(0, int((time.monotonic() - captured_s) * 1e6))
-        put_values(message.parameters, {"artefact": self.artefact})
+        timeout_us = None if timeout_ms is None else max(1, int(timeout_ms * 1e3))
+        put_values(message.parameters, {"artefact": self.artefact, "timeout": timeout_us})
         if self.robot is not None:
             put_values(message.parameters, {"robot": self.robot, "camera": camera, "age_us": age_us})
         return message

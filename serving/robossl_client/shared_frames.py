@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robossl_client.errors import RequestError, ServingError
+from robossl_client.errors import DeadlineError, OverloadedError, RequestError, ServingError
 from robossl_client.messages import Frames, raw_bytes
 from robossl_client.shared import Region
 
@@ -26,8 +26,17 @@ class _Registered:
         self.region: Region | None = None
 
     def renew(self, size: int, *, until_s: float | None = None) -> None:
+        """Make a region and tell the server of it.
+
+        Raises:
+            OverloadedError: there is no room for it in /dev/shm, or the server takes no more.
+            ServingError: the server takes no shared memory, or is away.
+        """
         self.close()
-        region = Region(size)
+        try:
+            region = Region(size)
+        except OSError as error:
+            raise OverloadedError(f"no room for {size} bytes in shared memory ({error.strerror})") from error
         said = {"name": region.name, "key": region.key, "byte_size": size}
         try:
             self._call("SystemSharedMemoryRegister", until_s=until_s, **said)
@@ -35,6 +44,16 @@ class _Registered:
             region.close()
             raise
         self.region = region
+
+    def is_gone(self) -> bool:
+        """Whether the file was removed, or the server does not know it any more."""
+        if self.region is None or self.region.is_removed:
+            return True
+        try:
+            known = self._call("SystemSharedMemoryStatus", name=self.region.name).regions
+        except ServingError:
+            return False
+        return self.region.name not in known
 
     def close(self) -> None:
         if self.region is not None:
@@ -53,21 +72,32 @@ class SharedFrames:
         self._lock = threading.Lock()
 
     def send(self, frames: Frames, send: Callable[[Mapping[str, Any]], Any], *, until_s: float) -> Any:
-        """Put the frames there, and make the call that says so, all by a time of the monotonic clock."""
-        raw = _raw(frames)
-        with self._lock:
-            region = self._registered.region
-            if region is None or region.size < len(raw):
-                self._registered.renew(len(raw), until_s=until_s)
-            for is_last in (False, True):
-                assert self._registered.region is not None
-                self._registered.region.write(raw)
-                try:
-                    return send(_where(self._registered.region, 0, len(raw)))
-                except RequestError:
-                    if is_last:
-                        raise
-                    self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
+        """Put the frames there, and make the call that says so, all by a time of the monotonic clock.
+
+        Raises:
+            DeadlineError: another thread's call is not through by then.
+            ServingError: as the call itself.
+        """
+        if not self._lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+            raise DeadlineError("another call of this client still used its shared memory at the deadline")
+        try:
+            return self._send(_raw(frames), send, until_s=until_s)
+        finally:
+            self._lock.release()
+
+    def _send(self, raw: bytes | memoryview, send: Callable[[Mapping[str, Any]], Any], *, until_s: float) -> Any:
+        region = self._registered.region
+        if region is None or region.size < len(raw):
+            self._registered.renew(len(raw), until_s=until_s)
+        for is_last in (False, True):
+            assert self._registered.region is not None
+            self._registered.region.write(raw)
+            try:
+                return send(_where(self._registered.region, 0, len(raw)))
+            except RequestError:
+                if is_last:
+                    raise
+                self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
 
     def close(self) -> None:
         """Remove the region."""
@@ -83,7 +113,9 @@ class SharedPlaces:
         self._lock = threading.Lock()
         self._place_bytes = 0
         self._is_closed = False
+        self._is_full = False  # there is no room for a region
         self._taken: dict[str, int] = {}  # place by id of the frame
+        self._lost: set[str] = set()  # ids of frames that were in a region that is gone
 
     def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
         """What the request says of the frames' place; None where there is none now, and they go as bytes.
@@ -93,12 +125,16 @@ class SharedPlaces:
         """
         raw = _raw(frames)
         with self._lock:
-            if self._is_closed:
+            if self._is_closed or self._is_full:
                 return None
             if self._registered.region is None or self._place_bytes < len(raw):
                 if self._taken:
                     return None
-                self._registered.renew(self._num_places * len(raw))
+                try:
+                    self._registered.renew(self._num_places * len(raw))
+                except OverloadedError:
+                    self._is_full = True
+                    return None
                 self._place_bytes = len(raw)
             free = set(range(self._num_places)) - set(self._taken.values())
             if not free:
@@ -114,10 +150,20 @@ class SharedPlaces:
         with self._lock:
             self._taken.pop(frame_id, None)
 
+    def is_lost(self, frame_id: str) -> bool:
+        """Whether a frame was in a region that is gone; the next frame makes another."""
+        with self._lock:
+            if frame_id in self._taken and self._registered.is_gone():
+                self._lost = set(self._taken)
+                self._taken.clear()
+                self._registered.close()
+            return frame_id in self._lost
+
     def close(self, *, for_good: bool = False) -> None:
         """Remove the region; after a lost connection the next frame makes another, unless it is for good."""
         with self._lock:
             self._is_closed |= for_good
+            self._is_full = False
             self._taken.clear()
             self._registered.close()
 

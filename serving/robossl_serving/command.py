@@ -91,7 +91,7 @@ def serve(
     while not stop.wait(0.5):
         if look.is_set():
             look.clear()
-            server.repository.tend(look_for_new=True)
+            server.look()
     print("draining", flush=True)
     server.stop(grace_s=drain_seconds)
 

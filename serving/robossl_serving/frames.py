@@ -26,8 +26,8 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 class Regions(Protocol):
     """Where the bytes of an input in shared memory are read."""
 
-    def read(self, parameters: Any) -> bytes:
-        """Bytes that an input's parameters point at."""
+    def read(self, parameters: Any, *, max_bytes: int) -> bytes:
+        """Bytes that an input's parameters point at, no more than that."""
         ...
 
 
@@ -45,9 +45,12 @@ def read_frames(
     shape = tuple(tensor.shape)
     if tensor.datatype == "UINT8":
         _check_shape(shape, max_batch=max_batch, limits=limits)
-        frames = _pixels(_raw(request, tensor, regions), tensor, shape, limits=limits)
+        raw = _raw(request, tensor, regions, max_bytes=limits.decoded_bytes)
+        frames = _pixels(raw, tensor, shape, limits=limits)
     elif tensor.datatype == "BYTES":
-        frames = decode_images(_images(request, tensor, regions, shape, max_batch=max_batch), limits=limits)
+        _check_images(shape, max_batch=max_batch)
+        raw = _raw(request, tensor, regions, max_bytes=limits.message_bytes)
+        frames = decode_images(_images(raw, tensor, shape[0]), limits=limits)
     else:
         raise bad_request("frames are UINT8 pixels or BYTES, one JPEG or PNG each")
     fixed_hw = card.input.fixed_hw
@@ -106,13 +109,23 @@ def _check_shape(shape: tuple[int, ...], *, max_batch: int, limits: Limits) -> N
         raise bad_request(f"the frames are larger than {limits.decoded_bytes} bytes")
 
 
+def _check_images(shape: tuple[int, ...], *, max_batch: int) -> None:
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        raise bad_request("BYTES frames have the shape (batch,) or (batch, 1)")
+    _check_batch(shape[0], max_batch=max_batch)
+
+
 def _check_batch(num_frames: int, *, max_batch: int) -> None:
     if not 0 < num_frames <= max_batch:
         raise bad_request(f"one call takes 1 to {max_batch} frames")
 
 
 def _raw(
-    request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, regions: Regions | None
+    request: pb.ModelInferRequest,
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    regions: Regions | None,
+    *,
+    max_bytes: int,
 ) -> bytes | None:
     """The raw bytes of the input; None where it has typed contents."""
     is_shared = "shared_memory_region" in tensor.parameters
@@ -122,7 +135,7 @@ def _raw(
     if is_shared:
         if regions is None:
             raise bad_request("this server has no shared memory; it is started with --shared-memory")
-        return regions.read(tensor.parameters)
+        return regions.read(tensor.parameters, max_bytes=max_bytes)
     if raws:
         if len(raws) != 1:
             raise bad_request("raw_input_contents has one entry for each input")
@@ -154,21 +167,10 @@ def _pixels(
     return wide.astype(np.uint8).reshape(shape)
 
 
-def _images(
-    request: pb.ModelInferRequest,
-    tensor: pb.ModelInferRequest.InferInputTensor,
-    regions: Regions | None,
-    shape: tuple[int, ...],
-    *,
-    max_batch: int,
-) -> list[bytes]:
-    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-        raise bad_request("BYTES frames have the shape (batch,) or (batch, 1)")
-    _check_batch(shape[0], max_batch=max_batch)
-    raw = _raw(request, tensor, regions)
-    images = list(tensor.contents.bytes_contents) if raw is None else _split(raw, shape[0])
-    if len(images) != shape[0]:
-        raise bad_request(f"the shape says {shape[0]} images, {len(images)} were sent")
+def _images(raw: bytes | None, tensor: pb.ModelInferRequest.InferInputTensor, num_images: int) -> list[bytes]:
+    images = list(tensor.contents.bytes_contents) if raw is None else _split(raw, num_images)
+    if len(images) != num_images:
+        raise bad_request(f"the shape says {num_images} images, {len(images)} were sent")
     return images
 
 

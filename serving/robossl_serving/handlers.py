@@ -14,6 +14,7 @@ from robossl_client.wire import CALLS, SERVICE, seconds_left
 from robossl_serving.describe import Descriptions
 from robossl_serving.infer import Inference, parse
 from robossl_serving.metrics import Metrics
+from robossl_serving.peers import is_loopback
 from robossl_serving.refused import Refused, as_refused, bad_request
 from robossl_serving.repository import Repository
 from robossl_serving.shared_memory import SharedMemory
@@ -94,13 +95,15 @@ class Handlers:
 
     def _abort(self, context: Any, error: Exception) -> None:
         refused = as_refused(error)
-        self._metrics.refused.labels(refused.code.name).inc()
+        self._metrics.refuse(refused.code)
         context.abort(refused.code, refused.message)
 
     def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
         done = threading.Lock()  # the cheapest thing a thread can wait for
         done.acquire()
-        job = self._inference.prepare(parse(raw), left_s=seconds_left(context), on_done=done.release)
+        job = self._inference.prepare(
+            parse(raw), left_s=seconds_left(context), peer=context.peer(), on_done=done.release
+        )
         if not context.is_active():
             raise Refused(grpc.StatusCode.CANCELLED, "cancelled before it was run")
         self._inference.submit(job, may_run_here=True)
@@ -117,8 +120,8 @@ class Handlers:
     def _stream(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
         try:
             yield from self._streams.serve(requests, context)
-        except Refused as refused:
-            self._abort(context, refused)
+        except Exception as error:
+            self._abort(context, error)
 
     def _load(self, ask: Any, _: Any) -> Message:
         if ask.parameters:
@@ -152,15 +155,6 @@ class Handlers:
     def _unregister(self, ask: Any, context: Any) -> Message:
         self._memory(context).unregister(ask.name)
         return pb.SystemSharedMemoryUnregisterResponse()
-
-
-def is_loopback(peer: str) -> bool:
-    """Whether a peer, as grpc names it, is on this host.
-
-    >>> is_loopback("ipv4:127.0.0.1:40312"), is_loopback("ipv6:%5B::1%5D:40312"), is_loopback("ipv4:10.0.0.7:1")
-    (True, True, False)
-    """
-    return peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:"))
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -16,6 +16,7 @@ from robossl_serving.frames import read_frames
 from robossl_serving.limits import Limits
 from robossl_serving.model import Model
 from robossl_serving.options import Options, read_options
+from robossl_serving.peers import is_loopback
 from robossl_serving.refused import Refused, bad_request
 from robossl_serving.repository import Repository
 from robossl_serving.requests import Outcome, Request
@@ -53,13 +54,23 @@ class Inference:
         self._limits = limits
         self._shared_memory = shared_memory
 
-    def prepare(self, message: pb.ModelInferRequest, *, left_s: float | None, on_done: Callable[[], None]) -> Job:
+    def prepare(
+        self, message: pb.ModelInferRequest, *, left_s: float | None, peer: str, on_done: Callable[[], None]
+    ) -> Job:
         """Check a request, find its model and decode its frames.
+
+        Args:
+            message: The request.
+            left_s: What is left of the call's deadline; None: it has none.
+            peer: Who sent it, as grpc names callers.
+            on_done: Called when its outcome is known.
 
         Raises:
             Refused: it cannot be served.
         """
         arrived_s = time.monotonic()
+        if self._shared_memory is not None and not is_loopback(peer) and _names_region(message):
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
         options = read_options(message, self._limits)
         model = self._repository.find(message.model_name, message.model_version, options.artefact)
         outputs = _outputs(message, model)
@@ -104,7 +115,7 @@ class Inference:
         """
         request = job.request
         assert request.outcome is not None
-        job.model.statistics.answered(request, decoded_s=job.decoded_s)
+        self.count(job)
         if request.outcome != "served":
             raise Refused(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
@@ -126,11 +137,15 @@ class Inference:
         parameters["server_us"].int64_param = _us(time.monotonic() - request.arrived_s)
         return response
 
+    def count(self, job: Job) -> None:
+        """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
+        job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
+
     def _allowed_s(self, options: Options, left_s: float | None) -> float:
         limits = self._limits
         default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
-        given = [each for each in (left_s, options.timeout and options.timeout / 1e6) if each]
-        return min(given, default=default_ms / 1e3)
+        timeout_s = options.timeout / 1e6 if options.timeout else None  # Triton's 0: none
+        return min((each for each in (left_s, timeout_s) if each is not None), default=default_ms / 1e3)
 
 
 def parse(raw: bytes) -> pb.ModelInferRequest:
@@ -144,6 +159,10 @@ def parse(raw: bytes) -> pb.ModelInferRequest:
         return message
     except DecodeError:
         raise bad_request("the message is not a ModelInferRequest") from None
+
+
+def _names_region(message: pb.ModelInferRequest) -> bool:
+    return any("shared_memory_region" in each.parameters for each in (*message.inputs, *message.outputs))
 
 
 def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:

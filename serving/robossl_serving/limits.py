@@ -11,7 +11,7 @@ MIB = 2**20
 class Limits:
     """Bounds on calls; a call beyond one is refused before it costs much."""
 
-    message_bytes: int = 32 * MIB  # as it arrives, and again once it is decompressed
+    message_bytes: int = 32 * MIB  # as it arrives, and again once it is decompressed; of images in shared memory too
     decoded_bytes: int = 64 * MIB  # of all frames of a call, decoded
     parameters: int = 64
     typed_values: int = 2**18  # typed contents cost 50 ns a value; frames belong into raw_input_contents

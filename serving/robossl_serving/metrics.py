@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
+import grpc
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -27,10 +28,14 @@ class Metrics(Collector):
     def __init__(self, loaded: Callable[[], Iterable[Statistics]]) -> None:
         self.registry = CollectorRegistry()
         self._loaded = loaded
-        self.refused = Counter(
+        self._refused = Counter(
             "robossl_refused", "Calls that ended with a status other than OK", ("status",), registry=self.registry
         )
         self.registry.register(self)
+
+    def refuse(self, code: grpc.StatusCode) -> None:
+        """Count a call that ends with a status other than OK."""
+        self._refused.labels(code.name).inc()
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: models come and go."""

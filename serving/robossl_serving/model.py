@@ -71,6 +71,17 @@ class Model:
             on_turn=self.statistics.ran,
         )
 
+    def facts(self) -> dict[str, object]:
+        """What the log says of it."""
+        return {
+            "model": self.card.name,
+            "version": self.card.version,
+            "digest": self.card.digest,
+            "artefact": self.artefact,
+            "run_ms": round(self.costs.of(1) * 1e3, 3),
+            "best_batch": self.costs.best_batch,
+        }
+
     def close(self) -> threading.Thread:
         """Let what waits finish, in a thread of its own, take nothing more, and free the session's memory."""
 

@@ -6,6 +6,8 @@ pinned it still ask; one that fails its checks is never served, and what served 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import threading
 import time
@@ -15,7 +17,9 @@ from pathlib import Path
 
 import grpc
 
-from robossl.errors import InputError, RobosslError
+from robossl.errors import InputError, RobosslError, reason
+from robossl.session import read_card
+from robossl_serving.folder import Stamp, scan, stamp_of
 from robossl_serving.model import Model, SessionSettings
 from robossl_serving.refused import Refused
 
@@ -25,6 +29,7 @@ _log = logging.getLogger("robossl.serving")
 @dataclass(frozen=True, slots=True)
 class _Entry:
     current: int
+    stamp: Stamp  # of the current version's files when it was loaded
     versions: Mapping[int, Model]
 
 
@@ -38,16 +43,6 @@ class IndexRow:
     reason: str
 
 
-def scan(root: Path) -> dict[str, list[int]]:
-    """Version numbers by model name, as found on disk, in order."""
-    found: dict[str, list[int]] = {}
-    for model in sorted(root.glob("*/*/model.onnx")):
-        name, version = model.parts[-3:-1]
-        if version.isdecimal() and not name.startswith("."):
-            found.setdefault(name, []).append(int(version))
-    return {name: sorted(versions) for name, versions in found.items()}
-
-
 class Repository:
     """The loaded models of one folder."""
 
@@ -57,7 +52,8 @@ class Repository:
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
         self._loading = threading.Lock()
         self._entries: dict[str, _Entry] = {}  # replaced whole, so that readers need no lock
-        self._refused: dict[tuple[str, int], str] = {}
+        self._refused: dict[tuple[str, int], Stamp] = {}  # and what its files were then
+        self._unloaded: set[str] = set()  # told to go, and not to come back unless told to
 
     def load_all(self) -> None:
         """Load the newest version of every model.
@@ -71,8 +67,7 @@ class Repository:
         for name, versions in found.items():
             try:
                 self._load(name, versions[-1])
-            except RobosslError as error:
-                self._refuse(name, versions[-1], error)
+            except RobosslError:
                 if len(found) == 1:
                     raise
         if not self._entries:
@@ -90,7 +85,6 @@ class Repository:
         try:
             self._load(name, versions[-1])
         except RobosslError as error:
-            self._refuse(name, versions[-1], error)
             raise Refused(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"version {versions[-1]} of {name} failed its checks and is not served; what served before serves on. "
@@ -106,6 +100,7 @@ class Repository:
         with self._loading:
             if name not in self._entries:
                 raise unknown_model(name, self._entries)
+            self._unloaded.add(name)
             entry = self._entries.pop(name)
             for model in entry.versions.values():
                 self._close(model)
@@ -147,48 +142,77 @@ class Repository:
         """All versions on disk or loaded."""
         rows = {(name, version): "" for name, versions in scan(self._root).items() for version in versions}
         rows |= {(model.card.name, model.card.version): "" for model in self.models()}
-        rows |= {key: reason for key, reason in self._refused.items() if key in rows}
+        rows |= {key: "failed its checks; the server's log says why" for key in self._refused if key in rows}
         ready = {(model.card.name, model.card.version) for model in self.models()}
         return [IndexRow(*key, ready=key in ready, reason=reason) for key, reason in sorted(rows.items())]
 
-    def tend(self, *, look_for_new: bool) -> None:
-        """Retire versions that nobody asks for any more; if asked to, take up new ones on disk."""
+    def tend(self) -> None:
+        """Retire versions that nobody asks for any more."""
         with self._loading:
             for name, entry in list(self._entries.items()):
                 idle = [model for model in entry.versions.values() if self._is_idle(model, entry)]
                 kept = {number: model for number, model in entry.versions.items() if model not in idle}
-                self._entries[name] = _Entry(entry.current, kept)
+                self._entries[name] = dataclasses.replace(entry, versions=kept)
                 for model in idle:
                     self._close(model)
-        for name, versions in scan(self._root).items() if look_for_new else ():
-            entry_now = self._entries.get(name)
-            is_new = entry_now is None or entry_now.current != versions[-1]
-            if is_new and (name, versions[-1]) not in self._refused:
-                try:
-                    self._load(name, versions[-1])
-                except RobosslError as error:
-                    self._refuse(name, versions[-1], error)
+
+    def look(self, *, again: bool) -> None:
+        """Take up the newest versions on disk that are not what was seen before; `again`: also those refused before."""
+        for name, versions in scan(self._root).items():
+            newest, stamp = versions[-1], self._stamp(name, versions[-1])
+            entry = self._entries.get(name)
+            is_current = entry is not None and (entry.current, entry.stamp) == (newest, stamp)
+            is_refused = self._refused.get((name, newest)) == stamp
+            if not is_current and (again or not is_refused):
+                with contextlib.suppress(RobosslError):  # it is in the log
+                    self._load(name, newest, is_asked=False)
 
     def close(self) -> None:
         """Let all that waits finish."""
         for thread in [model.close() for model in self.models()]:
             thread.join()
 
-    def _load(self, name: str, version: int) -> None:
+    def _load(self, name: str, version: int, *, is_asked: bool = True) -> None:
         with self._loading:
+            if is_asked:
+                self._unloaded.discard(name)
+            elif name in self._unloaded:
+                return
+            stamp = self._stamp(name, version)  # before it is read: should it change meanwhile, it is looked at again
             entry = self._entries.get(name)
-            model = entry.versions.get(version) if entry else None
-            if model is None:
-                started_s = time.monotonic()
-                model = Model(self._root / name / str(version), self._settings)
-                _log.info("loaded", extra=_described(model, time.monotonic() - started_s))
-            loaded = {**entry.versions, version: model} if entry else {version: model}
+            held = entry.versions.get(version) if entry else None
+            try:
+                model = self._model(self._root / name / str(version), held)
+            except RobosslError as error:
+                self._refused[name, version] = stamp
+                _log.error("refused", extra={"model": name, "version": version, "reason": str(error)})
+                raise
             self._refused.pop((name, version), None)
-            self._entries[name] = _Entry(version, loaded)
+            self._entries[name] = _Entry(version, stamp, {**(entry.versions if entry else {}), version: model})
+            if held is not None and held is not model:
+                self._close(held)
 
-    def _refuse(self, name: str, version: int, error: RobosslError) -> None:
-        self._refused[name, version] = "failed its checks; the server's log says why"
-        _log.error("refused", extra={"model": name, "version": version, "reason": str(error)})
+    def _model(self, folder: Path, held: Model | None) -> Model:
+        """The one that is loaded already, where the folder still holds it, or else the folder's, opened and checked.
+
+        Raises:
+            RobosslError: it cannot be served.
+        """
+        started_s = time.monotonic()
+        try:
+            if held is not None and read_card(folder / "card.json").model_sha256 == held.artefact:
+                return held
+            model = Model(folder, self._settings)
+        except RobosslError:
+            raise
+        except Exception as error:  # onnxruntime's have no class in common, and a folder can be damaged in many ways
+            _log.exception("a version could not be opened", extra={"folder": str(folder)})
+            raise InputError(f"{folder} cannot be opened ({reason(error)}); export it again") from error
+        _log.info("loaded", extra={**model.facts(), "seconds": round(time.monotonic() - started_s, 2)})
+        return model
+
+    def _stamp(self, name: str, version: int) -> Stamp:
+        return stamp_of(self._root / name / str(version))
 
     def _is_idle(self, model: Model, entry: _Entry) -> bool:
         is_old = model.card.version != entry.current
@@ -218,15 +242,3 @@ def _pinned(entry: _Entry, version: str, artefact: str) -> Model:
 
 def _listed(names: Mapping[str, object] | Mapping[int, object]) -> str:
     return ", ".join(map(str, names)) or "none"
-
-
-def _described(model: Model, seconds: float) -> dict[str, object]:
-    return {
-        "model": model.card.name,
-        "version": model.card.version,
-        "digest": model.card.digest,
-        "artefact": model.artefact,
-        "run_ms": round(model.costs.of(1) * 1e3, 3),
-        "best_batch": model.costs.best_batch,
-        "seconds": round(seconds, 2),
-    }

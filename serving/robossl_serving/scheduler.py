@@ -49,7 +49,7 @@ class Scheduler:
         self._num_slots = 0
         self._batch: deque[Request] = deque()
         self._scale = 1.0  # of the measured costs, as runs show
-        self._ran_s: float | None = None
+        self._ran_s: float | None = None  # or when the first came, as long as none was run
 
     def __len__(self) -> int:
         return self._num_slots + len(self._batch)
@@ -60,6 +60,8 @@ class Scheduler:
         Raises:
             QueueFullError: there is no room.
         """
+        if self._ran_s is None:
+            self._ran_s = request.arrived_s
         if request.robot is None:
             if len(self._batch) >= self._max_waiting:
                 raise QueueFullError

@@ -13,7 +13,8 @@ from robossl_client.wire import path
 
 from robossl.access import read_bytes
 from robossl.errors import InputError
-from robossl_serving.handlers import is_loopback
+from robossl_serving.metrics import Metrics
+from robossl_serving.peers import is_loopback
 
 ADMIN_CALLS = frozenset(map(path, ("RepositoryModelLoad", "RepositoryModelUnload")))
 _OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # kubelets send no token
@@ -43,23 +44,27 @@ class Security:
         ca = None if self.client_ca is None else read_bytes(self.client_ca)
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
-    def interceptors(self) -> list[Any]:
+    def interceptors(self, metrics: Metrics) -> list[Any]:
         """What checks tokens; it also keeps administration on this host when there is no admin token.
+
+        Those who are turned away are counted in `metrics`.
 
         Raises:
             InputError: a token file is missing or empty.
         """
-        return [_Gate(_token(self.token), _token(self.admin_token))]
+        return [_Gate(_token(self.token), _token(self.admin_token), metrics)]
 
 
 class _Gate:
     """Lets a call through, or answers it: the interface of grpc.ServerInterceptor."""
 
-    def __init__(self, token: bytes | None, admin_token: bytes | None) -> None:
+    def __init__(self, token: bytes | None, admin_token: bytes | None, metrics: Metrics) -> None:
         self._token = token
         self._admin_token = admin_token
-        self._unauthenticated = _refuser(grpc.StatusCode.UNAUTHENTICATED, "send the token: authorization: Bearer ...")
-        self._admin_only = _refuser(grpc.StatusCode.PERMISSION_DENIED, "this call takes the admin token")
+        self._metrics = metrics
+        unauthenticated, denied = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+        self._unauthenticated = self._refuser(unauthenticated, "send the token: authorization: Bearer ...")
+        self._admin_only = self._refuser(denied, "this call takes the admin token")
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         is_admin = details.method in ADMIN_CALLS
@@ -73,25 +78,24 @@ class _Gate:
             return self._unauthenticated
         if is_admin and self._admin_token:
             return self._admin_only
-        return _on_this_host(continuation(details)) if is_admin else continuation(details)
+        return self._on_this_host(continuation(details)) if is_admin else continuation(details)
 
+    def _on_this_host(self, handler: Any) -> Any:
+        def guarded(request: bytes, context: Any) -> Any:
+            if not is_loopback(context.peer()):
+                code = grpc.StatusCode.PERMISSION_DENIED
+                self._metrics.refuse(code)
+                context.abort(code, "without an admin token this call is for the server's own host")
+            return handler.unary_unary(request, context)
 
-def _on_this_host(handler: Any) -> Any:
-    def guarded(request: bytes, context: Any) -> Any:
-        if not is_loopback(context.peer()):
-            context.abort(
-                grpc.StatusCode.PERMISSION_DENIED, "without an admin token this call is for the server's own host"
-            )
-        return handler.unary_unary(request, context)
+        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
 
-    return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+    def _refuser(self, code: grpc.StatusCode, message: str) -> Any:
+        def refuse(_: Any, context: Any) -> None:
+            self._metrics.refuse(code)
+            context.abort(code, message)
 
-
-def _refuser(code: grpc.StatusCode, message: str) -> Any:
-    def refuse(_: Any, context: Any) -> None:
-        context.abort(code, message)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a single call is a stream of one
+        return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a single call is a stream of one
 
 
 def _token(file: Path | None) -> bytes | None:

@@ -58,10 +58,10 @@ class EncoderServer:
         """
         limits = settings.limits
         self._settings = settings
-        credentials, interceptors = settings.security.credentials(), settings.security.interceptors()
+        self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
+        credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
         self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
         self.repository.load_all()
-        self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
         inference = Inference(self.repository, limits, self._memory)
         self.streams = Streams(inference, limits)
@@ -106,6 +106,13 @@ class EncoderServer:
             except OSError as error:
                 raise ResourceError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror})") from error
 
+    def look(self) -> None:
+        """Look for new versions now, and once more at those that were refused."""
+        try:
+            self.repository.look(again=True)
+        except Exception:
+            _log.exception("looking for new versions failed")
+
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Say that it goes, answer what was accepted, and close."""
         self._stopped.set()
@@ -120,7 +127,9 @@ class EncoderServer:
         every_s = self._settings.poll_seconds or 5.0
         while not self._stopped.wait(every_s):
             try:
-                self.repository.tend(look_for_new=self._settings.poll_seconds > 0)
+                self.repository.tend()
+                if self._settings.poll_seconds:
+                    self.repository.look(again=False)
             except Exception:
                 _log.exception("looking after the repository failed")
 

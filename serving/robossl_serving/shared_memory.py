@@ -79,14 +79,16 @@ class SharedMemory:
         with self._lock:
             return list(self._regions.values())
 
-    def read(self, parameters: Any) -> bytes:
+    def read(self, parameters: Any, *, max_bytes: int) -> bytes:
         """The bytes that an input's parameters point at.
 
         Raises:
-            Refused: they point outside a region, or the region is gone.
+            Refused: they point outside a region, at more than `max_bytes`, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
+            if size > max_bytes:
+                raise bad_request(f"an input of {size} bytes in shared memory; it may have {max_bytes}")
             raw = os.pread(region.descriptor, size, region.offset + offset)
         if len(raw) != size:
             raise bad_request("the shared memory region is shorter than it was")

@@ -37,7 +37,7 @@ class Streams:
         Raises:
             Refused: there are too many streams.
         """
-        stream = _Stream(self._inference, context, unread_replies=self._limits.unread_replies)
+        stream = _Stream(self._inference, context.peer(), unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
@@ -45,7 +45,7 @@ class Streams:
             if self._draining:
                 raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
         finally:
-            stream.cancel()
+            stream.leave()
             with self._lock:
                 del self._open[stream]
 
@@ -74,14 +74,15 @@ class Streams:
 
 
 class _Stream:
-    def __init__(self, inference: Inference, context: Any, *, unread_replies: int) -> None:
+    def __init__(self, inference: Inference, peer: str, *, unread_replies: int) -> None:
         self._inference = inference
-        self._context = context
+        self._peer = peer
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
         self._ended = False
+        self._left = False  # nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
         """Take requests until the client has no more or goes away."""
@@ -120,6 +121,25 @@ class _Stream:
             job.model.executor.cancel(job.request)
         self.end()
 
+    def leave(self) -> None:
+        """Cancel, and count what gets no reply."""
+        self.cancel()
+        with self._lock:
+            self._left = True
+        while not self._outbox.empty():
+            self._count(self._outbox.get())
+
+    def _done(self, job: Job) -> None:
+        with self._lock:
+            if not self._left:
+                self._outbox.put(job)
+                return
+        self._count(job)
+
+    def _count(self, item: Any) -> None:
+        if isinstance(item, Job):
+            self._inference.count(item)
+
     def _take(self, raw: bytes) -> None:
         # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
         # the memory of a whole session
@@ -128,7 +148,7 @@ class _Stream:
         try:
             message = parse(raw)
             message_id = message.id
-            job = self._inference.prepare(message, left_s=None, on_done=lambda: self._outbox.put(box.pop()))
+            job = self._inference.prepare(message, left_s=None, peer=self._peer, on_done=lambda: self._done(box.pop()))
             box.append(job)
             with self._lock:
                 self._jobs.add(job)
@@ -144,8 +164,8 @@ class _Stream:
                 self._jobs.discard(item)
             try:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
-            except Refused as refused:
-                item_id, reason = item.id, refused
+            except Exception as error:  # of this one only: the stream goes on
+                item_id, reason = item.id, as_refused(error)
         else:
             reason, item_id = item
         response = pb.ModelStreamInferResponse(error_message=reason.message)
