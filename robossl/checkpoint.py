@@ -91,6 +91,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
 
 
+def step_of(path: Path) -> int:
+    """The steps done at a checkpoint, by its name."""
+    return int(path.name.removeprefix("step_"))
+
+
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 

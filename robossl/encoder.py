@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -18,6 +20,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from robossl.errors import InputError, ResourceError, reason
 from robossl.weights import load_weights, read_hub, read_weights, weights_digest
@@ -62,11 +65,14 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
+        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # of positions, resized to the pixels'
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", 0))
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
         """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch)."""
-        out: Tensor = self.backbone.forward_features(pixels)
+        resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
+        with _ResizeByMatrix() if resized else contextlib.nullcontext():
+            out: Tensor = self.backbone.forward_features(pixels)
         if out.ndim == 4:
             dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
             return Features(pooled=dense.mean((2, 3)), dense=dense, cls=None)
@@ -89,6 +95,28 @@ class Encoder(nn.Module):
         mean = torch.tensor(self.config.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.config.std, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / std
+
+
+class _ResizeByMatrix(TorchFunctionMode):
+    """Learned positions resized by matrix products: on CUDA, torch's own antialiased resize has no exact backward."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
+            return func(*args, **kwargs)
+        (height, width), positions = kwargs["size"], args[0]
+        rows = resize_matrix(positions.shape[-2], height, mode="bicubic").to(positions)
+        columns = resize_matrix(positions.shape[-1], width, mode="bicubic").to(positions)
+        with torch.autocast(positions.device.type, enabled=False):
+            return rows @ positions @ columns.T
+
+
+def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
+    """The antialiased resize of one axis as a matrix: what it does to the identity."""
+    identity = torch.eye(source)[None, None]
+    return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
 
 
 def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
@@ -123,6 +151,20 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     source = read_hub(config.backbone) if config.init == "timm" else read_weights(config.init)
     load_weights(encoder.backbone, source, name=config.backbone, origin=config.init)
     return encoder
+
+
+def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
+    """Weights that no feature depends on, such as a norm that timm applies after its own pooling: they never train."""
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    if not weights:
+        return []
+    was_training = encoder.training
+    with torch.enable_grad():
+        out = encoder.eval()(torch.zeros(1, 3, *encoder.config.input_hw, device=weights[0].device))
+        total = out.dense.sum() if out.cls is None else out.dense.sum() + out.cls.sum()
+        gradients = torch.autograd.grad(total, weights, allow_unused=True)
+    encoder.train(was_training)
+    return [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
 def _build_backbone(config: EncoderConfig) -> Any:

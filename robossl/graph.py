@@ -8,11 +8,10 @@ from typing import Literal
 
 import onnx
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from robossl.encoder import Encoder, named_outputs
+from robossl.encoder import Encoder, named_outputs, resize_matrix
 
 Precision = Literal["fp32", "fp16"]
 
@@ -54,18 +53,12 @@ class FixedResize(nn.Module):
 
     def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int]) -> None:
         super().__init__()
-        self.register_buffer("rows", _resize_matrix(source_hw[0], target_hw[0]))
-        self.register_buffer("columns", _resize_matrix(source_hw[1], target_hw[1]).T.contiguous())
+        self.register_buffer("rows", resize_matrix(source_hw[0], target_hw[0], mode="bilinear"))
+        self.register_buffer("columns", resize_matrix(source_hw[1], target_hw[1], mode="bilinear").T.contiguous())
 
     def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
         """Resize pixels of the source size."""
         return self.rows @ pixels @ self.columns
-
-
-def _resize_matrix(source: int, target: int) -> Float[Tensor, "target source"]:
-    # what the resize does to the identity is the matrix of the resize
-    identity = torch.eye(source)[None, None]
-    return F.interpolate(identity, (target, source), mode="bilinear", antialias=True)[0, 0]
 
 
 def to_onnx(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +16,15 @@ from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
-from robossl.checkpoint import checkpoints, load_checkpoint
+from robossl.checkpoint import checkpoints, load_checkpoint, step_of
 from robossl.config import as_plain, load, override
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.loader import Loader, ResidentFrames
 from robossl.data.mixture import Mixture, Readable
 from robossl.data.sampler import MixedSampler, Sampler, thin
 from robossl.data.store import Store, open_store
-from robossl.encoder import build_encoder
+from robossl.durable import locked
+from robossl.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.memory import keep_freed_memory
@@ -30,8 +32,9 @@ from robossl.method import Method
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer
-from robossl.ranks import Ranks, barrier
+from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import DataConfig, MixConfig, RunConfig, RunFolder
+from robossl.teacher import MovingAverageBank, Queue
 from robossl.train import Stopped, Trainer
 from robossl.views import ViewSpec
 
@@ -41,30 +44,52 @@ def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
 
     Raises:
         InputError: configuration, data and run folder do not fit together.
-        ResourceError: a checkpoint could not be written.
+        ResourceError: a checkpoint could not be written, or another run is writing to the folder.
         Stopped: SIGTERM or SIGINT came, and the run was saved.
     """
     with contextlib.closing(Ranks.join(device_name(config))) as ranks:
         trainer = build_trainer(config, ranks, out, resume=resume)
-        start = restore(trainer) if resume else 0
-        with Progress(start=start, stop=config.train.steps, log=out / "log.txt" if ranks.is_main else None) as progress:
-            progress.say(plan(trainer, start))
-            sinks = _open_sinks(trainer, start)
-            try:
-                trainer.run(start=start, progress=progress, sinks=sinks)
-            except Stopped as stopped:
-                progress.say(str(stopped))
-                raise
-            finally:
-                for sink in sinks:
-                    sink.close()
-            progress.say(f"done; next: robossl evaluate {out} --store {config.data.store}, robossl export {out}")
+        with claimed(trainer, resume=resume):
+            _train(trainer, restore(trainer) if resume else 0)
     return out
 
 
+@contextlib.contextmanager
+def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
+    """The run folder is this run's while the block lasts: the main rank locks it and writes the configuration.
+
+    Raises:
+        InputError: it holds another run.
+        ResourceError: another process is writing to it.
+    """
+    with contextlib.ExitStack() as held:
+        if trainer.ranks.is_main:
+            held.enter_context(locked(trainer.folder.path, "run"))
+            trainer.folder.claim(trainer.config, resume=resume)
+        barrier()
+        yield
+
+
+def _train(trainer: Trainer, start: int) -> None:
+    out, stop = trainer.folder.path, trainer.config.train.steps
+    with Progress(start=start, stop=stop, log=out / "log.txt" if trainer.ranks.is_main else None) as progress:
+        progress.say(plan(trainer, start))
+        sinks = _open_sinks(trainer, start)
+        try:
+            trainer.run(start=start, progress=progress, sinks=sinks)
+        except Stopped as stopped:
+            progress.say(str(stopped))
+            raise
+        finally:
+            for sink in sinks:
+                sink.close()
+        progress.say(f"done; next: robossl evaluate {out} --store {trainer.config.data.store}, robossl export {out}")
+
+
 def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
-    """Put the parts together; initial weights depend on the seed alone."""
+    """Put the parts together and refuse what does not fit; initial weights depend on the seed alone."""
     check_batch(config, ranks)
+    check_warmup(config)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs 3 % of a step
     torch.backends.cudnn.benchmark = False
@@ -75,15 +100,16 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     loader = build_loader(config, ranks, stores, specs)
     check_views(stores, specs)
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
+    check_memories(method, config, loader)
     folder = RunFolder(out)
     if ranks.is_main:
-        folder.claim(config, resume=resume)  # after everything that can be refused
-    barrier()
+        folder.check(config, resume=resume)
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
     method = method.to(ranks.device).to(memory_format=memory_format).train()
     mean, std = config.encoder.mean, config.encoder.std
+    optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
     return Trainer(
         config=config,
         ranks=ranks,
@@ -91,7 +117,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         stores=stores,
         method=method,
         model=wrap(method, config, ranks),
-        optimizer=build_optimizer(config.optim, method, batch_size=config.train.batch_size),
+        optimizer=optimizer,
         loader=loader,
         augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
         health=HealthMonitor(),
@@ -164,6 +190,9 @@ def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
     model: nn.Module = method
     if ranks.world_size > 1:
+        for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
+            for weight in unused_weights(encoder):
+                weight.requires_grad_(False)  # DDP would wait for its gradient
         if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
             model = DataParallel(method, forward_sync_buffers=False)
         else:
@@ -190,6 +219,24 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
         )
 
 
+def check_warmup(config: RunConfig) -> None:
+    """Refuse a warm-up that the run ends in, as when a recipe is shortened: the rate of its peak would never act."""
+    if config.optim.warmup_steps >= config.train.steps:
+        raise InputError(
+            f"optim.warmup_steps {config.optim.warmup_steps} must be fewer than train.steps {config.train.steps}; "
+            "a tenth of them or less is usual"
+        )
+
+
+def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
+    """Refuse a queue that a batch does not fit into, and a bank without a row for every frame."""
+    for module in method.modules():
+        if isinstance(module, Queue):
+            module.check_batch(config.train.batch_size // config.train.accumulate)
+        if isinstance(module, MovingAverageBank):
+            module.check_sample(int(loader.sampler.rows.max()))
+
+
 def uses_channels_last(config: RunConfig, method: Method) -> bool:
     """What the configuration says, or else whether the backbone is convolutional (channels_last slows a ViT)."""
     if config.train.channels_last is not None:
@@ -198,14 +245,36 @@ def uses_channels_last(config: RunConfig, method: Method) -> bool:
 
 
 def restore(trainer: Trainer) -> int:
-    """Load the newest checkpoint, if there is one, and return the steps done."""
-    saved = checkpoints(trainer.folder.checkpoints)
-    start = 0
-    if saved:
-        start, state = load_checkpoint(saved[-1], method=trainer.method, optimizer=trainer.optimizer)
+    """Load the main rank's newest checkpoint on every rank, if there is one, and return the steps done.
+
+    Raises:
+        InputError: a rank does not see that checkpoint, or a store is not what it was.
+    """
+    found = {step_of(path): path for path in checkpoints(trainer.folder.checkpoints)}
+    start = int(broadcast([max(found, default=0)])[0])
+    if any_rank(start > 0 and start not in found):
+        raise InputError(
+            f"the checkpoint of step {start} in {trainer.folder.path} is not there for every rank; "
+            "--out must be a folder that all nodes see"
+        )
+    if start:
+        _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
+        check_stores(trainer, state, start)
         trainer.health.load_state_dict(state["health"])
     barrier()  # nobody writes before all have read
     return start
+
+
+def check_stores(trainer: Trainer, state: dict[str, Any], step: int) -> None:
+    """Refuse to go on with other frames than the checkpoint's; those of earlier versions do not say which."""
+    hashes = [store.content_hash for store in trainer.stores]
+    paths = [trainer.config.data.store, *(part.store for part in trainer.config.data.mix)]
+    for path, was, now in zip(paths, state.get("stores", hashes), hashes, strict=True):
+        if was != now:
+            raise InputError(
+                f"the store {path} had content {was} at step {step} and has {now} now; "
+                "put the old one back, or start a new run with another --out"
+            )
 
 
 def plan(trainer: Trainer, start: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from robossl.checkpoint import checkpoints
 from robossl.config import difference, load, to_yaml
 from robossl.durable import written_aside
 from robossl.encoder import EncoderConfig
@@ -14,6 +15,9 @@ from robossl.errors import InputError
 from robossl.method import MethodConfig
 from robossl.methods import METHODS
 from robossl.optim import OptimConfig
+
+# What a folder may hold while its run has saved nothing that could be lost.
+_BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
 
 # Keys that may change on resume: they do not touch what is learned.
 FREE_ON_RESUME = (
@@ -68,6 +72,17 @@ class TrainConfig:
     health_every: int = 50
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 
+    def __post_init__(self) -> None:
+        _check_counts(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoints=self.keep_checkpoints,
+            log_every=self.log_every,
+            health_every=self.health_every,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class OnlineKnnConfig:
@@ -78,6 +93,15 @@ class OnlineKnnConfig:
     train_split: str = "train"
     test_split: str = "val"
     frames_per_episode: int = 2
+
+    def __post_init__(self) -> None:
+        _check_counts(every=self.every, frames_per_episode=self.frames_per_episode)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be 1 or more, got {count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +132,29 @@ class RunFolder:
         """Make the folder and write its configuration, or check that it holds this very run; one rank calls it.
 
         Raises:
+            InputError: as `check`.
+        """
+        self.check(config, resume=resume)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with written_aside(self.path / "config.yaml") as aside:
+            aside.write_text(to_yaml(config))
+
+    def check(self, config: RunConfig, *, resume: bool) -> None:
+        """Whether the folder is free for this run; a run that saved nothing yet gives it up to any other.
+
+        Raises:
             InputError: it holds a run and `resume` is off, or a run of another configuration, or none to resume.
         """
         saved = self.path / "config.yaml"
         if saved.exists():
-            self._check_same(saved, config, resume=resume)
+            if self._has_work():
+                self._check_same(saved, config, resume=resume)
         elif resume:
             raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with written_aside(saved) as aside:
-            aside.write_text(to_yaml(config))
+
+    def _has_work(self) -> bool:
+        others = {path.name for path in self.path.iterdir()} - _BEFORE_THE_FIRST_SAVE
+        return bool(others or checkpoints(self.checkpoints))
 
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool) -> None:
         if not resume:

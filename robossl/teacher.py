@@ -37,14 +37,11 @@ class Ema(nn.Module):
     def __init__(self, *students: nn.Module) -> None:
         super().__init__()
         self.copies = nn.ModuleList(copy.deepcopy(student) for student in students).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Ema:
-        """Training or evaluation; what drops at random is never on."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, DropPath | nn.Dropout):
-                module.train(False)
-        return self
+        for module in self.modules():  # by their rates: whoever trains a copy alone would switch them on again
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
 
     @torch.no_grad()
     def update(self, *students: nn.Module, momentum: float) -> None:
@@ -77,15 +74,22 @@ class Queue(nn.Module):
             InputError: the global batch is larger than the queue.
         """
         everyone = gather(rows.detach().to(self.rows.dtype))
-        size = len(self.rows)
-        if len(everyone) > size:
+        self.check_batch(len(everyone))
+        places = (self.start + torch.arange(len(everyone), device=rows.device)) % len(self.rows)
+        self.rows[places] = everyone
+        self.start.copy_((self.start + len(everyone)) % len(self.rows))
+
+    def check_batch(self, size: int) -> None:
+        """Refuse batches of so many rows, over all ranks, where they do not fit.
+
+        Raises:
+            InputError: the global batch is larger than the queue.
+        """
+        if size > len(self.rows):
             raise InputError(
-                f"a queue of {size} is smaller than the batch of {len(everyone)}; "
+                f"a queue of {len(self.rows)} is smaller than the batch of {size}; "
                 "raise method.queue_size or lower train.batch_size"
             )
-        places = (self.start + torch.arange(len(everyone), device=rows.device)) % size
-        self.rows[places] = everyone
-        self.start.copy_((self.start + len(everyone)) % size)
 
 
 class Center(nn.Module):
@@ -138,13 +142,21 @@ class MovingAverageBank(nn.Module):
         Raises:
             InputError: an index that the bank has no row for.
         """
-        if int(index.max()) >= len(self.visited):
-            raise InputError(
-                f"the moving-average bank has {len(self.visited)} rows, got sample {int(index.max())}; "
-                "set bank_size to at least the number of frames in the store"
-            )
+        self.check_sample(int(index.max()))
         mixed = self.momentum * self.average[index] + (1 - self.momentum) * z
         return torch.where(self.visited[index].unsqueeze(1), mixed, z.to(mixed.dtype))
+
+    def check_sample(self, last: int) -> None:
+        """Refuse samples up to this one where there is no row for it.
+
+        Raises:
+            InputError: the bank has fewer rows.
+        """
+        if last >= len(self.visited):
+            raise InputError(
+                f"the moving-average bank has {len(self.visited)} rows, got sample {last}; "
+                "set bank_size to at least the number of frames in the store"
+            )
 
     @torch.no_grad()
     def store(self, index: Int[Tensor, " b"], average: Float[Tensor, "b d"]) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
 from robossl.cards import data_before
-from robossl.checkpoint import save_checkpoint
+from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
 from robossl.data.loader import Loader
 from robossl.data.store import Store
@@ -31,8 +31,6 @@ from robossl.optim import clip_gradients, set_rates
 from robossl.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
 from robossl.run import RunConfig, RunFolder
 from robossl.views import Batch
-
-STOP_CHECK_EVERY = 10  # steps between asking all ranks whether one was told to stop
 
 
 class Stopped(Exception):
@@ -61,8 +59,8 @@ class Trainer:
         if start == steps:
             self.save(start)  # it may have been killed after the last checkpoint, before the encoder was written
         clock, clock_step = time.perf_counter(), start
-        with stop_signals() as told:
-            for step, raw in enumerate(self.loader.batches(start=start, stop=steps), start=start):
+        with stop_signals() as told, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
+            for step, raw in enumerate(batches, start=start):
                 lr = set_rates(
                     self.optimizer,
                     self.config.optim,
@@ -85,24 +83,24 @@ class Trainer:
                 if values:
                     for sink in sinks:
                         sink.write(done, values)
-                if done % self.config.train.checkpoint_every == 0 or done == steps:
+                stops = any_rank(bool(told))
+                if stops or done % self.config.train.checkpoint_every == 0 or done == steps:
+                    self.check_finite(done, loss)
                     self.save(done)
-                if self.stops(done, told):
-                    self.save(done)
+                if stops:
                     raise Stopped(f"stopped at step {done} and saved; go on with --resume")
 
-    def stops(self, done: int, told: list[int]) -> bool:
-        """Whether any rank was told to stop; several ranks ask each other now and then only."""
-        alone = self.ranks.world_size == 1
-        return (alone or done % STOP_CHECK_EVERY == 0) and any_rank(bool(told))
-
     def step(self, step: int, batch: Batch) -> Loss:
-        """Forward, backward and update on one batch; model randomness (drop path) is drawn from (seed, step, rank)."""
+        """Forward, backward and update on one batch; model randomness (drop path) is drawn from (seed, step, rank).
+
+        The loss returned is the mean over micro-batches, with the outputs of the last.
+        """
         config = self.config.train
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
         parts = split(batch, config.accumulate)
         self.optimizer.zero_grad(set_to_none=True)
+        losses: list[Loss] = []
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with (
@@ -111,11 +109,12 @@ class Trainer:
                 with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                     loss: Loss = self.model(part)
                 (loss.value / len(parts)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss)
         self.method.after_backward()
         clip_gradients(self.method, self.config.optim)
         self.optimizer.step()
         self.method.after_step((step + 1) / config.steps)
-        return loss
+        return mean_loss(losses)
 
     def scalars(self, loss: Loss, lr: float) -> dict[str, float]:
         """Loss and metrics, averaged over ranks. Raises InputError when the loss is no longer finite."""
@@ -123,11 +122,21 @@ class Trainer:
         mean = all_reduce_mean(torch.stack([loss.value.detach().float(), *(v.float() for v in loss.metrics.values())]))
         values = dict(zip(names, mean.tolist(), strict=True)) | {"lr": lr}
         if not math.isfinite(values["loss"]):
-            raise InputError(
-                "the loss is not finite; lower optim.lr, add optim.warmup_steps or use train.precision fp32; "
-                "the last checkpoint is from before"
-            )
+            raise self._diverged("the loss is not finite")
         return values
+
+    def check_finite(self, done: int, loss: Loss) -> None:
+        """Refuse to save what no run can go on from. Raises InputError on every rank when it is so on one."""
+        slots = (value for slots in self.optimizer.state.values() for value in slots.values())
+        held = [loss.value.detach(), *self.method.state_dict().values(), *slots]
+        finite = [value.isfinite().all() for value in held if isinstance(value, Tensor) and value.is_floating_point()]
+        if any_rank(not all(ok.item() for ok in finite)):
+            raise self._diverged(f"the loss or the weights are not finite at step {done}, which is not saved")
+
+    def _diverged(self, what: str) -> InputError:
+        saved = checkpoints(self.folder.checkpoints)
+        good = f"{saved[-1]} is from before" if saved else "no checkpoint was written before"
+        return InputError(f"{what}; lower optim.lr, add optim.warmup_steps or use train.precision fp32; {good}")
 
     def checks(self, done: int, loss: Loss, progress: Progress) -> dict[str, float]:
         """Health and online kNN, when they are due."""
@@ -148,7 +157,7 @@ class Trainer:
                 step=done,
                 method=self.method,
                 optimizer=self.optimizer,
-                state={"health": self.health.state_dict()},
+                state={"health": self.health.state_dict(), "stores": [store.content_hash for store in self.stores]},
                 keep=self.config.train.keep_checkpoints,
             )
             before, start_recorded = data_before(self.config.encoder.init)
@@ -171,14 +180,28 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     return [batch[i * size : (i + 1) * size] for i in range(parts)] if parts > 1 else [batch]
 
 
+def mean_loss(losses: list[Loss]) -> Loss:
+    """The mean of the losses and metrics of a step's micro-batches, with the outputs of the last one."""
+    last = losses[-1]
+    if len(losses) == 1:
+        return last
+    value = torch.stack([loss.value.detach() for loss in losses]).mean()
+    metrics = {name: torch.stack([loss.metrics[name].float() for loss in losses]).mean() for name in last.metrics}
+    return Loss(value, metrics, last.outputs)
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGTERM and SIGINT instead of the process being ended; a second one ends it."""
+    """A list that receives SIGTERM and SIGINT instead of the process being ended; a second Ctrl-C ends it.
+
+    SIGTERM may come twice: to all processes at once, and again from the launcher, which was told as well.
+    """
     told: list[int] = []
 
     def tell(number: int, frame: FrameType | None) -> None:
         told.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     if threading.current_thread() is not threading.main_thread():
         yield told  # only the main thread may take signals

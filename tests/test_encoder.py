@@ -24,6 +24,7 @@ from robossl.encoder import (
     read_about,
     save_encoder,
     spatial_softmax,
+    unused_weights,
 )
 from robossl.errors import InputError, ResourceError
 from robossl.weights import weights_digest
@@ -90,6 +91,44 @@ def test_spatial_softmax_finds_a_peak() -> None:
     dense = torch.zeros(1, 1, 4, 8)
     dense[0, 0, 0, 7] = 100
     torch.testing.assert_close(spatial_softmax(dense)[0, 0], torch.tensor([7 / 8, -3 / 4]))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "patch"), [("test_vit", 16), ("deit_tiny_distilled_patch16_224", 16), ("eva02_tiny_patch14_224", 14)]
+)
+@pytest.mark.parametrize("grid", [(2, 3), (6, 8)])
+def test_positions_are_resized_as_timm_does_with_a_gradient_that_cuda_can_repeat(
+    backbone: str, patch: int, grid: tuple[int, int]
+) -> None:
+    encoder = build_encoder(EncoderConfig(backbone, input_hw=(4 * patch, 6 * patch))).eval()
+    positions = torch.nn.init.normal_(encoder.backbone.pos_embed)
+    pixels = torch.randn(2, 3, grid[0] * patch, grid[1] * patch)
+    outputs = [encoder(pixels).dense.flatten(2).mT, encoder.backbone.forward_features(pixels)]
+    outputs[1] = outputs[1][:, encoder.num_prefix_tokens :]
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+    assert ["UpsampleBicubic2DAaBackward0" in nodes(out.grad_fn) for out in outputs] == [False, True]
+    wanted = torch.randn_like(outputs[1])
+    gradients = [torch.autograd.grad((out * wanted).sum(), positions)[0] for out in outputs]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4 * float(gradients[1].abs().max()))
+
+
+def nodes(last: object) -> set[str]:
+    """The names of all steps of a backward pass."""
+    found, waiting = {last}, [last]
+    while waiting:
+        for node, _ in waiting.pop().next_functions:
+            if node is not None and node not in found:
+                found.add(node)
+                waiting.append(node)
+    return {node.name() for node in found}
+
+
+def test_weights_that_no_feature_depends_on_are_found_and_the_encoder_is_left_as_it_was() -> None:
+    encoder = build_encoder(EncoderConfig("test_convnext", input_hw=(32, 32))).train()
+    assert {id(weight) for weight in unused_weights(encoder)} == {id(w) for w in encoder.backbone.head.parameters()}
+    assert encoder.training and all(weight.grad is None for weight in encoder.parameters())
+    assert unused_weights(build_encoder(RESNET)) == []
+    assert unused_weights(encoder.requires_grad_(False)) == []
 
 
 def test_settings_reach_the_backbone() -> None:

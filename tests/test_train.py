@@ -1,6 +1,7 @@
 """The loop, end to end on real frames: exact resume, two ranks, signals, refusals."""
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +19,17 @@ from methods_kit import settings_at
 from safetensors.torch import load_file
 
 from robossl.cards import open_encoder
-from robossl.checkpoint import checkpoints
-from robossl.config import from_mapping, to_yaml
+from robossl.checkpoint import checkpoints, step_of
+from robossl.config import from_mapping, load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
-from robossl.errors import InputError
+from robossl.durable import locked
+from robossl.errors import InputError, ResourceError
 from robossl.methods import METHODS
-from robossl.pretrain import pretrain
-from robossl.run import RunConfig
+from robossl.pretrain import build_trainer, pretrain
+from robossl.ranks import Ranks
+from robossl.run import OnlineKnnConfig, RunConfig, RunFolder
+from robossl.train import Stopped, split, stop_signals
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 
@@ -125,13 +130,58 @@ def test_killed_with_sigkill_and_resumed_equals_straight(ranks: int, clip_store_
     assert_same_run(straight, killed, step=20)
 
 
-def test_sigterm_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
+def test_a_signal_to_all_processes_of_a_run_saves_and_says_so(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simsiam", clip_store_path, steps=100_000, checkpoint_every=5)
     out = tmp_path / "run"
-    assert run_until(command(config, out), out, 5, signal.SIGTERM) == 143
-    assert "go on with --resume" in (out / "log.txt").read_text()
+    on_workers = replace(config, data=replace(config.data, resident_gib=0.0, num_workers=1))
+    process = subprocess.Popen(command(on_workers, out), stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for_step(process, out, 5)
+    workers = descendants(process.pid)
+    with pytest.raises(ResourceError, match="another run is writing to"), locked(out, "run"):
+        pass
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=240) == 143
+    wait_until_gone(workers)
+    done = saved_and_said(out)
+
+    def tell() -> None:
+        wait_for_step(None, out, done + 5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(Stopped):
+        pool.submit(tell)
+        pretrain(config, out=out, resume=True)
+    assert saved_and_said(out) >= done + 5
+
+
+def saved_and_said(out: Path) -> int:
+    assert "go on with --resume" in (out / "log.txt").read_text().splitlines()[-1]
     last = int(json.loads(read(out)[-1])["step"])
-    assert checkpoints(out / "checkpoints")[-1].name == f"step_{last:08d}"
+    assert step_of(checkpoints(out / "checkpoints")[-1]) == last
+    return last
+
+
+def wait_for_step(process: subprocess.Popen[bytes] | None, out: Path, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while not any(step_of(path) >= step for path in checkpoints(out / "checkpoints")):
+        assert (process is None or process.poll() is None) and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_sigterm_may_come_twice() -> None:
+    with stop_signals() as told:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        while len(told) < 2:
+            time.sleep(0.01)
+    assert told == [signal.SIGTERM, signal.SIGTERM]
 
 
 def test_an_encoder_that_a_kill_at_the_end_left_unwritten_is_written(clip_store_path: Path, tmp_path: Path) -> None:
@@ -147,6 +197,126 @@ def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Pa
     out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
     lines = [json.loads(line) for line in read(out)]
     assert len(lines) == 3 and all(-1 <= line["loss"] <= 1 for line in lines)
+
+
+def test_the_loss_is_the_mean_over_micro_batches(clip_store_path: Path, tmp_path: Path) -> None:
+    trainer = build_trainer(
+        config_for("simclr", clip_store_path, accumulate=2), Ranks.join("cpu"), tmp_path / "run", resume=False
+    )
+    batch = trainer.augment(trainer.loader.batch(0))
+    parts = [copy.deepcopy(trainer.method)(part) for part in split(batch, 2)]
+    loss = trainer.step(0, batch)
+    assert loss.value.item() == pytest.approx(sum(part.value.item() for part in parts) / 2, rel=1e-6)
+    assert loss.metrics.keys() == parts[0].metrics.keys()
+    for name, value in loss.metrics.items():
+        assert value.item() == pytest.approx(sum(part.metrics[name].item() for part in parts) / 2, rel=1e-5)
+
+
+def test_what_is_not_finite_is_not_saved(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, checkpoint_every=1, keep_checkpoints=2, log_every=100)
+    config = replace(config, optim=replace(config.optim, lr=1e37, lr_scaling="none"))
+    with pytest.raises(InputError, match=r"not finite at step \d, which is not saved; .*step_0000000\d is from before"):
+        pretrain(config, out=tmp_path / "run")
+    saved = checkpoints(tmp_path / "run" / "checkpoints")
+    assert saved
+    for path in (*saved, tmp_path / "run" / "encoder"):
+        for file in path.glob("*.safetensors"):
+            assert all(value.isfinite().all() for value in load_file(file).values())
+
+
+def test_online_knn_leaves_a_teacher_without_drops(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("dino", clip_store_path)
+    config = replace(
+        config,
+        encoder=replace(config.encoder, drop_path=0.5, zero_init_last=False),
+        knn=OnlineKnnConfig(label="scene", every=2, test_split="train"),
+    )
+    straight = pretrain(config, out=tmp_path / "straight")
+    halved = tmp_path / "halved"
+    shutil.copytree(straight, halved)
+    shutil.rmtree(halved / "checkpoints" / "step_00000006")
+    pretrain(config, out=halved, resume=True)
+    assert_same_run(straight, halved, step=6)
+
+
+def test_resume_refuses_a_store_that_changed(tmp_path: Path) -> None:
+    store, clips = tmp_path / "store", sorted(CLIPS.rglob("*.mp4"))
+    ingest(clips[:1], out=store, short_side=96, workers=1)
+    config = config_for("simsiam", store, steps=1)
+    config = replace(config, data=replace(config.data, split=None))
+    out = pretrain(config, out=tmp_path / "run")
+    before = open_store(store).content_hash
+    shutil.rmtree(store)
+    ingest(clips[:2], out=store, short_side=96, workers=1)
+    message = rf"the store \S+ had content {before} at step 1 and has {open_store(store).content_hash} now"
+    with pytest.raises(InputError, match=message):
+        pretrain(config, out=out, resume=True)
+    head = out / "checkpoints" / "step_00000001" / "state.json"
+    written = json.loads(head.read_text())
+    del written["state"]["stores"]
+    head.write_text(json.dumps(written))  # as an earlier version wrote it
+    pretrain(config, out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "message"),
+    [
+        ("moco", {"batch_norm_groups": 3}, "3 groups of batch-norm do not divide"),
+        ("moco", {"queue_size": 7}, "a queue of 7 is smaller than the batch of 8"),
+        ("simsiam", {"predictor": "moving_average", "bank_size": 5}, "the moving-average bank has 5 rows"),
+    ],
+)
+def test_what_does_not_fit_leaves_no_folder_and_the_corrected_command_works(
+    method: str, wrong: dict[str, object], message: str, clip_store_path: Path, tmp_path: Path
+) -> None:
+    config = config_for(method, clip_store_path, steps=1)
+    with pytest.raises(InputError, match=message):
+        pretrain(replace(config, method=replace(config.method, **wrong)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    pretrain(config, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_whose_run_saved_nothing_is_taken_over(resume: bool, clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=1)
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(replace(config, seed=7), resume=False)
+    (folder.checkpoints / ".step_00000001.tmp").mkdir(parents=True)
+    pretrain(config, out=folder.path, resume=resume)
+    assert load(folder.path / "config.yaml", RunConfig) == config
+    shutil.rmtree(folder.checkpoints)
+    with pytest.raises(InputError, match="already holds a run"):  # its encoder
+        pretrain(config, out=folder.path)
+
+
+def test_two_runs_never_share_a_folder(clip_store_path: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run", "run"), pytest.raises(ResourceError, match="another run is writing to"):
+        pretrain(config_for("simsiam", clip_store_path, steps=1), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_run_that_ends_within_its_warmup_is_refused(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=3)
+    config = replace(config, optim=replace(config.optim, warmup_steps=3))
+    with pytest.raises(InputError, match=r"optim\.warmup_steps 3 must be fewer than train\.steps 3"):
+        pretrain(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+COUNTS = ("steps", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints", "log_every", "health_every")
+
+
+@pytest.mark.parametrize("count", [0, -1])
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_below_one_are_refused(name: str, count: int) -> None:
+    with pytest.raises(InputError, match=rf"train: {name} must be 1 or more, got {count}"):
+        config_for("simsiam", Path("store"), **{name: count})
+
+
+@pytest.mark.parametrize("name", ["every", "frames_per_episode"])
+def test_counts_of_the_online_knn_below_one_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be 1 or more, got 0"):
+        OnlineKnnConfig("task", **{name: 0})
 
 
 def test_resume_with_another_configuration_names_what_differs(clip_store_path: Path, tmp_path: Path) -> None:
@@ -169,7 +339,7 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simclr", clip_store_path, steps=4, sinks=["tensorboard"])
     out = pretrain(config, out=tmp_path / "run")
     names = {path.name for path in out.iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "log.txt", "tensorboard", "checkpoints", "encoder"}
+    assert names == {".lock", "config.yaml", "metrics.jsonl", "log.txt", "tensorboard", "checkpoints", "encoder"}
     assert any((out / "tensorboard").iterdir())
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)

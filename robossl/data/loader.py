@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import parent_process, resource_tracker
 
 import numpy as np
 import torch
@@ -15,8 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from robossl.data.mixture import Readable
 from robossl.data.sampler import ClipRows, MixedSampler, Sampler
+from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, Frames, RawBatch
 
+_TOLD_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
 
 
@@ -37,13 +43,13 @@ class Loader:
     resident_rows: Int64[ndarray, " n"] | None = None
     _held: ResidentFrames | None = None
 
-    def batches(self, *, start: int, stop: int) -> Iterator[RawBatch]:
-        """Raw batches of steps `start` to `stop - 1`, in order."""
+    def batches(self, *, start: int, stop: int) -> Generator[RawBatch, None, None]:
+        """Raw batches of steps `start` to `stop - 1`, in order; workers end when it is closed."""
         if self.resident_rows is not None or self.num_workers == 0:
             return (self.batch(step) for step in range(start, stop))
         return self._from_workers(start, stop)
 
-    def _from_workers(self, start: int, stop: int) -> Iterator[RawBatch]:
+    def _from_workers(self, start: int, stop: int) -> Generator[RawBatch, None, None]:
         loader: DataLoader[RawBatch] = DataLoader(
             _Steps(self),
             batch_size=None,
@@ -51,8 +57,15 @@ class Loader:
             num_workers=self.num_workers,
             prefetch_factor=3,
             multiprocessing_context="forkserver",  # fork after torch has threads is unsafe
+            worker_init_fn=_start_worker,
         )
-        return iter(loader)
+        resource_tracker.ensure_running()  # first: when it starts, it unblocks the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_ALL)
+        try:
+            batches = iter(loader)  # the fork server inherits what is blocked, and the workers from it
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from batches
 
     def batch(self, step: int) -> RawBatch:
         """The raw batch of one step."""
@@ -90,6 +103,21 @@ class _Steps(Dataset[RawBatch]):
 
     def __getitem__(self, step: int) -> RawBatch:
         return self.loader.batch(step)
+
+
+def _start_worker(number: int) -> None:
+    """Signals to a whole run (Ctrl-C, torchrun, systemd) are for the trainer, which wants batches until it saves."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_ALL)
+    start_worker()
+    parent = parent_process()
+    assert parent is not None
+
+    def end_when_the_trainer_says() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=end_when_the_trainer_says, daemon=True).start()
 
 
 class ResidentFrames:
