@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robossl.assemble import build_trainer
 from robossl.config import from_mapping
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encoder import EncoderConfig, build_encoder
 from robossl.optim import set_rates
-from robossl.pretrain import build_trainer
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
 

@@ -23,11 +23,11 @@ import torch
 import yaml
 from cells import merged, small_recipe, train_all
 
+from robossl.assemble import build_trainer
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.evaluate.compare import compare
 from robossl.methods import METHODS
-from robossl.pretrain import build_trainer
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
 from robossl.weights import load_weights

@@ -29,6 +29,7 @@ LEVELS = (
     ("robossl.probes",),
     ("robossl.run",),
     ("robossl.train",),
+    ("robossl.assemble",),
     ("robossl.pretrain",),
     ("robossl.cli",),
 )

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from robossl.assemble import build_loader
 from robossl.config import from_mapping
 from robossl.data.ingest import ingest
 from robossl.data.mixture import Mixture
 from robossl.data.sampler import MixedSampler, Sampler
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
-from robossl.pretrain import build_loader, pretrain
+from robossl.pretrain import pretrain
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
 from robossl.views import ClipSpec, ViewSpec

@@ -18,6 +18,7 @@ import torch
 from methods_kit import settings_at
 from safetensors.torch import load_file
 
+from robossl.assemble import build_trainer
 from robossl.cards import open_encoder
 from robossl.checkpoint import checkpoints, step_of
 from robossl.config import from_mapping, load, to_yaml
@@ -26,7 +27,7 @@ from robossl.data.store import open_store
 from robossl.durable import locked
 from robossl.errors import InputError, ResourceError
 from robossl.methods import METHODS
-from robossl.pretrain import build_trainer, pretrain
+from robossl.pretrain import pretrain
 from robossl.ranks import Ranks
 from robossl.run import OnlineKnnConfig, RunConfig, RunFolder
 from robossl.train import Stopped, split, stop_signals

@@ -15,11 +15,12 @@ import pytest
 from safetensors.torch import load_file
 from test_train import config_for
 
+from robossl.assemble import build_trainer
 from robossl.checkpoint import checkpoints, step_of
 from robossl.encoder import load_encoder
 from robossl.errors import InputError
 from robossl.metrics import Progress
-from robossl.pretrain import build_trainer, claimed, restore
+from robossl.pretrain import claimed, restore
 from robossl.ranks import Ranks
 
 

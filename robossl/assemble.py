@@ -1,0 +1,189 @@
+"""Assembling: a run's parts, from its configuration; what does not fit is refused before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DataParallel
+
+from robossl.augment import Augment
+from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
+from robossl.data.clips import check_clips, moving_rows
+from robossl.data.loader import Loader, ResidentFrames
+from robossl.data.mixture import Mixture, Readable
+from robossl.data.sampler import MixedSampler, Sampler, thin
+from robossl.data.store import Store, open_store
+from robossl.encoder import Encoder, build_encoder, unused_weights
+from robossl.errors import InputError
+from robossl.health import HealthMonitor
+from robossl.method import Method
+from robossl.online import OnlineKnn
+from robossl.optim import build_optimizer
+from robossl.ranks import Ranks
+from robossl.run import DataConfig, MixConfig, RunConfig, RunFolder
+from robossl.teacher import MovingAverageBank, Queue
+from robossl.train import Trainer
+from robossl.views import ViewSpec
+
+
+def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
+    """Put the parts together and refuse what does not fit; initial weights depend on the seed alone."""
+    check_batch(config, ranks)
+    check_warmup(config)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs 3 % of a step
+    torch.backends.cudnn.benchmark = False
+    stores = [open_store(path) for path in (config.data.store, *(part.store for part in config.data.mix))]
+    torch.manual_seed(config.seed)
+    method = config.method.build(build_encoder(config.encoder))
+    specs = method.views()
+    loader = build_loader(config, ranks, stores, specs)
+    check_views(stores, specs)
+    knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
+    check_memories(method, config, loader)
+    folder = RunFolder(out)
+    if ranks.is_main:
+        folder.check(config, resume=resume)
+
+    method = place_batch_norm(method, config, ranks)
+    memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
+    method = method.to(ranks.device).to(memory_format=memory_format).train()
+    mean, std = config.encoder.mean, config.encoder.std
+    optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
+    return Trainer(
+        config=config,
+        ranks=ranks,
+        folder=folder,
+        stores=stores,
+        method=method,
+        model=wrap(method, config, ranks),
+        optimizer=optimizer,
+        loader=loader,
+        augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
+        health=HealthMonitor(),
+        knn=knn,
+    )
+
+
+def check_batch(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse a batch that does not divide over ranks and micro-batches."""
+    parts = ranks.world_size * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} does not divide by {ranks.world_size} ranks x "
+            f"{config.train.accumulate} accumulation steps; choose a multiple of {parts}"
+        )
+
+
+def check_warmup(config: RunConfig) -> None:
+    """Refuse a warm-up that the run ends in, as when a recipe is shortened: the rate of its peak would never act."""
+    if config.optim.warmup_steps >= config.train.steps:
+        raise InputError(
+            f"optim.warmup_steps {config.optim.warmup_steps} must be fewer than train.steps {config.train.steps}; "
+            "a tenth of them or less is usual"
+        )
+
+
+def check_views(stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
+    """Refuse views larger than every frame: all of them would be enlarged."""
+    largest = max(int(store.frame_hw.min(axis=1).max()) for store in stores)
+    size = max(spec.size for spec in specs)
+    if size > largest:
+        raise InputError(
+            f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
+            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
+        )
+
+
+def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
+    """Refuse a queue that a batch does not fit into, and a bank without a row for every frame."""
+    for module in method.modules():
+        if isinstance(module, Queue):
+            module.check_batch(config.train.batch_size // config.train.accumulate)
+        if isinstance(module, MovingAverageBank):
+            module.check_sample(int(loader.sampler.rows.max()))
+
+
+def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> Loader:
+    """This rank's share of every batch; held in memory where all that can be drawn fits."""
+    data, batch_size = config.data, config.train.batch_size
+    readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
+    clips = tuple(spec.clip for spec in specs)
+    reaches = any(clip.has_time for clip in clips)  # beyond the anchors
+    parts: list[DataConfig | MixConfig] = [data, *data.mix]
+    pools, weights, drawn, first = [], [], [], 0
+    for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
+        rows = store.rows(part.split)
+        moving = moving_rows(store, rows) if reaches else rows
+        if len(moving) or len(parts) == 1:  # of a mixture, stores of images give no clips
+            check_clips(store, rows, clips)
+            anchors = moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s)
+            share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
+            own = first + anchors
+            pools.append(Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number))
+            weights.append(part.weight)
+            drawn.append(first + (moving if reaches else anchors))
+        first += store.num_frames
+    if not pools:
+        check_clips(stores[0], stores[0].rows(data.split), clips)
+    every = np.concatenate(drawn)
+    fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
+    share = batch_size // ranks.world_size
+    return Loader(
+        store=readable,
+        sampler=pools[0] if len(parts) == 1 else MixedSampler(tuple(pools), tuple(weights), batch_size),
+        clips=clips,
+        local=slice(ranks.rank * share, (ranks.rank + 1) * share),
+        device=ranks.device,
+        num_workers=data.num_workers,
+        resident_rows=every if fits else None,
+    )
+
+
+def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
+    """Give batch-norm the statistics that the method wants: of the global batch, or of groups of it."""
+    groups = method.batch_norm_groups
+    if groups is None:
+        several = ranks.world_size > 1 and config.train.sync_batch_norm
+        return convert_sync_batchnorm(method) if several else method
+    if groups % ranks.world_size or config.train.batch_size % (groups * config.train.accumulate):
+        raise InputError(
+            f"{groups} groups of batch-norm do not divide over {ranks.world_size} ranks and batches of "
+            f"{config.train.batch_size // config.train.accumulate}; choose method.batch_norm_groups so that they do"
+        )
+    return convert_split_batchnorm(method, groups=groups // ranks.world_size)
+
+
+def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
+    model: nn.Module = method
+    if ranks.world_size > 1:
+        for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
+            for weight in unused_weights(encoder):
+                weight.requires_grad_(False)  # DDP would wait for its gradient
+        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
+            model = DataParallel(method, forward_sync_buffers=False)
+        else:
+            model = DataParallel(method, broadcast_buffers=False)
+    if config.train.compile:
+        model.compile()
+    return model
+
+
+def uses_channels_last(config: RunConfig, method: Method) -> bool:
+    """What the configuration says, or else whether the backbone is convolutional (channels_last slows a ViT)."""
+    if config.train.channels_last is not None:
+        return config.train.channels_last
+    return sum(isinstance(module, nn.Conv2d) for module in method.encoder.modules()) > 1
+
+
+def device_name(config: RunConfig) -> str:
+    """The configured device, or the best there is."""
+    if config.train.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.train.device
