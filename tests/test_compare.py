@@ -10,7 +10,7 @@ import pytest
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.evaluate.compare import Asked
+from robossl.evaluate.compare import Asked, read_lines, write_lines
 from robossl.evaluate.subjects import make_subjects
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
@@ -66,6 +66,17 @@ def test_the_table_and_its_json(
     for line in lines:
         assert f"| {line['name']} | " in printed
         assert 0 <= line["cells"][column]["value"][0] <= 100
+    again = tmp_path / "again.json"
+    assert write_lines(read_lines(out), again).splitlines() == printed.splitlines()[-len(lines) - 4 :]
+    assert again.read_text() == out.read_text()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"schema": "robossl.probe/1"}'])
+def test_what_is_no_table_is_not_read_as_one(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="is no table of `robossl compare`"):
+        read_lines(path)
 
 
 @pytest.mark.parametrize("text", ["stores/droid", ":scene", ""])

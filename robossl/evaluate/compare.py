@@ -101,10 +101,37 @@ def compare(
     with Progress() as progress:
         for name, kind, column, cell in _figures(models, on, state, protocol, frames, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
-    ordered = sorted(lines.values(), key=lambda line: KINDS.index(line.kind))
+    return write_lines(list(lines.values()), out)
+
+
+def write_lines(lines: list[Line], out: Path | None) -> str:
+    """The table, encoders before references; `out` takes every figure as JSON."""
+    ordered = sorted(lines, key=lambda line: KINDS.index(line.kind))
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
     return to_markdown(ordered)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a table that `compare` wrote.
+
+    Raises:
+        InputError: a file of another kind.
+    """
+    from robossl.statistics import Interval
+
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{path} is no table of `robossl compare`; name the file that its --out wrote")
+
+    def cell(figures: dict[str, Any]) -> Cell:
+        apart = figures["minus_random"]
+        return Cell(Interval(*figures["value"]), None if apart is None else Interval(*apart))
+
+    return [
+        Line(line["name"], line["kind"], {column: cell(each) for column, each in line["cells"].items()})
+        for line in found["lines"]
+    ]
 
 
 def _figures(
