@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from robossl.config import to_yaml
+from robossl.durable import write_text
 from robossl.run import RunConfig
 
 
@@ -51,6 +52,36 @@ def train_all(jobs: dict[Path, Callable[[], RunConfig]], *, at_a_time: int) -> N
         for number, _ in enumerate(each, start=1):
             left = (time.monotonic() - began) / number * (len(todo) - number)
             print(f"{number}/{len(todo)} done, about {left / 60:.0f} minutes left", flush=True)
+
+
+class Ledger:
+    """What was measured, kept in a file under docs/ at once: the runs may be gone tomorrow, the figures are not.
+
+    Args:
+        path: The JSON file.
+        about: What every figure in it was measured with.
+
+    Raises:
+        SystemExit: figures that were measured with something else lie there.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path, self.about = path, json.loads(json.dumps(about))
+        found = json.loads(path.read_text()) if path.exists() else {"about": self.about, "measured": {}}
+        if found["about"] != self.about:
+            raise SystemExit(f"{path} was measured with {found['about']}, not {self.about}; move it away to begin anew")
+        self.measured: dict[str, dict[str, Any]] = found["measured"]
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which are not measured yet."""
+        return [name for name in names if name not in self.measured]
+
+    def __setitem__(self, name: str, figures: dict[str, Any]) -> None:
+        self.measured[name] = figures
+        write_text(self.path, json.dumps({"about": self.about, "measured": self.measured}, indent=1) + "\n")
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self.measured[name]
 
 
 def history(run: Path, key: str) -> list[tuple[int, float]]:

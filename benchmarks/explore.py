@@ -5,20 +5,20 @@
 Frames of each agent are collected, ingested and pretrained on with the same configuration and the same number of steps.
 Coverage is counted over all frames that an agent collected; the pose of the object is read off each encoder by ridge
 regression on a set of episodes that no encoder saw. Then the loop (rounds of exploring by novelty and learning) stands
-against as many frames collected at once and as many steps. Writes docs/exploration.md and docs/exploration.json.
+against as many frames collected at once and as many steps. An arm's seed whose figures lie in docs/exploration.json is
+not run again: move that file away for that. Writes docs/exploration.md as soon as every arm is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import train_all
+from cells import Ledger, train_all
 from exploration_text import page
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -30,9 +30,9 @@ from robossl.config import load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encode import load_encode, random_encode
-from robossl.evaluate.features import pixels_embedder
+from robossl.evaluate.features import Embedder, pixels_embedder
 from robossl.evaluate.state import Probe, StateSettings, interval, open_probe
-from robossl.evaluate.subjects import embedder, random_config
+from robossl.evaluate.subjects import embedder
 from robossl.run import RunConfig
 from robossl.statistics import all_pairs
 
@@ -40,6 +40,7 @@ ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_s
 POSE = (0, 1, 2, 3)  # of the environment's state: x, y, sine and cosine of the block
 EVALUATION_SEED = 1_000_000  # far from those of the arms and of the loop's rounds
 CELLS = 10  # a side
+RESAMPLES = 500  # of the evaluation's episodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,47 +109,77 @@ def cell_of(places: Float[ndarray, "n 2"]) -> Int[ndarray, " n"]:
     return cells
 
 
-def scores_of(runs: list[Path], probe: Probe, cache: Path) -> Float[ndarray, "s b"]:
-    """R2 of the pose from each run's encoder, on every resample of the evaluation's episodes."""
-    found = []
-    for run in runs:
-        found.append(probe(embedder(str(run), load_encode(run, outputs=("pooled",))), cache=cache)[0])
-        print(f"{run}: R2 {found[-1][0]:.3f}", flush=True)
-    return np.stack(found)
+def measure(arm: Arm, seed: int, args: argparse.Namespace, probe: Probe) -> dict[str, Any]:
+    """Collect, train and score one seed of an arm; its R2 on every resample of the evaluation's episodes."""
+    folder, run = arm.folder(args.out, seed), arm.run(args.out, seed)
+    if arm.rounds > 1:
+        explore(arm, seed, args)
+    else:
+        store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
+        train_all({folder: partial(recipe, args, store, steps=arm.steps, seed=seed)}, at_a_time=1)
+    store = open_store(folder / "store")
+    r2 = scored(embedder(str(run), load_encode(run, outputs=("pooled",))), probe)
+    print(f"{folder.name}: R2 {r2[0]:.3f}", flush=True)
+    return {"frames": store.num_frames, "cells": cells_visited(store), "r2": r2}
 
 
-def references(run: Path, probe: Probe, seeds: list[int], cache: Path) -> dict[str, Float[ndarray, "s b"]]:
-    """The same for random weights of the run's backbone and for pooled pixels."""
-    config = random_config(load_encode(run, outputs=("pooled",)).card)
-    random = [embedder(f"random {s}", random_encode(config, s, outputs=("pooled",))) for s in seeds]
+def scored(subject: Embedder, probe: Probe) -> list[float]:
+    """R2 on every resample, the first of them all episodes as they are."""
+    r2: list[float] = probe(subject)[0].round(4).tolist()
+    return r2
+
+
+def references(args: argparse.Namespace) -> dict[str, Embedder]:
+    """Random weights of the recipe's backbone, one a seed, and pooled pixels."""
+    config = load(args.config, RunConfig).encoder
+    random = {f"random {config.backbone} {s}": random_encode(config, s, outputs=("pooled",)) for s in args.seeds}
     pixels = pixels_embedder()
+    return {name: embedder(name, encode) for name, encode in random.items()} | {f"{pixels.name} 0": pixels}
+
+
+def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
+    """What the page says, from the figures of every arm and seed."""
+    fixed: dict[str, Float[ndarray, "s b"]] = {}
+    for name in references(args):
+        title = name.rpartition(" ")[0]
+        one = np.array([ledger[name]["r2"]])
+        fixed[title] = np.concatenate([fixed[title], one]) if title in fixed else one
+    seeds_of: dict[Arm, list[int]] = {}
+    for arm, seed in planned:
+        seeds_of.setdefault(arm, []).append(seed)
+    scores = {arm: np.array([ledger[key_of(arm, seed)]["r2"] for seed in seeds]) for arm, seeds in seeds_of.items()}
+
+    def row(arm: Arm) -> dict[str, Any]:
+        figures = [ledger[key_of(arm, seed)] for seed in seeds_of[arm]]
+        return {
+            "agent": arm.agent,
+            "rounds": arm.rounds,
+            "frames": [each["frames"] for each in figures],
+            "cells": {name: [each["cells"][name] for each in figures] for name in figures[0]["cells"]},
+            "r2": interval(scores[arm]),
+            "seeds": scores[arm][:, 0].tolist(),
+            "minus": {name: interval(all_pairs(scores[arm], other)) for name, other in fixed.items()},
+        }
+
+    in_all = args.steps * args.rounds
+    compared = sorted((arm for arm in seeds_of if arm.steps == in_all), key=lambda arm: -arm.rounds)
+    loop, *others = compared
     return {
-        f"random {config.backbone}": np.stack([probe(one, cache=cache)[0] for one in random]),
-        pixels.name: probe(pixels, cache=cache)[0][None],
+        "references": {name: interval(r2) for name, r2 in fixed.items()},
+        "agents": [row(arm) for arm in seeds_of if arm.steps != in_all],
+        "loop": [row(arm) for arm in compared],
+        "loop_minus": [difference(other.agent, scores[loop] - scores[other]) for other in others],
     }
 
 
-def row_of(arm: Arm, args: argparse.Namespace, probe: Probe, fixed: dict[str, Float[ndarray, "s b"]]) -> dict[str, Any]:
-    """One line of a table; `r2` of each seed under `seeds`."""
-    r2 = scores_of([arm.run(args.out, seed) for seed in args.seeds], probe, args.out / "features")
-    visited = [cells_visited(open_store(arm.folder(args.out, seed) / "store")) for seed in args.seeds]
-    frames = [open_store(arm.folder(args.out, seed) / "store").num_frames for seed in args.seeds]
-    return {
-        "agent": arm.agent,
-        "rounds": arm.rounds,
-        "frames": frames,
-        "cells": {name: [found[name] for found in visited] for name in visited[0]},
-        "r2": interval(r2),
-        "seeds": r2[:, 0].tolist(),
-        "minus": {name: interval(all_pairs(r2, other)) for name, other in fixed.items()},
-        "_scores": r2,
-    }
-
-
-def difference(loop: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def difference(agent: str, paired: Float[ndarray, "s b"]) -> dict[str, Any]:
     """The loop minus another arm, seed by seed, on the same resamples of episodes."""
-    paired = loop["_scores"] - other["_scores"]
-    return {"agent": other["agent"], "difference": interval(paired), "seeds": paired[:, 0].tolist()}
+    return {"agent": agent, "difference": interval(paired), "seeds": paired[:, 0].tolist()}
+
+
+def key_of(arm: Arm, seed: int) -> str:
+    """Its name among what was measured."""
+    return arm.folder(Path(), seed).name
 
 
 def options() -> argparse.Namespace:
@@ -165,54 +196,37 @@ def options() -> argparse.Namespace:
     parser.add_argument("--evaluation-episodes", type=int, default=60, help="by noisy_expert, and as many by random")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--config", type=Path, default=Path("configs/simclr_resnet18_push.yaml"))
-    parser.add_argument("--at-a-time", type=int, default=1, help="runs beside each other")
     parser.add_argument("--out", type=Path, default=Path("runs/explore"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     return parser.parse_args()
 
 
 def main() -> None:
-    """Collect and train what is missing, then measure."""
+    """Measure what is missing, then write the page."""
     args = options()
-    single = [Arm(agent, args.frames, args.steps) for agent in args.agents]
     in_all = (args.frames * args.rounds, args.steps * args.rounds)
-    against = [Arm(agent, *in_all) for agent in args.against]
-    loop = Arm("novelty", *in_all, args.rounds)
+    arms = [Arm(agent, args.frames, args.steps) for agent in args.agents]
+    arms += [Arm("novelty", *in_all, args.rounds), *(Arm(agent, *in_all) for agent in args.against)]
+    planned = [(arm, seed) for arm in arms for seed in args.seeds]
     long = Arm(args.long_agent, args.long_frames, args.steps)
-    planned = [(arm, seed) for arm in single + against for seed in args.seeds]
     planned += [(long, args.seeds[0])] if args.long_frames else []
 
     both = {agent: {"episodes": args.evaluation_episodes} for agent in ("noisy_expert", "random")}
-    held_out = gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size)
-    jobs = {}
-    for arm, seed in planned:
-        folder = arm.folder(args.out, seed)
-        store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
-        jobs[folder] = partial(recipe, args, store, steps=arm.steps, seed=seed)
-    train_all(jobs, at_a_time=args.at_a_time)
-    for seed in args.seeds:
-        explore(loop, seed, args)
-
-    settings = StateSettings(column=ENVIRONMENT, dims=POSE)
-    probe = open_probe(open_store(held_out), settings)
-    fixed = references(single[0].run(args.out, args.seeds[0]), probe, args.seeds, args.out / "features")
-    agents = [row_of(arm, args, probe, fixed) for arm in single]
-    if args.long_frames:
-        agents.append(row_of(long, argparse.Namespace(**vars(args) | {"seeds": args.seeds[:1]}), probe, fixed))
-    rounds = [row_of(arm, args, probe, fixed) for arm in (loop, *against)]
-    result = {
-        "asked": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
-        "evaluation": {"episodes": open_store(held_out).num_episodes, "frames": len(probe.rows)},
-        "references": {name: interval(r2) for name, r2 in fixed.items()},
-        "agents": agents,
-        "loop": rounds,
-        "loop_minus": [difference(rounds[0], other) for other in rounds[1:]],
-    }
-    for row in agents + rounds:
-        del row["_scores"]
-    args.docs.mkdir(parents=True, exist_ok=True)
-    (args.docs / "exploration.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.docs / "exploration.md").write_text(page(result))
+    held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
+    probe = open_probe(held_out, StateSettings(column=ENVIRONMENT, dims=POSE, bootstrap=RESAMPLES))
+    evaluation = {"episodes": held_out.num_episodes, "frames": len(probe.rows), "content_hash": held_out.content_hash}
+    about = {"config": str(args.config), "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}
+    ledger = Ledger(args.docs / "exploration.json", about)
+    for name, subject in references(args).items():
+        if name not in ledger.measured:
+            ledger[name] = {"r2": scored(subject, probe)}
+    for number, (arm, seed) in enumerate(planned, start=1):
+        if key_of(arm, seed) not in ledger.measured:
+            print(f"{number}/{len(planned)}: {key_of(arm, seed)}", flush=True)
+            ledger[key_of(arm, seed)] = measure(arm, seed, args, probe)
+    asked = {"steps": args.steps, "rounds": args.rounds, "frames": args.frames, "config": str(args.config)}
+    text = page({"asked": asked, "evaluation": evaluation, **result_of(planned, args, ledger)})
+    (args.docs / "exploration.md").write_text(text)
     print(f"wrote {args.docs / 'exploration.md'}")
 
 

@@ -4,25 +4,26 @@
 
 Trains the recipes of configs/ablations/invariances.yaml, probes each run on photographs that none has seen (and, with
 `--pose`, on a moving camera's frames), and sets three published findings beside ours: SimCLR's table 3, LooC's
-rotation gap, and Ericsson et al.'s ventral and dorsal encoders. A run that was probed is not probed again: remove its
-folder under OUT/probed for that. Writes docs/invariances.md and docs/figures/invariances.png.
+rotation gap, and Ericsson et al.'s ventral and dorsal encoders. A run whose figures lie in docs/invariances.json is
+neither trained nor probed again: move that file away for that. Writes docs/invariances.md and
+docs/figures/invariances.png as soon as every run is there.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from cells import history, merged, train_all
+from cells import Ledger, history, merged, train_all
 from scipy.stats import t as student
 
 from robossl.config import from_mapping
-from robossl.probes.document import read_report, write_report
 from robossl.probes.frames import Frames
 from robossl.probes.result import Readings
 from robossl.probes.run import probe
@@ -42,54 +43,40 @@ COLOURS = {"moco": "#0072B2", "moco turned": "#D55E00", "looc": "#009E73", "vent
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """One encoder of one seed, as it was read."""
+    """One encoder of one seed, as it was read; nan where it could not be."""
 
-    readings: Readings
-    turns: Readings
-    pose: Readings | None
+    nis_w: dict[str, float]  # whitened invariance by factor
+    turns: dict[str, float]  # by probe: quarter turns told from the view alone, %; chance is 25
+    class_head: float  # balanced accuracy above chance on whole clean frames, %
+    pose_head: float | None  # R2 of the camera's pose on clean frames
+    kept_turn: float | None = None  # %, in LooC's space for rotation
 
-    def nis_w(self, factor: str) -> float:
-        """Whitened invariance."""
-        return number(next(c.figure.value for c in self.readings.cells if c.factor == factor and c.metric == "nis_w"))
 
-    def turns_read(self, probe_name: str) -> float:
-        """Quarter turns told from the view alone, %; chance is 25."""
-        found = (d for d in self.turns.decodings if (d.factor, d.protocol, d.probe) == ("rot90", "abs", probe_name))
-        return 100 * number(next(found).accuracy)
+def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out: Path) -> Probing:
+    """Probe one encoder on photographs, and on a moving camera's frames where they are given."""
 
-    @property
-    def class_head(self) -> float:
-        """Balanced accuracy above chance on whole clean frames, %."""
-        return 100 * number(next(r.clean for r in self.readings.retentions if r.factor == "brightness"))
+    def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
+        about = {"profile": None, "cache": out / "cache", "limit_bytes": int(4e9), "settings": settings}
+        return probe(subject, {}, frames, factors=factors, **about).report.readings
 
-    @property
-    def pose_head(self) -> float:
-        """R2 of the camera's pose on clean frames."""
-        assert self.pose is not None
-        return number(next(r.clean for r in self.pose.retentions))
+    seen = readings(photographs, SPATIAL + APPEARANCE, SETTINGS)
+    turns = readings(photographs, ("rot90",), TURNS)
+    pose = readings(kitchen, ("blur",), POSE_SETTINGS) if kitchen else None
+    return Probing(
+        nis_w={cell.factor: number(cell.figure.value) for cell in seen.cells if cell.metric == "nis_w"},
+        turns={
+            read.probe: 100 * number(read.accuracy)
+            for read in turns.decodings
+            if (read.factor, read.protocol) == ("rot90", "abs")
+        },
+        class_head=100 * number(next(kept.clean for kept in seen.retentions if kept.factor == "brightness")),
+        pose_head=number(next(kept.clean for kept in pose.retentions)) if pose else None,
+    )
 
 
 def number(value: float | None) -> float:
     """Null is not a number."""
     return float("nan") if value is None else value
-
-
-def read(subject: Probed, frames: Frames, factors: tuple[str, ...], settings: Settings, kept: Path) -> Readings:
-    """Probe, or read what was probed before."""
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        found = probe(
-            subject,
-            {},
-            frames,
-            profile=None,
-            factors=factors,
-            cache=kept.parents[1] / "cache",
-            limit_bytes=int(4e9),
-            settings=settings,
-        )
-        write_report(found.report, kept)
-    return read_report(kept).readings
 
 
 def spread(values: list[float], digits: int = 1) -> str:
@@ -101,7 +88,7 @@ def spread(values: list[float], digits: int = 1) -> str:
     return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
 
 
-def turns_table(found: dict[str, list[Probing]], kept: dict[str, list[float]]) -> list[str]:
+def turns_table(found: dict[str, list[Probing]]) -> list[str]:
     """Rows of SimCLR's and LooC's findings."""
     papers = {
         "simclr turned": "67.6 (table 3, h)",
@@ -118,10 +105,10 @@ def turns_table(found: dict[str, list[Probing]], kept: dict[str, list[float]]) -
     for name in (name for name in order if name in found):
         seeds = found[name]
         rows.append(
-            f"| {name} | {spread([each.turns_read('linear') for each in seeds])} | "
-            f"{spread([each.turns_read('mlp') for each in seeds])} | {papers.get(name, '')} | "
-            f"{spread([each.nis_w('rot90') for each in seeds], 2)} | {spread([each.class_head for each in seeds])} | "
-            f"{spread([100 * value for value in kept[name]]) if name in kept else ''} |"
+            f"| {name} | {spread([each.turns['linear'] for each in seeds])} | "
+            f"{spread([each.turns['mlp'] for each in seeds])} | {papers.get(name, '')} | "
+            f"{spread([each.nis_w['rot90'] for each in seeds], 2)} | {spread([each.class_head for each in seeds])} | "
+            f"{spread(own) if (own := [each.kept_turn for each in seeds if each.kept_turn is not None]) else ''} |"
         )
     return rows
 
@@ -138,13 +125,13 @@ def streams_table(found: dict[str, list[Probing]]) -> list[str]:
         return f"| {name} | {' | '.join(cells)} | {alike} of {len(apart)} |"
 
     def mean_of(factors: tuple[str, ...]) -> Any:
-        return lambda each: float(np.mean([each.nis_w(factor) for factor in factors]))
+        return lambda each: float(np.mean([each.nis_w[factor] for factor in factors]))
 
     for title, factors in (("spatial", SPATIAL), ("appearance", APPEARANCE)):
         rows.append(row(f"**{title}, mean**", mean_of(factors)))
-        rows += [row(factor, lambda each, factor=factor: each.nis_w(factor)) for factor in factors]
+        rows += [row(factor, lambda each, factor=factor: each.nis_w[factor]) for factor in factors]
     rows.append(row("class head above chance, %", lambda each: each.class_head, 1))
-    if found["ventral"][0].pose:
+    if found["ventral"][0].pose_head is not None:
         rows.append(row("head for a camera's pose, R2", lambda each: each.pose_head))
     return rows
 
@@ -160,7 +147,7 @@ def plot(found: dict[str, list[Probing]], out: Path) -> None:
     names = [*SPATIAL, *APPEARANCE]
     for stream, marker, shift in (("ventral", "o", -0.15), ("dorsal", "s", 0.15)):
         for row, factor in enumerate(names):
-            values = [each.nis_w(factor) for each in found[stream]]
+            values = [each.nis_w[factor] for each in found[stream]]
             place = [row + shift] * len(values)
             left.plot(values, place, marker, color=COLOURS[stream], markersize=5, label=stream if row == 0 else None)
     left.set_yticks(range(len(names)), names)
@@ -173,7 +160,7 @@ def plot(found: dict[str, list[Probing]], out: Path) -> None:
     left.legend(frameon=False, loc="lower left")
     shown = ("random init", "moco", "moco turned", "looc", "simclr turned", "simclr turned, g(h)")
     for row, name in enumerate(shown):
-        values = [each.turns_read("mlp") for each in found[name]]
+        values = [each.turns["mlp"] for each in found[name]]
         right.barh(row, float(np.mean(values)), color=COLOURS.get(name, "#BBBBBB"), height=0.6)
         right.plot(values, [row] * len(values), "k.", markersize=5)
     right.axvline(25, color="grey", linewidth=0.8)
@@ -207,40 +194,41 @@ def main() -> None:
         own = {key: value for key, value in recipes[name].items() if key in ("method", "optim")}
         return from_mapping(merged(content["base"], own | {"seed": seed}), RunConfig)
 
-    train_all({folder: partial(config, *key) for key, folder in runs.items()}, at_a_time=args.at_a_time)
-
     photographs = open_frames(args.photographs, split="val")
     kitchen = open_frames(str(args.pose)) if args.pose else None
+    ledger = Ledger(args.docs / "invariances.json", {"pose": bool(kitchen), **content})
+    measured = partial(measure, photographs=photographs, kitchen=kitchen, out=args.out)
 
-    def probed(subject: Probed, name: str) -> Probing:
-        kept = args.out / "probed" / name.replace(" ", "_")
-        readings = read(subject, photographs, SPATIAL + APPEARANCE, SETTINGS, kept / "photographs.json")
-        turns = read(subject, photographs, ("rot90",), TURNS, kept / "turns.json")
-        pose = read(subject, kitchen, ("blur",), POSE_SETTINGS, kept / "pose.json") if kitchen else None
-        return Probing(readings, turns, pose)
-
+    todo = [key for key in runs if f"{key[0]} {key[1]}" not in ledger.measured]
+    for first in range(0, len(todo), args.at_a_time):
+        some = todo[first : first + args.at_a_time]
+        print(f"{len(todo) - first} of {len(runs)} runs to do", flush=True)
+        train_all({runs[key]: partial(config, *key) for key in some}, at_a_time=args.at_a_time)
+        for name, seed in some:
+            run = runs[name, seed] / "run"
+            if recipes[name].get("projector"):
+                ledger[f"{name}, g(h) {seed}"] = asdict(measured(open_subject(f"projector:{run}")))
+            own = history(run, "kept_turn")
+            figures = measured(open_subject(str(run), outputs=("pooled",)))
+            ledger[f"{name} {seed}"] = asdict(replace(figures, kept_turn=100 * own[-1][1] if own else None))
+            references(run, ledger, measured)
     found: dict[str, list[Probing]] = {}
-    for (name, seed), folder in runs.items():
-        subject = open_subject(str(folder / "run"), outputs=("pooled",))
-        found.setdefault(name, []).append(probed(subject, f"{name} {seed}"))
-        if recipes[name].get("projector"):
-            head = open_subject(f"projector:{folder / 'run'}")
-            found.setdefault(f"{name}, g(h)", []).append(probed(head, f"{name} projector {seed}"))
-    any_run = open_subject(str(next(iter(runs.values())) / "run"), outputs=("pooled",))
-    for seed in range(3):
-        random = random_reference(any_run, seed=seed, outputs=("pooled",))
-        found.setdefault("random init", []).append(probed(random, f"random {seed}"))
-    found["pixels"] = [probed(pixels_reference(), "pixels")]
-    kept = {
-        name: [history(runs[key] / "run", "kept_turn")[-1][1] for key in runs if key[0] == name]
-        for name in recipes
-        if recipes[name]["method"]["name"] == "looc"
-    }
+    for key, figures in sorted(ledger.measured.items()):
+        found.setdefault(key.rpartition(" ")[0], []).append(Probing(**figures))
     plot(found, args.docs / "figures" / "invariances.png")
     page = HEAD.format(steps=content["base"]["train"]["steps"], judged=SETTINGS.n_evaluation)
-    lines = [page, *turns_table(found, kept), MIDDLE, *streams_table(found), ""]
+    lines = [page, *turns_table(found), MIDDLE, *streams_table(found), ""]
     (args.docs / "invariances.md").write_text("\n".join(lines))
     print(f"wrote {args.docs / 'invariances.md'}")
+
+
+def references(run: Path, ledger: Ledger, measured: Callable[[Probed], Probing]) -> None:
+    """Random weights of the run's backbone and pooled pixels, once for all runs."""
+    for name in ledger.missing([*(f"random init {seed}" for seed in range(3)), "pixels 0"]):
+        kind, _, seed = name.rpartition(" ")
+        any_run = open_subject(str(run), outputs=("pooled",))
+        random = random_reference(any_run, seed=int(seed), outputs=("pooled",))
+        ledger[name] = asdict(measured(pixels_reference() if kind == "pixels" else random))
 
 
 HEAD = """# What a method is shown decides what its encoder ignores

@@ -49,7 +49,7 @@ def evaluate(
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits, resamples, cross-validation and --split-by.
-        cache: Folder that keeps features for the next evaluation. Default: RUN/features of the first run folder.
+        cache: Folder that keeps features and scores for the next time. Default: RUN/features of the first run folder.
         out: JSON file of everything. Default: RUN/evaluation.json when one run folder is evaluated.
         markdown: Print markdown instead of terminal tables.
     """

@@ -12,6 +12,7 @@ from robossl.durable import write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
+    from robossl.evaluate.evaluation import Watch
     from robossl.evaluate.progress import Progress
     from robossl.statistics import Interval
 
@@ -88,7 +89,7 @@ def compare(
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits, resamples and cross-validation.
-        cache: Folder that keeps features for the next comparison.
+        cache: Folder that keeps features and scores for the next comparison.
         out: JSON file of every figure.
     """
     from robossl.evaluate.progress import Progress
@@ -149,6 +150,9 @@ def _figures(
     from robossl.evaluate.evaluation import Settings, run_evaluation
     from robossl.evaluate.state import StateSettings, run_state
 
+    def watch(store: Path) -> Watch:
+        return lambda what, done, total: progress.watch(f"{store.name}: {what}", done, total)
+
     for asked in map(Asked.parse, on):
         about = Settings(
             label=asked.labels,
@@ -164,7 +168,7 @@ def _figures(
             cache=cache,
             group_seeds=True,
             say=progress.say,
-            watch=progress.watch,
+            watch=watch(asked.store),
         )
         for result in evaluation.results:
             column = f"{asked.store.name} {result.label} {result.test_split}, {result.protocol}"
@@ -173,12 +177,13 @@ def _figures(
     for text in state:
         store, _, name = text.partition(":")
         chosen = StateSettings(column=name or "state", **settings)
-        probe = run_state(models, open_store(Path(store)), chosen, cache=cache, group_seeds=True, watch=progress.watch)
+        path = Path(store)
+        probe = run_state(models, open_store(path), chosen, cache=cache, group_seeds=True, watch=watch(path))
         for line in probe.rows:
             yield (
                 line.name,
                 line.kind,
-                f"{Path(store).name} {chosen.column} R2",
+                f"{path.name} {chosen.column} R2",
                 Cell(line.r2, _minus_random(line.minus)),
             )
 

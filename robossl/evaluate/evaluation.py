@@ -16,6 +16,7 @@ from robossl import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.features import embed_rows
+from robossl.evaluate.kept import keeping
 from robossl.evaluate.protocol import resolve_protocol
 from robossl.evaluate.result import Evaluation
 from robossl.evaluate.score import Candidate, Frames, score_task
@@ -78,7 +79,7 @@ def run_evaluation(
         models: Run folders, encoder folders or exported models.
         store: Labelled episodes.
         settings: What to measure.
-        cache: Folder for features; None keeps none.
+        cache: Folder for features and scores; None keeps none.
         group_seeds: Make one row of the runs whose configurations differ in their seed alone.
         command: The command line, kept in the JSON.
         say: Takes a line on what is about to be done.
@@ -108,7 +109,7 @@ def run_evaluation(
             task,
             frames,
             candidates,
-            resolve_protocol(protocol),
+            keeping(resolve_protocol(protocol), cache),
             protocol_name=protocol,
             num_resamples=settings.bootstrap,
             seed=settings.seed,

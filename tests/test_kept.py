@@ -1,0 +1,61 @@
+"""Kept scores: the same question is not computed twice, any other is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from robossl.evaluate.kept import keeping
+from robossl.evaluate.linear import linear
+from robossl.evaluate.protocol import Scores
+
+calls = 0
+
+
+def counted(
+    train: Float[ndarray, "n d"],
+    labels: Int[ndarray, " n"],
+    groups: Int[ndarray, " n"],
+    test: Float[ndarray, "m d"],
+    *,
+    seed: int,
+) -> Scores:
+    """The linear probe, and how often it ran."""
+    global calls
+    calls += 1
+    return linear(train, labels, groups, test, seed=seed)
+
+
+@pytest.fixture
+def asked() -> tuple[ndarray, ...]:
+    """Training features, classes, groups, test features."""
+    draw = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 12)
+    return draw.normal(size=(36, 4)) + labels[:, None], labels, np.arange(36) // 3, draw.normal(size=(9, 4))
+
+
+def test_the_same_question_is_computed_once(asked: tuple[ndarray, ...], tmp_path: Path) -> None:
+    before = calls
+    first = keeping(counted, tmp_path)(*asked, seed=0)
+    again = keeping(counted, tmp_path)(*asked, seed=0)
+    assert calls == before + 1
+    np.testing.assert_array_equal(first.scores, again.scores)
+    assert first.scores.dtype == again.scores.dtype and dict(first.details) == dict(again.details)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, "seed"])
+def test_another_question_is_computed(place: int | str, asked: tuple[ndarray, ...], tmp_path: Path) -> None:
+    keeping(counted, tmp_path)(*asked, seed=0)
+    before = calls
+    other = list(asked)
+    if isinstance(place, int):
+        other[place] = np.roll(other[place], 1, axis=0)
+    keeping(counted, tmp_path)(*other, seed=int(place == "seed"))
+    assert calls == before + 1
+
+
+def test_nothing_is_kept_without_a_folder() -> None:
+    assert keeping(linear, None) is linear
