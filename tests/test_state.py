@@ -53,6 +53,17 @@ def test_more_noise_gives_a_lower_r2_and_the_paired_interval_says_so() -> None:
     assert interval(clear).low < interval(clear).estimate < interval(clear).high
 
 
+def test_a_channel_that_wakes_in_one_episode_ruins_nothing() -> None:
+    """Of a trained efficientnet_lite0, R2 of G1's joints went from 0.60 to -0.19 by such channels in one episode."""
+    features, state, episodes = made(10, noise=0.5)
+    weights = np.ones((1, 10))
+    before = _probe(features, state, episodes, weights, SETTINGS)[0][0]
+    waking = np.zeros((len(features), 1), dtype=np.float32)
+    waking[:3], waking[episodes == 9] = 1e-3, 1.0
+    after = _probe(np.concatenate([features, waking], axis=1), state, episodes, weights, SETTINGS)[0][0]
+    assert after == pytest.approx(before, abs=0.02)
+
+
 def test_too_few_episodes_and_nothing_that_moves_are_refused(tmp_path: Path) -> None:
     ingest((Path(__file__).parent / "data" / "g1",), out=tmp_path / "g1", short_side=48, workers=1)
     store = open_store(tmp_path / "g1")

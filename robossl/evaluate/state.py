@@ -25,6 +25,7 @@ from robossl.statistics import Interval, all_pairs
 
 PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 INNER_FOLDS = 4
+LEAST_SPREAD = 0.1  # of the features' root mean square std: a channel that is dead but for a few frames stays small
 LEVEL = 0.95
 
 
@@ -167,7 +168,9 @@ def ridge(
 
     train, test = train.astype(np.float64), test.astype(np.float64)
     mean, std = train.mean(axis=0), train.std(axis=0)
-    std[std < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes stays at zero
+    live = std > 1e-6 * np.abs(mean) + 1e-12
+    least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
+    std = np.where(live, np.maximum(std, least), np.inf)  # a feature that never changes stays at zero
     train, test = (train - mean) / std, (test - mean) / std
     scale = target.std(axis=0)
     folds = list(GroupKFold(INNER_FOLDS).split(train, target, groups))
