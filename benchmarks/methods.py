@@ -110,7 +110,9 @@ def measure(models: tuple[Path, ...], out: Path, *, title: str) -> list[Line]:
         cache=out / "features",
         out=found,
     )
-    return [line._replace(name=title) if line.kind == "encoder" else line for line in read_lines(found)]
+    lines = read_lines(found)
+    assert sum(line.kind == "encoder" for line in lines) == 1, f"{title}: its seeds differ in more than their seed"
+    return [line._replace(name=title) if line.kind == "encoder" else line for line in lines]
 
 
 def keep(args: argparse.Namespace, lines: list[Line]) -> None:
@@ -146,10 +148,10 @@ def main() -> None:
         folder = pretrained(args.reference, args.out / "efficientnet_lite0")
         keep(args, measure((folder,), args.out, title="efficientnet_lite0, supervised on ImageNet"))
     for number, row in enumerate(rows, start=1):
-        print(f"row {number}/{len(rows)}: {row.name}, {row.minutes:g} minutes", flush=True)
+        steps = row.config(args.out, row.seeds[0]).train.steps  # measures the rate before anything trains
+        print(f"row {number}/{len(rows)}: {row.name}, {row.minutes:g} minutes, {steps} steps", flush=True)
         jobs = {args.out / row.folder(seed): partial(row.config, args.out, seed) for seed in row.seeds}
         train_all(jobs, at_a_time=args.at_a_time)
-        steps = row.config(args.out, row.seeds[0]).train.steps
         title = f"{row.name}, {row.minutes:g} min ({steps:,} steps, {len(row.seeds)} seeds)"
         keep(args, measure(tuple(folder / "run" for folder in jobs), args.out, title=title))
 
