@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from robossl.durable import sync
+from robossl.durable import share, sync
 from robossl.errors import InputError, ResourceError
 
 SCHEMA = "robossl.checkpoint/1"
@@ -49,8 +49,10 @@ def save_checkpoint(
         save_file(_own(method.state_dict()), aside / "method.safetensors")
         save_file(tensors, aside / "optimizer.safetensors")
         (aside / "state.json").write_text(json.dumps(head, indent=1))
-        for path in [*aside.iterdir(), aside]:
+        for path in aside.iterdir():
+            share(path)
             sync(path)
+        sync(aside)
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
         sync(folder)

@@ -84,3 +84,8 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def share(path: Path) -> None:
+    """Let those read a file who may read its folder: safetensors writes for the owner alone, whatever the umask."""
+    path.chmod(path.parent.stat().st_mode & 0o666)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from robossl.durable import share
 from robossl.encode import Encode, load_encode
 from robossl.errors import InputError, ResourceError
 
@@ -128,6 +129,7 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
         else:
             contiguous = {name: np.ascontiguousarray(value) for name, value in features.items()}
             save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
+        share(aside)
         os.replace(aside, out)
     except OSError as error:
         raise ResourceError(f"cannot write {out} ({error.strerror}); make room, or choose another place") from error

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robossl.durable import share
 from robossl.errors import InputError, ResourceError, reason
 from robossl.weights import load_weights, read_hub, read_weights, weights_digest
 
@@ -223,6 +224,7 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
     try:
         aside.mkdir(parents=True)
         save_file(state, aside / "encoder.safetensors")
+        share(aside / "encoder.safetensors")
         (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)

@@ -25,6 +25,7 @@ def test_round_trip_is_exact_and_old_ones_go(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step=step, method=model, optimizer=optimizer, state={"a": 1}, keep=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000003"]
+    assert len({path.stat().st_mode for path in checkpoints(tmp_path)[-1].iterdir()}) == 1, "who reads one, reads all"
     other, other_optimizer = make(seed=1)
     assert load_checkpoint(checkpoints(tmp_path)[-1], method=other, optimizer=other_optimizer) == (
         3,

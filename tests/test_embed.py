@@ -69,6 +69,17 @@ def test_a_split_of_a_store_to_safetensors(run: Path, clip_store: Store, tmp_pat
     assert float(seconds) == pytest.approx(clip_store.time_seconds[rows[-1]], abs=1e-3)
 
 
+def test_a_colleague_may_read_what_is_written(run: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """By itself safetensors writes for the owner alone; a team shares runs, and a server runs as another user."""
+    out = tmp_path / "new" / "x.safetensors"
+    assert main(["embed", str(run), str(tmp_path / "images"), "--out", str(out)]) == 0
+    plain = tmp_path / "plain"
+    plain.touch()
+    written = [path for path in (*run.rglob("*"), out) if path.is_file() and path.name != ".lock"]
+    assert "encoder.safetensors" in {path.name for path in written}
+    assert {path.name for path in written if path.stat().st_mode != plain.stat().st_mode} == set()
+
+
 def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty, broken = tmp_path / "empty", tmp_path / "broken.png"
     empty.mkdir()

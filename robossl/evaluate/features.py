@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from robossl.data.store import Store
+from robossl.durable import share
 
 PIXELS_HW = (12, 16)
 CHUNK = 64  # frames decoded and embedded at a time
@@ -81,6 +82,7 @@ def embed_rows(
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         save_file({"features": features}, aside, metadata={"embedder": embedder.digest, "store": store.content_hash})
+        share(aside)
         aside.replace(path)
     return features
 

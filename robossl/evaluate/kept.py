@@ -15,6 +15,7 @@ from numpy import ndarray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from robossl.durable import share
 from robossl.evaluate.protocol import EvaluationProtocol, Scores
 
 
@@ -51,6 +52,7 @@ def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProt
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         scores = {"scores": np.ascontiguousarray(found.scores)}
         save_file(scores, aside, metadata={"details": json.dumps(dict(found.details))})
+        share(aside)
         aside.replace(path)
         return found
 
