@@ -191,8 +191,8 @@ def main() -> None:
     }
 
     def config(name: str, seed: int) -> RunConfig:
-        own = {key: value for key, value in recipes[name].items() if key in ("method", "optim")}
-        return from_mapping(merged(content["base"], own | {"seed": seed}), RunConfig)
+        own = {"method": recipes[name]["method"], "seed": seed}
+        return from_mapping(merged(content["base"], own), RunConfig)
 
     photographs = open_frames(args.photographs, split="val")
     kitchen = open_frames(str(args.pose)) if args.pose else None
