@@ -44,6 +44,9 @@ def train(config: RunConfig, folder: Path, *, threads: int) -> None:
 def train_all(jobs: dict[Path, Callable[[], RunConfig]], *, at_a_time: int) -> None:
     """Train what is missing, with an estimate of what is left; a configuration is made when its turn comes."""
     todo = [folder for folder in jobs if not (folder / "done").exists()]
+    for folder in jobs.keys() - todo:
+        if (folder / "cell.yaml").read_text() != to_yaml(jobs[folder]()):
+            raise SystemExit(f"{folder} was trained by another configuration; move it away to train it anew")
     threads = max(1, (os.cpu_count() or 1) // at_a_time)
     print(f"{len(jobs)} runs, {len(todo)} to do, {at_a_time} at a time", flush=True)
     began = time.monotonic()

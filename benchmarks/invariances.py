@@ -34,6 +34,16 @@ from robossl.run import RunConfig
 
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
 APPEARANCE = ("brightness", "contrast", "saturation", "hue", "white_balance", "blur")
+TURNED = (
+    "random init",
+    "pixels",
+    "moco",
+    "moco turned",
+    "looc",
+    "looc with colours",
+    "simclr turned",
+    "simclr turned, g(h)",
+)
 LEVEL = 3  # the strength a profile judges by default; a flip has one
 TURNS = Settings(n_reference=1000, n_evaluation=500, levels=(LEVEL,))
 SETTINGS = replace(TURNS, mlp=False, decode_all=False)  # of all factors: turns alone are read back
@@ -167,7 +177,7 @@ def plot(found: dict[str, list[Probing]], out: Path) -> None:
         title="moved views (ventral), recoloured views (dorsal)",
     )
     left.legend(frameon=False, loc="lower left")
-    shown = ("random init", "moco", "moco turned", "looc", "looc with colours", "simclr turned", "simclr turned, g(h)")
+    shown = [name for name in TURNED if name != "pixels"]
     for row, name in enumerate(shown):
         values = [each.turns["mlp"] for each in found[name]]
         right.barh(row, float(np.mean(values)), color=COLOURS.get(name, "#BBBBBB"), height=0.6)
@@ -220,7 +230,7 @@ def main() -> None:
             run = runs[name, seed] / "run"
             if recipes[name].get("projector"):
                 ledger[f"{name}, g(h) {seed}"] = {"read": asdict(measured(open_subject(f"projector:{run}")))}
-            own = history(run, "kept_turn")
+            own = [100 * value for _, value in history(run, "kept_turn")[-5:]]
             figures = measured(open_subject(str(run), outputs=("pooled",)))
             figures = replace(
                 figures, kept_turn=100 * float(np.mean([value for _, value in own[-5:]])) if own else None
