@@ -11,9 +11,10 @@ import math
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+_SMALL = 16  # below it some processors multiply one matrix in another order than many, and nothing is gained
 _BLOCK = 48  # rows of a band that share one product; the matrix of a large view is mostly zeros
 
 
@@ -28,7 +29,14 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
     taps = taps * (taps > 1e-9)  # denormal numbers make the products ten times slower
     size = x.shape[-1]
-    band = (taps @ _reflected(size, radius, x.device)).view(-1, size, size)
+    pixel, sources = _reflected(size, radius, x.device)
+    if size < _SMALL:
+        for dim in (-1, -2):
+            x = sum(x.index_select(dim, i) * tap[:, None, None, None] for tap, i in zip(taps.T, sources, strict=True))
+        return x
+    band = x.new_zeros(len(x), size, size)
+    for tap, source in zip(taps.T, sources, strict=True):  # no product: its bits would depend on the number of samples
+        band[:, pixel, source] += tap[:, None]
     block = _BLOCK if size > 64 and x.device.type == "cpu" else size
     across, out = torch.empty_like(x), torch.empty_like(x)
     rows = x.flatten(1, 2)
@@ -45,10 +53,8 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
 
 
 @cache
-def _reflected(size: int, radius: int, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """For each tap, which pixel it reads for which pixel; at the border the image goes on as its mirror image."""
+def _reflected(size: int, radius: int, device: torch.device) -> tuple[Int[Tensor, " size"], Int[Tensor, "taps size"]]:
+    """Pixels, and for each tap which one it reads for each; at the border the image goes on as its mirror image."""
     pixel, offset = torch.arange(size), torch.arange(-radius, radius + 1)
     source = (pixel[None] + offset[:, None]).abs()
-    source = size - 1 - (size - 1 - source).abs()
-    picks = torch.nn.functional.one_hot(source, size).float()
-    return picks.flatten(1).to(device)
+    return pixel.to(device), (size - 1 - (size - 1 - source).abs()).to(device)

@@ -27,6 +27,7 @@ from robossl_client.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from robossl_client.latest import Latest
 from robossl_client.messages import Pin
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
@@ -252,6 +253,16 @@ def test_a_stream_says_what_can_be_fixed(server: EncoderServer, is_shared: bool)
             stream.send(FRAMES[:1])
 
 
+def answered(stream: Latest) -> bool:
+    """Whether one of the frames sent within a minute is; a frame sent while a stream is made anew may be lost."""
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s:
+        stream.send(FRAMES[:1])
+        if stream.take(wait_ms=2_000) is not None:
+            return True
+    return False
+
+
 def test_a_stream_that_the_server_keeps_refusing_says_so(tiny_models: Path) -> None:
     with (
         serving(tiny_models, ServerSettings(port=0, limits=Limits(streams_per_client=1))) as server,
@@ -259,12 +270,10 @@ def test_a_stream_that_the_server_keeps_refusing_says_so(tiny_models: Path) -> N
     ):
         for _ in range(5):  # one that was closed just now is in nobody's way
             with client.latest() as first:
-                first.send(FRAMES[:1])
-                assert first.take(wait_ms=30_000) is not None
+                assert answered(first)
         with client.latest() as first, client.latest(camera="wrist") as second:
             with pytest.raises(OverloadedError, match="at most 1 streams of one client"):
-                first.send(FRAMES[:1])
-                assert first.take(wait_ms=30_000) is not None
+                assert answered(first)
                 second.take(wait_ms=10_000)
                 first.take(wait_ms=10_000)
             with pytest.raises(OverloadedError):

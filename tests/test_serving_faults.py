@@ -289,7 +289,7 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
     counts = np.array(served, float)
     assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
     assert busy > 0.8, "hardly a moment without a run"
-    assert np.median(ages_s) < 4 * mean_run_s, "first come, first served would give about 8 runs"
+    assert np.median(ages_s) < 6 * mean_run_s, "first come, first served would give about 8 runs"
 
 
 def test_many_threads_of_one_robot_lose_only_to_newer_frames(server: EncoderServer) -> None:
