@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_SMALL = 16  # below it some processors multiply one matrix in another order than many, and nothing is gained
+_SMALL = 16  # below it products had other last bits in another batch, on one of two processors
 _BLOCK = 48  # rows of a band that share one product; the matrix of a large view is mostly zeros
 
 
@@ -29,14 +29,12 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
     taps = taps * (taps > 1e-9)  # denormal numbers make the products ten times slower
     size = x.shape[-1]
-    pixel, sources = _reflected(size, radius, x.device)
     if size < _SMALL:
         for dim in (-1, -2):
-            x = sum(x.index_select(dim, i) * tap[:, None, None, None] for tap, i in zip(taps.T, sources, strict=True))
+            near = zip(taps.T, _reflected(size, radius, x.device), strict=True)
+            x = sum(x.index_select(dim, source) * tap[:, None, None, None] for tap, source in near)
         return x
-    band = x.new_zeros(len(x), size, size)
-    for tap, source in zip(taps.T, sources, strict=True):  # no product: its bits would depend on the number of samples
-        band[:, pixel, source] += tap[:, None]
+    band = (taps @ _picks(size, radius, x.device)).view(-1, size, size)
     block = _BLOCK if size > 64 and x.device.type == "cpu" else size
     across, out = torch.empty_like(x), torch.empty_like(x)
     rows = x.flatten(1, 2)
@@ -53,8 +51,13 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
 
 
 @cache
-def _reflected(size: int, radius: int, device: torch.device) -> tuple[Int[Tensor, " size"], Int[Tensor, "taps size"]]:
-    """Pixels, and for each tap which one it reads for each; at the border the image goes on as its mirror image."""
-    pixel, offset = torch.arange(size), torch.arange(-radius, radius + 1)
-    source = (pixel[None] + offset[:, None]).abs()
-    return pixel.to(device), (size - 1 - (size - 1 - source).abs()).to(device)
+def _reflected(size: int, radius: int, device: torch.device) -> Int[Tensor, "taps size"]:
+    """For each tap, which pixel it reads for which pixel; at the border the image goes on as its mirror image."""
+    source = (torch.arange(size)[None] + torch.arange(-radius, radius + 1)[:, None]).abs()
+    return (size - 1 - (size - 1 - source).abs()).to(device)
+
+
+@cache
+def _picks(size: int, radius: int, device: torch.device) -> Float[Tensor, "taps size*size"]:
+    """The same as rows of ones and zeros."""
+    return torch.nn.functional.one_hot(_reflected(size, radius, device), size).float().flatten(1)
