@@ -26,7 +26,7 @@ from robossl_envs.collect import collect
 from robossl_envs.explore import explore_loop
 from robossl_envs.scene import WORKSPACE
 
-from robossl.config import load, to_yaml
+from robossl.config import config_hash, load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encode import load_encode, random_encode
@@ -215,7 +215,8 @@ def main() -> None:
     held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
     probe = open_probe(held_out, StateSettings(column=ENVIRONMENT, dims=POSE, bootstrap=RESAMPLES))
     evaluation = {"episodes": held_out.num_episodes, "frames": len(probe.rows), "content_hash": held_out.content_hash}
-    about = {"config": str(args.config), "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}
+    trained_by = config_hash(recipe(args, Path("store"), steps=args.steps, seed=0))
+    about = {"recipe": trained_by, "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}
     ledger = Ledger(args.docs / "exploration.json", about)
     for name, subject in references(args).items():
         if name not in ledger.measured:
