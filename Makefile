@@ -29,7 +29,7 @@ quickstart: $(STAMP)  ## from the shipped robot clips to a verified encoder and 
 	$(BIN)/python examples/quickstart.py
 
 test: $(STAMP)  ## what every change must pass; JOBS=8 takes more processes than two
-	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses $(JOBS) --dist loadfile --timeout 600 -o faulthandler_timeout=660
 
 test-all: $(STAMP)  ## the slow and the soak tests too
 	$(BIN)/python -m pytest

@@ -17,6 +17,12 @@ from robossl.memory import keep_freed_memory
 CLIPS = Path(__file__).parent / "data" / "droid"
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A test that failed is named at once, for runs that somebody ends before their summary."""
+    if report.failed:
+        print(f"\nFAILED {report.nodeid}", flush=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Tiny tensors: threads only wait for each other, here and in the processes that tests start."""
