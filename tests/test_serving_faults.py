@@ -289,7 +289,7 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
     counts = np.array(served, float)
     assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
     assert busy > 0.8, "hardly a moment without a run"
-    assert sum(sent) > 2 * sum(served) and np.median(behind) < 4, "a queue would give frames as far behind as it is long"
+    assert sum(sent) > 2 * sum(served) and np.median(behind) < 4, "a queue's are as far behind as it is long"
 
 
 def test_many_threads_of_one_robot_lose_only_to_newer_frames(server: EncoderServer) -> None:
