@@ -64,9 +64,10 @@ class Arm:
 
 
 def gather(folder: Path, collections: dict[str, dict[str, Any]], *, seed: int, image_size: int) -> Path:
-    """Collect with one agent or several and ingest all of it into one store, which is returned."""
-    for agent, amount in collections.items():
-        collect(env=ENV, agent=agent, out=folder / agent, seed=seed, image_size=image_size, **amount)
+    """Collect with one agent or several, no layout twice, and ingest all of it into one store, which is returned."""
+    for number, (agent, amount) in enumerate(collections.items()):
+        own_seed = seed + number * EVALUATION_SEED  # a layout follows from seed and number of its episode
+        collect(env=ENV, agent=agent, out=folder / agent, seed=own_seed, image_size=image_size, **amount)
     sources = [folder / agent for agent in collections]
     ingest(sources, out=folder / "store", short_side=image_size, licence="CC0-1.0")  # drawn here
     return folder / "store"
@@ -193,7 +194,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of the loop")
     parser.add_argument("--against", nargs="+", default=["random", "rnd"], help="collect what the loop does, at once")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--evaluation-episodes", type=int, default=60, help="by noisy_expert, and as many by random")
+    parser.add_argument("--evaluation-episodes", type=int, default=120, help="by noisy_expert, and as many by random")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--config", type=Path, default=Path("configs/simclr_resnet18_push.yaml"))
     parser.add_argument("--out", type=Path, default=Path("runs/explore"))
@@ -213,7 +214,8 @@ def main() -> None:
 
     both = {agent: {"episodes": args.evaluation_episodes} for agent in ("noisy_expert", "random")}
     held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
-    probe = open_probe(held_out, StateSettings(column=ENVIRONMENT, dims=POSE, bootstrap=RESAMPLES))
+    settings = StateSettings(column=ENVIRONMENT, dims=POSE, frames_per_episode=12, bootstrap=RESAMPLES)
+    probe = open_probe(held_out, settings)
     evaluation = {"episodes": held_out.num_episodes, "frames": len(probe.rows), "content_hash": held_out.content_hash}
     trained_by = config_hash(recipe(args, Path("store"), steps=args.steps, seed=0))
     about = {"recipe": trained_by, "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}

@@ -8,7 +8,6 @@ a division by nearly nothing. Intervals resample episodes, and rows are compared
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +162,8 @@ def ridge(
     train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], groups: Int[ndarray, " n"], test: Float[ndarray, "m d"]
 ) -> tuple[Float[ndarray, "m k"], float]:
     """Predictions for `test` and the penalty that cross-validation over groups preferred, for all dimensions alike."""
-    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import r2_score
     from sklearn.model_selection import GroupKFold
 
     train, test = train.astype(np.float64), test.astype(np.float64)
@@ -172,14 +172,17 @@ def ridge(
     least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
     std = np.where(live, np.maximum(std, least), np.inf)  # a feature that never changes stays at zero
     train, test = (train - mean) / std, (test - mean) / std
-    scale = target.std(axis=0)
-    folds = list(GroupKFold(INNER_FOLDS).split(train, target, groups))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an ill-conditioned smallest penalty loses the comparison by itself
-        search = RidgeCV(PENALTIES, cv=folds, scoring="r2").fit(train, target / scale)
-        model = Ridge(search.alpha_).fit(train, target / scale)
-    predicted: Float[ndarray, "m k"] = model.predict(test) * scale
-    return predicted, float(search.alpha_)
+    scale, num_dims = target.std(axis=0), target.shape[1]
+    scores = np.zeros(len(PENALTIES))
+    repeated = np.tile(target / scale, len(PENALTIES))  # every penalty from one decomposition
+    for seen, held in GroupKFold(INNER_FOLDS).split(train, target, groups):
+        search = Ridge(np.repeat(PENALTIES, num_dims), solver="svd").fit(train[seen], repeated[seen])
+        r2 = r2_score(repeated[held], search.predict(train[held]), multioutput="raw_values")
+        scores += r2.reshape(len(PENALTIES), num_dims).mean(axis=1)
+    penalty = PENALTIES[int(scores.argmax())]
+    model = Ridge(penalty, solver="svd").fit(train, target / scale)
+    predicted: Float[ndarray, "m k"] = model.predict(test).reshape(-1, num_dims) * scale  # of one dimension: a column
+    return predicted, penalty
 
 
 def _probe(
