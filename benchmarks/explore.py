@@ -37,7 +37,7 @@ from robossl.run import RunConfig
 from robossl.statistics import all_pairs
 
 ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_state"
-POSE = (0, 1, 2, 3)  # of the environment's state: x, y, sine and cosine of the block
+POSE = {"r2": (0, 1, 2, 3), "place": (0, 1), "angle": (2, 3)}  # of the environment's state: x, y, sine, cosine
 EVALUATION_SEED = 1_000_000  # far from those of the arms and of the loop's rounds
 CELLS = 10  # a side
 RESAMPLES = 500  # of the evaluation's episodes
@@ -110,8 +110,8 @@ def cell_of(places: Float[ndarray, "n 2"]) -> Int[ndarray, " n"]:
     return cells
 
 
-def measure(arm: Arm, seed: int, args: argparse.Namespace, probe: Probe) -> dict[str, Any]:
-    """Collect, train and score one seed of an arm; its R2 on every resample of the evaluation's episodes."""
+def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, Probe]) -> dict[str, Any]:
+    """Collect, train and score one seed of an arm."""
     folder, run = arm.folder(args.out, seed), arm.run(args.out, seed)
     if arm.rounds > 1:
         explore(arm, seed, args)
@@ -119,15 +119,14 @@ def measure(arm: Arm, seed: int, args: argparse.Namespace, probe: Probe) -> dict
         store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
         train_all({folder: partial(recipe, args, store, steps=arm.steps, seed=seed)}, at_a_time=1)
     store = open_store(folder / "store")
-    r2 = scored(embedder(str(run), load_encode(run, outputs=("pooled",))), probe)
-    print(f"{folder.name}: R2 {r2[0]:.3f}", flush=True)
-    return {"frames": store.num_frames, "cells": cells_visited(store), "r2": r2}
+    figures = scored(embedder(str(run), load_encode(run, outputs=("pooled",))), probes, cache=args.out / "features")
+    print(f"{folder.name}: " + ", ".join(f"{name} {r2[0]:.3f}" for name, r2 in figures.items()), flush=True)
+    return {"frames": store.num_frames, "cells": cells_visited(store)} | figures
 
 
-def scored(subject: Embedder, probe: Probe) -> list[float]:
-    """R2 on every resample, the first of them all episodes as they are."""
-    r2: list[float] = probe(subject)[0].round(4).tolist()
-    return r2
+def scored(subject: Embedder, probes: dict[str, Probe], *, cache: Path) -> dict[str, list[float]]:
+    """R2 of each probe on every resample of its episodes, the first of them all episodes as they are."""
+    return {name: probe(subject, cache=cache)[0].round(4).tolist() for name, probe in probes.items()}
 
 
 def references(args: argparse.Namespace) -> dict[str, Embedder]:
@@ -140,11 +139,10 @@ def references(args: argparse.Namespace) -> dict[str, Embedder]:
 
 def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
     """What the page says, from the figures of every arm and seed."""
-    fixed: dict[str, Float[ndarray, "s b"]] = {}
+    measured: dict[str, list[dict[str, Any]]] = {}
     for name in references(args):
-        title = name.rpartition(" ")[0]
-        one = np.array([ledger[name]["r2"]])
-        fixed[title] = np.concatenate([fixed[title], one]) if title in fixed else one
+        measured.setdefault(name.rpartition(" ")[0], []).append(ledger[name])
+    fixed = {name: np.array([each["r2"] for each in figures]) for name, figures in measured.items()}
     seeds_of: dict[Arm, list[int]] = {}
     for arm, seed in planned:
         seeds_of.setdefault(arm, []).append(seed)
@@ -158,6 +156,7 @@ def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: 
             "frames": [each["frames"] for each in figures],
             "cells": {name: [each["cells"][name] for each in figures] for name in figures[0]["cells"]},
             "r2": interval(scores[arm]),
+            "parts": parts(figures),
             "seeds": scores[arm][:, 0].tolist(),
             "minus": {name: interval(all_pairs(scores[arm], other)) for name, other in fixed.items()},
         }
@@ -166,11 +165,16 @@ def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: 
     compared = sorted((arm for arm in seeds_of if arm.steps == in_all), key=lambda arm: -arm.rounds)
     loop, *others = compared
     return {
-        "references": {name: interval(r2) for name, r2 in fixed.items()},
+        "references": {name: {"r2": interval(r2), "parts": parts(measured[name])} for name, r2 in fixed.items()},
         "agents": [row(arm) for arm in seeds_of if arm.steps != in_all],
         "loop": [row(arm) for arm in compared],
         "loop_minus": [difference(other.agent, scores[loop] - scores[other]) for other in others],
     }
+
+
+def parts(figures: list[dict[str, Any]]) -> dict[str, float]:
+    """R2 of the place alone, and of the angle; means over seeds."""
+    return {name: float(np.mean([each[name][0] for each in figures])) for name in ("place", "angle")}
 
 
 def difference(agent: str, paired: Float[ndarray, "s b"]) -> dict[str, Any]:
@@ -210,23 +214,24 @@ def main() -> None:
     arms += [Arm("novelty", *in_all, args.rounds), *(Arm(agent, *in_all) for agent in args.against)]
     planned = [(arm, seed) for arm in arms for seed in args.seeds]
     long = Arm(args.long_agent, args.long_frames, args.steps)
-    planned += [(long, args.seeds[0])] if args.long_frames else []
+    planned += [(long, seed) for seed in args.seeds if args.long_frames]
 
     both = {agent: {"episodes": args.evaluation_episodes} for agent in ("noisy_expert", "random")}
     held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
-    settings = StateSettings(column=ENVIRONMENT, dims=POSE, frames_per_episode=12, bootstrap=RESAMPLES)
-    probe = open_probe(held_out, settings)
-    evaluation = {"episodes": held_out.num_episodes, "frames": len(probe.rows), "content_hash": held_out.content_hash}
+    settings = StateSettings(column=ENVIRONMENT, frames_per_episode=12, bootstrap=RESAMPLES)
+    probes = {name: open_probe(held_out, replace(settings, dims=dims)) for name, dims in POSE.items()}
+    num_frames = len(probes["r2"].rows)
+    evaluation = {"episodes": held_out.num_episodes, "frames": num_frames, "content_hash": held_out.content_hash}
     trained_by = config_hash(recipe(args, Path("store"), steps=args.steps, seed=0))
     about = {"recipe": trained_by, "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}
     ledger = Ledger(args.docs / "exploration.json", about)
     for name, subject in references(args).items():
         if name not in ledger.measured:
-            ledger[name] = {"r2": scored(subject, probe)}
+            ledger[name] = scored(subject, probes, cache=args.out / "features")
     for number, (arm, seed) in enumerate(planned, start=1):
         if key_of(arm, seed) not in ledger.measured:
             print(f"{number}/{len(planned)}: {key_of(arm, seed)}", flush=True)
-            ledger[key_of(arm, seed)] = measure(arm, seed, args, probe)
+            ledger[key_of(arm, seed)] = measure(arm, seed, args, probes)
     asked = {"steps": args.steps, "rounds": args.rounds, "frames": args.frames, "config": str(args.config)}
     text = page({"asked": asked, "evaluation": evaluation, **result_of(planned, args, ledger)})
     (args.docs / "exploration.md").write_text(text)

@@ -159,7 +159,8 @@ def main() -> None:
 HEAD = """# Every method, the same time
 
 Written by `make table`: ResNet-18 at 64 px on DROID web video (`configs/<method>_resnet18_*.yaml`), {minutes:g} minutes
-on 2 cores a run; lines of longer runs say their method again with more steps.
+on 2 cores a run; lines of longer runs say their method again with more steps. Four frames of each episode are embedded,
+eight in `results.md`: figures of the two pages are not to be compared. `--reference WEIGHTS` adds the supervised row.
 
 """
 

@@ -54,7 +54,7 @@ def run(
         quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
         split: Of a store.
         columns: Per-frame columns of a store that are labels: type and name, as in `pose state`.
-        frames: How many are judged; 500, or 120 where it is quick.
+        frames: How many are judged; 500, or 200 where it is quick.
         scenes: Of an environment.
         image_size: Of an environment, pixels.
         cache: Folder of rendered views and features, for the next run.
