@@ -35,6 +35,7 @@ def test_r2_is_scikit_learn_s_over_predictions_of_episodes_not_fitted_on() -> No
     assert r2[0] == pytest.approx(r2_score(state, predicted), abs=1e-12)
     assert 0.7 < r2[0] < 1.0
     assert len(penalties) == 5
+    assert _probe(features, state[:, :1], episodes, np.ones((1, 10)), SETTINGS)[0][0] > 0.7, "one dimension alone"
 
 
 def test_what_is_not_in_the_features_is_not_found() -> None:
