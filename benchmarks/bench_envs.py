@@ -1,6 +1,6 @@
 """Steps with rendering per second of one core: our environments beside gym-pusht, in turn.
 
-    python benchmarks/bench_envs.py [--pusht PYTHON]
+    python benchmarks/bench_envs.py [--pusht PYTHON]        ROBOSSL_PUSHT_PYTHON=PYTHON make bench
 
 gym-pusht wants OpenCV with a display's libraries, so it lives in an environment of its own, whose interpreter
 `--pusht` names (`pip install gym-pusht opencv-python-headless`); without it its lines are left out. Each block is a
@@ -54,7 +54,8 @@ def block(python: str, env_id: str, size: int, seconds: float) -> list[float]:
 def main() -> None:
     """Print one line an environment and size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pusht", metavar="PYTHON", help="an interpreter that has gym-pusht")
+    default = os.environ.get("ROBOSSL_PUSHT_PYTHON")
+    parser.add_argument("--pusht", metavar="PYTHON", default=default, help="an interpreter that has gym-pusht")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     args = parser.parse_args()
