@@ -171,6 +171,35 @@ class Cursed(Dot):
         return observation, info
 
 
+class Strange(Dot):
+    """Observes or rewards what is no number in some episodes: where the dot begins far to the left, or far below."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._start, info = super().reset(seed=seed, options=options)
+        return self._start, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        place, reward, *over, info = super().step(action)
+        place[1] = np.nan if self._start[0] < -0.35 else place[1]
+        return place, np.inf if self._start[1] < -0.35 else reward, *over, info
+
+
+class Whole(Known):
+    """Takes whole numbers for actions."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = Box(-1, 1, (2,), np.int64)
+
+
+class Stuck(Dot):
+    """Never comes back from being reset."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        time.sleep(600)
+        return super().reset(seed=seed, options=options)
+
+
 class NoGL(Dot):
     """Draws with a library that is not there."""
 
@@ -186,6 +215,8 @@ class Segfault(Dot):
 
 
 if "dots/Steps-v0" not in gymnasium.registry:  # pytest imports it a second time, to look for doctests
-    for _class in (Dot, Known, Failing, Slow, NoTorch, Blind, Odd, Pixels, Cursed, NoGL, Segfault):
+    for _class in (
+        *(Dot, Known, Failing, Slow, NoTorch, Blind, Odd, Pixels, Cursed, Strange, Whole, Stuck, NoGL, Segfault),
+    ):
         gymnasium.register(f"dots/{_class.__name__}-v0", entry_point=_class, max_episode_steps=20)
     gymnasium.register("dots/Steps-v0", entry_point=Dot, kwargs={"discrete": True}, max_episode_steps=20)

@@ -162,6 +162,13 @@ def test_discrete_actions_are_refused_in_one_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ("random", "expert")])
+def test_whole_numbers_are_refused_by_who_acts_in_floats(name: str) -> None:
+    with pytest.raises(InputError, match=r"^dots/Whole-v0 has actions Box.*int64.*; this agent acts in floats, use"):
+        resolve_agent(name).check(make("Whole"))
+    resolve_agent("random").check(make("Whole"))
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_other_actions_are_refused_by_all(name: str) -> None:
     with pytest.raises(InputError, match=r"has actions Dict"):

@@ -21,6 +21,9 @@ import pytest
 import torch
 from robossl_envs.collect import Collected
 from robossl_envs.collect import collect as collect_any
+from robossl_envs.collection import trial
+from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.trial import described_apart
 
 from robossl.data.ingest import ingest
 from robossl.data.sources.lerobot import LeRobotSource
@@ -173,6 +176,50 @@ def test_an_environment_that_only_fails_stops_the_run(tmp_path: Path, monkeypatc
     assert (more.num_episodes, more.num_dropped) == (11, 0)
 
 
+def test_a_collection_without_an_episode_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fault").write_text("raise")
+    monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
+    monkeypatch.setenv("DOTS_FAULT_STAYS", "1")
+    common: dict[str, Any] = {"env": "dots/Failing-v0", "agent": "random", "out": tmp_path / "out", "workers": 1}
+    with pytest.raises(ResourceError, match=r"^no episode could be played, 1 dropped, .*: the motor stalled; mend the"):
+        collect(episodes=1, **common)
+    (tmp_path / "fault").unlink()
+    assert collect(episodes=1, **common).num_episodes == 1
+    (tmp_path / "fault").write_text("raise")
+    assert collect(episodes=2, **common).num_dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [("dots/Stuck-v0", "hung for 0.5 s"), ("dots/Segfault-v0", "was killed by SIGSEGV")],
+)
+def test_an_environment_that_hangs_or_crashes_at_once_is_said_in_one_line(
+    env: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "START_SECONDS", 0.5 if "hung" in said else 60.0)
+    with pytest.raises(InputError, match=rf"^{env} {said} while it was opened, .*; see robossl doctor {env}$"):
+        collect(env=env, episodes=1, out=tmp_path / "out", workers=1, hang_seconds=0.5)
+
+
+def test_what_is_no_number_costs_its_episode_and_is_not_written(tmp_path: Path) -> None:
+    collected = collect(env="dots/Strange-v0", episodes=12, out=tmp_path / "out", workers=2)
+    assert collected.num_episodes == 12 - collected.num_dropped == len(readable(tmp_path / "out"))
+    kept = json.loads((tmp_path / "out/meta/collection.json").read_text())
+    said = {reason.split(",")[0] for reason in kept["dropped"].values()}
+    assert said == {"ValueError: observation.state must be finite", "ValueError: next.reward must be finite"}
+    stats = (tmp_path / "out/meta/stats.json").read_text()
+    assert "NaN" not in stats and "Infinity" not in stats
+
+
+def test_all_nuisances_are_those_that_change_something() -> None:
+    reach, push = (
+        described_apart(Settings(f"robossl/{name}-v0", "random", nuisances=("all",)), hang_seconds=60)
+        for name in ("Reach", "Push")
+    )
+    assert {*push.nuisances} - {*reach.nuisances} == {f"manip_object_{what}" for what in ("color", "size", "texture")}
+    assert reach.columns[2].width == push.columns[2].width == len(push.nuisances)
+
+
 def test_killed_it_is_readable_and_goes_on(tmp_path: Path) -> None:
     argv = ["--env", "dots/Slow-v0", "--agent", "random", "--episodes", "9", "--workers", "2"]
     process = start(*argv, "--out", str(tmp_path / "killed"))
@@ -275,7 +322,10 @@ def test_a_full_disk_ends_with_one_line_and_what_was_written(
         ({"agent": "pnik"}, r"unknown agent 'pnik'; did you mean 'pink'"),
         ({"nuisances": "all"}, r"dots/Dot-v0 has no nuisances to set"),
         ({"env": "dots/Known-v0", "nuisances": "ligth"}, r"has no nuisance ligth; choose from all, light"),
+        ({"env": "robossl/Reach-v0", "nuisances": "manip_object_size"}, r"has no nuisance manip_object_size; choose"),
         ({"module": ("no_such_module",)}, r"--module no_such_module cannot be imported"),
+        ({"module": ("",)}, r"--module '' cannot be imported \(ValueError: Empty module name\); is it a whole name"),
+        ({"module": (".x",)}, r"--module .x cannot be imported \(TypeError: .*\); is it a whole name"),
         ({"image_size": 33}, r"--image-size must be even"),
         ({"episodes": 0}, r"--episodes must be at least 1"),
         ({"episodes": None, "frames": 0}, r"--frames must be at least 1"),

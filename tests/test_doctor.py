@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dots  # noqa: F401
 import pytest
 from robossl_envs.doctor import FAMILIES, Family, command, examine, family_of, lacking, probe
@@ -43,6 +45,20 @@ def test_an_id_nobody_knows_is_refused() -> None:
 
 def test_a_missing_library_is_recognised_by_what_it_says() -> None:
     assert "opencv-python-headless" in probe("dots/NoGL-v0", "dots")
+
+
+def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "no_egl.py").write_text("None.eglQueryString")
+    assert command(["x/Y-v0", "--module", "no_egl"]) == 1
+    assert capsys.readouterr().out.startswith("x/Y-v0: MuJoCo finds no OpenGL: apt-get install")
+    (tmp_path / "odd.py").write_text("1 / 0")
+    with pytest.raises(
+        InputError, match=r"--module odd cannot be imported \(ZeroDivisionError: division by zero\); is"
+    ):
+        command(["x/Y-v0", "--module", "odd"])
 
 
 def test_a_crash_while_drawing_is_survived() -> None:

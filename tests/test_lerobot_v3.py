@@ -202,6 +202,29 @@ def test_another_layout_is_refused(parts: list[Part], tmp_path: Path) -> None:
         LeRobotWriter(tmp_path / "out", other)
 
 
+@pytest.mark.parametrize(
+    ("name", "left", "remedy"),
+    [
+        ("meta/info.json", b'{"features": ', "remove it and run the same command again"),
+        ("meta/info.json", b"{}", "remove it and run the same command again"),
+        ("meta/episodes/chunk-000/file-000.parquet", b"", "choose another --out"),
+    ],
+)
+def test_a_damaged_data_set_is_said_in_one_line(
+    name: str, left: bytes, remedy: str, parts: list[Part], tmp_path: Path
+) -> None:
+    LeRobotWriter(tmp_path / "out", LAYOUT).append(parts)
+    whole = everything(tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(left)
+    with pytest.raises(InputError, match=rf"{name} is damaged \(.*\); {remedy}") as caught:
+        LeRobotWriter(tmp_path / "out", LAYOUT)
+    assert "\n" not in str(caught.value)
+    if "remove" in remedy:
+        (tmp_path / "out" / name).unlink()
+        LeRobotWriter(tmp_path / "out", LAYOUT)
+        assert everything(tmp_path / "out") == whole
+
+
 def test_broken_parts_are_found(parts: list[Part]) -> None:
     assert all(map(is_whole, parts))
     parts[0].video.write_bytes(parts[0].video.read_bytes()[:300])

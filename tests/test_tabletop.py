@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from robossl_envs.factors import FACTORS
+from robossl_envs.scene import draw_camera
+from robossl_envs.sheet import sheet
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
@@ -105,6 +110,68 @@ def test_masks_and_keypoints_lie_on_what_they_name() -> None:
     assert abs(inside[:, 1].mean() - rows.mean()) < 8
 
 
+NAMES = {
+    "robossl/Push-v0": {"target", "block"},
+    "robossl/Reach-v0": {"target"},
+    "robossl/Sort-v0": {"red_bin", "blue_bin", "red", "blue"},
+}
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_everything_that_can_be_named_has_a_mask_and_keypoints(env_id: str) -> None:
+    env = make(env_id, masks=True, image_size=160)
+    _, info = env.reset(seed=4, options={"factors": {"distractors": 3, "occluder": 0.2}})
+    known = NAMES[env_id] | {"forearm", "upper_arm", "tool"} | {f"distractor_{number}" for number in range(3)}
+    assert set(info["masks"]) == set(info["keypoints"]) == known
+    assert np.sum([*info["masks"].values()], axis=0).max() == 1  # a pixel shows one thing
+    for name in known - {"upper_arm"}:
+        mask, (u, v) = info["masks"][name], info["keypoints"][name].mean(axis=0) * 160
+        rows, columns = np.nonzero(mask)
+        if len(rows) > 20 and mask[int(v), int(u)]:
+            assert columns.min() <= u <= columns.max() and rows.min() <= v <= rows.max()
+    assert sum(mask.any() for mask in info["masks"].values()) >= 6
+
+
+def test_a_target_s_mask_ends_where_the_tool_and_the_arm_hide_it() -> None:
+    env = make("robossl/Reach-v0", masks=True)
+    seen, before = env.reset(seed=1)
+    target = before["masks"]["target"]
+    red, green, _ = seen[target].mean(axis=0)
+    assert red > 2 * green  # of the table red is a quarter more
+    hidden, done = target, False
+    while not done:
+        _, _, done, _, info = env.step(base(env).expert())
+        hidden = target & (info["masks"]["tool"] | info["masks"]["forearm"] | info["masks"]["upper_arm"])
+        assert np.array_equal(info["masks"]["target"], target & ~hidden)
+    assert hidden.sum() > 0.2 * target.sum()
+
+
+@pytest.mark.parametrize("image_size", [96, (64, 128)])
+def test_the_homography_takes_pixels_of_the_clean_picture_to_those_of_this_one(image_size: Any) -> None:
+    env = make(masks=True, image_size=image_size)
+    strengths = {"camera_shift": 4, "camera_perspective": 5, "camera_rotation": 3, "camera_zoom": 2}
+    for seed in range(4):
+        seen, clean = env.reset(seed=seed)
+        _, moved = env.reset(seed=seed, options={"strengths": strengths})
+        assert clean["homography"] == pytest.approx(np.eye(3), abs=1e-9)
+        size = seen.shape[1::-1]
+        for name in ("block", "target", "tool"):
+            points = np.append(clean["keypoints"][name] * size, np.ones((len(clean["keypoints"][name]), 1)), axis=1)
+            found = points @ moved["homography"].T
+            assert found[:, :2] / found[:, 2:] == pytest.approx(moved["keypoints"][name] * size, abs=1e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (96, 128), (32, 128), (128, 32)])
+def test_a_tilted_camera_sees_no_horizon_in_a_picture_of_any_shape(height: int, width: int) -> None:
+    values = {name: factor.clean for name, factor in FACTORS.items()} | {"camera_perspective": 0.2}
+    aspects = np.array([width, height]) / min(width, height)
+    for seed in range(50):
+        tilt = np.array(draw_camera(values, np.random.default_rng(seed), height=height, width=width).tilt)
+        assert 1 - np.abs(tilt) @ aspects > 0.19
+        if max(aspects) < 1.5:
+            assert np.linalg.norm(tilt) == pytest.approx(0.4)
+
+
 def test_what_the_state_says_is_where_the_picture_shows_it() -> None:
     env = make(masks=True, image_size=192)
     for seed in range(5):
@@ -171,12 +238,37 @@ def test_rewards_grow_towards_success() -> None:
         ({"strengths": {"brightnes": 3}}, "unknown factor 'brightnes'; choose from brightness"),
         ({"strengths": {"blur": 6}}, "strength of blur must be a whole number from 0 to 5, got 6"),
         ({"factors": {"blur": 0.5}}, "blur must lie between 0 and 0.012, got 0.5"),
+        ({"factors": {"latency": 2.7}}, "latency must be a whole number from 0 to 8, got 2.7"),
+        ({"factors": {"distractors": 3.9}}, "distractors must be a whole number from 0 to 8, got 3.9"),
         ({"factor": {}}, "unknown option factor; choose from strengths, factors"),
     ],
 )
 def test_wrong_options_are_one_clear_line(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("'", ".").replace(";", ".")):
         make().reset(options=options)
+
+
+@pytest.mark.parametrize("kind", ["strengths", "factors"])
+def test_where_nothing_can_be_moved_its_factors_are_refused(kind: str) -> None:
+    env = make("robossl/Reach-v0")
+    with pytest.raises(
+        ValueError, match="manip_object_size changes nothing where nothing can be moved; choose from br"
+    ):
+        env.reset(options={kind: {"blur": 0, "manip_object_size": 1}})
+    for seed in range(5):
+        _, info = env.reset(seed=seed, options={"strengths": "random"})
+        nuisance = dict(zip(FACTORS, info["nuisance"], strict=True))
+        lacking = [name for name in FACTORS if name not in base(env).factors]
+        assert len(lacking) == 3 and all(nuisance[name] == FACTORS[name].clean for name in lacking)
+
+
+def test_the_sheet_shows_what_can_be_set(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "robossl_envs.sheet", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("usage: ") and not list(tmp_path.iterdir())
+    heights = [sheet(env_id).height for env_id in ("robossl/Reach-v0", "robossl/Push-v0")]
+    assert heights[0] * 10 == heights[1] * 8
 
 
 @pytest.mark.parametrize(

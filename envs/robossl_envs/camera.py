@@ -37,6 +37,15 @@ class Camera:
         return found
 
 
+def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
+    """Where a camera shows what the clean one shows, for points on the table: pixels (column, row) to pixels."""
+    half = min(height, width) / 2
+    pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])
+    moved = pixels @ np.linalg.inv(camera.to_table) @ Camera().to_table @ np.linalg.inv(pixels)
+    found: Float[ndarray, "3 3"] = moved / moved[2, 2]
+    return found
+
+
 class Grid:
     """What the pixels of a picture of some size see through a camera."""
 

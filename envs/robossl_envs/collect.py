@@ -14,15 +14,16 @@ from numpy.random import SeedSequence
 
 from robossl.durable import full_disk_said, locked
 from robossl.encode import Encode, identity, load_encode
-from robossl.errors import InputError
+from robossl.errors import InputError, ResourceError
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import Crew
-from robossl_envs.collection.environment import Described, Environment, describe, open_env
+from robossl_envs.collection.environment import Described, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
 from robossl_envs.collection.progress import Progress
 from robossl_envs.collection.settings import Settings
 from robossl_envs.collection.todo import MAX_ATTEMPTS, Todo
+from robossl_envs.collection.trial import described_apart
 from robossl_envs.collection.vector import Ensemble
 from robossl_envs.lerobot_layout import Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
@@ -82,7 +83,8 @@ def collect(
 
     Raises:
         InputError: environment, agent and the other arguments do not fit together, or not those of an earlier run.
-        ResourceError: the disk is full, attempts fail one after another, or another run writes to the same folder.
+        ResourceError: the disk is full, attempts fail one after another, no episode could be played, or another run
+            writes to the same folder.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     _check(episodes, frames, workers, hang_seconds)
@@ -92,9 +94,10 @@ def collect(
     encode = _open_encoder(agent, encoder)  # torch must be imported before any GL context is made
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
+    described = described_apart(settings, hang_seconds=hang_seconds)
     environment = open_env(settings)
     try:
-        described = describe(environment, settings)
+        resolve_agent(agent).check(environment)
         with locked(out, "collection"), full_disk_said(out):
             ledger = Ledger(out, settings)
             writer = LeRobotWriter(out, _layout(settings, described))
@@ -111,6 +114,7 @@ def collect(
                 _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
                 collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
                 _conclude(progress, out, collected)
+                _refuse_nothing(ledger, collected)
                 return collected
     finally:
         environment.close()
@@ -225,3 +229,12 @@ def _conclude(progress: Progress, out: Path, collected: Collected) -> None:
         f"{collected.num_frames} frames; {collected.num_failures} attempts failed, "
         f"{collected.num_dropped} episodes dropped"
     )
+
+
+def _refuse_nothing(ledger: Ledger, collected: Collected) -> None:
+    if collected.num_dropped and not collected.num_episodes:
+        number, why = max(ledger.dropped.items())
+        raise ResourceError(
+            f"no episode could be played, {collected.num_dropped} dropped, the last one, {number}, with {why}; "
+            "mend the environment and run the same command again"
+        )

@@ -127,7 +127,14 @@ def examine(env: str, module: str = "") -> int:
         InputError: nobody knows the id, or the module cannot be imported.
     """
     if module:
-        import_registering(module)
+        try:
+            import_registering(module)
+        except InputError as error:
+            remedy = remedy_of(str(error))
+            if not remedy:
+                raise
+            print(f"{env}: {remedy}")
+            return 1
     family = family_of(env)
     found = lacking(family) if family else []
     if family and not family.prefix.startswith("gymnasium."):
@@ -186,10 +193,13 @@ def probe(env: str, module: str = "") -> str:
         return done.stdout.strip().splitlines()[-1]
     if done.returncode < 0:
         return f"crashed with signal {-done.returncode} while drawing; for OpenGL: {GL_LINE}"
-    for sign, remedy in REMEDIES.items():
-        if sign in done.stderr:
-            return remedy
-    return f"fails with {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return remedy_of(done.stderr) or f"fails with {last_line}"
+
+
+def remedy_of(said: str) -> str:
+    """What to do about an error, by its text; empty where nobody knows."""
+    return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
 def _same_modules() -> dict[str, str]:

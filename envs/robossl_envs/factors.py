@@ -7,7 +7,7 @@ sides (darker or brighter) draws its side once an episode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,11 @@ class Factor:
         """Smallest and largest value, the clean one included."""
         values = [self.clean, *(value for side in self.sides for value in side)]
         return min(values), max(values)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it counts something."""
+        return all(isinstance(value, int) for value in (self.clean, *(value for side in self.sides for value in side)))
 
 
 def _both(*values: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -74,22 +79,34 @@ FACTORS: dict[str, Factor] = {
 }
 
 
-def draw_values(options: Mapping[str, Any], rng: Generator) -> dict[str, float]:
+def factors_of(bodies: Sequence[str]) -> tuple[str, ...]:
+    """The factors that change something where these bodies are what can be moved."""
+    return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
+
+
+def draw_values(
+    options: Mapping[str, Any], rng: Generator, *, names: Collection[str] = tuple(FACTORS)
+) -> dict[str, float]:
     """The value of every factor for one episode.
 
     `options["strengths"]` maps factors to strengths of 0 to 5, or is "random": every factor at a strength drawn evenly.
-    `options["factors"]` maps factors to values, taken as they are. What neither names is clean.
+    `options["factors"]` maps factors to values, taken as they are. What neither names is clean. `names` are the factors
+    that the task has.
 
     Raises:
-        ValueError: an unknown factor, a strength that is none, a value outside the factor's bounds.
+        ValueError: an unknown factor or one that the task lacks, a strength that is none, a value outside the factor's
+            bounds, a fraction of what is counted.
     """
     strengths = options.get("strengths", {})
     if strengths == "random":
-        strengths = {name: int(rng.integers(STRENGTHS + 1)) for name in FACTORS}
+        drawn = {name: int(rng.integers(STRENGTHS + 1)) for name in FACTORS}
+        strengths = {name: drawn[name] for name in names}
     given = options.get("factors", {})
     for name in (*strengths, *given):
         if name not in FACTORS:
-            raise ValueError(f"unknown factor {name!r}; choose from {', '.join(FACTORS)}")
+            raise ValueError(f"unknown factor {name!r}; choose from {', '.join(names)}")
+        if name not in names:
+            raise ValueError(f"{name} changes nothing where nothing can be moved; choose from {', '.join(names)}")
     values = {}
     for name, factor in FACTORS.items():
         strength = strengths.get(name, 0)
@@ -100,6 +117,8 @@ def draw_values(options: Mapping[str, Any], rng: Generator) -> dict[str, float]:
         low, high = FACTORS[name].bounds
         if not low <= value <= high:
             raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
+        if FACTORS[name].whole and float(value) % 1:
+            raise ValueError(f"{name} must be a whole number from {low:g} to {high:g}, got {value!r}")
         values[name] = float(value)
     return values
 

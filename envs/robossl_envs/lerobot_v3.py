@@ -7,7 +7,8 @@ is what makes its episodes exist. Whenever the process dies, what is there can b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from av.video.stream import VideoStream
 
 from robossl.durable import written_aside
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl_envs.lerobot_layout import (
     CHUNK,
     INDEX_DTYPES,
@@ -38,7 +39,7 @@ class LeRobotWriter:
     """A data set open for adding episodes, new or found on disk.
 
     Raises:
-        InputError: the one on disk has other columns.
+        InputError: the one on disk has other columns, or is damaged.
     """
 
     def __init__(self, root: Path, layout: Layout) -> None:
@@ -48,8 +49,9 @@ class LeRobotWriter:
         self.num_episodes = self.num_frames = self._num_files = 0
         self._statistics = Statistics()
         for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
-            for row in pq.read_table(path).to_pylist():
-                self._count(row)
+            with _damage_said(path, "choose another --out"):
+                for row in pq.read_table(path).to_pylist():
+                    self._count(row)
             self._num_files += 1
         self._check()
         self._write_tasks()
@@ -74,9 +76,12 @@ class LeRobotWriter:
         path = self._root / "meta" / "info.json"
         if not path.exists():
             return
-        kept = json.loads(path.read_text(encoding="utf-8"))
         now = info(self._layout, self.num_episodes, self.num_frames)
-        for name in ("features", "fps", "robot_type"):
+        names = ("features", "fps", "robot_type")
+        with _damage_said(path, "remove it and run the same command again, which writes it anew"):
+            said = json.loads(path.read_text(encoding="utf-8"))
+            kept = {name: said[name] for name in names}
+        for name in names:
             if kept[name] != now[name]:
                 raise InputError(f"{self._root} has other {name} than this environment gives now; choose another --out")
 
@@ -131,6 +136,14 @@ class LeRobotWriter:
     def _write_summary(self) -> None:
         _write_json(self._root / "meta" / "stats.json", self._statistics.result())
         _write_json(self._root / "meta" / "info.json", info(self._layout, self.num_episodes, self.num_frames))
+
+
+@contextmanager
+def _damage_said(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({reason(error)}); {remedy}") from None
 
 
 def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:

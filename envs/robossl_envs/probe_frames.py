@@ -56,7 +56,8 @@ class EnvFrames:
         grid = Grid(Camera(), height=image_size, width=image_size)
         state = dict(zip(names, states.T.astype(np.float64), strict=True))
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
-        drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, {name: 5}) for name in FACTORS)]
+        hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
+        drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
         pictures = b"".join(each.tobytes() for each in drawn)  # of the code that draws, and of the grids
         parts = (env_id.encode(), self._seeds.tobytes(), str(self.hw).encode(), states.tobytes(), pictures)
         self.digest = hashlib.sha256(b"".join((*parts, repr(FACTORS).encode()))).hexdigest()
@@ -101,7 +102,7 @@ class EnvFrames:
     def _check(self, factor: str) -> None:
         if factor not in FACTORS:
             raise Unavailable(f"{self.name} has no factor {factor}")
-        if factor.startswith("manip_object") and not self._bodies:
+        if factor not in self._env.factors:
             raise Unavailable(f"in {self.name} nothing is moved but the tool")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:

@@ -26,6 +26,7 @@ WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
 TABLE = 0.42  # metres from the middle to the edge of the table
 RIM = 0.005  # metres: width of the bright and dark borders of a solid
 SOFT = 0.008  # metres: width of a shadow's border
+MOST_TILTED = 0.8  # 1 minus the least depth in a picture, 0 being the horizon; square ones come to 0.57
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
 RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
@@ -55,18 +56,19 @@ class Scene:
         values: Mapping[str, float],
         rng: Generator,
         *,
+        camera: Camera,
         height: int,
         width: int,
     ) -> None:
         self.values = dict(values)
-        self.grid = Grid(_camera(values, rng), height=height, width=width)
+        self.grid = Grid(camera, height=height, width=width)
         self.light = illumination(self.grid, values, rng) * np.float32(255)
         lx, ly = towards_light(values["light_direction"])
         self._away = (-lx * REACH, -ly * REACH)
         self._pattern = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         still = self._table(rng)
-        distractors = _distractors(rng)[: int(values["distractors"])]
-        for thing, pose in (*markings, *distractors):
+        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])  # what stands still, lowest first
+        for thing, pose in self.laid:
             self._paint(still, thing, pose)
         self._still = still
         self._occluder = self._sleeve(rng)
@@ -209,13 +211,17 @@ def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: f
     return gx * c + gy * s, gy * c - gx * s
 
 
-def _camera(values: Mapping[str, float], rng: Generator) -> Camera:
+def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, width: int) -> Camera:
+    """The camera of an episode: directions are drawn; a long picture tilts less where it would see the horizon."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
+    along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
+    nearing = (abs(along) * width + abs(across) * height) / min(height, width)  # 1 minus the depth of a corner
+    bounded = MOST_TILTED / nearing if nearing > MOST_TILTED else 1.0
     return Camera(
         shift=(values["camera_shift"] * math.cos(shift), values["camera_shift"] * math.sin(shift)),
         roll=values["camera_rotation"],
         zoom=values["camera_zoom"],
-        tilt=(2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)),
+        tilt=(along * bounded, across * bounded),
     )
 
 
@@ -223,10 +229,10 @@ def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
     """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
     found: list[tuple[Thing, Pose]] = []
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
-    for place in rng.permutation(8):
+    for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
         along += 0.22 * (place % 2)  # two a side
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
-        thing = Thing("distractor", kinds[kind].scaled(rng.uniform(0.8, 1.2)), turned((0.8, 0.25, 0.25), hue), 0.02)
-        found.append((thing, (x, y, rng.uniform(0, 2 * math.pi))))
+        shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), turned((0.8, 0.25, 0.25), hue)
+        found.append((Thing(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))
     return found

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
+from robossl.arguments import call
 from robossl_envs.factors import FACTORS, STRENGTHS
 
 ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
@@ -33,11 +34,12 @@ def picture(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UIn
 def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
     """Two columns of factors, six pictures each: clean, then five strengths."""
     env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
-    rows = -(-len(FACTORS) // 2)
+    factors = env.unwrapped.factors  # type: ignore[attr-defined]
+    rows = -(-len(factors) // 2)
     block = (STRENGTHS + 1) * (SIZE + GAP) + 3 * GAP
     paper = Image.new("RGB", (2 * block, rows * (SIZE + GAP + MARGIN)), "white")
     pen = ImageDraw.Draw(paper)
-    for number, name in enumerate(FACTORS):
+    for number, name in enumerate(factors):
         left, top = (number // rows) * block, (number % rows) * (SIZE + GAP + MARGIN)
         pen.text((left + 2, top + 2), f"{name}: {FACTORS[name].about}", fill="black")
         for strength in range(STRENGTHS + 1):
@@ -47,8 +49,12 @@ def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
     return paper
 
 
-def main(folder: Path) -> None:
-    """Write one PNG an environment."""
+def main(folder: Path = Path(".")) -> None:
+    """Write one PNG an environment.
+
+    Args:
+        folder: where to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for env_id in ENVIRONMENTS:
         path = folder / f"factors_{env_id.split('/')[1].split('-')[0].lower()}.png"
@@ -57,4 +63,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    call(main, sys.argv[1:], prog="python -m robossl_envs.sheet")

@@ -48,7 +48,7 @@ class Sort:
             markings=tuple(
                 marking
                 for name, colour in zip(self.bodies, (RED, BLUE), strict=True)
-                for marking in _bin(turned(colour, values["receiver_object_color"]), *bins[name])
+                for marking in _bin(f"{name}_bin", turned(colour, values["receiver_object_color"]), *bins[name])
             ),
             target=(*bins["red"], *bins["blue"]),
         )
@@ -101,9 +101,9 @@ def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> f
     return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
 
 
-def _bin(colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
+def _bin(name: str, colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
     pale = tuple(0.5 + 0.35 * part for part in colour)
     return [
-        (Thing("target", Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
-        (Thing("target", Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
+        (Thing(name, Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
+        (Thing(name, Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
     ]

@@ -19,9 +19,9 @@ from gymnasium import spaces
 from jaxtyping import Float32
 from numpy import ndarray
 
-from robossl_envs.camera import Camera
-from robossl_envs.factors import FACTORS, draw_values, vector
-from robossl_envs.scene import Picture, Pose, Scene, Thing
+from robossl_envs.camera import Camera, homography
+from robossl_envs.factors import FACTORS, draw_values, factors_of, vector
+from robossl_envs.scene import Picture, Pose, Scene, Thing, draw_camera
 from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import Start, Task
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
@@ -75,6 +75,11 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         self.factor_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
 
     @property
+    def factors(self) -> tuple[str, ...]:
+        """The factors that can be set; those of what is moved need something that can be moved."""
+        return factors_of(self.task.bodies)
+
+    @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
         """Names of the dimensions of what `info` holds as vectors: metres, metres a second, sine and cosine."""
         bodies = [f"{name}.{part}" for name in self.task.bodies for part in ("x", "y", "sin", "cos")]
@@ -95,8 +100,10 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
         layout, look = self.np_random.spawn(2)  # two streams: factors do not move what the task draws
-        self._values = draw_values(options or {}, look)
+        self._values = draw_values(options or {}, look, names=self.factors)
         self._nuisance, self._look = vector(self._values), look
+        self.camera: Camera = draw_camera(self._values, look, height=self.height, width=self.width)
+        self._homography = homography(self.camera, height=self.height, width=self.width)
         self._start: Start = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # drawn at the first picture
@@ -122,20 +129,20 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         """The picture that the camera delivers now, uint8 (h, w, 3); nothing without render_mode."""
         return None if self.render_mode is None else self._see()
 
-    @property
-    def camera(self) -> Camera:
-        """The camera of this episode, as its factors have moved it."""
-        self._see()
-        assert self._scene is not None
-        return self._scene.grid.camera
-
     def expert(self) -> Float32[ndarray, 2]:
         """What a scripted expert would do now."""
         return np.array(self.task.expert(self._world, self._start), np.float32)
 
     def _see(self) -> Picture:
         if self._scene is None:
-            self._scene = Scene(self._start.markings, self._values, self._look, height=self.height, width=self.width)
+            self._scene = Scene(
+                self._start.markings,
+                self._values,
+                self._look,
+                camera=self.camera,
+                height=self.height,
+                width=self.width,
+            )
         if self._picture is None:
             self._picture = self._scene.draw(self._seen[0], self._look)
         return self._picture
@@ -184,14 +191,16 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             "agent_state": agent,
             "environment_state": environment,
             "nuisance": self._nuisance.copy(),
+            "homography": self._homography.copy(),
             "is_success": success,
             "contacts": self._world.touched(),
         }
         if self._with_masks:
             self._see()
             assert self._scene is not None
-            info["masks"] = self._scene.masks(self._seen[0])
-            info["keypoints"] = _keypoints(self._scene, self._seen[0])
+            things = [*self._scene.laid, *self._seen[0]]
+            info["masks"] = self._scene.masks(things)
+            info["keypoints"] = _keypoints(self._scene, things)
         return info
 
 
@@ -207,12 +216,12 @@ def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
     aside = math.sqrt(max(fore * fore - along * along, 0.0))
     ux, uy = sx / far, sy / far
     ex, ey = ux * along + uy * aside, uy * along - ux * aside
-    return [_link(x, y, x + ex, y + ey), _link(x + ex, y + ey, *SHOULDER)]
+    return [_link("forearm", x, y, x + ex, y + ey), _link("upper_arm", x + ex, y + ey, *SHOULDER)]
 
 
-def _link(ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
     length = math.hypot(bx - ax, by - ay)
-    thing = Thing("arm", Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    thing = Thing(name, Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
     return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
 
 

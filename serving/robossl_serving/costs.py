@@ -35,7 +35,7 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """The largest number of frames that is worth running together; 1 where batching does not pay, as mostly on a CPU.
+        """The largest number of frames that is worth running together; 1 where batching does not pay (most CPUs).
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)

@@ -76,12 +76,14 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
 
 
 def bounds(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Middle and half range of a bounded Box, which noise is scaled to.
+    """Middle and half range of a bounded Box of floats, which noise is scaled to.
 
     Raises:
         InputError: another action space.
     """
     space: Space[Any] = env.action_space
+    if isinstance(space, Box) and not np.issubdtype(space.dtype, np.floating):
+        raise InputError(f"{name_of(env)} has actions {space}; this agent acts in floats, use random")
     if not isinstance(space, Box) or not space.is_bounded():
         raise InputError(
             f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use random, count, rnd or novelty"

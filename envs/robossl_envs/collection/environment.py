@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy import ndarray
 from PIL import Image
 
 from robossl.errors import InputError, reason
-from robossl_envs.agents import resolve_agent
+from robossl_envs.agents.agent import check_space
 from robossl_envs.collection.settings import DEFAULT_STEPS, Settings
 from robossl_envs.lerobot_layout import Column
 
@@ -75,8 +75,12 @@ def import_registering(module: str) -> None:
     """
     try:
         importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"--module {module} cannot be imported ({reason(error)}); is it on PYTHONPATH?") from None
+    except Exception as error:  # whatever the foreign module raises
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise InputError(
+            f"--module {module or repr(module)} cannot be imported ({said}); "
+            "is it a whole name, and on PYTHONPATH? robossl doctor ENV --module NAME knows more"
+        ) from None
 
 
 def find_spec(env: str) -> EnvSpec:
@@ -118,7 +122,7 @@ def describe(env: Environment, settings: Settings) -> Described:
     Raises:
         InputError: it has no frames, the wrong actions, or no such nuisances.
     """
-    resolve_agent(settings.agent).check(env)
+    check_space(env)
     try:
         env.reset(seed=0)
         height, width = frame_size(raw_frame(env), settings.image_size)
@@ -149,7 +153,7 @@ def describe(env: Environment, settings: Settings) -> Described:
         frames_per_s=settings.frames_per_s or round(env.metadata.get("render_fps") or 30),
         max_steps=(spec.max_episode_steps if spec else None) or DEFAULT_STEPS,
         columns=tuple(columns),
-        nuisances=_nuisances(settings, names.get("nuisance", ())),
+        nuisances=_nuisances(settings, _settable(env, names)),
         step_seconds=step_seconds,
     )
 
@@ -158,8 +162,14 @@ def _action_column(env: Environment) -> Column:
     space = env.action_space
     if isinstance(space, Discrete):
         return Column("action", "int64")
-    assert isinstance(space, Box), "the agent's check lets nothing else pass"
+    assert isinstance(space, Box), "`check_space` lets nothing else pass"
     return Column("action", "float32", int(np.prod(space.shape)))
+
+
+def _settable(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The nuisances that change something; an environment that tells no `factors` has those of its vector."""
+    known: tuple[str, ...] = names.get("nuisance", ())
+    return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known
 
 
 def _nuisances(settings: Settings, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,12 @@ class Recorder:
 
         Raises:
             ResourceError: the disk is full.
+            ValueError: a state, the action or the reward is not finite.
         """
         row = {**self._vectors, "action": np.array(action), "agent": self._settings.agent}
         observation, reward, terminated, truncated, info = self.env.step(action)
         row |= {"next.reward": float(reward), "next.done": terminated or truncated}
+        _check_finite({name: row[name] for name in ("action", "next.reward")})
         row["next.success"] = bool(info.get("is_success", False))
         self._writer.add(self.frame, row)
         if terminated or truncated:
@@ -60,6 +63,16 @@ class Recorder:
 
     def _look(self, observation: Any, info: dict[str, Any]) -> None:
         self._vectors = vectors(observation, info)
+        _check_finite(self._vectors)
         self.frame = picture(self.env, self._described.height, self._described.width)
         known = [self._vectors[name] for name in (STATE, ENVIRONMENT) if name in self._vectors]
         self.state = np.concatenate(known) if known else np.zeros(0, np.float32)
+
+
+def _check_finite(columns: Mapping[str, Any]) -> None:
+    """Statistics, and so the file that holds them, have no place for other numbers."""
+    for name, values in columns.items():
+        flat = np.ravel(values)
+        wrong = np.flatnonzero(~np.isfinite(flat))
+        if len(wrong):
+            raise ValueError(f"{name} must be finite, got {flat[wrong[0]]} in dimension {wrong[0]} of {len(flat)}")
