@@ -13,7 +13,8 @@ expert and random, {frames} frames; no layout is there twice): every episode is 
 the four, 95 % intervals over episodes and seeds; beside it that of the place (x, y) and of the angle alone. Cells are
 those of a 10 x 10 grid over the table inside the rails in which the hand (of 100), the block's centre of mass (of 100),
 or the pair of both (of 10,000) was in at least one frame; mean over seeds. Agents that plan do so over cells of the
-true state; what differs is their bonus.
+true state; what differs is their bonus. * marks a difference that excludes zero; the interval of a row with one seed is
+over episodes alone, and has none.
 
 References: {references}.
 
@@ -70,7 +71,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         name = f"{row['agent']}, {row['rounds']} rounds" if row["rounds"] > 1 else row["agent"]
         counts = [f"{mean(row['cells'][part]):,.0f}" for part in ("hand", "block", "both")]
-        r2 = [cell(row["r2"]), parts(row), *(cell(row["minus"][each], sign=True) for each in names)]
+        r2 = [
+            cell(row["r2"]),
+            parts(row),
+            *(cell(row["minus"][each], sign=True, star=len(row["seeds"]) > 1) for each in names),
+        ]
         lines.append(line([name, f"{mean(row['frames']):,.0f}", str(len(row["seeds"])), *counts, *r2]))
     return "\n".join(lines)
 
@@ -98,12 +103,11 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def cell(interval: tuple[float, float, float], *, sign: bool = False) -> str:
-    """An estimate with its interval; * where a difference excludes zero."""
+def cell(interval: tuple[float, float, float], *, sign: bool = False, star: bool = False) -> str:
+    """An estimate with its interval; * where a difference excludes zero, unless it is of one seed."""
     form = "{:+.2f}" if sign else "{:.2f}"
     estimate, low, high = (form.format(value) for value in interval)
-    star = " *" if sign and (interval[1] > 0 or interval[2] < 0) else ""
-    return f"{estimate} [{low}, {high}]{star}"
+    return f"{estimate} [{low}, {high}]" + (" *" if star and (interval[1] > 0 or interval[2] < 0) else "")
 
 
 def line(cells: list[str]) -> str:

@@ -214,7 +214,7 @@ def main() -> None:
     arms += [Arm("novelty", *in_all, args.rounds), *(Arm(agent, *in_all) for agent in args.against)]
     planned = [(arm, seed) for arm in arms for seed in args.seeds]
     long = Arm(args.long_agent, args.long_frames, args.steps)
-    planned += [(long, seed) for seed in args.seeds if args.long_frames]
+    planned += [(long, args.seeds[0])] if args.long_frames else []
 
     both = {agent: {"episodes": args.evaluation_episodes} for agent in ("noisy_expert", "random")}
     held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
