@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from PIL import Image
 
 from robossl.data.describe import info
 from robossl.data.index import Entry, write_index
+from robossl.data.ingest import ingest
 from robossl.data.manifest import Manifest, SourceEntry, read_manifest, write_manifest
 from robossl.data.pictures import encode_jpeg, shrink
 from robossl.data.shards import BATCH_ROWS, ShardWriter, UnitRecord
@@ -52,6 +54,15 @@ def test_splits_and_labels(clip_store):
         clip_store.labels("scen")
     with pytest.raises(InputError, match=r"unknown split 'test'; .*choose from train, val"):
         clip_store.rows("test")
+
+
+def test_a_store_without_splits_says_what_to_do(tmp_path):
+    shutil.copy(next(CLIPS.glob("**/*.mp4")), tmp_path / "clip.mp4")
+    ingest((tmp_path / "clip.mp4",), out=tmp_path / "store", short_side=48, workers=1)
+    store = open_store(tmp_path / "store")
+    assert len(store.rows(None)) == store.num_frames
+    with pytest.raises(InputError, match=r"has no splits, got 'train'; take all of it \(`data.split: null`"):
+        store.rows("train")
 
 
 def test_pixels_are_those_of_the_video(clip_store):

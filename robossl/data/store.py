@@ -125,6 +125,11 @@ class Store:
         """
         if split is None:
             return np.arange(self.num_frames)
+        if not any(self.manifest.splits):
+            raise InputError(
+                f"{self.path} has no splits, got {split!r}; take all of it (`data.split: null` in a configuration, "
+                "`--split-by episode` of evaluate), or ingest --labels, a table with a column `split`"
+            )
         if split not in self.manifest.splits:
             raise InputError(f"{self.path}: {unknown('split', split, self.manifest.splits)}")
         return np.flatnonzero(np.repeat(self.episode_split == split, np.diff(self.episode_start)))
