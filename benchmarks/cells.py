@@ -81,7 +81,8 @@ class Ledger:
 
     def __setitem__(self, name: str, figures: dict[str, Any]) -> None:
         self.measured[name] = figures
-        write_text(self.path, json.dumps({"about": self.about, "measured": self.measured}, indent=1) + "\n")
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.measured.items())
+        write_text(self.path, f'{{"about": {json.dumps(self.about)},\n"measured": {{\n{lines}\n}}}}\n')
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         return self.measured[name]

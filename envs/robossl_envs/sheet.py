@@ -34,7 +34,7 @@ def picture(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UIn
 def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
     """Two columns of factors, six pictures each: clean, then five strengths."""
     env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
-    factors = env.unwrapped.factors  # type: ignore[attr-defined]
+    factors = env.get_wrapper_attr("factors")
     rows = -(-len(factors) // 2)
     block = (STRENGTHS + 1) * (SIZE + GAP) + 3 * GAP
     paper = Image.new("RGB", (2 * block, rows * (SIZE + GAP + MARGIN)), "white")
