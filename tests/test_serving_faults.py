@@ -259,7 +259,8 @@ def test_a_storm_of_hopeless_deadlines_runs_next_to_nothing(tmp_path: Path) -> N
 def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: Path) -> None:
     build_tiny(tmp_path, version=1, layers=8)
     frame = np.random.default_rng(0).integers(0, 255, (1, 112, 112, 3), np.uint8)
-    sent, served, behind, stop = [0] * 8, [0] * 8, [], threading.Event()
+    sent, served, stop = [0] * 8, [0] * 8, threading.Event()
+    behind, unserved = [], []  # at each reply: frames since the one it answers, and a first-come queue's length
     with serving(tmp_path, ServerSettings(port=0)) as server:
         target = f"127.0.0.1:{server.port}"
         with EncoderClient(target) as client:
@@ -274,6 +275,7 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
                     if reply is not None:
                         served[number] += 1
                         behind.append(sent[number] - int(reply.frame_id))
+                        unserved.append(sent[number] - served[number])
 
         threads = [threading.Thread(target=robot, args=(number,)) for number in range(8)]
         for thread in threads:
@@ -289,7 +291,8 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
     counts = np.array(served, float)
     assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
     assert busy > 0.8, "hardly a moment without a run"
-    assert sum(sent) > 2 * sum(served) and np.median(behind) < 4, "a queue's are as far behind as it is long"
+    assert sum(sent) > 2 * sum(served), "far more than can be served"
+    assert np.median(behind) < np.median(unserved) / 4, "a queue's are as far behind as it is long"
 
 
 def test_many_threads_of_one_robot_lose_only_to_newer_frames(server: EncoderServer) -> None:
