@@ -56,13 +56,15 @@ def test_splits_and_labels(clip_store):
         clip_store.rows("test")
 
 
-def test_a_store_without_splits_says_what_to_do(tmp_path):
+def test_a_store_without_splits_or_labels_says_what_to_do(tmp_path):
     shutil.copy(next(CLIPS.glob("**/*.mp4")), tmp_path / "clip.mp4")
     ingest((tmp_path / "clip.mp4",), out=tmp_path / "store", short_side=48, workers=1)
     store = open_store(tmp_path / "store")
     assert len(store.rows(None)) == store.num_frames
     with pytest.raises(InputError, match=r"has no splits, got 'train'; take all of it \(`data.split: null`"):
         store.rows("train")
+    with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels"):
+        store.labels("scene")
 
 
 def test_pixels_are_those_of_the_video(clip_store):

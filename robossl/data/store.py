@@ -111,8 +111,13 @@ class Store:
         """One label of every episode, (e,) str, "" where missing.
 
         Raises:
-            InputError: no such label.
+            InputError: no such label, or none at all.
         """
+        if not self.label_names:
+            raise InputError(
+                f"{self.path} has no labels, got {name!r}; ingest with --labels, a table with such a column "
+                "(a configuration that watches kNN of one trains without it: `knn: null`)"
+            )
         if name not in self.label_names:
             raise InputError(f"{self.path}: {unknown('label', name, self.label_names)}")
         return self._texts(LABEL + name)
