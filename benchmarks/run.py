@@ -16,6 +16,7 @@ BENCHMARKS = (
     "bench_neighbour",
     "bench_memory",
     "bench_envs",
+    "bench_metaworld",
     "bench_collect",
     "bench_probes",
     "bench_probe_memory",
