@@ -8,13 +8,13 @@ HEAD = """# Exploration: who collects, and whether the loop earns its place
 
 Written by `make explore` from `docs/exploration.json`; what it comes to is said in [collection.md](collection.md).
 Environment `robossl/Push-v0`; every encoder is trained as `{config}` says, from random weights,
-with batches and steps alike. R2 is that of the block's pose (x, y, sine and cosine of its angle), read off single frames
-by ridge regression on {episodes} episodes that no encoder saw (noisy expert and random, {frames} frames; no layout is
-there twice): every episode is predicted by a fit on others, mean over the four, 95 % intervals over episodes and seeds;
-beside it that of the place (x, y) and of the angle alone. Cells are those of a 10 x 10 grid over the table inside the
-rails in which the hand (of 100), the block's centre of mass (of 100), or the pair of both (of 10,000) was in at least
-one frame; mean over seeds. Agents that plan do so over cells of the true state; what differs is their bonus. * marks a
-difference that excludes zero; the interval of a row with one seed is over episodes alone, and has none.
+with batches and steps alike. R2 is that of the block's pose (x, y, sine and cosine of its angle), read off single
+frames by ridge regression on {episodes} episodes that no encoder saw (noisy expert and random, {frames} frames; no
+layout is there twice): every episode is predicted by a fit on others, mean over the four, 95 % intervals over episodes
+and seeds; beside it that of the place (x, y) and of the angle alone. Cells are those of a 10 x 10 grid over the table
+inside the rails in which the hand (of 100), the block's centre of mass (of 100), or the pair of both (of 10,000) was in
+at least one frame; mean over seeds. Agents that plan do so over cells of the true state; what differs is their bonus.
+* marks a difference that excludes zero; the interval of a row with one seed is over episodes alone, and has none.
 
 References: {references}.
 

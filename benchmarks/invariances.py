@@ -257,9 +257,9 @@ def references(run: Path, ledger: Ledger, measured: Callable[[Probed], Probing])
 HEAD = """# What a method is shown decides what its encoder ignores
 
 Written by `make invariances`: ResNet-18 at 64 px, {steps} steps of 64 photographs of Imagenette ({long_steps:,} in
-bf16 where it says longer), recipes in `configs/ablations/invariances.yaml`; probed at strength 3 on {judged} photographs that none
-has seen, turns on {turned:,}. Means over training seeds with 95 % t intervals. What the figures are is said in
-[probes.md](probes.md).
+bf16 where it says longer), recipes in `configs/ablations/invariances.yaml`; probed at strength 3 on {judged} pictures
+that none has seen, turns on {turned:,}. Means over training seeds with 95 % t intervals. What the figures are is said
+in [probes.md](probes.md).
 
 ![invariance by factor, and quarter turns read](figures/invariances.png)
 

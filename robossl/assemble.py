@@ -43,7 +43,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     method = config.method.build(build_encoder(config.encoder))
     specs = method.views()
     loader = build_loader(config, ranks, stores, specs)
-    check_views(stores, specs)
+    check_views(method, stores, specs)
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     check_memories(method, config, loader)
     folder = RunFolder(out)
@@ -89,8 +89,14 @@ def check_warmup(config: RunConfig) -> None:
         )
 
 
-def check_views(stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
-    """Refuse views larger than every frame: all of them would be enlarged."""
+def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
+    """Refuse clips for a method of images, and views larger than every frame: all of them would be enlarged."""
+    clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]
+    if clips and not method.takes_clips:
+        raise InputError(
+            f"the method takes single frames, got clips of {clips[0]}; leave out num_frames of the view's clip, or "
+            "choose a method for video such as cpc"
+        )
     largest = max(int(store.frame_hw.min(axis=1).max()) for store in stores)
     size = max(spec.size for spec in specs)
     if size > largest:
@@ -183,7 +189,14 @@ def uses_channels_last(config: RunConfig, method: Method) -> bool:
 
 
 def device_name(config: RunConfig) -> str:
-    """The configured device, or the best there is."""
+    """The configured device, or the best there is.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
     if config.train.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_gpu else "cpu"
+    if config.train.device == "cuda" and not has_gpu:
+        raise InputError("train.device is cuda, but torch finds no GPU here; choose cpu or auto")
     return config.train.device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,24 @@ from robossl.errors import InputError
 from robossl.ranks import all_reduce_mean, all_reduce_sum, gather, world_size
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@contextlib.contextmanager
+def one_value_said(batch_size: int) -> Iterator[None]:
+    """Turn torch's error of a batch-norm that has one value a channel inside the block into one line.
+
+    Raises:
+        InputError: the batch is too small for the method and encoder.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise InputError(
+            f"train.batch_size {batch_size} leaves a batch-norm one value to take its statistics of; raise it, or "
+            "lower train.accumulate or method.batch_norm_groups"
+        ) from error
 
 
 class _NormaliseOverRanks(torch.autograd.Function):

@@ -41,7 +41,8 @@ def save_checkpoint(
         ResourceError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target, aside = folder / f"step_{step:08d}", folder / f".step_{step:08d}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".step_*"):  # by a save that was killed
+        shutil.rmtree(left, ignore_errors=True)
     tensors, groups = _flatten_optimizer(optimizer)
     head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
     try:
@@ -53,7 +54,7 @@ def save_checkpoint(
             share(path)
             sync(path)
         sync(aside)
-        shutil.rmtree(target, ignore_errors=True)
+        replaced = [_hide(target)] if target.exists() else []
         aside.rename(target)
         sync(folder)
     except (OSError, SafetensorError) as error:
@@ -62,7 +63,7 @@ def save_checkpoint(
             f"could not write checkpoint {target}: {error}; earlier checkpoints are kept, "
             "make room and run the same command with --resume"
         ) from error
-    for old in checkpoints(folder)[:-keep]:
+    for old in [*replaced, *map(_hide, checkpoints(folder)[:-keep])]:
         shutil.rmtree(old)
     return target
 
@@ -96,6 +97,11 @@ def checkpoints(folder: Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The steps done at a checkpoint, by its name."""
     return int(path.name.removeprefix("step_"))
+
+
+def _hide(path: Path) -> Path:
+    """Give what is to be removed a name that is no checkpoint's, so that half of it is never taken for one."""
+    return path.rename(path.with_name(f".{path.name}.old"))
 
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

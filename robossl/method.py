@@ -27,6 +27,7 @@ class Method(nn.Module):
 
     encoder: Encoder  # what is exported: the student or the teacher, as the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of parameter names whose learning rate does not decay
+    takes_clips: bool = False  # whether its views have a time axis
     batch_norm_groups: int | None = None  # groups of the global batch with statistics of their own; None: one for all
 
     def views(self) -> tuple[ViewSpec, ...]:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from robossl.errors import InputError
 from robossl.method import Method
+from robossl.ranges import check_positive, check_range
 from robossl.schedule import cosine, warmup_cosine
 
 
@@ -34,6 +36,20 @@ class OptimConfig:
     final_lr: float = 0.0  # fraction of the peak at the end of the cosine
     clip_grad_norm: float | None = None
     clip_over: Literal["all", "tensor"] = "all"  # what the norm is taken over: all gradients, or each alone (DINO)
+
+    def __post_init__(self) -> None:
+        check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)
+        check_range(0, 1, momentum=self.momentum, warmup_start=self.warmup_start)
+        check_range(
+            0,
+            weight_decay=self.weight_decay,
+            weight_decay_end=self.weight_decay_end,
+            bias_lr=self.bias_lr,
+            warmup_steps=self.warmup_steps,
+            final_lr=self.final_lr,
+        )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must be 0 or more and less than 1, got {self.betas}")
 
 
 class Lars(torch.optim.Optimizer):

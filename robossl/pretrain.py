@@ -71,7 +71,7 @@ def restore(trainer: Trainer) -> int:
     """Load the main rank's newest checkpoint on every rank, if there is one, and return the steps done.
 
     Raises:
-        InputError: a rank does not see that checkpoint, or a store is not what it was.
+        InputError: a rank does not see that checkpoint, there is an encoder but none, or a store is not what it was.
     """
     found = {step_of(path): path for path in checkpoints(trainer.folder.checkpoints)}
     start = int(broadcast([max(found, default=0)])[0])
@@ -79,6 +79,11 @@ def restore(trainer: Trainer) -> int:
         raise InputError(
             f"the checkpoint of step {start} in {trainer.folder.path} is not there for every rank; "
             "--out must be a folder that all nodes see"
+        )
+    if any_rank(start == 0 and (trainer.folder.path / "encoder").exists()):
+        raise InputError(
+            f"nothing to resume in {trainer.folder.path}: an encoder but no checkpoint, and training from step 0 would "
+            "overwrite it; put checkpoints/ back or start a new run with another --out"
         )
     if start:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from robossl.checkpoint import checkpoints
-from robossl.config import difference, load, to_yaml
+from robossl.config import as_plain, difference, load, to_yaml
 from robossl.durable import written_aside
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.method import MethodConfig
 from robossl.methods import METHODS
 from robossl.optim import OptimConfig
+from robossl.ranges import check_positive, check_range
 
 # What a folder may hold while its run has saved nothing that could be lost.
 _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
@@ -39,6 +40,9 @@ class MixConfig:
     weight: float = 1.0  # its share of every batch, beside the others' weights
     frames_per_s: float | None = None
 
+    def __post_init__(self) -> None:
+        check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
+
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
@@ -52,6 +56,10 @@ class DataConfig:
     num_workers: int = 2  # decoding processes where it does not fit
     weight: float = 1.0  # share of `store` in every batch where others are mixed in
     mix: tuple[MixConfig, ...] = ()  # web images or exploration frames beside robot video
+
+    def __post_init__(self) -> None:
+        check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
+        check_range(0, resident_gib=self.resident_gib, num_workers=self.num_workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class TrainConfig:
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
-        _check_counts(
+        check_range(
+            1,
             steps=self.steps,
             batch_size=self.batch_size,
             accumulate=self.accumulate,
@@ -95,13 +104,12 @@ class OnlineKnnConfig:
     frames_per_episode: int = 2
 
     def __post_init__(self) -> None:
-        _check_counts(every=self.every, frames_per_episode=self.frames_per_episode)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} must be 1 or more, got {count}")
+        check_range(1, every=self.every, frames_per_episode=self.frames_per_episode)
+        if self.train_split == self.test_split:
+            raise InputError(
+                f"train_split and test_split must differ, got {self.test_split!r} for both: every frame would find "
+                "itself; choose another test_split"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,11 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     knn: OnlineKnnConfig | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(0, 2**32 - 1, seed=self.seed)  # all that is drawn from it and the step fits into 64 bits
+        own = as_plain(self.method).items()
+        check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
 
 
 class RunFolder:
@@ -143,12 +156,14 @@ class RunFolder:
         """Whether the folder is free for this run; a run that saved nothing yet gives it up to any other.
 
         Raises:
-            InputError: it holds a run and `resume` is off, or a run of another configuration, or none to resume.
+            InputError: it holds a run and `resume` is off, or one of another or no configuration, or none to resume.
         """
         saved = self.path / "config.yaml"
         if saved.exists():
             if self._has_work():
                 self._check_same(saved, config, resume=resume)
+        elif checkpoints(self.checkpoints):
+            raise InputError(f"{self.path} has checkpoints but no config.yaml; put it back or choose another --out")
         elif resume:
             raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
 

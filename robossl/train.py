@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
+from robossl.batch_norm import one_value_said
 from robossl.cards import data_before
 from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
@@ -57,7 +58,7 @@ class Trainer:
         """Steps `start` to the end. Raises `Stopped` after saving when told to stop."""
         steps = self.config.train.steps
         if start == steps:
-            self.save(start)  # it may have been killed after the last checkpoint, before the encoder was written
+            self.write_encoder(start)  # it may have been killed after the last checkpoint, before this was written
         clock, clock_step = time.perf_counter(), start
         with stop_signals() as told, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
@@ -106,7 +107,10 @@ class Trainer:
             with (
                 self.model.no_sync() if isinstance(self.model, DataParallel) and not last else contextlib.nullcontext()
             ):
-                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                with (
+                    torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+                    one_value_said(config.batch_size),
+                ):
                     loss: Loss = self.model(part)
                 (loss.value / len(parts)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
@@ -160,6 +164,11 @@ class Trainer:
                 state={"health": self.health.state_dict(), "stores": [store.content_hash for store in self.stores]},
                 keep=self.config.train.keep_checkpoints,
             )
+        self.write_encoder(done)
+
+    def write_encoder(self, done: int) -> None:
+        """The encoder alone, written by the first rank."""
+        if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
             own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in self.stores]
             about = {

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from robossl.ranges import check_limits, check_range
+
 Operation = Literal["crop", "flip", "rotation", "turn", "jitter", "grayscale", "blur", "solarize"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -25,6 +27,9 @@ class ClipSpec:
     offset_seconds: tuple[float, float] = (0.0, 0.0)  # the first frame lies uniformly in this range from the anchor
     rule: str = "stride"  # how times are chosen: a name of data/times.py
     columns: tuple[str, ...] = ()  # what comes with every frame: "action", "state", ...
+
+    def __post_init__(self) -> None:
+        check_range(0, num_frames=self.num_frames, stride_seconds=self.stride_seconds)
 
     @property
     def has_time(self) -> bool:
@@ -56,6 +61,30 @@ class ViewSpec:
     clip: ClipSpec = ClipSpec()
     per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once for all
     as_first: tuple[Operation, ...] = ()  # operations that share the draws of the sample's first view
+
+    def __post_init__(self) -> None:
+        check_range(1, size=self.size)
+        check_limits(1, scale=self.scale)
+        check_limits(ratio=self.ratio, blur_sigma=self.blur_sigma)
+        check_range(
+            0,
+            1,
+            hflip_p=self.hflip_p,
+            turn_p=self.turn_p,
+            jitter_p=self.jitter_p,
+            grayscale_p=self.grayscale_p,
+            blur_p=self.blur_p,
+            solarize_p=self.solarize_p,
+            solarize_threshold=self.solarize_threshold,
+        )
+        check_range(
+            0,
+            rotation_degrees=self.rotation_degrees,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+        )
+        check_range(0, 0.5, hue=self.hue)
 
 
 @dataclass(frozen=True, slots=True)

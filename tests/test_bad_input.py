@@ -1,16 +1,22 @@
 """What a person gets wrong: one line that says what was got and what to do, a non-zero exit, nothing left behind."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 from robossl.cli import main
+from robossl.config import from_mapping
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.store import open_store
+from robossl.errors import InputError
+from robossl.run import RunConfig
 from robossl.views import ClipSpec
 
 CLIPS = Path(__file__).parent / "data" / "droid"
@@ -59,6 +65,92 @@ def test_configuration(
     config.write_text(config.read_text().replace(old, new))
     assert wanted in fails("pretrain", config, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("seed", 10**22, "seed must lie in 0 to 4294967295, got 10000000000000000000000"),
+        ("seed", -1, "seed must lie in 0 to 4294967295, got -1"),
+        ("method.output_dim", 0, "method.output_dim must be 1 or more, got 0"),
+        ("method.view.size", 0, "method.view: size must be 1 or more, got 0"),
+        ("method.view.size", -3, "method.view: size must be 1 or more, got -3"),
+        ("method.view.ratio", [0.0, 0.0], "ratio must be two positive numbers, the lesser first, got 0.0 0.0"),
+        (
+            "method.view.scale",
+            [0.9, 0.1],
+            "scale must be two numbers above 0 and up to 1, the lesser first, got 0.9 0.1",
+        ),
+        (
+            "method.view.scale",
+            [-1.0, 2.0],
+            "scale must be two numbers above 0 and up to 1, the lesser first, got -1.0 2",
+        ),
+        ("method.view.blur_sigma", [0.1, float("nan")], "blur_sigma must be two positive numbers, the lesser first"),
+        ("method.view.hflip_p", 7.0, "method.view: hflip_p must lie in 0 to 1, got 7.0"),
+        ("method.view.solarize_p", -0.1, "method.view: solarize_p must lie in 0 to 1, got -0.1"),
+        ("method.view.hue", 0.7, "method.view: hue must lie in 0 to 0.5, got 0.7"),
+        ("method.view.contrast", -1.0, "method.view: contrast must be 0 or more, got -1.0"),
+        ("method.view.clip.num_frames", -1, "method.view.clip: num_frames must be 0 or more, got -1"),
+        ("encoder.input_hw", [0, 0], "encoder: input_hw must be 1 or more, got 0"),
+        ("encoder.std", [0.2, 0.0, 0.2], "encoder: std must be a positive number, got 0.0"),
+        ("encoder.drop_path", 1.5, "encoder: drop_path must lie in 0 to 1, got 1.5"),
+        ("optim.lr", -1.0, "optim: lr must be a positive number, got -1.0"),
+        ("optim.lr", float("inf"), "optim: lr must be a positive number, got inf"),
+        ("optim.momentum", 2.0, "optim: momentum must lie in 0 to 1, got 2.0"),
+        ("optim.betas", [0.9, 1.0], "optim: betas must be 0 or more and less than 1, got (0.9, 1.0)"),
+        ("optim.weight_decay", -1.0, "optim: weight_decay must be 0 or more, got -1.0"),
+        ("optim.warmup_steps", -5, "optim: warmup_steps must be 0 or more, got -5"),
+        ("optim.clip_grad_norm", -1.0, "optim: clip_grad_norm must be a positive number, got -1.0"),
+        ("data.num_workers", -1, "data: num_workers must be 0 or more, got -1"),
+        ("data.frames_per_s", -5.0, "data: frames_per_s must be a positive number, got -5.0"),
+        ("data.weight", float("nan"), "data: weight must be a positive number, got nan"),
+        ("data.mix", [{"store": "b", "weight": 0.0}], "data.mix[0]: weight must be a positive number, got 0.0"),
+        ("data.mix", [{"store": "b", "weight": -1.0}], "data.mix[0]: weight must be a positive number, got -1.0"),
+    ],
+)
+def test_numbers_outside_of_their_range(key: str, value: object, wanted: str) -> None:
+    settings = yaml.safe_load(YAML)
+    *parts, last = key.split(".")
+    at = settings
+    for part in parts:
+        at = at.setdefault(part, {})
+    at[last] = value
+    with pytest.raises(InputError, match=re.escape(wanted)):
+        from_mapping(settings, RunConfig)
+
+
+def test_overrides_outside_of_their_range_exit_2(
+    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["pretrain", str(config), "--out", str(tmp_path / "run"), "--method.view.size", "0"])
+    assert caught.value.code == 2
+    assert "size must be 1 or more, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--method.view.clip.num-frames", 3, "the method takes single frames, got clips of 3; leave out num_frames"),
+        (
+            "--train.batch-size",
+            1,
+            "train.batch_size 1 leaves a batch-norm one value to take its statistics of; raise it",
+        ),
+        pytest.param(
+            "--train.device",
+            "cuda",
+            "train.device is cuda, but torch finds no GPU here; choose cpu or auto",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU"),
+        ),
+    ],
+)
+def test_overrides_that_do_not_fit(
+    option: str, value: object, wanted: str, config: Path, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    assert wanted in fails("pretrain", config, "--out", tmp_path / "run", option, value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 CPC = "name: cpc, view: {size: 32}, num_frames: 4, steps: 2, stride_seconds: 0.2"

@@ -1,4 +1,5 @@
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_a_folder_without_its_last_file_is_not_a_checkpoint(tmp_path: Path) -> N
     path = save_checkpoint(tmp_path, step=1, method=model, optimizer=optimizer, state={}, keep=2)
     (path / "state.json").unlink()
     assert checkpoints(tmp_path) == []
+
+
+def test_one_is_replaced_whole_and_what_a_kill_left_goes(tmp_path: Path) -> None:
+    model, optimizer = make()
+    path = save_checkpoint(tmp_path, step=1, method=model, optimizer=optimizer, state={}, keep=1)
+    for name in (".step_00000001.old", ".step_00000002.tmp"):
+        shutil.copytree(path, tmp_path / name)
+        (tmp_path / name / "method.safetensors").unlink()
+    assert checkpoints(tmp_path) == [path]
+    (path / "optimizer.safetensors").unlink()
+    save_checkpoint(tmp_path, step=1, method=model, optimizer=optimizer, state={"again": True}, keep=1)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_checkpoint(path, method=model, optimizer=optimizer) == (1, {"again": True})
 
 
 def test_a_damaged_one_is_refused_in_a_line(tmp_path: Path) -> None:

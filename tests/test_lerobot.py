@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -253,6 +254,42 @@ def test_video_shorter_than_its_rows(g1):
     source = LeRobotSource(g1)
     with pytest.raises(Damaged, match="video has 221 frames for 226 rows"):
         list(source.frames(source.listing().units[0]))
+
+
+def test_rows_whose_frame_is_missing_are_left_out(g1):
+    rows = pq.read_table(g1 / "data/chunk-000/episode_000000.parquet").num_rows
+    source = LeRobotSource(g1)
+    unit = source.listing().units[0]
+    states = [frame.columns["state"] for frame in source.frames(unit)]
+    frames_per_s = int(unit.address["frames_per_s"])
+    with av.open(str(g1 / str(unit.address["video"])), "w") as container:
+        stream = container.add_stream("libx264", rate=frames_per_s, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in [*range(50), *range(52, rows)]:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, frames_per_s)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    read = list(LeRobotSource(g1).frames(unit))
+    assert len(read) == rows - 2
+    for number, frame in zip([*range(50), *range(52, rows)], read, strict=True):
+        assert abs(frame.pixels.mean() - number) < 4
+        assert np.array_equal(frame.columns["state"], states[number])
+
+
+def test_v3_an_episode_ends_where_its_part_of_the_video_ends(tmp_path):
+    write_v3(tmp_path, "libx264")
+    path = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    episodes = pq.read_table(path)
+    for camera, ends in (("a", [1.2, 1.9, 2.8]), ("b", [0.6, 1.9, 2.8])):
+        episodes = episodes.append_column(f"videos/observation.images.{camera}/to_timestamp", pa.array(ends))
+    pq.write_table(episodes, path)
+    source = LeRobotSource(tmp_path)
+    first, second, *rest = source.listing().units
+    assert len(list(source.frames(first))) == 12
+    with pytest.raises(Damaged, match="video has 6 frames for 12 rows"):
+        list(source.frames(second))
+    assert [len(list(source.frames(unit))) for unit in rest] == [7, 7, 9, 9]
 
 
 def test_damaged_data_file_is_named(g1, tmp_path):

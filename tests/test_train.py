@@ -194,6 +194,29 @@ def test_an_encoder_that_a_kill_at_the_end_left_unwritten_is_written(clip_store_
     assert (encoder / "encoder.json").read_bytes() == before
 
 
+def test_resuming_a_finished_run_leaves_its_checkpoint_as_it_is(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=1, keep_checkpoints=1)
+    out = pretrain(config, out=tmp_path / "run")
+    before = [(path, path.stat().st_ino) for path in sorted(out.glob("checkpoints/*/*"))]
+    pretrain(config, out=out, resume=True)
+    assert before == [(path, path.stat().st_ino) for path in sorted(out.glob("checkpoints/*/*"))]
+
+
+def test_what_was_trained_is_not_trained_over(clip_store_path: Path, tmp_path: Path) -> None:
+    config = config_for("simsiam", clip_store_path, steps=1)
+    out = pretrain(config, out=tmp_path / "run")
+    before = (out / "encoder" / "encoder.json").read_bytes()
+    (out / "config.yaml").rename(tmp_path / "config.yaml")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"has checkpoints but no config\.yaml; put it back"):
+            pretrain(config, out=out, resume=resume)
+    (tmp_path / "config.yaml").rename(out / "config.yaml")
+    shutil.rmtree(out / "checkpoints")
+    with pytest.raises(InputError, match=r"nothing to resume in .*: an encoder but no checkpoint"):
+        pretrain(config, out=out, resume=True)
+    assert (out / "encoder" / "encoder.json").read_bytes() == before
+
+
 def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Path) -> None:
     out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
     lines = [json.loads(line) for line in read(out)]
@@ -230,7 +253,7 @@ def test_online_knn_leaves_a_teacher_without_drops(clip_store_path: Path, tmp_pa
     config = replace(
         config,
         encoder=replace(config.encoder, drop_path=0.5, zero_init_last=False),
-        knn=OnlineKnnConfig(label="scene", every=2, test_split="train"),
+        knn=OnlineKnnConfig(label="scene", every=2),
     )
     straight = pretrain(config, out=tmp_path / "straight")
     halved = tmp_path / "halved"
@@ -318,6 +341,11 @@ def test_counts_below_one_are_refused(name: str, count: int) -> None:
 def test_counts_of_the_online_knn_below_one_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} must be 1 or more, got 0"):
         OnlineKnnConfig("task", **{name: 0})
+
+
+def test_an_online_knn_on_the_frames_it_searches_is_refused() -> None:
+    with pytest.raises(InputError, match=r"train_split and test_split must differ, got 'val' for both"):
+        OnlineKnnConfig("task", train_split="val")
 
 
 def test_resume_with_another_configuration_names_what_differs(clip_store_path: Path, tmp_path: Path) -> None:

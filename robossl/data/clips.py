@@ -39,5 +39,7 @@ def check_clips(store: Store, rows: Int64[ndarray, " n"], clips: Iterable[ClipSp
                 f"{store.path}: the method needs {span_seconds(clip):.2f} s of video in one piece, the longest episode "
                 f"of the split lasts {longest:.2f} s; shorten the method's clips or ingest longer video"
             )
-        for name in clip.columns:
-            store.column(name, moving[:1])
+        if clip.columns:
+            first = np.unique(store.episode_of(moving), return_index=True)[1]
+            for name in clip.columns:
+                store.column(name, moving[first])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 OUTSIDE = "path leaves the source folder"
+NOT_UTF8 = "name is not UTF-8; rename it"
 
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _LICENCE_LINE = re.compile(r"^\W*licen[cs]e\W*:\s*(\S.*)$", re.IGNORECASE | re.MULTILINE)
@@ -23,7 +25,12 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
     """Paths under `root` with one of `suffixes`, relative, with "/", sorted; and the ones that must not be read."""
     found: list[str] = []
     refused: list[Problem] = []
-    for folder, folders, names in os.walk(root):
+
+    def closed(error: OSError) -> None:
+        folder = Path(error.filename).relative_to(root).as_posix()
+        refused.append(Problem(spelled(folder), f"folder {_closed(error)}"))
+
+    for folder, folders, names in os.walk(root, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         refused += [
             Problem(_relative(root, folder, name), "symlink to a folder outside the source")
@@ -35,9 +42,9 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
                 continue
             relative, path = _relative(root, folder, name), Path(folder) / name
             leaves = path.is_symlink() and not is_inside(root, path)
-            reason = OUTSIDE if leaves else _unreadable(path)
+            reason = NOT_UTF8 if not is_utf8(relative) else OUTSIDE if leaves else _unreadable(path)
             if reason:
-                refused.append(Problem(relative, reason))
+                refused.append(Problem(spelled(relative), reason))
             else:
                 found.append(relative)
     return sorted(found), sorted(refused, key=lambda problem: problem.path)
@@ -65,18 +72,38 @@ def _is_media(name: str, suffixes: Collection[str]) -> bool:
 
 def _unreadable(path: Path) -> str:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
         with open(path, "rb") as file:
             head = file.read(len(_LFS_HEAD))
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if size == 0:
+        return _closed(error)
+    if status.st_size == 0:
         return "empty file (0 bytes)"
     if head == _LFS_HEAD:
         return "Git-LFS pointer instead of the file; fetch it with: git lfs pull"
     return ""
+
+
+def _closed(error: OSError) -> str:
+    return f"cannot be read ({error.strerror})"
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written down; Python smuggles other bytes through as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def spelled(name: str) -> str:
+    """The name with what is not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def leaves_root(relative: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,7 +38,10 @@ class Entry:
 def merge_entries(
     old: Iterable[Entry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], Entry]]
 ) -> list[Entry]:
-    """Entries of the store in index order: what it held, with newly listed units replacing or joining it.
+    """Entries of the store: what it held, with newly listed units replacing or joining it.
+
+    What a source no longer lists stays, since it may just be out of reach, but for content that the source has under
+    another key now: that was moved or renamed, and counts where it is.
 
     Args:
         old: the entries of the previous index, dropped ones too.
@@ -46,12 +50,26 @@ def merge_entries(
     """
     merged = {(entry.record.source, entry.record.key): entry for entry in old}
     for name, listing in listings.items():
+        found = {unit.key: done[name][unit.key, unit.fingerprint] for unit in listing.units}
+        contents = {entry.record.hash for entry in found.values() if not entry.record.reason}
+        for source, key in list(merged):
+            if source == name and (key in found or merged[source, key].record.hash in contents):
+                del merged[source, key]
         for unit in listing.units:
-            entry = done[name][unit.key, unit.fingerprint]
-            merged.pop((name, unit.key), None)
-            if not entry.record.reason:
-                merged[name, unit.key] = replace(entry, split=unit.split, labels=unit.labels)
+            if not found[unit.key].record.reason:
+                merged[name, unit.key] = replace(found[unit.key], split=unit.split, labels=unit.labels)
     return list(merged.values())
+
+
+def no_longer_listed(entries: Iterable[Entry], listings: Mapping[str, Listing]) -> dict[str, int]:
+    """How many entries a source of this run no longer lists, by its name; none where there are none."""
+    keys = {name: {unit.key for unit in listing.units} for name, listing in listings.items()}
+    gone = Counter(
+        entry.record.source
+        for entry in entries
+        if entry.record.source in keys and entry.record.key not in keys[entry.record.source]
+    )
+    return dict(gone)
 
 
 def split_duplicates(entries: Sequence[Entry], sources: Sequence[SourceEntry]) -> tuple[list[Entry], list[Entry]]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from robossl.data.files import stated_licence
-from robossl.data.index import Entry, merge_entries, problems_of, read_entries, write_index
+from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
+from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
 from robossl.data.progress import Progress
@@ -62,9 +62,10 @@ def ingest(
         listed, manifest = _name_sources(found, manifest, licence)
         done = _finished(out)
         if strict:
-            _refuse([(one.entry.name, problems_of(one.listing, done.get(one.entry.name, {}))) for one in listed])
+            _refuse([(one.entry.name, one.listing.skipped) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
-        jobs = plan(out, manifest, listed, {name: entries.keys() for name, entries in done.items()})
+        stored = {name: {key for key in found if not found[key].record.reason} for name, found in done.items()}
+        jobs = plan(out, manifest, listed, stored)
         num_frames = sum(job.num_frames for job in jobs)
         with Progress(num_frames) as progress:
             workers = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
@@ -75,7 +76,7 @@ def ingest(
                 progress.advance(job.num_frames, job.source, problems)
                 if strict:
                     _refuse([(job.source, problems)])
-        manifest = _commit(out, manifest, listed)
+        manifest = _commit(out, manifest, listed, progress)
         progress.result(manifest)
         return manifest
 
@@ -99,10 +100,15 @@ def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Seq
         )
 
 
-def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed]) -> Manifest:
+def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed], progress: Progress) -> Manifest:
     done = _finished(out)
     by_name = {one.entry.name: one for one in listed}
-    entries = merge_entries(read_entries(out, manifest), {name: one.listing for name, one in by_name.items()}, done)
+    listings = {name: one.listing for name, one in by_name.items()}
+    entries = merge_entries(read_entries(out, manifest), listings, done)
+    for name, count in no_longer_listed(entries, listings).items():
+        progress.say(
+            f"{name}: {count} stored episodes are no longer there; the store keeps them, a new --out would not"
+        )
     problems = {name: problems_of(one.listing, done.get(name, {})) for name, one in by_name.items()}
     if not entries:
         first = next((problem for found in problems.values() for problem in found), Problem("it", "holds nothing"))
@@ -145,6 +151,8 @@ def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:
 
 def _find(root: Path, format: str, labels: Path | None) -> tuple[Path, str, Listing]:
     name = detect_format(root) if format == "auto" else format
+    if not is_utf8(str(root)):
+        raise InputError(f"source {spelled(str(root))}: {NOT_UTF8}")
     return root, name, source_class(name)(root, labels).listing()
 
 
@@ -176,7 +184,11 @@ def _finished(out: Path) -> dict[str, dict[tuple[str, str], Entry]]:
     done: dict[str, dict[tuple[str, str], Entry]] = {}
     for shard, records in read_records(out / "shards").items():
         for record in records:
-            done.setdefault(record.source, {})[record.key, record.fingerprint] = Entry(record, shard)
+            found = done.setdefault(record.source, {})
+            if (
+                not record.reason or (record.key, record.fingerprint) not in found
+            ):  # what failed may have been read since
+                found[record.key, record.fingerprint] = Entry(record, shard)
     return done
 
 

@@ -14,6 +14,7 @@ from robossl.data.source import Damaged
 
 MAX_PIXELS = 64_000_000  # a 64-megapixel frame is 192 MB of RGB; anything larger is taken for a decompression bomb
 MAX_SIDE = 16_384
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # by content: others may start programs of their own
 
 
 def check_size(width: int, height: int) -> None:
@@ -35,7 +36,7 @@ def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about odd metadata; the size has its own check
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(*image.size)
                 if image.mode.startswith(("I", "F")):
                     raise Damaged(f"image mode {image.mode}: only 8 bits a channel are read")

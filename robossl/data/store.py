@@ -161,7 +161,8 @@ class Store:
                 f"column {name!r} is needed from {', '.join(sorted(used))}; "
                 f"{self.path} has it as {', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}"
             )
-        values = np.zeros((len(rows), next(iter(have.values()))), np.float32)
+        width = have[next(iter(used or have))]
+        values = np.zeros((len(rows), width), np.float32)
         shards, shard_rows = self._places(rows)
         for shard in np.unique(shards):
             chosen = shards == shard

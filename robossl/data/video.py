@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from numpy import ndarray
 from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"  # by content: playlists of ffmpeg would open other files
 SEEK_MARGIN_SECONDS = 0.5  # containers seek by decode time, which lies before display time where there are B-frames
 
 
@@ -24,7 +26,8 @@ class VideoHeader:
 
     codec: str
     frames_per_s: float
-    num_frames: int
+    num_frames: int  # as stated, or what the duration makes
+    is_counted: bool  # whether it is stated
     duration_seconds: float
 
 
@@ -37,13 +40,16 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(path), metadata_errors="replace", options={"format_whitelist": FORMATS})
         except (av.FFmpegError, OSError, ValueError) as error:
             raise Damaged(f"cannot be opened as a video ({_words(error)})") from error
         if not self._container.streams.video:
             self.close()
             raise Damaged("holds no video stream")
         self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            self.close()
+            raise Damaged("its codec is not known here")
         try:
             check_size(self._stream.codec_context.width, self._stream.codec_context.height)
         except Damaged:
@@ -59,12 +65,16 @@ class Video:
     def header(self) -> VideoHeader:
         """What the container says about its video."""
         stream, rate = self._stream, self._stream.average_rate
-        duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        whole = (self._container.duration or 0) / av.time_base  # of sound too, where there is some
+        duration = whole if len(self._container.streams) == 1 else 0.0
+        if stream.duration and stream.time_base:
+            duration = float(stream.duration * stream.time_base)
         rate_per_s = float(rate) if rate else 0.0
         return VideoHeader(
             codec=stream.codec_context.codec.canonical_name,
             frames_per_s=rate_per_s,
-            num_frames=stream.frames or round(duration * rate_per_s),
+            num_frames=stream.frames or round((duration or whole) * rate_per_s),
+            is_counted=bool(stream.frames),
             duration_seconds=duration,
         )
 
@@ -106,8 +116,15 @@ def probe(path: Path) -> VideoHeader:
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
     pixels = frame.to_ndarray(format="rgb24")  # by the frame's own colour matrix; BT.601 where it states none
-    turns = round(frame.rotation / 90) % 4  # phones store sideways frames and a rotation
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    side_data: Any = frame.side_data  # stated as a dict of motion vectors alone
+    shown = side_data.get("DISPLAYMATRIX")
+    if shown is None:
+        return pixels
+    x_right, x_down, _, y_right, y_down, *_ = np.frombuffer(bytes(shown), np.int32)  # where a step along x, or y, leads
+    right, down = x_right, y_down
+    if abs(x_down) > abs(x_right):  # phones store sideways frames, and mirrored ones
+        pixels, right, down = pixels.transpose(1, 0, 2), y_right, x_down
+    return np.ascontiguousarray(pixels[:: 1 if down >= 0 else -1, :: 1 if right >= 0 else -1])
 
 
 def _words(error: Exception) -> str:

@@ -20,6 +20,7 @@ from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
 from robossl.data.sources import source_class
 from robossl.durable import full_disk_said
+from robossl.errors import reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
     end_seconds = 0.0
     try:
         for frame in _guarded(source.frames(unit)):
+            if previous is not None and frame.time_seconds < end_seconds:
+                raise Damaged(f"times go backwards, from {end_seconds:.2f} s to {frame.time_seconds:.2f} s")
             num_read, end_seconds = num_read + 1, frame.time_seconds
             if previous is not None and same_frame(frame, previous):
                 continue
@@ -110,4 +113,4 @@ def _guarded(frames: Iterator[Frame]) -> Iterator[Frame]:
     try:
         yield from frames
     except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"cannot be read ({error})") from error
+        raise Damaged(f"cannot be read ({reason(error)})") from error

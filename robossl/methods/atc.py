@@ -45,6 +45,8 @@ class ATCConfig:
 class ATC(Method):
     """The other clips' later frames, on all ranks, are the negatives."""
 
+    takes_clips = True
+
     def __init__(self, encoder: Encoder, config: ATCConfig) -> None:
         super().__init__()
         self.config = config

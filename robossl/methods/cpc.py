@@ -94,6 +94,8 @@ class CPCConfig:
 class CPC(Method):
     """Each prediction meets all frames of the global batch."""
 
+    takes_clips = True
+
     def __init__(self, encoder: Encoder, config: CPCConfig) -> None:
         super().__init__()
         self.config = config

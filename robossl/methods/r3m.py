@@ -48,6 +48,8 @@ class R3MConfig:
 class R3M(Method):
     """S(s1, s2) and S(s0, s1) are to exceed S(s0, s2) and likeness to other videos."""
 
+    takes_clips = True
+
     def __init__(self, encoder: Encoder, config: R3MConfig) -> None:
         super().__init__()
         self.config = config

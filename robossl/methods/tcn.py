@@ -59,6 +59,8 @@ class TCNConfig:
 class TCN(Method):
     """Distances of three frames of a clip: anchor, near, far."""
 
+    takes_clips = True
+
     def __init__(self, encoder: Encoder, config: TCNConfig) -> None:
         super().__init__()
         self.config = config

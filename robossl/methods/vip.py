@@ -50,6 +50,8 @@ class VIPConfig:
 class VIP(Method):
     """V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
 
+    takes_clips = True
+
     def __init__(self, encoder: Encoder, config: VIPConfig) -> None:
         super().__init__()
         self.config = config

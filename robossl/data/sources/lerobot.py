@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ class LeRobotSource:
                 else:
                     units.append(_unit(self._root, dataset, recording, camera))
         widths, notes = self._widths(dataset, units)
+        units = [_with_columns(unit, {name: dataset.columns[name] for name in widths}, widths) for unit in units]
         notes += [note for camera in dataset.cameras for note in self._codec_notes(dataset, units, camera)]
         units.sort(key=lambda unit: unit.key)
         return Listing(units, tuple(skipped), (*dataset.notes, *notes), widths)
@@ -63,13 +66,19 @@ class LeRobotSource:
         columns, image = unit.address["columns"], str(unit.address["image"])
         names = dict(pair.split("=", 1) for pair in str(columns).split("\n") if pair)
         table = self._table(unit, [*names.values(), *([image] if image else [])])
-        values = {name: _matrix(table[column]) for name, column in names.items()}
+        values = {name: _matrix(name, table[column]) for name, column in names.items()}
+        for name, matrix in values.items():
+            if matrix.shape[1] != (width := int(unit.address[f"width:{name}"])):
+                raise Damaged(f"column {name} has {matrix.shape[1]} values a row, {width} in the first episode")
         pictures = self._pictures(table, image, unit) if image else self._video_frames(unit)
-        count = 0
-        for count, (seconds, pixels) in enumerate(pictures, start=1):
-            yield Frame(pixels, seconds, {name: matrix[count - 1] for name, matrix in values.items()})
-            if count == table.num_rows:
-                return
+        count, row, before = 0, -1, 0.0
+        for seconds, pixels in pictures:
+            frames_since = (seconds - before) * float(unit.address["frames_per_s"])
+            row += max(1, math.floor(frames_since + 0.25))  # where a frame is missing, its row is too
+            if row >= table.num_rows:
+                break
+            count, before = count + 1, seconds
+            yield Frame(pixels, seconds, {name: matrix[row] for name, matrix in values.items()})
         if count + MAX_MISSING_FRAMES < table.num_rows:
             raise Damaged(f"video has {count} frames for {table.num_rows} rows")
 
@@ -89,8 +98,11 @@ class LeRobotSource:
                 self._video[1].close()
             self._video = (file, Video(self._root / file))
         half_frame = 0.5 / float(unit.address["frames_per_s"])
+        end = float(unit.address["to_seconds"]) - half_frame
         first: float | None = None
         for seconds, pixels in self._video[1].frames(start - half_frame if start else -np.inf):
+            if seconds >= end:
+                return
             if first is None:
                 first = seconds
                 if start and first > start + 3 * half_frame:
@@ -118,9 +130,9 @@ class LeRobotSource:
         except (OSError, pa.ArrowException, StopIteration):
             return dict(dataset.widths), []
         found = {
-            name: _matrix(row.column(column)).shape[1]
+            name: _matrix(name, row.column(column)).shape[1]
             for name, column in dataset.columns.items()
-            if column in row.schema.names
+            if column in row.schema.names and _is_numeric(row.schema.field(column).type)
         }
         notes = [
             Problem(
@@ -131,7 +143,7 @@ class LeRobotSource:
             if width != dataset.widths[name]
         ]
         notes += [
-            Problem("meta/info.json", f"{dataset.columns[name]} is not in {file}")
+            Problem("meta/info.json", f"{dataset.columns[name]} is not in {file}, or no numbers; not read")
             for name in dataset.columns
             if name not in found
         ]
@@ -153,17 +165,18 @@ class LeRobotSource:
 
 def _unit(root: Path, dataset: Dataset, recording: Recording, camera: str) -> Unit:
     video = recording.videos.get(camera)
-    short = camera.removeprefix("observation.images.").removeprefix("observation.")
+    short = _short(camera)
+    short = camera if [_short(other) for other in dataset.cameras].count(short) > 1 else short
     files = [root / recording.data_file, *([root / video.file] if video else [])]
     address: dict[str, str | int | float] = {
         "camera": camera,
         "episode": recording.index,
         "data": recording.data_file,
         "shared_file": int(dataset.shared_files),
-        "columns": "\n".join(f"{name}={column}" for name, column in dataset.columns.items()),
         "image": "" if video else camera,
         "video": video.file if video else "",
         "from_seconds": video.from_seconds if video else 0.0,
+        "to_seconds": video.to_seconds if video else math.inf,
         "frames_per_s": dataset.frames_per_s,
     }
     return Unit(
@@ -176,6 +189,25 @@ def _unit(root: Path, dataset: Dataset, recording: Recording, camera: str) -> Un
     )
 
 
-def _matrix(column: Any) -> np.ndarray:
-    values = np.array(column.to_pylist(), dtype=np.float32)
+def _with_columns(unit: Unit, columns: Mapping[str, str], widths: Mapping[str, int]) -> Unit:
+    address: dict[str, str | int | float] = {"columns": "\n".join(f"{name}={file}" for name, file in columns.items())}
+    address |= {f"width:{name}": widths[name] for name in columns}
+    return replace(unit, address=unit.address | address)
+
+
+def _short(camera: str) -> str:
+    return camera.removeprefix("observation.images.").removeprefix("observation.")
+
+
+def _is_numeric(type_: pa.DataType) -> bool:
+    while isinstance(type_, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        type_ = type_.value_type
+    return pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_)
+
+
+def _matrix(name: str, column: Any) -> np.ndarray:
+    try:
+        values = np.array(column.to_pylist(), dtype=np.float32)
+    except (ValueError, TypeError):
+        raise Damaged(f"column {name} is not rows of as many numbers each") from None
     return values.reshape(len(values), -1)

@@ -7,6 +7,7 @@ episodes a file.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ class VideoPart:
 
     file: str
     from_seconds: float = 0.0
+    to_seconds: float = math.inf  # other episodes may follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def read_dataset(root: Path) -> Dataset:
         recordings = _assign_splits(_find_files(root, recordings, notes), info, notes)
         codecs = {camera: str((features[camera].get("info") or {}).get("video.codec") or "") for camera in cameras}
         return Dataset(float(info["fps"]), shared, cameras, columns, widths, codecs, recordings, notes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{root} has unusable LeRobot metadata ({type(error).__name__}: {error})") from None
@@ -157,9 +159,10 @@ def _recording(
     for camera in cameras:
         if features[camera]["dtype"] != "video":
             continue
-        part = {name: row.get(f"videos/{camera}/{name}") for name in ("chunk_index", "file_index", "from_timestamp")}
+        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        part = {name: row.get(f"videos/{camera}/{name}") for name in names}
         file = _fill(str(info["video_path"]), place | {"video_key": camera} | part)
-        videos[camera] = VideoPart(file, float(part["from_timestamp"] or 0.0))
+        videos[camera] = VideoPart(file, float(part["from_timestamp"] or 0.0), float(part["to_timestamp"] or math.inf))
     data = {name: row.get(f"data/{name}") for name in ("chunk_index", "file_index")}
     tasks = row.get("tasks") or []
     task = "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks)

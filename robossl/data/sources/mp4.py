@@ -11,6 +11,7 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged, Frame, Listing, Unit
 from robossl.data.video import Video, probe
 
+FRAMES_PER_BYTE = 1e-4  # where no header says anything
 NUM_PROBED = 16  # headers opened to estimate frames from bytes; opening every file of a large folder takes minutes
 
 
@@ -54,12 +55,16 @@ class Mp4Source:
         video = Video(self._root / unit.key)
         try:
             start = seconds = None
+            count = 0
             for seconds, pixels in video.frames():
+                count += 1
                 start = seconds if start is None else start
                 yield Frame(pixels, seconds - start)
             header = video.header
             read_seconds = 0.0 if start is None or seconds is None else seconds - start
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
+            if header.is_counted and count >= header.num_frames:
+                return  # a last frame may be shown for long
             if read_seconds + 3 * frame_seconds < 0.95 * header.duration_seconds:
                 raise Damaged(f"truncated: {read_seconds:.1f} s of {header.duration_seconds:.1f} s decode")
         finally:
@@ -79,4 +84,4 @@ class Mp4Source:
                 num_bytes += (self._root / path).stat().st_size
             except Damaged:
                 continue  # it is read, and reported, later
-        return num_frames / num_bytes if num_bytes else 0.0
+        return num_frames / num_bytes if num_frames and num_bytes else FRAMES_PER_BYTE

@@ -73,15 +73,9 @@ class ParquetSource:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
         image, classes = _image_column(schema), _class_names(schema)
-        columns = [
-            field.name
-            for field in schema
-            if field.name != image and (pa.types.is_integer(field.type) or pa.types.is_string(field.type))
-        ]
-        values = {
-            name: _texts(column, classes.get(name))
-            for name, column in zip(columns, table.read(columns).columns, strict=True)
-        }
+        columns = [field.name for field in schema if field.name != image and _is_label(field.type)]
+        read = table.read(columns)
+        values = {name: _texts(read[name], classes.get(name)) for name in columns}
         split, print_ = _split_of(path), fingerprint(file)
         return [
             Unit(
@@ -107,6 +101,11 @@ class ParquetSource:
             for data in _bytes_of(batch.column(0)):
                 yield number, data
                 number += 1
+
+
+def _is_label(type_: pa.DataType) -> bool:
+    type_ = type_.value_type if isinstance(type_, pa.DictionaryType) else type_
+    return pa.types.is_integer(type_) or pa.types.is_string(type_) or pa.types.is_large_string(type_)
 
 
 def _image_column(schema: pa.Schema) -> str:

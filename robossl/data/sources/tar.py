@@ -6,7 +6,16 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import IMAGE_SUFFIXES, any_file, find_files, fingerprint, leaves_root
+from robossl.data.files import (
+    IMAGE_SUFFIXES,
+    NOT_UTF8,
+    any_file,
+    find_files,
+    fingerprint,
+    is_utf8,
+    leaves_root,
+    spelled,
+)
 from robossl.data.labels import label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
@@ -73,7 +82,7 @@ class TarSource:
                         continue
                     reason = _refusal(member, size)
                     if reason:
-                        skipped.append(Problem(f"{archive}:{member.name}", reason))
+                        skipped.append(Problem(f"{archive}:{spelled(member.name)}", reason))
                         continue
                     name = member.name.removeprefix("./")
                     address: dict[str, str | int | float] = {
@@ -91,6 +100,8 @@ class TarSource:
 
 
 def _refusal(member: tarfile.TarInfo, archive_bytes: int) -> str:
+    if not is_utf8(member.name):
+        return NOT_UTF8
     if leaves_root(member.name):
         return "path leaves the archive"
     if not member.isreg() or member.issparse():
