@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,15 @@ from timm.layers.attention import Attention
 from torch import Tensor
 
 from robossl.data.store import Store, open_store
+from robossl.durable import written_aside
 from robossl.embed import Frame, read_frames
 from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder
 from robossl.errors import InputError, ResourceError
 
 MASS = 0.6  # of the attention that a mask holds: appendix of DINO
+MAX_PATCHES = 80 * 80  # of a zoomed frame: every head's attention takes 4 * patches^2 bytes, a few times over
+MAX_ASPECT = 4.0  # of a frame's place in the picture; a frame beyond keeps its shape and leaves room
 
 
 def attention(
@@ -58,6 +62,7 @@ def attention(
         raise InputError(f"{source} is no encoder; pass a run folder or an encoder folder (an export has no attention)")
     encoder = load_encoder(folder)
     check_attention(encoder)
+    check_zoom(encoder, zoom)
     frames = _store_frames(open_store(store), split, rows, num_frames) if store else read_frames(images)
     for i, (name, pixels) in enumerate(frames):
         maps = class_attention(encoder, encoder_pixels(encoder, pixels, zoom=zoom))[0]
@@ -79,6 +84,19 @@ def check_attention(encoder: Encoder) -> None:
             f"{name} has no class token with plain self-attention; attention is drawn of ViTs such as "
             "vit_tiny_patch16_224 and vit_small_patch16_224"
         )
+
+
+def check_zoom(encoder: Encoder, zoom: int) -> None:
+    """Refuse a zoom whose attention would not fit into memory.
+
+    Raises:
+        InputError: naming the largest.
+    """
+    patches = math.prod(
+        s // p for s, p in zip(encoder.config.input_hw, encoder.backbone.patch_embed.patch_size, strict=True)
+    )
+    if zoom > (largest := max(1, math.isqrt(MAX_PATCHES // patches))):
+        raise InputError(f"zoom {zoom} makes {zoom**2 * patches} patches of a frame; zoom up to {largest}")
 
 
 def encoder_pixels(encoder: Encoder, frame: UInt8[ndarray, "h w 3"], *, zoom: int = 1) -> Float[Tensor, "1 3 H W"]:
@@ -138,9 +156,9 @@ def draw_sheet(
     height, width = frame.shape[:2]
     shown = [("mean of heads", maps.mean(0)), *((f"head {i}", each) for i, each in enumerate(maps))]
     columns = len(shown) + 1
-    cell = 1.7
-    figure = Figure(figsize=(columns * cell, 2 * cell * height / width + 0.7), layout="constrained")
-    figure.suptitle(f"{name}: attention of the class token, last block", fontsize=9)
+    cell, aspect = 1.7, min(max(height / width, 1 / MAX_ASPECT), MAX_ASPECT)
+    figure = Figure(figsize=(columns * cell, 2 * cell * aspect + 0.7), layout="constrained")
+    figure.suptitle(f"{name}: attention of the class token, last block", fontsize=9, parse_math=False)
     axes = figure.subplots(2, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -157,7 +175,8 @@ def draw_sheet(
         axes[1, column].imshow(veil, extent=extent, interpolation="nearest")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        with written_aside(path) as aside:
+            figure.savefig(aside, format="png", dpi=120)
     except OSError as error:
         raise ResourceError(f"cannot write {path} ({error.strerror}); make room, or choose another place") from error
 

@@ -11,7 +11,7 @@ from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_
 from robossl import __version__
 from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder, named_outputs, read_about
-from robossl.weights import weights_digest
+from robossl.weights import split_source, weights_digest
 
 
 def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
@@ -66,7 +66,7 @@ def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
     Raises:
         InputError: an encoder folder of another schema.
     """
-    folder = None if init in ("random", "timm") else find_encoder(Path(init.partition("#")[0]))
+    folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
     if folder is None:
         return [], init == "random"
     about = read_about(folder)

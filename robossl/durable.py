@@ -69,12 +69,20 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file and its folder: a reader sees the old one or the new one.
 
     Raises:
+        InputError: the path is a folder's, or nothing can be written there.
         ResourceError: the disk is full.
     """
-    with full_disk_said(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file in it")
+    try:
+        with full_disk_said(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+    except ResourceError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def sync(path: Path) -> None:

@@ -15,7 +15,8 @@ from numpy import ndarray
 
 from robossl.durable import share
 from robossl.encode import Encode, load_encode
-from robossl.errors import InputError, ResourceError
+from robossl.errors import InputError, ResourceError, reason
+from robossl.evaluate.command import check_out
 
 Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
 
@@ -48,10 +49,12 @@ def embed(
         batch_size: Frames that go through the encoder together.
 
     Raises:
-        InputError: no such encoder, frames or output, or a file name that says no known format.
+        InputError: no such encoder, frames, output or device, no batch, or a file name that says no known format.
+        ResourceError: the file cannot be written.
     """
     if out.suffix not in _OUT:
         raise InputError(f"out must end in {' or '.join(_OUT)}, got {out}")
+    check_out(out)
     encode = load_encode(source, device=device, outputs=outputs, batch_size=batch_size)
     names, features = embed_frames(encode, read_frames(frames, split=split), batch_size=batch_size)
     _save(out, names, features, card=encode.card.to_json())
@@ -118,6 +121,7 @@ def _store_frames(path: Path, split: str | None) -> Iterator[Frame]:
 
 
 def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: str) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     aside = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which numpy would add
@@ -131,7 +135,8 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
             save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
         share(aside)
         os.replace(aside, out)
-    except OSError as error:
-        raise ResourceError(f"cannot write {out} ({error.strerror}); make room, or choose another place") from error
+    except (OSError, SafetensorError) as error:  # numpy and safetensors have errors without a strerror
+        why = getattr(error, "strerror", None) or reason(error)
+        raise ResourceError(f"cannot write {out} ({why}); make room, or choose another place") from error
     finally:
         aside.unlink(missing_ok=True)

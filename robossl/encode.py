@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from robossl_client.card import EncoderCard
 
 from robossl.errors import InputError
 from robossl.names import unknown
+from robossl.ranges import check_range
 from robossl.session import Provider, check_model_file, open_session, read_card
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class TorchEncode:
         outputs: Sequence[str] | None = None,
         batch_size: int = 64,
     ) -> None:
+        check_device(device)
         self.card = card
         self.encoder = encoder.to(device)
         self._device = device
@@ -110,19 +113,37 @@ def load_encode(
 ) -> Encode:
     """Open a run folder, an encoder folder, an exported model folder (its newest version) or a model.onnx.
 
-    `device` is cpu or cuda.
+    `device` is cpu or cuda, or cuda:N in torch.
 
     Raises:
-        InputError: nothing of these, or a file that is not the one its card or description says.
+        InputError: nothing of these, a file that is not the one its card or description says, no such device.
     """
+    check_range(1, batch_size=batch_size)
     path = Path(source)
     if folder := find_encoder(path):
         from robossl.cards import open_encoder
 
         encoder, card = open_encoder(folder)
         return TorchEncode(encoder, card, device, outputs=outputs, batch_size=batch_size)
-    provider: Provider = "cuda" if device.startswith("cuda") else "cpu"
-    return OnnxEncode(find_model(path), provider=provider, outputs=outputs, batch_size=batch_size)
+    model = find_model(path)
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"an exported model runs on cpu or cuda, got the device {device!r}")
+    provider: Provider = "cuda" if device == "cuda" else "cpu"
+    return OnnxEncode(model, provider=provider, outputs=outputs, batch_size=batch_size)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot run on here.
+
+    Raises:
+        InputError: another name than cpu, cuda or cuda:N, or no such GPU.
+    """
+    import torch
+
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"unknown device {device!r}; choose cpu or cuda")
+    if device != "cpu" and int(device[5:] or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {device}, but torch finds {torch.cuda.device_count()} GPUs here; choose cpu")
 
 
 def random_encode(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> Encode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import glob
 import json
 import os
 import shutil
@@ -22,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from robossl.durable import share
+from robossl.durable import share, sync
 from robossl.errors import InputError, ResourceError, reason
+from robossl.ranges import check_positive, check_range
 from robossl.weights import load_weights, read_hub, read_weights, weights_digest
 
 SCHEMA = "robossl.encoder/1"
@@ -53,6 +55,11 @@ class EncoderConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     zero_init_last: bool = True  # ResNets only: every block starts as the identity (arXiv:1706.02677)
     drop_path: float = 0.0  # rate of the last block; it rises linearly from 0
+
+    def __post_init__(self) -> None:
+        check_range(1, input_hw=min(self.input_hw))
+        check_positive(std=min(self.std))
+        check_range(0, 1, drop_path=self.drop_path)
 
 
 class Encoder(nn.Module):
@@ -219,18 +226,27 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
         "digest": weights_digest(state),
         "extra": extra,
     }
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    aside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         save_file(state, aside / "encoder.safetensors")
         share(aside / "encoder.safetensors")
         (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
         aside.rename(folder)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
         raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):  # the old one, and of saves that were killed
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load_encoder(folder: Path) -> Encoder:
@@ -241,7 +257,12 @@ def load_encoder(folder: Path) -> Encoder:
     """
     about = read_about(folder)
     config = config_from_json(about["config"])
-    state = load_file(folder / "encoder.safetensors")
+    try:
+        state = load_file(folder / "encoder.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: cannot read encoder.safetensors ({reason(error)}); resume its run, which writes it again"
+        ) from error
     if weights_digest(state) != about["digest"]:
         raise InputError(f"{folder}: encoder.safetensors is not what encoder.json describes (digest differs)")
     with torch.random.fork_rng(devices=[]):
@@ -251,18 +272,32 @@ def load_encoder(folder: Path) -> Encoder:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The contents of `encoder.json`, its schema checked."""
+    """The contents of `encoder.json`, its schema checked.
+
+    Raises:
+        InputError: there is none, it is damaged, or of an unknown schema.
+    """
     path = folder / "encoder.json"
     if not path.is_file():
         raise InputError(f"{folder} is not an encoder folder (no encoder.json); pass RUN/encoder of a run")
-    about: dict[str, Any] = json.loads(path.read_text())
-    if about.get("schema") != SCHEMA:
+    try:
+        about: dict[str, Any] = json.loads(path.read_text())
         got = about.get("schema")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({reason(error)}); resume its run, which writes it again") from error
+    if got != SCHEMA:
         raise InputError(f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it")
+    if missing := {"config", "digest", "extra"} - about.keys():
+        raise InputError(f"{path} has no {', '.join(sorted(missing))}; resume its run, which writes it again")
     return about
 
 
 def config_from_json(values: dict[str, Any]) -> EncoderConfig:
     """An `EncoderConfig` from json, where tuples are lists."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return EncoderConfig(**plain)
+    try:
+        return EncoderConfig(**plain)
+    except TypeError as error:
+        raise InputError(
+            f"an encoder's config cannot be read ({reason(error)}); was it written by a newer robossl?"
+        ) from error

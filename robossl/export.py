@@ -19,6 +19,7 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError, reason
 from robossl.graph import Precision, to_onnx
 from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
+from robossl.ranges import check_range
 from robossl.session import DIGEST_KEY, check_model_file, file_sha256, read_card
 
 
@@ -55,6 +56,7 @@ def export(
         ParityError: the graph does not follow torch closely enough.
         ResourceError: the files cannot be written.
     """
+    check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw))
     folder = find_encoder(run)
     if folder is None:
         raise InputError(f"{run} holds no encoder; pass a run folder (RUN or RUN/encoder)")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -76,14 +75,13 @@ def read_weights(source: str) -> State:
     PATH is a .safetensors file, a torch file (read without unpickling code), an encoder folder, a run folder,
     or a folder of safetensors files.
     """
-    place, _, prefix = source.partition("#")
-    path = Path(place)
+    path, prefix = split_source(source)
     if not path.exists():
-        raise InputError(f"no checkpoint at {place!r}; encoder.init is random, timm or a checkpoint's path")
+        raise InputError(f"no checkpoint at {source!r}; encoder.init is random, timm or a checkpoint's path")
     if path.is_dir():
         files = next((found for found in _weight_files(path) if found), [])
         if not files:
-            raise InputError(f"{place} holds no .safetensors; pass RUN, RUN/encoder or a checkpoint file")
+            raise InputError(f"{path} holds no .safetensors; pass RUN, RUN/encoder or a checkpoint file")
     else:
         files = [path]
     state = {name: tensor for file in files for name, tensor in _read_file(file).items()}
@@ -91,8 +89,14 @@ def read_weights(source: str) -> State:
         return state
     kept = _under(state, prefix)
     if not kept:
-        raise InputError(f"{place} has no key under {prefix!r}; its first keys: {_some(state)}")
+        raise InputError(f"{path} has no key under {prefix!r}; its first keys: {_some(state)}")
     return kept
+
+
+def split_source(source: str) -> tuple[Path, str]:
+    """PATH and PREFIX of `PATH#PREFIX`; what exists as it is written is all path, and has no prefix."""
+    place, _, prefix = source.rpartition("#")
+    return (Path(place), prefix) if place and not Path(source).exists() else (Path(source), "")
 
 
 def _weight_files(folder: Path) -> Iterator[list[Path]]:
@@ -110,7 +114,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, or is no checkpoint, and is not unpickled; where you trust it, "
             "save its state_dict again with safetensors.torch.save_file and pass that file"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # of any type: a damaged file is read as far as torch's reader trusts it
         raise InputError(f"{path} cannot be read as a checkpoint: {reason(error)}") from error
 
 

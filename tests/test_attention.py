@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robossl.attention import class_attention, encoder_pixels, heaviest, last_attention
+from robossl.attention import check_zoom, class_attention, draw_sheet, encoder_pixels, heaviest, last_attention
 from robossl.cli import main
 from robossl.data.store import Store
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
@@ -93,6 +93,21 @@ def test_the_command_draws_images(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["attention", str(run / "encoder"), str(tmp_path / "a b.png"), "--out", str(out), "--zoom", "2"]) == 0
     assert [path.name for path in out.iterdir()] == ["000_a_b.png"]
+
+
+def test_names_are_no_formulas_and_no_frame_is_too_tall(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    draw_sheet(path, "cost_$5_and_$6.png", np.zeros((4000, 8, 3), np.uint8), np.full((2, 3, 4), 1 / 12))
+    with Image.open(path) as picture:
+        assert picture.height < 4 * picture.width
+    assert [each.name for each in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_a_zoom_is_bounded_by_what_attention_takes() -> None:
+    encoder = vit()  # 4x6 patches
+    check_zoom(encoder, 16)
+    with pytest.raises(InputError, match="zoom 100000 makes 240000000000 patches of a frame; zoom up to 16"):
+        check_zoom(encoder, 100_000)
 
 
 def test_what_cannot_be_drawn_is_one_line(

@@ -1,6 +1,7 @@
 """`robossl compare`: seeds join into a line, columns are tasks, the JSON holds every figure."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import pytest
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.evaluate.compare import Asked, read_lines, write_lines
+from robossl.evaluate.compare import Asked, Cell, Line, _titles, read_lines, to_markdown, write_lines
 from robossl.evaluate.subjects import make_subjects
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
-from robossl.statistics import all_pairs
+from robossl.statistics import Interval, all_pairs
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,35 @@ def test_the_table_and_its_json(
     again = tmp_path / "again.json"
     assert write_lines(read_lines(out), again).splitlines() == printed.splitlines()[-len(lines) - 4 :]
     assert again.read_text() == out.read_text()
+
+
+def test_stores_of_one_name_are_columns_of_their_own(runs: list[str], clip_store_path: Path, tmp_path: Path) -> None:
+    stores = [str(shutil.copytree(clip_store_path, tmp_path / lab / "clips")) for lab in ("mit", "eth")]
+    out = tmp_path / "table.json"
+    options = ["--protocol", "knn", "--random-seeds", "1", "--min-episodes", "1", "--out", str(out)]
+    assert main(["compare", runs[0], "--on", *(f"{store}:scene" for store in stores), *options]) == 0
+    for line in json.loads(out.read_text())["lines"]:
+        assert list(line["cells"]) == ["mit/clips scene val, knn", "eth/clips scene val, knn"]
+
+
+@pytest.mark.parametrize(
+    ("stores", "titles"),
+    [
+        (["stores/droid", "stores/g1"], ["droid", "g1"]),
+        (["stores/droid", "stores/../stores/droid/"], ["droid", "droid"]),
+        (["a/b/s", "c/b/s", "t"], ["a/b/s", "c/b/s", "t"]),
+        (["/s", "/a/s"], ["/s", "a/s"]),
+    ],
+)
+def test_a_store_is_called_by_as_much_of_its_path_as_it_takes(stores: list[str], titles: list[str]) -> None:
+    assert [str(title) for title in map(_titles(map(Path, stores)).get, map(Path, stores))] == titles
+
+
+def test_a_bar_in_a_name_ends_no_cell() -> None:
+    line = Line("a|b", "encoder", {"s|t scene val, knn": Cell(Interval(50.0, 40.0, 60.0), None)})
+    header, _, row = to_markdown([line]).splitlines()[:3]
+    assert header == r"|  | s\|t scene val, knn |"
+    assert row == r"| a\|b | **50.0** [40.0, 60.0] |"
 
 
 @pytest.mark.parametrize("content", ["[]", '{"schema": "robossl.probe/1"}'])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +83,9 @@ def test_a_colleague_may_read_what_is_written(run: Path, images: dict[str, np.nd
 
 
 def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty, broken = tmp_path / "empty", tmp_path / "broken.png"
+    empty, broken, folder = tmp_path / "empty", tmp_path / "broken.png", tmp_path / "folder.npz"
     empty.mkdir()
+    folder.mkdir()
     broken.write_bytes(b"no image")
     for arguments, message in [
         ([str(run), str(empty), "--out", "x.npz"], "holds no images"),
@@ -91,6 +94,12 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
         ([str(run), str(empty), "--out", "x.csv"], "out must end in .npz or .safetensors"),
         ([str(run), str(empty), "--out", "x.npz", "--split", "val"], "needs a store"),
         ([str(empty), str(empty), "--out", "x.npz"], "is no encoder"),
+        ([str(run), str(empty), "--out", "x.npz", "--device", "tpu"], "unknown device 'tpu'; choose cpu or cuda"),
+        ([str(run), str(empty), "--out", "x.npz", "--device", "cuda:99"], "device is cuda:99, but torch finds"),
+        ([str(run), str(empty), "--out", "x.npz", "--batch-size", "0"], "batch_size must be 1 or more, got 0"),
+        ([str(run), str(empty), "--out", "x.npz", "--batch-size", "-3"], "batch_size must be 1 or more, got -3"),
+        ([str(run), str(empty), "--out", str(folder)], "--out must be a file, got the folder"),
+        ([str(run), str(empty), "--out", str(broken / "x.npz")], "choose another --out"),
     ]:
         assert main(["embed", *arguments]) == InputError.exit_code
         captured = capsys.readouterr().err
@@ -98,3 +107,28 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
         assert captured.count("\n") == 1
         assert message in captured
     assert not (tmp_path / "x.npz").exists()
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from robossl.embed import _save
+from robossl.errors import ResourceError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a longer write fails as on a full disk
+try:
+    _save(Path(sys.argv[1]), ["a"], {"pooled": np.ones((1, 100_000), np.float32)}, card="{}")
+except ResourceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+def test_a_full_disk_is_one_line(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    done = subprocess.run([sys.executable, "-c", FULL, str(out)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {out} (")
+    assert done.stdout.count("\n") == 1
+    assert "None" not in done.stdout
+    assert list(tmp_path.iterdir()) == []

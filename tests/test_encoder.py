@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
 
+from robossl.cards import data_before
 from robossl.encoder import (
     EncoderConfig,
     build_encoder,
@@ -27,7 +29,7 @@ from robossl.encoder import (
     unused_weights,
 )
 from robossl.errors import InputError, ResourceError
-from robossl.weights import weights_digest
+from robossl.weights import read_weights, weights_digest
 
 RESNET = EncoderConfig("test_resnet", input_hw=(64, 96), zero_init_last=False)  # timm's own small test models
 VIT = EncoderConfig("test_vit", input_hw=(64, 96))
@@ -200,6 +202,46 @@ def test_folders_that_are_no_encoder_are_refused(tmp_path: Path) -> None:
         load_encoder(folder)
 
 
+def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    save_encoder(build_encoder(RESNET), folder, extra={})
+    weights, about = folder / "encoder.safetensors", folder / "encoder.json"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"cannot read encoder\.safetensors"):
+        load_encoder(folder)
+    weights.unlink()
+    with pytest.raises(InputError, match=r"cannot read encoder\.safetensors"):
+        load_encoder(folder)
+    whole = json.loads(about.read_text())
+    for text, said in {
+        about.read_text()[:100]: r"cannot read .*encoder\.json",
+        "[]": r"cannot read .*encoder\.json",
+        json.dumps({"schema": whole["schema"]}): "has no config, digest, extra; resume",
+        json.dumps(whole | {"config": {"colour": 1}}): "colour",
+    }.items():
+        about.write_text(text)
+        with pytest.raises(InputError, match=said) as caught:
+            load_encoder(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_save_ends_in_two_renames_and_sweeps_what_killed_ones_left(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    save_encoder(build_encoder(RESNET), folder, extra={"step": 1})
+    (tmp_path / f".encoder.{os.getpid()}.old" / "half").mkdir(parents=True)  # a container gives the same number again
+    (tmp_path / ".encoder.2").mkdir()
+    killed = (  # at the first removal
+        "import os, shutil, sys; from pathlib import Path; from robossl.encoder import *\n"
+        "shutil.rmtree = lambda path, **_: os._exit(9) if Path(path).exists() else None\n"
+        "save_encoder(build_encoder(EncoderConfig('test_resnet')), Path(sys.argv[1]), extra={'step': 2})"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, str(folder)], check=False).returncode == 9
+    assert read_about(folder)["extra"] == {"step": 2}
+    load_encoder(folder)
+    save_encoder(build_encoder(RESNET), folder, extra={"step": 3})
+    assert [each.name for each in tmp_path.iterdir()] == ["encoder"]
+
+
 def _state(config: EncoderConfig) -> dict[str, Tensor]:
     return build_encoder(config).backbone.state_dict()
 
@@ -269,6 +311,19 @@ def test_one_of_several_encoders_is_chosen_by_name(tmp_path: Path) -> None:
         build_encoder(_init(RESNET, f"{file}#techer"))
 
 
+def test_a_path_may_hold_a_number_sign(tmp_path: Path) -> None:
+    (tmp_path / "exp#1").mkdir()
+    file, state = tmp_path / "exp#1" / "a.pt", {"one.w": torch.ones(1), "two.w": torch.zeros(1)}
+    torch.save(state, file)
+    assert read_weights(str(file)).keys() == state.keys()
+    assert read_weights(f"{file}#two") == {"w": state["two.w"]}
+    save_encoder(
+        build_encoder(RESNET), tmp_path / "exp#1" / "run" / "encoder", extra={"data": [], "start_recorded": True}
+    )
+    for init in (str(tmp_path / "exp#1" / "run"), f"{tmp_path / 'exp#1' / 'run'}#layer1"):
+        assert data_before(init) == ([], True)
+
+
 def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
     state = _state(RESNET)
     del state["bn1.bias"], state["conv1.0.weight"]
@@ -302,6 +357,25 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=reason):
             build_encoder(_init(RESNET, tmp_path / name))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_checkpoints_are_refused_in_one_line(zipped: bool, tmp_path: Path) -> None:
+    path, draw = tmp_path / "a.pt", np.random.default_rng(0)
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in draw.integers(len(whole), size=3):
+            damaged[place] = draw.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_weights(str(path))
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:

@@ -180,6 +180,45 @@ def test_features_are_kept_by_embedder_and_rows(clip_store: Store, tmp_path: Pat
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
+def test_features_of_other_code_are_made_again(
+    clip_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
+    monkeypatch.setattr("robossl.evaluate.features._made_by", lambda: "another encoder.py")
+    embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_damaged_file_of_features_is_made_again(left: int, clip_store: Store, tmp_path: Path) -> None:
+    first = embed_rows(pixels_embedder(), clip_store, np.array([0, 70]), cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    for damaged in (whole[:left], whole[:-1]):
+        kept.write_bytes(damaged)
+        again = embed_rows(pixels_embedder(), clip_store, np.array([0, 70]), cache=tmp_path)
+        np.testing.assert_array_equal(first, again)
+        assert kept.stat().st_size == len(whole)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused_and_not_kept(value: float, clip_store: Store, tmp_path: Path) -> None:
+    diverged = Embedder("runs/diverged", "diverged", lambda frames: np.full((len(frames), 4), value, np.float32))
+    with pytest.raises(InputError, match="runs/diverged gives features that are not finite"):
+        embed_rows(diverged, clip_store, np.array([0]), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_work(clip_store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    unused = Embedder("unused", "unused", lambda frames: pytest.fail("embedded"))
+    for cache in (file, file / "folder"):
+        with pytest.raises(InputError, match=f"cannot write to {cache}: .*--cache"):
+            embed_rows(unused, clip_store, np.array([0]), cache=cache)
+
+
 # Scores
 
 

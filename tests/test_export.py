@@ -217,6 +217,10 @@ def test_what_cannot_be_exported_is_refused_at_once(
         ([*small, "--name", "fixed", "--version", "3"], "the next free one is 4"),
         ([*small, "--name", "fixed"], "has other inputs, outputs or batch size"),
         ([*small, "--outputs", "cls"], "unknown output of small 'cls'"),
+        ([*small, "--name", "new", "--fixed-hw", "0", "0"], "fixed_hw must be 1 or more, got 0"),
+        ([*small, "--name", "new", "--fixed-hw", "-5", "10"], "fixed_hw must be 1 or more, got -5"),
+        ([*small, "--name", "new", "--max-batch", "0"], "max_batch must be 1 or more, got 0"),
+        ([*small, "--name", "new", "--max-batch", "-1"], "max_batch must be 1 or more, got -1"),
     ]:
         assert main(["export", *arguments]) == 2
         captured = capsys.readouterr().err
@@ -277,6 +281,12 @@ def test_a_collapsed_encoder_is_named() -> None:
     constant = {"pooled": np.ones((4, 64))}
     with pytest.raises(ParityError, match="pooled is the same for every frame"):
         check_parity(lambda _: constant, lambda _: constant, frames, gates=GATES["fp32"], provider="cpu")
+
+
+def test_an_exported_model_runs_on_no_other_device(models: dict[str, Path]) -> None:
+    for device in ("tpu", "cuda:1"):
+        with pytest.raises(InputError, match=f"an exported model runs on cpu or cuda, got the device '{device}'"):
+            load_encode(models["fixed"], device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

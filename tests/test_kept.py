@@ -1,5 +1,6 @@
 """Kept scores: the same question is not computed twice, any other is."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from robossl.errors import InputError
 from robossl.evaluate.kept import keeping
 from robossl.evaluate.linear import linear
 from robossl.evaluate.protocol import Scores
@@ -55,6 +57,34 @@ def test_another_question_is_computed(place: int | str, asked: tuple[ndarray, ..
         other[place] = np.roll(other[place], 1, axis=0)
     keeping(counted, tmp_path)(*other, seed=int(place == "seed"))
     assert calls == before + 1
+
+
+def test_other_statistics_to_choose_by_are_another_question(
+    asked: tuple[ndarray, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping(counted, tmp_path)(*asked, seed=0)
+    monkeypatch.setattr("robossl.evaluate.kept.statistics", json)
+    before = calls
+    keeping(counted, tmp_path)(*asked, seed=0)
+    assert calls == before + 1
+
+
+def test_a_damaged_file_is_computed_again(asked: tuple[ndarray, ...], tmp_path: Path) -> None:
+    first = keeping(counted, tmp_path)(*asked, seed=0)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    before = calls
+    for _ in range(2):
+        np.testing.assert_array_equal(first.scores, keeping(counted, tmp_path)(*asked, seed=0).scores)
+    assert calls == before + 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_fit(asked: tuple[ndarray, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = calls
+    with pytest.raises(InputError, match=r"cannot write to .*file: "):
+        keeping(counted, tmp_path / "file")(*asked, seed=0)
+    assert calls == before
 
 
 def test_nothing_is_kept_without_a_folder() -> None:

@@ -16,9 +16,9 @@ import yaml
 
 from robossl.cli import main
 from robossl.data.store import Store
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoder import SCHEMA, EncoderConfig, build_encoder, read_about, save_encoder
 from robossl.errors import InputError
-from robossl.evaluate.result import Evaluation, Result, Row
+from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
 from robossl.evaluate.task import ClassCount
 from robossl.report.curves import Chart, charts, draw
 from robossl.report.neighbours import NUM_NEIGHBOURS, look_up, nearest
@@ -70,14 +70,26 @@ def write_encoder(path: Path) -> None:
     )
 
 
-def write_evaluation(path: Path, label: str = "scene") -> None:
+def write_about(path: Path, *, digest: str = "d1", input_hw: tuple[int, int] = (32, 32)) -> None:
+    """What a run says of its encoder, without the weights."""
+    path.mkdir(parents=True, exist_ok=True)
+    about = {"schema": SCHEMA, "config": {"input_hw": input_hw}, "digest": digest, "extra": {}}
+    (path / "encoder.json").write_text(json.dumps(about))
+
+
+def write_evaluation(path: Path, label: str = "scene", *, protocol: str = "knn", digest: str = "d1") -> None:
+    """Of another encoder, at 50 %, and of the one with this digest, at 60 %."""
     below, across = Interval(-0.2, -0.3, -0.1), Interval(0.05, -0.05, 0.15)
     minus = {"random resnet18": Interval(0.2, 0.1, 0.3), "pooled pixels": across, "majority class": below}
     encoder = Row("run", "encoder", Interval(0.6, 0.5, 0.7), Interval(0.6, 0.5, 0.7), {"a": 0.6}, minus, ())
+    other = Row("before it", "encoder", Interval(0.5, 0.4, 0.6), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
     pixels = Row("pooled pixels", "pixels", Interval(0.55, 0.4, 0.7), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
     classes = (ClassCount("a", 9, 9), ClassCount("b", 9, 9))
-    result = Result("knn", label, "train", "val", classes, (), 18, 18, 36, "day", (encoder, pixels))
-    about = {"command": "robossl evaluate runs/x --store stores/y --label scene"}
+    result = Result(protocol, label, "train", "val", classes, (), 18, 18, 36, "day", (other, encoder, pixels))
+    about = {
+        "command": "robossl evaluate runs/x --store stores/y --label scene",
+        "encoders": [{"digest": digest, "input_hw": (64, 64)}, {"digest": digest, "input_hw": (32, 32)}],
+    }
     path.write_text(Evaluation(about, (result,), ()).to_json())
 
 
@@ -86,7 +98,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "my run"
     write_run(path)
     write_encoder(path)
-    write_evaluation(path / "evaluation.json")
+    write_evaluation(path / "evaluation.json", digest=read_about(path / "encoder")["digest"])
     return path
 
 
@@ -157,6 +169,18 @@ def test_collapse_follows_the_rule_of_training(
         assert found is not None
         assert (found.first_step, found.is_over) == expected[:2]
         assert expected[2] in found.reason
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "found"), [(8, 1, True), (4, 1, False), (8, 2, False)])
+def test_the_rank_of_few_samples_says_nothing_as_in_training(
+    tmp_path: Path, batch_size: int, accumulate: int, found: bool
+) -> None:
+    run = tmp_path / "run"
+    write_run(run, ranks=[1.5] * 10)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["train"] |= {"batch_size": batch_size, "accumulate": accumulate}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert (find_collapse(read_run(run)) is not None) == found
 
 
 # Curves
@@ -271,12 +295,67 @@ def test_a_collapsed_run_says_so(tmp_path: Path) -> None:
 
 
 def test_foreign_text_is_escaped(tmp_path: Path) -> None:
-    write_run(tmp_path / "<b>run", name=EVIL)
-    write_evaluation(tmp_path / "<b>run" / "evaluation.json", label=EVIL)
-    page = render(read_run(tmp_path / "<b>run"), None)
-    parsed = Page(page)
-    assert not {"script", "b"} & set(parsed.tags)
-    assert EVIL in parsed.text
+    run = tmp_path / "<b>run"
+    write_run(run, name=EVIL)
+    write_evaluation(run / "evaluation.json", label=EVIL, protocol=EVIL)
+    for digest in ("d1", "d2"):  # evaluated, and not evaluated
+        write_about(run / "encoder", digest=digest)
+        parsed = Page(render(read_run(run), None))
+        assert not {"script", "b"} & set(parsed.tags)
+        assert EVIL in parsed.text
+
+
+def test_scores_are_those_of_the_encoder_the_run_holds(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    write_run(run)
+    write_evaluation(run / "evaluation.json")
+    write_about(run / "encoder")
+    text = Page(render(read_run(run), None)).text
+    assert "at 60 % balanced accuracy by kNN (before it 50 %, pooled pixels 55 %)" in text
+    assert "earlier or another" not in text
+    write_about(run / "encoder", digest="d2")  # as a resumed run does
+    text = Page(render(read_run(run), None)).text
+    assert "at 60 %" not in text
+    assert "the scores below are of an earlier or another encoder" in text
+    assert f"robossl evaluate '{run}' --store STORE --label scene measures it" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("results", 0, "rows", 0, "kind"), EVIL),
+        (("results", 0, "rows", 0, "accuracy", "low"), EVIL),
+        (("results", 0, "num_test_episodes"), EVIL),
+        (("results", 0, "colour"), "blue"),
+        (("results",), 5),
+        (("about", "encoders"), ["run"]),
+        (("about",), None),
+    ],
+)
+def test_an_evaluation_that_is_none_is_one_line(tmp_path: Path, path: tuple[str | int, ...], value: object) -> None:
+    write_evaluation(tmp_path / "evaluation.json")
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is not an evaluation") as caught:
+        read_evaluation(tmp_path / "evaluation.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_of_a_schema_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evaluation2.json").write_text('{"schema": "robossl.evaluation/1"}')
+    with pytest.raises(InputError, match=r"is not an evaluation \(no 'about'\)"):
+        read_evaluation(tmp_path / "evaluation2.json")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(run), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"robossl: cannot write {tmp_path}: it is a folder; name a file in it\n"
 
 
 def test_a_run_without_health_or_encoder_has_a_page(tmp_path: Path) -> None:

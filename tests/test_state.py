@@ -1,5 +1,6 @@
 """The state probe: ridge by folds of episodes, R2 as scikit-learn has it, intervals that hold the truth's side."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.evaluate.regress import to_markdown
-from robossl.evaluate.state import StateSettings, _probe, _resamples, interval, open_probe, ridge, run_state
+from robossl.evaluate.state import (
+    StateSettings,
+    _moving,
+    _probe,
+    _resamples,
+    interval,
+    open_probe,
+    ridge,
+    run_state,
+)
 
 SETTINGS = StateSettings(bootstrap=200)
 
@@ -63,6 +73,65 @@ def test_a_channel_that_wakes_in_one_episode_ruins_nothing() -> None:
     waking[:3], waking[episodes == 9] = 1e-3, 1.0
     after = _probe(np.concatenate([features, waking], axis=1), state, episodes, weights, SETTINGS)[0][0]
     assert after == pytest.approx(before, abs=0.02)
+
+
+def with_gripper(moves_in: int, rest: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ten episodes with one easy dimension and one that stands at `rest` but in the first few of them."""
+    features, state, episodes = made(10, noise=0.3)
+    draw = np.random.default_rng(5)
+    gripper = rest + noise * draw.normal(size=len(state))
+    gripper += (episodes < moves_in) & (np.arange(len(state)) % 20 >= 10)
+    return features, np.stack([state[:, 0], gripper], axis=1), episodes
+
+
+@pytest.mark.parametrize(("rest", "noise"), [(0.0, 1e-3), (1.3, 0.0), (0.0, 0.0)])
+def test_a_gripper_that_moves_in_few_episodes_ruins_neither_estimate_nor_interval(rest: float, noise: float) -> None:
+    """It cannot be read, the other dimension can: a mean R2 near a half, but for resamples that divide by nothing."""
+    weights = _resamples(10, SETTINGS)
+    for moves_in in (2, 3):
+        features, state, episodes = with_gripper(moves_in, rest, noise)
+        assert _moving(state, episodes, SETTINGS).tolist() == [True, True]
+        estimate, low, high = interval(_probe(features, state, episodes, weights, SETTINGS)[0][None])
+        assert -0.5 < low < estimate < high < 0.6
+        assert estimate == pytest.approx(0.4, abs=0.1), "the penalty was not chosen by the gripper alone"
+    assert _moving(with_gripper(1, rest, noise)[1], episodes, SETTINGS).tolist() == [True, False], "one fit lacks it"
+
+
+def test_resamples_of_what_moves_in_every_episode_have_their_plain_r2() -> None:
+    features, state, episodes = made(10, noise=2.0)
+    weights = _resamples(10, SETTINGS)
+    found = _probe(features, state, episodes, weights, SETTINGS)[0]
+    predicted = np.empty_like(state)
+    for seen, held in GroupKFold(5, shuffle=True, random_state=0).split(features, state, episodes):
+        predicted[held], _ = ridge(features[seen], state[seen], episodes[seen], features[held])
+    plain = [r2_score(state, predicted, sample_weight=each[episodes]) for each in weights]
+    np.testing.assert_allclose(found, plain, atol=1e-12)
+
+
+def test_values_that_are_not_finite_are_counted_and_refused() -> None:
+    _, state, episodes = made(10, noise=0.5)
+    state[[3, 50], 1] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"'state' has 2 of 800 values that are not finite; choose --dims"):
+        _moving(state, episodes, SETTINGS)
+    still = np.full_like(state, 1.3)
+    with pytest.raises(InputError, match=r"no dimension of 'state' has a std of 0"):
+        _moving(still, episodes, replace(SETTINGS, min_std=0.0))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"bootstrap": -1}, "bootstrap must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must lie in 0 to 4294967295, got -1"),
+        ({"frames_per_episode": 0}, "frames_per_episode must be 1 or more, got 0"),
+        ({"random_seeds": 0}, "random_seeds must be 1 or more, got 0"),
+        ({"min_std": float("nan")}, "min_std must be 0 or more, got nan"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(SETTINGS, **setting).check()
+    StateSettings(bootstrap=0).check()
 
 
 def test_too_few_episodes_and_nothing_that_moves_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ def evaluate(
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)
     out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
+    check_out(out)
     with Progress() as progress:
         evaluation = run_evaluation(
             models,
@@ -95,6 +97,23 @@ def evaluate(
     if out:
         write_text(out, evaluation.to_json())
         progress.say(f"wrote {out}")
+
+
+def check_out(out: Path | None) -> None:
+    """Check that a file can be written, before the work whose result it is to hold; its folder is made.
+
+    Raises:
+        InputError: it is a folder, or its folder cannot be written to.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got the folder {out}; name a file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()  # root may write anywhere, but not on a read-only disk
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); choose another --out") from None
 
 
 def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -150,17 +151,15 @@ def _figures(
     from robossl.evaluate.evaluation import Settings, run_evaluation
     from robossl.evaluate.state import StateSettings, run_state
 
-    def watch(store: Path) -> Watch:
-        return lambda what, done, total: progress.watch(f"{store.name}: {what}", done, total)
+    asks = [Asked.parse(text) for text in on]
+    states = [(Path(store), column or "state") for store, _, column in (text.partition(":") for text in state)]
+    titles = _titles([*(asked.store for asked in asks), *(path for path, _ in states)])
 
-    for asked in map(Asked.parse, on):
-        about = Settings(
-            label=asked.labels,
-            protocol=protocol,
-            test=asked.tests,
-            **frames,
-            **settings,
-        )
+    def watch(store: Path) -> Watch:
+        return lambda what, done, total: progress.watch(f"{titles[store]}: {what}", done, total)
+
+    for asked in asks:
+        about = Settings(label=asked.labels, protocol=protocol, test=asked.tests, **frames, **settings)
         evaluation = run_evaluation(
             models,
             open_store(asked.store),
@@ -171,21 +170,26 @@ def _figures(
             watch=watch(asked.store),
         )
         for result in evaluation.results:
-            column = f"{asked.store.name} {result.label} {result.test_split}, {result.protocol}"
+            column = f"{titles[asked.store]} {result.label} {result.test_split}, {result.protocol}"
             for row in result.rows:
                 yield row.name, row.kind, column, Cell(_percent(row.accuracy), _percent(_minus_random(row.minus)))
-    for text in state:
-        store, _, name = text.partition(":")
-        chosen = StateSettings(column=name or "state", **settings)
-        path = Path(store)
+    for path, name in states:
+        chosen = StateSettings(column=name, **settings)
         probe = run_state(models, open_store(path), chosen, cache=cache, group_seeds=True, watch=watch(path))
         for line in probe.rows:
-            yield (
-                line.name,
-                line.kind,
-                f"{path.name} {chosen.column} R2",
-                Cell(line.r2, _minus_random(line.minus)),
-            )
+            yield line.name, line.kind, f"{titles[path]} {name} R2", Cell(line.r2, _minus_random(line.minus))
+
+
+def _titles(stores: Iterable[Path]) -> dict[Path, str]:
+    """The end of each store's path that no other ends in: its name, or as many folders before it as it takes."""
+    parts = {store: Path(os.path.abspath(store)).parts for store in stores}
+    distinct = set(parts.values())
+
+    def title(own: tuple[str, ...]) -> str:
+        lengths = range(1, 1 + len(own))
+        return str(Path(*own[-next(n for n in lengths if sum(other[-n:] == own[-n:] for other in distinct) == 1) :]))
+
+    return {store: title(own) for store, own in parts.items()}
 
 
 def _minus_random(minus: dict[str, Interval]) -> Interval | None:
@@ -198,12 +202,14 @@ def _percent(interval: Interval | None) -> Any:
 
 def to_markdown(lines: list[Line]) -> str:
     """The table, its best figure of each column in bold."""
+    from robossl.evaluate.table import markdown_line
+
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
     rows = [["", *columns], ["---"] * (len(columns) + 1)]
     for line in lines:
         rows.append([line.name, *(_shown(line.cells.get(column), best[column]) for column in columns)])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(map(markdown_line, rows))
     return f"{table}\n\n{LEGEND}"
 
 

@@ -21,6 +21,7 @@ from robossl.evaluate.protocol import resolve_protocol
 from robossl.evaluate.result import Evaluation
 from robossl.evaluate.score import Candidate, Frames, score_task
 from robossl.evaluate.splits import Splits, grouped_splits, store_splits
+from robossl.evaluate.state import MOST_SEED
 from robossl.evaluate.subjects import Subject, make_subjects
 from robossl.evaluate.task import Task, check_usable, make_task, why_unusable
 
@@ -53,6 +54,8 @@ class Settings:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {smallest}, got {getattr(self, name)}")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise InputError(f"--seed must lie in 0 to {MOST_SEED}, got {self.seed}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"--test-fraction must lie between 0 and 1, got {self.test_fraction}")
         for name in ("label", "protocol", "test"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache as cached
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from robossl.data.store import Store
-from robossl.durable import share
+from robossl.errors import InputError
+from robossl.evaluate.kept import check_writable, read_kept, write_kept
 
 PIXELS_HW = (12, 16)
 CHUNK = 64  # frames decoded and embedded at a time
@@ -66,24 +67,31 @@ def embed_rows(
         embedder: What embeds.
         store: Where the frames are.
         rows: Which frames.
-        cache: Folder that keeps features by embedder, store content and rows; None keeps nothing.
+        cache: Folder that keeps features by embedder, store content, rows and the code that makes them; None keeps
+            nothing.
         advance: Called with the number of frames done since the last call.
+
+    Raises:
+        InputError: features that are not finite, or a cache that cannot be written.
     """
     path = cache / f"{_key(embedder, store, rows)}.safetensors" if cache else None
-    if path and path.is_file():
+    if path and (before := read_kept(path)):
         advance(len(rows))
-        return load_file(path)["features"]
+        return before[0]["features"]
+    if path:
+        check_writable(path.parent)
     parts = []
     for start in range(0, len(rows), CHUNK):
         parts.append(_embed_frames(embedder, store.decode(rows[start : start + CHUNK])))
+        if not np.isfinite(parts[-1]).all():
+            raise InputError(
+                f"{embedder.name} gives features that are not finite, which cannot be compared; use an encoder from "
+                "before its training diverged"
+            )
         advance(len(parts[-1]))
     features = np.concatenate(parts)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({"features": features}, aside, metadata={"embedder": embedder.digest, "store": store.content_hash})
-        share(aside)
-        aside.replace(path)
+        write_kept(path, {"features": features}, {"embedder": embedder.digest, "store": store.content_hash})
     return features
 
 
@@ -99,6 +107,15 @@ def _embed_frames(embedder: Embedder, frames: list[Tensor]) -> Float[ndarray, "b
 
 
 def _key(embedder: Embedder, store: Store, rows: Int[ndarray, " n"]) -> str:
-    digest = hashlib.sha256(f"{embedder.digest} {store.content_hash} ".encode())
+    digest = hashlib.sha256(f"{embedder.digest} {store.content_hash} {_made_by()} ".encode())
     digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
     return digest.hexdigest()[:32]
+
+
+@cached
+def _made_by() -> str:
+    """Tells apart the code that makes features: weights do not say how frames reach them, nor what is pooled."""
+    digest = hashlib.sha256(f"{version('torch')} {version('timm')} ".encode())
+    for source in ("encoder.py", "evaluate/features.py"):
+        digest.update((Path(__file__).parents[1] / source).read_bytes())
+    return digest.hexdigest()

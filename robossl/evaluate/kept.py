@@ -1,33 +1,76 @@
-"""Scores of a protocol kept on disk: a reference stands in every table and is fitted once."""
+"""Arrays and scores kept on disk: a reference stands in every table, and is embedded and fitted once."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from robossl.durable import share
+from robossl import statistics
+from robossl.durable import share, written_aside
+from robossl.errors import InputError, ResourceError, reason
 from robossl.evaluate.protocol import EvaluationProtocol, Scores
+
+
+def read_kept(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
+    """Arrays and their metadata; None where there is no file, or one that cannot be read and is to be made again."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata()
+    except (OSError, SafetensorError):
+        return None
+
+
+def write_kept(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> None:
+    """Write what `read_kept` reads, aside, then renamed.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    try:
+        with written_aside(path) as aside:
+            save_file(arrays, aside, metadata=metadata)
+            share(aside)
+    except (OSError, SafetensorError) as error:
+        raise ResourceError(f"could not write {path} ({reason(error)}); make room and run again") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and write to it, before work that would be lost.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder by --cache") from None
 
 
 def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProtocol:
     """The same protocol, which reads in `folder` what it computed before; None keeps nothing.
 
-    Files are named by all that decides them: features, classes, groups, the seed, the protocol's own source and
-    scikit-learn's version.
+    Files are named by all that decides them: features, classes, groups, the seed, the source of the protocol and of the
+    statistics it may choose by, and scikit-learn's version.
     """
     if folder is None:
         return protocol
     source = hashlib.sha256(inspect.getsource(inspect.getmodule(protocol)).encode())  # type: ignore[arg-type]
+    source.update(inspect.getsource(statistics).encode())
     source.update(version("scikit-learn").encode())
 
     def kept(
@@ -44,16 +87,13 @@ def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProt
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(str(seed).encode())
         path = folder / f"{digest.hexdigest()[:32]}.scores.safetensors"
-        if path.is_file():
-            with safe_open(path, framework="numpy") as file:
-                return Scores(file.get_tensor("scores"), json.loads(file.metadata()["details"]))
+        if before := read_kept(path):
+            arrays, metadata = before
+            return Scores(arrays["scores"], json.loads(metadata["details"]))
+        check_writable(folder)
         found = protocol(train, labels, groups, test, seed=seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
         scores = {"scores": np.ascontiguousarray(found.scores)}
-        save_file(scores, aside, metadata={"details": json.dumps(dict(found.details))})
-        share(aside)
-        aside.replace(path)
+        write_kept(path, scores, {"details": json.dumps(dict(found.details))})
         return found
 
     return kept

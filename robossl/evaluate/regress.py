@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from robossl.durable import write_text
 from robossl.errors import InputError
+from robossl.evaluate.command import check_out
 
 if TYPE_CHECKING:
     from robossl.evaluate.state import StateResult
@@ -57,6 +58,7 @@ def regress(
     if not models:
         raise InputError("nothing to probe; name a run folder, an encoder folder or an exported model")
     settings = StateSettings(column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed, dims)
+    check_out(out)
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)
     with Progress() as progress:

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl.evaluate.task import ClassCount
 from robossl.statistics import Interval
 
@@ -109,25 +109,34 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         schema = content["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not an evaluation ({error}); write one with robossl evaluate --out") from error
-    if schema != SCHEMA:
-        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; evaluate again")
-    return Evaluation(content["about"], tuple(map(_result, content["results"])), tuple(content["left_out"]))
+        if schema != SCHEMA:
+            raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; evaluate again")
+        about = dict(content["about"])
+        if not all(isinstance(each, dict) for each in about.get("encoders", ())):
+            raise TypeError("about.encoders must be mappings")
+        return Evaluation(about, tuple(map(_result, content["results"])), tuple(map(str, content["left_out"])))
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"no {error}" if isinstance(error, KeyError) else reason(error)
+        raise InputError(f"{path} is not an evaluation ({problem}); write one with robossl evaluate --out") from error
 
 
 def _result(content: dict[str, Any]) -> Result:
     values = {key: value for key, value in content.items() if key != "sentences"}
+    values |= {key: int(value) for key, value in values.items() if key.startswith("num_")}
     values |= {key: tuple(ClassCount(**count) for count in content[key]) for key in ("classes", "dropped")}
     return Result(**values | {"rows": tuple(map(_row, content["rows"]))})
 
 
 def _row(content: dict[str, Any]) -> Row:
+    if content["kind"] not in get_args(Kind):
+        raise ValueError(f"kind {content['kind']!r} of a row is none of {', '.join(get_args(Kind))}")
     values = content | {key: _interval(content[key]) for key in ("accuracy", "frame_accuracy")}
     minus = {name: _interval(difference) for name, difference in content["minus"].items()}
     return Row(**values | {"minus": minus, "details": tuple(content["details"])})
 
 
 def _interval(content: dict[str, Any]) -> Interval:
-    bounds = (math.nan if content[key] is None else content[key] for key in ("low", "high"))
-    return Interval(content["estimate"], *bounds)
+    bounds = (math.nan if content[key] is None else float(content[key]) for key in ("low", "high"))
+    return Interval(float(content["estimate"]), *bounds)

@@ -65,6 +65,7 @@ def score_task(
     advance: Callable[[int], None] = lambda fits: None,
 ) -> Result:
     """Run a protocol for every candidate and compare on the same resampled episodes."""
+    assert len({MAJORITY, *(candidate.name for candidate in candidates)}) == 1 + len(candidates), "a name repeats"
     hits: dict[str, Hits] = {MAJORITY: _majority(task)}
     for candidate in candidates:
         hits[candidate.name] = _hits(task, frames, candidate.features, protocol, seed=seed)

@@ -4,11 +4,17 @@ Every episode is predicted by a fit on the others (k folds that keep episodes wh
 by folds again). R2 = 1 - squared error / squared deviation from the mean, for each dimension that moves, then averaged.
 A single split would not do: of the last 8 episodes of a 40-episode set half the joints hardly move, and R2 is then
 a division by nearly nothing. Intervals resample episodes, and rows are compared on the same resamples.
+
+A gripper may move in two episodes of ten. A dimension counts if it moves by `min_std`, and by half of it whichever fold
+is left out: every fit must see it move. Where few episodes are looked at (a resample, a fold that chooses the penalty)
+it may stand still all the same: with less than `LEAST_DEVIATION` of the squared deviation that all frames have, it is
+theirs that is divided by, and of a resample only what differs from the R2 of all episodes is divided. Where dimensions
+move in most episodes that does not happen, and every R2 is the plain one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +26,15 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.features import Embedder, embed_rows, spread_rows
 from robossl.evaluate.subjects import make_subjects
+from robossl.ranges import check_range
 from robossl.statistics import Interval, all_pairs
 
 PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 INNER_FOLDS = 4
 LEAST_SPREAD = 0.1  # of the features' root mean square std: a channel that is dead but for a few frames stays small
+LEAST_DEVIATION = 0.1  # of that of all frames, a frame; every resample of G1's episodes has 0.12 or more in each joint
+LEAST_RESAMPLES = 100  # behind an interval
+MOST_SEED = 2**32 - 1  # of scikit-learn's random_state
 LEVEL = 0.95
 
 
@@ -41,6 +51,16 @@ class StateSettings:
     random_seeds: int = 3
     seed: int = 0
     dims: tuple[int, ...] = ()  # of the column; none named: all
+
+    def check(self) -> None:
+        """Refuse what cannot be done; `bootstrap` may be 0 for an estimate without an interval.
+
+        Raises:
+            InputError: a number outside its range.
+        """
+        check_range(1, frames_per_episode=self.frames_per_episode, random_seeds=self.random_seeds)
+        check_range(0, min_std=self.min_std, bootstrap=self.bootstrap)
+        check_range(0, MOST_SEED, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +107,10 @@ def open_probe(store: Store, settings: StateSettings) -> Probe:
     """Choose frames and read their values.
 
     Raises:
-        InputError: no such column, dimension or split, nothing that moves, too few episodes.
+        InputError: a setting outside its range, no such column, dimension or split, values that are not finite,
+            nothing that moves, too few episodes.
     """
+    settings.check()
     found = np.unique(store.episode_of(store.rows(settings.split)))
     rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
     values = store.column(settings.column, rows).astype(np.float64)
@@ -96,8 +118,9 @@ def open_probe(store: Store, settings: StateSettings) -> Probe:
         got = ", ".join(map(str, settings.dims))
         raise InputError(f"{settings.column!r} has dimensions 0 to {values.shape[1] - 1}, got --dims {got}")
     values = values[:, list(settings.dims)] if settings.dims else values
-    values = values[:, _moving(values, len(found), settings)]
-    return Probe(store, settings, rows, store.episode_of(rows), values, _resamples(len(found), settings))
+    episodes = store.episode_of(rows)
+    values = values[:, _moving(values, episodes, settings)]
+    return Probe(store, settings, rows, episodes, values, _resamples(len(found), settings))
 
 
 def run_state(
@@ -112,8 +135,9 @@ def run_state(
     """Probe models, random weights of their backbones and pooled pixels.
 
     Raises:
-        InputError: as `open_probe`; a model that cannot be loaded.
+        InputError: as `open_probe`; too few resamples for an interval; a model that cannot be loaded.
     """
+    check_range(LEAST_RESAMPLES, bootstrap=settings.bootstrap)
     probe = open_probe(store, settings)
     subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
     total = len(probe.rows) * sum(len(subject.embedders) for subject in subjects)
@@ -142,20 +166,41 @@ def run_state(
     )
 
 
-def _moving(values: Float[ndarray, "n k"], num_episodes: int, settings: StateSettings) -> Bool[ndarray, " k"]:
-    """Which dimensions move enough to be read; refuses what cannot be probed."""
+def _moving(
+    values: Float[ndarray, "n k"], episodes: Int[ndarray, " n"], settings: StateSettings
+) -> Bool[ndarray, " k"]:
+    """Which dimensions move enough to be read, in every fit too; refuses what cannot be probed."""
+    num_episodes = len(np.unique(episodes))
     if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
         raise InputError(
             f"a state probe in {settings.folds} folds needs more than {num_episodes} episodes "
             f"(split {settings.split or 'all'}); lower --folds (2 at least) or choose another --split"
         )
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise InputError(
+            f"{settings.column!r} has {count} of {values.size} values that are not finite; choose --dims or a --split "
+            "without them, or mend them and ingest again"
+        )
+    fits = [values[seen] for seen, _ in _folds(episodes, settings)]
     moves: Bool[ndarray, " k"] = values.std(axis=0) >= settings.min_std
+    moves &= np.all([(each.std(axis=0) >= settings.min_std / 2) & (np.ptp(each, axis=0) > 0) for each in fits], axis=0)
     if not moves.any():
         raise InputError(
-            f"no dimension of {settings.column!r} has a std of {settings.min_std}; lower --min-std or choose another "
-            "--column"
+            f"no dimension of {settings.column!r} has a std of {settings.min_std}, and half of it whichever fold is "
+            "left out; lower --min-std or choose another --column"
         )
     return moves
+
+
+def _folds(
+    episodes: Int[ndarray, " n"], settings: StateSettings
+) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
+    """Rows that are fitted and rows that are predicted."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
+    yield from folds.split(episodes, groups=episodes)
 
 
 def ridge(
@@ -163,7 +208,6 @@ def ridge(
 ) -> tuple[Float[ndarray, "m k"], float]:
     """Predictions for `test` and the penalty that cross-validation over groups preferred, for all dimensions alike."""
     from sklearn.linear_model import Ridge
-    from sklearn.metrics import r2_score
     from sklearn.model_selection import GroupKFold
 
     train, test = train.astype(np.float64), test.astype(np.float64)
@@ -177,8 +221,9 @@ def ridge(
     repeated = np.tile(target / scale, len(PENALTIES))  # every penalty from one decomposition
     for seen, held in GroupKFold(INNER_FOLDS).split(train, target, groups):
         search = Ridge(np.repeat(PENALTIES, num_dims), solver="svd").fit(train[seen], repeated[seen])
-        r2 = r2_score(repeated[held], search.predict(train[held]), multioutput="raw_values")
-        scores += r2.reshape(len(PENALTIES), num_dims).mean(axis=1)
+        error = np.square(repeated[held] - search.predict(train[held])).mean(axis=0)
+        lost = error / _divisor(repeated[held].var(axis=0), np.ones(len(error)))
+        scores -= lost.reshape(len(PENALTIES), num_dims).mean(axis=1)
     penalty = PENALTIES[int(scores.argmax())]
     model = Ridge(penalty, solver="svd").fit(train, target / scale)
     predicted: Float[ndarray, "m k"] = model.predict(test).reshape(-1, num_dims) * scale  # of one dimension: a column
@@ -193,18 +238,24 @@ def _probe(
     settings: StateSettings,
 ) -> tuple[Float[ndarray, " b"], list[float]]:
     """R2 on every resample of the episodes, the first of them all as they are."""
-    from sklearn.model_selection import GroupKFold
-
     predicted, penalties = np.empty_like(values), []
-    folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
-    for seen, held in folds.split(features, values, episodes):
+    for seen, held in _folds(episodes, settings):
         predicted[held], penalty = ridge(features[seen], values[seen], episodes[seen], features[held])
         penalties.append(penalty)
     of = np.unique(episodes, return_inverse=True)[1]
-    sums = [_sum_by(of, x) for x in (np.ones_like(values), values, values**2, (values - predicted) ** 2)]
+    centred = values - values.mean(axis=0)  # or their squares would cancel where little moves about a far mean
+    sums = [_sum_by(of, x) for x in (np.ones_like(values), centred, centred**2, (values - predicted) ** 2)]
     count, first, second, error = (weights @ each for each in sums)
-    r2: Float[ndarray, " b"] = (1 - error / (second - first**2 / count)).mean(axis=1)
+    deviation = second - first**2 / count
+    lost = error[0] / deviation[0]
+    changed = (error - lost * deviation) / _divisor(deviation, deviation[0] * count / count[0])
+    r2: Float[ndarray, " b"] = (1 - lost - changed).mean(axis=1)
     return r2, penalties
+
+
+def _divisor(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*b k"]) -> Float[ndarray, "*b k"]:
+    """The squared deviation to divide by: its own, or that of all frames where hardly anything moves."""
+    return np.where(deviation < LEAST_DEVIATION * of_all, of_all, deviation)
 
 
 def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "e k"]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from numpy import ndarray
 
 from robossl.encode import Encode, identity, load_encode, random_encode
 from robossl.encoder import EncoderConfig
+from robossl.errors import InputError
 from robossl.evaluate.features import Embedder, pixels_embedder
 from robossl.evaluate.result import Kind
 from robossl.evaluate.score import MAJORITY
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 class Subject:
     """One line of the table: an embedder, or several whose accuracies are averaged (seeds of random init)."""
 
-    name: str
+    name: str  # no two of an evaluation have the same
     kind: Kind
     embedders: tuple[Embedder, ...]
     references: tuple[str, ...] = ()
@@ -36,39 +40,75 @@ def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int, grou
     """Load the encoders and make their references; runs that differ in their seed alone are one subject when grouped.
 
     Raises:
-        InputError: a model that cannot be loaded.
+        InputError: a model that cannot be loaded, or is there twice.
     """
-    loaded = [(model, load_encode(model, outputs=("pooled",))) for model in models]
-    names = [encode.card.name for _, encode in loaded]
+    loaded = _load(models)
+    names = Counter(encode.card.name for _, encode in loaded)
+    randoms = _random_names(random_config(encode.card) for _, encode in loaded)
+    pixels = pixels_embedder()
+    taken = {*randoms.values(), pixels.name, MAJORITY}
     groups: dict[str, list[tuple[str, Encode]]] = {}
     for model, encode in loaded:
-        groups.setdefault(_but_for_seed(model) if group_seeds else model, []).append((model, encode))
+        groups.setdefault(_but_for_seed(model, encode.card) if group_seeds else model, []).append((model, encode))
     encoders: list[Subject] = []
-    references: dict[tuple[str, tuple[int, int]], Subject] = {}
     for members in groups.values():
         model, encode = members[0]
         card = encode.card
-        random = f"random {card.backbone}"
-        references[random, card.input.input_hw] = _random(random, random_config(card), random_seeds, seed)
-        name = card.name if names.count(card.name) == 1 else model
+        title = card.name if names[card.name] == 1 else model
+        wanted = (title, model)
         if len(members) > 1:
-            name = f"{card.method} {card.backbone}, {card.step} steps, {len(members)} seeds"
-        if name in {subject.name for subject in encoders}:
-            name = f"{model} ({len(members)})"
-        compared = (random, pixels_embedder().name, MAJORITY)
+            title = f"{card.method} {card.backbone}, {card.step} steps, {_num_seeds(members)}"
+            wanted = (title, f"{title} ({model})")
+        name = _first_free(wanted, taken)
+        taken.add(name)
+        compared = (randoms[random_config(card)], pixels.name, MAJORITY)
         each = tuple(embedder(other, one) for other, one in members)
         about = tuple(_about(one.card, other) for other, one in members)
         encoders.append(Subject(name, "encoder", each, compared, about))
-    pixels = pixels_embedder()
-    return [*encoders, *references.values(), Subject(pixels.name, "pixels", (pixels,))]
+    references = [_random(name, config, random_seeds, seed) for config, name in randoms.items()]
+    return [*encoders, *references, Subject(pixels.name, "pixels", (pixels,))]
 
 
-def _but_for_seed(model: str) -> str:
+def _load(models: tuple[str, ...]) -> list[tuple[str, Encode]]:
+    loaded: dict[str, tuple[str, Encode]] = {}
+    for model in models:
+        encode = load_encode(model, outputs=("pooled",))
+        key = identity(encode.card)
+        if key in loaded:
+            raise InputError(f"{loaded[key][0]} and {model} are the same encoder, to the last weight; name it once")
+        loaded[key] = model, encode
+    return list(loaded.values())
+
+
+def _random_names(configs: Iterable[EncoderConfig]) -> dict[EncoderConfig, str]:
+    """What random weights are called: their backbone, then the size and colours of what they see where it repeats."""
+    names = {config: f"random {config.backbone}" for config in configs}
+    size, colours = "{0.input_hw[0]}x{0.input_hw[1]}", "(mean {0.mean}, std {0.std})"
+    for more in (size, colours):
+        repeats = Counter(names.values())
+        names = {c: f"{name} {more.format(c)}" if repeats[name] > 1 else name for c, name in names.items()}
+    return names
+
+
+def _first_free(wanted: tuple[str, ...], taken: set[str]) -> str:
+    numbered = (f"{wanted[-1]} ({number})" for number in itertools.count(2))
+    return next(name for name in itertools.chain(wanted, numbered) if name not in taken)
+
+
+def _but_for_seed(model: str, card: EncoderCard) -> str:
     """What runs have in common that differ in their seed alone; anything but a run folder is itself."""
+    config = _config(model)
+    return json.dumps([config | {"seed": None}, card.step, card.data], sort_keys=True) if config else model
+
+
+def _num_seeds(members: list[tuple[str, Encode]]) -> str:
+    num_seeds = len({_config(model).get("seed") for model, _ in members})
+    return f"{num_seeds} seeds" if num_seeds == len(members) else f"{len(members)} runs of {num_seeds} seed(s)"
+
+
+def _config(model: str) -> dict[str, Any]:
     path = Path(model) / "config.yaml"
-    if not path.is_file():
-        return model
-    return json.dumps(yaml.safe_load(path.read_text()) | {"seed": None}, sort_keys=True)
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
 
 def embedder(name: str, encode: Encode) -> Embedder:

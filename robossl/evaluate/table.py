@@ -115,12 +115,13 @@ def to_markdown(evaluation: Evaluation) -> str:
     lines: list[str] = []
     for result in evaluation.results:
         titles = _titles(result)
-        lines += [f"**{result.protocol}: {_cell(heading(result))}**", "", _line(titles), _line(["---"] * len(titles))]
-        lines += [_line(_cells(row, compared(result))) for row in result.rows] + [""]
+        rows = [titles, ["---"] * len(titles), *(_cells(row, compared(result)) for row in result.rows)]
+        lines += [f"**{result.protocol}: {_cell(heading(result))}**", "", *map(markdown_line, rows), ""]
     return "\n".join([*lines, LEGEND, "", *(f"- {note}" for note in notes(evaluation)), ""])
 
 
-def _line(cells: list[str]) -> str:
+def markdown_line(cells: list[str]) -> str:
+    """One row of a table; what would end a cell is escaped."""
     return f"| {' | '.join(map(_cell, cells))} |"
 
 

@@ -22,7 +22,7 @@ LONG_FACT = 90  # characters: beyond, it gets a line of its own
 def render(record: RunRecord, gallery: Gallery | None) -> str:
     """The whole page as text."""
     style = files("robossl.report").joinpath("style.css").read_text(encoding="utf-8")
-    body = [header(record), health(record), render_scores(record.evaluations), curves(record)]
+    body = [header(record), health(record), render_scores(record), curves(record)]
     body += [render_gallery(gallery), details(record)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -43,7 +43,7 @@ def header(record: RunRecord) -> str:
         f'<div class="{"wide" if len(value) > LONG_FACT else ""}"><dt>{escape(name)}</dt><dd>{value}</dd></div>'
         for name, value in facts(record)
     )
-    summary = headline(record.evaluations)
+    summary = headline(record)
     return (
         f'<header><p class="kicker">RoboSSL run</p><h1>{escape(record.name)}</h1>'
         f'<p class="summary">{summary}</p><dl class="facts">{tiles}</dl></header>'

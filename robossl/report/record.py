@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,10 @@ import yaml
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from robossl.encoder import read_about
 from robossl.errors import InputError
-from robossl.evaluate.result import Evaluation, read_evaluation
-from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD
+from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
+from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
 
 
 class Series(NamedTuple):
@@ -55,21 +57,30 @@ class RunRecord:
         """The last value of a metric."""
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
+    def own_row(self, evaluation: Evaluation, result: Result) -> Row | None:
+        """The row of the very encoder the run holds; None where an earlier or another one was evaluated."""
+        if not self.encoder:
+            return None
+        mine = self.encoder["digest"], self.encoder["config"].get("input_hw")
+        rows = (row for row in result.rows if row.kind == "encoder")
+        each = zip(rows, evaluation.about.get("encoders", []), strict=False)  # both in the order of the command line
+        return next((row for row, about in each if (about.get("digest"), about.get("input_hw")) == mine), None)
+
 
 def read_run(path: Path) -> RunRecord:
     """Read a run folder; a run that still trains, or was killed, is read as far as it has come.
 
     Raises:
-        InputError: not a run folder.
+        InputError: not a run folder, or an encoder or evaluation in it that cannot be read.
     """
     if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
         raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")) or {}
-    encoder = path / "encoder" / "encoder.json"
+    encoder = path / "encoder"
     return RunRecord(
         path=path,
         config=config,
-        encoder=json.loads(encoder.read_text(encoding="utf-8")) if encoder.is_file() else {},
+        encoder=read_about(encoder) if (encoder / "encoder.json").is_file() else {},
         metrics=read_metrics(path / "metrics.jsonl"),
         evaluations=tuple(read_evaluation(each) for each in sorted(path.glob("evaluation*.json"))),
     )
@@ -108,7 +119,8 @@ def find_collapse(record: RunRecord) -> Collapse | None:
         low = std.values < LOW_STD * np.interp(std.steps, *reference)
         running = np.convolve(low, np.ones(LOW_CHECKS), mode="full")[: len(low)] >= LOW_CHECKS
         found.append((std.steps, running, "all frames get nearly the same output"))
-    if "health/rank" in record.metrics:
+    samples = (record.setting("train", "batch_size") or math.inf) // (record.setting("train", "accumulate") or 1)
+    if "health/rank" in record.metrics and samples >= MIN_SAMPLES_FOR_RANK:
         rank = record.metrics["health/rank"]
         found.append((rank.steps, rank.values < LOW_RANK, "the outputs of all frames lie along one direction"))
     met = [Collapse(int(steps[np.argmax(bad)]), not bad[-1], reason) for steps, bad, reason in found if bad.any()]

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from html import escape
 
-from robossl.evaluate.result import Evaluation, Result, Row
+from robossl.evaluate.result import Result, Row
 from robossl.evaluate.table import LEGEND, accuracy_cell, classes_line, notes
+from robossl.report.record import RunRecord
 from robossl.statistics import Interval
 
 PROTOCOL_NAMES = {"knn": "kNN", "linear": "linear probe"}
 
 
-def headline(evaluations: Sequence[Evaluation]) -> str:
-    """The first result in one sentence, as HTML."""
-    results = [result for evaluation in evaluations for result in evaluation.results]
+def headline(record: RunRecord) -> str:
+    """The first result of the run's own encoder in one sentence, as HTML."""
+    results = _results(record)
     if not results:
         return "Not evaluated yet: <code>robossl evaluate RUN --store STORE --label LABEL</code> measures it."
-    first = results[0]
-    encoder, *others = sorted(first.rows, key=lambda row: row.kind != "encoder")
-    beside = ", ".join(f"{escape(row.name)} {_percent(row.accuracy)}" for row in others)
+    first, own = next(((result, own) for result, own in results if own), results[0])
+    if own is None:
+        command = f"robossl evaluate {shlex.quote(str(record.path))} --store STORE --label {shlex.quote(first.label)}"
+        return (
+            "Not evaluated yet: the scores below are of an earlier or another encoder, not of the one this run "
+            f"holds now. <code>{escape(command)}</code> measures it."
+        )
+    beside = ", ".join(f"{escape(row.name)} {_percent(row.accuracy)}" for row in first.rows if row is not own)
     return (
         f"Reads <em>{escape(first.label)}</em> off unseen episodes of <em>{escape(first.test_split)}</em> at "
-        f"<strong>{_percent(encoder.accuracy)}</strong> balanced accuracy by {_protocol(first)} ({beside})."
+        f"<strong>{_percent(own.accuracy)}</strong> balanced accuracy by {escape(_protocol(first))} ({beside})."
     )
 
 
-def render_scores(evaluations: Sequence[Evaluation]) -> str:
+def render_scores(record: RunRecord) -> str:
     """A card for each label, test split and protocol; the fine print folded away."""
-    results = [result for evaluation in evaluations for result in evaluation.results]
+    results = _results(record)
     if not results:
         return ""
-    cards = "".join(map(_card, results))
-    lines = [note for evaluation in evaluations for note in notes(evaluation)]
+    cards = "".join(_card(result, is_own=own is not None) for result, own in results)
+    lines = [note for evaluation in record.evaluations for note in notes(evaluation)]
     fine = "".join(f"<li>{escape(line)}</li>" for line in dict.fromkeys(lines))
     return (
         '<section><h2>What the encoder can tell apart</h2><p class="lead">A label is read off frozen features of '
@@ -44,8 +50,17 @@ def render_scores(evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _card(result: Result) -> str:
+def _results(record: RunRecord) -> list[tuple[Result, Row | None]]:
+    return [
+        (result, record.own_row(evaluation, result))
+        for evaluation in record.evaluations
+        for result in evaluation.results
+    ]
+
+
+def _card(result: Result, *, is_own: bool) -> str:
     chance = 1 / len(result.classes)
+    remark = "" if is_own else '<p class="caution">Of an earlier or another encoder, not the one this run holds now</p>'
     rows = "".join(_row(row, chance) for row in result.rows)
     comparisons = "".join(
         _comparison(reference, difference) for row in result.rows for reference, difference in row.minus.items()
@@ -54,7 +69,7 @@ def _card(result: Result) -> str:
         f'<article class="card" title="{escape(classes_line(result))}"><h3>{escape(result.label)} on '
         f'{escape(result.test_split)} <span class="badge">{escape(_protocol(result))}</span></h3>'
         f'<p class="count">{len(result.classes)} classes, {result.num_test_episodes} episodes</p>'
-        f'{rows}<ul class="comparisons">{comparisons}</ul></article>'
+        f'{remark}{rows}<ul class="comparisons">{comparisons}</ul></article>'
     )
 
 
@@ -66,7 +81,7 @@ def _row(row: Row, chance: float) -> str:
         f'<i class="{kind}" style="left:{at:.1f}%"></i>' for kind, at in (("chance", 100 * chance), ("dot", estimate))
     )
     return (
-        f'<div class="row {row.kind}"><span class="name">{escape(row.name)}</span>'
+        f'<div class="row {escape(row.kind)}"><span class="name">{escape(row.name)}</span>'
         f'<span class="track" role="img" aria-label="{figure} %">{guess}{span}{dot}</span>'
         f'<span class="figure">{figure}</span></div>'
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -42,10 +41,12 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
     from robossl.cards import torch_card
     from robossl.encode import TorchEncode
     from robossl.encoder import EncoderConfig, build_encoder
+    from robossl.weights import split_source
 
     name, _, weights = source.removeprefix("timm:").partition("@")
-    if weights and not Path(weights.partition("#")[0]).exists():
-        raise InputError(f"no file {weights.partition('#')[0]!r}; pass timm:NAME@FILE, or timm:NAME for the hub's")
+    file, _ = split_source(weights)
+    if weights and not file.exists():
+        raise InputError(f"no file {str(file)!r}; pass timm:NAME@FILE, or timm:NAME for the hub's")
     try:
         trained = timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -1,0 +1,53 @@
+"""`robossl regress` and `evaluate`: options that cannot work are one line, before anything is embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robossl.cli import main
+from robossl.errors import InputError
+
+COMMANDS = {"regress": ["regress", "absent"], "evaluate": ["evaluate", "absent", "--label", "scene"]}
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of a command line that cannot work."""
+    assert main(argv) == InputError.exit_code
+    said = capsys.readouterr().err
+    assert said.startswith("robossl: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("evaluate", ["--seed", "-1"], "--seed must lie in 0 to 4294967295, got -1"),
+        ("evaluate", ["--seed", "9" * 20], f"--seed must lie in 0 to 4294967295, got {'9' * 20}"),
+        ("regress", ["--seed", "-1"], "seed must lie in 0 to 4294967295, got -1"),
+        ("regress", ["--frames-per-episode", "0"], "frames_per_episode must be 1 or more, got 0"),
+        ("regress", ["--bootstrap", "0"], "bootstrap must be 100 or more, got 0"),
+        ("regress", ["--random-seeds", "0"], "random_seeds must be 1 or more, got 0"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    command: str, options: list[str], message: str, clip_store_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused([*COMMANDS[command], "--store", str(clip_store_path), *options], capsys)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_out_that_cannot_be_written_is_refused_before_the_store_is_opened(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for out, message in [
+        (tmp_path, f"--out must be a file, got the folder {tmp_path}"),
+        (tmp_path / "file" / "x.json", "choose another --out"),
+        (Path("/proc/absent/x.json"), "choose another --out"),
+    ]:
+        argv = [*COMMANDS[command], "--store", str(tmp_path / "absent"), "--out", str(out)]
+        assert message in refused(argv, capsys)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
