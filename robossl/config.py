@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl.yaml_nodes import Dumper, Reader, parse
 
 T = TypeVar("T")
@@ -39,6 +39,21 @@ def load(path: Path, schema: type[T]) -> T:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the configuration {path}: {reason}; pass a YAML file") from error
     return _build(text, schema, str(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A configuration as it was written, by a run of any version; nothing in it is checked.
+
+    Raises:
+        InputError: it is not a mapping in yaml.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as yaml ({reason(error)}); was it edited?") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no configuration; was it edited?")
+    return content
 
 
 def from_mapping(mapping: Mapping[str, object], schema: type[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,23 @@ def write_text(path: Path, text: str) -> None:
         raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+def check_out(out: Path | None) -> None:
+    """Check that a file can be written, before the work whose result it is to hold; its folder is made.
+
+    Raises:
+        InputError: it is a folder, or its folder cannot be written to.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got the folder {out}; name a file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()  # root may write anywhere, but not on a read-only disk
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); choose another --out") from None
 
 
 def sync(path: Path) -> None:

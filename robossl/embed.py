@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl.durable import share
+from robossl.durable import check_out, share
 from robossl.encode import Encode, load_encode
 from robossl.errors import InputError, ResourceError, reason
-from robossl.evaluate.command import check_out
 
 Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
 

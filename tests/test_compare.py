@@ -119,3 +119,15 @@ def test_every_pair_of_seeds_is_compared() -> None:
     values, reference = np.arange(6.0).reshape(2, 3), np.ones((3, 3))
     assert all_pairs(values, reference).shape == (6, 3)
     assert np.array_equal(all_pairs(values, reference)[:3], np.repeat(values[:1] - 1, 3, axis=0))
+
+
+def test_what_cannot_be_written_or_read_is_said_before_the_work(
+    runs: list[str], clip_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", runs[0], "--on", f"{clip_store_path}:scene", "--out", str(tmp_path)]) == 2
+    assert "--out must be a file, got the folder" in capsys.readouterr().err
+    for content, message in (("steps: [1", "cannot be read as yaml"), ("text", "holds no configuration")):
+        broken = Path(shutil.copytree(runs[0], tmp_path / message.replace(" ", "_")))
+        (broken / "config.yaml").write_text(content)
+        with pytest.raises(InputError, match=message):
+            make_subjects((str(broken),), random_seeds=1, seed=0, group_seeds=True)

@@ -175,3 +175,14 @@ def test_a_column_s_width_is_that_of_the_rows_asked_for(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     mine = np.flatnonzero(store.episode_of(store.rows(None)) >= 2)
     assert store.column("action", mine[:4]).shape == (4, 3)
+
+
+def test_images_beside_videos_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "in"
+    picture(root / "b.png", 0)
+    picture(root / "a.png", 1)
+    shutil.copy(next((Path(__file__).parent / "data" / "droid").glob("**/*.mp4")), root / "preview.mp4")
+    assert stored(root, tmp_path / "store").num_episodes == 1
+    assert "noted in/a.png: 2 images beside the videos are not read; ingest them with --format images" in (
+        capsys.readouterr().out
+    )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robossl.durable import write_text
+from robossl.durable import check_out, write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,23 +96,6 @@ def evaluate(
     if out:
         write_text(out, evaluation.to_json())
         progress.say(f"wrote {out}")
-
-
-def check_out(out: Path | None) -> None:
-    """Check that a file can be written, before the work whose result it is to hold; its folder is made.
-
-    Raises:
-        InputError: it is a folder, or its folder cannot be written to.
-    """
-    if out is None:
-        return
-    if out.is_dir():
-        raise InputError(f"--out must be a file, got the folder {out}; name a file in it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()  # root may write anywhere, but not on a read-only disk
-    except OSError as error:
-        raise InputError(f"cannot write {out} ({error.strerror}); choose another --out") from None
 
 
 def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from robossl.durable import write_text
+from robossl.durable import check_out, write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def compare(
 
     if not models:
         raise InputError("nothing to compare; name two or more run folders")
+    check_out(out)
     frames = {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed}
     lines: dict[str, Line] = {}

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robossl.durable import write_text
+from robossl.durable import check_out, write_text
 from robossl.errors import InputError
-from robossl.evaluate.command import check_out
+from robossl.evaluate.table import markdown_line
 
 if TYPE_CHECKING:
     from robossl.evaluate.state import StateResult
@@ -72,9 +72,10 @@ def to_markdown(result: StateResult) -> str:
     """The table with its heading and legend."""
     references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
     titles = ["", "R2", *(f"minus {name}" for name in references)]
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    lines = [markdown_line(titles), markdown_line(["---"] * len(titles))]
     for row in result.rows:
-        lines.append(_line([row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]))
+        against = [_cell(row.minus.get(name), sign=True) for name in references]
+        lines.append(markdown_line([row.name, _cell(row.r2), *against]))
     about = result.settings
     return "\n".join(
         [
@@ -95,7 +96,3 @@ def _cell(interval: Interval | None, *, sign: bool = False) -> str:
     form = "{:+.2f}" if sign else "{:.2f}"
     estimate, low, high = (form.format(value) for value in interval)
     return f"{estimate} [{low}, {high}]{' *' if sign and interval.excludes_zero else ''}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

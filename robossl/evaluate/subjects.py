@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from robossl.config import read_mapping
 from robossl.encode import Encode, identity, load_encode, random_encode
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
@@ -108,7 +108,7 @@ def _num_seeds(members: list[tuple[str, Encode]]) -> str:
 
 def _config(model: str) -> dict[str, Any]:
     path = Path(model) / "config.yaml"
-    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return read_mapping(path) if path.is_file() else {}
 
 
 def embedder(name: str, encode: Encode) -> Embedder:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from robossl.config import read_mapping
 from robossl.encoder import read_about
 from robossl.errors import InputError
 from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
@@ -75,7 +75,7 @@ def read_run(path: Path) -> RunRecord:
     """
     if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
         raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")) or {}
+    config = read_mapping(path / "config.yaml")
     encoder = path / "encoder"
     return RunRecord(
         path=path,

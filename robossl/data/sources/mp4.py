@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import VIDEO_SUFFIXES, any_file, damage, find_files, fingerprint
+from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, any_file, damage, find_files, fingerprint
 from robossl.data.labels import LabelTable, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.source import Damaged, Frame, Listing, Unit
@@ -46,6 +46,9 @@ class Mp4Source:
             for path in paths
             if table.rows and path not in table.rows
         ]
+        if self._only is None and (pictures := find_files(self._root, IMAGE_SUFFIXES)[0]):
+            what = f"{len(pictures)} images beside the videos are not read; ingest them with --format images"
+            notes.append(Problem(pictures[0], what))
         frames_per_byte = self._frames_per_byte(paths)
         units = [self._unit(path, table, frames_per_byte) for path in paths]
         return Listing(units, (*skipped, *table.problems), tuple(notes))
