@@ -21,7 +21,7 @@ import pytest
 import torch
 from robossl_envs.collect import Collected
 from robossl_envs.collect import collect as collect_any
-from robossl_envs.collection import trial
+from robossl_envs.collection import crew, trial
 from robossl_envs.collection.settings import Settings
 from robossl_envs.collection.trial import described_apart
 
@@ -89,6 +89,13 @@ def test_one_worker_and_two_give_the_same_bytes(tmp_path: Path, capsys: pytest.C
         assert rows["next.done"][here].tolist() == [False] * (here.sum() - 1) + [True]
     collect(out=tmp_path / "other", workers=1, seed=4, **common)
     assert not np.array_equal(table(tmp_path / "other")["action"], rows["action"])
+
+
+def test_a_worker_gets_its_next_episode_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "POLL_SECONDS", 120.0)  # what an idle worker would wait for, were its crew to look on
+    began = time.monotonic()
+    collect(env="dots/Known-v0", agent="random", episodes=3, out=tmp_path / "out", workers=1)
+    assert time.monotonic() - began < 120
 
 
 def test_ingest_takes_what_was_collected(tmp_path: Path) -> None:

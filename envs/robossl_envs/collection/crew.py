@@ -97,6 +97,7 @@ class Crew:
                             worker.assign(number)
                     if all(worker.number is None for worker in workers):
                         return
+                    wait([worker.connection for worker in workers if worker.number is not None], timeout=POLL_SECONDS)
                     for place, worker in enumerate(workers):
                         outcome = self._outcome(worker)
                         if outcome is None:
@@ -106,7 +107,6 @@ class Crew:
                             worker.end()
                             workers[place] = self._start()
                         yield outcome
-                    wait([worker.connection for worker in workers], timeout=POLL_SECONDS)
             finally:
                 for worker in workers:
                     worker.end()
