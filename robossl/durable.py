@@ -96,11 +96,20 @@ def check_out(out: Path | None) -> None:
         return
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}; name a file in it")
+    check_folder(out.parent, option="--out")
+
+
+def check_folder(folder: Path, *, option: str) -> None:
+    """Make a folder and write to it, before work that would be lost; `option` is what names another.
+
+    Raises:
+        InputError: that is not possible.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()  # root may write anywhere, but not on a read-only disk
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # root may write anywhere, but not on a read-only disk
     except OSError as error:
-        raise InputError(f"cannot write {out} ({error.strerror}); choose another --out") from None
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another {option}") from None
 
 
 def sync(path: Path) -> None:

@@ -20,6 +20,7 @@ from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import serving
 
 from robossl.cli import main
+from robossl.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,12 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main(["bench-serve", *options]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_load(server: EncoderServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write to .*file \(.*choose another --out"):
+        bench_serve(f"127.0.0.1:{server.port}", out=tmp_path / "file", seconds=3600.0)
 
 
 def test_frames_come_when_they_should() -> None:

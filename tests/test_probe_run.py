@@ -100,7 +100,7 @@ def test_nan_features_and_frames_alike_are_one_line(
     line += ["--quick", "--factors", "hflip", "--out", str(tmp_path / "out"), "--cache", str(cache)]
     assert main(line) == 2
     assert "nan or infinity" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_nan_features_and_frames_alike_are_one_line(
         (["--profile", "juggling"], "unknown profile 'juggling'"),
         (["--factors", "hughe"], "unknown factor 'hughe'; did you mean 'hue'"),
         (["--frames", "1"], "--frames must be 2 or more, got 1"),
+        (["--out", "/proc/absent"], "cannot write to /proc/absent (No such file or directory); choose another --out"),
     ],
 )
 def test_wrong_arguments_are_one_line(

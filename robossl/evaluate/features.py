@@ -17,8 +17,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from robossl.data.store import Store
+from robossl.durable import check_folder
 from robossl.errors import InputError
-from robossl.evaluate.kept import check_writable, read_kept, write_kept
+from robossl.evaluate.kept import read_kept, write_kept
 
 PIXELS_HW = (12, 16)
 CHUNK = 64  # frames decoded and embedded at a time
@@ -79,7 +80,7 @@ def embed_rows(
         advance(len(rows))
         return before[0]["features"]
     if path:
-        check_writable(path.parent)
+        check_folder(path.parent, option="--cache")
     parts = []
     for start in range(0, len(rows), CHUNK):
         parts.append(_embed_frames(embedder, store.decode(rows[start : start + CHUNK])))

@@ -7,7 +7,6 @@ import inspect
 import json
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from robossl import statistics
-from robossl.durable import share, written_aside
-from robossl.errors import InputError, ResourceError, reason
+from robossl.durable import check_folder, share, written_aside
+from robossl.errors import ResourceError, reason
 from robossl.evaluate.protocol import EvaluationProtocol, Scores
 
 
@@ -45,20 +44,6 @@ def write_kept(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str])
             share(aside)
     except (OSError, SafetensorError) as error:
         raise ResourceError(f"could not write {path} ({reason(error)}); make room and run again") from error
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder and write to it, before work that would be lost.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder by --cache") from None
 
 
 def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProtocol:
@@ -90,7 +75,7 @@ def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProt
         if before := read_kept(path):
             arrays, metadata = before
             return Scores(arrays["scores"], json.loads(metadata["details"]))
-        check_writable(folder)
+        check_folder(folder, option="--cache")
         found = protocol(train, labels, groups, test, seed=seed)
         scores = {"scores": np.ascontiguousarray(found.scores)}
         write_kept(path, scores, {"details": json.dumps(dict(found.details))})

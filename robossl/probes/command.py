@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robossl.arguments import call
+from robossl.durable import check_folder
 from robossl.errors import InputError
 from robossl.names import unknown
 from robossl.probes.check import FailOn
@@ -73,6 +74,7 @@ def run(
     from robossl.probes.sources import open_frames
     from robossl.probes.subjects import open_subject, pixels_reference, random_reference
 
+    check_folder(out, option="--out")
     settings = replace(QUICK if quick else Settings(), seed=seed)
     if frames is not None:
         if frames < 2:

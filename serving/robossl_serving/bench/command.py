@@ -15,7 +15,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
 from robossl.access import access
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import check_folder, full_disk_said, written_aside
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
 from robossl_serving.bench.figures import Figures, figures_of
@@ -72,7 +72,7 @@ def bench_serve(
         out: Folder for bench.json and bench.png.
 
     Raises:
-        InputError: there is nobody to ask, or a number out of range.
+        InputError: there is nobody to ask, a number out of range, or `out` cannot be written to.
         ResourceError: the server is not there or refuses, or the disk is full.
     """
     if robots < 0 or batch_clients < 0 or not robots + batch_clients:
@@ -94,6 +94,7 @@ def bench_serve(
     try:
         with connect(None, False) as client:
             what = f"{client.card.name} version {client.card.version} at {target}"
+        check_folder(out, option="--out")
         capacity_per_s = measure_capacity(connect, frame, seconds / 5) if pattern == "overload" else None
         if capacity_per_s is not None:
             load = replace(load, hz=times * capacity_per_s / max(1, robots))
@@ -158,13 +159,7 @@ def _write(out: Path, title: str, load: Load, traces: Sequence[Trace], capacity_
         "capacity_per_s": capacity_per_s,
         "classes": {kind: asdict(figures) for kind, figures in _classes(traces).items()},
     }
-    try:
-        with full_disk_said(out):
-            out.mkdir(parents=True, exist_ok=True)
-            with written_aside(out / "bench.json") as aside:
-                aside.write_text(json.dumps(content, indent=2) + "\n")
-            plot(out / "bench.png", traces, title)
-    except ResourceError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    with full_disk_said(out):
+        with written_aside(out / "bench.json") as aside:
+            aside.write_text(json.dumps(content, indent=2) + "\n")
+        plot(out / "bench.png", traces, title)
