@@ -35,9 +35,11 @@ from robossl.run import RunConfig
 from robossl.weights import load_weights
 
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
-    "byol fixed target": ("byol", {"method": {"target": "fixed"}})
-}  # a random target teaches; a trained one more
+    "byol fixed target": ("byol", {"method": {"target": "fixed"}}),  # a random target teaches; a trained one more
+    "simclr live branches": ("simclr", {"encoder": {"zero_init_last": False}}),  # begins where random references are
+}
 REFERENCE = "efficientnet_lite0, supervised on ImageNet"
+START = "resnet18 as training begins"  # residual branches at zero, which those of random references are not
 WARM_UP, TIMED = 3, 12  # steps behind a rate
 SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
 
@@ -105,6 +107,15 @@ def pretrained(weights: Path, folder: Path) -> Path:
     return folder
 
 
+def untrained(folder: Path) -> Path:
+    """What most of the recipes begin with."""
+    if not folder.exists():
+        torch.manual_seed(0)
+        encoder = build_encoder(EncoderConfig("resnet18", input_hw=(64, 64)))
+        save_encoder(encoder, folder, extra={"method": "none", "step": 0, "data": []})
+    return folder
+
+
 def measure(models: tuple[Path, ...], out: Path, *, title: str) -> list[Line]:
     """One row as `title`, and the references it was measured beside."""
     found = out / "row.json"
@@ -155,9 +166,12 @@ def main() -> None:
     args = parser.parse_args()
     rows = [Row(name, args.minutes, tuple(args.seeds)) for name in args.methods]
     rows += [Row(name, args.long_minutes, tuple(args.long_seeds)) for name in args.long]
-    if args.reference and REFERENCE not in rows_of(args.docs):
-        folder = pretrained(args.reference, args.out / "efficientnet_lite0")
-        keep(args, measure((folder,), args.out, title=REFERENCE))
+    given = {START: partial(untrained, args.out / "resnet18")}
+    if args.reference:
+        given[REFERENCE] = partial(pretrained, args.reference, args.out / "efficientnet_lite0")
+    for title, make in given.items():
+        if title not in rows_of(args.docs):
+            keep(args, measure((make(),), args.out, title=title))
     todo = [row for row in rows if row.title not in rows_of(args.docs)]
     print(f"{len(rows) - len(todo)} rows are there, {len(todo)} to do", flush=True)
     for number, row in enumerate(todo, start=1):
