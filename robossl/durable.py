@@ -86,7 +86,7 @@ def write_text(path: Path, text: str) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
-def check_out(out: Path | None) -> None:
+def check_out(out: Path | None, *, option: str = "--out") -> None:
     """Check that a file can be written, before the work whose result it is to hold; its folder is made.
 
     Raises:
@@ -95,8 +95,8 @@ def check_out(out: Path | None) -> None:
     if out is None:
         return
     if out.is_dir():
-        raise InputError(f"--out must be a file, got the folder {out}; name a file in it")
-    check_folder(out.parent, option="--out")
+        raise InputError(f"{option} must be a file, got the folder {out}; name a file in it")
+    check_folder(out.parent, option=option)
 
 
 def check_folder(folder: Path, *, option: str) -> None:

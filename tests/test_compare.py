@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
 from robossl.evaluate.compare import Asked, Cell, Line, _titles, read_lines, to_markdown, write_lines
+from robossl.evaluate.forest import write_forest
 from robossl.evaluate.subjects import make_subjects
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
@@ -50,8 +53,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_line(runs: list[str]) -> N
 def test_the_table_and_its_json(
     runs: list[str], clip_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "table.json"
+    out, picture = tmp_path / "table.json", tmp_path / "pictures" / "table.png"
     options = ["--protocol", "knn", "--random-seeds", "2", "--min-episodes", "1", "--out", str(out)]
+    options += ["--plot", str(picture)]
     assert main(["compare", *runs, "--on", f"{clip_store_path}:scene:val", *options]) == 0
     printed = capsys.readouterr().out
     lines = json.loads(out.read_text())["lines"]
@@ -67,6 +71,8 @@ def test_the_table_and_its_json(
     for line in lines:
         assert f"| {line['name']} | " in printed
         assert 0 <= line["cells"][column]["value"][0] <= 100
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
     again = tmp_path / "again.json"
     assert write_lines(read_lines(out), again).splitlines() == printed.splitlines()[-len(lines) - 4 :]
     assert again.read_text() == out.read_text()
@@ -121,11 +127,34 @@ def test_every_pair_of_seeds_is_compared() -> None:
     assert np.array_equal(all_pairs(values, reference)[:3], np.repeat(values[:1] - 1, 3, axis=0))
 
 
+def test_the_picture_has_a_panel_a_column_and_a_row_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+    apart, alike = Interval(5.0, 1.0, 9.0), Interval(1.0, -1.0, 3.0)
+    cells = {f"task {k}, knn": Cell(Interval(50.0 + k, 40.0, 60.0), (alike, apart)[k % 2]) for k in range(7)}
+    lines = [
+        Line("random resnet18", "random", {column: Cell(cell.value, None) for column, cell in cells.items()}),
+        Line("mine", "encoder", cells),
+        Line("majority class", "majority", {"task 0, knn": Cell(Interval(25.0, 25.0, 25.0), None)}),
+    ]
+    write_forest(lines, tmp_path / "all.png")
+    write_forest(lines, tmp_path / "some.png", columns=["task 3, knn", "task 0, knn"])
+    every, some = ([axes for axes in figure.axes if axes.axison] for figure in drawn)
+    assert [axes.get_title() for axes in every] == [f"task {k}\nknn" for k in range(7)]
+    assert [axes.get_title() for axes in some] == ["task 3\nknn", "task 0\nknn"]
+    assert [label.get_text() for label in some[0].get_yticklabels()] == ["mine", "random resnet18", "majority class"]
+    marks = [[line for line in axes.lines if line.get_marker() == "o"] for axes in some]
+    assert [[mark.get_xdata()[0] for mark in each] for each in marks] == [[53.0], [50.0]]
+    assert [each[0].get_markerfacecolor() != "white" for each in marks] == [True, False]
+
+
 def test_what_cannot_be_written_or_read_is_said_before_the_work(
     runs: list[str], clip_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", runs[0], "--on", f"{clip_store_path}:scene", "--out", str(tmp_path)]) == 2
     assert "--out must be a file, got the folder" in capsys.readouterr().err
+    assert main(["compare", runs[0], "--on", f"{clip_store_path}:scene", "--plot", str(tmp_path)]) == 2
+    assert "--plot must be a file, got the folder" in capsys.readouterr().err
     for content, message in (("steps: [1", "cannot be read as yaml"), ("text", "holds no configuration")):
         broken = Path(shutil.copytree(runs[0], tmp_path / message.replace(" ", "_")))
         (broken / "config.yaml").write_text(content)

@@ -281,14 +281,14 @@ def test_robots_beyond_the_capacity_get_fresh_frames_and_fair_shares(tmp_path: P
         for thread in threads:
             thread.start()
         runs = server.repository.models()[0].statistics.kinds["control"].run
-        eventually(lambda: sum(served) > 16)
-        begin_s, ran_s = time.monotonic(), runs.sum_s
+        eventually(lambda: min(served) > 1)  # before, the first to be connected share it among themselves
+        begin_s, ran_s, before = time.monotonic(), runs.sum_s, np.array(served, float)
         time.sleep(max(3.0, 100 * run_s))
         busy = (runs.sum_s - ran_s) / (time.monotonic() - begin_s)
+        counts = np.array(served, float) - before
         stop.set()
         for thread in threads:
             thread.join()
-    counts = np.array(served, float)
     assert counts.sum() ** 2 / (8 * (counts**2).sum()) > 0.9
     assert busy > 0.8, "hardly a moment without a run"
     assert sum(sent) > 2 * sum(served), "far more than can be served"

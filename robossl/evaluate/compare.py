@@ -75,6 +75,7 @@ def compare(
     seed: int = 0,
     cache: Path | None = None,
     out: Path | None = None,
+    plot: Path | None = None,
 ) -> str:
     """Put many runs into one table, beside random weights, pooled pixels and the majority class.
 
@@ -92,19 +93,26 @@ def compare(
         seed: Seed of random inits, resamples and cross-validation.
         cache: Folder that keeps features and scores for the next comparison.
         out: JSON file of every figure.
+        plot: PNG of every figure with its interval.
     """
     from robossl.evaluate.progress import Progress
 
     if not models:
         raise InputError("nothing to compare; name two or more run folders")
     check_out(out)
+    check_out(plot, option="--plot")
     frames = {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed}
     lines: dict[str, Line] = {}
     with Progress() as progress:
         for name, kind, column, cell in _figures(models, on, state, protocol, frames, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
-    return write_lines(list(lines.values()), out)
+    table = write_lines(list(lines.values()), out)
+    if plot:
+        from robossl.evaluate.forest import write_forest
+
+        write_forest(list(lines.values()), plot)
+    return table
 
 
 def write_lines(lines: list[Line], out: Path | None) -> str:
