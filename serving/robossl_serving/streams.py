@@ -40,6 +40,9 @@ class Streams:
         stream = _Stream(self._inference, context.peer(), unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
+            # the reader may be told of a client that went away as of one that has no more
+            if not context.add_callback(stream.cancel):
+                stream.cancel()
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
             yield from stream.replies()
             if self._draining:
