@@ -6,6 +6,7 @@ clips' first halves, treated so too. Pixels and random weights do poorly at it, 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from methods_kit import reference, settings_at
 
 from robossl.augment import Augment
-from robossl.config import from_mapping
+from robossl.config import as_plain, from_mapping, load
 from robossl.data.loader import Loader
 from robossl.data.sampler import Sampler
 from robossl.data.store import Store, open_store
@@ -89,3 +90,20 @@ def test_two_thousand_small_steps_beat_random_weights(
     learned = accuracy(load_encoder(run / "encoder"), open_store(clip_store_path))
     print(f"{name}: {learned:.1f} % against {random_accuracy:.1f} % of random weights")
     assert learned > random_accuracy + 2, (learned, random_accuracy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("name", ["dino", "swav"])
+def test_the_small_recipes_leave_ln_k_behind(name: str, backbone: str, clip_store_path: Path, tmp_path: Path) -> None:
+    """Where every frame gets one output, what is asked and what is found are both even and nothing is between them."""
+    recipe = load(Path(f"configs/{name}_{backbone}_droid.yaml"), RunConfig)
+    mapping = as_plain(recipe)
+    mapping["data"] |= {"store": str(clip_store_path), "split": None, "epoch_over": "frames"}
+    mapping["train"] |= {"steps": 120, "checkpoint_every": 120}
+    run = pretrain(from_mapping(mapping | {"knn": None}, RunConfig), out=tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = next(line for line in reversed(lines) if "loss" in line)
+    apart = last["loss"] - last["teacher_entropy" if name == "dino" else "code_entropy"]
+    print(f"{name} on {backbone}: {apart:.3f} nats from what is asked to what is found")
+    assert apart > 0.1
