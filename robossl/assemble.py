@@ -44,6 +44,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     specs = method.views()
     loader = build_loader(config, ranks, stores, specs)
     check_views(method, stores, specs)
+    if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:
+        raise InputError(f"knn.output is cls, but {config.encoder.backbone} has no class token; set it to pooled")
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     check_memories(method, config, loader)
     folder = RunFolder(out)
@@ -78,6 +80,11 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
             f"train.batch_size {config.train.batch_size} does not divide by {ranks.world_size} ranks x "
             f"{config.train.accumulate} accumulation steps; choose a multiple of {parts}"
         )
+    if config.train.batch_size == config.train.accumulate:
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} in {config.train.accumulate} accumulation steps leaves one "
+            "frame at a time, which there is nothing to tell from; raise the batch or lower train.accumulate"
+        )
 
 
 def check_warmup(config: RunConfig) -> None:
@@ -104,6 +111,21 @@ def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, 
             f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
             f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
         )
+    for size in sorted(method.encoder_sizes()):
+        check_size(method.encoder, size)
+
+
+def check_size(encoder: Encoder, size: int) -> None:
+    """Refuse a size that the backbone cannot take, such as one that its patches do not divide."""
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{encoder.config.backbone} takes no views of {size} px: {str(error).strip().splitlines()[0].rstrip('.')}; "
+            "choose other sizes for the method's views"
+        ) from error
+    encoder.train()
 
 
 def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
@@ -122,21 +144,23 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
     clips = tuple(spec.clip for spec in specs)
     reaches = any(clip.has_time for clip in clips)  # beyond the anchors
     parts: list[DataConfig | MixConfig] = [data, *data.mix]
-    pools, weights, drawn, first = [], [], [], 0
+    anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)
         moving = moving_rows(store, rows) if reaches else rows
         if len(moving) or len(parts) == 1:  # of a mixture, stores of images give no clips
             check_clips(store, rows, clips)
-            anchors = moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s)
-            share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
-            own = first + anchors
-            pools.append(Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number))
+            anchors[number] = first + (moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s))
             weights.append(part.weight)
-            drawn.append(first + (moving if reaches else anchors))
+            drawn.append(first + moving if reaches else anchors[number])
         first += store.num_frames
-    if not pools:
+    if not anchors:
         check_clips(stores[0], stores[0].rows(data.split), clips)
+    share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
+    pools = [
+        Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number)
+        for number, own in anchors.items()
+    ]
     every = np.concatenate(drawn)
     fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size

@@ -150,7 +150,11 @@ def convert_sync_batchnorm(module: M) -> M:
     Raises:
         InputError: a batch-norm of another kind (such as timm's with a built-in activation).
     """
-    return _convert(module, lambda old: SyncBatchNorm(old.num_features, old.eps, old.momentum, old.affine))
+
+    def make(old: _BatchNorm) -> _BatchNorm:
+        return SyncBatchNorm(old.num_features, old.eps, old.momentum, old.affine)
+
+    return _convert(module, make, "statistics over all ranks", "set train.sync_batch_norm to false")
 
 
 def convert_split_batchnorm(module: M, *, groups: int) -> M:
@@ -165,18 +169,18 @@ def convert_split_batchnorm(module: M, *, groups: int) -> M:
         new.groups = groups
         return new
 
-    return _convert(module, make)
+    return _convert(module, make, f"statistics of {groups} groups", "another method than one with batch_norm_groups")
 
 
-def _convert(module: M, make: Callable[[_BatchNorm], _BatchNorm]) -> M:
+def _convert(module: M, make: Callable[[_BatchNorm], _BatchNorm], wanted: str, remedy: str) -> M:
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm):
-            _convert(child, make)
+            _convert(child, make, wanted, remedy)
             continue
         if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
             raise InputError(
-                f"cannot sync {type(child).__name__} over ranks, only BatchNorm1d and BatchNorm2d; choose a"
-                " backbone with those (resnet18) or none (vit_small_patch16_224), or set sync_batch_norm to false"
+                f"cannot give {type(child).__name__} {wanted}, only BatchNorm1d and BatchNorm2d; choose a backbone "
+                f"with those (resnet18) or none (vit_small_patch16_224), or {remedy}"
             )
         new = make(child)
         new._parameters, new._buffers = child._parameters, child._buffers

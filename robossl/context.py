@@ -38,7 +38,7 @@ class CausalTransformer(nn.Module):
         self.embed = nn.Linear(input_dim, dim)
         self.position = nn.Parameter(torch.randn(num_frames, dim) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            dim, max(1, dim // 64), 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            dim, _num_heads(dim), 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
 
@@ -48,6 +48,11 @@ class CausalTransformer(nn.Module):
         later = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
         out: Tensor = self.layers(self.embed(x) + self.position[:t], mask=later)
         return full_precision(out)
+
+
+def _num_heads(dim: int) -> int:
+    """Heads of 64, or of the next width above it that divides."""
+    return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 
 def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, num_frames: int) -> nn.Module:

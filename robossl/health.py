@@ -71,6 +71,8 @@ class HealthMonitor:
 
     def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> Health:
         """Measure the outputs of the global batch, one tensor a view, and say whether they have collapsed."""
+        if len(outputs[0]) < 2:
+            return Health({}, None)  # one frame has nothing to differ from
         if not all(z.isfinite().all() for z in outputs):
             return Health({}, "the outputs are no longer finite; the loss will say so when it is next looked at")
         stds = [std_normalised(z) for z in outputs]

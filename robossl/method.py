@@ -34,6 +34,10 @@ class Method(nn.Module):
         """The views of one sample, in the order that `forward` expects them."""
         raise NotImplementedError
 
+    def encoder_sizes(self) -> set[int]:
+        """Sides of the squares that the encoder is trained on, in pixels: those of the views, unless it cuts them."""
+        return {spec.size for spec in self.views()}
+
     def forward(self, batch: Batch) -> Loss:
         """The loss of this rank's share of the global batch."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Multi-crop: many views of several sizes through one encoder (section 3.3 of SwAV, arXiv:2006.09882)."""
+"""Multi-crop: many views of several sizes through one encoder (section 3.2 of SwAV, arXiv:2006.09882)."""
 
 from __future__ import annotations
 

@@ -69,5 +69,7 @@ class OnlineKnn:
         for at in range(0, len(rows), CHUNK):
             frames = self.store.decode(rows[at : at + CHUNK])
             pixels = torch.cat([encoder.preprocess(frame.permute(1, 2, 0)[None].to(self.device)) for frame in frames])
-            parts.append(encoder(pixels).pooled.float().cpu())
+            features = encoder(pixels)
+            chosen = features.pooled if self.config.output == "pooled" else features.cls
+            parts.append(chosen.float().cpu())
         return torch.cat(parts).numpy()

@@ -102,6 +102,7 @@ class OnlineKnnConfig:
     train_split: str = "train"
     test_split: str = "val"
     frames_per_episode: int = 2
+    output: Literal["pooled", "cls"] = "pooled"  # cls: the class token of a ViT
 
     def __post_init__(self) -> None:
         check_range(1, every=self.every, frames_per_episode=self.frames_per_episode)

@@ -121,8 +121,9 @@ def contrast(
 ) -> Tally:
     """InfoNCE (arXiv:1807.03748, equation 4) of each pair of places in the pool: -log softmax(logits)[positive].
 
-    Told from are valid frames only, never the anchor's or the positive's own frame again. A pair needs a valid
-    anchor, a valid positive and a negative. A hit is a positive that scores above all negatives: a tie is none.
+    Told from are valid frames only, never the anchor's or the positive's own frame again within its clip (another clip
+    of the episode may hold it too: draw a clip an episode, `data.epoch_over: episodes`). A pair needs a valid anchor, a
+    valid positive and a negative. A hit is a positive that scores above all negatives: a tie is none.
     """
     same_clip = pool.clip[anchor, None] == pool.clip
     taken = (pool.moment[anchor, None] == pool.moment) | (pool.moment[positive, None] == pool.moment)
@@ -197,9 +198,14 @@ def penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[Tensor,
 
 
 def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Logarithm of the mean of exp(x) over what counts on all ranks, whole on each of them; it does not overflow."""
+    """Logarithm of the mean of exp(x) over what counts on all ranks, whole on each of them; it does not overflow.
+
+    0 where nothing counts, as in the only clip of a batch, which has no stranger.
+    """
     everyone, counted = ranks.gather(x.flatten()), ranks.gather(where.flatten().to(torch.uint8)).bool()
-    return everyone.masked_fill(~counted, -torch.inf).logsumexp(0) - counted.sum().to(x.dtype).log()
+    least = torch.finfo(x.dtype).min  # not -inf, whose gradients are nan where nothing counts
+    mean = everyone.masked_fill(~counted, least).logsumexp(0) - counted.sum().clamp_min(1).to(x.dtype).log()
+    return torch.where(counted.any(), mean, torch.zeros_like(mean))
 
 
 def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:

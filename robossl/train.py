@@ -170,7 +170,8 @@ class Trainer:
         """The encoder alone, written by the first rank."""
         if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
-            own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in self.stores]
+            seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
+            own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in seen]
             about = {
                 "method": as_plain(self.config)["method"]["name"],
                 "step": done,

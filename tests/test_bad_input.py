@@ -136,7 +136,7 @@ def test_overrides_outside_of_their_range_exit_2(
         (
             "--train.batch-size",
             1,
-            "train.batch_size 1 leaves a batch-norm one value to take its statistics of; raise it",
+            "train.batch_size 1 in 1 accumulation steps leaves one frame at a time",
         ),
         pytest.param(
             "--train.device",
@@ -253,3 +253,84 @@ def test_labels_that_match_nothing(fails: Callable[..., str], tmp_path: Path) ->
 
 def test_unknown_command_and_option(fails: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'pretrain'" in fails("pretrian")
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ({"name": "atc", "momentum": 1.5}, "momentum must lie in 0 to 1, got 1.5"),
+        ({"name": "cpc", "momentum": -2.0}, "momentum must lie in 0 to 1, got -2.0"),
+        ({"name": "cpc", "context_layers": 0}, "context_layers must be 1 or more, got 0"),
+        ({"name": "cpc", "columns": {"action": 0}}, "columns.action must be 1 or more, got 0"),
+        ({"name": "cpc", "discrete_columns": {"a": 0}}, "discrete_columns.a must be 1 or more, got 0"),
+        ({"name": "cpc_rows", "patch_stride": 0}, "patch_stride must be 1 or more, got 0"),
+        ({"name": "cpc_rows", "patch_size": 512}, "patch_size must lie in 1 to 256, got 512"),
+        ({"name": "cpc_rows", "skip_rows": -1}, "skip_rows must be 0 or more, got -1"),
+        ({"name": "cpc_rows", "temperature": 0.0}, "temperature must be a positive number, got 0.0"),
+        ({"name": "dino", "center_momentum": 7.0}, "center_momentum must lie in 0 to 1, got 7.0"),
+        ({"name": "looc", "kept": [["solarize"]]}, "kept has a space for solarize, which the view never draws"),
+        ({"name": "looc", "kept": [["turn"]], "view": {"turn_p": 0.0}}, "kept has a space for turn, which the view"),
+        ({"name": "moco_v3", "projector_layers": 0}, "projector_layers must be 1 or more, got 0"),
+        ({"name": "pixpro", "instance_weight": -1.0}, "instance_weight must be 0 or more, got -1.0"),
+        ({"name": "r3m", "l1_weight": -1.0}, "l1_weight must be 0 or more, got -1.0"),
+        ({"name": "simsiam", "bank_momentum": 3.0}, "bank_momentum must lie in 0 to 1, got 3.0"),
+        ({"name": "swav", "epsilon": 0.005}, "epsilon must be 0.0125 or more, got 0.005"),
+        ({"name": "tcn", "length": -1.0}, "length must be 0 or more, got -1.0"),
+        ({"name": "vicreg", "epsilon": -1.0}, "epsilon must be a positive number, got -1.0"),
+        ({"name": "vip", "l2_weight": -1.0}, "l2_weight must be 0 or more, got -1.0"),
+    ],
+)
+def test_numbers_of_methods_outside_of_their_range(method: dict[str, object], wanted: str) -> None:
+    with pytest.raises(InputError, match=re.escape(wanted)):
+        from_mapping(yaml.safe_load(YAML) | {"method": method}, RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        (
+            {"method": {"name": "simclr", "view": {"size": 40}}, "encoder": {"backbone": "vit_tiny_patch16_224"}},
+            "vit_tiny_patch16_224 takes no views of 40 px: Input height (40) should be divisible by patch size (16)",
+        ),
+        (
+            {"train": {"batch_size": 4, "accumulate": 4}},
+            "train.batch_size 4 in 4 accumulation steps leaves one frame at a time",
+        ),
+        (
+            {"method": {"name": "atc", "ahead_seconds": 0.01, "view": {"size": 32}}},
+            "the method takes frames 0.01 s apart, but those of the split are 0.033 s apart",
+        ),
+        ({"knn": {"label": "scene", "output": "cls"}}, "knn.output is cls, but resnet10t has no class token"),
+        (
+            {"method": {"name": "moco", "view": {"size": 32}}, "encoder": {"backbone": "efficientnet_lite0"}},
+            "cannot give BatchNormAct2d statistics of 8 groups",
+        ),
+        (
+            {
+                "method": {"name": "cpc_rows", "patch_size": 8, "patch_stride": 4, "steps": 2, "view": {"size": 32}},
+                "encoder": {"backbone": "vit_tiny_patch16_224"},
+            },
+            "vit_tiny_patch16_224 takes no views of 8 px: Input height (8) should be divisible by patch size (16)",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(
+    changed: dict[str, dict[str, object]], wanted: str, config: Path, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(config.read_text())
+    for key, value in changed.items():
+        settings[key] = value if key == "method" else settings.get(key, {}) | value
+    if settings["method"]["name"] == "moco":
+        settings["train"]["batch_size"] = 16
+        settings["method"]["queue_size"] = 32
+    config.write_text(yaml.safe_dump(settings))
+    assert wanted in fails("pretrain", config, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_groups_of_one_frame_are_said(config: Path, fails: Callable[..., str], tmp_path: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["method"] = {"name": "moco", "view": {"size": 32}, "queue_size": 8, "batch_norm_groups": 4}
+    config.write_text(yaml.safe_dump(settings))
+    wanted = "train.batch_size 4 leaves a batch-norm one value to take its statistics of; raise it"
+    assert wanted in fails("pretrain", config, "--out", tmp_path / "run")

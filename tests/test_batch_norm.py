@@ -85,5 +85,5 @@ def test_converting_keeps_parameters_and_mode_and_refuses_other_kinds():
     assert isinstance(converted, SplitBatchNorm)
     assert converted.weight is weight
     assert (converted.groups, converted.training) == (2, False)
-    with pytest.raises(InputError, match="cannot sync BatchNorm3d over ranks"):
+    with pytest.raises(InputError, match="cannot give BatchNorm3d statistics of 2 groups"):
         convert_split_batchnorm(nn.Sequential(nn.BatchNorm3d(4)), groups=2)

@@ -13,7 +13,7 @@ from PIL import Image
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.evaluate.compare import Asked, Cell, Line, _titles, read_lines, to_markdown, write_lines
+from robossl.evaluate.compare import Asked, Cell, Line, _titles, compare, read_lines, to_markdown, write_lines
 from robossl.evaluate.forest import write_forest
 from robossl.evaluate.subjects import make_subjects
 from robossl.pretrain import pretrain
@@ -76,6 +76,11 @@ def test_the_table_and_its_json(
     again = tmp_path / "again.json"
     assert write_lines(read_lines(out), again).splitlines() == printed.splitlines()[-len(lines) - 4 :]
     assert again.read_text() == out.read_text()
+
+
+def test_a_comparison_of_nothing_is_refused(runs: list[str]) -> None:
+    with pytest.raises(InputError, match=r"nothing to read; name labels \(--on"):
+        compare(tuple(runs))
 
 
 def test_stores_of_one_name_are_columns_of_their_own(runs: list[str], clip_store_path: Path, tmp_path: Path) -> None:

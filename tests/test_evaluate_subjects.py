@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,10 +23,11 @@ def saved(
     data: str = "a",
     input_hw: tuple[int, int] = (32, 32),
     mean: tuple[float, float, float] = IMAGENET_MEAN,
+    backbone: str = "test_resnet",
 ) -> str:
     """A folder as a run leaves it; one without a seed has no config.yaml, as an encoder from elsewhere."""
     torch.manual_seed(weights)
-    encoder = build_encoder(EncoderConfig(backbone="test_resnet", input_hw=input_hw, mean=mean))
+    encoder = build_encoder(EncoderConfig(backbone=backbone, input_hw=input_hw, mean=mean))
     extra = {"method": "simclr", "step": step, "data": [{"store": data, "licences": []}]}
     save_encoder(encoder, run / "encoder", extra=extra)
     if seed is not None:
@@ -90,3 +92,15 @@ def test_one_encoder_twice_is_refused(group_seeds: bool, tmp_path: Path) -> None
     for again in (run, f"{run}/encoder", copy):
         with pytest.raises(InputError, match=f"{run} and {again} are the same encoder.*name it once"):
             subjects_of(run, again, group_seeds=group_seeds)
+
+
+def test_the_class_token_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    vit = saved(tmp_path / "vit", backbone="test_vit")
+    frames = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), np.uint8)
+    pooled, token = (make_subjects((vit,), random_seeds=1, seed=0, output=output) for output in ("pooled", "cls"))
+    for one, other in zip(pooled[:2], token[:2], strict=True):  # the encoder, and random weights of its backbone
+        (a,), (b,) = one.embedders, other.embedders
+        assert a.digest != b.digest
+        assert not np.allclose(a.embed(frames), b.embed(frames))
+    with pytest.raises(InputError, match="unknown output of resnet 'cls'; choose from pooled, dense, keypoints"):
+        make_subjects((saved(tmp_path / "resnet"),), random_seeds=1, seed=0, output="cls")

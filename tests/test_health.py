@@ -109,6 +109,12 @@ def test_few_samples_are_not_called_low_rank():
     assert HealthMonitor().check((z, z)).warning is None
 
 
+def test_one_frame_is_neither_low_nor_measured():
+    monitor = HealthMonitor()
+    for _ in range(4):
+        assert monitor.check((torch.randn(1, 8), torch.randn(1, 8))) == ({}, None)
+
+
 def test_outputs_that_are_not_finite_are_said_and_do_not_stop_the_check():
     broken = torch.randn(16, 8)
     broken[3, 2] = torch.nan

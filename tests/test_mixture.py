@@ -17,6 +17,7 @@ from robossl.data.mixture import Mixture
 from robossl.data.sampler import MixedSampler, Sampler
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
+from robossl.methods import resolve_method
 from robossl.pretrain import pretrain
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
@@ -65,7 +66,9 @@ def test_every_batch_has_its_shares_and_every_picture_comes_equally_often(clip_s
     from_web = batches >= clip_store.num_frames
     assert set(from_web.sum(axis=1)) <= {2, 3}
     assert from_web.sum() == 80
-    assert set(np.bincount(batches[from_web] - clip_store.num_frames)) == {4}  # 80 draws of 20 pictures: 4 epochs
+    times = np.bincount(batches[from_web] - clip_store.num_frames)  # an epoch's rest is dropped
+    assert len(times) == 20 and times.min() >= 2 and times.max() <= 5
+    assert all(len(set(batch)) == 8 for batch in batches)
     assert from_web.mean(axis=0).min() > 0.1  # no place of the batch belongs to one store
     assert np.array_equal(sampler.anchors(7), mixed(clip_store, web, weights=(2.0, 1.0), batch_size=8).anchors(7))
 
@@ -73,6 +76,22 @@ def test_every_batch_has_its_shares_and_every_picture_comes_equally_often(clip_s
 def test_a_weight_that_gives_nothing_is_refused(clip_store: Store, web: Store) -> None:
     with pytest.raises(InputError, match=r"give a store 0\.08 samples of a batch of 8; raise its weight"):
         mixed(clip_store, web, weights=(1.0, 0.01), batch_size=8)
+
+
+def test_a_store_too_small_for_its_share_is_refused(clip_store: Store, web: Store) -> None:
+    with pytest.raises(InputError, match=r"take 32 of a batch of 64 from a store that has 20 frames; lower its weight"):
+        mixed(clip_store, web, weights=(1.0, 1.0), batch_size=64)
+
+
+def test_no_batch_holds_an_episode_twice_whatever_the_rounding(clip_store: Store, web: Store) -> None:
+    third = Mixture([clip_store, web, clip_store])
+    n = clip_store.num_frames
+    rows = [np.arange(n), n + np.arange(web.num_frames), n + web.num_frames + np.arange(n)]
+    pools = [Sampler(third, own, seed=4, batch_size=1, epoch_over="episodes", pool=i) for i, own in enumerate(rows)]
+    sampler = MixedSampler(tuple(pools), (1.0, 1.7, 1.1), 13)
+    for step in range(200):
+        episodes = third.episode_of(np.sort(sampler.anchors(step)))
+        assert len(set(episodes)) == len(episodes) == 13
 
 
 def run_config(clip_store: Store, web: Store) -> RunConfig:
@@ -104,6 +123,17 @@ def test_a_run_draws_from_both_and_says_so(clip_store: Store, web: Store, tmp_pa
     run = pretrain(run_config(clip_store, web), out=tmp_path / "run")
     about = (run / "encoder" / "encoder.json").read_text()
     assert clip_store.content_hash in about and web.content_hash in about
+
+
+def test_of_video_and_images_a_temporal_method_says_and_records_the_video_alone(
+    clip_store: Store, web: Store, tmp_path: Path
+) -> None:
+    config = run_config(clip_store, web)
+    atc = from_mapping({"ahead_seconds": 0.2, "view": {"size": 32}}, resolve_method("atc"))
+    run = pretrain(replace(config, method=atc), out=tmp_path / "run")
+    about = (run / "encoder" / "encoder.json").read_text()
+    assert clip_store.content_hash in about and web.content_hash not in about
+    assert f"(none of {web.path}: it has no video)" in (run / "log.txt").read_text()
 
 
 def test_clips_come_from_the_stores_that_have_time(clip_store: Store, web: Store) -> None:

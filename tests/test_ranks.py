@@ -160,7 +160,7 @@ def test_converting_shares_parameters_and_changes_nothing_in_one_process():
 
 
 def test_a_batch_norm_that_cannot_be_synced_is_refused():
-    with pytest.raises(InputError, match="cannot sync BatchNorm3d over ranks"):
+    with pytest.raises(InputError, match="cannot give BatchNorm3d statistics over all ranks"):
         convert_sync_batchnorm(nn.Sequential(nn.BatchNorm3d(4)))
 
 

@@ -22,8 +22,8 @@ ORACLE = reference("swav")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"temperature": 0.0}, "temperature and epsilon must be positive, got 0.0 and 0.05"),
-        ({"epsilon": -1.0}, "temperature and epsilon must be positive, got 0.1 and -1.0"),
+        ({"temperature": 0.0}, "temperature must be a positive number, got 0.0"),
+        ({"epsilon": -1.0}, r"epsilon must be 0\.0125 or more, got -1\.0"),
         ({"prototypes": 1}, "prototypes must be 2 or more, got 1"),
         ({"sinkhorn_iterations": -1}, "sinkhorn_iterations must be 0 or more, got -1"),
         ({"queue_size": -1}, "queue_size must be 0 or more, got -1"),

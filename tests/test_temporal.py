@@ -240,6 +240,15 @@ def test_log_mean_exp_does_not_overflow_and_leaves_out_what_does_not_count():
     assert log_mean_exp(x, where).item() == 1000.0
 
 
+@pytest.mark.parametrize("num", [0, 3])
+def test_log_mean_exp_of_nothing_is_0_with_gradients_of_0(num):
+    x = torch.full((num,), 7.0, requires_grad=True)
+    mean = log_mean_exp(x, torch.zeros(num, dtype=torch.bool))
+    mean.backward()
+    assert mean.item() == 0
+    assert torch.equal(x.grad, torch.zeros(num))
+
+
 def test_atc_augments_its_frames_apart_and_its_teacher_follows_slowly():
     method = build(configured("atc"))
     (spec,) = method.views()

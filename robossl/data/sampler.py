@@ -56,6 +56,11 @@ class Sampler:
             )
 
     @property
+    def drawn_from(self) -> tuple[int, ...]:
+        """Numbers of the run's stores that frames are drawn from."""
+        return (self.pool,)
+
+    @property
     def units_per_epoch(self) -> int:
         """Frames or episodes in an epoch, before the partial batch is dropped."""
         if self.epoch_over == "frames":
@@ -70,18 +75,10 @@ class Sampler:
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
         """Store rows of the global batch of one step."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        return self._epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self.epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-    def draws(self, first: int, count: int) -> Int64[ndarray, " count"]:
-        """Rows number `first` to `first + count - 1` of all epochs in a row, where no partial batch is dropped."""
-        parts, at = [], first
-        while at < first + count:
-            epoch, place = divmod(at, self.units_per_epoch)
-            parts.append(self._epoch_order(epoch)[place : place + first + count - at])
-            at += len(parts[-1])
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
-    def _epoch_order(self, epoch: int) -> Int64[ndarray, " n"]:
+    def epoch_order(self, epoch: int) -> Int64[ndarray, " n"]:
+        """The rows of one epoch in the order they are drawn."""
         if epoch != self._epoch or self._order is None:
             self._order, self._epoch = self._draw_epoch(epoch), epoch
         return self._order
@@ -108,10 +105,12 @@ class MixedSampler:
     """Draws every global batch from several pools of one mixture, each with its share, in a mixed order.
 
     A pool's share of the batch is its weight's part of it, whole samples evened out over steps; each pool goes
-    through its own epochs.
+    through its own epochs, and begins a new one with a batch, so that no batch holds a frame (or an episode, as
+    `epoch_over` has it) twice.
 
     Raises:
-        InputError: a weight so small that it gives less than one sample a batch.
+        InputError: a weight so small that it gives less than one sample a batch, or so large that it gives more than
+            the store has.
     """
 
     pools: tuple[Sampler, ...]
@@ -126,6 +125,17 @@ class MixedSampler:
                 f"weights {self.weights} give a store {least:.2f} samples of a batch of {self.batch_size}; "
                 "raise its weight in data.mix or train.batch_size"
             )
+        for pool, share in zip(self.pools, self._shares(), strict=True):
+            if share + 1 > pool.units_per_epoch:
+                raise InputError(
+                    f"weights {self.weights} take {share:.0f} of a batch of {self.batch_size} from a store that has "
+                    f"{pool.units_per_epoch} {pool.epoch_over}; lower its weight or train.batch_size, or ingest more"
+                )
+
+    @property
+    def drawn_from(self) -> tuple[int, ...]:
+        """Numbers of the run's stores that frames are drawn from."""
+        return tuple(pool.pool for pool in self.pools)
 
     @property
     def rows(self) -> Int64[ndarray, " n"]:
@@ -135,14 +145,25 @@ class MixedSampler:
     @property
     def steps_per_epoch(self) -> int:
         """Steps after which the first pool has been gone through once."""
-        return max(1, int(self.pools[0].units_per_epoch / (self.weights[0] / sum(self.weights) * self.batch_size)))
+        return self._epoch_steps()[0]
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
         """Rows of the global batch of one step."""
-        before, after = self._drawn(step), self._drawn(step + 1)
-        draws = [pool.draws(a, b - a) for pool, a, b in zip(self.pools, before, after, strict=True)]
+        draws = []
+        for number, (pool, steps) in enumerate(zip(self.pools, self._epoch_steps(), strict=True)):
+            epoch = step // steps
+            first, start, stop = (self._drawn(at)[number] for at in (epoch * steps, step, step + 1))
+            draws.append(pool.epoch_order(epoch)[start - first : stop - first])
         order = generator(self.pools[0].seed, MIX_STREAM, step).permutation(self.batch_size)
         return np.concatenate(draws)[order]
+
+    def _shares(self) -> list[float]:
+        """Samples of each pool in a batch."""
+        return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
+
+    def _epoch_steps(self) -> list[int]:
+        """Steps that an epoch of each pool lasts: rounding may take one sample more than their shares."""
+        return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
         """How many samples each pool has given before a step; they sum to step * batch_size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from robossl.durable import check_out, write_text
 from robossl.errors import InputError
@@ -29,6 +29,7 @@ def evaluate(
     bootstrap: int = 2000,
     random_seeds: int = 3,
     seed: int = 0,
+    output: Literal["pooled", "cls"] = "pooled",
     cache: Path | None = None,
     out: Path | None = None,
     markdown: bool = False,
@@ -49,6 +50,7 @@ def evaluate(
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits, resamples, cross-validation and --split-by.
+        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
         cache: Folder that keeps features and scores for the next time. Default: RUN/features of the first run folder.
         out: JSON file of everything. Default: RUN/evaluation.json when one run folder is evaluated.
         markdown: Print markdown instead of terminal tables.
@@ -74,6 +76,7 @@ def evaluate(
         bootstrap=bootstrap,
         random_seeds=random_seeds,
         seed=seed,
+        output=output,
     )
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)

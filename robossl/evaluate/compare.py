@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from robossl.durable import check_out, write_text
 from robossl.errors import InputError
@@ -65,7 +65,7 @@ class Line(NamedTuple):
 def compare(
     models: tuple[str, ...],
     *,
-    on: tuple[str, ...],
+    on: tuple[str, ...] = (),
     state: tuple[str, ...] = (),
     protocol: tuple[str, ...] = ("knn", "linear"),
     frames_per_episode: int = 8,
@@ -73,6 +73,7 @@ def compare(
     bootstrap: int = 2000,
     random_seeds: int = 3,
     seed: int = 0,
+    output: Literal["pooled", "cls"] = "pooled",
     cache: Path | None = None,
     out: Path | None = None,
     plot: Path | None = None,
@@ -91,6 +92,7 @@ def compare(
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits, resamples and cross-validation.
+        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
         cache: Folder that keeps features and scores for the next comparison.
         out: JSON file of every figure.
         plot: PNG of every figure with its interval.
@@ -99,10 +101,12 @@ def compare(
 
     if not models:
         raise InputError("nothing to compare; name two or more run folders")
+    if not on and not state:
+        raise InputError("nothing to read; name labels (--on STORE:LABEL,...) or a per-frame state (--state STORE)")
     check_out(out)
     check_out(plot, option="--plot")
     frames = {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
-    settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed}
+    settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed, "output": output}
     lines: dict[str, Line] = {}
     with Progress() as progress:
         for name, kind, column, cell in _figures(models, on, state, protocol, frames, settings, cache, progress):

@@ -22,7 +22,7 @@ from robossl.evaluate.result import Evaluation
 from robossl.evaluate.score import Candidate, Frames, score_task
 from robossl.evaluate.splits import Splits, grouped_splits, store_splits
 from robossl.evaluate.state import MOST_SEED
-from robossl.evaluate.subjects import Subject, make_subjects
+from robossl.evaluate.subjects import Output, Subject, make_subjects
 from robossl.evaluate.task import Task, check_usable, make_task, why_unusable
 
 Watch = Callable[[str, int, int], None]  # what is being done, units done since the last call, units in all
@@ -43,6 +43,7 @@ class Settings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
+    output: Output = "pooled"
 
     def check(self) -> None:
         """Refuse what cannot be done.
@@ -101,7 +102,13 @@ def run_evaluation(
     ]
     check_usable(tasks, min_episodes=settings.min_episodes)
     usable = [task for task in tasks if task.is_usable]
-    subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
+    subjects = make_subjects(
+        models,
+        random_seeds=settings.random_seeds,
+        seed=settings.seed,
+        group_seeds=group_seeds,
+        output=settings.output,
+    )
     episodes = np.unique(np.concatenate([part for task in usable for part in (task.train, task.test)]))
     frames = Frames.of(store, episodes, per_episode=settings.frames_per_episode)
     say(_plan(usable, subjects, frames, settings))

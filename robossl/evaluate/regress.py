@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from robossl.durable import check_out, write_text
 from robossl.errors import InputError
@@ -31,6 +31,7 @@ def regress(
     bootstrap: int = 2000,
     random_seeds: int = 3,
     seed: int = 0,
+    output: Literal["pooled", "cls"] = "pooled",
     cache: Path | None = None,
     out: Path | None = None,
 ) -> str:
@@ -48,6 +49,7 @@ def regress(
         bootstrap: Resamples of the episodes behind an interval.
         random_seeds: Random inits that the reference averages over.
         seed: Seed of random inits and resamples.
+        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
         cache: Folder that keeps features. Default: RUN/features of the first run folder.
         out: JSON file of everything.
     """
@@ -57,7 +59,9 @@ def regress(
 
     if not models:
         raise InputError("nothing to probe; name a run folder, an encoder folder or an exported model")
-    settings = StateSettings(column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed, dims)
+    settings = StateSettings(
+        column, split, folds, frames_per_episode, min_std, bootstrap, random_seeds, seed, dims, output
+    )
     check_out(out)
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)

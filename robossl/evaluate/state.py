@@ -25,7 +25,7 @@ from numpy import ndarray
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.features import Embedder, embed_rows, spread_rows
-from robossl.evaluate.subjects import make_subjects
+from robossl.evaluate.subjects import Output, make_subjects
 from robossl.ranges import check_range
 from robossl.statistics import Interval, all_pairs
 
@@ -51,6 +51,7 @@ class StateSettings:
     random_seeds: int = 3
     seed: int = 0
     dims: tuple[int, ...] = ()  # of the column; none named: all
+    output: Output = "pooled"
 
     def check(self) -> None:
         """Refuse what cannot be done; `bootstrap` may be 0 for an estimate without an interval.
@@ -139,7 +140,13 @@ def run_state(
     """
     check_range(LEAST_RESAMPLES, bootstrap=settings.bootstrap)
     probe = open_probe(store, settings)
-    subjects = make_subjects(models, random_seeds=settings.random_seeds, seed=settings.seed, group_seeds=group_seeds)
+    subjects = make_subjects(
+        models,
+        random_seeds=settings.random_seeds,
+        seed=settings.seed,
+        group_seeds=group_seeds,
+        output=settings.output,
+    )
     total = len(probe.rows) * sum(len(subject.embedders) for subject in subjects)
     scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}
     for subject in subjects:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float, UInt8
 from numpy import ndarray
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from robossl_client.card import EncoderCard
 
 
+Output = Literal["pooled", "cls"]
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One line of the table: an embedder, or several whose accuracies are averaged (seeds of random init)."""
@@ -36,13 +39,15 @@ class Subject:
     about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON
 
 
-def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False) -> list[Subject]:
+def make_subjects(
+    models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False, output: Output = "pooled"
+) -> list[Subject]:
     """Load the encoders and make their references; runs that differ in their seed alone are one subject when grouped.
 
     Raises:
-        InputError: a model that cannot be loaded, or is there twice.
+        InputError: a model that cannot be loaded, is there twice or has no such output.
     """
-    loaded = _load(models)
+    loaded = _load(models, output)
     names = Counter(encode.card.name for _, encode in loaded)
     randoms = _random_names(random_config(encode.card) for _, encode in loaded)
     pixels = pixels_embedder()
@@ -62,17 +67,17 @@ def make_subjects(models: tuple[str, ...], *, random_seeds: int, seed: int, grou
         name = _first_free(wanted, taken)
         taken.add(name)
         compared = (randoms[random_config(card)], pixels.name, MAJORITY)
-        each = tuple(embedder(other, one) for other, one in members)
+        each = tuple(embedder(other, one, output) for other, one in members)
         about = tuple(_about(one.card, other) for other, one in members)
         encoders.append(Subject(name, "encoder", each, compared, about))
-    references = [_random(name, config, random_seeds, seed) for config, name in randoms.items()]
+    references = [_random(name, config, random_seeds, seed, output) for config, name in randoms.items()]
     return [*encoders, *references, Subject(pixels.name, "pixels", (pixels,))]
 
 
-def _load(models: tuple[str, ...]) -> list[tuple[str, Encode]]:
+def _load(models: tuple[str, ...], output: Output) -> list[tuple[str, Encode]]:
     loaded: dict[str, tuple[str, Encode]] = {}
     for model in models:
-        encode = load_encode(model, outputs=("pooled",))
+        encode = load_encode(model, outputs=(output,))
         key = identity(encode.card)
         if key in loaded:
             raise InputError(f"{loaded[key][0]} and {model} are the same encoder, to the last weight; name it once")
@@ -111,13 +116,14 @@ def _config(model: str) -> dict[str, Any]:
     return read_mapping(path) if path.is_file() else {}
 
 
-def embedder(name: str, encode: Encode) -> Embedder:
-    """The pooled output of an encoder; its digest tells apart weights, preprocessing, exported graph and precision."""
+def embedder(name: str, encode: Encode, output: Output = "pooled") -> Embedder:
+    """One output of an encoder; its digest tells apart weights, preprocessing, exported graph, precision and output."""
 
-    def pooled(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
-        return encode(frames)["pooled"]
+    def features(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
+        return encode(frames)[output]
 
-    return Embedder(name, identity(encode.card), pooled)
+    digest = identity(encode.card)
+    return Embedder(name, digest if output == "pooled" else f"{digest} {output}", features)
 
 
 def random_config(card: EncoderCard) -> EncoderConfig:
@@ -130,12 +136,13 @@ def random_config(card: EncoderCard) -> EncoderConfig:
     )
 
 
-def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int) -> Subject:
+def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int, output: Output) -> Subject:
     seeds = range(seed, seed + num_seeds)
+    encodes = [random_encode(config, each, outputs=(output,)) for each in seeds]
     return Subject(
         name,
         "random",
-        tuple(embedder(f"{name}, seed {s}", random_encode(config, s, outputs=("pooled",))) for s in seeds),
+        tuple(embedder(f"{name}, seed {s}", encode, output) for s, encode in zip(seeds, encodes, strict=True)),
     )
 
 

@@ -104,7 +104,7 @@ def check_usable(tasks: list[Task], *, min_episodes: int) -> None:
     found = "; ".join(f"{task.label} on {task.test_name}: {_largest(task)}" for task in tasks)
     raise InputError(
         f"no label has two classes with at least {min_episodes} episodes in both splits ({found}); "
-        "lower --min-episodes, choose another --label or --test, or regroup with --split-by"
+        "lower --min-episodes, choose another label or test split, or regroup (evaluate --split-by)"
     )
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
-from robossl.teacher import Ema
+from robossl.teacher import Ema, check_momentum
 from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, pool_frames, similarity
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
@@ -35,6 +35,7 @@ class ATCConfig:
     def __post_init__(self) -> None:
         if self.ahead_seconds <= 0:
             raise InputError(f"ahead_seconds must be positive, got {self.ahead_seconds}")
+        check_momentum(self.momentum, paper=0.99)
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> ATC:

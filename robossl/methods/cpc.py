@@ -18,6 +18,7 @@ from robossl.context import Columns, ContextKind, build_context
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
+from robossl.ranges import check_range
 from robossl.teacher import Ema
 from robossl.temporal import (
     Negatives,
@@ -77,6 +78,10 @@ class CPCConfig:
             )
         if self.column_lag not in (0, 1):
             raise InputError(f"column_lag must be 0 or 1 frames, got {self.column_lag}")
+        check_range(0, 1, momentum=self.momentum)
+        check_range(1, context_layers=self.context_layers)
+        check_range(1, **{f"columns.{name}": width for name, width in self.columns.items()})
+        check_range(1, **{f"discrete_columns.{name}": count for name, count in self.discrete_columns.items()})
         clip_view(self.view, self.clip)
 
     @property

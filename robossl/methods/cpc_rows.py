@@ -20,6 +20,7 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
+from robossl.ranges import check_positive, check_range
 from robossl.temporal import Negatives, Pool, Tally, contrast, mean_tally, pool_frames, similarity
 from robossl.views import Batch, ClipSpec, ViewSpec
 
@@ -42,6 +43,10 @@ class CPCRowsConfig:
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
+        check_range(0, skip_rows=self.skip_rows, context_layers=self.context_layers)
+        check_positive(temperature=self.temperature)
+        check_range(1, patch_stride=self.patch_stride)
+        check_range(1, self.view.size, patch_size=self.patch_size)
         rows = (self.view.size - self.patch_size) // self.patch_stride + 1
         if not 1 <= self.steps <= rows - 1 - self.skip_rows:
             raise InputError(
@@ -101,6 +106,10 @@ class CPCRows(Method):
     def views(self) -> tuple[ViewSpec, ...]:
         """One view."""
         return (self.config.view,)
+
+    def encoder_sizes(self) -> set[int]:
+        """Its patches."""
+        return {self.config.patch_size}
 
     def forward(self, batch: Batch) -> Loss:
         """The mean of -log softmax(z W_k c)[row + k, same column] over all patches that have one."""

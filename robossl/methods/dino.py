@@ -19,6 +19,7 @@ from robossl.losses import full_precision
 from robossl.method import Loss, Method
 from robossl.multicrop import cls_crops
 from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.ranges import check_range
 from robossl.schedule import cosine
 from robossl.teacher import Center, Ema, check_momentum
 from robossl.views import Batch, ViewSpec
@@ -59,6 +60,7 @@ class DINOConfig:
         if self.num_local_views < 0:
             raise InputError(f"num_local_views must be 0 or more, got {self.num_local_views}; the official code has 8")
         check_momentum(self.momentum, paper=0.996)
+        check_range(0, 1, center_momentum=self.center_momentum)
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:

@@ -52,10 +52,23 @@ class LooCConfig:
             )
         if not self.kept or not all(self.kept):
             raise InputError(f"kept must name the operations of one space or more, got {self.kept}; as in [[turn]]")
+        for space in self.kept:
+            if not any(_is_drawn(self.view, operation) for operation in space):
+                raise InputError(
+                    f"kept has a space for {', '.join(space)}, which the view never draws: its key would be as key 0; "
+                    "give method.view a probability for it or leave it out of kept"
+                )
 
     def build(self, encoder: Encoder) -> LooC:
         """Make the method around an encoder."""
         return LooC(encoder, self)
+
+
+def _is_drawn(view: ViewSpec, operation: Operation) -> bool:
+    if operation == "crop":
+        return view.scale[0] < 1
+    own = {"flip": "hflip_p", "rotation": "rotation_degrees"}
+    return bool(getattr(view, own.get(operation, f"{operation}_p")))
 
 
 def looc_loss(

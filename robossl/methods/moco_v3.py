@@ -19,6 +19,7 @@ from robossl.heads import mlp
 from robossl.losses import full_precision, unit
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, pair_of
+from robossl.ranges import check_range
 from robossl.schedule import cosine
 from robossl.teacher import Ema, check_momentum
 from robossl.transformer import (
@@ -55,6 +56,7 @@ class MoCoV3Config:
         if self.temperature <= 0:
             raise InputError(f"temperature must be positive, got {self.temperature}; the paper has 0.2")
         check_momentum(self.momentum, paper=0.99)
+        check_range(1, projector_layers=self.projector_layers)
 
     def build(self, encoder: Encoder) -> MoCoV3:
         """Make the method around an encoder."""

@@ -19,6 +19,7 @@ from robossl.losses import full_precision, negative_cosine, unit
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
+from robossl.ranges import check_range
 from robossl.schedule import cosine
 from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
@@ -50,6 +51,7 @@ class PixProConfig:
         if self.transform_layers not in (0, 1, 2):
             raise InputError(f"transform_layers must be 0, 1 or 2, got {self.transform_layers}; the paper has 1")
         check_momentum(self.momentum, paper=0.99)
+        check_range(0, instance_weight=self.instance_weight)
 
     def build(self, encoder: Encoder) -> PixPro:
         """Make the method around an encoder."""

@@ -16,6 +16,7 @@ from torch import Tensor, cat, nn
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
+from robossl.ranges import check_range
 from robossl.temporal import clip_view, encode_clip, likeness, mean_where, penalty, shares, strangers
 from robossl.views import Batch, ClipSpec, ViewSpec
 
@@ -38,6 +39,7 @@ class R3MConfig:
             raise InputError(
                 f"num_negatives and gap_seconds must not be negative, got {self.num_negatives} and {self.gap_seconds}"
             )
+        check_range(0, l1_weight=self.l1_weight, l2_weight=self.l2_weight)
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> R3M:

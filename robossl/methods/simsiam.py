@@ -12,6 +12,7 @@ from robossl.errors import InputError
 from robossl.heads import Norm, mlp
 from robossl.losses import negative_cosine, softmax_cross_entropy
 from robossl.method import Loss, Method
+from robossl.ranges import check_range
 from robossl.teacher import MovingAverageBank
 from robossl.views import Batch, ViewSpec
 
@@ -41,6 +42,7 @@ class SimSiamConfig:
     def __post_init__(self) -> None:
         if self.projector_layers < 1:
             raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 3")
+        check_range(0, 1, bank_momentum=self.bank_momentum)
         if self.predictor == "moving_average" and self.bank_size < 1:
             raise InputError(
                 f"predictor moving_average keeps an average for each frame, got bank_size {self.bank_size}; "

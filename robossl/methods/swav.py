@@ -15,6 +15,7 @@ from robossl.heads import mlp
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
 from robossl.multicrop import pooled_crops
+from robossl.ranges import check_positive
 from robossl.ranks import all_reduce_sum, rank, world_size
 from robossl.teacher import Queue
 from robossl.views import Batch, ViewSpec
@@ -23,6 +24,7 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
+LEAST_EPSILON = 0.0125  # e^80 times a batch of thousands is the most that float32 holds
 MAX_FREEZE = 0.1  # of the run, whatever the number of steps
 
 
@@ -44,9 +46,12 @@ class SwAVConfig:
     local_view: ViewSpec = LOCAL
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.epsilon <= 0:
-            got = f"{self.temperature} and {self.epsilon}"
-            raise InputError(f"temperature and epsilon must be positive, got {got}; the paper has 0.1 and 0.05")
+        check_positive(temperature=self.temperature)
+        if not self.epsilon >= LEAST_EPSILON:
+            raise InputError(
+                f"epsilon must be {LEAST_EPSILON} or more, got {self.epsilon}: exp(score / epsilon) would overflow; "
+                "the paper has 0.05"
+            )
         if self.prototypes < 2:
             raise InputError(f"prototypes must be 2 or more, got {self.prototypes}; the paper has 3000")
         for name in ("sinkhorn_iterations", "queue_size", "num_local_views"):
@@ -83,7 +88,7 @@ class SwAV(Method):
         self.queue_takes_rows = step >= self.config.queue_from_step
 
     def forward(self, batch: Batch) -> Loss:
-        """Section 3.3: -q_i . log p_v, mean over the codes i of the first two crops and the other crops v.
+        """Section 3.2: -q_i . log p_v, mean over the codes i of the first two crops and the other crops v.
 
         Over ranks: the mean of the ranks' values is the global value; codes are shared out over the global batch.
         """

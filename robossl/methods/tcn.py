@@ -1,7 +1,8 @@
-"""Time-contrastive network on one view: near in time is near in space, far is far (arXiv:1704.06888, section 3.2).
+"""Time-contrastive network on one view: near in time is near in space, far is far (arXiv:1704.06888, section 3.1).
 
 A frame, a second within a window of it, and a third at least twice the window away, of the same video; a video too
-short to have one counts nowhere in the triplet form. The paper gives no augmentation.
+short to have one counts nowhere in the triplet form. The paper gives no augmentation. Exported is the backbone's pooled
+feature; the paper uses the embedding after it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
+from robossl.ranges import check_range
 from robossl.temporal import (
     Negatives,
     clip_view,
@@ -49,6 +51,7 @@ class TCNConfig:
         for name in ("window_seconds", "margin", "temperature"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        check_range(0, length=self.length)
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> TCN:

@@ -21,6 +21,7 @@ from robossl.heads import mlp
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
 from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.ranges import check_positive
 from robossl.views import Batch, ViewSpec
 
 
@@ -45,6 +46,7 @@ class VICRegConfig:
         weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
         if min(weights) < 0:
             raise InputError(f"the three weights must not be negative, got {weights}; the paper has 25, 25, 1")
+        check_positive(target_std=self.target_std, epsilon=self.epsilon)
         if self.expander_layers < 1:
             raise InputError(f"expander_layers must be 1 or more, got {self.expander_layers}; the paper has 3")
 

@@ -1,7 +1,8 @@
 """VIP: the distance to a goal frame as a value function that time steps decrease (arXiv:2210.00030, algorithm 1).
 
 The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the official code
-does not see to. All frames of a clip are cropped alike, as there.
+does not see to. All frames of a clip are cropped alike, as there. Exported is the backbone's pooled feature; the
+official model gives the code of the layer after it, in which the distance is a value.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import nn
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
+from robossl.ranges import check_range
 from robossl.temporal import clip_view, encode_clip, likeness, log_mean_exp, mean_where, penalty, shares, strangers
 from robossl.views import Batch, ClipSpec, ViewSpec
 
@@ -40,6 +42,7 @@ class VIPConfig:
                 f"step_seconds must be positive and num_negatives not negative, got {self.step_seconds} and "
                 f"{self.num_negatives}"
             )
+        check_range(0, l1_weight=self.l1_weight, l2_weight=self.l2_weight)
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> VIP:
