@@ -31,12 +31,12 @@ def full_disk_said(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Make a folder, and keep others who lock it out while the block runs; the lock ends with the process.
 
     Raises:
         InputError: the folder cannot be written to.
-        ResourceError: another process has it.
+        ResourceError: another process has it, and `wait` is off.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,10 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResourceError(f"another {what} is writing to {folder}; wait for it to end") from None
+            if not wait:
+                raise ResourceError(f"another {what} is writing to {folder}; wait for it to end") from None
+            print(f"another {what} is writing to {folder}; this one goes on when it ends", flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

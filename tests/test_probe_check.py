@@ -51,6 +51,17 @@ def test_the_gate_names_what_decided(tmp_path: Path) -> None:
     assert not any("saturation" in line for line in lines)
 
 
+def test_a_report_whose_word_is_not_that_of_its_verdicts_is_refused(tmp_path: Path) -> None:
+    write_report(with_word("SAFE"), tmp_path / "r.json")
+    with pytest.raises(InputError, match="says SAFE, its verdicts RISKY; probe the encoder again"):
+        check(tmp_path / "r.json")
+
+
+def test_frames_that_show_nothing_of_the_task_are_said() -> None:
+    with pytest.raises(InputError, match="its frames can show no factor that pose-estimation asks for; probe on other"):
+        gate(replace(SMALL, verdicts=(), word=None), fail_on="risky", origin="r.json")
+
+
 def test_the_gate_refuses_a_report_without_verdict() -> None:
     with pytest.raises(InputError, match="was made without a task and has no verdict"):
         gate(replace(SMALL, task=None, word=None), fail_on="risky", origin="r.json")

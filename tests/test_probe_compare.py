@@ -12,7 +12,7 @@ import pytest
 from probe_report_kit import make_report, named
 
 from robossl.errors import InputError
-from robossl.probes.compare import Comparison, compare, compare_reports
+from robossl.probes.compare import Comparison, compare, compare_reports, to_text
 from robossl.probes.document import write_report
 from robossl.probes.result import Cell, Report
 
@@ -96,6 +96,14 @@ def test_the_table_and_the_page_name_every_encoder(tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "▲ more" in page
     assert "<script" not in page
+
+
+def test_reports_for_different_tasks_are_said_to_be() -> None:
+    assert REPORT.task is not None
+    other = replace(REPORT, task=replace(REPORT.task, profile="navigation", sha256="other"))
+    same, different = (to_text(compare_reports([REPORT, each], origins=["a", "b"])) for each in (REPORT, other))
+    assert "different tasks" not in same
+    assert "judge different tasks" in different and "navigation" in different
 
 
 def test_few_clusters_make_no_claim() -> None:

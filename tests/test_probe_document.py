@@ -98,6 +98,14 @@ def test_another_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_need_too_few_is_refused(tmp_path: Path) -> None:
+    content = json.loads(to_json(SMALL))
+    content["task"]["needs"]["hue"] = ["INV"]
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"task\.needs\.hue must be 5 needs, got \[\"INV\"\]"):
+        read_report(tmp_path / "r.json")
+
+
 def test_a_missing_file_is_said() -> None:
     with pytest.raises(InputError, match=r"no/report\.json is not a probe report"):
         read_report(Path("no/report.json"))

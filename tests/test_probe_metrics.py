@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from robossl.probes.equivariance import equivariance
 from robossl.probes.frames import Label
 from robossl.probes.health import alpha, anisotropy, effective_rank, health, uniformity
 from robossl.probes.invariance import distances, fit_space, invariance, nearer_than_others
-from robossl.probes.label_maps import Moved
+from robossl.probes.label_maps import Moved, are_rotations, roll_poses
 from robossl.probes.readout import PENALTIES, R2, fit_basis
 from robossl.probes.retention import fit_task, retention
 from robossl.probes.retrieval import mistaken, ranks, retrieval, spread_gallery
@@ -178,6 +179,9 @@ def test_flags_follow_their_definitions(rng):
     assert healthy(rng, 1 + 1e-4 * x, 1 + 1e-4 * x).flags == ("precision-fragile",)
     assert healthy(rng, x[:, :1] @ x[:1]).flags == ("collapsed",)
     assert healthy(rng, x, rng.permutation(x)).flags == ("collapsed",)  # the floor fails
+    one = draw(np.zeros(300, int), num_resamples=50)
+    unasked = health(x, x, x, fit_space(x), one, np.arange(200))
+    assert (unasked.floor_r1, unasked.flags) == (None, ())  # one cluster: no other to be taken for
     nan = healthy(rng, np.where(x > 3, np.nan, x))
     assert (nan.flags, nan.rankme_centred) == (("collapsed",), None)
 
@@ -258,6 +262,18 @@ def test_what_is_not_linear_is_decoded_by_the_mlp_alone(rng):
     assert mlp.figure.low > 0.6
 
 
+@pytest.mark.parametrize("kinds", [0, 2, 4])
+@pytest.mark.parametrize("num", [3, 9, 21, 41])
+def test_few_frames_have_no_mlp_and_say_so(rng, kinds, num):
+    draws = draw(np.arange(30) // 5, num_resamples=50)
+    train, test = (drawn(rng, n, gain=3, kinds=kinds) for n in (num, 30))
+    mlps = [e for e in decode(train, test, draws, factor="f", level=1, num_classes=kinds) if e.probe == "mlp"]
+    assert len(mlps) == 2
+    for each in mlps:
+        few = num < 10 * max(2, kinds)
+        assert (each.figure.reason == "too few reference frames for an MLP") == few
+
+
 def test_99_shuffles_give_the_range_of_chance(rng):
     draws = draw(np.arange(300) // 5, num_resamples=50)
     inside = []
@@ -320,6 +336,14 @@ def test_every_type_of_label_is_read_kept_and_lost(rng, type, make):
     assert lost[1].figure.high < 0.2
 
 
+def test_a_pose_without_a_rotation_is_no_label(rng):
+    poses = np.c_[rng.normal(size=(4, 3)), np.eye(4)]
+    poses[1, 3:] = 0  # as trackers write it that have lost the camera
+    assert are_rotations(poses[:, 3:]).tolist() == [True, False, True, True]
+    moved = roll_poses(poses, np.full(4, 0.1))
+    assert np.isnan(moved[1]).all() and np.isfinite(moved[[0, 2, 3]]).all()
+
+
 def test_pose_is_read_as_position_and_rotation(rng):
     from scipy.spatial.transform import Rotation
 
@@ -354,6 +378,29 @@ def test_frames_without_a_label_are_left_out_of_both_sides(rng):
     )  # fmt: skip
     found = retention(task, test, Moved(Label("point", given)), draws, factor="f", level=1)[0]
     assert (found.figure.n, found.figure.clusters, found.figure.value) == (150, 30, 1)
+
+
+def test_what_the_view_still_shows_must_be_readable_clean(rng):
+    points, draws = rng.normal(size=(300, 2)), draw(np.arange(300) // 5, num_resamples=200)
+    near = np.square(points).sum(axis=1) < 0.05  # of points that hardly vary a noisy head reads nothing
+    z = np.c_[points, rng.normal(size=(300, 20))] + rng.normal(size=(300, 22))
+    label = Label("point", points)
+    task = fit_task("p", label, label, reference=z, reference_clusters=np.arange(300) // 5, clean=z, draws=draws)
+    assert task.figure.value > 0.3
+    left = Moved(Label("point", np.where(near[:, None], points, np.nan)))
+    destroyed = retention(task, 3 * rng.normal(size=z.shape), left, draws, factor="f", level=1)[0].figure
+    assert destroyed.value is None
+    assert re.search(r"not readable: score -\d.* on clean frames that the view still shows, 0.15 is", destroyed.reason)
+
+
+def test_no_bound_of_what_is_left_lies_below_the_worst(rng):
+    points, draws = rng.normal(size=(300, 2)), draw(np.arange(300) // 5, num_resamples=200)
+    label = Label("point", points)
+    z = np.c_[points, rng.normal(size=(300, 6))]
+    task = fit_task("p", label, label, reference=z, reference_clusters=np.arange(300) // 5, clean=z, draws=draws)
+    for spread in (0.9, 1.0, 1.1, 1.2):
+        lost = retention(task, spread * rng.normal(size=z.shape), Moved(label), draws, factor="f", level=1)[0].figure
+        assert -1 <= lost.low <= lost.value
 
 
 def test_a_task_that_is_not_readable_has_no_retention(rng):

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 from probe_report_kit import FACTORS, frame, make_report, named
 
+from robossl.probes.bootstrap import missing
 from robossl.probes.report.lookup import Lookup
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
 from robossl.probes.report.plane import make_plane
+from robossl.probes.result import Verdict
 
 EVIL = "<script>alert('x')</script>\"&"
 REPORT = make_report()
@@ -107,6 +109,27 @@ def test_equal_reports_give_equal_pages(tmp_path: Path) -> None:
 def test_a_report_without_a_task_says_how_to_get_verdicts(tmp_path: Path) -> None:
     page = write_page(replace(SMALL, task=None, verdicts=(), word=None), tmp_path)[0].read_text(encoding="utf-8")
     assert "--profile PROFILE" in page
+
+
+def test_what_was_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+    why = ("left out", "this run was asked for other factors"), ("not measured", "recorded scenes cannot be changed")
+    more = tuple(
+        Verdict(name, None, "INV", "INCONCLUSIVE", metric, missing(reason), {}, f"{name}: {metric}: {reason}")
+        for name, (metric, reason) in zip(("white_balance", "table_color"), why, strict=True)
+    )
+    safe = tuple(replace(each, word="SAFE") for each in SMALL.verdicts)
+    write_page(replace(SMALL, verdicts=(*safe, *more), word="INCONCLUSIVE"), tmp_path)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "white balance: left out: this run was asked for other factors" in text
+    assert "table color: not measured: recorded scenes cannot be changed" in text
+    assert "the task asks for factors that this run left out" in text
+    write_page(replace(SMALL, verdicts=more[1:], word=None), tmp_path)
+    assert "these frames can show no factor" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
+    write_page(named(SMALL, name="x$_$y{"), tmp_path)
+    assert "x$_$y{" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_stays_where_it_must_move_is_marked() -> None:

@@ -249,5 +249,9 @@ def test_what_is_no_source_is_said_in_one_line(tmp_path: Path) -> None:
         open_frames("env:robossl/Psh-v0")
     with pytest.raises(InputError, match="unknown source of frames 'emv'; did you mean 'env'"):
         open_frames("emv:robossl/Push-v0")
+    with pytest.raises(InputError, match="--columns is for stores, got it with env:robossl/Push-v0; leave it out"):
+        open_frames("env:robossl/Push-v0", columns={"pose": "state"})
+    with pytest.raises(InputError, match="--split is for stores"):
+        open_frames("env:robossl/Push-v0", split="val")
     with pytest.raises(InputError, match="at least 2 scenes of 16 pixels are needed, got 1 of 96"):
         open_frames("env:robossl/Push-v0", num_scenes=1)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.result import Report, Verdict, Word
+from robossl.probes.verdict import overall
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
 
@@ -34,7 +35,10 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
     Raises:
         InputError: no report, or one without a task.
     """
-    return gate(read_report(report), fail_on=fail_on, origin=str(report))
+    found = read_report(report)
+    if found.task and found.word != overall(found.verdicts):
+        raise InputError(f"{report} says {found.word}, its verdicts {overall(found.verdicts)}; probe the encoder again")
+    return gate(found, fail_on=fail_on, origin=str(report))
 
 
 def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
@@ -44,8 +48,13 @@ def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
         InputError: the report has no verdict.
     """
     word, task = report.word, report.task
-    if word is None or task is None:
+    if task is None:
         raise InputError(f"{origin} was made without a task and has no verdict; probe again with --profile")
+    if word is None:
+        raise InputError(
+            f"{origin} has no verdict: its frames can show no factor that {task.profile} asks for; probe on other "
+            "--data, such as env:robossl/Push-v0"
+        )
     limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
     fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
     noted = [v for v in report.verdicts if v.level is None and v.need != "-" and v.word != "SAFE"]

@@ -17,6 +17,7 @@ from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
 from robossl.probes.subjects.described import Described
+from robossl.ranges import check_range
 
 GB = 1e9
 UNDESCRIBED = Described()
@@ -75,6 +76,7 @@ def run(
     from robossl.probes.subjects import open_subject, pixels_reference, random_reference
 
     check_folder(out, option="--out")
+    check_range(0, 2**32 - 1, seed=seed)
     settings = replace(QUICK if quick else Settings(), seed=seed)
     if frames is not None:
         if frames < 2:

@@ -220,5 +220,16 @@ def legend(comparison: Comparison, *, marks: str = "^ or v") -> str:
     return (
         f"NIS_w with 95 % intervals, {data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; "
         f"differences by {how}. {marks}: more or less invariant, at most a {100 * FALSE_CLAIMS:.0f} % chance of one "
-        "false mark in a column (Holm). More invariant is better only where the need is INV."
+        f"false mark in a column (Holm). More invariant is better only where the need is INV.{_tasks(comparison)}"
     )
+
+
+def _tasks(comparison: Comparison) -> str:
+    """A warning where the verdicts are not for one task."""
+    tasks = [report.task for report in comparison.reports]
+    if len({task.sha256 if task else None for task in tasks}) == 1:
+        return ""
+    told = ", ".join(
+        f"{name}: {task.profile if task else 'none'}" for name, task in zip(comparison.names, tasks, strict=True)
+    )
+    return f" The reports judge different tasks ({told}): the needs are the first's, verdicts are not to be compared."

@@ -23,6 +23,7 @@ NUM_SHUFFLES = 99  # gives a 95 % range
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
+LEAST_PER_CLASS = 10  # reference frames below which there is no MLP: it stops early by a tenth of them
 ROUNDING = 1e-5  # of a feature's size: what a float32 network may differ by when nothing differs
 
 
@@ -149,10 +150,11 @@ def _probes(
     basis = fit_basis(train, rounding=rounding)
     penalty = basis.choose(target.train)
     predicted = {"linear": basis.fit(target.train, penalty)(test)}
-    if mlp:
+    enough = len(train) >= LEAST_PER_CLASS * max(2, target.num_classes)
+    if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)
     shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}
-    return {
+    found = {
         name: _Scored(
             target.figure(each, draws),
             float(target.hits(each).mean()) if target.num_classes else None,
@@ -160,6 +162,10 @@ def _probes(
         )
         for name, each in predicted.items()
     }
+    if mlp and not enough:
+        few = missing("too few reference frames for an MLP", n=len(test), clusters=draws.weights.shape[1])
+        found["mlp"] = _Scored(few, None, None)
+    return found
 
 
 def _shuffled(

@@ -17,6 +17,7 @@ from robossl.durable import write_text
 from robossl.errors import InputError
 from robossl.probes.result import SCHEMA, Figure, Report
 
+NUM_LEVELS = 5
 NOT_FINITE = "not a finite number"
 
 
@@ -49,7 +50,11 @@ def read_report(path: Path) -> Report:
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; probe the encoder again")
     try:
-        return cast(Report, _build(Report, content, ""))
+        report = cast(Report, _build(Report, content, ""))
+        for factor, needs in report.task.needs.items() if report.task else ():
+            if len(needs) != NUM_LEVELS:
+                _wrong(f"task.needs.{factor}", f"{NUM_LEVELS} needs", list(needs))
+        return report
     except _WrongError as error:
         raise InputError(f"{path} is not a valid {SCHEMA} report: {error}; probe the encoder again") from None
 

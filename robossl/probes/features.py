@@ -52,12 +52,12 @@ def features(
 
     Raises:
         InputError: features that are no features.
-        ResourceError: the disk is full, another process embeds the same subject, or a server does not answer.
+        ResourceError: the disk is full, or a server does not answer.
     """
     folder = cache / probed.digest[:32]
     frames = [np.load(view.path, mmap_mode="r", allow_pickle=False) for view in views]
     total, before = sum(map(len, frames)), 0
-    with locked(folder, "probe of this encoder"):
+    with locked(folder, f"probe of {probed.about.name}", wait=True):
         for view, each in zip(views, frames, strict=True):
             paths = {name: folder / f"{view.digest[:32]}.{name}.npy" for name in view.outputs if name in probed.outputs}
             missing = {name: path for name, path in paths.items() if not path.is_file()}

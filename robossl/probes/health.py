@@ -2,7 +2,8 @@
 
 Collapsed: the spread is below a millionth of the mean, or centred features span fewer than two directions (RankMe,
 arXiv:2210.02885, of features less their mean: a large mean pulls the raw figure to 1), or a frame with one grey level
-of noise no longer finds itself. Precision-fragile: half precision moves features by more than 5 % of their spread.
+of noise no longer finds itself (where there are frames enough to ask). Precision-fragile: half precision moves
+features by more than 5 % of their spread.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def health(
 
 
 def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None) -> tuple[Flag, ...]:
-    collapsed = rel_std < MIN_REL_STD or rank < MIN_RANK or r1 is None or r1 < MIN_FLOOR_R1
+    collapsed = rel_std < MIN_REL_STD or rank < MIN_RANK or (r1 is not None and r1 < MIN_FLOOR_R1)
     fragile = fp16 is not None and fp16 > MAX_FP16_ERROR
     return (*(("collapsed",) if collapsed else ()), *(("precision-fragile",) if fragile else ()))
 

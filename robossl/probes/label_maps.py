@@ -132,11 +132,17 @@ def rolls(in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, " n"]:
     return found
 
 
+def are_rotations(quaternions: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
+    """Which are any: some trackers write zeros where they have lost the camera."""
+    found: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
+    return found
+
+
 def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> Float[ndarray, "n 7"]:
     """Camera-to-world poses of the cameras that see the turned pictures; the position stays."""
     from scipy.spatial.transform import Rotation
 
-    known = np.isfinite(poses).all(axis=1)
+    known = np.isfinite(poses).all(axis=1) & are_rotations(poses[:, 3:])
     moved = np.full_like(poses, np.nan, dtype=np.float64)
     turned = Rotation.from_quat(poses[known, 3:]) * Rotation.from_rotvec(np.outer(radians[known], [0, 0, 1]))
     moved[known] = np.concatenate([poses[known, :3], turned.as_quat()], axis=1)

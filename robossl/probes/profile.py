@@ -18,6 +18,7 @@ max_level = 3                      # the highest level that is judged
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -168,7 +169,8 @@ class _Reader:
         kinds = {field.name: type(field.default) for field in fields(Thresholds)}
         self.known("key in thresholds", table, kinds)
         for name, value in table.items():
-            if type(value) not in {kinds[name], int} or value < 0 or (kinds[name] is float and value > 1):
+            most = 1 if kinds[name] is float else math.inf
+            if type(value) not in {kinds[name], int} or not 0 <= value <= most:
                 allowed = "a number in [0, 1]" if kinds[name] is float else "a whole number"
                 raise self.error(f"thresholds.{name} must be {allowed}, got {value!r}")
         return Thresholds(**table)

@@ -8,7 +8,7 @@ read off clean frames at all has no retention.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws, missing
 from robossl.probes.frames import Label
-from robossl.probes.label_maps import Moved
+from robossl.probes.label_maps import Moved, are_rotations
 from robossl.probes.readout import R2, BalancedAccuracy, Readout, balance, fit_basis, one_hot
 from robossl.probes.result import Figure, Retention
 
@@ -108,6 +108,7 @@ class Task:
     clean: Float[ndarray, "n k"]  # parts
     figure: Figure  # the clean score
     reason: str | None  # why there is no retention
+    readable: float = READABLE  # least clean score
 
 
 def fit_task(
@@ -143,7 +144,7 @@ def fit_task(
     if figure.value is None or figure.value < readable:
         shown = "no score" if figure.value is None else f"score {figure.value:.2f} above chance"
         reason = f"task not readable: {shown} on clean frames, {readable:g} is needed"
-    return Task(name, head, test, parts, figure, reason)
+    return Task(name, head, test, parts, figure, reason, readable)
 
 
 def retention(
@@ -210,10 +211,18 @@ def _retained(
     score, width = target.score, parts.shape[1]
 
     def kept(sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
-        clean = np.concatenate([sums[..., :1], sums[..., 1 + width :]], axis=-1)
-        return np.asarray(np.maximum(score(sums[..., : 1 + width]) / score(clean), WORST))
+        clean = score(np.concatenate([sums[..., :1], sums[..., 1 + width :]], axis=-1))
+        return np.where(clean > 0, np.maximum(score(sums[..., : 1 + width]) / clean, WORST), np.nan)
 
-    figure = draws.figure(np.concatenate([parts, task.clean], axis=1), kept)
+    still_shown = np.isfinite(parts).all(axis=1)[:, None]
+    clean = draws.figure(np.where(still_shown, task.clean, np.nan), score)
+    if clean.value is not None and clean.value < task.readable:
+        why = f"task not readable: score {clean.value:.2f} on clean frames that the view still shows"
+        figure = missing(f"{why}, {task.readable:g} is needed", n=clean.n, clusters=clean.clusters)
+    else:
+        figure = draws.figure(np.concatenate([parts, task.clean], axis=1), kept)
+    if figure.low is not None:
+        figure = replace(figure, low=max(figure.low, WORST))
     transformed = draws.figure(parts, score).value
     return Retention(task.name, factor, level, name, figure, task.figure.value, transformed)
 
@@ -238,7 +247,7 @@ def _axes(quaternions: Float[ndarray, "n 4"]) -> Float[ndarray, "n 6"]:
     """The first two columns of the rotation matrices: numbers without a seam, unlike quaternions and angles."""
     from scipy.spatial.transform import Rotation
 
-    known = np.isfinite(quaternions).all(axis=1)
+    known = are_rotations(quaternions)
     found = np.full((len(quaternions), 6), np.nan)
     if known.any():
         found[known] = Rotation.from_quat(quaternions[known]).as_matrix()[:, :, :2].reshape(-1, 6)

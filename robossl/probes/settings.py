@@ -19,7 +19,7 @@ class Settings:
     Args:
         n_reference: Frames that statistics and heads are fitted on.
         n_evaluation: Frames that are judged.
-        levels: Strengths that are shown.
+        levels: Strengths that are shown, beside the hardest that a profile judges of each of its needs.
         num_resamples: Of the bootstrap.
         num_shuffles: Of a parameter, for the range of chance.
         mlp: Decode with an MLP too, and not with a linear probe alone.
@@ -48,8 +48,11 @@ def chosen_levels(
     decoded: dict[str, tuple[int, ...]] = {}
     for name in factors:
         most = resolve_factor(name).num_levels
-        shown[name] = tuple(level for level in settings.levels if level <= most) or (most,)
         asked = profile.factors.get(name) if profile else None
+        judged_at = {need: level for level, need in enumerate(asked.needs[: asked.max_level], 1)} if asked else {}
+        hardest_of_each = {min(level, most) for need, level in judged_at.items() if need != "-"}
+        wanted = {level for level in settings.levels if level <= most} | hardest_of_each
+        shown[name] = tuple(sorted(wanted)) or (most,)
         hardest = asked.max_level if asked else MAX_LEVEL
         judged = [level for level in shown[name] if level <= hardest] or [shown[name][0]]
         followed = [level for level in judged if asked and asked.needs[level - 1] in ("EQUI", "INFO")]

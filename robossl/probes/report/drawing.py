@@ -27,6 +27,7 @@ MARKS: dict[Family, tuple[str, str]] = {  # colour (Okabe and Ito's) and form of
 }
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "robossl",  # equal reports give equal pages
+    "text.parse_math": False,  # a name may hold dollars
     "svg.fonttype": "none",  # letters stay letters: they can be searched and copied
     "font.size": 9,
     "text.color": INK,

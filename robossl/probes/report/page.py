@@ -116,8 +116,7 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
             look,
             read,
             heading=f"What is left of the task: {label}",
-            lead="1: the head trained on clean frames reads as well as before; 0: it guesses. It is asked for the "
-            "label as it was where the task needs INV, and as the change moves it elsewhere",
+            lead="1: the clean head reads as before, 0: it guesses. INV: asked for the old label, else the moved one",
             name=f"retention-{label}",
             outline=False,
         )
@@ -126,8 +125,9 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
         cards += f'<figure class="card"><h3>What is left of the task</h3><p>{NO_LABELS}</p></figure>'
     return (
         '<section id="heatmaps"><h2>How far each change moves the features</h2><p class="lead">Rows are changes of the '
-        "picture, columns their strength. A dark cell is good where the task needs INV, and a loss where it needs "
-        f'EQUI.</p><div class="pair">{cards}</div></section>'
+        "picture, columns their strength. In the map of invariance a dark cell is good where the task needs INV, and a "
+        "loss where it needs EQUI; in those of a task dark is always good.</p>"
+        f'<div class="pair">{cards}</div></section>'
     )
 
 

@@ -31,6 +31,7 @@ def render_strip(look: Lookup) -> str:
     judged = [verdict for verdict in verdicts if verdict.need != "-"]
     judged.sort(key=lambda verdict: order.index(verdict.word))
     lines = _one_line(judged[0]) if look.is_collapsed and judged else "".join(_line(look, each) for each in judged)
+    lines += _not_judged(report)
     free = [title(verdict.factor) for verdict in verdicts if verdict.need == "-"]
     rest = f'<p class="count">Not asked by this task: {escape(", ".join(free))}.</p>' if free else ""
     return (
@@ -40,15 +41,38 @@ def render_strip(look: Lookup) -> str:
     )
 
 
+def _not_judged(report: Report) -> str:
+    """What the task asks for and the run has no figure of, each reason once."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for verdict in report.verdicts:
+        if verdict.level is None and verdict.metric in (LEFT_OUT, NOT_MEASURED):
+            names.setdefault((verdict.metric, verdict.figure.reason or ""), []).append(title(verdict.factor))
+    kind = SIGNS["INCONCLUSIVE"].kind
+    return "".join(
+        f'<li class="{kind}">{chip("INCONCLUSIVE")}<p><b>{escape(", ".join(factors))}:</b> {escape(metric)}: '
+        f"{escape(why)}</p></li>"
+        for (metric, why), factors in names.items()
+    )
+
+
 def banner(report: Report) -> str:
     """The run's verdict in large, with what it rests on."""
-    if report.word is None:
+    if report.task is None:
         return ""
-    assert report.task is not None
+    if report.word is None:
+        return (
+            f'<div class="verdict open" role="status"><span class="icon" aria-hidden="true">?</span><div><strong>No '
+            f"verdict</strong> for {escape(report.task.profile)}: these frames can show no factor that it asks for; "
+            "probe on other data, such as env:robossl/Push-v0.</div></div>"
+        )
     sign = SIGNS[report.word]
     asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
     words = [v.metric if v.metric in (NOT_MEASURED, LEFT_OUT) else v.word.lower() for v in asked]
     told = ", ".join(f"{words.count(each)} {each}" for each in dict.fromkeys(words))
+    open_ones = {v.metric for v in asked if v.word == "INCONCLUSIVE" and v.metric != NOT_MEASURED}
+    meaning = sign.meaning
+    if report.word == "INCONCLUSIVE" and open_ones == {LEFT_OUT}:
+        meaning = "the task asks for factors that this run left out; probe without --factors"
     caution = (
         ""
         if report.task.calibrated
@@ -56,7 +80,7 @@ def banner(report: Report) -> str:
     )
     return (
         f'<div class="verdict {sign.kind}" role="status"><span class="icon" aria-hidden="true">{sign.icon}</span><div>'
-        f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(sign.meaning)}."
+        f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(meaning)}."
         f"<p>Factors: {escape(told)}.{caution}</p></div></div>"
     )
 

@@ -36,6 +36,10 @@ def open_frames(
         InputError: nothing there can be read as frames.
     """
     kind, colon, name = source.partition(":")
+    is_posed = (Path(source) / "groundtruth.txt").is_file()
+    if (split or columns) and (is_posed or (colon and kind in PROBE_FRAMES)):
+        option = "--split" if split else "--columns"
+        raise InputError(f"{option} is for stores, got it with {source}; leave it out")
     if colon and kind in PROBE_FRAMES:
         opened: Frames = pkgutil.resolve_name(PROBE_FRAMES[kind])(
             name, num_scenes=num_scenes, image_size=image_size, seed=seed
@@ -43,7 +47,7 @@ def open_frames(
         return opened
     if colon and not Path(source).exists():
         raise InputError(f"{unknown('source of frames', kind, [*PROBE_FRAMES])}, or a folder")
-    if (Path(source) / "groundtruth.txt").is_file():
+    if is_posed:
         from robossl.probes.sources.tum import TumFrames
 
         return TumFrames(Path(source))

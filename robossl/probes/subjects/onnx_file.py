@@ -113,10 +113,11 @@ class _Model:
                 f"{self._source} does not run on {tensor.dtype} {tensor.shape} ({reason(error)}); check layout and size"
             ) from error
         for name, values in zip(self._asked, found, strict=True):
-            if values.ndim not in LAYERS or len(values) != len(tensor):
+            shape = values.shape if isinstance(values, ndarray) else ()
+            if len(shape) not in LAYERS or shape[0] != len(tensor):
                 raise InputError(
-                    f"{self._source}: output {name!r} is {values.shape} for {len(tensor)} frames; it must be a vector, "
-                    "tokens or a map for each: name another output"
+                    f"{self._source}: output {name!r} is {shape or 'no tensor'} for {len(tensor)} frames; it must be a "
+                    "vector, tokens or a map for each: name another output"
                 )
         return [values[: len(frames)] for values in found]
 
