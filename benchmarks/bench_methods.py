@@ -8,15 +8,19 @@ The small recipes of configs/ at their own sizes and batches, the store resident
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in a run: cli.py sets it before torch is loaded
+
 from bench_train import bare, measure, ours
 from cells import small_recipe
 
 from robossl.config import load
+from robossl.memory import keep_freed_memory
 from robossl.methods import METHODS
 from robossl.run import RunConfig
 
@@ -28,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
+    keep_freed_memory()  # as a run does
     for method in args.methods:
         config = load(small_recipe(method), RunConfig)
         if not config.data.store.exists():
