@@ -54,7 +54,7 @@ def main() -> None:
     """Print the ratio beside that of the machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=6000)
+    parser.add_argument("--frames", type=int, default=30_000)
     parser.add_argument("--env", default="robossl/Push-v0")
     parser.add_argument("--agent", default="random")
     args = parser.parse_args()

@@ -42,6 +42,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             blocks = {"bare": bare(config, Path(scratch, "bare")), "ours": ours(config, Path(scratch, "ours"))}
             rates = measure(blocks, rounds=args.rounds, steps=args.steps, batch_size=config.train.batch_size)
+            del blocks  # before the next method's frames are held
         clock, cpu = ratios(rates, ""), ratios(rates, ", CPU time")
         print(
             f"{method}: {statistics.median(clock):.2f} of bare ({min(clock):.2f}-{max(clock):.2f}), "

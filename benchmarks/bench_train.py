@@ -74,12 +74,13 @@ def ours(config: RunConfig, folder: Path) -> Block:
 def bare(config: RunConfig, folder: Path) -> Block:
     """Forward and backward of the same method on one ready batch: no data, no optimizer."""
     trainer = build_trainer(config, Ranks.join("cpu"), folder, resume=False)
-    batch = trainer.augment(trainer.loader.batch(0))
+    batch, method = trainer.augment(trainer.loader.batch(0)), trainer.method
+    del trainer  # and the frames that it holds
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            trainer.method.zero_grad(set_to_none=True)
-            trainer.method(batch).value.backward()
+            method.zero_grad(set_to_none=True)
+            method(batch).value.backward()
 
     return run
 
