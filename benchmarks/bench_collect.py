@@ -1,6 +1,6 @@
 """Collection on two workers against one: frames a second of whole collections, start to end.
 
-    python benchmarks/bench_collect.py [--rounds 3] [--frames 6000] [--env robossl/Push-v0] [--agent random]
+    python benchmarks/bench_collect.py [--rounds 3] [--frames 30000] [--env robossl/Push-v0] [--agent random]
 
 Rendering, h264, parquet and the start of the processes are included. Beside it stands what two processes that only
 count make of one: the machine's own ratio, which is below 2 on hyperthreads and among neighbours.
