@@ -116,7 +116,7 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
             look,
             read,
             heading=f"What is left of the task: {label}",
-            lead="1: the clean head reads as before, 0: it guesses. INV: asked for the old label, else the moved one",
+            lead="1: reads as on clean frames, 0: guesses. INV: asked for the old label, else the moved one",
             name=f"retention-{label}",
             outline=False,
         )
