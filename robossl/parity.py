@@ -28,9 +28,12 @@ class Gates:
     # raw cosine hides the loss behind the mean embedding: int8 reached 0.999 raw at 0.69 centred
     min_centred_cosine: float
     max_relative_difference: float  # of the largest difference to the largest magnitude of the output
+    max_keypoint_difference: float  # of frames' half sides; 0.001 is a ninth of a pixel at 224
 
 
-GATES = {"fp32": Gates(0.99999, 1e-4), "fp16": Gates(0.999, 5e-2)}
+# A softmax over positions multiplies a difference of its map by the map's magnitude: rounding alone moves keypoints of
+# ResNet-50 by up to 1.6e-4, while their map agrees to 2e-6 of its magnitude.
+GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 
 def check_parity(
@@ -48,15 +51,17 @@ def check_parity(
         with np.errstate(all="ignore"):  # an overflow gives nan, which passes no gate
             agreement, relative = _agreement(wanted, got), float(np.divide(_largest(got - wanted), _largest(wanted)))
         agreements[name] = agreement
+        most = gates.max_keypoint_difference if name == "keypoints" else gates.max_relative_difference
         if _largest(wanted - wanted.mean(0)) <= 1e-5 * _largest(wanted):
             misses.append(f"{name} is the same for every frame (a collapsed encoder)")
-        elif not (agreement.centred_cosine >= gates.min_centred_cosine and relative <= gates.max_relative_difference):
+        elif not (agreement.centred_cosine >= gates.min_centred_cosine and relative <= most):
             misses.append(f"{name} has centred cosine {agreement.centred_cosine:.6f}, difference {relative:.1e}")
     if misses:
         raise ParityError(
             f"the exported graph is refused and nothing was written: {'; '.join(misses)}; wanted is a centred cosine "
             f"of at least {gates.min_centred_cosine} and a difference of at most {gates.max_relative_difference:g} "
-            "of the largest magnitude; try precision fp32, or look at the encoder's health in its run's metrics"
+            f"of the largest magnitude ({gates.max_keypoint_difference:g} for keypoints); try precision fp32, or look "
+            "at the encoder's health in its run's metrics"
         )
     return Parity(
         provider=provider,
