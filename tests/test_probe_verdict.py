@@ -21,6 +21,7 @@ from robossl.probes.profile import FactorNeed, load_profile, profile_names
 from robossl.probes.result import Cell, Decoding, Figure, Health, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
+from robossl.probes.settings import QUICK, chosen_levels
 from robossl.probes.verdict import judge, overall
 
 HEALTHY = Health(50.0, 60.0, 0.5, 0.001, 0.1, -3.0, 1.0, (0.1,), 1.0, 1.0, ())
@@ -401,6 +402,7 @@ def test_a_profile_of_ones_own_is_read_with_its_digest(tmp_path):
         ('["gripper"]', "[1]", "labels must be names, got [1]"),
         ("inv_nis_w", "inv_nisw", "did you mean 'inv_nis_w'?"),
         ("0.7", "7", "thresholds.inv_nis_w must be a number in [0, 1], got 7"),
+        ("0.7", "nan", "thresholds.inv_nis_w must be a number in [0, 1], got nan"),
         ("factors.hue", "factors.hew", "unknown factor 'hew'; did you mean 'hue'?"),
         ("max_level = 4", "max_level = 6", "factors.hue.max_level must be 1 to 5, got 6"),
         ("max_level", "maxlevel", "unknown key in factors.hue 'maxlevel'"),
@@ -424,3 +426,15 @@ def test_an_unknown_profile_names_the_nearest(tmp_path):
         load_profile("pose", factors=FACTORS)
     with pytest.raises(InputError, match="cannot read the profile"):
         load_profile(tmp_path / "none.toml", factors=FACTORS)
+
+
+def test_a_quick_look_measures_the_hardest_strength_that_is_judged_of_every_need():
+    needs = {
+        "blur": FactorNeed(("INV",) * 5, max_level=5),
+        "jpeg": FactorNeed(("-", "INV", "-", "-", "-"), max_level=2),
+        "rotation": FactorNeed(("INV", "INV", "EQUI", "EQUI", "EQUI"), max_level=4),
+        "hflip": FactorNeed(("EQUI",) * 5),
+    }
+    shown, decoded = chosen_levels(tuple(needs), replace(profile({}), factors=needs), QUICK)
+    assert shown == {"blur": (1, 3, 5), "jpeg": (1, 2, 3), "rotation": (1, 2, 3, 4), "hflip": (1,)}
+    assert (decoded["rotation"], decoded["hflip"]) == ((3, 4), (1,))

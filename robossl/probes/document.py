@@ -15,9 +15,9 @@ import numpy as np
 
 from robossl.durable import write_text
 from robossl.errors import InputError
+from robossl.probes.profile import LEVELS
 from robossl.probes.result import SCHEMA, Figure, Report
 
-NUM_LEVELS = 5
 NOT_FINITE = "not a finite number"
 
 
@@ -52,8 +52,8 @@ def read_report(path: Path) -> Report:
     try:
         report = cast(Report, _build(Report, content, ""))
         for factor, needs in report.task.needs.items() if report.task else ():
-            if len(needs) != NUM_LEVELS:
-                _wrong(f"task.needs.{factor}", f"{NUM_LEVELS} needs", list(needs))
+            if len(needs) != LEVELS:
+                _wrong(f"task.needs.{factor}", f"{LEVELS} needs", list(needs))
         return report
     except _WrongError as error:
         raise InputError(f"{path} is not a valid {SCHEMA} report: {error}; probe the encoder again") from None
