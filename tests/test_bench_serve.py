@@ -57,13 +57,15 @@ def test_a_closed_loop_asks_anew_when_it_is_answered(server: EncoderServer, tmp_
     content = bench(server, tmp_path, pattern="closed", robots=1, batch_clients=1, batch_size=3)
     control, batch = content["classes"]["control"], content["classes"]["batch"]
     assert content["load"]["hz"] is None
-    per_s = 1e3 / control["latency_ms"]["p50"]
-    assert control["goodput_per_s"] > 0.4 * per_s
+    assert control["served"][0] > 1
+    assert sum(control["lost"].values()) <= 1, "only the last one's answer may come too late"
     assert batch["served"][0] % 3 == 0 < batch["served"][0]
 
 
 def test_overload_is_in_times_of_what_can_be_served(server: EncoderServer, tmp_path: Path) -> None:
-    content = bench(server, tmp_path, pattern="overload", robots=3, times=2.0, arrivals="jittered", frame_hw=(240, 320))
+    content = bench(
+        server, tmp_path, pattern="overload", robots=3, times=2.0, arrivals="jittered", frame_hw=(240, 320), seconds=1.5
+    )
     assert content["load"]["hz"] == pytest.approx(2 * content["capacity_per_s"] / 3)
     control = content["classes"]["control"]
     assert len(control["served"]) == 3 and all(control["served"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from robossl_serving.scheduler import QueueFullError, Scheduler
 
 RUN_S = 1 / 60
 FLAT = Costs({1: RUN_S, 2: 2 * RUN_S, 4: 4 * RUN_S})  # a CPU
+TOGETHER = Costs({1: 0.010, 2: 0.011, 4: 0.013, 8: 0.016})  # a GPU: eight cost little more than one
 CHEAP = Costs({1: 0.010, 4: 0.016, 8: 0.080})  # a GPU
 
 
@@ -186,9 +188,16 @@ class Simulated:
         return float(counts.sum() ** 2 / (len(counts) * (counts**2).sum()))
 
 
-def simulate(arrival: Callable[[int, int], float], *, num_robots: int = 8, seconds: float = 20.0) -> Simulated:
-    """Robots at 30 Hz; `arrival(robot, frame)` is when a frame comes."""
-    scheduler = Scheduler(FLAT, max_waiting=64)
+def simulate(
+    arrival: Callable[[int, int], float],
+    *,
+    num_robots: int = 8,
+    seconds: float = 20.0,
+    costs: Costs = FLAT,
+    measured: Costs | None = None,
+) -> Simulated:
+    """Robots at 30 Hz; `arrival(robot, frame)` is when a frame comes, `measured` what the scheduler takes for costs."""
+    scheduler = Scheduler(measured or costs, max_waiting=num_robots)
     arrivals = sorted(
         (arrival(robot, frame), robot) for robot in range(num_robots) for frame in range(int(seconds * 30))
     )
@@ -198,13 +207,15 @@ def simulate(arrival: Callable[[int, int], float], *, num_robots: int = 8, secon
         while arrivals and arrivals[0][0] <= now_s:
             at_s, robot = arrivals.pop(0)
             scheduler.add(request(str(robot), at_s=at_s, allowed_s=0.1))
-        ran = run(scheduler, now_s)
-        if not ran:
+        turn = scheduler.take(now_s)
+        if not turn.pieces:
             now_s = arrivals[0][0] if arrivals else now_s
             continue
-        now_s += RUN_S
-        busy_s += RUN_S
-        for each in ran:
+        run_s = costs.of(turn.num_frames)
+        now_s += run_s
+        busy_s += run_s
+        scheduler.ran(turn, run_s=run_s, now_s=now_s)
+        for each in (piece.request for piece in turn.pieces):
             served[str(each.robot)] += 1
             ages_s.append(now_s - each.captured_s)
     return Simulated(served, ages_s, busy_s / now_s)
@@ -236,6 +247,21 @@ def test_at_four_times_the_capacity_frames_are_fresh_and_robots_served_alike(
     assert got.busy >= 0.95
 
 
+@pytest.mark.parametrize("num_robots", [17, 33, 70])
+@pytest.mark.parametrize("apart_s", [1e-4, 1 / 30 / 7.3])
+def test_shares_are_fair_where_frames_are_run_together(num_robots: int, apart_s: float) -> None:
+    got = simulate(lambda robot, frame: frame / 30 + robot * apart_s, costs=TOGETHER, num_robots=num_robots)
+    assert np.percentile(got.ages_s, 99) <= 1 / 30 + 1.2 * TOGETHER.of(8)
+    assert got.jain >= 0.95
+    assert got.busy >= 0.95
+
+
+@pytest.mark.parametrize("times", [0.2, 2.0])  # more than two's time is not measured
+def test_shares_are_fair_where_one_frame_alone_was_timed_wrongly(times: float) -> None:
+    measured = Costs({1: times * RUN_S, 2: 2 * RUN_S})
+    assert simulate(lambda robot, frame: frame / 30 + PHASES[robot], measured=measured).jain >= 0.95
+
+
 def test_below_capacity_every_frame_is_served() -> None:
     got = simulate(lambda robot, frame: frame / 30 + robot * 0.011, num_robots=1, seconds=5)
     assert got.served == {"0": 150}
@@ -247,3 +273,8 @@ def test_costs_stop_where_batching_has_stopped_paying() -> None:
     costs = measure_costs(sizes.append, max_batch=3, budget_s=1)
     assert set(sizes) == {1, 2}
     assert set(costs.seconds) == {1, 2}
+
+
+def test_a_disturbed_measurement_does_not_make_one_frame_dearer_than_two() -> None:
+    costs = measure_costs(lambda num: time.sleep(0.02 if num == 1 else 0.001), max_batch=2)
+    assert costs.of(1) == costs.of(2) < 0.02

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,11 @@ class Costs:
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:
-    """Time runs of growing size, the fastest of three each; stops where batching has stopped paying."""
+    """Time runs of growing size, the fastest of three each; stops where batching has stopped paying.
+
+    Fewer frames never take longer: a size that was timed beside another program's work takes a larger one's time, or
+    all that is planned for one frame alone would follow from that moment.
+    """
     seconds: dict[int, float] = {}
     started_s = time.monotonic()
     run(1)  # the first run plans memory
@@ -61,6 +66,8 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
         spent_s = time.monotonic() - started_s
         if (size >= 4 and seconds[size] / size > _PAYS * seconds[1]) or spent_s > budget_s:
             break
+    for smaller, larger in reversed(list(pairwise(seconds))):
+        seconds[smaller] = min(seconds[smaller], seconds[larger])
     return Costs(seconds)
 
 

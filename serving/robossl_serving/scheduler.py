@@ -150,7 +150,8 @@ class Scheduler:
         if len(waiting) == 1:
             return waiting[0]
         num_active = sum(now_s - robot.seen_s <= _ACTIVE_S for robot in self._robots.values())
-        fair_s = num_active * self.estimate_s(1, now_s)
+        best = self._costs.best_batch
+        fair_s = num_active * self.estimate_s(best, now_s) / best
         longest = min(waiting, key=lambda robot: robot.served_s)
         if now_s - longest.served_s > _GUARD * fair_s:
             return longest
