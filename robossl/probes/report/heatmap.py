@@ -43,14 +43,14 @@ def draw_heatmap(look: Lookup, read: Read, *, heading: str, lead: str, name: str
         for level in LEVELS:
             words = {1: "1 mild", 5: "5 severe"}.get(level, str(level))
             axes.text(_left(level) + CELL / 2, 36, words, fontsize=7.6, color=SOFT, ha="center", va="center")
-        y = float(TOP)
+        y, has_bars = float(TOP), False
         for family, factors in groups:
             axes.text(2, y + 12, family, fontsize=8.4, weight="bold", color=SOFT, va="center")
             y += GROUP
             for factor in factors:
-                _row(axes, look, read, factor, y, name=name, outline=outline)
+                has_bars |= _row(axes, look, read, factor, y, name=name, outline=outline)
                 y += ROW
-        _legend(axes, y + 10, outline=outline)
+        _legend(axes, y + 10, has_bars=has_bars, outline=outline)
     return figure
 
 
@@ -58,7 +58,8 @@ def _left(level: int) -> float:
     return NAMES + GUTTER + (level - 1) * CELL
 
 
-def _row(axes: Axes, look: Lookup, read: Read, factor: str, y: float, *, name: str, outline: bool) -> None:
+def _row(axes: Axes, look: Lookup, read: Read, factor: str, y: float, *, name: str, outline: bool) -> bool:
+    """One factor; whether a bar says up to where it is judged."""
     axes.text(2, y + ROW / 2, title(factor), fontsize=9, va="center")
     need = look.needs(factor)
     axes.text(
@@ -77,9 +78,11 @@ def _row(axes: Axes, look: Lookup, read: Read, factor: str, y: float, *, name: s
         outlined = outline and look.is_over_invariant(factor, level)
         _cell(axes, figure, _left(level), y, gid=f"{name}-{factor}-{level}", collapsed=look.is_collapsed, loud=outlined)
     last = look.last_judged(factor)
-    if look.report.task and last < len(LEVELS) and read(factor, last + 1) is not None:
-        x = _left(last + 1)
-        axes.plot([x, x], [y - 0.5, y + ROW - 0.5], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=6)
+    if not look.report.task or last >= len(LEVELS) or read(factor, last + 1) is None:
+        return False
+    x = _left(last + 1)
+    axes.plot([x, x], [y - 0.5, y + ROW - 0.5], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=6)
+    return True
 
 
 def _cell(axes: Axes, figure: Reading, x: float, y: float, *, gid: str, collapsed: bool, loud: bool) -> None:
@@ -108,7 +111,7 @@ def _cell(axes: Axes, figure: Reading, x: float, y: float, *, gid: str, collapse
         axes.add_patch(frame).set_zorder(5)
 
 
-def _legend(axes: Axes, y: float, *, outline: bool) -> None:
+def _legend(axes: Axes, y: float, *, has_bars: bool, outline: bool) -> None:
     steps = 40
     for i in range(steps):
         axes.add_patch(Rectangle((22 + i * 1.6, y), 1.7, 9, color=colour(i / (steps - 1)), linewidth=0))
@@ -118,8 +121,9 @@ def _legend(axes: Axes, y: float, *, outline: bool) -> None:
     axes.text(123, y + 4.5, "below 0", fontsize=7.6, va="center")
     axes.add_patch(Rectangle((164, y), 16, 9, facecolor=GREY, linewidth=0))
     axes.text(183, y + 4.5, "no figure", fontsize=7.6, va="center")
-    axes.plot([228, 228], [y, y + 9], color=INK, linewidth=1.6)
-    axes.text(232, y + 4.5, "judged up to here", fontsize=7.6, va="center")
+    if has_bars:
+        axes.plot([228, 228], [y, y + 9], color=INK, linewidth=1.6)
+        axes.text(232, y + 4.5, "judged up to here", fontsize=7.6, va="center")
     if outline:
         axes.add_patch(Rectangle((22, y + 17), 16, 9, facecolor="none", edgecolor=RED, linewidth=2.2))
         axes.text(

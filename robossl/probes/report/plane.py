@@ -73,13 +73,13 @@ def draw_plane(plane: Plane) -> Figure:
         figure.text(2 / WIDTH, 1 - 11 / HEIGHT, "Invariance and information", fontsize=11, weight="bold", va="center")
         low_x = min([-0.05, *(dot.invariance - 0.08 for dot in plane.dots)])
         low_y = min([-0.12, *(dot.information - 0.08 for dot in plane.dots)])
-        axes.set(xlim=(max(-1.0, low_x), 1.05), ylim=(max(-1.0, low_y), 1.1))
+        axes.set(xlim=(max(-1.0, low_x), 1.05), ylim=(max(-1.0, low_y), 1.25))
+        axes.set_yticks([tick for tick in axes.get_yticks() if low_y <= tick < 1.05])
         axes.set_xlabel("NIS_w: 1 = the features stay where they are")
         axes.set_ylabel("DEC_abs: 1 = the change can be read off them", labelpad=2)
         axes.axhline(0.5, color=LINE, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.axvline(0.5, color=LINE, linewidth=0.8, linestyle=(0, (3, 3)))
-        _corners(axes)
-        boxes = [_box(axes, dot.invariance, dot.information, 4) for dot in plane.dots]
+        boxes = [*_corners(axes), *(_box(axes, dot.invariance, dot.information, 4) for dot in plane.dots)]
         for dot in plane.dots:
             colour, form = MARKS[dot.family]
             axes.scatter(dot.invariance, dot.information, s=30, color=colour, marker=form, zorder=3, linewidth=0)
@@ -89,7 +89,10 @@ def draw_plane(plane: Plane) -> Figure:
     return figure
 
 
-def _corners(axes: Axes) -> None:
+def _corners(axes: Axes) -> list[_Box]:
+    """Say what each corner means; returns where that stands."""
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    boxes = []
     low_x, high_x = axes.get_xlim()
     low_y, high_y = axes.get_ylim()
     for right, up, name, meaning in CORNERS:
@@ -97,6 +100,10 @@ def _corners(axes: Axes) -> None:
         side = "right" if right else "left"
         words = f"{name}\n{meaning}" if up else f"{meaning}\n{name}"
         axes.text(x, y, words, fontsize=7, color=SOFT, style="italic", ha=side, va="top" if up else "bottom", zorder=1)
+        wide, tall = 3.6 * max(len(name), len(meaning)), 24.0
+        left, bottom = (width - wide if right else 0.0), (height - tall if up else 0.0)
+        boxes.append(_Box(left, bottom, left + wide, bottom + tall))
+    return boxes
 
 
 def _key(figure: Figure, families: list[Family]) -> None:
@@ -147,7 +154,8 @@ def _label(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
             dx, dy = radius * math.cos(step * math.pi / 8), radius * math.sin(step * math.pi / 8)
             left = at_x + dx - (0 if dx > 1 else width if dx < -1 else width / 2)
             box = _Box(left, at_y + dy - height / 2, left + width, at_y + dy + height / 2)
-            outside = max(0.0, -box.left) + max(0.0, box.right - (WIDTH - LEFT - RIGHT)) + max(0.0, -box.bottom)
+            outside = max(0.0, -box.left) + max(0.0, box.right - (WIDTH - LEFT - RIGHT))
+            outside += max(0.0, -box.bottom) + max(0.0, box.top - (HEIGHT - TOP - BOTTOM))
             cost = sum(box.overlap(other) for other in taken) + 40 * outside + 0.6 * radius
             if best is None or cost < best[0]:
                 best = (cost, dx, dy, box)
