@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from robossl.probes.result import (
     Cell,
+    CleanHead,
     Data,
     Decoding,
     Family,
@@ -158,7 +159,8 @@ def _readings(
                 kept = _figure(1 - fall * (0.8 if need == "INV" else 1.5), 0.05)
                 left = NO_ROOM if factor == "hflip" else gone if collapsed else kept
                 retentions.append(Retention(label, factor, level, "clean", left, 0.62, 0.62 * (left.value or 0)))
-    return Readings(name, _health(collapsed), tuple(cells), tuple(decodings), tuple(retentions))
+    heads = tuple(CleanHead(label, gone if collapsed else _figure(0.62, 0.05)) for label in labels)
+    return Readings(name, _health(collapsed), tuple(cells), tuple(decodings), tuple(retentions), clean_heads=heads)
 
 
 def _shared(value: float, rng: np.random.Generator) -> tuple[Figure, tuple[tuple[float, float], ...]]:

@@ -88,13 +88,16 @@ def test_the_table_and_the_page_name_every_encoder(tmp_path: Path) -> None:
     for path, report in zip(paths, (REPORT, *others), strict=True):
         write_report(report, path)
     text = compare(paths, out=tmp_path / "page.html")
-    head = text.splitlines()[0]
+    read, head = (line for line in text.splitlines() if "simclr resnet18 droid (runs/simclr)" in line)
+    assert read.startswith("| read off clean frames |")
+    assert "| camera | .62 [.57, .67] | .62 [.57, .67] | - |" in text
     assert "simclr resnet18 droid (runs/simclr)" in head  # two of one name
     assert "dead minus simclr resnet18 droid (runs/simclr)" in head
     assert re.search(r"\| gaussian noise \| 3 \| INV \|.*\] \^ \| collapsed \|", text)
     assert "paired bootstrap" in text
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "▲ more" in page
+    assert "What a head reads off clean frames" in page
     assert "<script" not in page
 
 

@@ -95,6 +95,12 @@ def test_a_collapsed_encoder_has_no_figure(pages: Path) -> None:
     assert "the frames have no labels that the profile reads" in page.text
 
 
+def test_what_is_kept_stands_beside_what_it_is_a_share_of(pages: Path) -> None:
+    page = (pages / "healthy" / "report.html").read_text(encoding="utf-8")
+    table = page[page.index('id="heads"') : page.index("Verdicts for")]
+    assert table.count(".62 [.57, .67]") == 3, "this encoder and two references"
+
+
 def test_pictures_lie_beside_the_page(pages: Path) -> None:
     for name in ("heatmap.png", "plane.png"):
         with Image.open(pages / "healthy" / name) as picture:

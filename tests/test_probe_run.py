@@ -69,6 +69,10 @@ def test_a_report_has_what_was_asked_for_and_a_gate_reads_it(
     assert json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["schema"] == "robossl.probe/1"
     said = capsys.readouterr().out
     assert "clusters (scene) are judged" in said and "GB in" in said and "minutes for" in said
+    heads = {each.label: each.figure.value for each in report.readings.clean_heads}
+    whole = {r.label: r.clean for r in report.readings.retentions if r.factor == "brightness" and r.head == "same"}
+    assert heads.keys() == {"point", "angle"} and heads == whole, "what is kept is a share of it"
+    assert "  clean frames: point read at " in said
     assert {view.factor for view in report.views} == set(FACTORS)
     assert {each.factor for each in report.readings.decodings} == {"rot90", "hflip", "camera_shift"}  # must be followed
     metrics = {(cell.factor, cell.metric) for cell in report.readings.cells}

@@ -198,7 +198,20 @@ def to_text(comparison: Comparison) -> str:
             for figure, word in zip(row.figures, row.words, strict=True)
         ]
         rows.append([title(row.factor), str(row.level), row.need, *figures, *map(told, row.differences)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{legend(comparison)}"
+    read = heads(comparison)
+    above = _markdown([["read off clean frames", *comparison.names], ["---"] * (len(comparison.names) + 1), *read])
+    return (f"{above}\n\n" if read else "") + f"{_markdown(rows)}\n\n{legend(comparison)}"
+
+
+def heads(comparison: Comparison) -> list[list[str]]:
+    """A row for each label: its name, and how each encoder's head reads it off clean frames."""
+    found = [{each.label: each.figure for each in report.readings.clean_heads} for report in comparison.reports]
+    shared = [label for label in found[0] if all(label in each for each in found)]
+    return [[title(label), *(with_interval(each[label]) for each in found)] for label in shared]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def told(difference: Difference) -> str:

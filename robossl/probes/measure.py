@@ -67,7 +67,10 @@ class Measure:
             retentions += one.retentions(job)
             decodings += one.decodings(job)
             watch(done, len(self.shown))
-        return Readings(name, one.health, tuple(cells), tuple(decodings), tuple(retentions), one.neighbours(cells))
+        heads = tuple(one.clean_heads())
+        return Readings(
+            name, one.health, tuple(cells), tuple(decodings), tuple(retentions), one.neighbours(cells), heads
+        )
 
     @cached_property
     def shown(self) -> tuple[Job, ...]:

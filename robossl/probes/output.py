@@ -10,6 +10,7 @@ from robossl.probes.check import SEVERITY
 from robossl.probes.document import write_report
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
+from robossl.probes.report.words import short, title, with_interval
 from robossl.probes.result import Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -35,15 +36,31 @@ def write_all(found: Found, folder: Path) -> str:
 def summary(report: Report) -> list[str]:
     """The verdicts, worst first, a line each."""
     if report.task is None:
-        return ["no --profile, so nothing was judged; robossl probe profiles lists tasks"]
+        return ["no --profile, so nothing was judged; robossl probe profiles lists tasks", *_heads(report)]
     whole = [verdict for verdict in report.verdicts if verdict.level is None]
     judged = [verdict for verdict in whole if verdict.metric not in (NOT_MEASURED, LEFT_OUT)]
     judged.sort(key=lambda verdict: -SEVERITY[verdict.word])
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
     head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
-    lines = [head, *(f"  {verdict.word}: {verdict.sentence.removesuffix(UNCALIBRATED)}" for verdict in judged)]
+    lines = [
+        head,
+        *_heads(report),
+        *(f"  {verdict.word}: {verdict.sentence.removesuffix(UNCALIBRATED)}" for verdict in judged),
+    ]
     others = {why: [verdict.factor for verdict in whole if verdict.metric == why] for why in (NOT_MEASURED, LEFT_OUT)}
     return [*lines, *(f"  {why}: {', '.join(names)}" for why, names in others.items() if names)]
+
+
+def _heads(report: Report) -> list[str]:
+    """What a head reads before anything is changed: what is kept under a change is a share of it."""
+    lines = []
+    for i, each in enumerate(report.readings.clean_heads):
+        others = (
+            f"{name.replace('_', ' ')} {short(of.clean_heads[i].figure.value)}"
+            for name, of in report.references.items()
+        )
+        lines.append(f"  clean frames: {title(each.label)} read at {with_interval(each.figure)} ({', '.join(others)})")
+    return lines
 
 
 def _taken(report: Report, views: Views) -> list[TakenFor]:

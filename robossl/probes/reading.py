@@ -22,7 +22,7 @@ from robossl.probes.health import health
 from robossl.probes.invariance import METRICS as INVARIANCE
 from robossl.probes.invariance import Space, fit_space, invariance_scores, unmeasurable
 from robossl.probes.plan import FLOOR_JOB, decode_job
-from robossl.probes.result import Cell, Decoding, Health, Neighbours, Retention
+from robossl.probes.result import Cell, CleanHead, Decoding, Health, Neighbours, Retention
 from robossl.probes.retention import Head, Task, fit_augmented, fit_task, retention
 from robossl.probes.retrieval import METRICS as RETRIEVAL
 from robossl.probes.retrieval import mistaken, retrieval_scores
@@ -148,6 +148,11 @@ class Reading:
                 level=job.level,
                 augmented=self._augmented(task, job, factor),
             )
+
+    def clean_heads(self) -> Iterator[CleanHead]:
+        """Of every label, on whole frames."""
+        factor = resolve_factor(FLOOR_JOB.factor)
+        yield from (CleanHead(name, self._task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
 
     def _task(self, name: str, job: Job, factor: Factor) -> Task:
         key = name, factor.base

@@ -80,6 +80,14 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanHead:
+    """How well a head reads a label off whole clean frames: what retention is a share of."""
+
+    label: str
+    figure: Figure  # R2, or chance-corrected balanced accuracy
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """Whether the features can carry anything; see `robossl.probes.health`."""
 
@@ -106,6 +114,7 @@ class Readings:
     decodings: tuple[Decoding, ...]
     retentions: tuple[Retention, ...]
     neighbours: tuple[Neighbours, ...] = ()
+    clean_heads: tuple[CleanHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from robossl.durable import full_disk_said, write_text
 from robossl.probes.report.drawing import to_svg, write_png
 from robossl.probes.report.heatmap import draw_heatmap
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.panels import flags, render_health, render_table
+from robossl.probes.report.panels import flags, render_heads, render_health, render_table
 from robossl.probes.report.pictures import TakenFor, render_neighbours, render_sheet
 from robossl.probes.report.plane import Plane, draw_plane, make_plane
 from robossl.probes.report.sides import draw_sides
@@ -48,7 +48,8 @@ def write_page(
     heat, plane = _invariance(look), make_plane(look)
     flat = draw_plane(plane)
     page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
-    body = [_header(report), banner(report), _collapse(look), render_strip(look), _heatmaps(look, heat)]
+    body = [_header(report), banner(report), _collapse(look), render_heads(report)]
+    body += [render_strip(look), _heatmaps(look, heat)]
     body += [_plane(plane, flat), _sides(look), render_sheet(sheet), render_neighbours(neighbours)]
     body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
     body += [render_table(look), _again(report)]

@@ -19,6 +19,10 @@ ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
+HEADS = (
+    "R2, or balanced accuracy above chance: 1 is perfect, 0 is guessing. What is kept under a change is a share of "
+    "this: an encoder can keep all of very little."
+)
 
 
 def render_health(report: Report, spectrum: str) -> str:
@@ -36,6 +40,25 @@ def render_health(report: Report, spectrum: str) -> str:
         f'<section id="health"><h2>Health</h2>{flags(report.readings.health)}<div class="pair"><figure class="card">'
         f'<h3>Spectrum</h3>{spectrum}</figure><div class="card wide-table"><table class="health"><thead><tr><td></td>'
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div></div></section>"
+    )
+
+
+def render_heads(report: Report) -> str:
+    """What a head reads before anything is changed, beside the references; nothing where there are no labels."""
+    readings: list[tuple[str, Readings]] = [("this encoder", report.readings)]
+    readings += [(name.replace("_", " "), each) for name, each in report.references.items()]
+    if not report.readings.clean_heads:
+        return ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name, _ in readings)
+    rows = ""
+    for i, first in enumerate(report.readings.clean_heads):
+        figures = (each.clean_heads[i].figure if i < len(each.clean_heads) else None for _, each in readings)
+        cells = "".join(f"<td>{with_interval(figure)}</td>" for figure in figures)
+        rows += f'<tr><th scope="row">{escape(title(first.label))}</th>{cells}</tr>'
+    return (
+        f'<section id="heads"><h2>What a head reads off clean frames</h2><p class="lead">{HEADS}</p>'
+        f'<div class="card wide-table"><table class="health"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
