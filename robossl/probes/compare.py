@@ -17,7 +17,7 @@ from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
 from robossl.probes.profile import Thresholds
 from robossl.probes.report.lookup import Lookup
-from robossl.probes.report.words import short, title, with_interval
+from robossl.probes.report.words import head_rows, short, title, with_interval
 from robossl.probes.result import Cell, Figure, Report, Word
 
 RESAMPLES = 10_000
@@ -198,16 +198,9 @@ def to_text(comparison: Comparison) -> str:
             for figure, word in zip(row.figures, row.words, strict=True)
         ]
         rows.append([title(row.factor), str(row.level), row.need, *figures, *map(told, row.differences)])
-    read = heads(comparison)
+    read = head_rows([report.readings for report in comparison.reports])
     above = _markdown([["read off clean frames", *comparison.names], ["---"] * (len(comparison.names) + 1), *read])
     return (f"{above}\n\n" if read else "") + f"{_markdown(rows)}\n\n{legend(comparison)}"
-
-
-def heads(comparison: Comparison) -> list[list[str]]:
-    """A row for each label: its name, and how each encoder's head reads it off clean frames."""
-    found = [{each.label: each.figure for each in report.readings.clean_heads} for report in comparison.reports]
-    shared = [label for label in found[0] if all(label in each for each in found)]
-    return [[title(label), *(with_interval(each[label]) for each in found)] for label in shared]
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from robossl.probes.check import SEVERITY
 from robossl.probes.document import write_report
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import short, title, with_interval
+from robossl.probes.report.words import head_rows, title
 from robossl.probes.result import Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -54,12 +54,9 @@ def summary(report: Report) -> list[str]:
 def _heads(report: Report) -> list[str]:
     """What a head reads before anything is changed: what is kept under a change is a share of it."""
     lines = []
-    for i, each in enumerate(report.readings.clean_heads):
-        others = (
-            f"{name.replace('_', ' ')} {short(of.clean_heads[i].figure.value)}"
-            for name, of in report.references.items()
-        )
-        lines.append(f"  clean frames: {title(each.label)} read at {with_interval(each.figure)} ({', '.join(others)})")
+    for label, own, *others in head_rows([report.readings, *report.references.values()]):
+        beside = ", ".join(f"{title(name)} {read}" for name, read in zip(report.references, others, strict=True))
+        lines.append(f"  clean frames: {label} read at {own} ({beside})")
     return lines
 
 

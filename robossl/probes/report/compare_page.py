@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 
 from robossl.durable import write_text
-from robossl.probes.compare import Comparison, Difference, Row, heads, legend, told
+from robossl.probes.compare import Comparison, Difference, Row, legend, told
 from robossl.probes.report.drawing import to_svg
 from robossl.probes.report.lookup import Lookup
 from robossl.probes.report.page import whole
-from robossl.probes.report.panels import HEADS
+from robossl.probes.report.panels import render_heads
 from robossl.probes.report.sides import draw_sides
 from robossl.probes.report.strip import chip
 from robossl.probes.report.words import title, with_interval
@@ -28,7 +28,7 @@ def write_compare_page(comparison: Comparison, path: Path) -> None:
     body = (
         f'<header><p class="kicker">RoboSSL probe comparison</p><h1>{escape(names)}</h1></header>{_words(comparison)}'
         f'<section><h2>Side by side</h2><figure class="card narrow">{drawn}</figure></section>'
-        f"{_heads(comparison)}"
+        f"{render_heads(comparison.names, [report.readings for report in comparison.reports])}"
         f'<section><h2>Differences</h2><p class="lead">{escape(legend(comparison, marks="▲ or ▼"))}</p>'
         f"{_table(comparison)}</section>"
     )
@@ -42,20 +42,6 @@ def _words(comparison: Comparison) -> str:
         if report.word is not None and report.task is not None
     )
     return f'<ul class="words">{lines}</ul>' if lines else ""
-
-
-def _heads(comparison: Comparison) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{figure}</td>" for figure in figures)}</tr>'
-        for label, *figures in heads(comparison)
-    )
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in comparison.names)
-    return (
-        f'<section><h2>What a head reads off clean frames</h2><p class="lead">{HEADS}</p><div class="card wide-table">'
-        f'<table class="health"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
-    )
 
 
 def _table(comparison: Comparison) -> str:

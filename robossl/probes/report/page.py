@@ -48,7 +48,7 @@ def write_page(
     heat, plane = _invariance(look), make_plane(look)
     flat = draw_plane(plane)
     page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
-    body = [_header(report), banner(report), _collapse(look), render_heads(report)]
+    body = [_header(report), banner(report), _collapse(look), _heads(report)]
     body += [render_strip(look), _heatmaps(look, heat)]
     body += [_plane(plane, flat), _sides(look), render_sheet(sheet), render_neighbours(neighbours)]
     body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
@@ -90,6 +90,11 @@ def _header(report: Report) -> str:
         f'<p class="summary">What changes this encoder ignores, what it still lets a policy read, and whether that '
         f'fits the task.</p><dl class="facts">{tiles}</dl></header>'
     )
+
+
+def _heads(report: Report) -> str:
+    names = ["this encoder", *(title(name) for name in report.references)]
+    return render_heads(names, [report.readings, *report.references.values()])
 
 
 def _collapse(look: Lookup) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.words import short, title, with_interval
+from robossl.probes.report.words import head_rows, short, title, with_interval
 from robossl.probes.result import Health, Readings, Report
 
 ROWS = (
@@ -18,10 +19,6 @@ ROWS = (
     ("Mean cosine of two frames", "anisotropy", "{:.2f}", "near 1: one direction in all"),
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
-)
-HEADS = (
-    "R2, or balanced accuracy above chance: 1 is perfect, 0 is guessing. What is kept under a change is a share of "
-    "this: an encoder can keep all of very little."
 )
 
 
@@ -43,21 +40,19 @@ def render_health(report: Report, spectrum: str) -> str:
     )
 
 
-def render_heads(report: Report) -> str:
-    """What a head reads before anything is changed, beside the references; nothing where there are no labels."""
-    readings: list[tuple[str, Readings]] = [("this encoder", report.readings)]
-    readings += [(name.replace("_", " "), each) for name, each in report.references.items()]
-    if not report.readings.clean_heads:
+def render_heads(names: Sequence[str], readings: Sequence[Readings]) -> str:
+    """What the heads of encoders read before anything is changed, side by side; nothing where there are no labels."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{figure}</td>" for figure in figures)}</tr>'
+        for label, *figures in head_rows(readings)
+    )
+    if not rows:
         return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name, _ in readings)
-    rows = ""
-    for i, first in enumerate(report.readings.clean_heads):
-        figures = (each.clean_heads[i].figure if i < len(each.clean_heads) else None for _, each in readings)
-        cells = "".join(f"<td>{with_interval(figure)}</td>" for figure in figures)
-        rows += f'<tr><th scope="row">{escape(title(first.label))}</th>{cells}</tr>'
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     return (
-        f'<section id="heads"><h2>What a head reads off clean frames</h2><p class="lead">{HEADS}</p>'
-        f'<div class="card wide-table"><table class="health"><thead><tr><td></td>{head}</tr></thead>'
+        '<section id="heads"><h2>What a head reads off clean frames</h2><p class="lead">R2, or balanced accuracy above '
+        "chance: 1 is perfect, 0 is guessing. What is kept under a change is a share of this: an encoder can keep all "
+        f'of very little.</p><div class="card wide-table"><table class="health"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 

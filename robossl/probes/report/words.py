@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from robossl.probes.result import Figure, Word
+from robossl.probes.result import Figure, Readings, Word
 
 
 class Sign(NamedTuple):
@@ -59,3 +60,10 @@ def with_interval(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return short(figure.value)
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
+
+
+def head_rows(readings: Sequence[Readings]) -> list[list[str]]:
+    """A row for each label that all have: its name, and how the head of each reads it off clean frames."""
+    found = [{each.label: each.figure for each in of.clean_heads} for of in readings]
+    shared = [label for label in found[0] if all(label in each for each in found)]
+    return [[title(label), *(with_interval(each[label]) for each in found)] for label in shared]
