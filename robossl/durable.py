@@ -69,6 +69,17 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def is_whole_array(path: Path) -> bool:
+    """Whether an array in numpy's format lies there in full: a disk, or a hand, may cut what was written whole."""
+    import numpy as np
+
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file and its folder: a reader sees the old one or the new one.
 

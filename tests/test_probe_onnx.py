@@ -37,10 +37,11 @@ def write_onnx(
         helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["float", "w"], ["map"]),
         helper.make_node("ReduceMean", ["map", "axes"], ["vector"], keepdims=0),
+        helper.make_node("Transpose", ["map"], ["turned"], perm=(0, 3, 1, 2) if last else (0, 2, 3, 1)),
     ]
     axes = np.array([1, 2] if last else [2, 3], np.int64)
     values = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(axes, "axes")]
-    known: dict[str, list[Any]] = {"map": [None] * 4, "vector": [None, 3]}
+    known: dict[str, list[Any]] = {"map": [None] * 4, "turned": [None] * 4, "vector": [None, 3]}
     made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, known[name]) for name in outputs]
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", dtype, shape)], made, values)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
@@ -97,6 +98,18 @@ def test_a_vector_and_a_map_may_be_two_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(both(FRAMES)["pooled"], both(FRAMES)["dense"].mean((2, 3)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [("b", 32, 32, 3), ("b", 3, 32, 32)])
+def test_a_map_whose_channels_lie_elsewhere_is_not_pooled_over_them(tmp_path: Path, shape: tuple[Any, ...]) -> None:
+    source = write_onnx(tmp_path / "net.onnx", shape=shape, outputs=("turned",))
+    with pytest.raises(InputError, match=r"which looks like (nchw|nhwc); pass output-layout"):
+        open_subject(source, described=PLAIN)
+    layout: Any = "nchw" if shape[-1] == 3 else "nhwc"
+    probed = open_subject(source, described=Described(range="0-1", output_layout=layout))
+    plain = open_subject(write_onnx(tmp_path / "plain.onnx", shape=shape), described=PLAIN)
+    for name in ("pooled", "dense"):
+        np.testing.assert_allclose(probed(FRAMES)[name], plain(FRAMES)[name], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "said", "message"),
     [
@@ -105,6 +118,7 @@ def test_a_vector_and_a_map_may_be_two_outputs(tmp_path: Path) -> None:
         ({"shape": ("b", 3, 24, 32)}, Described(layout="nhwc"), "is not nhwc of 3 colours"),
         ({"shape": ("b", 3, "h", "w")}, PLAIN, "pass the size it was trained at"),
         ({"shape": ("b", 3, 24, 32)}, Described(range="0-1", size=(9, 9)), "takes frames of 24x32 only"),
+        ({}, Described(range="0-1", size=(-5, 32)), "size must be two numbers of 1 or more, got -5 32"),
         ({}, Described(), "its graph does not say of which scale"),
         ({}, Described(mean=(0.0, 0.0, 0.0)), "mean and std belong together"),
         ({}, Described(mean=(123.0, 117.0, 104.0), std=(58.0, 57.0, 57.0)), "pass range 0-255"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from serving_kit import build_tiny, serving
 
 from robossl.cli import main
@@ -68,7 +70,7 @@ def test_a_report_has_what_was_asked_for_and_a_gate_reads_it(
     report = probe(encoders / "run", tmp_path, cache)
     assert json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["schema"] == "robossl.probe/1"
     said = capsys.readouterr().out
-    assert "clusters (scene) are judged" in said and "GB in" in said and "minutes for" in said
+    assert "clusters (scene) are judged" in said and "GB of them and of features in" in said and "minutes for" in said
     heads = {each.label: each.figure.value for each in report.readings.clean_heads}
     whole = {r.label: r.clean for r in report.readings.retentions if r.factor == "brightness" and r.head == "same"}
     assert heads.keys() == {"point", "angle"} and heads == whole, "what is kept is a share of it"
@@ -113,6 +115,8 @@ def test_nan_features_and_frames_alike_are_one_line(
         (["--profile", "juggling"], "unknown profile 'juggling'"),
         (["--factors", "hughe"], "unknown factor 'hughe'; did you mean 'hue'"),
         (["--frames", "1"], "--frames must be 2 or more, got 1"),
+        (["--cache-gb", "nan"], "cache_gb must be a positive number, got nan"),
+        (["--profile", ""], "unknown profile ''"),
         (["--seed", "-1"], "seed must lie in 0 to 4294967295, got -1"),
         (["--out", "/proc/absent"], "cannot write to /proc/absent (No such file or directory); choose another --out"),
     ],
@@ -123,6 +127,35 @@ def test_wrong_arguments_are_one_line(
     line = ["probe", "run", str(encoders / "run"), "--data", "env:robossl/Push-v0", "--out", str(tmp_path / "out")]
     assert main([*line, *wrong]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_cache_that_would_be_too_large_is_refused_before_anything_is_written(
+    encoders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["probe", "run", str(encoders / "run"), "--data", "env:robossl/Push-v0", "--scenes", "30", "--quick"]
+    line += ["--factors", "hflip", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert main([*line, "--cache-gb", "0.0001"]) == 2
+    said = capsys.readouterr().err
+    assert "views and features take 0.0" in said and "or raise --cache-gb" in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_factor_that_changes_no_pixel_is_no_invariance(
+    encoders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 1), np.uint8).repeat(3, axis=3)
+    (tmp_path / "grey").mkdir()
+    for number, pixels in enumerate(grey):
+        Image.fromarray(pixels).save(tmp_path / "grey" / f"{number}.png")
+    assert main(["ingest", str(tmp_path / "grey"), "--out", str(tmp_path / "store"), "--short-side", "32"]) == 0
+    line = ["probe", "run", str(encoders / "run"), "--data", str(tmp_path / "store"), "--quick", "--frames", "20"]
+    line += ["--profile", "grasp-classification", "--factors", "hue", "blur", "--cache", str(tmp_path / "cache")]
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    report = read_report(tmp_path / "out" / "report.json")
+    assert {cell.factor for cell in report.readings.cells} == {"blur"}
+    verdict = next(each for each in report.verdicts if each.factor == "hue")
+    assert verdict.metric == "not measured" and "it changes no pixel of these frames" in verdict.sentence
+    assert "not shown: hue: it changes no pixel" in capsys.readouterr().out
 
 
 def test_profiles_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:

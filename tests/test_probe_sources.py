@@ -124,6 +124,9 @@ def test_a_broken_sequence_is_said_in_one_line(sequence: Path) -> None:
     (sequence / "groundtruth.txt").write_text("0.0 1 2\n")
     with pytest.raises(InputError, match=r"every line needs 8 words, got .0\.0 1 2."):
         open_frames(str(sequence))
+    (sequence / "rgb.txt").write_bytes(b"\xff\xfe0 a.png")
+    with pytest.raises(InputError, match=r"rgb\.txt is not a text file"):
+        open_frames(str(sequence))
 
 
 def test_the_shared_camera_sequence_has_poses(shared_data: Callable[[str], Path]) -> None:

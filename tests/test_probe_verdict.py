@@ -13,12 +13,13 @@ from probes_kit import profile
 from robossl.errors import InputError
 from robossl.probes.bootstrap import draw, missing
 from robossl.probes.decoding import Drawn, decode
+from robossl.probes.factors import resolve_factor
 from robossl.probes.frames import Label
 from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
-from robossl.probes.label_maps import Moved
+from robossl.probes.label_maps import Moved, why_none
 from robossl.probes.profile import FactorNeed, load_profile, profile_names
-from robossl.probes.result import Cell, Decoding, Figure, Health, Readings, Retention
+from robossl.probes.result import UNKNOWN, Cell, Decoding, Figure, Health, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
 from robossl.probes.settings import QUICK, chosen_levels
@@ -198,11 +199,41 @@ def test_what_a_run_left_out_is_not_safe():
 def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
     task = replace(profile({"f": "INV"}), labels=("point", "angle"))
     unread = [replace(each, clean=0.03) for each in readings(same=UNREADABLE).retentions]
-    unknown = [replace(each, clean=0.7) for each in readings(same=missing("no T.y")).retentions]
+    unknown = [replace(each, clean=0.7) for each in readings(same=missing(f"{UNKNOWN}: why")).retentions]
     angle = [replace(each, label="angle") for each in readings(same=(0.95, 1)).retentions]
     for first, word in ((unread, "INCONCLUSIVE"), (unknown, "SAFE")):
         found = replace(readings(nis_w=(0.9, 1)), retentions=(*first, *angle))
         assert judge(found, {}, task)[0].word == word
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_an_encoder_that_can_all_is_safe_for_every_task(name):
+    """A gate that nothing passes is none: every factor is there, with the label that the task names first."""
+    task = load_profile(name, factors=FACTORS)
+    label = task.labels[0]
+    kind = label if label == "pose" else "class"
+    cells, decodings, kept = [], [], []
+    for factor, asked in task.factors.items():
+        for level in range(1, resolve_factor(factor).num_levels + 1):
+            why = why_none(kind, factor, resolve_factor(factor).family)
+            follows = missing(f"{UNKNOWN}: {why}") if why else figure(0.95, 1)
+            stays = figure(0.2, 0.4) if asked.needs[level - 1] == "EQUI" else figure(0.95, 1)
+            cells += [Cell(factor, level, metric, stays) for metric in ("nis_w", "r1")]
+            decodings += [Decoding(factor, level, "abs", "linear", "regression", figure(0.8, 0.9), None, None, None)]
+            heads = {"same": figure(0.95, 1), "clean": follows, "augmented": follows}
+            kept += [Retention(label, factor, level, head, each, 0.7, 0.7) for head, each in heads.items()]
+    found = Readings("x", HEALTHY, tuple(cells), tuple(decodings), tuple(kept))
+    assert overall(judge(found, {"pixels": found}, task)) == "SAFE"
+
+
+def test_what_no_label_can_tell_counts_for_nobody():
+    unknown = missing(f"{UNKNOWN}: no camera pose shows the mirrored scene", n=500, clusters=60)
+    found = readings(nis_w=(0.1, 0.3), decoded=(0.5, 0.6), clean=unknown, augmented=unknown)
+    verdicts = judge(found, {"pixels": SEES}, profile({"f": "EQUI"}))
+    assert verdicts[0].metric == "not measured" and "can read" not in verdicts[0].sentence
+    assert overall(verdicts) is None
+    forgets = readings(nis_w=(0.9, 1), decoded=(-0.1, 0.1), clean=unknown)
+    assert overall(judge(forgets, {"pixels": SEES}, profile({"f": "EQUI"}))) == "RISKY"
 
 
 def test_without_labels_safe_needs_as_many_frames_as_the_gallery():
@@ -404,6 +435,8 @@ def test_a_profile_of_ones_own_is_read_with_its_digest(tmp_path):
         ("0.7", "7", "thresholds.inv_nis_w must be a number in [0, 1], got 7"),
         ("0.7", "nan", "thresholds.inv_nis_w must be a number in [0, 1], got nan"),
         ("factors.hue", "factors.hew", "unknown factor 'hew'; did you mean 'hue'?"),
+        ("[thresholds]", "[thresholds]\nmin_clusters = 2", "min_clusters must be 20 or more, got 2"),
+        ('["INV", "INV", "INFO", "INFO", "-"]', '["-", "-", "-", "-", "INV"]', "asks nothing of the strengths up to 4"),
         ("max_level = 4", "max_level = 6", "factors.hue.max_level must be 1 to 5, got 6"),
         ("max_level", "maxlevel", "unknown key in factors.hue 'maxlevel'"),
         ('"INFO", "-"]', '"INFO"]', "or five of them, one a level"),

@@ -24,7 +24,6 @@ from robossl.probes.sources.store import StoreFrames
 from robossl.probes.split import split_frames
 from robossl.probes.views import Job, Views
 
-LIMIT = 10**9
 LEVELS = {"hue": (1, 5), "rotation": (3,), "rot90": (1,), "hflip": (1,), "latency": (2,)}
 DECODE = {"rotation": (3,), "rot90": (1, 2)}
 
@@ -41,7 +40,7 @@ def opened(frames: Frames, folder: Path, *, seed: int = 0) -> Views:
 @pytest.fixture(scope="module")
 def views(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Views:
     made = opened(frames, tmp_path_factory.mktemp("cache"))
-    made.render(plan_views(made, LEVELS, decode=DECODE).jobs, limit_bytes=LIMIT)
+    made.render(plan_views(made, LEVELS, decode=DECODE).jobs)
     return made
 
 
@@ -56,9 +55,7 @@ def test_the_size_that_is_said_is_the_size_on_disk(views: Views) -> None:
 def test_what_is_there_is_not_rendered_again(views: Views) -> None:
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in views.folder.iterdir()}
     told: list[tuple[int, int]] = []
-    views.render(
-        plan_views(views, LEVELS, decode=DECODE).jobs, limit_bytes=LIMIT, progress=lambda *each: told.append(each)
-    )
+    views.render(plan_views(views, LEVELS, decode=DECODE).jobs, progress=lambda *each: told.append(each))
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in views.folder.iterdir()} == before
     assert told == []
 
@@ -67,7 +64,7 @@ def test_progress_ends_at_what_was_missing(frames: Frames, tmp_path: Path) -> No
     views = opened(frames, tmp_path)
     told: list[tuple[int, int]] = []
     plan = plan_views(views, {"hue": (1,)})
-    views.render(plan.jobs, limit_bytes=LIMIT, progress=lambda *each: told.append(each))
+    views.render(plan.jobs, progress=lambda *each: told.append(each))
     assert told[-1] == (30, 30) and [done for done, _ in told] == sorted(done for done, _ in told)
 
 
@@ -79,18 +76,26 @@ def test_another_seed_or_split_is_another_file(views: Views, frames: Frames) -> 
     assert opened(frames, views.folder.parent, seed=2).path(views.clean(job)) != views.path(views.clean(job))
 
 
-def test_a_cache_that_would_be_too_large_is_refused_before_anything_starts(frames: Frames, tmp_path: Path) -> None:
-    views = opened(frames, tmp_path)
-    with pytest.raises(InputError, match=r"the views take .* GB .* allowed are 0.00 GB together; ask for fewer"):
-        views.render(plan_views(views, LEVELS).jobs, limit_bytes=1000)
-    assert not views.folder.exists()
+@pytest.mark.parametrize("damage", ["cut", "no figures"])
+def test_a_damaged_file_is_rendered_again(frames: Frames, tmp_path: Path, damage: str) -> None:
+    views, job = opened(frames, tmp_path), Job("hue", 1, "level", "evaluation")
+    whole = views.pixels(job).copy()
+    path = views.path(job)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.with_suffix(".json").unlink()
+    (path.parent / "notes.tmp").write_text("not ours")
+    assert views.num_missing([job]) == len(whole)
+    views.render([job])
+    assert np.array_equal(views.pixels(job), whole) and views.view(job).psnr is not None
 
 
 def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: Frames, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     views = opened(frames, tmp_path / "cache")
     with pytest.raises(InputError, match=r"cannot write to .*: Not a directory"):
-        views.render([FLOOR_JOB], limit_bytes=LIMIT)
+        views.render([FLOOR_JOB])
 
 
 def test_records_say_how_far_pixels_moved(views: Views) -> None:
@@ -131,7 +136,7 @@ from robossl.probes.views import Views
 frames = StoreFrames(open_store(Path(sys.argv[1])))
 views = Views(frames, split_frames(frames, n_reference=12, n_evaluation=6), Path(sys.argv[2]))
 plan = plan_views(views, {name: (1, 2, 3, 4, 5) for name in ("rotation", "perspective")})
-views.render(plan.jobs, limit_bytes=10**9)
+views.render(plan.jobs)
 """
 
 

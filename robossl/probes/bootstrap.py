@@ -88,7 +88,7 @@ class Draws:
             return missing("the frames do not vary", n=int(known.sum()), clusters=clusters)
         low, high = self._bounds(table, statistic, estimate)
         if limits and low == high and estimate in limits:
-            slack = (limits[1] - limits[0]) * (1 - ((1 - LEVEL) / 2) ** (1 / clusters))
+            slack = (limits[1] - limits[0]) * unseen_share(clusters)
             low, high = (estimate, estimate + slack) if estimate == limits[0] else (estimate - slack, estimate)
         if not math.isfinite(low) or not math.isfinite(high):
             return missing(f"{clusters} clusters give no interval", n=int(known.sum()), clusters=clusters)
@@ -146,6 +146,11 @@ def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int =
     share = np.full(len(names), 1 / len(names))
     weights = np.random.default_rng(seed).multinomial(len(names), share, size=num_resamples)
     return Draws(of, weights.astype(np.float64))
+
+
+def unseen_share(clusters: int) -> float:
+    """The largest share of misses that so many clusters without one allow."""
+    return float(1 - ((1 - LEVEL) / 2) ** (1 / clusters))
 
 
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:

@@ -17,7 +17,7 @@ from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
 from robossl.probes.subjects.described import Described
-from robossl.ranges import check_range
+from robossl.ranges import check_positive, check_range
 
 GB = 1e9
 UNDESCRIBED = Described()
@@ -60,7 +60,7 @@ def run(
         scenes: Of an environment.
         image_size: Of an environment, pixels.
         cache: Folder of rendered views and features, for the next run.
-        cache_gb: How large the views in it may get.
+        cache_gb: How large it may get.
         device: Where the encoder runs.
         seed: Of all that is drawn.
         token: File with the token of the server that grpc:// names.
@@ -77,12 +77,13 @@ def run(
 
     check_folder(out, option="--out")
     check_range(0, 2**32 - 1, seed=seed)
+    check_positive(cache_gb=cache_gb)
     settings = replace(QUICK if quick else Settings(), seed=seed)
     if frames is not None:
         if frames < 2:
             raise InputError(f"--frames must be 2 or more, got {frames}")
         settings = replace(settings, n_evaluation=frames)
-    task = load_profile(profile, factors=FACTORS) if profile else None
+    task = None if profile is None else load_profile(profile, factors=FACTORS)
     names = _factors(factors, task)
     subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
     source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)

@@ -151,6 +151,8 @@ def _probes(
     penalty = basis.choose(target.train)
     predicted = {"linear": basis.fit(target.train, penalty)(test)}
     enough = len(train) >= LEAST_PER_CLASS * max(2, target.num_classes)
+    if target.num_classes:
+        enough = enough and target.train.sum(axis=0).min() >= 2  # one to stop early by
     if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)
     shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}

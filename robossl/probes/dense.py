@@ -19,6 +19,7 @@ from robossl.probes.result import Figure
 
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]  # points of one frame to points of its view
 ALPHA = 0.1  # of the larger side: how near is found
+LEAST_SPREAD = 0.05  # of the half side: keypoints closer together than this all sit in one place, whatever moves
 
 
 def by_homography(to_view: Float[ndarray, "3 3"]) -> Warp:
@@ -45,12 +46,14 @@ def pck(
         draws: Resamples of the clusters of these frames.
         view_hw: Height and width of the views, in pixels.
         disc: Whether both are cut to a disc; cells outside show nothing, and do not count either.
-        alpha: Distance that counts as found, over the larger side. No less than half a cell's diagonal can be found.
+        alpha: Distance that counts as found, over the larger side; at least half a cell's diagonal, since a coarse map
+            cannot say where in a cell a thing is.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
     start, end = cell_centres(clean.shape[2:]), cell_centres(moved.shape[2:])
     half = np.array(view_hw[::-1]) / 2
+    near = max(alpha * max(view_hw), float(np.linalg.norm(half / np.array(moved.shape[:1:-1]))))
     shares = np.full(len(clean), np.nan)
     for i, warp in enumerate(warps):
         truth = warp(start)
@@ -58,7 +61,7 @@ def pck(
         if stays.any():
             found, sure = _matches(clean[i], moved[i])
             off = np.linalg.norm((end[found] - truth) * half, axis=1)
-            shares[i] = ((off <= alpha * max(view_hw)) & sure)[stays].mean()
+            shares[i] = ((off <= near) & sure)[stays].mean()
     return draws.figure(shares, mean, limits=(0, 1))
 
 
@@ -70,9 +73,15 @@ def keypoint_drift(
     *,
     view_hw: tuple[int, int],
 ) -> Figure:
-    """Mean distance in pixels between a keypoint of the view and where the warp took that of the frame."""
-    if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
-        return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
+    """Mean distance in pixels between a keypoint of the view and where the warp took that of the frame.
+
+    None where the keypoints of all channels lie in one place, as those of a flat map do: they drift nowhere.
+    """
+    reason = None if np.isfinite(clean).all() and np.isfinite(moved).all() else "the features are not finite"
+    if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_SPREAD:
+        reason = "the keypoints of all channels lie in one place: the map is flat"
+    if reason:
+        return missing(reason, n=len(clean), clusters=draws.weights.shape[1])
     half = np.array(view_hw[::-1]) / 2
     drift = np.full(len(clean), np.nan)
     for i, warp in enumerate(warps):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robossl.probes.bootstrap import missing
 from robossl.probes.profile import Profile
-from robossl.probes.result import Decoding, Figure, Readings, Retention
+from robossl.probes.result import UNKNOWN, Decoding, Figure, Readings, Retention
 
 REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
 
@@ -58,9 +58,7 @@ class Evidence:
         """
         names = self.profile.labels if label is None else (label,)
         found = [each for name in names if (each := self._retention(self.readings, name, head))]
-        least = self.profile.thresholds.readable
-        decides = (r for r in found if r.figure.value is not None or r.clean is None or r.clean < least)
-        chosen = next(decides, found[0] if found else None)
+        chosen = next((r for r in found if not is_unknown(r.figure)), found[0] if found else None)
         return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
@@ -115,6 +113,11 @@ class Evidence:
     def _retention(self, readings: Readings, label: str, head: str) -> Retention | None:
         wanted = (label, self.factor, self.level, head)
         return next((r for r in readings.retentions if (r.label, r.factor, r.level, r.head) == wanted), None)
+
+
+def is_unknown(figure: Figure) -> bool:
+    """Whether nobody could have this figure: no label says what the view should give."""
+    return figure.value is None and (figure.reason or "").startswith(UNKNOWN)
 
 
 def percent(figure: Figure) -> str:

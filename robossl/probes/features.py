@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from robossl.durable import full_disk_said, locked
+from robossl.durable import full_disk_said, is_whole_array, locked
 from robossl.probes.subjects.probed import Output, Probed
 
 CHUNK = 64  # frames between two writes: what a stop loses at most
@@ -54,20 +54,34 @@ def features(
         InputError: features that are no features.
         ResourceError: the disk is full, or a server does not answer.
     """
-    folder = cache / probed.digest[:32]
+    folder = _folder(probed, cache)
     frames = [np.load(view.path, mmap_mode="r", allow_pickle=False) for view in views]
     total, before = sum(map(len, frames)), 0
     with locked(folder, f"probe of {probed.about.name}", wait=True):
         for view, each in zip(views, frames, strict=True):
-            paths = {name: folder / f"{view.digest[:32]}.{name}.npy" for name in view.outputs if name in probed.outputs}
-            missing = {name: path for name, path in paths.items() if not path.is_file()}
+            files = {name: _path(folder, view, name) for name in view.outputs if name in probed.outputs}
+            missing = {name: path for name, path in files.items() if not is_whole_array(path)}
             if missing:
                 with full_disk_said(folder):
                     for done in _embed(probed, each, missing):
                         watch(f"embed with {probed.about.name}", before + done, total)
             before += len(each)
             watch(f"embed with {probed.about.name}", before, total)
-            yield {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
+            yield {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in files.items()}
+
+
+def paths(probed: Probed, view: ViewFile, cache: Path) -> list[Path]:
+    """The files of a view's features."""
+    folder = _folder(probed, cache)
+    return [_path(folder, view, name) for name in view.outputs if name in probed.outputs]
+
+
+def _folder(probed: Probed, cache: Path) -> Path:
+    return cache / probed.digest[:32]
+
+
+def _path(folder: Path, view: ViewFile, name: Output) -> Path:
+    return folder / f"{view.digest[:32]}.{name}.npy"
 
 
 def _embed(probed: Probed, frames: UInt8[ndarray, "n h w 3"], paths: dict[Output, Path]) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 Collapsed: the spread is below a millionth of the mean, or centred features span fewer than two directions (RankMe,
 arXiv:2210.02885, of features less their mean: a large mean pulls the raw figure to 1), or a frame with one grey level
-of noise no longer finds itself (where there are frames enough to ask). Precision-fragile: half precision moves
+of noise no longer finds itself; each where there are frames enough to ask. Precision-fragile: half precision moves
 features by more than 5 % of their spread.
 """
 
@@ -19,6 +19,7 @@ from robossl.probes.retrieval import retrieval
 
 MIN_REL_STD = 1e-6
 MIN_RANK = 2.0
+MIN_FRAMES = 20  # below which neither spread nor rank says anything of an encoder
 MIN_FLOOR_R1 = 0.9
 MAX_FP16_ERROR = 0.05
 SPECTRUM = 64  # singular values that the report shows
@@ -66,12 +67,13 @@ def health(
         spectrum=tuple(float(s) for s in singular[:SPECTRUM] / max(singular.sum(), np.finfo(float).tiny)),
         floor_nis_w=nis_w,
         floor_r1=r1,
-        flags=_flags(rel_std, rank, r1, fp16),
+        flags=_flags(rel_std, rank, r1, fp16, num_frames=len(x)),
     )
 
 
-def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None) -> tuple[Flag, ...]:
-    collapsed = rel_std < MIN_REL_STD or rank < MIN_RANK or (r1 is not None and r1 < MIN_FLOOR_R1)
+def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None, *, num_frames: int) -> tuple[Flag, ...]:
+    flat = num_frames >= MIN_FRAMES and (rel_std < MIN_REL_STD or rank < MIN_RANK)
+    collapsed = flat or (r1 is not None and r1 < MIN_FLOOR_R1)
     fragile = fp16 is not None and fp16 > MAX_FP16_ERROR
     return (*(("collapsed",) if collapsed else ()), *(("precision-fragile",) if fragile else ()))
 

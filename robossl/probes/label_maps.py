@@ -86,7 +86,7 @@ def move_label(
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
     """Why a label is not known under a factor; None where it is."""
     if family == "temporal":
-        return "the label of the earlier frame is not known"
+        return "it is that of an earlier frame"
     if type == "class":
         return None
     if type == "angle" and factor in TILTS:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from robossl.durable import full_disk_said
 from robossl.probes.check import SEVERITY
 from robossl.probes.document import write_report
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
 from robossl.probes.report.words import head_rows, title
-from robossl.probes.result import Report
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
-from robossl.probes.verdict import LEFT_OUT, NOT_MEASURED, UNCALIBRATED
+from robossl.probes.verdict import UNCALIBRATED
 from robossl.probes.views import Job, Views
 
 
@@ -27,7 +28,9 @@ def write_all(found: Found, folder: Path) -> str:
     report = found.report
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / "views.png"
-    write_sheet(contact_sheet(found.views, found.plan.jobs), sheet)
+    image = contact_sheet(found.views, found.plan.jobs)
+    with full_disk_said(folder):
+        write_sheet(image, sheet)
     write_report(report, folder / "report.json")
     write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))
     return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])

@@ -27,12 +27,14 @@ from typing import Any, get_args
 
 from robossl.errors import InputError
 from robossl.names import unknown
+from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
 
 SCHEMA = "robossl.profile/1"
 FOLDER = Path(__file__).parent / "profiles"
 LEVELS = 5
 MAX_LEVEL = 3
+MIN_CLUSTERS = 20
 _KEYS: dict[str, type] = {
     "schema": str,
     "name": str,
@@ -64,7 +66,7 @@ class Thresholds:
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
     readable: float = 0.15  # clean score above chance, below which a task is not readable
-    min_clusters: int = 20
+    min_clusters: int = MIN_CLUSTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,11 @@ class _Reader:
         max_level = table.get("max_level", MAX_LEVEL)
         if type(max_level) is not int or not 1 <= max_level <= LEVELS:
             raise self.error(f"{at}.max_level must be 1 to {LEVELS}, got {max_level!r}")
+        last = min(max_level, resolve_factor(name).num_levels)
+        if any(need != "-" for need in needs) and all(need == "-" for need in needs[:last]):
+            raise self.error(
+                f"{at} asks nothing of the strengths up to {last} that are judged, got {needs!r}; ask, or leave it out"
+            )
         levels: Any = tuple(needs)
         return FactorNeed(levels, max_level)
 
@@ -173,6 +180,11 @@ class _Reader:
             if type(value) not in {kinds[name], int} or not 0 <= value <= most:
                 allowed = "a number in [0, 1]" if kinds[name] is float else "a whole number"
                 raise self.error(f"thresholds.{name} must be {allowed}, got {value!r}")
+        if table.get("min_clusters", MIN_CLUSTERS) < MIN_CLUSTERS:
+            raise self.error(
+                f"thresholds.min_clusters must be {MIN_CLUSTERS} or more, got {table['min_clusters']}; intervals over "
+                "fewer are too narrow"
+            )
         return Thresholds(**table)
 
     def known(self, what: str, given: Iterable[str], allowed: Iterable[str]) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 SCHEMA = "robossl.probe/1"
+UNREADABLE = "task not readable"  # how the reason of a figure begins where the encoder does not give the label
+UNKNOWN = "the moved label is not known"  # and where nobody can say what the label becomes
+NOT_MEASURED, LEFT_OUT = "not measured", "left out"  # a verdict on what these frames cannot show; on what was not asked
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
 Word = Literal["SAFE", "SAFE IF TRAINED WITH IT", "RISKY", "INCONCLUSIVE", "UNUSABLE"]

@@ -3,7 +3,7 @@
 Three heads, all linear: fitted on clean frames and asked for T.y (does the head follow what the view did?) or for y
 itself (does it stay?), and fitted on clean and transformed frames (could a policy trained with the factor follow?).
 Retention is the score above chance under the view over that on clean frames: 1 no loss, 0 chance. A label that is not
-read off clean frames at all has no retention.
+surely read off clean frames has no retention: a head that reads nothing loses nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, missing
+from robossl.probes.bootstrap import Draws, missing, unseen_share
 from robossl.probes.frames import Label
 from robossl.probes.label_maps import Moved, are_rotations
 from robossl.probes.readout import R2, BalancedAccuracy, Readout, balance, fit_basis, one_hot
-from robossl.probes.result import Figure, Retention
+from robossl.probes.result import UNKNOWN, UNREADABLE, Figure, Retention
 
 READABLE = 0.15
 WORST = -1.0  # R2 has no lower bound; a head as far below chance as it was above has lost all there is to lose
 MIN_FRAMES = 20  # with a label, below which no head is fitted
+LEAST_STD = 1e-3  # of a label in its own unit (metres, half sides, 1): below, there is nothing to be read
 HeadName = Literal["clean", "same", "augmented"]
 
 
@@ -45,7 +46,7 @@ class Target:
 
     type: str
     num_classes: int
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]  # those that vary: the position of a camera that never turns
     centre: Float[ndarray, " t"]  # of the columns, taken off before squares are summed
 
     @classmethod
@@ -61,7 +62,12 @@ class Target:
         }[label.type]
         columns = 0 if label.type == "class" else 1 + max(j for group in groups for j in group)
         target = cls(label.type, num, groups, np.zeros(columns))
-        return target if label.type == "class" else cls(label.type, num, groups, np.nanmean(target.columns(label), 0))
+        if label.type == "class":
+            return target
+        values = target.columns(label)
+        std = np.sqrt(np.nanvar(values, axis=0))
+        varied = tuple(group for group in groups if std[list(group)].max() >= LEAST_STD)
+        return cls(label.type, num, varied or groups, np.nanmean(values, axis=0))
 
     @property
     def score(self) -> R2 | BalancedAccuracy:
@@ -108,7 +114,7 @@ class Task:
     clean: Float[ndarray, "n k"]  # parts
     figure: Figure  # the clean score
     reason: str | None  # why there is no retention
-    readable: float = READABLE  # least clean score
+    readable: float = READABLE  # least lower bound of the clean score
 
 
 def fit_task(
@@ -132,18 +138,15 @@ def fit_task(
         reference_clusters: Their clusters, which are left out in turn to choose the penalty.
         clean: Features of the evaluated frames.
         draws: Resamples of the clusters of the evaluated frames.
-        readable: Least clean score above chance of a task that counts as read.
+        readable: What the lower bound of the clean score above chance must reach for a task to count as read.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
     if head is None or not np.isfinite(clean).all():
-        none = "task not readable: too few frames with this label, or features that are not finite"
+        none = f"{UNREADABLE}: too few frames with this label, or features that are not finite"
         return Task(name, None, test, np.full((len(clean), 1), np.nan), missing(none, n=len(clean)), none)
     parts = head.target.parts(test, head.read(clean))
     figure = draws.figure(parts, head.target.score)
-    reason = None
-    if figure.value is None or figure.value < readable:
-        shown = "no score" if figure.value is None else f"score {figure.value:.2f} above chance"
-        reason = f"task not readable: {shown} on clean frames, {readable:g} is needed"
+    reason = _unreadable(figure, readable, "clean frames")
     return Task(name, head, test, parts, figure, reason, readable)
 
 
@@ -200,7 +203,7 @@ def _retained(
 ) -> Retention:
     head = augmented if name == "augmented" else task.head
     asked = task.label if name == "same" else label.label
-    reason = task.reason or (label.reason if asked is None else None)
+    reason = task.reason if asked is not None else f"{UNKNOWN}: {label.reason}"
     if not np.isfinite(moved).all():
         reason = "the features are not finite"
     if reason or head is None or asked is None:
@@ -216,15 +219,34 @@ def _retained(
 
     still_shown = np.isfinite(parts).all(axis=1)[:, None]
     clean = draws.figure(np.where(still_shown, task.clean, np.nan), score)
-    if clean.value is not None and clean.value < task.readable:
-        why = f"task not readable: score {clean.value:.2f} on clean frames that the view still shows"
-        figure = missing(f"{why}, {task.readable:g} is needed", n=clean.n, clusters=clean.clusters)
+    why = _unreadable(clean, task.readable, "clean frames that the view still shows")
+    if why:
+        figure = missing(why, n=clean.n, clusters=clean.clusters)
     else:
         figure = draws.figure(np.concatenate([parts, task.clean], axis=1), kept)
-    if figure.low is not None:
-        figure = replace(figure, low=max(figure.low, WORST))
+    if figure.low is not None and figure.high is not None:
+        slack = _slack(target, parts, clean) if figure.low == figure.high else 0.0
+        figure = replace(figure, low=max(figure.low - slack, WORST), high=figure.high + slack)
     transformed = draws.figure(parts, score).value
     return Retention(task.name, factor, level, name, figure, task.figure.value, transformed)
+
+
+def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
+    """Why a clean score is none to keep a share of; None where its lower bound is high enough."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return f"{UNREADABLE}: no score on {where} ({figure.reason})"
+    if figure.low >= readable:
+        return None
+    shown = f"score {figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}] above chance on {where}"
+    return f"{UNREADABLE}: {shown}, its lower bound must be {readable:g}"
+
+
+def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float:
+    """How far classes that no resample tells apart may yet be from the truth: what so few clusters cannot show."""
+    if target.type != "class" or clean.value is None:
+        return 0.0
+    present = int((np.nansum(parts[:, : target.num_classes], axis=0) > 0).sum())
+    return unseen_share(clean.clusters) / ((1 - 1 / present) * clean.value)
 
 
 def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> Head | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robossl.probes.evidence import Evidence, percent, two_digits
+from robossl.probes.evidence import Evidence, is_unknown, percent, two_digits
 from robossl.probes.profile import Thresholds
-from robossl.probes.result import Figure, Word
+from robossl.probes.result import NOT_MEASURED, UNREADABLE, Figure, Word
 from robossl.probes.retrieval import GALLERY
 
 
@@ -30,7 +30,7 @@ def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
     metric = f"retention of {label} (same label)"
     others = seen.others("retention", label=label, head="same")
     if kept.low is None or kept.high is None:
-        return Ruling("INCONCLUSIVE", metric, kept, others, f"{kept.reason}{seen.read_by(label)}")
+        return Ruling("INCONCLUSIVE", metric, kept, others, _why_none(seen, kept, label))
     text = f"the {label} head keeps {percent(kept)} of its clean score{seen.beside(others, percent=True)}"
     if kept.low >= limits.inv_retention:
         return Ruling("SAFE", metric, kept, others, text)
@@ -68,14 +68,21 @@ def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
     if label is None or kept is None:
         text = "no label of the task is there to test whether a head follows the factor"
         return forgotten or _on_decoding(seen, "INCONCLUSIVE", text)
+    if is_unknown(kept):  # by any label of the task, on whatever frames: it cannot count against an encoder
+        return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]
     if trained is not None and trained.high is not None and trained.high < limits.equi_retention:
         return _not_equivariant(seen, label, trained)
     if kept.low is None or kept.high is None:
         others = seen.others("retention", label=label, head="clean")
-        text = f"{kept.reason}{seen.read_by(label)}"
+        text = _why_none(seen, kept, label)
         return forgotten or Ruling("INCONCLUSIVE", f"retention of {label} (clean head)", kept, others, text)
     return _following(seen, limits, label, kept, trained, forgotten)
+
+
+def _why_none(seen: Evidence, kept: Figure, label: str) -> str:
+    reason = kept.reason or "no figure"
+    return f"{reason}{seen.read_by(label)}" if reason.startswith(UNREADABLE) else reason
 
 
 def _following(

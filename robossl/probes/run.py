@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from robossl.bar import Bar
-from robossl.probes.features import Features, ViewFile, features
+from robossl.errors import InputError
+from robossl.probes.features import Features, ViewFile, features, paths
 from robossl.probes.frames import Frames, Label
 from robossl.probes.measure import Measure
-from robossl.probes.plan import Plan, plan_views
+from robossl.probes.plan import FLOOR_JOB, Plan, plan_views
 from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.result import Data, Readings, Report, Task
 from robossl.probes.settings import Settings, chosen_labels, chosen_levels, mapped
@@ -61,7 +62,7 @@ def probe(
         profile: The task; None judges nothing.
         factors: Those that are measured.
         cache: Folder of views and features.
-        limit_bytes: How large the views in it may get.
+        limit_bytes: How large it may get.
         settings: How much is measured.
 
     Raises:
@@ -76,12 +77,14 @@ def probe(
     plan = plan_views(views, levels, decode=decoded)
     subjects = {"": probed, **references}
     labels = chosen_labels(frames, profile)
-    say_plan(views, plan, subjects, labels)
+    maps = mapped(plan, profile)
+    num_bytes = plan.num_bytes + say_plan(views, plan, subjects, labels, maps)
+    check_room(cache, num_bytes, limit_bytes, wanted=_paths(cache, views, plan, subjects))
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
-        views.render(plan.jobs, limit_bytes=limit_bytes, progress=watch)
+        views.render(plan.jobs, progress=watch)
+    plan = _without_unchanged(views, plan)
     readable = (profile.thresholds if profile else Thresholds()).readable
     measure = Measure(views, plan, labels, settings, readable)
-    maps = mapped(plan, profile)
     readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
     own = readings.pop("")
     verdicts = judge(own, readings, profile, unmeasured=plan.unavailable) if profile else ()
@@ -100,29 +103,71 @@ def probe(
     return Found(report, views, plan)
 
 
-def say_plan(views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label]) -> None:
-    """Print what will be done, how large it gets and about how long it takes."""
+def say_plan(
+    views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label], maps: set[Job]
+) -> int:
+    """Print what will be done, how large it gets and about how long it takes; the bytes of all features."""
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
     example = views.frames.clean(split.evaluation[:TIMED])
-    minutes = plan.seconds / 60
+    num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
+    minutes, num_bytes = plan.seconds / 60, 0
     for each in subjects.values():
         each(example[:1])
         began = time.perf_counter()
-        each(example)
+        embedded = each(example)
         minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
+        frame_bytes = {name: 4 * values[0].size for name, values in embedded.items()}
+        num_bytes += num_frames * frame_bytes["pooled"] + num_mapped * frame_bytes.get("dense", 0)
     clusters = len(np.unique(views.frames.clusters[split.evaluation]))
     print(
         f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
         f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or 'none'}"
     )
     print(
-        f"{len(plan.jobs)} views, {num_frames} frames, {plan.num_bytes / 1e9:.2f} GB in {views.folder.parent.parent}; "
+        f"{len(plan.jobs)} views, {num_frames} frames, {(plan.num_bytes + num_bytes) / 1e9:.2f} GB of them and of "
+        f"features in {views.folder.parent.parent}; "
         f"at most {minutes:.0f} minutes for {', '.join(each.about.name for each in subjects.values())}, the statistics "
         "apart; what an earlier run has done is not done again",
         flush=True,
     )
     for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
         print(f"  {line}")
+    return num_bytes
+
+
+def check_room(cache: Path, num_bytes: int, limit_bytes: int, *, wanted: set[Path]) -> None:
+    """Refuse what would make the cache larger than allowed, before anything is written.
+
+    Raises:
+        InputError: it would.
+    """
+    others = [path.stat().st_size for path in cache.rglob("*.npy") if path not in wanted]
+    if num_bytes + sum(others) > limit_bytes:
+        raise InputError(
+            f"views and features take {num_bytes / 1e9:.2f} GB and {cache} holds {sum(others) / 1e9:.2f} GB of others, "
+            f"allowed are {limit_bytes / 1e9:.2f} GB together; ask for fewer factors or frames, empty the cache or "
+            "raise --cache-gb"
+        )
+
+
+def _paths(cache: Path, views: Views, plan: Plan, subjects: Mapping[str, Probed]) -> set[Path]:
+    """What a run writes."""
+    files = [_file(views, job, ("pooled", "dense")) for job in plan.jobs]
+    embedded = [path for each in subjects.values() for file in files for path in paths(each, file, cache / "features")]
+    return {*(file.path for file in files), *embedded}
+
+
+def _without_unchanged(views: Views, plan: Plan) -> Plan:
+    """Take out the factors that leave every frame as it is: that an encoder does not move says nothing there."""
+    changed: dict[str, bool] = {}
+    for job in plan.jobs:
+        if job.draw == "level" and job != FLOOR_JOB:
+            changed[job.factor] = changed.get(job.factor, False) or views.view(job).psnr is not None
+    unchanged = {name: "it changes no pixel of these frames" for name, has in changed.items() if not has}
+    for name, why in unchanged.items():
+        print(f"  not shown: {name}: {why}")
+    jobs = tuple(job for job in plan.jobs if job.factor not in unchanged)
+    return replace(plan, jobs=jobs, unavailable={**plan.unavailable, **unchanged})
 
 
 def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:

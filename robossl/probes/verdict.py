@@ -13,12 +13,11 @@ from dataclasses import replace
 from robossl.probes.bootstrap import missing
 from robossl.probes.evidence import Evidence
 from robossl.probes.profile import Profile
-from robossl.probes.result import Need, Readings, Verdict, Word
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word
 from robossl.probes.rules import Ruling, equivariant, informative, invariant
 
 # From good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
-NOT_MEASURED, LEFT_OUT = "not measured", "left out"  # what these frames cannot show, and what was not asked for
 UNCALIBRATED = " (uncalibrated thresholds)"
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import full_disk_said, is_whole_array, written_aside
 from robossl.errors import InputError
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor, Values
@@ -76,7 +76,7 @@ class Views:
     def pixels(self, job: Job) -> UInt8[ndarray, "n h w 3"]:
         """The frames of a job, mapped from its file, which is rendered if it is missing."""
         path = self.path(job)
-        if not path.exists():
+        if not self._is_done(job):
             self._write(job, path, lambda _: None)
         found: UInt8[ndarray, "n h w 3"] = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
@@ -124,48 +124,39 @@ class Views:
 
     def num_missing(self, jobs: Iterable[Job]) -> int:
         """Frames that are still to be rendered for some jobs."""
-        return sum(len(self.positions(job)) for job in set(jobs) if not self.path(job).exists())
+        return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
-    def render(self, jobs: Sequence[Job], *, limit_bytes: int, progress: Progress = lambda done, total: None) -> None:
+    def render(self, jobs: Sequence[Job], *, progress: Progress = lambda done, total: None) -> None:
         """Render what is missing.
 
         Args:
             jobs: in the order wanted; clean views before those that are compared with them.
-            limit_bytes: how large the files of these jobs and what else lies in the cache may be together.
             progress: told the frames rendered so far and in all.
 
         Raises:
-            InputError: the files would be larger than the limit, or the cache cannot be written to.
+            InputError: the cache cannot be written to.
             ResourceError: the disk is full; what is rendered is kept.
         """
-        self._check_room(jobs, limit_bytes)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
         remove_leftovers(self.folder)
-        todo = [job for job in dict.fromkeys(jobs) if not self.path(job).exists()]
+        todo = [job for job in dict.fromkeys(jobs) if not self._is_done(job)]
         total, done = sum(len(self.positions(job)) for job in todo), 0
         for job in todo:
 
             def tell(frames: int, before: int = done) -> None:
                 progress(before + frames, total)
 
-            if not self.path(job).exists():
+            if not self._is_done(job):
                 self._write(job, self.path(job), tell)
             done += len(self.positions(job))
 
-    def _check_room(self, jobs: Sequence[Job], limit_bytes: int) -> None:
-        wanted = {self.path(job).name for job in jobs}
-        others = [path for path in self.folder.parent.glob("*/*.npy") if path.name not in wanted]
-        other_bytes = sum(path.stat().st_size for path in others)
-        needed = self.num_bytes(jobs)
-        if needed + other_bytes > limit_bytes:
-            raise InputError(
-                f"the views take {needed / 1e9:.2f} GB and {self.folder.parent} holds {other_bytes / 1e9:.2f} GB of "
-                f"others, allowed are {limit_bytes / 1e9:.2f} GB together; ask for fewer factors or frames, empty the "
-                f"cache or raise the limit"
-            )
+    def _is_done(self, job: Job) -> bool:
+        """Whether a job's file is there in full, with the figures beside it."""
+        path = self.path(job)
+        return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
     def _write(self, job: Job, path: Path, tell: Callable[[int], None]) -> None:
         """Render a job into its file; the figures lie beside it before it appears."""
@@ -223,6 +214,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of processes that were killed."""
     for path in folder.glob("*.tmp"):
         pid = path.name.split(".")[-2]
+        if not pid.isdigit():
+            continue  # none of ours
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

@@ -6,8 +6,8 @@ from html import escape
 
 from robossl.probes.report.lookup import LEVELS, Lookup
 from robossl.probes.report.words import SIGNS, short, title, with_interval
-from robossl.probes.result import Report, Verdict, Word
-from robossl.probes.verdict import LEFT_OUT, NOT_MEASURED, UNCALIBRATED
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict, Word
+from robossl.probes.verdict import UNCALIBRATED
 
 NEEDS = {
     "INV": "must not move",
@@ -100,8 +100,13 @@ def _one_line(verdict: Verdict) -> str:
 
 def _line(look: Lookup, verdict: Verdict) -> str:
     factor = verdict.factor
+    judged = [each for each in LEVELS if each <= look.last_judged(factor)]
     level = next(
-        (each for each in LEVELS if (at := look.verdict(factor, each)) is not None and at.word == verdict.word),
+        (
+            each
+            for each in reversed(judged)
+            if (at := look.verdict(factor, each)) is not None and at.word == verdict.word
+        ),
         look.shown_level(factor),
     )
     sentence = _sentence(verdict)

@@ -42,7 +42,11 @@ class TumFrames(Recorded):
         self._files = [root / line[1] for line in frames]
         times = _numbers(root / "rgb.txt", [line[:1] for line in frames])[:, 0]
         table = _numbers(root / "groundtruth.txt", poses)
-        nearest = np.abs(table[:, 0] - times[:, None]).argmin(1)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        after = np.searchsorted(table[:, 0], times).clip(1, max(1, len(table) - 1)).clip(max=len(table) - 1)
+        before = np.maximum(after - 1, 0)
+        is_before = np.abs(table[before, 0] - times) <= np.abs(table[after, 0] - times)
+        nearest = np.where(is_before, before, after)
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
         piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # times are rounded
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
@@ -97,9 +101,11 @@ def _bytes(path: Path) -> bytes:
 
 def _lines(path: Path, width: int) -> list[list[str]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file; give lines of a time and what belongs to it") from None
     lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     wrong = next((line for line in lines if len(line) != width), None)
     if wrong is not None or not lines:

@@ -29,6 +29,7 @@ class Described:
         range: In which pixels go in, before mean and std.
         order: Of the colours.
         output: The output that is probed.
+        output_layout: Where the channels of a map that comes out are; as those of the input are.
         dense: An output that is a feature map, where it is another one.
     """
 
@@ -39,6 +40,7 @@ class Described:
     range: Literal["0-1", "0-255"] | None = None
     order: Literal["rgb", "bgr"] = "rgb"
     output: str | None = None
+    output_layout: Literal["nchw", "nhwc"] | None = None
     dense: str | None = None
 
 
@@ -55,6 +57,7 @@ class Contract:
     std: Triple
     range: Literal["0-1", "0-255"]
     order: Literal["rgb", "bgr"]
+    output_layout: Literal["nchw", "nhwc"]
 
     def tensor(self, frames: UInt8[ndarray, "b h w 3"]) -> ndarray:
         """Frames as the model takes them."""
@@ -86,12 +89,16 @@ def settle(model: str, name: str, shape: Sequence[int | str | None], dtype: str,
         raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")
     if len(shape) != 4:
         raise InputError(f"{model}: input {name!r} has shape {list(shape)}; it must be a batch of frames, 4 axes")
+    if said.size is not None and min(said.size) < 1:
+        raise InputError(f"size must be two numbers of 1 or more, got {said.size[0]} {said.size[1]}")
     layout = _layout(model, shape, said)
     height, width = shape[2:] if layout == "nchw" else shape[1:3]
     size = _size(model, (height, width), said, is_bytes=dtype == "tensor(uint8)")
     mean, std, values = _scale(model, said, is_bytes=dtype == "tensor(uint8)")
     batch = shape[0] if isinstance(shape[0], int) else None
-    return Contract(name, DTYPES[dtype], batch, layout, size, mean, std, values, said.order)
+    return Contract(
+        name, DTYPES[dtype], batch, layout, size, mean, std, values, said.order, said.output_layout or layout
+    )
 
 
 def _layout(model: str, shape: Sequence[int | str | None], said: Described) -> Literal["nchw", "nhwc"]:

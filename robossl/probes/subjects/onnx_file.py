@@ -44,6 +44,8 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
     model = _Model(source, session, contract, output, said.dense)
     frame = np.full((1, *(contract.size or (64, 64)), 3), 128, np.uint8)
     first, layer = model(frame), LAYERS[model.raw(frame)[0].ndim]
+    if said.output_layout is None:
+        _check_layout(source, model.raw(frame), contract)
     sha256 = _sha256(path)
     about = Subject(
         name=path.stem if path.stem != "model" else path.resolve().parent.name,
@@ -80,6 +82,20 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
     if name not in shapes:
         raise InputError(unknown(f"output of {source}", name, shapes))
     return name
+
+
+def _check_layout(source: str, found: list[ndarray], contract: Contract) -> None:
+    """Refuse a map whose channels seem to lie elsewhere than the input's: frames go in square, maps come out square."""
+    for values in found:
+        if values.ndim == 4:
+            sides = values.shape[2:] if contract.layout == "nchw" else values.shape[1:3]
+            others = values.shape[1:3] if contract.layout == "nchw" else values.shape[2:]
+            if sides[0] != sides[1] and others[0] == others[1]:
+                other = "nhwc" if contract.layout == "nchw" else "nchw"
+                raise InputError(
+                    f"{source} takes {contract.layout} and gives {list(values.shape)}, which looks like {other}; pass "
+                    f"output-layout {other}, or {contract.layout} where its channels are where those of the input are"
+                )
 
 
 class _Model:
@@ -124,7 +140,7 @@ class _Model:
     def _run(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         values, *rest = self.raw(frames)
         maps = next((each for each in (*rest, values) if each.ndim == 4), None)
-        channels_last = self._contract.layout == "nhwc"
+        channels_last = self._contract.output_layout == "nhwc"
         if values.ndim > 2:
             values = values.mean(axis=(1, 2) if channels_last else (2, 3)) if values.ndim == 4 else values.mean(axis=1)
         if maps is None:
