@@ -183,8 +183,10 @@ def find_model(path: Path) -> Path:
     versions = [each for each in path.glob("*/model.onnx") if each.parent.name.isdecimal()]
     newest = max(versions, key=lambda each: int(each.parent.name), default=path / "model.onnx")
     if not newest.is_file():
+        below = next((each for each in sorted(path.glob("*")) if find_encoder(each)), None) if path.is_dir() else None
         raise InputError(
             f"{path} is no encoder; pass a run folder (RUN or RUN/encoder) or an exported model (models/NAME)"
+            + (f"; did you mean {below}?" if below else "")
         )
     return newest
 

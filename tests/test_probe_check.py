@@ -11,7 +11,7 @@ from probe_report_kit import make_report
 from robossl.errors import InputError
 from robossl.probes.check import FailOn, check, gate
 from robossl.probes.document import write_report
-from robossl.probes.result import Report, Word
+from robossl.probes.result import CleanHead, Figure, Readings, Report, Word
 
 REPORT = make_report()
 SMALL = make_report(factors=("hue", "rotation", "hflip"))
@@ -46,9 +46,34 @@ def test_the_gate_names_what_decided(tmp_path: Path) -> None:
     write_report(REPORT, tmp_path / "r.json")
     lines = check(tmp_path / "r.json", fail_on="risky").text.splitlines()
     assert lines[0] == "FAIL: simclr resnet18 droid is RISKY for pose-estimation (thresholds uncalibrated)"
-    assert lines[1].split()[0] == "RISKY"
-    assert any(line.split()[1] == "rotation" and "over-invariant" in line for line in lines[1:])
+    assert REPORT.encoder.source in lines[1] and REPORT.encoder.sha256[:12] in lines[1]
+    assert REPORT.data.name in lines[2] and str(REPORT.data.n_evaluation) in lines[2]
+    judged = [line for line in lines if line.split()[0] in ("RISKY", "INCONCLUSIVE")]
+    assert judged[0].split()[0] == "RISKY"
+    assert any(line.split()[2].startswith("rotation") and "over-invariant" in line for line in judged)
     assert not any("saturation" in line for line in lines)
+    write_report(REPORT, tmp_path / "probe" / "report.json")
+    assert check(tmp_path / "probe", fail_on="risky").text.splitlines() == lines, "the folder of a report stands for it"
+
+
+def test_the_gate_says_where_an_encoder_reads_less_than_what_has_learned_nothing() -> None:
+    def reading(low: float, high: float) -> Readings:
+        heads = (CleanHead("point", Figure((low + high) / 2, low, high, 200, 200)),)
+        return replace(SMALL.readings, clean_heads=heads)
+
+    references = {"pixels": reading(0.3, 0.65), "random_init": reading(0.8, 0.9)}
+    report = replace(SMALL, readings=reading(0.5, 0.6), references=references)
+    (line,) = (line for line in gate(report, fail_on="risky", origin="r").text.splitlines() if "point read" in line)
+    assert line.endswith(
+        ".55 [.50, .60] (pixels .47 [.30, .65], random init .85 [.80, .90]): less than off random init"
+    )
+
+
+def test_what_was_left_out_is_one_line() -> None:
+    gone = [replace(v, metric="left out", word="INCONCLUSIVE") for v in SMALL.verdicts if v.level is None]
+    report = replace(SMALL, verdicts=tuple(gone), word="INCONCLUSIVE")
+    lines = gate(report, fail_on="inconclusive", origin="r").text.splitlines()
+    assert [line for line in lines if "left out" in line] == ["  left out: hue, rotation, hflip"]
 
 
 def test_a_report_whose_word_is_not_that_of_its_verdicts_is_refused(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_vector_and_a_map_may_be_two_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [("b", 32, 32, 3), ("b", 3, 32, 32)])
 def test_a_map_whose_channels_lie_elsewhere_is_not_pooled_over_them(tmp_path: Path, shape: tuple[Any, ...]) -> None:
     source = write_onnx(tmp_path / "net.onnx", shape=shape, outputs=("turned",))
-    with pytest.raises(InputError, match=r"which looks like (nchw|nhwc); pass output-layout"):
+    with pytest.raises(InputError, match=r"which looks like (nchw|nhwc); pass --input.output-layout"):
         open_subject(source, described=PLAIN)
     layout: Any = "nchw" if shape[-1] == 3 else "nhwc"
     probed = open_subject(source, described=Described(range="0-1", output_layout=layout))

@@ -70,7 +70,7 @@ def test_a_report_has_what_was_asked_for_and_a_gate_reads_it(
     report = probe(encoders / "run", tmp_path, cache)
     assert json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["schema"] == "robossl.probe/1"
     said = capsys.readouterr().out
-    assert "clusters (scene) are judged" in said and "GB of them and of features in" in said and "minutes for" in said
+    assert "clusters (scene) are judged" in said and "with features 0.0" in said and " minute" in said
     heads = {each.label: each.figure.value for each in report.readings.clean_heads}
     whole = {r.label: r.clean for r in report.readings.retentions if r.factor == "brightness" and r.head == "same"}
     assert heads.keys() == {"point", "angle"} and heads == whole, "what is kept is a share of it"

@@ -52,6 +52,13 @@ def test_frames_before_are_those_that_the_camera_gave(clip_store: Store) -> None
     assert (frames.earlier(at, 3) == wanted).all()
 
 
+def test_a_class_of_a_store_may_be_named(clip_store: Store) -> None:
+    frames = StoreFrames(clip_store, columns={"class": next(iter(StoreFrames(clip_store).labels))})
+    assert "class" in frames.labels and frames.labels["class"].classes
+    with pytest.raises(InputError, match="unknown label of classes"):
+        StoreFrames(clip_store, columns={"class": "nothing"})
+
+
 def test_labels_of_a_store_are_classes(clip_store: Store) -> None:
     frames = StoreFrames(clip_store)
     lab = frames.labels["lab"]
@@ -67,10 +74,16 @@ def test_the_commonest_size_is_taken_and_the_rest_is_said(tmp_path: Path) -> Non
     for number in range(5):
         size = (40, 60, 3) if number == 2 else (40, 40, 3)
         Image.fromarray(rng.integers(0, 255, size, np.uint8)).save(pictures / f"{number}.png")
-    ingest((pictures,), out=tmp_path / "store", short_side=40, workers=1)
+    rows = [f"{number}.png,thing {number},{'even' if number % 2 == 0 else 'odd'}" for number in range(5)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,thing,parity", *rows]))
+    ingest((pictures,), out=tmp_path / "store", short_side=40, workers=1, labels=tmp_path / "labels.csv")
     frames = open_frames(str(tmp_path / "store"))
     assert frames.hw == (40, 40) and len(frames.clusters) == 4
-    assert frames.notes == ("left out 1 of 5 frames that are not 40 x 40",)
+    assert frames.notes == (
+        "left out 1 of 5 frames that are not 40 x 40",
+        "left out the label thing: every class is one episode, of which no other can tell",
+    )
+    assert list(frames.labels) == ["parity"]
     with pytest.raises(Unavailable, match="single pictures have no past"):
         frames.earlier(np.arange(2), 1)
     with pytest.raises(Unavailable, match="recorded scenes cannot be changed"):

@@ -85,6 +85,9 @@ def read_manifest(store: Path) -> Manifest:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         schema = content.pop("schema")
     except FileNotFoundError:
+        if store.is_dir() and any(store.iterdir()):
+            made = f"robossl ingest {store} --out stores/{store.resolve().name}, and pass that"
+            raise InputError(f"{store} is not a store (no manifest.json); make one of it with: {made}") from None
         raise InputError(
             f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}"
         ) from None

@@ -7,8 +7,10 @@ from typing import Literal, NamedTuple
 
 from robossl.errors import InputError
 from robossl.probes.document import read_report
-from robossl.probes.result import Report, Verdict, Word
-from robossl.probes.verdict import overall
+from robossl.probes.evidence import two_digits
+from robossl.probes.report.words import heads_said
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Verdict, Word
+from robossl.probes.verdict import UNCALIBRATED, overall
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
 
@@ -28,7 +30,7 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
     """Read a report and say whether its encoder may be deployed for its task.
 
     Args:
-        report: What `robossl probe run` wrote.
+        report: What `robossl probe run` wrote, or the folder it wrote to.
         fail_on: The mildest verdict that fails: inconclusive (all that is not shown to be safe, what the run left out
             too; what these frames cannot show is listed and does not count), risky or unusable.
 
@@ -57,19 +59,29 @@ def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
         )
     limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
     fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
-    noted = [v for v in report.verdicts if v.level is None and v.need != "-" and v.word != "SAFE"]
+    whole = [v for v in report.verdicts if v.level is None and v.need != "-" and v.word != "SAFE"]
+    noted = [v for v in whole if v.metric not in (LEFT_OUT, NOT_MEASURED)]
     noted.sort(key=lambda verdict: -SEVERITY[verdict.word])
     head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
     head += "" if task.calibrated else " (thresholds uncalibrated)"
-    lines = [head, *map(_line, noted)]
+    lines = [head, *(f"  {line}" for line in (*_about(report, task), *heads_said(report))), *map(_line, noted)]
+    for why in (LEFT_OUT, NOT_MEASURED):
+        names = [verdict.factor for verdict in whole if verdict.metric == why]
+        lines += [f"  {why}: {', '.join(names)}"] if names else []
     if not fails and SEVERITY[word]:
         lines.append(f"It passes because --fail-on is {fail_on}.")
     return Gate(EXIT_CODES[word] if fails else 0, "\n".join(lines))
 
 
 def _line(verdict: Verdict) -> str:
-    figure = verdict.figure
-    value = "no figure" if figure.value is None else f"{figure.value:.2f}"
-    if figure.low is not None and figure.high is not None:
-        value += f" [{figure.low:.2f}, {figure.high:.2f}]"
-    return f"  {verdict.word:<12} {verdict.factor} ({verdict.need}): {verdict.sentence} [{verdict.metric} {value}]"
+    sentence = verdict.sentence.removesuffix(UNCALIBRATED)
+    return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"
+
+
+def _about(report: Report, task: Task) -> list[str]:
+    """Of what encoder, frames and task the report is: a gate must not pass the report of another."""
+    encoder, data = report.encoder, report.data
+    return [
+        f"encoder {encoder.source}, sha256 {encoder.sha256[:12]}; probed {report.created}",
+        f"{data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; profile {task.sha256[:12]}",
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +58,7 @@ def run(
         factors: Which changes; those of the profile, or all.
         quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
         split: Of a store.
-        columns: Per-frame columns of a store that are labels: type and name, as in `pose state`.
+        columns: What of a store is a label: type and name, as in `pose state`, or `class label` for an episode's own.
         frames: How many are judged; 500, or 200 where it is quick.
         scenes: Of an environment.
         image_size: Of an environment, pixels.
@@ -67,8 +70,7 @@ def run(
         ca: PEM file of the authority that signed its certificate.
         input: What an ONNX model of others takes, where its graph does not say.
     """
-    from dataclasses import replace
-
+    command_line = spelled(run, dict(locals()))
     from robossl.probes.output import write_all
     from robossl.probes.run import probe
     from robossl.probes.settings import QUICK, Settings
@@ -85,8 +87,8 @@ def run(
         settings = replace(settings, n_evaluation=frames)
     task = None if profile is None else load_profile(profile, factors=FACTORS)
     names = _factors(factors, task)
-    subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
     source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
+    subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
     references = {
         "pixels": pixels_reference(),
         "random_init": random_reference(subject, seed=seed, outputs=subject.outputs, device=device),
@@ -100,15 +102,46 @@ def run(
         cache=cache,
         limit_bytes=int(cache_gb * GB),
         settings=settings,
+        command=command_line,
     )
     return write_all(found, out)
+
+
+def spelled(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """The command line that gives these arguments of `run`; defaults are left out.
+
+    >>> spelled(run, {"encoder": "runs/a", "data": "stores/b", "out": Path("c"), "quick": True, "factors": ("hue",)})
+    'robossl probe run runs/a --data stores/b --out c --factors hue --quick'
+    """
+    words = ["robossl", "probe", "run"]
+    for name, parameter in inspect.signature(function).parameters.items():
+        value, option = arguments.get(name, parameter.default), f"--{name.replace('_', '-')}"
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            words.append(str(value))
+        elif value == parameter.default:
+            continue
+        elif is_dataclass(value) and not isinstance(value, type):
+            for key, each in asdict(value).items():
+                if each is not None and each != getattr(parameter.default, key):
+                    words += [f"{option}.{key.replace('_', '-')}", *_words(each)]
+        elif isinstance(value, Mapping):
+            words += [option, *(str(each) for pair in value.items() for each in pair)]
+        else:
+            words += [option, *_words(value)]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    if value is True:
+        return []
+    return [str(each) for each in value] if isinstance(value, tuple | list) else [str(value)]
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
     """Pass or fail by the verdicts of a report: exit code 0, or 10 risky, 11 unusable, 12 inconclusive.
 
     Args:
-        report: report.json, as `robossl probe run` wrote it.
+        report: report.json, as `robossl probe run` wrote it, or its folder.
         fail_on: The mildest verdict that fails.
     """
     found = check_report(report, fail_on=fail_on)

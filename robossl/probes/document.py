@@ -36,12 +36,13 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `write_report` wrote.
+    """Read what `write_report` wrote, by its path or its folder's.
 
     Raises:
         InputError: not such a file, of another version, or with a field that is missing, unknown or of a wrong type.
     """
     try:
+        path = path / "report.json" if path.is_dir() else path
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         schema = content["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:

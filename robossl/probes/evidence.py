@@ -124,11 +124,11 @@ def percent(figure: Figure) -> str:
     """A share with its interval, in %."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
-    return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]{worse}"
+    return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:
     """A figure with its interval, or why there is none."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.reason or "no figure"
-    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+    return f"{figure.value:z.2f} [{figure.low:z.2f}, {figure.high:z.2f}]"

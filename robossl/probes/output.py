@@ -11,7 +11,7 @@ from robossl.probes.check import SEVERITY
 from robossl.probes.document import write_report
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import head_rows, title
+from robossl.probes.report.words import heads_said
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -38,8 +38,12 @@ def write_all(found: Found, folder: Path) -> str:
 
 def summary(report: Report) -> list[str]:
     """The verdicts, worst first, a line each."""
+    heads = [f"  {line}" for line in heads_said(report)]
     if report.task is None:
-        return ["no --profile, so nothing was judged; robossl probe profiles lists tasks", *_heads(report)]
+        return [
+            "no --profile, so nothing was judged; robossl probe profiles lists tasks",
+            *heads,
+        ]
     whole = [verdict for verdict in report.verdicts if verdict.level is None]
     judged = [verdict for verdict in whole if verdict.metric not in (NOT_MEASURED, LEFT_OUT)]
     judged.sort(key=lambda verdict: -SEVERITY[verdict.word])
@@ -47,20 +51,11 @@ def summary(report: Report) -> list[str]:
     head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
     lines = [
         head,
-        *_heads(report),
+        *heads,
         *(f"  {verdict.word}: {verdict.sentence.removesuffix(UNCALIBRATED)}" for verdict in judged),
     ]
     others = {why: [verdict.factor for verdict in whole if verdict.metric == why] for why in (NOT_MEASURED, LEFT_OUT)}
     return [*lines, *(f"  {why}: {', '.join(names)}" for why, names in others.items() if names)]
-
-
-def _heads(report: Report) -> list[str]:
-    """What a head reads before anything is changed: what is kept under a change is a share of it."""
-    lines = []
-    for label, own, *others in head_rows([report.readings, *report.references.values()]):
-        beside = ", ".join(f"{title(name)} {read}" for name, read in zip(report.references, others, strict=True))
-        lines.append(f"  clean frames: {label} read at {own} ({beside})")
-    return lines
 
 
 def _taken(report: Report, views: Views) -> list[TakenFor]:

@@ -73,6 +73,11 @@ def decode_job(factor: str, level: int, part: Part) -> Job:
     return Job(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 
+def not_shown(frames: Frames, names: Sequence[str]) -> dict[str, str]:
+    """Of some factors those that these frames cannot show, and why."""
+    return _tried(frames, dict.fromkeys(names))[1]
+
+
 def _tried(frames: Frames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds a frame of each factor, and which cannot be shown."""
     at = np.unique(np.linspace(0, len(frames.clusters) - 1, _TRIED).astype(np.int64))

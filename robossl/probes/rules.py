@@ -35,7 +35,10 @@ def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
     if kept.low >= limits.inv_retention:
         return Ruling("SAFE", metric, kept, others, text)
     if kept.high < limits.inv_retention:
-        return Ruling("RISKY", metric, kept, others, f"{text}; it must keep {limits.inv_retention:.0%}")
+        text += f"; it must keep {limits.inv_retention:.0%}"
+        if others and all(value is not None and value < limits.inv_retention for value in others.values()):
+            text += ", as no reference does: a head that has not seen this change is as much to blame as the encoder"
+        return Ruling("RISKY", metric, kept, others, text)
     return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; more frames are needed to tell")
 
 

@@ -6,8 +6,6 @@ its time and size are said, before anything starts.
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,20 +16,18 @@ from typing import NamedTuple
 import numpy as np
 
 from robossl.bar import Bar
-from robossl.errors import InputError
-from robossl.probes.features import Features, ViewFile, features, paths
+from robossl.probes.features import Features, features
+from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Frames, Label
 from robossl.probes.measure import Measure
-from robossl.probes.plan import FLOOR_JOB, Plan, plan_views
+from robossl.probes.plan import FLOOR_JOB, Plan, not_shown, plan_views
 from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.result import Data, Readings, Report, Task
 from robossl.probes.settings import Settings, chosen_labels, chosen_levels, mapped
 from robossl.probes.split import split_frames
-from robossl.probes.subjects import Output, Probed
+from robossl.probes.subjects import Probed
 from robossl.probes.verdict import judge, overall
 from robossl.probes.views import Job, Views
-
-TIMED = 8  # frames an encoder is timed on
 
 
 class Found(NamedTuple):
@@ -52,6 +48,7 @@ def probe(
     cache: Path,
     limit_bytes: int,
     settings: Settings,
+    command: str | None = None,
 ) -> Found:
     """Render, embed, measure and judge.
 
@@ -64,6 +61,7 @@ def probe(
         cache: Folder of views and features.
         limit_bytes: How large it may get.
         settings: How much is measured.
+        command: The line that asked for it, for who wants it again.
 
     Raises:
         InputError: frames that nothing can be said on, features that are no features, a cache that gets too large.
@@ -78,8 +76,8 @@ def probe(
     subjects = {"": probed, **references}
     labels = chosen_labels(frames, profile)
     maps = mapped(plan, profile)
-    num_bytes = plan.num_bytes + say_plan(views, plan, subjects, labels, maps)
-    check_room(cache, num_bytes, limit_bytes, wanted=_paths(cache, views, plan, subjects))
+    num_bytes = say_plan(views, plan, subjects, labels, maps)
+    check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
         views.render(plan.jobs, progress=watch)
     plan = _without_unchanged(views, plan)
@@ -87,12 +85,14 @@ def probe(
     measure = Measure(views, plan, labels, settings, readable)
     readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
     own = readings.pop("")
-    verdicts = judge(own, readings, profile, unmeasured=plan.unavailable) if profile else ()
+    others = [name for name in profile.factors if name not in levels] if profile else []
+    unmeasured = {**not_shown(frames, others), **plan.unavailable}
+    verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
     report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         encoder=probed.about,
         data=_data(frames, views, labels),
-        settings={**asdict(settings), "unavailable": dict(plan.unavailable)},
+        settings={**asdict(settings), "unavailable": dict(plan.unavailable), "command": command},
         views=tuple(views.view(job) for job in measure.shown),
         readings=own,
         references=readings,
@@ -101,60 +101,6 @@ def probe(
         word=overall(verdicts) if profile else None,
     )
     return Found(report, views, plan)
-
-
-def say_plan(
-    views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label], maps: set[Job]
-) -> int:
-    """Print what will be done, how large it gets and about how long it takes; the bytes of all features."""
-    split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
-    example = views.frames.clean(split.evaluation[:TIMED])
-    num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
-    minutes, num_bytes = plan.seconds / 60, 0
-    for each in subjects.values():
-        each(example[:1])
-        began = time.perf_counter()
-        embedded = each(example)
-        minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
-        frame_bytes = {name: 4 * values[0].size for name, values in embedded.items()}
-        num_bytes += num_frames * frame_bytes["pooled"] + num_mapped * frame_bytes.get("dense", 0)
-    clusters = len(np.unique(views.frames.clusters[split.evaluation]))
-    print(
-        f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
-        f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or 'none'}"
-    )
-    print(
-        f"{len(plan.jobs)} views, {num_frames} frames, {(plan.num_bytes + num_bytes) / 1e9:.2f} GB of them and of "
-        f"features in {views.folder.parent.parent}; "
-        f"at most {minutes:.0f} minutes for {', '.join(each.about.name for each in subjects.values())}, the statistics "
-        "apart; what an earlier run has done is not done again",
-        flush=True,
-    )
-    for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
-        print(f"  {line}")
-    return num_bytes
-
-
-def check_room(cache: Path, num_bytes: int, limit_bytes: int, *, wanted: set[Path]) -> None:
-    """Refuse what would make the cache larger than allowed, before anything is written.
-
-    Raises:
-        InputError: it would.
-    """
-    others = [path.stat().st_size for path in cache.rglob("*.npy") if path not in wanted]
-    if num_bytes + sum(others) > limit_bytes:
-        raise InputError(
-            f"views and features take {num_bytes / 1e9:.2f} GB and {cache} holds {sum(others) / 1e9:.2f} GB of others, "
-            f"allowed are {limit_bytes / 1e9:.2f} GB together; ask for fewer factors or frames, empty the cache or "
-            "raise --cache-gb"
-        )
-
-
-def _paths(cache: Path, views: Views, plan: Plan, subjects: Mapping[str, Probed]) -> set[Path]:
-    """What a run writes."""
-    files = [_file(views, job, ("pooled", "dense")) for job in plan.jobs]
-    embedded = [path for each in subjects.values() for file in files for path in paths(each, file, cache / "features")]
-    return {*(file.path for file in files), *embedded}
 
 
 def _without_unchanged(views: Views, plan: Plan) -> Plan:
@@ -174,7 +120,7 @@ def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache:
     found: dict[Job, Features] = {}
     name = probed.about.name
     with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
-        files = [_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
+        files = [view_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
         embedded = features(probed, files, cache, watch=lambda _, done, total: watch(done, total))
         for job, each in zip(plan.jobs, embedded, strict=True):
             found[job] = each
@@ -192,11 +138,6 @@ def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], N
                 bar.say(f"{what}: {done} of {total} {unit}")
 
         yield show
-
-
-def _file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
-    path = views.path(job)
-    return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
 
 
 def _data(frames: Frames, views: Views, labels: Mapping[str, Label]) -> Data:

@@ -1,7 +1,7 @@
 """The views of a probe, rendered once for all encoders: uint8 files in a cache, each whole or not there.
 
-A file is named by all that its pixels depend on: the frames, the factor's grid, the seed and the positions. It is
-written aside and renamed, so a run that is killed goes on where it was.
+A file is named by all that its pixels depend on: the frames, the factor's grid and code, the seed and the positions. It
+is written aside and renamed, so a run that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from numpy import ndarray
 
 from robossl.durable import full_disk_said, is_whole_array, written_aside
 from robossl.errors import InputError
+from robossl.probes import factors
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor, Values
 from robossl.probes.factors.warping import cut, disc, identities, square, warped
@@ -27,7 +29,6 @@ from robossl.probes.frames import Frames, Split
 from robossl.probes.result import View
 from robossl.probes.similarity import psnr, ssim
 
-VERSION = 1  # of what the factors do: files of another version are not used
 _CHUNK = 32  # frames rendered at once
 _HEADER_BYTES = 128  # of a file in numpy's format
 _SSIM_FRAMES = 64  # of a view, evenly chosen; all of them cost more than rendering
@@ -110,7 +111,7 @@ class Views:
 
     def path(self, job: Job) -> Path:
         """The file of a job."""
-        about: list[object] = [VERSION, self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
+        about: list[object] = [_code(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
         if job.draw != "clean":
             factor = resolve_factor(job.factor)
             about += [self.seed, factor.clean, factor.sides, factor.num_draws, factor.scale, factor.base]
@@ -178,6 +179,15 @@ class Views:
         if job.draw == "clean":
             return clean_view(self.frames, at, job.factor)
         return rendered(resolve_factor(job.factor), self.frames, at, values)
+
+
+@cache
+def _code() -> str:
+    """Of the code that renders: a file that other code has made is not used."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(Path(factors.__path__[0]).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def rendered(factor: Factor, frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:

@@ -24,9 +24,9 @@ from robossl.probes.result import Figure as Reading
 from robossl.probes.result import Report
 
 NO_LABELS = (
-    "No task was retained or lost here: the frames have no labels that the profile reads. Name a store's columns with "
-    "<code>--columns</code> (see <code>robossl probe run --help</code>), and every factor is also judged by what it "
-    "costs the task."
+    "No task was retained or lost here: the frames have no labels that the profile reads. Name a store's with "
+    "<code>--columns class NAME</code> or <code>--columns pose NAME</code> (<code>robossl probe run --help</code>), "
+    "and every factor is also judged by what it costs the task."
 )
 
 
@@ -189,18 +189,20 @@ def _sides(look: Lookup) -> str:
 
 
 def _again(report: Report) -> str:
+    settings = dict(report.settings)
+    command = settings.pop("command", None)
     facts = [
         ("encoder", f"{report.encoder.source}, {report.encoder.kind}, sha256 {report.encoder.sha256}"),
         ("preprocessing", report.encoder.preprocessing),
         ("data", f"{report.data.name}, sha256 {report.data.sha256}, {report.data.n_reference} reference frames"),
-        *((str(key), str(value)) for key, value in report.settings.items()),
+        *((str(key).replace("_", " "), str(value)) for key, value in settings.items() if value not in ({}, ())),
     ]
     if report.task:
         facts.append(("profile", f"{report.task.profile}, sha256 {report.task.sha256}"))
     rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts)
-    return (
-        f'<section id="again"><h2>To do it again</h2><div class="card wide-table"><table>{rows}</table></div></section>'
-    )
+    line = f"<p><code>{escape(str(command))}</code></p>" if command else ""
+    table = f'<div class="card wide-table"><table>{rows}</table></div>'
+    return f'<section id="again"><h2>To do it again</h2>{line}{table}</section>'
 
 
 def _brief(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from robossl.probes.report.drawing import LINE, WIDTH, styled
 from robossl.probes.report.sides import TICKS
@@ -34,6 +35,8 @@ def draw_spectrum(report: Report) -> Figure:
                 short = name if len(name) <= 30 else f"{name[:28]}..."
                 axes.plot(range(1, len(shown) + 1), shown, color=colour, linestyle=dash, linewidth=width, label=short)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # plain: nothing here reads math
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("direction, the largest first")
         axes.set_ylabel("share of the spread")
         axes.grid(color=LINE, linewidth=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.words import SIGNS, short, title, with_interval
+from robossl.probes.report.words import SIGNS, read_less, short, title, with_interval
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict, Word
 from robossl.probes.verdict import UNCALIBRATED
 
@@ -81,8 +81,14 @@ def banner(report: Report) -> str:
     return (
         f'<div class="verdict {sign.kind}" role="status"><span class="icon" aria-hidden="true">{sign.icon}</span><div>'
         f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(meaning)}."
-        f"<p>Factors: {escape(told)}.{caution}</p></div></div>"
+        f"<p>Factors: {escape(told)}.{caution}</p>{_less(report)}</div></div>"
     )
+
+
+def _less(report: Report) -> str:
+    """A line where heads on the references read more: all of little is kept easily."""
+    said = [f"{label} than {' and '.join(names)}" for label, names in read_less(report).items()]
+    return f"<p>Its heads read less off clean frames: {escape('; '.join(said))}.</p>" if said else ""
 
 
 def chip(word: Word) -> str:

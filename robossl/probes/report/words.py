@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from robossl.probes.result import Figure, Readings, Word
+from robossl.probes.result import Figure, Readings, Report, Word
 
 
 class Sign(NamedTuple):
@@ -43,7 +43,7 @@ def short(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    text = f"{value:.2f}"
+    text = f"{value:z.2f}"
     if abs(value) >= 0.995:
         return f"{value:.1f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
@@ -60,6 +60,30 @@ def with_interval(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return short(figure.value)
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
+
+
+def heads_said(report: Report) -> list[str]:
+    """What a head reads before anything is changed, a line a label: what is kept under a change is a share of it."""
+    names = [title(name) for name in report.references]
+    lines = []
+    for label, own, *others in head_rows([report.readings, *report.references.values()]):
+        beside = ", ".join(f"{name} {read}" for name, read in zip(names, others, strict=True))
+        more = read_less(report).get(label)
+        less = f": less than off {' and '.join(more)}" if more else ""
+        lines.append(f"clean frames: {label} read at {own} ({beside}){less}")
+    return lines
+
+
+def read_less(report: Report) -> dict[str, list[str]]:
+    """By label, the references whose heads surely read more of it off clean frames than the encoder's."""
+    found: dict[str, list[str]] = {}
+    for own in report.readings.clean_heads:
+        for name, readings in report.references.items():
+            other = next((each.figure for each in readings.clean_heads if each.label == own.label), None)
+            if other is None or other.low is None or own.figure.high is None or other.low <= own.figure.high:
+                continue
+            found.setdefault(title(own.label), []).append(title(name))
+    return found
 
 
 def head_rows(readings: Sequence[Readings]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
+from robossl.names import unknown
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
 from robossl.probes.sources.recorded import Recorded
 
@@ -37,7 +38,8 @@ class StoreFrames(Recorded):
         Args:
             store: where they are.
             split: which; the whole store by default.
-            columns: per-frame columns that are labels: the type of each and its name in the store.
+            columns: what the labels are: the type of each, and the name of a per-frame column, or of a label of the
+                episodes where the type is class.
             seed: of where in an episode the first frame lies.
 
         Raises:
@@ -59,10 +61,10 @@ class StoreFrames(Recorded):
             notes.append(
                 f"left out {len(rows) - len(alike)} of {len(rows)} frames that are not {self.hw[0]} x {self.hw[1]}"
             )
-        labels, crowded = _classes(store, episodes)
-        if crowded:
-            notes.append(f"left out labels of more than {MAX_CLASSES} classes: {', '.join(crowded)}")
-        labels |= {name: _column(store, self._rows, name, column) for name, column in (columns or {}).items()}
+        labels, left_out = _classes(store, episodes)
+        notes += [f"left out the label {name}: {why}" for name, why in left_out.items()]
+        given = {kind: _column(store, self._rows, kind, column, labels) for kind, column in (columns or {}).items()}
+        labels.update({str(kind): label for kind, label in given.items()})
         self.labels: Mapping[str, Label] = labels
         self.notes = tuple(notes)
         chosen = hashlib.sha256(store.content_hash.encode())
@@ -112,24 +114,32 @@ def _spaced(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, "
     return np.concatenate(chosen)
 
 
-def _classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], list[str]]:
-    """Labels with two classes or more, and the names of those with too many."""
+def _classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], dict[str, str]]:
+    """Labels with two classes or more, and why others are left out."""
     found: dict[str, Label] = {}
-    crowded = []
+    left_out: dict[str, str] = {}
+    own = np.unique(episodes)
     for name in store.label_names:
         texts = store.labels(name)[episodes]
         classes = [str(each) for each in np.unique(texts) if each]
         if len(classes) > MAX_CLASSES:
-            crowded.append(name)
+            left_out[name] = f"more than {MAX_CLASSES} classes"
+        elif len(classes) > 1 and len(classes) == np.count_nonzero(store.labels(name)[own] != ""):
+            left_out[name] = "every class is one episode, of which no other can tell"
         elif len(classes) > 1:
             numbers = np.where(texts == "", np.nan, np.searchsorted(classes, texts))
             found[name] = Label("class", numbers[:, None], tuple(classes))
-    return found, crowded
+    return found, left_out
 
 
-def _column(store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str) -> Label:
+def _column(
+    store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
+) -> Label:
+    """A per-frame column as a label; a class is one of the episodes' own labels."""
     if kind not in WIDTHS:
-        raise InputError(f"a column cannot be a label of type {kind!r}; choose from {', '.join(WIDTHS)}")
+        if column not in classes:
+            raise InputError(unknown("label of classes", column, classes))
+        return classes[column]
     values = store.column(column, rows).astype(np.float64)
     if values.shape[1] != WIDTHS[kind]:
         raise InputError(f"column {column!r} is {values.shape[1]} wide, a label of type {kind!r} is {WIDTHS[kind]}")

@@ -66,7 +66,9 @@ class TumFrames(Recorded):
         shape = _read(self._files[0]).shape
         self.hw = (shape[0], shape[1])
         kept = b"".join(contents[i] for i in first)
-        self.digest = hashlib.sha256(self.labels["pose"].values.tobytes() + kept).hexdigest()
+        self.digest = hashlib.sha256(
+            self.labels["pose"].values.tobytes() + (root / "rgb.txt").read_bytes() + kept
+        ).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
         """Frames as they are."""

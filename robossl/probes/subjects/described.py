@@ -112,7 +112,8 @@ def _layout(model: str, shape: Sequence[int | str | None], said: Described) -> L
     threes = [layout for layout, channels in fits.items() if channels == 3]
     if len(threes) != 1:
         raise InputError(
-            f"{model} is an ONNX model with unknown layout: its input is {list(shape)}; pass layout nchw or nhwc"
+            f"{model} is an ONNX model with unknown layout: its input is {list(shape)}; pass --input.layout nchw or "
+            "nhwc"
         )
     return "nchw" if threes == ["nchw"] else "nhwc"
 
@@ -126,7 +127,9 @@ def _size(
             raise InputError(f"{model} takes frames of {height}x{width} only, got size {said.size}; leave size out")
         return height, width
     if said.size is None and not is_bytes:
-        raise InputError(f"{model} takes frames of any size; pass the size it was trained at, such as 224 224")
+        raise InputError(
+            f"{model} takes frames of any size; pass the size it was trained at, such as --input.size 224 224"
+        )
     return said.size
 
 
@@ -141,8 +144,9 @@ def _scale(model: str, said: Described, *, is_bytes: bool) -> tuple[Triple, Trip
         raise InputError(f"{model}: mean and std belong together, got mean {said.mean} and std {said.std}; pass both")
     if said.mean is None and said.range is None:
         raise InputError(
-            f"{model} takes floats, and its graph does not say of which scale; pass mean and std (ImageNet: "
-            "0.485 0.456 0.406 and 0.229 0.224 0.225), or range 0-1 or 0-255 where the model normalises itself"
+            f"{model} takes floats, and its graph does not say of which scale; pass --input.mean and --input.std "
+            "(ImageNet: 0.485 0.456 0.406 and 0.229 0.224 0.225), or --input.range 0-1 or 0-255 where the model "
+            "normalises itself"
         )
     values = said.range or "0-1"
     if min(plain.std) <= 0 or (values == "0-1" and max(*plain.mean, *plain.std) > 1.5):

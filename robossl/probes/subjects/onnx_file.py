@@ -94,7 +94,7 @@ def _check_layout(source: str, found: list[ndarray], contract: Contract) -> None
                 other = "nhwc" if contract.layout == "nchw" else "nchw"
                 raise InputError(
                     f"{source} takes {contract.layout} and gives {list(values.shape)}, which looks like {other}; pass "
-                    f"output-layout {other}, or {contract.layout} where its channels are where those of the input are"
+                    f"--input.output-layout {other}, or {contract.layout} where the channels stay where they were"
                 )
 
 

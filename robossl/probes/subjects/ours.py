@@ -61,7 +61,7 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
         encoder = build_encoder(config)
     except ResourceError as error:
         raise ResourceError(
-            f"cannot download the weights of {name} ({reason(error)}); download them elsewhere and pass "
+            f"the weights of {name} are not here and their hub cannot be reached; download them elsewhere and pass "
             f"timm:{name}@FILE.safetensors"
         ) from error
     encode = TorchEncode(encoder, torch_card(encoder, name=name, extra={}), device)

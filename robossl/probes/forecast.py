@@ -1,0 +1,103 @@
+"""What a probe says before it starts: its frames, its size and its time; and whether its cache has the room."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robossl.errors import InputError
+from robossl.probes.features import ViewFile, paths
+from robossl.probes.frames import Frames, Label
+from robossl.probes.plan import Plan
+from robossl.probes.subjects import Output, Probed
+from robossl.probes.views import Job, Views
+
+TIMED = 8  # frames an encoder is timed on
+
+
+def say_plan(
+    views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label], maps: set[Job]
+) -> int:
+    """Print what will be done, how large it gets and about how long it takes; returns the bytes of it all.
+
+    Args:
+        views: Of the frames; nothing is rendered yet.
+        plan: Which of them.
+        subjects: What embeds them, each tried on a few frames.
+        labels: Those that are read.
+        maps: The views whose feature maps are kept too.
+    """
+    split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
+    num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
+    example = views.frames.clean(split.evaluation[:TIMED])
+    minutes, num_bytes = plan.seconds / 60, plan.num_bytes
+    for each in subjects.values():
+        each(example[:1])
+        began = time.perf_counter()
+        found = each(example)
+        minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
+        frame_bytes = {name: 4 * values[0].size for name, values in found.items()}
+        num_bytes += num_frames * frame_bytes["pooled"] + num_mapped * frame_bytes.get("dense", 0)
+    clusters = len(np.unique(views.frames.clusters[split.evaluation]))
+    print(
+        f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
+        f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or _none_of(views.frames)}"
+    )
+    names = ", ".join(each.about.name for each in subjects.values())
+    print(
+        f"{len(plan.jobs)} views, {num_frames} frames, with features {num_bytes / 1e9:.2f} GB in "
+        f"{views.folder.parent.parent}; {_about(minutes)} for {names}, the statistics "
+        "apart; what an earlier run has done is not done again",
+        flush=True,
+    )
+    for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
+        print(f"  {line}")
+    return num_bytes
+
+
+def check_room(
+    cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: Plan, subjects: Mapping[str, Probed]
+) -> None:
+    """Refuse what would make the cache larger than allowed, before anything is written.
+
+    Args:
+        cache: Folder of views and features.
+        num_bytes: Of all that this run writes, from `say_plan`.
+        limit_bytes: How large the cache may get.
+        views: Of this run.
+        plan: Which of them.
+        subjects: What embeds them.
+
+    Raises:
+        InputError: it would.
+    """
+    files = [view_file(views, job, ("pooled", "dense")) for job in plan.jobs]
+    own = {file.path for file in files}
+    own |= {path for each in subjects.values() for file in files for path in paths(each, file, cache / "features")}
+    others = sum(path.stat().st_size for path in cache.rglob("*.npy") if path not in own)
+    if num_bytes + others > limit_bytes:
+        raise InputError(
+            f"views and features take {num_bytes / 1e9:.2f} GB and {cache} holds {others / 1e9:.2f} GB of others, "
+            f"allowed are {limit_bytes / 1e9:.2f} GB together; ask for fewer factors or frames, empty the cache or "
+            "raise --cache-gb"
+        )
+
+
+def view_file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
+    """The file of a view, and what is wanted of it."""
+    path = views.path(job)
+    return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
+
+
+def _none_of(frames: Frames) -> str:
+    if not frames.labels:
+        return "none"
+    return f"none that the profile reads (there are: {', '.join(frames.labels)}; --columns names one)"
+
+
+def _about(minutes: float) -> str:
+    return "under a minute" if minutes < 1 else f"about {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"
