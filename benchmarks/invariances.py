@@ -71,7 +71,7 @@ def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out
     """Probe one encoder on photographs, and on a moving camera's frames where they are given."""
 
     def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
-        about = {"profile": None, "cache": out / "cache", "limit_bytes": int(4e9), "settings": settings}
+        about = {"profile": None, "cache": out / "cache", "limit_bytes": int(20e9), "settings": settings}
         return probe(subject, {}, frames, factors=factors, **about).report.readings
 
     seen = readings(photographs, SPATIAL + APPEARANCE, SETTINGS)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from robossl.probes.result import Figure, Readings, Report, Word
+from robossl.probes.retention import READABLE
 
 
 class Sign(NamedTuple):
@@ -80,9 +81,10 @@ def read_less(report: Report) -> dict[str, list[str]]:
     for own in report.readings.clean_heads:
         for name, readings in report.references.items():
             other = next((each.figure for each in readings.clean_heads if each.label == own.label), None)
-            if other is None or other.low is None or own.figure.high is None or other.low <= own.figure.high:
+            if other is None or other.low is None or own.figure.high is None:
                 continue
-            found.setdefault(title(own.label), []).append(title(name))
+            if other.low > max(own.figure.high, READABLE):
+                found.setdefault(title(own.label), []).append(title(name))
     return found
 
 
