@@ -88,7 +88,8 @@ def test_the_table_and_the_page_name_every_encoder(tmp_path: Path) -> None:
     for path, report in zip(paths, (REPORT, *others), strict=True):
         write_report(report, path)
     text = compare(paths, out=tmp_path / "page.html")
-    read, head = (line for line in text.splitlines() if "simclr resnet18 droid (runs/simclr)" in line)
+    words, read, head = (line for line in text.splitlines() if "simclr resnet18 droid (runs/simclr)" in line)
+    assert re.match(r"- simclr resnet18 droid \(runs/simclr\): RISKY: \d+ risky, .*\d+ safe", words)
     assert read.startswith("| read off clean frames |")
     assert "| camera | .62 [.57, .67] | .62 [.57, .67] | - |" in text
     assert "simclr resnet18 droid (runs/simclr)" in head  # two of one name
@@ -96,7 +97,7 @@ def test_the_table_and_the_page_name_every_encoder(tmp_path: Path) -> None:
     assert re.search(r"\| gaussian noise \| 3 \| INV \|.*\] \^ \| collapsed \|", text)
     assert "paired bootstrap" in text
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "▲ more" in page
+    assert "▲ more" in page and words.partition(": RISKY: ")[2] in page
     assert "What a head reads off clean frames" in page
     assert "<script" not in page
 

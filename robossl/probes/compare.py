@@ -17,8 +17,8 @@ from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
 from robossl.probes.profile import Thresholds
 from robossl.probes.report.lookup import Lookup
-from robossl.probes.report.words import head_rows, short, title, with_interval
-from robossl.probes.result import Cell, Figure, Report, Word
+from robossl.probes.report.words import counted, head_rows, short, title, with_interval
+from robossl.probes.result import NOT_MEASURED, Cell, Figure, Report, Word
 
 RESAMPLES = 10_000
 MAX_REPORTS = 4
@@ -98,7 +98,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
                 level,
                 looks[0].need(factor, level),
                 tuple(look.cell(factor, level) for look in looks),
-                tuple(verdict.word if verdict else None for verdict in verdicts),
+                tuple(each.word if each and each.metric != NOT_MEASURED else None for each in verdicts),
                 tuple(column[i] for column in columns),
             )
         )
@@ -188,7 +188,7 @@ def _marked(found: Sequence[tuple[Difference, float]]) -> list[Difference]:
 
 
 def to_text(comparison: Comparison) -> str:
-    """The table in Markdown, and how to read it."""
+    """The verdicts, the tables in Markdown, and how to read them."""
     first, *others = comparison.names
     head = ["factor", "strength", "need", *comparison.names, *(f"{name} minus {first}" for name in others)]
     rows = [head, ["---"] * len(head)]
@@ -198,9 +198,12 @@ def to_text(comparison: Comparison) -> str:
             for figure, word in zip(row.figures, row.words, strict=True)
         ]
         rows.append([title(row.factor), str(row.level), row.need, *figures, *map(told, row.differences)])
+    named = zip(comparison.reports, comparison.names, strict=True)
+    words = "\n".join(f"- {name}: {report.word}: {counted(report)}" for report, name in named if report.word)
     read = head_rows([report.readings for report in comparison.reports])
     above = _markdown([["read off clean frames", *comparison.names], ["---"] * (len(comparison.names) + 1), *read])
-    return (f"{above}\n\n" if read else "") + f"{_markdown(rows)}\n\n{legend(comparison)}"
+    parts = (words, above if read else "", _markdown(rows), legend(comparison))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

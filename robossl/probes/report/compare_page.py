@@ -13,7 +13,7 @@ from robossl.probes.report.page import whole
 from robossl.probes.report.panels import render_heads
 from robossl.probes.report.sides import draw_sides
 from robossl.probes.report.strip import chip
-from robossl.probes.report.words import title, with_interval
+from robossl.probes.report.words import counted, title, with_interval
 
 
 def write_compare_page(comparison: Comparison, path: Path) -> None:
@@ -37,7 +37,7 @@ def write_compare_page(comparison: Comparison, path: Path) -> None:
 
 def _words(comparison: Comparison) -> str:
     lines = "".join(
-        f"<li>{chip(report.word)} {escape(name)} for {escape(report.task.profile)}</li>"
+        f"<li>{chip(report.word)} {escape(name)} for {escape(report.task.profile)}: {escape(counted(report))}</li>"
         for report, name in zip(comparison.reports, comparison.names, strict=True)
         if report.word is not None and report.task is not None
     )

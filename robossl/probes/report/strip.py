@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.words import SIGNS, read_less, short, title, with_interval
+from robossl.probes.report.words import SIGNS, counted, read_less, short, title, with_interval
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict, Word
 from robossl.probes.verdict import UNCALIBRATED
 
@@ -67,8 +67,6 @@ def banner(report: Report) -> str:
         )
     sign = SIGNS[report.word]
     asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
-    words = [v.metric if v.metric in (NOT_MEASURED, LEFT_OUT) else v.word.lower() for v in asked]
-    told = ", ".join(f"{words.count(each)} {each}" for each in dict.fromkeys(words))
     open_ones = {v.metric for v in asked if v.word == "INCONCLUSIVE" and v.metric != NOT_MEASURED}
     meaning = sign.meaning
     if report.word == "INCONCLUSIVE" and open_ones == {LEFT_OUT}:
@@ -81,7 +79,7 @@ def banner(report: Report) -> str:
     return (
         f'<div class="verdict {sign.kind}" role="status"><span class="icon" aria-hidden="true">{sign.icon}</span><div>'
         f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(meaning)}."
-        f"<p>Factors: {escape(told)}.{caution}</p>{_less(report)}</div></div>"
+        f"<p>Factors: {escape(counted(report))}.{caution}</p>{_less(report)}</div></div>"
     )
 
 

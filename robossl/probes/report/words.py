@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from robossl.probes.result import Figure, Readings, Report, Word
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Figure, Readings, Report, Word
 from robossl.probes.retention import READABLE
 
 
@@ -61,6 +61,14 @@ def with_interval(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return short(figure.value)
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
+
+
+def counted(report: Report) -> str:
+    """How many factors got which verdict, the worst first."""
+    asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
+    words = [v.metric if v.metric in (NOT_MEASURED, LEFT_OUT) else v.word.lower() for v in asked]
+    order = [*(word.lower() for word in SIGNS), LEFT_OUT, NOT_MEASURED]
+    return ", ".join(f"{words.count(each)} {each}" for each in order if each in words)
 
 
 def heads_said(report: Report) -> list[str]:
