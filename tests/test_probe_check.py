@@ -64,9 +64,7 @@ def test_the_gate_says_where_an_encoder_reads_less_than_what_has_learned_nothing
     references = {"pixels": reading(0.3, 0.65), "random_init": reading(0.8, 0.9)}
     report = replace(SMALL, readings=reading(0.5, 0.6), references=references)
     (line,) = (line for line in gate(report, fail_on="risky", origin="r").text.splitlines() if "point read" in line)
-    assert line.endswith(
-        ".55 [.50, .60] (pixels .47 [.30, .65], random init .85 [.80, .90]): less than off random init"
-    )
+    assert line.endswith(".55 [.50, .60] (pixels .47 [.30, .65], random init .85 [.80, .90]); better from random init")
 
 
 def test_what_was_left_out_is_one_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
         assert judge(found, {}, task)[0].word == word
 
 
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", [*profile_names(), str(Path(__file__).parents[1] / "examples" / "photographs.toml")])
 def test_an_encoder_that_can_all_is_safe_for_every_task(name):
     """A gate that nothing passes is none: every factor is there, with the label that the task names first."""
     task = load_profile(name, factors=FACTORS)

@@ -85,8 +85,8 @@ def banner(report: Report) -> str:
 
 def _less(report: Report) -> str:
     """A line where heads on the references read more: all of little is kept easily."""
-    said = [f"{label} than {' and '.join(names)}" for label, names in read_less(report).items()]
-    return f"<p>Its heads read less off clean frames: {escape('; '.join(said))}.</p>" if said else ""
+    said = [f"{label} is read better from {' and '.join(names)}" for label, names in read_less(report).items()]
+    return f"<p>Off clean frames {escape('; '.join(said))}.</p>" if said else ""
 
 
 def chip(word: Word) -> str:

@@ -78,7 +78,7 @@ def heads_said(report: Report) -> list[str]:
     for label, own, *others in head_rows([report.readings, *report.references.values()]):
         beside = ", ".join(f"{name} {read}" for name, read in zip(names, others, strict=True))
         more = read_less(report).get(label)
-        less = f": less than off {' and '.join(more)}" if more else ""
+        less = f"; better from {' and '.join(more)}" if more else ""
         lines.append(f"clean frames: {label} read at {own} ({beside}){less}")
     return lines
 
