@@ -93,9 +93,9 @@ def spread(values: list[float], digits: int = 1) -> str:
     """Mean over seeds and its 95 % t interval."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
-        return f"{mean:.{digits}f}"
+        return f"{mean:z.{digits}f}"
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    return f"{mean:z.{digits}f} [{mean - half:z.{digits}f}, {mean + half:z.{digits}f}]"
 
 
 def turns_table(found: dict[str, list[Probing]]) -> list[str]:
