@@ -321,6 +321,7 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
             assert stream.take(wait_ms=30_000) is not None
             calls = [client._infer.future(message, timeout=30) for _ in range(12)]
             stream.send(frames)
+            client._call("ServerLive")  # sent after them on one connection: answered, they have been accepted
             calls[0].result()
             process.send_signal(signal.SIGTERM)
             assert [call.result().model_version for call in calls] == ["1"] * 12
