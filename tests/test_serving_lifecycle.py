@@ -313,7 +313,8 @@ def test_a_damaged_only_model_and_an_empty_folder_are_errors_at_start(tmp_path: 
 def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     models = tmp_path / "models"
     build_tiny(models, version=1, layers=8)
-    with server_process(models) as (process, port), EncoderClient(f"127.0.0.1:{port}") as client:
+    serving = server_process(models, "--drain-seconds", "60")
+    with serving as (process, port), EncoderClient(f"127.0.0.1:{port}") as client:
         frames = np.zeros((1, 160, 160, 3), np.uint8)
         message = client._pin.request(frames, camera="", frame_id="1", captured_s=0.0)
         with EncoderClient(f"127.0.0.1:{port}", robot="arm") as robot, robot.latest() as stream:
@@ -327,7 +328,7 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
             assert [call.result().model_version for call in calls] == ["1"] * 12
             reply = stream.take(wait_ms=30_000)
             assert reply is not None
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         assert process.stdout.read().splitlines() == ["draining"]
         with pytest.raises(UnavailableError):
             client.encode(FRAMES, deadline_ms=300)
