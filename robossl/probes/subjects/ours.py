@@ -61,8 +61,8 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
         encoder = build_encoder(config)
     except ResourceError as error:
         raise ResourceError(
-            f"the weights of {name} are not here and their hub cannot be reached; download them elsewhere and pass "
-            f"timm:{name}@FILE.safetensors"
+            f"cannot download the weights of {name} ({reason(error.__cause__ or error)}); download them elsewhere and "
+            f"pass timm:{name}@FILE.safetensors"
         ) from error
     encode = TorchEncode(encoder, torch_card(encoder, name=name, extra={}), device)
     return from_encode(encode, source, kind="timm", outputs=outputs)
