@@ -24,6 +24,6 @@ class ResourceError(RobosslError, OSError):
     """The machine ran out of something; the work so far is kept."""
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of another library's error, for one of ours to quote."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
