@@ -1,10 +1,12 @@
-"""Arguments: from a command line to the typed function behind a command."""
+"""Arguments: from a command line to the typed function behind a command, and back."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
 
@@ -20,6 +22,37 @@ def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
     if isinstance(result, str):
         print(result)
     return result if isinstance(result, int) else 0
+
+
+def spelled(function: Callable[..., Any], arguments: Mapping[str, Any], *, prog: str) -> str:
+    """The command line with which `call` gives a function these arguments; defaults are left out, and other names.
+
+    >>> def serve(models: tuple[str, ...], *, port: int = 1, tls: bool = False, hz: tuple[float, ...] = ()): ...
+    >>> spelled(serve, {"models": ("a", "b c"), "port": 1, "tls": True, "hz": (3.0, 30.0)}, prog="robossl serve")
+    "robossl serve a 'b c' --tls --hz 3.0 30.0"
+    """
+    words = prog.split()
+    for name, parameter in inspect.signature(function).parameters.items():
+        value, option = arguments.get(name, parameter.default), f"--{name.replace('_', '-')}"
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            words += _words(value)
+        elif value == parameter.default:
+            continue
+        elif is_dataclass(value) and not isinstance(value, type):
+            given = {key: each for key, each in asdict(value).items() if each != getattr(parameter.default, key)}
+            for key, each in given.items():
+                words += [f"{option}.{key.replace('_', '-')}", *_words(each)]
+        elif isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            words += [option, *_words(value)]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [str(each) for pair in value.items() for each in pair]
+    return [str(each) for each in value] if isinstance(value, tuple | list) else [str(value)]
 
 
 def _positional(function: Callable[..., Any]) -> Callable[..., Any]:

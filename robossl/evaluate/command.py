@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from robossl.arguments import spelled
 from robossl.durable import check_out, write_text
 from robossl.errors import InputError
 
@@ -103,10 +103,5 @@ def evaluate(
 
 def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:
     """The command that measures the same again; what has its default value is left out."""
-    words = ["robossl", "evaluate", *models, "--store", str(store)]
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if value != field.default:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return spelled(evaluate, {"models": models, "store": store, **given}, prog="robossl evaluate")

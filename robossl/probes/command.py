@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robossl.arguments import call
+from robossl.arguments import call, spelled
 from robossl.durable import check_folder
 from robossl.errors import InputError
 from robossl.names import unknown
@@ -70,7 +68,7 @@ def run(
         ca: PEM file of the authority that signed its certificate.
         input: What an ONNX model of others takes, where its graph does not say.
     """
-    command_line = spelled(run, dict(locals()))
+    command_line = spelled(run, locals(), prog="robossl probe run")
     from robossl.probes.output import write_all
     from robossl.probes.run import probe
     from robossl.probes.settings import QUICK, Settings
@@ -105,36 +103,6 @@ def run(
         command=command_line,
     )
     return write_all(found, out)
-
-
-def spelled(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """The command line that gives these arguments of `run`; defaults are left out.
-
-    >>> spelled(run, {"encoder": "runs/a", "data": "stores/b", "out": Path("c"), "quick": True, "factors": ("hue",)})
-    'robossl probe run runs/a --data stores/b --out c --factors hue --quick'
-    """
-    words = ["robossl", "probe", "run"]
-    for name, parameter in inspect.signature(function).parameters.items():
-        value, option = arguments.get(name, parameter.default), f"--{name.replace('_', '-')}"
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            words.append(str(value))
-        elif value == parameter.default:
-            continue
-        elif is_dataclass(value) and not isinstance(value, type):
-            for key, each in asdict(value).items():
-                if each is not None and each != getattr(parameter.default, key):
-                    words += [f"{option}.{key.replace('_', '-')}", *_words(each)]
-        elif isinstance(value, Mapping):
-            words += [option, *(str(each) for pair in value.items() for each in pair)]
-        else:
-            words += [option, *_words(value)]
-    return shlex.join(words)
-
-
-def _words(value: Any) -> list[str]:
-    if value is True:
-        return []
-    return [str(each) for each in value] if isinstance(value, tuple | list) else [str(value)]
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:

@@ -100,7 +100,7 @@ def render_table(look: Lookup) -> str:
     """Every figure of the heatmaps and the plane, for who reads numbers, or cannot see the pictures."""
     columns = ["strength", "setting", "PSNR", "SSIM", "NIS_w", "R@1", "DEC_abs", "DEC_rel"]
     columns += [f"retention of {label}" for label in look.labels]
-    columns += [title for title, metric in MAP_FIGURES if _any(look, metric)]
+    columns += [title for title, metric in MAP_FIGURES if _has(look, metric)]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["factor", *columns])
     rows = "".join(_row(look, factor, level) for factor in look.names for level in LEVELS)
     return (
@@ -117,7 +117,7 @@ def _row(look: Lookup, factor: str, level: int) -> str:
     retentions = [look.kept(label, factor, level) for label in look.labels]
     figures = [look.cell(factor, level), look.cell(factor, level, "r1")]
     figures += [each.figure if each else None for each in (*decodings, *retentions)]
-    figures += [look.cell(factor, level, metric) for _, metric in MAP_FIGURES if _any(look, metric)]
+    figures += [look.cell(factor, level, metric) for _, metric in MAP_FIGURES if _has(look, metric)]
     cells = [
         str(level),
         ", ".join(f"{key} {_setting(value)}" for key, value in view.params.items()),
@@ -130,7 +130,7 @@ def _row(look: Lookup, factor: str, level: int) -> str:
     )
 
 
-def _any(look: Lookup, metric: str) -> bool:
+def _has(look: Lookup, metric: str) -> bool:
     """Whether any view has a figure of this kind."""
     return any(cell.metric == metric for cell in look.report.readings.cells)
 

@@ -29,7 +29,7 @@ class Described:
         range: In which pixels go in, before mean and std.
         order: Of the colours.
         output: The output that is probed.
-        output_layout: Where the channels of a map that comes out are; as those of the input are.
+        output_layout: Where the channels of a map that comes out are, where not as in the input.
         dense: An output that is a feature map, where it is another one.
     """
 
