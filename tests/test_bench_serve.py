@@ -54,7 +54,7 @@ def test_every_frame_of_robots_at_a_pace_is_served_or_counted_as_lost(
 
 
 def test_a_closed_loop_asks_anew_when_it_is_answered(server: EncoderServer, tmp_path: Path) -> None:
-    content = bench(server, tmp_path, pattern="closed", robots=1, batch_clients=1, batch_size=3)
+    content = bench(server, tmp_path, pattern="closed", robots=1, batch_clients=1, batch_size=3, seconds=2.0)
     control, batch = content["classes"]["control"], content["classes"]["batch"]
     assert content["load"]["hz"] is None
     assert control["served"][0] > 1
