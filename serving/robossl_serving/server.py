@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 from robossl_client.wire import SERVICE
@@ -17,6 +17,7 @@ from robossl_client.wire import SERVICE
 from robossl.errors import ResourceError
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
+from robossl_serving.health import Health
 from robossl_serving.infer import Inference
 from robossl_serving.limits import Limits
 from robossl_serving.metrics import Metrics
@@ -60,7 +61,13 @@ class EncoderServer:
         self._settings = settings
         self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
-        self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
+        self._health = Health()
+        self.repository = Repository(
+            models,
+            settings.session,
+            retire_after_s=settings.retire_seconds,
+            on_change=lambda: self._health.update(self.repository),
+        )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
         inference = Inference(self.repository, limits, self._memory)
@@ -82,8 +89,7 @@ class EncoderServer:
             options=_options(limits),
             maximum_concurrent_rpcs=num_threads,
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=public_pool())
         self.port = _bind(self._server, settings, credentials)
@@ -96,8 +102,6 @@ class EncoderServer:
             ResourceError: the port for metrics is taken.
         """
         self._server.start()
-        for name in ("", SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
         if self._settings.metrics_port is not None:
             address = (self._settings.host, self._settings.metrics_port)
@@ -116,7 +120,7 @@ class EncoderServer:
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Say that it goes, answer what was accepted, and close."""
         self._stopped.set()
-        self._health.enter_graceful_shutdown()
+        self._health.shut_down()
         self.streams.drain()
         self._server.stop(grace_s).wait()
         self.repository.close()
