@@ -43,7 +43,7 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
     """The text of config.pbtxt; its dims are without the batch, which max_batch_size stands for.
 
-    Triton's `image_client` asks for the input's format. Triton takes FORMAT_NHWC for three dims only: without the batch.
+    Triton's `image_client` asks for the input's format. Triton takes FORMAT_NHWC for three dims only.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robossl.errors import InputError, RobosslError, reason
-from robossl.session import read_card
+from robossl.session import check_model_file, read_card
 from robossl_serving.folder import Stamp, stamp_of
 from robossl_serving.model import Model, SessionSettings
 from robossl_serving.policy import Choice
@@ -87,8 +87,8 @@ class Loader:
             return good, tuple(errors)
         for error in errors.values():
             raise error
-        named = ", ".join(map(str, choice.missing))
-        raise InputError(f"{self._root / name / 'config.pbtxt'} asks for versions {named} only, and none of them is there")
+        config, named = self._root / name / "config.pbtxt", ", ".join(map(str, choice.missing))
+        raise InputError(f"{config} asks for versions {named} only, and none of them is there; mend its version_policy")
 
     def failed(self) -> list[tuple[str, int]]:
         """Name and version of all that failed their checks."""
@@ -103,7 +103,8 @@ class Loader:
         """Return the one that is loaded already if the folder still holds it, or else open and check the folder's."""
         started_s = time.monotonic()
         try:
-            if held is not None and read_card(folder / "card.json").model_sha256 == held.artefact:
+            if held is not None and (card := read_card(folder / "card.json")).model_sha256 == held.artefact:
+                check_model_file(folder / "model.onnx", card)
                 return held
             model = Model(folder, self._settings)
         except RobosslError:

@@ -17,6 +17,7 @@ from robossl_client.wire import put_values, tensor_type
 
 from robossl.errors import InputError
 from robossl.parity import GATES, check_parity, natural_frames
+from robossl.ranges import check_range
 from robossl.repository import read_config
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import Costs, measure_costs
@@ -35,6 +36,15 @@ class SessionSettings:
     provider: Provider = "cpu"
     threads: int = 1
     max_waiting: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range.
+        """
+        check_range(1, 1024, threads=self.threads)
+        check_range(1, max_waiting=self.max_waiting)
 
 
 class Model:

@@ -33,14 +33,17 @@ def read_policy(model: Path) -> pb.ModelVersionPolicy:
         InputError: its config.pbtxt cannot be read, or would load nothing.
     """
     config = model / "config.pbtxt"
-    policy = read_config(config).version_policy if config.is_file() else LATEST
+    read = read_config(config) if config.is_file() else pb.ModelConfig()
+    if not read.HasField("version_policy"):
+        return LATEST
+    policy = read.version_policy
     kind = policy.WhichOneof("policy_choice")
     if kind is None:
-        return LATEST
+        raise InputError(f"{config} has a version_policy of another kind than latest, all and specific; choose one")
     if kind == "latest" and not policy.latest.num_versions:
         raise InputError(f"{config} loads the latest 0 versions; set num_versions to 1 or more")
     if kind == "specific" and not policy.specific.versions:
-        raise InputError(f"{config} names no version in version_policy; list at least one: specific {{ versions: [ 1 ] }}")
+        raise InputError(f"{config} names no version in version_policy; list at least one, specific {{ versions: 1 }}")
     return policy
 
 

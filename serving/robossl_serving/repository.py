@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,9 +207,7 @@ class Repository:
                     choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
                 entry = self._entries.get(name)
                 held = {} if entry is None else entry.versions
-                good, failed = self._loader.open_chosen(
-                    name, choice, held=held, again=again, may_keep=version is None
-                )
+                good, failed = self._loader.open_chosen(name, choice, held=held, again=again, may_keep=version is None)
                 self._unloaded.discard(name)
                 if version is not None:
                     self._chosen[name] = version
