@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -37,11 +36,18 @@ class _Json(logging.Formatter):
         return json.dumps(row, default=str)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """What cannot be written, on a full disk say, is lost; the server goes on."""
+class _Handler(logging.Handler):
+    """Writes lines to a descriptor. What cannot be written, on a full disk say, is lost, and the server goes on."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Do not write about it to the same place."""
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.setFormatter(_Json())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{self.format(record)}\n".encode())
 
 
 @contextlib.contextmanager
@@ -52,23 +58,22 @@ def json_log() -> Iterator[None]:
         return
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(kept, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as stream:
-        handler = _Handler(stream)
-        handler.setFormatter(_Json())
-        root = logging.getLogger()
-        level, hook = _log.level, threading.excepthook
-        root.addHandler(handler)
-        logging.captureWarnings(True)
-        threading.excepthook = _log_thread
-        _log.setLevel(logging.INFO)
-        try:
-            with _wrapped_lines(kept), _crash_dump(stream):
-                yield
-        finally:
-            _log.setLevel(level)
-            threading.excepthook = hook
-            logging.captureWarnings(False)
-            root.removeHandler(handler)
+    handler = _Handler(kept)
+    root = logging.getLogger()
+    level, hook = _log.level, threading.excepthook
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread
+    _log.setLevel(logging.INFO)
+    try:
+        with _wrapped_lines(kept), _crash_dump(kept):
+            yield
+    finally:
+        _log.setLevel(level)
+        threading.excepthook = hook
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        os.close(kept)
 
 
 @contextlib.contextmanager
@@ -90,12 +95,12 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _crash_dump(stream: TextIO) -> Iterator[None]:
+def _crash_dump(kept: int) -> Iterator[None]:
     """Write where a crash happened to standard error itself: nobody reads the pipe then."""
     if faulthandler.is_enabled():
         yield
         return
-    faulthandler.enable(stream)
+    faulthandler.enable(kept)
     try:
         yield
     finally:
@@ -113,6 +118,6 @@ def _read(source: int) -> None:
 def _log_thread(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
         return
-    about = {"thread": failed.thread.name if failed.thread else None}
+    about = {"in_thread": failed.thread.name if failed.thread else None}
     info = (failed.exc_type, failed.exc_value, failed.exc_traceback)
     _log.error("a thread failed", exc_info=info, extra=about)
