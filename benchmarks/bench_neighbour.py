@@ -19,6 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from robossl.cpus import num_cpus
+
 BLOCK = """
 import sys, time
 import timm, torch
@@ -51,7 +53,7 @@ def neighbour(wanted: bool) -> Iterator[None]:
 def block(policy: dict[str, str], seconds: float) -> float:
     """Frames a second."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | policy
-    line = [sys.executable, "-c", BLOCK, str(os.cpu_count()), str(seconds)]
+    line = [sys.executable, "-c", BLOCK, str(num_cpus()), str(seconds)]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
 

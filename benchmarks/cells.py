@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robossl.config import to_yaml
+from robossl.cpus import num_cpus
 from robossl.durable import write_text
 from robossl.run import RunConfig
 
@@ -47,7 +48,7 @@ def train_all(jobs: dict[Path, Callable[[], RunConfig]], *, at_a_time: int) -> N
     for folder in jobs.keys() - todo:
         if (folder / "cell.yaml").read_text() != to_yaml(jobs[folder]()):
             raise SystemExit(f"{folder} was trained by another configuration; move it away to train it anew")
-    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    threads = max(1, num_cpus() // at_a_time)
     print(f"{len(jobs)} runs, {len(todo)} to do, {at_a_time} at a time", flush=True)
     began = time.monotonic()
     with ThreadPoolExecutor(at_a_time) as pool:

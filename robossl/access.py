@@ -16,14 +16,31 @@ def access(token: Path | None, ca: Path | None) -> dict[str, Any]:
         ca: PEM file of the authority that signed the server's certificate; the connection is encrypted then.
 
     Raises:
-        InputError: a file that cannot be read.
+        InputError: a file cannot be read, or holds no token.
     """
     from robossl_client.channel import Tls
 
     return {
-        "token": None if token is None else read_bytes(token).decode().strip(),
+        "token": None if token is None else read_token(token),
         "tls": None if ca is None else Tls(ca=read_bytes(ca)),
     }
+
+
+def read_token(file: Path) -> str:
+    """Read a token: one line of printable ASCII, since a header carries nothing else.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    token = read_bytes(file).strip()
+    if not token:
+        raise InputError(f"{file} is empty; write the token into it, for example `openssl rand -hex 32`")
+    if not all(0x20 <= byte <= 0x7E for byte in token):
+        raise InputError(
+            f"{file} holds more than a token: it has {token.count(10) + 1} lines or characters beyond printable ASCII, "
+            "which no header carries; write one line into it, for example `openssl rand -hex 32`"
+        )
+    return token.decode("ascii")
 
 
 def read_bytes(file: Path) -> bytes:

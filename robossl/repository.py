@@ -1,7 +1,8 @@
 """Repository: a folder of exported models as Triton lays it out, NAME/config.pbtxt and NAME/VERSION/model.onnx.
 
 The card lies beside each model.onnx, since versions differ in weights; Triton passes over it. All versions of a
-name share one config.pbtxt, so their inputs and outputs are the same.
+name share one config.pbtxt, so their inputs and outputs are the same. What somebody adds to it (a version policy, say)
+stays when the next version is exported.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from google.protobuf import text_format
+from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl.errors import InputError, ResourceError
+from robossl.errors import InputError, ResourceError, reason
 
 _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
@@ -38,13 +41,17 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 
 
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
-    """The text of config.pbtxt; its dims are without the batch, which max_batch_size stands for."""
+    """The text of config.pbtxt; its dims are without the batch, which max_batch_size stands for.
 
-    def tensor(name: str, dtype: str, shape: tuple[int | str, ...]) -> str:
+    Triton's `image_client` asks for the input's format. Triton takes FORMAT_NHWC for three dims only.
+    """
+
+    def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:
         dims = ", ".join(str(dim) if isinstance(dim, int) else "-1" for dim in shape[1:])
-        return f'  {{ name: "{name}" data_type: {_TRITON_TYPES[dtype]} dims: [ {dims} ] }}'
+        return f'  {{ name: "{name}" data_type: {_TRITON_TYPES[dtype]}{layout} dims: [ {dims} ] }}'
 
-    inputs = tensor(card.input.name, card.input.tensor.dtype, card.input.tensor.shape)
+    given = card.input.tensor
+    inputs = tensor(card.input.name, given.dtype, given.shape, layout=" format: FORMAT_NHWC")
     outputs = ",\n".join(tensor(name, spec.dtype, spec.shape) for name, spec in card.outputs.items())
     return (
         f'name: "{card.name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {max_batch}\n'
@@ -52,15 +59,37 @@ def triton_config(card: EncoderCard, *, max_batch: int) -> str:
     )
 
 
+def read_config(path: Path) -> pb.ModelConfig:
+    """Read a config.pbtxt; settings that are Triton's alone are passed over.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    config = pb.ModelConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), config, allow_unknown_field=True)
+    except (OSError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({reason(error)}); mend it, or export the model again") from error
+    return config
+
+
 def check_config(out: Path, *, name: str, config: str) -> None:
     """Check that the versions already there take and give the same.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not, or their configuration cannot be read.
     """
     path = out / name / "config.pbtxt"
-    if path.exists() and path.read_text() != config:
+    if path.exists() and _tensors(read_config(path)) != _tensors(text_format.Parse(config, pb.ModelConfig())):
         raise InputError(f"{path} has other inputs, outputs or batch size; choose another --name than {name!r}")
+
+
+def _tensors(config: pb.ModelConfig) -> pb.ModelConfig:
+    """The part that all versions share. The format says nothing new, and earlier exports do not state it."""
+    part = pb.ModelConfig(max_batch_size=config.max_batch_size, input=config.input, output=config.output)
+    for each in part.input:
+        each.ClearField("format")
+    return part
 
 
 @contextmanager
@@ -76,9 +105,10 @@ def new_version(out: Path, *, name: str, version: int, config: str) -> Iterator[
         aside.mkdir(parents=True)
         yield aside
         (out / name).mkdir(exist_ok=True)
-        text = aside / "config.pbtxt"
-        text.write_text(config)
-        os.replace(text, out / name / "config.pbtxt")
+        if not (out / name / "config.pbtxt").exists():
+            text = aside / "config.pbtxt"
+            text.write_text(config)
+            os.replace(text, out / name / "config.pbtxt")
         aside.rename(out / name / str(version))
     except OSError as error:
         raise ResourceError(f"cannot write {out} ({error.strerror}); nothing was exported, run again") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robossl_client.card import CardError, EncoderCard
 
+from robossl.cpus import num_cpus
 from robossl.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def file_sha256(path: Path) -> str:
 def open_session(
     model: Path, *, provider: Provider = "cpu", threads: int | None = None, optimise: bool = True
 ) -> onnxruntime.InferenceSession:
-    """Open a model on one provider, without falling back; `threads` of None is one a core.
+    """Open a model on one provider, without falling back; `threads` of None is one a CPU that this process may use.
 
     Without `optimise` the graph is run node by node as it was exported, a reference for what optimising does.
 
@@ -76,7 +76,7 @@ def open_session(
     if provider != "cpu":
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or num_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it doubles CPU time on a shared host

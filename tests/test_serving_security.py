@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,32 @@ def test_tokens(tiny_models: Path, tokens: dict[str, Path]) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("sent", ["bearer the token", "BEARER the token", "bEaReR   the token"])
+def test_the_scheme_of_a_token_has_no_case(tiny_models: Path, tokens: dict[str, Path], sent: str) -> None:
+    with serving(tiny_models, _settings(**tokens)) as server, calling(server) as call:
+        call("ModelInfer", infer_request(), metadata=(("authorization", sent),))
+        for wrong in (sent.upper(), f"{sent}s", sent.replace(" ", ""), f"basic {sent}", ""):
+            asked = partial(call, "ModelInfer", infer_request(), metadata=(("authorization", wrong),))
+            assert status_of(asked)[0] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    "content", [b"one\ntwo\n", b"one\r\ntwo", b"a\tb", b"a\x00b", "t\u00f6ken".encode(), b"\xff", b" \n"]
+)
+def test_a_file_that_holds_no_token_is_refused_on_both_sides(
+    tiny_models: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    for command in (["serve", str(tiny_models), "--port", "0"], ["bench-serve", "127.0.0.1:1"]):
+        assert main([*command, "--token", str(file)]) == 2
+        said = capsys.readouterr().err
+        assert (str(file) in said, said.count("\n")) == (True, 1)
+        assert "openssl rand -hex 32" in said
+    with pytest.raises(InputError):
+        EncoderServer(tiny_models, ServerSettings(port=0, security=Security(admin_token=file)))
 
 
 def test_those_who_are_turned_away_are_counted(tiny_models: Path, tokens: dict[str, Path]) -> None:

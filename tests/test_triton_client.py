@@ -61,6 +61,27 @@ def test_state_and_metadata(client: Any) -> None:
     config = client.get_model_config("tiny").config
     assert (config.name, config.platform, config.max_batch_size) == ("tiny", "onnxruntime_onnx", 64)
     assert config.input[0].data_type == model_config_pb2.TYPE_UINT8
+    assert config.version_policy.latest.num_versions == 1
+
+
+def test_what_image_client_asks_of_a_model_is_there(client: Any) -> None:
+    """Triton's `image_client` takes a model with one input of a stated format and three dims beside the batch."""
+    config, metadata = client.get_model_config("tiny").config, client.get_model_metadata("tiny")
+    (given,) = config.input
+    assert given.format == model_config_pb2.ModelInput.FORMAT_NHWC
+    assert (len(given.dims), config.max_batch_size > 0) == (3, True), "Triton refuses the format with other dims"
+    assert len(metadata.inputs[0].shape) == 1 + len(given.dims)
+    assert metadata.inputs[0].shape[3] == 3
+    assert metadata.outputs[0].datatype == "FP32"
+
+
+@pytest.mark.parametrize("num_classes", [1, 5])
+def test_classes_are_refused_in_a_line(client: Any, num_classes: int) -> None:
+    asked = [triton.InferRequestedOutput("dense"), triton.InferRequestedOutput("pooled", class_count=num_classes)]
+    with pytest.raises(InferenceServerException, match="an encoder gives features, no classes") as caught:
+        client.infer("tiny", [_pixels()], outputs=asked)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "class_count" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_infer_and_requested_outputs(client: Any, wanted: np.ndarray) -> None:
@@ -209,7 +230,8 @@ def test_messages_have_the_public_field_numbers() -> None:
 def test_the_exported_configuration_parses_as_tritons_own(tiny_models: Path) -> None:
     config = text_format.Parse((tiny_models / "tiny" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     assert (config.platform, config.max_batch_size) == ("onnxruntime_onnx", 64)
-    assert [(each.name, list(each.dims)) for each in config.input] == [("frames", [-1, -1, 3])]
+    nhwc = model_config_pb2.ModelInput.FORMAT_NHWC
+    assert [(each.name, each.format, list(each.dims)) for each in config.input] == [("frames", nhwc, [-1, -1, 3])]
 
 
 def test_reflection_serves_the_public_descriptors(server: EncoderServer) -> None:

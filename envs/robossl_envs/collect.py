@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.random import SeedSequence
 
+from robossl.cpus import num_cpus
 from robossl.durable import full_disk_said, locked
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError
@@ -72,7 +72,7 @@ def collect(
         frames: instead of episodes: the fewest whole episodes that make so many frames.
         out: the data set, a folder.
         encoder: whose embeddings the agent novelty acts on: a run folder, an encoder folder or an exported model.
-        workers: processes, by default one a core.
+        workers: processes, by default one a CPU that this process may use.
         image_size: pixels of the shorter side of frames.
         fps: frames per second of the videos, by default what the environment says.
         seed: of everything that is drawn.
@@ -86,7 +86,7 @@ def collect(
         ResourceError: the disk is full, attempts fail one after another, no episode could be played, or another run
             writes to the same folder.
     """
-    workers = os.cpu_count() or 1 if workers is None else workers
+    workers = num_cpus() if workers is None else workers
     _check(episodes, frames, workers, hang_seconds)
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = Settings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))

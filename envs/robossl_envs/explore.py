@@ -68,7 +68,7 @@ def explore_loop(
         rounds: of collecting and learning.
         frames: to collect in a round, in whole episodes.
         agent: who acts; novelty follows the encoder, others do as they do in `robossl collect`.
-        workers: processes that play and ingest, by default one a core.
+        workers: processes that play and ingest, by default one a CPU that this process may use.
         image_size: pixels of the shorter side of frames.
         max_steps: end of an episode, by default the environment's.
         nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from robossl.cpus import num_cpus
 from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
 from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
@@ -46,7 +46,7 @@ def ingest(
         licence: of all these sources; by default what the files beside the data state.
         short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged.
         quality: of the stored JPEG, 1 to 100.
-        workers: processes, by default one a core.
+        workers: processes, by default one a CPU that this process may use.
         strict: refuse when anything had to be skipped or corrected.
 
     Raises:
@@ -68,7 +68,7 @@ def ingest(
         jobs = plan(out, manifest, listed, stored)
         num_frames = sum(job.num_frames for job in jobs)
         with Progress(num_frames) as progress:
-            workers = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
+            workers = min(workers or num_cpus(), max(1, len(jobs)))
             _announce(progress, out, listed, jobs, workers)
             _check_disk(out, num_frames, short_side)
             write_manifest(out, manifest)

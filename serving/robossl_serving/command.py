@@ -5,15 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
+from robossl.cpus import num_cpus
 from robossl.errors import InputError
-from robossl_serving.logs import log_to_stderr
+from robossl.ranges import check_range
+from robossl_serving.listen import is_local
+from robossl_serving.logs import json_log
 from robossl_serving.model import SessionSettings
 from robossl_serving.provider import ProviderChoice, choose_provider
 from robossl_serving.security import Security
-from robossl_serving.server import EncoderServer, ServerSettings
+from robossl_serving.server import DAY_S, EncoderServer, ServerSettings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -44,7 +48,7 @@ def serve(
         host: Where to listen; 0.0.0.0 for other machines, which then want TLS or a trusted network.
         port: Its port; 0 for any free one.
         provider: What onnxruntime runs on; one named is that one or an error, auto is CUDA where there is a device.
-        threads: Threads of a run on the CPU; one a core unless given.
+        threads: Threads of a run on the CPU; one a CPU that this process may use, unless given.
         shared_memory: Let callers on this host pass frames in shared memory.
         poll_seconds: How often to look for new versions; 0 for never.
         metrics_port: Serve Prometheus metrics there.
@@ -60,12 +64,12 @@ def serve(
         ResourceError: a port is taken.
     """
     security = Security(tls_cert, tls_key, client_ca, token, admin_token)
-    is_local = host.startswith(("127.", "unix:")) or host in ("localhost", "::1", "[::1]")
-    if not is_local and tls_cert is None and (token or admin_token):
+    is_private = is_local(host)
+    if not is_private and tls_cert is None and (token or admin_token):
         raise InputError(
             f"a token would cross the network of {host} for all to read; pass --tls-cert and --tls-key too"
         )
-    session = SessionSettings(provider=choose_provider(provider), threads=threads or os.cpu_count() or 1)
+    session = SessionSettings(provider=choose_provider(provider), threads=num_cpus() if threads is None else threads)
     settings = ServerSettings(
         host=host,
         port=port,
@@ -75,9 +79,15 @@ def serve(
         shared_memory=shared_memory,
         poll_seconds=poll_seconds,
     )
-    log_to_stderr()
+    check_range(0, DAY_S, drain_seconds=drain_seconds)
     _keep_freed_memory()
-    print(f"loading the models of {models} on {session.provider}, {session.threads} threads", flush=True)
+    with json_log():
+        _serve(models, settings, drain_seconds=drain_seconds)
+
+
+def _serve(models: Path, settings: ServerSettings, *, drain_seconds: float) -> None:
+    session = settings.session
+    _say(f"loading the models of {models} on {session.provider}, {session.threads} threads")
     server = EncoderServer(models, settings)
     stop, look = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,15 +95,26 @@ def serve(
     signal.signal(signal.SIGHUP, lambda *_: look.set())
     server.start()
     for model in server.repository.models():
-        print(f"  {model.card.name} version {model.card.version}, {model.costs.of(1) * 1e3:.1f} ms a frame")
-    how = "TLS" if tls_cert else "no TLS" if is_local else "no TLS: anyone on the network can ask"
-    print(f"serving on {host}:{server.port} ({how}); end with Ctrl-C", flush=True)
+        _say(f"  {model.card.name} version {model.card.version}, {model.costs.of(1) * 1e3:.1f} ms a frame")
+    open_to = "no TLS" if is_local(settings.host) else "no TLS: anyone on the network can ask"
+    how = "TLS" if settings.security.tls_cert else open_to
+    if server.metrics_pages:
+        _say(f"metrics at {', '.join(server.metrics_pages)}")
+    _say(f"serving on {server.address} ({how}); end with Ctrl-C")
     while not stop.wait(0.5):
         if look.is_set():
             look.clear()
             server.look()
-    print("draining", flush=True)
+    _say("draining")
     server.stop(grace_s=drain_seconds)
+
+
+def _say(line: str) -> None:
+    """Print a line. A server whose output nobody reads, or whose disk is full, serves and drains as any other."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _keep_freed_memory() -> None:

@@ -42,7 +42,7 @@ class Descriptions:
         card = model.card
         return pb.ModelMetadataResponse(
             name=card.name,
-            versions=[str(each) for each in self._repository.versions(name)],
+            versions=[str(each) for each in self._repository.entry(name).in_order()],
             platform=_PLATFORM,
             inputs=[_tensor(card.input.name, card.input.tensor)],
             outputs=[_tensor(output, spec) for output, spec in card.outputs.items()],
@@ -54,6 +54,7 @@ class Descriptions:
         model = self._repository.find(name, version, None)
         config = pb.ModelConfig()
         text_format.Parse(triton_config(model.card, max_batch=model.max_batch), config)
+        config.version_policy.CopyFrom(self._repository.entry(name).policy)
         return pb.ModelConfigResponse(config=config)
 
     def statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:

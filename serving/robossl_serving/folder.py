@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
+
+from robossl.errors import InputError
+from robossl.session import read_card
 
 Stamp = tuple[tuple[int, int] | None, ...]  # time and size of each file; None: it is not there
 
@@ -15,6 +20,23 @@ def scan(root: Path) -> dict[str, list[int]]:
         if version.isdecimal() and not name.startswith("."):
             found.setdefault(name, []).append(int(version))
     return {name: sorted(versions) for name, versions in found.items()}
+
+
+def artefacts(model: Path, versions: Iterable[int]) -> dict[int, str | None]:
+    """Read the sha256 of each version's model.onnx off its card; None: it has no card that can be read."""
+    return {version: _artefact(model / str(version) / "card.json") for version in versions}
+
+
+def _artefact(card: Path) -> str | None:
+    return _read_artefact(card, _stamp(card))
+
+
+@lru_cache(maxsize=4096)
+def _read_artefact(card: Path, _: tuple[int, int] | None) -> str | None:
+    try:
+        return read_card(card).model_sha256
+    except InputError:
+        return None
 
 
 def stamp_of(version: Path) -> Stamp:

@@ -14,6 +14,7 @@ from robossl_client.wire import CALLS, SERVICE, seconds_left
 from robossl_serving.describe import Descriptions
 from robossl_serving.infer import Inference, parse
 from robossl_serving.metrics import Metrics
+from robossl_serving.options import read_version
 from robossl_serving.peers import is_loopback
 from robossl_serving.refused import Refused, as_refused, bad_request
 from robossl_serving.repository import Repository
@@ -124,12 +125,12 @@ class Handlers:
             self._abort(context, error)
 
     def _load(self, ask: Any, _: Any) -> Message:
-        if ask.parameters:
-            raise bad_request("a model is loaded as it lies in the repository; parameters are not taken")
-        self._repository.load(ask.model_name)
+        self._repository.load(ask.model_name, read_version(ask.parameters))
         return pb.RepositoryModelLoadResponse()
 
     def _unload(self, ask: Any, _: Any) -> Message:
+        if ask.parameters.keys() - {"unload_dependents"}:  # which Triton's client always sends
+            raise bad_request("a model is unloaded with all its versions; parameters are not taken")
         self._repository.unload(ask.model_name)
         return pb.RepositoryModelUnloadResponse()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf.message import DecodeError
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.wire import put_values
+from robossl_client.wire import get_value, put_values
 
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
@@ -169,6 +169,12 @@ def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:
     names = [output.name for output in message.outputs]
     if len(set(names)) != len(names) or not set(names) <= set(model.card.outputs):
         raise bad_request(f"outputs are, once each, among {', '.join(model.card.outputs)}")
+    for output in message.outputs:
+        if "classification" in output.parameters and get_value(output.parameters["classification"]) != 0:
+            raise bad_request(
+                "an encoder gives features, no classes: the output parameter 'classification' is not taken; leave out "
+                "class_count"
+            )
     return tuple(names or model.card.outputs)
 
 

@@ -1,13 +1,26 @@
-"""Logs: one JSON object a line on standard error."""
+"""Logs: one JSON object a line on standard error, whoever writes it: we, another Python library, or a native one.
+
+onnxruntime and grpc write to the file descriptor itself, past Python. So descriptor 2 becomes a pipe, and a thread
+makes each line that comes out of it a JSON object.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import logging
+import os
+import re
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LINE_BYTES = 2**14  # a longer line becomes several
+_log = logging.getLogger("robossl.serving")
 
 
 class _Json(logging.Formatter):
@@ -16,16 +29,95 @@ class _Json(logging.Formatter):
         at = f"{at}.{int(record.msecs):03d}Z"
         row = {"time": at, "level": record.levelname.lower(), "event": record.getMessage()}
         row |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        if record.name != _log.name:
+            row["logger"] = record.name
         if record.exc_info:
             row["error"] = self.formatException(record.exc_info)
         return json.dumps(row, default=str)
 
 
-def log_to_stderr() -> None:
-    """Send the server's log to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json())
-    log = logging.getLogger("robossl.serving")
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
+class _Handler(logging.Handler):
+    """Writes lines to a descriptor. What cannot be written, on a full disk say, is lost, and the server goes on."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.setFormatter(_Json())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{self.format(record)}\n".encode())
+
+
+@contextlib.contextmanager
+def json_log() -> Iterator[None]:
+    """Write the log of this process, and all else that goes to standard error, as JSON until the block ends."""
+    if sys.stderr is None:  # closed by whoever started us
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    handler = _Handler(kept)
+    root = logging.getLogger()
+    level, hook = _log.level, threading.excepthook
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread
+    _log.setLevel(logging.INFO)
+    try:
+        with _wrapped_lines(kept), _crash_dump(kept):
+            yield
+    finally:
+        _log.setLevel(level)
+        threading.excepthook = hook
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _wrapped_lines(kept: int) -> Iterator[None]:
+    """Make what is written to descriptor 2 events of the log."""
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)  # a native library may hold the interpreter's lock, and nobody reads then
+    os.dup2(sink, 2)
+    os.close(sink)
+    reader = threading.Thread(target=_read, args=(source,), name="log-reader", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(kept, 2)  # closes the pipe, and so ends the thread
+        reader.join(timeout=5)
+
+
+@contextlib.contextmanager
+def _crash_dump(kept: int) -> Iterator[None]:
+    """Write where a crash happened to standard error itself: nobody reads the pipe then."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    faulthandler.enable(kept)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
+def _read(source: int) -> None:
+    with open(source, "rb") as lines:
+        while raw := lines.readline(_LINE_BYTES):
+            line = _COLOUR.sub("", raw.decode("utf-8", "replace")).strip()
+            if line:
+                _log.warning("a library's line", extra={"line": line})
+
+
+def _log_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
+        return
+    about = {"in_thread": failed.thread.name if failed.thread else None}
+    info = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+    _log.error("a thread failed", exc_info=info, extra=about)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from wsgiref.simple_server import WSGIServer
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from robossl_serving.statistics import BOUNDS_S, Statistics, Times
+from robossl.errors import ResourceError
+from robossl_serving.listen import spell
+from robossl_serving.repository import Repository
+from robossl_serving.statistics import BOUNDS_S, Times
 
 _LABELS = ("model", "version", "kind")
 _HISTOGRAMS = {
@@ -25,13 +29,39 @@ _HISTOGRAMS = {
 class Metrics(Collector):
     """All metrics of one server, in a registry of their own, so that two servers can live in one process."""
 
-    def __init__(self, loaded: Callable[[], Iterable[Statistics]]) -> None:
+    def __init__(self, repository: Callable[[], Repository], *, num_streams: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        self._loaded = loaded
+        self._repository = repository
+        self._num_streams = num_streams
+        self._pages: list[WSGIServer] = []
         self._refused = Counter(
             "robossl_refused", "Calls that ended with a status other than OK", ("status",), registry=self.registry
         )
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds and the like
+
+    def serve(self, addresses: Iterable[str], port: int) -> int:
+        """Serve the metrics over HTTP; returns the port, which 0 leaves open.
+
+        Raises:
+            ResourceError: the port is taken.
+        """
+        for address in addresses:
+            try:
+                page, _ = start_http_server(port, addr=address, registry=self.registry)
+            except OSError as error:
+                where = spell(address, port)
+                said = f"cannot serve metrics on {where} ({error.strerror}); choose another --metrics-port"
+                raise ResourceError(said) from error
+            self._pages.append(page)
+            port = int(page.server_port)
+        return port
+
+    def close(self) -> None:
+        """Stop serving."""
+        for page in self._pages:
+            page.shutdown()
+            page.server_close()
 
     def refuse(self, code: grpc.StatusCode) -> None:
         """Count a call that ends with a status other than OK."""
@@ -47,13 +77,11 @@ class Metrics(Collector):
             "robossl_requests", "Requests by what became of them", labels=(*_LABELS, "outcome")
         )
         runs = CounterMetricFamily("robossl_runs", "Runs by number of frames", labels=(*_LABELS[:2], "frames"))
-        loaded = GaugeMetricFamily("robossl_model_loaded", "1 while a version is loaded", labels=_LABELS[:2])
         histograms = {
             name: HistogramMetricFamily(name, about, labels=_LABELS) for name, (_, about) in _HISTOGRAMS.items()
         }
-        for statistics in self._loaded():
+        for statistics in [each.statistics for each in self._repository().models()]:
             model = (statistics.name, statistics.version)
-            loaded.add_metric(model, 1)
             with statistics.lock:
                 for frames, turns in statistics.turns.items():
                     runs.add_metric((*model, str(frames)), turns.count)
@@ -63,7 +91,28 @@ class Metrics(Collector):
                     times = {"queue": kind.queue, "run": kind.run, "age": kind.age, "total": kind.total}
                     for metric, (which, _) in _HISTOGRAMS.items():
                         histograms[metric].add_metric((*model, name), _buckets(times[which]), times[which].sum_s)
-        yield from (requests, runs, loaded, *histograms.values())
+        yield from (requests, runs, *histograms.values(), *self._gauges())
+
+    def _gauges(self) -> Iterator[Metric]:
+        repository = self._repository()
+        loaded = GaugeMetricFamily("robossl_model_loaded", "1 while a version is loaded", labels=_LABELS[:2])
+        current = GaugeMetricFamily(
+            "robossl_model_current", "1 for the version that serves callers who name none", labels=_LABELS[:2]
+        )
+        failed = GaugeMetricFamily(
+            "robossl_model_failed", "1 while a version on disk has failed its checks", labels=_LABELS[:2]
+        )
+        waiting = GaugeMetricFamily("robossl_waiting_requests", "Requests in the queue", labels=_LABELS[:2])
+        for entry in repository.entries():
+            current.add_metric((entry.name, str(entry.current)), 1)
+        for name, version in repository.failed():
+            failed.add_metric((name, str(version)), 1)
+        for model in repository.models():
+            labels = (model.card.name, str(model.card.version))
+            loaded.add_metric(labels, 1)
+            waiting.add_metric(labels, len(model.executor))
+        streams = GaugeMetricFamily("robossl_open_streams", "Open streams", value=self._num_streams())
+        yield from (loaded, current, failed, waiting, streams)
 
 
 def _buckets(times: Times) -> list[tuple[str, float]]:

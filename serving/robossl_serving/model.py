@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from google.protobuf import text_format
 from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.wire import put_values, tensor_type
 
-from robossl.errors import InputError, reason
+from robossl.errors import InputError
 from robossl.parity import GATES, check_parity, natural_frames
+from robossl.ranges import check_range
+from robossl.repository import read_config
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import Costs, measure_costs
 from robossl_serving.executor import Executor, Run
@@ -35,6 +36,15 @@ class SessionSettings:
     provider: Provider = "cpu"
     threads: int = 1
     max_waiting: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range.
+        """
+        check_range(1, 1024, threads=self.threads)
+        check_range(1, max_waiting=self.max_waiting)
 
 
 class Model:
@@ -139,9 +149,4 @@ def _max_batch(config: Path) -> int:
     """The largest batch that a model's configuration allows, as Triton would read it."""
     if not config.is_file():
         return _DEFAULT_BATCH
-    message = pb.ModelConfig()
-    try:
-        text_format.Parse(config.read_text(encoding="utf-8"), message, allow_unknown_field=True)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{config} cannot be read ({reason(error)}); export the model again") from error
-    return message.max_batch_size or 1  # Triton's 0: no batches
+    return read_config(config).max_batch_size or 1  # Triton's 0: no batches

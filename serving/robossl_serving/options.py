@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,26 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
     if options.age_us < 0 or (options.timeout or 0) < 0:
         raise bad_request("the parameters 'age_us' and 'timeout' are not negative")
     return options
+
+
+def read_version(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> int | None:
+    """The version that RepositoryModelLoad is to load; None: as the model's policy says.
+
+    Raises:
+        Refused: another parameter, or no version number.
+    """
+    if parameters.keys() - {"version"}:
+        raise bad_request(
+            "a model is loaded as it lies in the repository: parameters are not taken, but for 'version', a number"
+        )
+    if "version" not in parameters:
+        return None
+    value = get_value(parameters["version"])
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise bad_request("the parameter 'version' is the number of a version; RepositoryIndex lists them")
+    return value
 
 
 def _known(parameters: Mapping[str, pb.InferParameter], limits: Limits) -> dict[str, Any]:

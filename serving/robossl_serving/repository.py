@@ -1,7 +1,8 @@
 """Repository: the models folder, what of it is loaded, and how one version takes over from another.
 
-The newest version on disk serves callers that name none. A version that is replaced stays loaded while callers that
-pinned it still ask; one that fails its checks is never served, and what served before serves on.
+The policy in a model's config.pbtxt says which versions are loaded, the newest of them serves callers that name none.
+Where one fails its checks the next older one that passes serves, or what served before. A version that is replaced
+stays loaded while callers that pinned it still ask.
 """
 
 from __future__ import annotations
@@ -11,26 +12,22 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from robossl_client._proto import inference_pb2 as pb
 
-from robossl.errors import InputError, RobosslError, reason
-from robossl.session import read_card
-from robossl_serving.folder import Stamp, scan, stamp_of
+from robossl.errors import InputError, RobosslError
+from robossl_serving.entry import Entry, listed, log_change, not_loaded, unknown_model
+from robossl_serving.folder import artefacts, scan
+from robossl_serving.loader import Loaded, Loader
 from robossl_serving.model import Model, SessionSettings
+from robossl_serving.policy import Choice, choose, read_policy
 from robossl_serving.refused import Refused
 
 _log = logging.getLogger("robossl.serving")
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    current: int
-    stamp: Stamp  # of the current version's files when it was loaded
-    versions: Mapping[int, Model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,26 @@ class IndexRow:
 class Repository:
     """The loaded models of one folder."""
 
-    def __init__(self, root: Path, settings: SessionSettings, *, retire_after_s: float = 600.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        settings: SessionSettings,
+        *,
+        retire_after_s: float = 600.0,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
-        self._settings = settings
+        self._loader = Loader(root, settings)
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
+        self._on_change = on_change  # what is loaded, or refused, may be another than before
         self._loading = threading.Lock()
-        self._entries: dict[str, _Entry] = {}  # replaced whole, so that readers need no lock
-        self._refused: dict[tuple[str, int], Stamp] = {}  # and what its files were then
+        self._entries: dict[str, Entry] = {}
+        self._unusable: dict[str, str] = {}  # why a model's config.pbtxt cannot be used, said once
+        self._chosen: dict[str, int] = {}  # loaded by number, in place of the policy
         self._unloaded: set[str] = set()  # told to go, and not to come back unless told to
 
     def load_all(self) -> None:
-        """Load the newest version of every model.
+        """Load every model as its policy says.
 
         Raises:
             InputError: there is none that can be served.
@@ -66,30 +72,35 @@ class Repository:
             raise InputError(f"{self._root} holds no NAME/VERSION/model.onnx; `robossl export` writes one")
         for name, versions in found.items():
             try:
-                self._load(name, versions[-1])
+                self._update(name, versions, again=True)
             except RobosslError:
                 if len(found) == 1:
                     raise
         if not self._entries:
             raise InputError(f"no model of {self._root} can be served; the lines above say why")
 
-    def load(self, name: str) -> None:
-        """Let the newest version on disk take over; what serves now serves until the new one is ready.
+    def load(self, name: str, version: int | None = None) -> None:
+        """Load a model as its policy says, or one version of it, which then is the current one.
+
+        What serves now serves until the new one is ready. A version loaded by its number holds the place of the policy
+        until the model is loaded without one.
 
         Raises:
-            Refused: there is none, or it failed its checks, and nothing has changed.
+            Refused: there is none, or one failed its checks.
         """
         versions = scan(self._root).get(name)
         if versions is None:
             raise Refused(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
+        if version is not None and version not in versions:
+            said = f"version {version} of {name} is not in the repository; it holds {listed(versions)}"
+            raise Refused(grpc.StatusCode.NOT_FOUND, said)
         try:
-            self._load(name, versions[-1])
+            failed = self._update(name, versions, again=True, is_told=True, version=version)
         except RobosslError as error:
-            raise Refused(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"version {versions[-1]} of {name} failed its checks and is not served; what served before serves on. "
-                "The server's log says why",
-            ) from error
+            failed = tuple(number for key, number in self.failed() if key == name and version in (None, number))
+            raise not_loaded(name, failed, self._entries.get(name)) from error
+        if failed:
+            raise not_loaded(name, failed, self._entries.get(name))
 
     def unload(self, name: str) -> None:
         """Stop serving a model; what waits is still answered.
@@ -102,11 +113,12 @@ class Repository:
                 raise unknown_model(name, self._entries)
             self._unloaded.add(name)
             entry = self._entries.pop(name)
-            for model in entry.versions.values():
-                self._close(model)
+            for model in entry.models():
+                _close(model)
+        self._on_change()
 
     def find(self, name: str, version: str, artefact: str | None) -> Model:
-        """The model that a call asks for.
+        """Find the model that a call asks for.
 
         Args:
             name: Of the model.
@@ -116,129 +128,132 @@ class Repository:
         Raises:
             Refused: it is not loaded, or is another encoder than the caller has pinned.
         """
+        return self.entry(name).find(version, artefact)
+
+    def entry(self, name: str) -> Entry:
+        """Find a model by its name.
+
+        Raises:
+            Refused: it is not loaded.
+        """
         entry = self._entries.get(name)
         if entry is None:
             raise unknown_model(name, self._entries)
-        if artefact is not None:
-            return _pinned(entry, version, artefact)
-        model = entry.versions.get(int(version) if version.isdecimal() else -1 if version else entry.current)
-        if model is None:
-            raise Refused(
-                grpc.StatusCode.NOT_FOUND,
-                f"version {version[:32]!r} of {name} is not loaded; loaded are {_listed(entry.versions)}",
-            )
-        return model
+        return entry
 
-    def versions(self, name: str) -> list[int]:
-        """Loaded versions of a model, the current one last."""
-        entry = self._entries[name]
-        return [*(version for version in entry.versions if version != entry.current), entry.current]
+    def entries(self) -> list[Entry]:
+        """List the loaded models."""
+        return list(self._entries.values())
 
     def models(self) -> list[Model]:
-        """All loaded versions of all models."""
-        return [model for entry in self._entries.values() for model in entry.versions.values()]
+        """List all loaded versions of all models."""
+        return [model for entry in self.entries() for model in entry.models()]
+
+    def failed(self) -> list[tuple[str, int]]:
+        """List name and number of the versions that failed their checks."""
+        return self._loader.failed()
 
     def index(self) -> list[IndexRow]:
-        """All versions on disk or loaded."""
+        """List all versions on disk or loaded."""
         rows = {(name, version): "" for name, versions in scan(self._root).items() for version in versions}
         rows |= {(model.card.name, model.card.version): "" for model in self.models()}
-        rows |= {key: "failed its checks; the server's log says why" for key in self._refused if key in rows}
+        rows |= {key: "failed its checks; the server's log says why" for key in self.failed() if key in rows}
         ready = {(model.card.name, model.card.version) for model in self.models()}
         return [IndexRow(*key, ready=key in ready, reason=reason) for key, reason in sorted(rows.items())]
 
     def tend(self) -> None:
-        """Retire versions that nobody asks for any more."""
+        """Retire versions that nobody asks for any more, and see what else lies on disk."""
+        on_disk = scan(self._root)
         with self._loading:
             for name, entry in list(self._entries.items()):
-                idle = [model for model in entry.versions.values() if self._is_idle(model, entry)]
-                kept = {number: model for number, model in entry.versions.items() if model not in idle}
-                self._entries[name] = dataclasses.replace(entry, versions=kept)
-                for model in idle:
-                    self._close(model)
+                idle = {number for number, loaded in entry.versions.items() if self._is_idle(loaded.model, entry)}
+                self._entries[name] = dataclasses.replace(
+                    entry,
+                    versions={number: loaded for number, loaded in entry.versions.items() if number not in idle},
+                    on_disk=artefacts(self._root / name, on_disk.get(name, ())),
+                )
+                for number in idle:
+                    _close(entry.versions[number].model)
+        self._on_change()
 
     def look(self, *, again: bool) -> None:
-        """Take up the newest versions on disk that are not what was seen before; `again`: also those refused before."""
+        """Take up what is new on disk; `again`: try those too that failed before and have not changed."""
         for name, versions in scan(self._root).items():
-            newest, stamp = versions[-1], self._stamp(name, versions[-1])
-            entry = self._entries.get(name)
-            is_current = entry is not None and (entry.current, entry.stamp) == (newest, stamp)
-            is_refused = self._refused.get((name, newest)) == stamp
-            if not is_current and (again or not is_refused):
-                with contextlib.suppress(RobosslError):  # it is in the log
-                    self._load(name, newest, is_asked=False)
+            with contextlib.suppress(RobosslError):  # it is in the log
+                self._update(name, versions, again=again)
 
     def close(self) -> None:
         """Let all that waits finish."""
         for thread in [model.close() for model in self.models()]:
             thread.join()
 
-    def _load(self, name: str, version: int, *, is_asked: bool = True) -> None:
-        with self._loading:
-            if is_asked:
-                self._unloaded.discard(name)
-            elif name in self._unloaded:
-                return
-            stamp = self._stamp(name, version)  # before it is read: should it change meanwhile, it is looked at again
-            entry = self._entries.get(name)
-            held = entry.versions.get(version) if entry else None
-            try:
-                model = self._model(self._root / name / str(version), held)
-            except RobosslError as error:
-                self._refused[name, version] = stamp
-                _log.error("refused", extra={"model": name, "version": version, "reason": str(error)})
-                raise
-            self._refused.pop((name, version), None)
-            self._entries[name] = _Entry(version, stamp, {**(entry.versions if entry else {}), version: model})
-            if held is not None and held is not model:
-                self._close(held)
-
-    def _model(self, folder: Path, held: Model | None) -> Model:
-        """The one that is loaded already, where the folder still holds it, or else the folder's, opened and checked.
+    def _update(
+        self, name: str, on_disk: Collection[int], *, again: bool, is_told: bool = False, version: int | None = None
+    ) -> tuple[int, ...]:
+        """Load what the policy says, or one version; returns the versions that should be loaded and failed.
 
         Raises:
-            RobosslError: it cannot be served.
+            RobosslError: nothing of what was asked can be served, and nothing has changed.
         """
-        started_s = time.monotonic()
         try:
-            if held is not None and read_card(folder / "card.json").model_sha256 == held.artefact:
-                return held
-            model = Model(folder, self._settings)
-        except RobosslError:
+            with self._loading:
+                if name in self._unloaded and not is_told:
+                    return ()
+                self._loader.forget(name, on_disk)
+                policy = self._policy(name)
+                if version is None and not is_told and self._chosen.get(name) in on_disk:
+                    choice = Choice((self._chosen[name],), 1)
+                else:
+                    choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
+                entry = self._entries.get(name)
+                held = {} if entry is None else entry.versions
+                good, failed = self._loader.open_chosen(name, choice, held=held, again=again, may_keep=version is None)
+                self._unloaded.discard(name)
+                if version is not None:
+                    self._chosen[name] = version
+                elif is_told or self._chosen.get(name) not in on_disk:
+                    self._chosen.pop(name, None)
+                self._replace(name, good, failed, missing=choice.missing, policy=policy, on_disk=on_disk)
+                return failed
+        finally:
+            self._on_change()
+
+    def _policy(self, name: str) -> pb.ModelVersionPolicy:
+        try:
+            policy = read_policy(self._root / name)
+        except InputError as error:
+            if self._unusable.get(name) != str(error):
+                _log.error("refused", extra={"model": name, "reason": str(error)})
+            self._unusable[name] = str(error)
             raise
-        except Exception as error:  # onnxruntime's have no class in common, and a folder can be damaged in many ways
-            _log.exception("a version could not be opened", extra={"folder": str(folder)})
-            raise InputError(f"{folder} cannot be opened ({reason(error)}); export it again") from error
-        _log.info("loaded", extra={**model.facts(), "seconds": round(time.monotonic() - started_s, 2)})
-        return model
+        self._unusable.pop(name, None)
+        return policy
 
-    def _stamp(self, name: str, version: int) -> Stamp:
-        return stamp_of(self._root / name / str(version))
+    def _replace(
+        self,
+        name: str,
+        good: Mapping[int, Loaded],
+        failed: tuple[int, ...],
+        *,
+        missing: tuple[int, ...],
+        policy: pb.ModelVersionPolicy,
+        on_disk: Iterable[int],
+    ) -> None:
+        old = self._entries.get(name)
+        versions = {**(old.versions if old else {}), **good}
+        there = artefacts(self._root / name, on_disk)
+        entry = Entry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
+        self._entries[name] = entry
+        log_change(old, entry)
+        for number, loaded in old.versions.items() if old else ():
+            if loaded.model is not versions[number].model:
+                _close(loaded.model)
 
-    def _is_idle(self, model: Model, entry: _Entry) -> bool:
-        is_old = model.card.version != entry.current
+    def _is_idle(self, model: Model, entry: Entry) -> bool:
+        is_old = model.card.version not in entry.kept
         return is_old and time.monotonic() - model.pinned_s > self._retire_after_s
 
-    def _close(self, model: Model) -> None:
-        _log.info("unloading", extra={"model": model.card.name, "version": model.card.version})
-        model.close()
 
-
-def unknown_model(name: str, known: Mapping[str, object]) -> Refused:
-    """A name that no loaded model has."""
-    return Refused(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {_listed(known)}")
-
-
-def _pinned(entry: _Entry, version: str, artefact: str) -> Model:
-    for model in entry.versions.values():
-        if model.artefact == artefact and version in ("", str(model.card.version)):
-            model.pinned_s = time.monotonic()
-            return model
-    raise Refused(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        f"the pinned encoder is not served any more; the current one is version {entry.current}, whose embeddings are "
-        "not comparable: connect anew to take it, or ask for the old one to be loaded",
-    )
-
-
-def _listed(names: Mapping[str, object] | Mapping[int, object]) -> str:
-    return ", ".join(map(str, names)) or "none"
+def _close(model: Model) -> None:
+    _log.info("unloading", extra={"model": model.card.name, "version": model.card.version})
+    model.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import grpc
 from robossl_client.wire import path
 
-from robossl.access import read_bytes
+from robossl.access import read_bytes, read_token
 from robossl.errors import InputError
 from robossl_serving.metrics import Metrics
 from robossl_serving.peers import is_loopback
 
 ADMIN_CALLS = frozenset(map(path, ("RepositoryModelLoad", "RepositoryModelUnload")))
+_SCHEME = re.compile("^bearer +", re.IGNORECASE)  # RFC 9110: a scheme's case means nothing
 _OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # kubelets send no token
 
 
@@ -50,7 +52,7 @@ class Security:
         Those who are turned away are counted in `metrics`.
 
         Raises:
-            InputError: a token file is missing or empty.
+            InputError: a token file is missing, or holds no token.
         """
         return [_Gate(_token(self.token), _token(self.admin_token), metrics)]
 
@@ -71,7 +73,7 @@ class _Gate:
         if not (is_admin or self._token) or details.method in _OPEN_CALLS:
             return continuation(details)
         sent = next((value for key, value in details.invocation_metadata if key == "authorization"), "")
-        sent_token = sent.removeprefix("Bearer ").encode() if isinstance(sent, str) else b""
+        sent_token = _SCHEME.sub("", sent).encode() if isinstance(sent, str) else b""
         if self._admin_token and hmac.compare_digest(sent_token, self._admin_token):
             return continuation(details)
         if self._token and not hmac.compare_digest(sent_token, self._token):
@@ -101,7 +103,4 @@ class _Gate:
 def _token(file: Path | None) -> bytes | None:
     if file is None:
         return None
-    token = read_bytes(file).strip()
-    if not token:
-        raise InputError(f"{file} is empty; write the token into it, for example `openssl rand -hex 32`")
-    return token
+    return read_token(file).encode()

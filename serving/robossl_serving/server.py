@@ -6,19 +6,21 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 from robossl_client.wire import SERVICE
 
-from robossl.errors import ResourceError
+from robossl.ranges import check_range
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
+from robossl_serving.health import Health
 from robossl_serving.infer import Inference
 from robossl_serving.limits import Limits
+from robossl_serving.listen import is_unix, listen, spell
 from robossl_serving.metrics import Metrics
 from robossl_serving.model import SessionSettings
 from robossl_serving.reflection import public_pool
@@ -28,6 +30,7 @@ from robossl_serving.shared_memory import SharedMemory
 from robossl_serving.streams import Streams
 
 _log = logging.getLogger("robossl.serving")
+DAY_S = 86_400.0
 _SPARE_THREADS = 16  # for health, metadata and administration while all else is full
 
 
@@ -45,6 +48,15 @@ class ServerSettings:
     poll_seconds: float = 0.0  # how often new versions are looked for; 0: only when told to
     retire_seconds: float = 600.0  # how long a replaced version outlives the last caller that pinned it
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range.
+        """
+        check_range(0, 65535, port=self.port, metrics_port=self.metrics_port)
+        check_range(0, DAY_S, poll_seconds=self.poll_seconds, retire_seconds=self.retire_seconds)
+
 
 class EncoderServer:
     """Serves the models of a folder."""
@@ -58,9 +70,15 @@ class EncoderServer:
         """
         limits = settings.limits
         self._settings = settings
-        self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
+        self._metrics = Metrics(lambda: self.repository, num_streams=lambda: len(self.streams))
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
-        self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
+        self._health = Health()
+        self.repository = Repository(
+            models,
+            settings.session,
+            retire_after_s=settings.retire_seconds,
+            on_change=lambda: self._health.update(self.repository),
+        )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
         inference = Inference(self.repository, limits, self._memory)
@@ -82,11 +100,12 @@ class EncoderServer:
             options=_options(limits),
             maximum_concurrent_rpcs=num_threads,
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=public_pool())
-        self.port = _bind(self._server, settings, credentials)
+        self.port, self._addresses = listen(settings.host, settings.port, partial(_open, self._server, credentials))
+        self.address = spell(settings.host, self.port)
+        self.metrics_pages: list[str] = []
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -95,16 +114,12 @@ class EncoderServer:
         Raises:
             ResourceError: the port for metrics is taken.
         """
-        self._server.start()
-        for name in ("", SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        threading.Thread(target=self._tend, name="tend", daemon=True).start()
         if self._settings.metrics_port is not None:
-            address = (self._settings.host, self._settings.metrics_port)
-            try:
-                start_http_server(address[1], addr=address[0], registry=self._metrics.registry)
-            except OSError as error:
-                raise ResourceError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror})") from error
+            addresses = ["127.0.0.1"] if is_unix(self._settings.host) else self._addresses
+            port = self._metrics.serve(addresses, self._settings.metrics_port)
+            self.metrics_pages = [f"http://{spell(each, port)}/metrics" for each in addresses]
+        self._server.start()
+        threading.Thread(target=self._tend, name="tend", daemon=True).start()
 
     def look(self) -> None:
         """Look for new versions now, and once more at those that were refused."""
@@ -116,10 +131,11 @@ class EncoderServer:
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Say that it goes, answer what was accepted, and close."""
         self._stopped.set()
-        self._health.enter_graceful_shutdown()
+        self._health.shut_down()
         self.streams.drain()
         self._server.stop(grace_s).wait()
         self.repository.close()
+        self._metrics.close()
         if self._memory is not None:
             self._memory.close()
 
@@ -152,11 +168,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
-    address = f"{settings.host}:{settings.port}"
-    try:
-        if credentials is None:
-            return int(server.add_insecure_port(address))
-        return int(server.add_secure_port(address, credentials))
-    except RuntimeError as error:
-        raise ResourceError(f"cannot listen on {address}: it is taken, or not this host's; choose another") from error
+def _open(server: grpc.Server, credentials: grpc.ServerCredentials | None, address: str) -> int:
+    if credentials is None:
+        return int(server.add_insecure_port(address))
+    return int(server.add_secure_port(address, credentials))

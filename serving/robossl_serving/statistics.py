@@ -77,8 +77,9 @@ class Statistics:
         with self.lock:
             kind = self.kinds["batch" if request.robot is None else "control"]
             kind.outcomes[request.outcome] = kind.outcomes.get(request.outcome, 0) + 1
-            if request.outcome != "served":
+            if request.outcome == "failed":
                 kind.failed_s += now_s - request.arrived_s
+            if request.outcome != "served":
                 return
             kind.total.add(now_s - request.arrived_s)
             kind.decode.add(decoded_s - request.arrived_s)
@@ -89,10 +90,13 @@ class Statistics:
             self._last_s = now_s
 
     def message(self) -> pb.ModelStatistics:
-        """As the protocol has it; a frame is an inference, a run is an execution."""
+        """As the protocol has it; a frame is an inference, a run is an execution.
+
+        Only what the encoder failed on counts as failed: what was superseded, shed or cancelled says nothing of it.
+        """
         with self.lock:
             kinds = self.kinds.values()
-            failed = sum(count for kind in kinds for outcome, count in kind.outcomes.items() if outcome != "served")
+            failed = sum(kind.outcomes.get("failed", 0) for kind in kinds)
             ago_s = time.monotonic() - self._last_s
             return pb.ModelStatistics(
                 name=self.name,

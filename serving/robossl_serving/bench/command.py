@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +23,7 @@ from robossl_serving.bench.figures import Figures, figures_of
 from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, put_on
 from robossl_serving.bench.plot import plot
 from robossl_serving.bench.trace import Trace
+from robossl_serving.limits import Limits
 
 Pattern = Literal["closed", "paced", "overload"]
 
@@ -77,8 +79,17 @@ def bench_serve(
     """
     if robots < 0 or batch_clients < 0 or not robots + batch_clients:
         raise InputError(f"somebody must ask: got --robots {robots} --batch-clients {batch_clients}")
-    if min(hz, times, seconds, deadline_ms, batch_size, *frame_hw) <= 0:
-        raise InputError("--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw are above 0")
+    if not all(0 < number < math.inf for number in (hz, times, seconds, deadline_ms, batch_size, *frame_hw)):
+        raise InputError(
+            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw are above 0 and finite, got "
+            f"{hz} {times} {seconds} {deadline_ms} {batch_size} {frame_hw[0]} {frame_hw[1]}"
+        )
+    call_bytes = math.prod(frame_hw) * 3 * (batch_size if batch_clients or pattern == "overload" else 1)
+    if call_bytes > Limits().message_bytes:
+        raise InputError(
+            f"a server takes calls of up to {Limits().message_bytes} bytes; --frame-hw and --batch-size make "
+            f"{call_bytes}: choose smaller ones"
+        )
     options = {"model": model, "deadline_ms": deadline_ms, **access(token, ca)}
     connect: Connect = partial(_connect, target, **options)
     load = Load(

@@ -1,0 +1,63 @@
+"""CPUs: how many this process may use, which in a container or under a scheduler is fewer than the machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def num_cpus() -> int:
+    """Count the CPUs that this process may use: its affinity mask, and below that its cgroup's quota, rounded down.
+
+    More threads than that wait for each other; a container's `os.cpu_count()` is the machine's.
+    """
+    # macOS and Windows have no affinity mask
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """Read how many CPUs' time the cgroup of this process and its parents allow; None: as much as there is.
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            quotas += _read_quotas(root / "sys/fs/cgroup", group, _read_v2)
+        elif "cpu" in controllers.split(","):
+            quotas += _read_quotas(root / "sys/fs/cgroup" / controllers, group, _read_v1)
+            quotas += _read_quotas(root / "sys/fs/cgroup/cpu", group, _read_v1)
+    return min(quotas, default=None)
+
+
+def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]]) -> Iterator[float]:
+    """Yield the quotas of a group and of all above it; a group that cannot be read has none."""
+    folder = mount / group.strip("/")
+    for each in (folder, *folder.parents):
+        try:
+            quota_us, period_us = read(each)
+        except (OSError, ValueError):  # no such file, or "max"
+            pass
+        else:
+            if quota_us > 0 and period_us > 0:  # version 1 says -1 for no quota
+                yield quota_us / period_us
+        if each == mount:
+            return
+
+
+def _read_v2(folder: Path) -> tuple[int, int]:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _read_v1(folder: Path) -> tuple[int, int]:
+    return int((folder / "cpu.cfs_quota_us").read_text()), int((folder / "cpu.cfs_period_us").read_text())

@@ -1,0 +1,41 @@
+"""Health: grpc.health.v1 for the server, for each model by its name, and for each version as NAME/VERSION."""
+
+from __future__ import annotations
+
+from grpc_health.v1 import health, health_pb2
+from robossl_client.wire import SERVICE
+
+from robossl_serving.repository import Repository
+
+_STATUS = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+
+
+class Health:
+    """What health checks are answered; the server serves as long as any model does."""
+
+    def __init__(self) -> None:
+        self.servicer = health.HealthServicer()
+        self._names: set[str] = set()
+        for name in ("", SERVICE):
+            self._set(name, False)
+
+    def update(self, repository: Repository) -> None:
+        """Answer for what a repository has loaded now; what it no longer knows does not serve."""
+        serves = {"": False, SERVICE: False}
+        for row in repository.index():
+            for name in ("", SERVICE, row.name):
+                serves[name] = serves.get(name, False) or row.ready
+            serves[f"{row.name}/{row.version}"] = row.ready
+        for name in sorted(self._names | serves.keys()):
+            self._set(name, serves.get(name, False))
+
+    def shut_down(self) -> None:
+        """Answer NOT_SERVING to all from now on."""
+        self.servicer.enter_graceful_shutdown()
+
+    def _set(self, name: str, serves: bool) -> None:
+        self._names.add(name)
+        self.servicer.set(name, _STATUS[serves])

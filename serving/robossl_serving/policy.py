@@ -1,0 +1,67 @@
+"""Policy: which versions of a model are loaded, as `version_policy` in its config.pbtxt says (Triton's three kinds).
+
+Where Triton fails, an older version steps in: `latest` counts only versions that pass their checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from robossl_client._proto import inference_pb2 as pb
+
+from robossl.errors import InputError
+from robossl.repository import read_config
+
+LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))  # where none is given
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Versions to try, in order, and how many of them to load."""
+
+    versions: tuple[int, ...]
+    num: int
+    missing: tuple[int, ...] = ()  # named, but not on disk
+
+
+def read_policy(model: Path) -> pb.ModelVersionPolicy:
+    """Read the policy of a model's folder.
+
+    Raises:
+        InputError: its config.pbtxt cannot be read, or would load nothing.
+    """
+    config = model / "config.pbtxt"
+    read = read_config(config) if config.is_file() else pb.ModelConfig()
+    if not read.HasField("version_policy"):
+        return LATEST
+    policy = read.version_policy
+    kind = policy.WhichOneof("policy_choice")
+    if kind is None:
+        raise InputError(f"{config} has a version_policy of another kind than latest, all and specific; choose one")
+    if kind == "latest" and not policy.latest.num_versions:
+        raise InputError(f"{config} loads the latest 0 versions; set num_versions to 1 or more")
+    if kind == "specific" and not policy.specific.versions:
+        raise InputError(f"{config} names no version in version_policy; list at least one, specific {{ versions: 1 }}")
+    return policy
+
+
+def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> Choice:
+    """Choose versions to load, newest first.
+
+    >>> choose(LATEST, [1, 2, 3])
+    Choice(versions=(3, 2, 1), num=1, missing=())
+    >>> choose(pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[1, 7])), [1, 2, 3])
+    Choice(versions=(1,), num=1, missing=(7,))
+    """
+    newest_first = tuple(sorted(on_disk, reverse=True))
+    match policy.WhichOneof("policy_choice"):
+        case "latest":
+            return Choice(newest_first, policy.latest.num_versions)
+        case "specific":
+            named = set(policy.specific.versions)
+            found = tuple(version for version in newest_first if version in named)
+            return Choice(found, len(found), tuple(sorted(named.difference(on_disk))))
+        case _:
+            return Choice(newest_first, len(newest_first))
