@@ -19,8 +19,9 @@ import grpc
 
 from robossl.errors import InputError, RobosslError, reason
 from robossl.session import read_card
+from robossl_serving.device import Device
 from robossl_serving.folder import Stamp, scan, stamp_of
-from robossl_serving.model import Model, SessionSettings
+from robossl_serving.model import Model, SessionSettings, places_of
 from robossl_serving.refused import Refused
 
 _log = logging.getLogger("robossl.serving")
@@ -49,6 +50,7 @@ class Repository:
     def __init__(self, root: Path, settings: SessionSettings, *, retire_after_s: float = 600.0) -> None:
         self._root = root
         self._settings = settings
+        self._device = Device(places=places_of(settings))
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
         self._loading = threading.Lock()
         self._entries: dict[str, _Entry] = {}  # replaced whole, so that readers need no lock
@@ -202,7 +204,7 @@ class Repository:
         try:
             if held is not None and read_card(folder / "card.json").model_sha256 == held.artefact:
                 return held
-            model = Model(folder, self._settings)
+            model = Model(folder, self._settings, self._device)
         except RobosslError:
             raise
         except Exception as error:  # onnxruntime's have no class in common, and a folder can be damaged in many ways

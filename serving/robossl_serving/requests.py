@@ -37,6 +37,11 @@ class Request:
         """Frames still to run."""
         return len(self.frames) - self.num_done
 
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self.frames.shape[1], self.frames.shape[2]
+
     def features(self) -> dict[str, ndarray]:
         """What the encoder gave, by output name."""
         if len(self.parts) == 1:
