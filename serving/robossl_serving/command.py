@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from robossl.errors import InputError
+from robossl_serving.limits import Limits
 from robossl_serving.logs import log_to_stderr
 from robossl_serving.model import SessionSettings
 from robossl_serving.provider import ProviderChoice, choose_provider
@@ -28,6 +29,7 @@ def serve(
     shared_memory: bool = False,
     poll_seconds: float = 0.0,
     metrics_port: int | None = None,
+    streams: int = 256,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     client_ca: Path | None = None,
@@ -48,6 +50,7 @@ def serve(
         shared_memory: Let callers on this host pass frames in shared memory.
         poll_seconds: How often to look for new versions; 0 for never.
         metrics_port: Serve Prometheus metrics there.
+        streams: How many streams may be open at the same time; a robot has one for each camera.
         tls_cert: PEM file with the server's certificate.
         tls_key: PEM file with its key.
         client_ca: PEM file of the authority whose certificates callers must show.
@@ -59,6 +62,8 @@ def serve(
         InputError: no model can be served, or the settings do not fit together.
         ResourceError: a port is taken.
     """
+    if streams < 1:
+        raise InputError(f"--streams is {streams}; allowed are 1 and more")
     security = Security(tls_cert, tls_key, client_ca, token, admin_token)
     is_local = host.startswith(("127.", "unix:")) or host in ("localhost", "::1", "[::1]")
     if not is_local and tls_cert is None and (token or admin_token):
@@ -71,6 +76,7 @@ def serve(
         port=port,
         metrics_port=metrics_port,
         session=session,
+        limits=Limits(streams=streams),
         security=security,
         shared_memory=shared_memory,
         poll_seconds=poll_seconds,

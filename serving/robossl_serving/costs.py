@@ -13,6 +13,7 @@ import numpy as np
 _PAYS = 0.8  # a batch is worth its wait if a frame in it costs at most this part of a frame alone
 _LONGER = 2.0  # ... and if it takes at most so many runs alone: robots' frames age meanwhile
 _SIZES = (1, 2, 4, 8, 16)
+LARGER = 4  # times the height and width: what a camera sends is about so much larger than what an encoder looks at
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
 
 
 def measure_pixels(costs: Costs, run_larger: Callable[[], object], hw: tuple[int, int]) -> Costs:
-    """Add what a pixel costs: one frame of twice the height and width of `hw`, the fastest run of three, tells."""
+    """Add what a pixel costs: time one frame of `LARGER` times the height and width `hw`, the faster of two runs."""
     run_larger()  # the first run plans memory
-    larger_s = min(_timed(run_larger) for _ in range(3))
+    larger_s = min(_timed(run_larger) for _ in range(2))
     pixels = hw[0] * hw[1]
-    per_pixel_s = (larger_s - costs.of(1)) / (3 * pixels)
+    per_pixel_s = (larger_s - costs.of(1)) / ((LARGER**2 - 1) * pixels)
     # at most in proportion to the pixels: a frame of none would cost less than nothing
     return replace(costs, pixels=pixels, per_pixel_s=min(max(0.0, per_pixel_s), costs.of(1) / pixels))
 

@@ -8,9 +8,9 @@ robots get fair shares whichever encoder they ask. Batch requests of several enc
 from __future__ import annotations
 
 import threading
-from typing import Literal, Protocol
+from typing import Protocol
 
-Kind = Literal["control", "batch"]
+from robossl_serving.requests import Kind
 
 
 class Member(Protocol):

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl_serving.device import Device, Kind
-from robossl_serving.requests import Outcome, Request, Turn
+from robossl_serving.device import Device
+from robossl_serving.requests import Kind, Outcome, Request, Turn
 from robossl_serving.scheduler import Scheduler
 
 Run = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]

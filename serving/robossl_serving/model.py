@@ -21,7 +21,7 @@ from robossl_client.wire import put_values, tensor_type
 from robossl.errors import InputError, reason
 from robossl.parity import GATES, check_parity, natural_frames
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
-from robossl_serving.costs import Costs, measure_costs, measure_pixels
+from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
 from robossl_serving.device import Device
 from robossl_serving.executor import Executor, Run
 from robossl_serving.scheduler import Scheduler
@@ -134,7 +134,7 @@ class Model:
         costs = measure_costs(lambda num: self._run(np.repeat(frames, num, 0), outputs), max_batch=self.max_batch)
         if self.card.input.fixed_hw is not None:
             return costs
-        larger = natural_frames(1, (2 * hw[0], 2 * hw[1]), seed=0)
+        larger = np.tile(frames, (1, LARGER, LARGER, 1))
         return measure_pixels(costs, lambda: self._run(larger, outputs), hw)
 
 

@@ -2,8 +2,8 @@
 
 A robot's camera has one slot, and a newer frame replaces an older one there. Among robots whose turn it is the
 freshest frame goes first; a robot unserved for twice its fair share of time goes before all. What cannot be ready by
-its deadline is shed before it runs; `estimates.py` says when an estimate may decide that. Batch requests are first come,
-first served, while no control request waits.
+its deadline is shed before it runs (`estimates.py` says when an estimate may decide that). Batch requests are first
+come, first served, while no control request waits.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 from robossl_client.wire import SERVICE
 
 from robossl.errors import ResourceError
+from robossl_serving.budget import Budget
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
 from robossl_serving.infer import Inference
@@ -28,6 +29,7 @@ from robossl_serving.shared_memory import SharedMemory
 from robossl_serving.streams import Streams
 
 _log = logging.getLogger("robossl.serving")
+_GIVE_BACK_S = 2.0  # between looks whether much memory was freed
 _SPARE_THREADS = 16  # for health, metadata and administration while all else is full
 
 
@@ -60,12 +62,14 @@ class EncoderServer:
         self._settings = settings
         self._metrics = Metrics(lambda: [model.statistics for model in self.repository.models()])
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
-        self.repository = Repository(models, settings.session, retire_after_s=settings.retire_seconds)
+        session = replace(settings.session, max_slots=limits.waiting + limits.streams)
+        self.repository = Repository(models, session, retire_after_s=settings.retire_seconds)
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        inference = Inference(self.repository, limits, self._memory)
-        self.streams = Streams(inference, limits)
-        num_threads = 2 * limits.waiting + limits.streams + _SPARE_THREADS
+        self._budget = Budget(limits, num_decoders=max(1, session.threads - 1))
+        inference = Inference(self.repository, limits, self._memory, self._budget)
+        self.streams = Streams(inference, limits, self._metrics.refuse)
+        num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
             handlers=[
@@ -99,6 +103,7 @@ class EncoderServer:
         for name in ("", SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
         if self._settings.metrics_port is not None:
             address = (self._settings.host, self._settings.metrics_port)
             try:
@@ -123,6 +128,10 @@ class EncoderServer:
         if self._memory is not None:
             self._memory.close()
 
+    def _give_back(self) -> None:
+        while not self._stopped.wait(_GIVE_BACK_S):
+            self._budget.give_back()
+
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0
         while not self._stopped.wait(every_s):
@@ -140,7 +149,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server on the same port would take half of the calls
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", 2 * limits.waiting + limits.streams),
+        ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
         ("grpc.keepalive_time_ms", 10_000),  # a robot that left the network is noticed within 14 s
         ("grpc.keepalive_timeout_ms", 4_000),
         ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
