@@ -21,7 +21,8 @@ from robossl_serving.refused import Refused
 
 _BATCH_PART = 0.75  # of each pool
 _LOOK_S = 0.1  # how often a request that waits looks whether its caller is still there
-_TRIM_BYTES = 64 * MIB  # freed since the last time: less is kept for the next frames
+_LARGE_BYTES = 8 * MIB  # of one request; the memory of smaller ones is kept for the next frames
+_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # freed by large requests
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +58,7 @@ class Budget:
         self._changed = threading.Condition()
         self._queue: deque[Claim] = deque()  # batch requests that wait, the next one first
         self._num_decoding = 0
-        self._highest = 0  # pixels since memory was last given back
+        self._freed = 0  # by large requests, since memory was last given back to the system
         self.message_bytes = 0
         self.pixel_bytes = 0
 
@@ -90,34 +91,43 @@ class Budget:
                 claim.is_decoding = True
             self.pixel_bytes += num_bytes
             claim.pixel_bytes += num_bytes
-            self._highest = max(self._highest, self.pixel_bytes)
 
     def decoded(self, claim: Claim, *, working_bytes: int) -> None:
         """Give back the decoder, and what it took beside the pixels."""
         with self._changed:
             self._end_decoding(claim)
-            self.pixel_bytes -= working_bytes
-            claim.pixel_bytes -= working_bytes
+            self._free_pixels(claim, working_bytes)
             self._changed.notify_all()
+        self.give_back(at_least=_TRIM_NOW_BYTES)
 
     def release(self, claim: Claim) -> None:
         """Give back all that a request holds; once more does nothing."""
         with self._changed:
             self._end_decoding(claim)
             self.message_bytes -= claim.message_bytes
-            self.pixel_bytes -= claim.pixel_bytes
-            claim.message_bytes = claim.pixel_bytes = 0
+            self._count_freed(claim.message_bytes)
+            claim.message_bytes = 0
+            self._free_pixels(claim, claim.pixel_bytes)
             self._changed.notify_all()
 
-    def give_back(self) -> None:
-        """Give freed memory back to the system, where much was freed; to be called now and then."""
+    def give_back(self, *, at_least: int = _TRIM_BYTES) -> None:
+        """Give freed memory back to the system, where large requests freed so much; to be called now and then."""
         with self._changed:
-            if self._highest - self.pixel_bytes < _TRIM_BYTES:
+            if self._freed < at_least:
                 return
-            self._highest = self.pixel_bytes
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps it otherwise, for each thread apart
+            self._freed = 0
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps it otherwise
         if trim is not None:
             trim(0)
+
+    def _free_pixels(self, claim: Claim, num_bytes: int) -> None:
+        self.pixel_bytes -= num_bytes
+        claim.pixel_bytes -= num_bytes
+        self._count_freed(num_bytes)
+
+    def _count_freed(self, num_bytes: int) -> None:
+        if num_bytes >= _LARGE_BYTES:
+            self._freed += num_bytes
 
     def _wait(self, claim: Claim, num_bytes: int) -> None:
         if len(self._queue) >= self._limits.waiting:

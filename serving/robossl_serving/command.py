@@ -16,7 +16,7 @@ from robossl_serving.provider import ProviderChoice, choose_provider
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def serve(
@@ -108,3 +108,4 @@ def _keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
+        libc.mallopt(_M_ARENA_MAX, 4)  # else every thread that decoded a large picture keeps the memory for itself

@@ -38,12 +38,13 @@ class Estimates:
         """How long work of a size will take."""
         return expected_s * self._scale(size) * _certainty(self._record(size, now_s), now_s)
 
-    def is_late(self, size: Size, expected_s: float, *, left_s: float, now_s: float) -> bool:
+    def is_late(self, size: Size, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:
         """Whether work with so much time left should not be started.
 
         Args:
             size: Of the work.
             expected_s: How long it would take on an undisturbed machine.
+            least_s: What of that was measured, and is not only expected.
             left_s: Until its deadline.
             now_s: The time.
         """
@@ -51,7 +52,8 @@ class Estimates:
         scale, certainty = self._scale(size), _certainty(record, now_s)
         if left_s >= expected_s * scale * certainty:
             return False
-        fastest_s = expected_s * min(1.0, scale)
+        fastest_s = min(least_s, expected_s) if record.scale is None else expected_s
+        fastest_s *= min(1.0, scale)
         if left_s < _HOPELESS * fastest_s * certainty:
             return True
         trusted_s = min(fastest_s * 2**record.num_confirmed, max(_TRUST * fastest_s, expected_s * scale))

@@ -179,7 +179,7 @@ class Inference:
             now_s = time.monotonic()
             with self._decoding_lock:
                 left_s = claim.deadline_s - now_s
-                if self._decoding.is_late(images.size, images.expected_s, left_s=left_s, now_s=now_s):
+                if self._decoding.is_late(images.size, images.expected_s, least_s=0.0, left_s=left_s, now_s=now_s):
                     raise late()
             self._budget.take_pixels(claim, images.decoded_bytes + images.working_bytes)
             started_s = time.monotonic()

@@ -143,9 +143,15 @@ class Scheduler:
 
     def _late(self, now_s: float) -> Iterable[Request]:
         for request in self.waiting():
-            size = (request.num_left, *request.hw)
-            expected_s = self._costs.of(request.num_left, request.hw)
-            if self._runs.is_late(size, expected_s, left_s=request.deadline_s - now_s, now_s=now_s):
+            num_frames = request.num_left
+            is_late = self._runs.is_late(
+                (num_frames, *request.hw),
+                self._costs.of(num_frames, request.hw),
+                least_s=self._costs.of(num_frames),
+                left_s=request.deadline_s - now_s,
+                now_s=now_s,
+            )
+            if is_late:
                 yield request
 
     def _control_pieces(self, now_s: float) -> Iterable[Piece]:
