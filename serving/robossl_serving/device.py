@@ -28,6 +28,10 @@ class Member(Protocol):
         """When the waiting robot that was served longest ago was served."""
         ...
 
+    def demand_s(self, now_s: float) -> float:
+        """How long it takes to serve each of its active robots once."""
+        ...
+
     def wake(self) -> None:
         """Look whether it is this encoder's turn."""
         ...
@@ -62,6 +66,10 @@ class Device:
         if control or "control" in running or not ready:
             return control[0] if control else None
         return ready[0]
+
+    def beside_s(self, member: Member, now_s: float) -> float:
+        """How long all other encoders need to serve each of their active robots once."""
+        return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
 
     def begin(self, member: Member) -> None:
         """Note that an encoder runs; another may run beside it where there is a place."""

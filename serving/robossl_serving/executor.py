@@ -62,6 +62,10 @@ class Executor:
         """When the waiting robot that was served longest ago was served."""
         return self._scheduler.longest_unserved_s()
 
+    def demand_s(self, now_s: float) -> float:
+        """How long it takes to serve each of its active robots once."""
+        return self._scheduler.demand_s(now_s)
+
     def wake(self) -> None:
         """Look whether it is this encoder's turn; the device's lock is held."""
         self._wake.notify()
@@ -119,7 +123,8 @@ class Executor:
             self._work(turn)
 
     def _begin(self) -> Turn:
-        turn = self._scheduler.take(time.monotonic())
+        now_s = time.monotonic()
+        turn = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
         is_control = any(piece.request.robot is not None for piece in turn.pieces)
         self.running = "control" if is_control else "batch"
         self._device.begin(self)

@@ -110,12 +110,17 @@ class Scheduler:
         self._num_slots -= 1
         return True
 
-    def take(self, now_s: float) -> Turn:
-        """What to run now. What it takes no longer waits, except a batch request with frames left."""
+    def take(self, now_s: float, *, beside_s: float = 0.0) -> Turn:
+        """What to run now. What it takes no longer waits, except a batch request with frames left.
+
+        Args:
+            now_s: The time.
+            beside_s: What other encoders on the same device need to serve each of their robots once.
+        """
         shed = tuple(self._late(now_s))
         for request in shed:
             self.remove(request)
-        pieces = self._control_pieces(now_s) if self._num_slots else self._batch_pieces()
+        pieces = self._control_pieces(now_s, beside_s) if self._num_slots else self._batch_pieces()
         return Turn(tuple(pieces), shed)
 
     def ran(self, turn: Turn, *, run_s: float, now_s: float) -> None:
@@ -134,6 +139,16 @@ class Scheduler:
         """How long a run of frames will take; without `hw` of frames like those of the robot that was served last."""
         hw = hw or self._last_hw
         return self._runs.seconds((num_frames, *(hw or (0, 0))), self._costs.of(num_frames, hw), now_s)
+
+    def demand_s(self, now_s: float) -> float:
+        """How long it takes to serve every active robot once."""
+        idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
+        active = Counter(robot.hw for robot in self._robots.values() if now_s - robot.seen_s <= _ACTIVE_S)
+        each_s = 0.0
+        for hw, num in active.items():
+            best = self._costs.best_batch_of(hw)
+            each_s += num * self._costs.of(best, hw) / best
+        return each_s * self._pace * math.exp2(-idle_s / _DOUBT_S)
 
     def waiting(self) -> Iterator[Request]:
         """All that wait."""
@@ -154,11 +169,11 @@ class Scheduler:
             if is_late:
                 yield request
 
-    def _control_pieces(self, now_s: float) -> Iterable[Piece]:
+    def _control_pieces(self, now_s: float, beside_s: float) -> Iterable[Piece]:
         """The next control request, and others that are worth running with it."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
-            robot = self._next_robot(now_s)
+            robot = self._next_robot(now_s, beside_s)
             camera = robot.next_camera()
             request = robot.slots[camera]
             num_frames += len(request.frames)
@@ -175,26 +190,16 @@ class Scheduler:
             robot.served_s = robot.camera_served_s[camera] = now_s
             yield Piece(request, 0, len(request.frames))
 
-    def _next_robot(self, now_s: float) -> _Robot:
+    def _next_robot(self, now_s: float, beside_s: float) -> _Robot:
         waiting = [robot for robot in self._robots.values() if robot.slots]
         if len(waiting) == 1:
             return waiting[0]
-        fair_s = self._fair_s(now_s)
+        fair_s = self.demand_s(now_s) + beside_s
         longest = min(waiting, key=lambda robot: robot.served_s)
         if now_s - longest.served_s > _GUARD * fair_s:
             return longest
         due = [robot for robot in waiting if now_s - robot.served_s >= _DUE * fair_s]
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
-
-    def _fair_s(self, now_s: float) -> float:
-        """How long it takes to serve every active robot once."""
-        idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
-        active = Counter(robot.hw for robot in self._robots.values() if now_s - robot.seen_s <= _ACTIVE_S)
-        each_s = 0.0
-        for hw, num in active.items():
-            best = self._costs.best_batch_of(hw)
-            each_s += num * self._costs.of(best, hw) / best
-        return each_s * self._pace * math.exp2(-idle_s / _DOUBT_S)
 
     def _batch_pieces(self) -> Iterable[Piece]:
         """The head of the queue, no more frames than are worth running together."""
