@@ -34,7 +34,9 @@ from robossl.session import DIGEST_KEY, file_sha256
 FRAMES = natural_frames(3, (60, 80), seed=0)
 
 
-def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, broken: str = "") -> Path:
+def build_tiny(
+    out: Path, *, version: int, name: str = "tiny", layers: int = 1, every: int = 1, broken: str = ""
+) -> Path:
     """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
 
     Args:
@@ -42,13 +44,14 @@ def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, 
         version: Another version is another encoder.
         name: Of the model.
         layers: Of 48 channels at full size: more make it slower.
+        every: Which rows and columns it looks at: of 16, one; large frames then cost next to nothing.
         broken: "nan" or "constant": what is wrong with its features; "unknown" and "unrunnable": onnxruntime cannot
             open or run it.
     """
     folder = out / name / str(version)
     folder.mkdir(parents=True)
     digest = hashlib.sha256(f"{name} {version} {broken}".encode()).hexdigest()
-    (folder / "model.onnx").write_bytes(_graph(version, layers, broken, digest))
+    (folder / "model.onnx").write_bytes(_graph(version, layers, every, broken, digest))
     frames = TensorSpec("uint8", ("batch", "height", "width", 3))
     card = EncoderCard(
         name=name,
@@ -65,7 +68,7 @@ def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, 
     return folder
 
 
-def _graph(seed: int, layers: int, broken: str, digest: str) -> bytes:
+def _graph(seed: int, layers: int, every: int, broken: str, digest: str) -> bytes:
     rng = np.random.default_rng(seed)
     nodes, weights, last = [], [], "pixels"
     for number in range(layers):
@@ -94,8 +97,11 @@ def _graph(seed: int, layers: int, broken: str, digest: str) -> bytes:
         make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["batch", 48]),
         make_tensor_value_info("dense", onnx.TensorProto.FLOAT, ["batch", 48, 1, 1]),
     ]
+    slices = {"starts": [0, 0], "ends": [2**31, 2**31], "axes": [1, 2], "steps": [every, every]}
+    weights += [numpy_helper.from_array(np.array(values), key) for key, values in slices.items()]
     nodes = [
-        make_node("Cast", ["frames"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make_node("Slice", ["frames", *slices], ["some"]),
+        make_node("Cast", ["some"], ["floats"], to=onnx.TensorProto.FLOAT),
         make_node("Transpose", ["floats"], ["pixels"], perm=[0, 3, 1, 2]),
         *nodes,
         make_node("GlobalAveragePool", [last], ["dense"]),

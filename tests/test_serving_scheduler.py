@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -278,3 +279,112 @@ def test_costs_stop_where_batching_has_stopped_paying() -> None:
 def test_a_disturbed_measurement_does_not_make_one_frame_dearer_than_two() -> None:
     costs = measure_costs(lambda num: time.sleep(0.02 if num == 1 else 0.001), max_batch=2)
     assert costs.of(1) == costs.of(2) < 0.02
+
+
+FAST_S = 0.008  # a run of a robot's frame, which is allowed 30 ms
+FAST = Costs({1: FAST_S, 2: 2 * FAST_S, 4: 4 * FAST_S})
+Truth = Callable[[Request, float], float]  # seconds of one frame of a request at a time
+
+
+def needlessly_shed(
+    truth: Truth,
+    *,
+    others: list[Request] | None = None,
+    costs: Costs = FAST,
+    side: Callable[[float], int] = lambda _: 2,
+) -> int:
+    """Frames of one robot at 30 Hz that were shed though they would have been ready in time, in five seconds."""
+    scheduler = Scheduler(costs, max_waiting=70)
+    robot = [request("a", at_s=n / 30, allowed_s=0.03, side=side(n / 30)) for n in range(150)]
+    arrivals = sorted([*robot, *(others or [])], key=lambda each: each.arrived_s)
+    now_s, shed = 0.0, 0
+    while arrivals or len(scheduler):
+        while arrivals and arrivals[0].arrived_s <= now_s:
+            scheduler.add(arrivals.pop(0))
+        turn = scheduler.take(now_s)
+        shed += sum(each.robot == "a" and each.deadline_s >= now_s + truth(each, now_s) for each in turn.shed)
+        if turn.pieces:
+            run_s = sum(truth(piece.request, now_s) * (piece.stop - piece.start) for piece in turn.pieces)
+            now_s += run_s
+            scheduler.ran(turn, run_s=run_s, now_s=now_s)
+            for piece in turn.pieces:
+                piece.request.num_done = piece.stop
+        elif arrivals:
+            now_s = max(now_s, arrivals[0].arrived_s)
+    return shed
+
+
+def other(robot: str | None = None, *, at_s: float = 1.0, num_frames: int = 1, side: int = 64) -> Request:
+    return request(robot, at_s=at_s, allowed_s=60.0, num_frames=num_frames, side=side)
+
+
+def takes(seconds: float) -> Truth:
+    """Frames of 2x2 take what was measured, larger ones so many seconds."""
+    return lambda request, _: FAST_S if request.hw == (2, 2) else seconds
+
+
+def slow_between(begin_s: float, end_s: float, *, times: float) -> Truth:
+    return lambda _, now_s: FAST_S * (times if begin_s <= now_s < end_s else 1)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 10])
+@pytest.mark.parametrize("robot", [None, "b"], ids=["batch", "robot"])
+def test_large_pictures_shed_no_frames_of_another_robot(num: int, robot: str | None) -> None:
+    pictures = [other(robot, at_s=1.0 + 0.1 * number) for number in range(num)]
+    assert needlessly_shed(takes(0.4), others=pictures) == 0
+
+
+def test_a_batch_of_many_frames_sheds_no_frames_of_a_robot() -> None:
+    assert needlessly_shed(takes(0.05), others=[other(num_frames=64)]) == 0
+    assert needlessly_shed(takes(0.05), others=[other("b", num_frames=64), other("c", at_s=2.0, num_frames=16)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("begin_s", "end_s", "times"), [(0.0, 0.1, 30), (1.0, 1.01, 20), (1.0, 1.3, 10), (1.0, 2.0, 5), (1.0, 1.5, 50)]
+)
+def test_a_slow_spell_sheds_frames_for_no_longer_than_a_run(begin_s: float, end_s: float, times: float) -> None:
+    lasted_s = times * FAST_S
+    assert needlessly_shed(slow_between(begin_s, end_s, times=times)) <= math.ceil(30 * lasted_s)
+
+
+@pytest.mark.parametrize("times", [2.0, 4.0, 10.0])
+def test_a_wrong_expectation_sheds_frames_for_no_longer_than_a_run(times: float) -> None:
+    """Of a robot whose camera changes its resolution, and of all frames, where another program ran at load."""
+    per_pixel_s = times * 0.03 / 60
+    costs = Costs({1: FAST_S}, pixels=4, per_pixel_s=per_pixel_s)
+    assert needlessly_shed(takes(FAST_S), costs=costs, side=lambda at_s: 2 if at_s < 1 else 8) <= 1
+    measured = Costs({1: times * FAST_S, 2: 2 * times * FAST_S})
+    assert needlessly_shed(takes(FAST_S), costs=measured) <= math.ceil(30 * times * FAST_S)
+
+
+def test_the_first_run_of_a_size_may_be_slow() -> None:
+
+    def truth(request: Request, now_s: float) -> float:
+        return 0.5 if request.hw == (8, 8) and now_s < 1.4 else FAST_S  # kernels are chosen
+
+    assert needlessly_shed(truth, side=lambda at_s: 2 if at_s < 1 else 8) <= 1
+
+
+def test_hopeless_deadlines_are_tried_seldom() -> None:
+    """A robot that allows less than a run takes, again and again, beside an idle encoder."""
+    for part in (0.9, 0.6, 0.2):
+        scheduler, busy_s = Scheduler(FAST, max_waiting=4), 0.0
+        for number in range(3000):
+            now_s = number / 300
+            scheduler.add(request("a", at_s=now_s, allowed_s=part * FAST_S))
+            turn = scheduler.take(now_s)
+            if turn.pieces:
+                busy_s += FAST_S
+                scheduler.ran(turn, run_s=FAST_S, now_s=now_s + FAST_S)
+        assert busy_s / 10 < (0.25 if part > 0.3 else 0.02)
+
+
+def test_large_frames_are_run_alone_where_pixels_cost_much() -> None:
+    costs = Costs({1: 0.002, 4: 0.003}, pixels=4, per_pixel_s=0.001)
+    scheduler = Scheduler(costs, max_waiting=8)
+    for name in "abcd":
+        scheduler.add(request(name, side=2))
+    assert scheduler.take(0.0).num_frames == 4
+    for name in "abcd":
+        scheduler.add(request(name, at_s=0.1, side=8))
+    assert scheduler.take(0.1).num_frames == 1

@@ -23,6 +23,7 @@ from robossl_client.shared_frames import SharedPlaces
 
 _PASSING = (SupersededError, DeadlineError, OverloadedError)  # the next frame may well be served
 _REFUSALS = 6  # in a row, over half a second: one may be for streams that end just now, so many are for good
+DAMAGED_IN_A_ROW = 30  # frames: one second of a camera at 30 Hz; then the stream fails
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between tries while the server is away
 
 
@@ -52,7 +53,9 @@ class Latest:
         self._failure: ServingError | None = None
         self._is_closed = False
         self._call: Any = None
-        self.num_dropped = 0  # frames replaced by newer ones, here or at the server, shed, or lost with a connection
+        self._num_damaged = 0  # in a row
+        # frames replaced by newer ones, here or at the server, shed, damaged, or lost with a connection
+        self.num_dropped = 0
         self.num_connections = 0
         self._thread = threading.Thread(target=self._run, name="robossl-latest", daemon=True)
         self._thread.start()
@@ -61,8 +64,8 @@ class Latest:
         """Hand over the newest frames, (1, h, w, 3) or a list of one JPEG.
 
         Raises:
-            ServingError: the stream has failed for good: what was sent cannot be used, the server keeps refusing the
-                stream, or the encoder has changed.
+            ServingError: the stream has failed for good: what was sent is no image, `DAMAGED_IN_A_ROW` images were
+                damaged, the server keeps refusing the stream, or the encoder has changed.
         """
         with self._changed:
             self._raise_failure()
@@ -159,7 +162,7 @@ class Latest:
 
     def _received(self, response: Any) -> None:
         message, failure = response.infer_response, failure_of(response)
-        passes = isinstance(failure, _PASSING)
+        passes = isinstance(failure, _PASSING) or self._is_damaged(message, failure)
         if self._places is not None:
             passes |= isinstance(failure, RequestError) and self._places.is_lost(message.id)
             self._places.free(message.id)
@@ -180,6 +183,18 @@ class Latest:
                 self._newest_id = int(reply.frame_id)
                 self._reply = reply
                 self._changed.notify_all()
+
+    def _is_damaged(self, message: Any, failure: ServingError | None) -> bool:
+        """Whether a frame cannot be used but the camera's next one may be good.
+
+        The server marks damaged images. On a stream that has been served, whatever a frame is refused for is damage.
+        """
+        if not isinstance(failure, RequestError):
+            self._num_damaged = 0
+            return False
+        self._num_damaged += 1
+        is_marked = "damaged" in message.parameters or self._newest_id > 0
+        return is_marked and self._num_damaged < DAMAGED_IN_A_ROW
 
     def _failed(self, error: ServingError, *, passes: bool = False) -> None:
         """Note a failure; one that passes counts a dropped frame, and a server that is away is tried again."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from robossl.cpus import num_cpus
 from robossl.errors import InputError
 from robossl.ranges import check_range
+from robossl_serving.limits import Limits
 from robossl_serving.listen import is_local
 from robossl_serving.logs import json_log
 from robossl_serving.model import SessionSettings
@@ -19,7 +20,7 @@ from robossl_serving.provider import ProviderChoice, choose_provider
 from robossl_serving.security import Security
 from robossl_serving.server import DAY_S, EncoderServer, ServerSettings
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def serve(
@@ -32,6 +33,7 @@ def serve(
     shared_memory: bool = False,
     poll_seconds: float = 0.0,
     metrics_port: int | None = None,
+    streams: int = 256,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     client_ca: Path | None = None,
@@ -52,6 +54,7 @@ def serve(
         shared_memory: Let callers on this host pass frames in shared memory.
         poll_seconds: How often to look for new versions; 0 for never.
         metrics_port: Serve Prometheus metrics there.
+        streams: How many streams may be open at the same time; a robot has one for each camera.
         tls_cert: PEM file with the server's certificate.
         tls_key: PEM file with its key.
         client_ca: PEM file of the authority whose certificates callers must show.
@@ -75,6 +78,7 @@ def serve(
         port=port,
         metrics_port=metrics_port,
         session=session,
+        limits=Limits(streams=streams),
         security=security,
         shared_memory=shared_memory,
         poll_seconds=poll_seconds,
@@ -123,3 +127,4 @@ def _keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
+        libc.mallopt(_M_ARENA_MAX, 4)  # else every thread that decoded a large picture keeps the memory for itself

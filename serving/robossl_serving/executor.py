@@ -1,4 +1,4 @@
-"""Executor: one run at a time for one encoder, of what its scheduler chooses."""
+"""Executor: one run at a time for one encoder, of what its scheduler chooses, when its device lets it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl_serving.requests import Outcome, Request, Turn
+from robossl_serving.device import Device
+from robossl_serving.requests import Kind, Outcome, Request, Turn
 from robossl_serving.scheduler import Scheduler
 
 Run = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
@@ -26,16 +27,48 @@ class ClosedError(Exception):
 class Executor:
     """Runs requests, one turn at a time; `on_turn(num_frames, run_seconds)` is told of each."""
 
-    def __init__(self, run: Run, scheduler: Scheduler, *, name: str, on_turn: Callable[[int, float], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        scheduler: Scheduler,
+        *,
+        name: str,
+        on_turn: Callable[[int, float], None],
+        device: Device | None = None,
+    ) -> None:
+        """Start the thread that runs what waits; without `device` it has one of its own."""
         self._run = run
         self._scheduler = scheduler
         self._on_turn = on_turn
-        self._lock = threading.Lock()
+        self._device = device or Device()
+        self._lock = self._device.lock
         self._wake = threading.Condition(self._lock)
-        self._running = False
         self._closed = False
+        self.running: Kind | None = None
+        with self._lock:
+            self._device.join(self)
         self._thread = threading.Thread(target=self._loop, name=f"executor-{name}", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> Kind | None:
+        """What waits, a robot's frames before batch requests; None: nothing."""
+        if self._scheduler.num_control:
+            return "control"
+        return "batch" if len(self._scheduler) else None
+
+    @property
+    def longest_unserved_s(self) -> float:
+        """When the waiting robot that was served longest ago was served."""
+        return self._scheduler.longest_unserved_s()
+
+    def demand_s(self, now_s: float) -> float:
+        """How long it takes to serve each of its active robots once."""
+        return self._scheduler.demand_s(now_s)
+
+    def wake(self) -> None:
+        """Look whether it is this encoder's turn; the device's lock is held."""
+        self._wake.notify()
 
     def submit(self, request: Request, *, may_run_here: bool = False) -> None:
         """Let a request wait for its turn; its `on_done` is called when its outcome is known.
@@ -51,11 +84,10 @@ class Executor:
             if self._closed:
                 raise ClosedError
             replaced = self._scheduler.add(request)
-            if may_run_here and not self._running and len(self._scheduler) == 1:
-                turn = self._scheduler.take(time.monotonic())
-                self._running = True
+            if may_run_here and len(self._scheduler) == 1 and self._device.next() is self:
+                turn = self._begin()
             else:
-                self._wake.notify()
+                self._device.wake()
         if replaced is not None:
             _finish(replaced, "superseded")
         if turn is not None:
@@ -65,6 +97,7 @@ class Executor:
         """Forget a request that its caller no longer wants; one that is running is run to its end."""
         with self._lock:
             waited = self._scheduler.remove(request)
+            self._device.wake()  # another encoder's batch requests may have waited for this one
         if waited:
             _finish(request, "cancelled")
 
@@ -81,13 +114,21 @@ class Executor:
     def _loop(self) -> None:
         while True:
             with self._lock:
-                while self._running or not len(self._scheduler):
-                    if self._closed and not self._running:
+                while self._device.next() is not self:
+                    if self._closed and self.running is None and not len(self._scheduler):
+                        self._device.leave(self)
                         return
                     self._wake.wait()
-                turn = self._scheduler.take(time.monotonic())
-                self._running = True
+                turn = self._begin()
             self._work(turn)
+
+    def _begin(self) -> Turn:
+        now_s = time.monotonic()
+        turn = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
+        is_control = any(piece.request.robot is not None for piece in turn.pieces)
+        self.running = "control" if is_control else "batch"
+        self._device.begin(self)
+        return turn
 
     def _work(self, turn: Turn) -> None:
         for request in turn.shed:
@@ -103,8 +144,9 @@ class Executor:
             elif turn.pieces:
                 for piece in turn.pieces:
                     self._scheduler.remove(piece.request)
-            self._running = False  # the next run does not wait for the replies of this one
-            if len(self._scheduler) or self._closed:
+            self.running = None
+            self._device.wake()  # the next run does not wait for the replies of this one
+            if self._closed:
                 self._wake.notify()
         if features:
             self._on_turn(turn.num_frames, run_s)

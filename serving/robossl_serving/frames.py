@@ -1,26 +1,20 @@
-"""Frames: the pixels of a request, from raw bytes, typed contents, JPEG, PNG or shared memory, within limits."""
+"""Frames: what a request holds, raw bytes, typed contents, images or shared memory, checked before it costs much."""
 
 from __future__ import annotations
 
-import io
 import math
 import struct
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import simplejpeg
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
+from robossl_serving.images import Images, inspect_images
 from robossl_serving.limits import Limits
 from robossl_serving.refused import bad_request
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
 class Regions(Protocol):
@@ -33,8 +27,8 @@ class Regions(Protocol):
 
 def read_frames(
     request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: Regions | None
-) -> UInt8[ndarray, "b h w 3"]:
-    """The frames of a request.
+) -> UInt8[ndarray, "b h w 3"] | Images:
+    """The frames of a request, or the images that are still to be decoded.
 
     Raises:
         Refused: they are not what the card asks for, or more than the limits allow.
@@ -43,62 +37,23 @@ def read_frames(
     if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
         raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
     shape = tuple(tensor.shape)
+    frames: UInt8[ndarray, "b h w 3"] | Images
     if tensor.datatype == "UINT8":
         _check_shape(shape, max_batch=max_batch, limits=limits)
         raw = _raw(request, tensor, regions, max_bytes=limits.decoded_bytes)
         frames = _pixels(raw, tensor, shape, limits=limits)
+        hw = (shape[1], shape[2])
     elif tensor.datatype == "BYTES":
         _check_images(shape, max_batch=max_batch)
         raw = _raw(request, tensor, regions, max_bytes=limits.message_bytes)
-        frames = decode_images(_images(raw, tensor, shape[0]), limits=limits)
+        frames = inspect_images(_images(raw, tensor, shape[0]), limits=limits)
+        hw = frames.hw
     else:
         raise bad_request("frames are UINT8 pixels or BYTES, one JPEG or PNG each")
     fixed_hw = card.input.fixed_hw
-    if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
+    if fixed_hw is not None and hw != fixed_hw:
         raise bad_request(f"the model takes frames of {fixed_hw[0]}x{fixed_hw[1]} only")
     return frames
-
-
-def decode_images(images: Sequence[bytes], *, limits: Limits) -> UInt8[ndarray, "b h w 3"]:
-    """Decode JPEGs and PNGs of one size; their headers are checked before anything is decoded.
-
-    Raises:
-        Refused: not such images, of different sizes, or too large once decoded.
-    """
-    sizes = {_image_hw(image) for image in images}
-    if len(sizes) != 1:
-        raise bad_request("the images of one call must be of one size; send one call for each size")
-    height, width = sizes.pop()
-    if not 0 < len(images) * height * width * 3 <= limits.decoded_bytes:
-        raise bad_request(f"the images are larger than {limits.decoded_bytes} bytes once decoded")
-    out = np.empty((len(images), height, width, 3), np.uint8)
-    for row, image in zip(out, images, strict=True):
-        _decode(image, row)
-    return out
-
-
-def _image_hw(image: bytes) -> tuple[int, int]:
-    if image.startswith(_PNG) and image[12:16] == b"IHDR" and len(image) >= 24:
-        width, height = struct.unpack(">II", image[16:24])
-        return height, width
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(image)
-    except ValueError:
-        raise bad_request("an image is neither a JPEG nor a PNG that can be read") from None
-    return height, width
-
-
-def _decode(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
-    try:
-        if not image.startswith(_PNG):
-            simplejpeg.decode_jpeg(image, "RGB", buffer=out)
-            return
-        with Image.open(io.BytesIO(image), formats=["PNG"]) as opened:
-            if opened.mode not in _PNG_MODES:  # 16 bits a sample would be cut off, not scaled
-                raise bad_request("a PNG has more than 8 bits a sample; convert it")
-            out[:] = np.asarray(opened.convert("RGB"))
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise bad_request("an image is damaged") from None
 
 
 def _check_shape(shape: tuple[int, ...], *, max_batch: int, limits: Limits) -> None:

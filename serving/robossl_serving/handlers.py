@@ -103,10 +103,12 @@ class Handlers:
         done = threading.Lock()  # the cheapest thing a thread can wait for
         done.acquire()
         job = self._inference.prepare(
-            parse(raw), left_s=seconds_left(context), peer=context.peer(), on_done=done.release
+            parse(raw),
+            left_s=seconds_left(context),
+            peer=context.peer(),
+            on_done=done.release,
+            is_gone=lambda: not context.is_active(),
         )
-        if not context.is_active():
-            raise Refused(grpc.StatusCode.CANCELLED, "cancelled before it was run")
         self._inference.submit(job, may_run_here=True)
         if job.request.outcome is None:
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError
+from jaxtyping import UInt8
+from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value, put_values
 
+from robossl_serving.budget import Budget, Claim, late
+from robossl_serving.estimates import Estimates
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
+from robossl_serving.images import Images
 from robossl_serving.limits import Limits
 from robossl_serving.model import Model
 from robossl_serving.options import Options, read_options
@@ -25,10 +31,13 @@ from robossl_serving.shared_memory import SharedMemory
 
 _NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
     "superseded": (grpc.StatusCode.ABORTED, "a newer frame of this robot and camera took its place"),
-    "shed": (grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run"),
+    "shed": (late().code, late().message),
     "cancelled": (grpc.StatusCode.CANCELLED, "cancelled before it was run"),
     "failed": (grpc.StatusCode.INTERNAL, "the encoder failed on these frames; the server's log says why"),
 }
+
+
+_DROPPED: tuple[Outcome, ...] = ("shed", "cancelled")  # while they were decoded
 
 
 @dataclass(eq=False, slots=True)
@@ -38,6 +47,7 @@ class Job:
     message: pb.ModelInferRequest
     model: Model
     request: Request
+    claim: Claim
     decoded_s: float
 
     @property
@@ -49,13 +59,28 @@ class Job:
 class Inference:
     """Turns requests into replies; shared by single calls and streams."""
 
-    def __init__(self, repository: Repository, limits: Limits, shared_memory: SharedMemory | None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        shared_memory: SharedMemory | None,
+        budget: Budget | None = None,
+    ) -> None:
         self._repository = repository
         self._limits = limits
         self._shared_memory = shared_memory
+        self._budget = budget or Budget(limits)
+        self._decoding = Estimates()
+        self._decoding_lock = threading.Lock()
 
     def prepare(
-        self, message: pb.ModelInferRequest, *, left_s: float | None, peer: str, on_done: Callable[[], None]
+        self,
+        message: pb.ModelInferRequest,
+        *,
+        left_s: float | None,
+        peer: str,
+        on_done: Callable[[], None],
+        is_gone: Callable[[], bool] = lambda: False,
     ) -> Job:
         """Check a request, find its model and decode its frames.
 
@@ -64,6 +89,7 @@ class Inference:
             left_s: What is left of the call's deadline; None: it has none.
             peer: Who sent it, as grpc names callers.
             on_done: Called when its outcome is known.
+            is_gone: Whether the caller has left; what it asked is then not decoded any further, and not run.
 
         Raises:
             Refused: it cannot be served.
@@ -72,11 +98,20 @@ class Inference:
         if self._shared_memory is not None and not is_loopback(peer) and _names_region(message):
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
         options = read_options(message, self._limits)
-        model = self._repository.find(message.model_name, message.model_version, options.artefact)
-        outputs = _outputs(message, model)
-        frames = read_frames(
-            message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
-        )
+        deadline_s = arrived_s + self._allowed_s(options, left_s)
+        claim = Claim(options.robot is not None, deadline_s, is_gone)
+        try:
+            self._budget.take_message(claim, _held_bytes(message, self._limits))
+            model = self._repository.find(message.model_name, message.model_version, options.artefact)
+            outputs = _outputs(message, model)
+            frames = read_frames(
+                message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
+            )
+            if isinstance(frames, Images):
+                frames = self._decode(frames, claim, model)
+        except Exception:
+            self._budget.release(claim)
+            raise
         request = Request(
             frames=frames,
             outputs=outputs,
@@ -84,28 +119,25 @@ class Inference:
             camera=options.camera,
             captured_s=arrived_s - options.age_us / 1e6,
             arrived_s=arrived_s,
-            deadline_s=arrived_s + self._allowed_s(options, left_s),
+            deadline_s=deadline_s,
             on_done=on_done,
         )
-        return Job(message, model, request, decoded_s=time.monotonic())
+        return Job(message, model, request, claim, decoded_s=time.monotonic())
 
     def submit(self, job: Job, *, may_run_here: bool = False) -> None:
         """Let a job wait for its turn.
 
         Raises:
-            Refused: too many wait already, or its model went away meanwhile.
+            Refused: too many wait already, its caller has left, or its model went away meanwhile.
         """
-        while True:
-            try:
-                job.model.executor.submit(job.request, may_run_here=may_run_here)
-                return
-            except QueueFullError:
-                raise Refused(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
-                ) from None
-            except ClosedError:  # between finding the model and now another version took over
-                pinned = read_options(job.message, self._limits).artefact
-                job.model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+        try:
+            if job.claim.is_gone():
+                job.model.statistics.dropped(job.request.kind, "cancelled")
+                raise Refused(*_NOT_SERVED["cancelled"])
+            self._submit(job, may_run_here=may_run_here)
+        except Exception:
+            self._budget.release(job.claim)
+            raise
 
     def reply(self, job: Job) -> pb.ModelInferResponse:
         """The reply to a job that is done.
@@ -140,6 +172,40 @@ class Inference:
     def count(self, job: Job) -> None:
         """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
         job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
+        self._budget.release(job.claim)
+
+    def _decode(self, images: Images, claim: Claim, model: Model) -> UInt8[ndarray, "b h w 3"]:
+        try:
+            now_s = time.monotonic()
+            with self._decoding_lock:
+                left_s = claim.deadline_s - now_s
+                if self._decoding.is_late(images.size, images.expected_s, least_s=0.0, left_s=left_s, now_s=now_s):
+                    raise late()
+            self._budget.take_pixels(claim, images.decoded_bytes + images.working_bytes)
+            started_s = time.monotonic()
+            frames = images.decode(claim.check)
+        except Refused as refused:
+            for outcome in (each for each in _DROPPED if _NOT_SERVED[each][0] == refused.code):
+                model.statistics.dropped("control" if claim.is_control else "batch", outcome)
+            raise
+        now_s = time.monotonic()
+        with self._decoding_lock:
+            self._decoding.took(images.size, images.expected_s, now_s - started_s, now_s=now_s)
+        self._budget.decoded(claim, working_bytes=images.working_bytes)
+        return frames
+
+    def _submit(self, job: Job, *, may_run_here: bool) -> None:
+        while True:
+            try:
+                job.model.executor.submit(job.request, may_run_here=may_run_here)
+                return
+            except QueueFullError:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
+                ) from None
+            except ClosedError:  # between finding the model and now another version took over
+                pinned = read_options(job.message, self._limits).artefact
+                job.model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
 
     def _allowed_s(self, options: Options, left_s: float | None) -> float:
         limits = self._limits
@@ -163,6 +229,16 @@ def parse(raw: bytes) -> pb.ModelInferRequest:
 
 def _names_region(message: pb.ModelInferRequest) -> bool:
     return any("shared_memory_region" in each.parameters for each in (*message.inputs, *message.outputs))
+
+
+def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
+    """What a request holds before it is decoded: its message, and what is read for it from shared memory."""
+    held = int(message.ByteSize())
+    for tensor in message.inputs:
+        if "shared_memory_byte_size" in tensor.parameters:
+            said = get_value(tensor.parameters["shared_memory_byte_size"])
+            held += min(said, limits.decoded_bytes) if isinstance(said, int) and said > 0 else 0
+    return held
 
 
 def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:

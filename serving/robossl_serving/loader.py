@@ -10,6 +10,7 @@ from pathlib import Path
 
 from robossl.errors import InputError, RobosslError, reason
 from robossl.session import check_model_file, read_card
+from robossl_serving.device import Device
 from robossl_serving.folder import Stamp, stamp_of
 from robossl_serving.model import Model, SessionSettings
 from robossl_serving.policy import Choice
@@ -28,9 +29,10 @@ class Loaded:
 class Loader:
     """Opens the versions of one repository."""
 
-    def __init__(self, root: Path, settings: SessionSettings) -> None:
+    def __init__(self, root: Path, settings: SessionSettings, device: Device) -> None:
         self._root = root
         self._settings = settings
+        self._device = device  # which all of them share
         self._failed: dict[tuple[str, int], tuple[Stamp, str]] = {}  # what its files were then, and why
 
     def open(self, name: str, version: int, *, held: Loaded | None, again: bool) -> Loaded:
@@ -106,7 +108,7 @@ class Loader:
             if held is not None and (card := read_card(folder / "card.json")).model_sha256 == held.artefact:
                 check_model_file(folder / "model.onnx", card)
                 return held
-            model = Model(folder, self._settings)
+            model = Model(folder, self._settings, self._device)
         except RobosslError:
             raise
         except Exception as error:  # onnxruntime's have no class in common, and a folder can be damaged in many ways

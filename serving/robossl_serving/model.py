@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,13 +22,18 @@ from robossl.parity import GATES, check_parity, natural_frames
 from robossl.ranges import check_range
 from robossl.repository import read_config
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
-from robossl_serving.costs import Costs, measure_costs
+from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
+from robossl_serving.device import Device
 from robossl_serving.executor import Executor, Run
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.statistics import Statistics
 
+if TYPE_CHECKING:
+    from onnxruntime import RunOptions
+
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
+_LARGE = 8 * 2**20  # bytes of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,8 @@ class SessionSettings:
 
     provider: Provider = "cpu"
     threads: int = 1
-    max_waiting: int = 64
+    max_waiting: int = 64  # batch requests
+    max_slots: int = 64  # robots' cameras
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -50,8 +58,8 @@ class SessionSettings:
 class Model:
     """A version that is ready to serve."""
 
-    def __init__(self, folder: Path, settings: SessionSettings) -> None:
-        """Open, check and time a version folder.
+    def __init__(self, folder: Path, settings: SessionSettings, device: Device | None = None) -> None:
+        """Open, check and time a version folder; it shares `device` with others.
 
         Raises:
             RobosslError: it is damaged, is not what its card says, or does not do here what it did at export.
@@ -64,6 +72,7 @@ class Model:
         assert self.card.model_sha256 is not None
         self.artefact = self.card.model_sha256
         self.max_batch = _max_batch(folder.parent / "config.pbtxt")
+        self._provider = settings.provider
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -76,9 +85,10 @@ class Model:
         self.pinned_s = self.loaded_s  # when a pinned caller last asked
         self.executor = Executor(
             self._run,
-            Scheduler(self.costs, max_waiting=settings.max_waiting),
+            Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
             name=f"{self.card.name}-{self.card.version}",
             on_turn=self.statistics.ran,
+            device=device,
         )
 
     def facts(self) -> dict[str, object]:
@@ -104,8 +114,19 @@ class Model:
         return thread
 
     def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
-        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames})
+        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames}, self._options(frames))
         return dict(zip(outputs, values, strict=True))
+
+    def _options(self, frames: ndarray) -> RunOptions | None:
+        """How to run frames: what onnxruntime took for large ones it gives back, else it keeps it for ever."""
+        if frames.nbytes < _LARGE:
+            return None
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        arenas = "cpu:0" if self._provider == "cpu" else "cpu:0;gpu:0"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
+        return options
 
     def _check_tensors(self, model: Path) -> None:
         digest = self._session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY)
@@ -117,10 +138,14 @@ class Model:
             raise InputError(f"{model} has the tensors {sorted(inputs | outputs)}, its card others; export it again")
 
     def _measure(self) -> Costs:
-        height, width = self.card.input.fixed_hw or self.card.input.input_hw
-        frames = natural_frames(1, (height, width), seed=0)
+        hw = self.card.input.fixed_hw or self.card.input.input_hw
+        frames = natural_frames(1, hw, seed=0)
         outputs = tuple(self.card.outputs)
-        return measure_costs(lambda num: self._run(np.repeat(frames, num, 0), outputs), max_batch=self.max_batch)
+        costs = measure_costs(lambda num: self._run(np.repeat(frames, num, 0), outputs), max_batch=self.max_batch)
+        if self.card.input.fixed_hw is not None:
+            return costs
+        larger = np.tile(frames, (1, LARGER, LARGER, 1))
+        return measure_pixels(costs, lambda: self._run(larger, outputs), hw)
 
 
 def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: SessionSettings) -> None:
@@ -143,6 +168,14 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: Se
     sizes = [(height, width)] if card.input.fixed_hw else [(height, width), (height + 17, width + 40)]
     cases = [natural_frames(num, hw, seed=num) for hw in sizes for num in _PARITY_BATCHES]
     check_parity(reference, lambda frames: run(frames, names), cases, gates=gates, provider=settings.provider)
+
+
+def places_of(settings: SessionSettings) -> int:
+    """How many encoders may run at the same time: on a CPU as many as have cores of their own."""
+    if settings.provider != "cpu":
+        return 1
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, num_cpus // settings.threads)
 
 
 def _max_batch(config: Path) -> int:

@@ -20,10 +20,11 @@ import grpc
 from robossl_client._proto import inference_pb2 as pb
 
 from robossl.errors import InputError, RobosslError
+from robossl_serving.device import Device
 from robossl_serving.entry import Entry, listed, log_change, not_loaded, unknown_model
 from robossl_serving.folder import artefacts, scan
 from robossl_serving.loader import Loaded, Loader
-from robossl_serving.model import Model, SessionSettings
+from robossl_serving.model import Model, SessionSettings, places_of
 from robossl_serving.policy import Choice, choose, read_policy
 from robossl_serving.refused import Refused
 
@@ -52,7 +53,7 @@ class Repository:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
-        self._loader = Loader(root, settings)
+        self._loader = Loader(root, settings, Device(places=places_of(settings)))
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
         self._on_change = on_change  # what is loaded, or refused, may be another than before
         self._loading = threading.Lock()

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+Kind = Literal["control", "batch"]
 Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 
@@ -36,6 +37,16 @@ class Request:
     def num_left(self) -> int:
         """Frames still to run."""
         return len(self.frames) - self.num_done
+
+    @property
+    def kind(self) -> Kind:
+        """A control request is a robot's."""
+        return "batch" if self.robot is None else "control"
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self.frames.shape[1], self.frames.shape[2]
 
     def features(self) -> dict[str, ndarray]:
         """What the encoder gave, by output name."""

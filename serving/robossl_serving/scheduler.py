@@ -2,25 +2,27 @@
 
 A robot's camera has one slot, and a newer frame replaces an older one there. Among robots whose turn it is the
 freshest frame goes first; a robot unserved for twice its fair share of time goes before all. What cannot be ready by
-its deadline is shed before it runs. Batch requests are first come, first served, while no control request waits.
+its deadline is shed before it runs (`estimates.py` says when an estimate may decide that). Batch requests are first
+come, first served, while no control request waits.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from robossl_serving.costs import Costs
+from robossl_serving.estimates import Estimates
 from robossl_serving.requests import Piece, Request, Turn
 
 _GUARD = 2.0  # fair intervals after which a robot goes first
 _DUE = 0.8  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
 _NAMES = 8  # names remembered for each that may wait: names are the callers', and memory is not
-_DOUBT_S = 1.0  # half-life of the estimate while nothing runs: else one slow spell could shed everything for ever
-_FOLLOW = 0.1  # of a slower run; a faster one is believed at once, so that only what is surely late is shed
+_DOUBT_S = 1.0  # half-life of the machine's pace while nothing runs
+_FOLLOW = 0.1  # of a slower run; a faster one is believed at once
 
 
 class QueueFullError(Exception):
@@ -31,6 +33,7 @@ class QueueFullError(Exception):
 class _Robot:
     seen_s: float
     served_s: float  # when it was first seen, until it is served
+    hw: tuple[int, int]  # of its last frame
     slots: dict[str, Request] = field(default_factory=dict)  # by camera
     camera_served_s: dict[str, float] = field(default_factory=dict)
 
@@ -42,17 +45,30 @@ class _Robot:
 class Scheduler:
     """Waiting requests of one encoder."""
 
-    def __init__(self, costs: Costs, *, max_waiting: int) -> None:
+    def __init__(self, costs: Costs, *, max_waiting: int, max_slots: int | None = None) -> None:
+        """Take `max_waiting` batch requests, and as many control requests unless `max_slots` is given."""
         self._costs = costs
-        self._max_waiting = max_waiting  # of each class
+        self._max_waiting = max_waiting
+        self._max_slots = max_waiting if max_slots is None else max_slots
         self._robots: dict[str, _Robot] = {}  # the last seen at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
-        self._scale = 1.0  # of the measured costs, as runs show
+        self._runs = Estimates()
+        self._pace = 1.0  # of all runs, in measured costs: what the fair share of a robot follows from
         self._ran_s: float | None = None  # or when the first came, as long as none was run
+        self._last_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return self._num_slots + len(self._batch)
+
+    @property
+    def num_control(self) -> int:
+        """Control requests that wait."""
+        return self._num_slots
+
+    def longest_unserved_s(self) -> float:
+        """When the waiting robot that was served longest ago was served."""
+        return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
         """Let a request wait; returns the older of two that compete for a slot, which will not run.
@@ -67,9 +83,9 @@ class Scheduler:
                 raise QueueFullError
             self._batch.append(request)
             return None
-        slots = self._see(request.robot, request.arrived_s).slots
+        slots = self._see(request.robot, request.hw, request.arrived_s).slots
         waiting = slots.get(request.camera)
-        if waiting is None and self._num_slots >= self._max_waiting:
+        if waiting is None and self._num_slots >= self._max_slots:
             raise QueueFullError
         if waiting is not None and waiting.captured_s > request.captured_s:  # they overtook each other on the way
             return request
@@ -94,24 +110,45 @@ class Scheduler:
         self._num_slots -= 1
         return True
 
-    def take(self, now_s: float) -> Turn:
-        """What to run now. What it takes no longer waits, except a batch request with frames left."""
+    def take(self, now_s: float, *, beside_s: float = 0.0) -> Turn:
+        """What to run now. What it takes no longer waits, except a batch request with frames left.
+
+        Args:
+            now_s: The time.
+            beside_s: What other encoders on the same device need to serve each of their robots once.
+        """
         shed = tuple(self._late(now_s))
         for request in shed:
             self.remove(request)
-        pieces = self._control_pieces(now_s) if self._num_slots else self._batch_pieces()
+        pieces = self._control_pieces(now_s, beside_s) if self._num_slots else self._batch_pieces()
         return Turn(tuple(pieces), shed)
 
     def ran(self, turn: Turn, *, run_s: float, now_s: float) -> None:
         """Learn how long a turn took."""
-        ratio = run_s / self._costs.of(turn.num_frames)
-        self._scale = ratio if ratio < self._scale else (1 - _FOLLOW) * self._scale + _FOLLOW * ratio
+        first = turn.pieces[0].request
+        hw = first.hw
+        expected_s = self._costs.of(turn.num_frames, hw)
+        self._runs.took((turn.num_frames, *hw), expected_s, run_s, now_s=now_s)
+        ratio = run_s / expected_s
+        self._pace = ratio if ratio < self._pace else (1 - _FOLLOW) * self._pace + _FOLLOW * ratio
         self._ran_s = now_s
+        if first.robot is not None:
+            self._last_hw = hw
 
-    def estimate_s(self, num_frames: int, now_s: float) -> float:
-        """How long a run will take."""
+    def estimate_s(self, num_frames: int, now_s: float, hw: tuple[int, int] | None = None) -> float:
+        """How long a run of frames will take; without `hw` of frames like those of the robot that was served last."""
+        hw = hw or self._last_hw
+        return self._runs.seconds((num_frames, *(hw or (0, 0))), self._costs.of(num_frames, hw), now_s)
+
+    def demand_s(self, now_s: float) -> float:
+        """How long it takes to serve every active robot once."""
         idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
-        return self._costs.of(num_frames) * self._scale * math.exp2(-idle_s / _DOUBT_S)
+        active = Counter(robot.hw for robot in self._robots.values() if now_s - robot.seen_s <= _ACTIVE_S)
+        each_s = 0.0
+        for hw, num in active.items():
+            best = self._costs.best_batch_of(hw)
+            each_s += num * self._costs.of(best, hw) / best
+        return each_s * self._pace * math.exp2(-idle_s / _DOUBT_S)
 
     def waiting(self) -> Iterator[Request]:
         """All that wait."""
@@ -121,14 +158,22 @@ class Scheduler:
 
     def _late(self, now_s: float) -> Iterable[Request]:
         for request in self.waiting():
-            if request.deadline_s < now_s + self.estimate_s(request.num_left, now_s):
+            num_frames = request.num_left
+            is_late = self._runs.is_late(
+                (num_frames, *request.hw),
+                self._costs.of(num_frames, request.hw),
+                least_s=self._costs.of(num_frames),
+                left_s=request.deadline_s - now_s,
+                now_s=now_s,
+            )
+            if is_late:
                 yield request
 
-    def _control_pieces(self, now_s: float) -> Iterable[Piece]:
+    def _control_pieces(self, now_s: float, beside_s: float) -> Iterable[Piece]:
         """The next control request, and others that are worth running with it."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
-            robot = self._next_robot(now_s)
+            robot = self._next_robot(now_s, beside_s)
             camera = robot.next_camera()
             request = robot.slots[camera]
             num_frames += len(request.frames)
@@ -136,22 +181,20 @@ class Scheduler:
             if first is None:
                 first = request
             elif not (
-                request.frames.shape[1:] == first.frames.shape[1:]
-                and num_frames <= self._costs.best_batch
-                and self.estimate_s(num_frames, now_s) <= slack_s
+                request.hw == first.hw
+                and num_frames <= self._costs.best_batch_of(first.hw)
+                and self.estimate_s(num_frames, now_s, first.hw) <= slack_s
             ):
                 return
             self.remove(request)
             robot.served_s = robot.camera_served_s[camera] = now_s
             yield Piece(request, 0, len(request.frames))
 
-    def _next_robot(self, now_s: float) -> _Robot:
+    def _next_robot(self, now_s: float, beside_s: float) -> _Robot:
         waiting = [robot for robot in self._robots.values() if robot.slots]
         if len(waiting) == 1:
             return waiting[0]
-        num_active = sum(now_s - robot.seen_s <= _ACTIVE_S for robot in self._robots.values())
-        best = self._costs.best_batch
-        fair_s = num_active * self.estimate_s(best, now_s) / best
+        fair_s = self.demand_s(now_s) + beside_s
         longest = min(waiting, key=lambda robot: robot.served_s)
         if now_s - longest.served_s > _GUARD * fair_s:
             return longest
@@ -160,7 +203,7 @@ class Scheduler:
 
     def _batch_pieces(self) -> Iterable[Piece]:
         """The head of the queue, no more frames than are worth running together."""
-        room = self._costs.best_batch
+        room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]
             stop = min(len(request.frames), request.num_done + room)
@@ -169,16 +212,16 @@ class Scheduler:
             if stop < len(request.frames):
                 return
             self._batch.popleft()
-            if self._batch and self._batch[0].frames.shape[1:] != request.frames.shape[1:]:
+            if self._batch and self._batch[0].hw != request.hw:
                 return
 
-    def _see(self, name: str, now_s: float) -> _Robot:
-        robot = self._robots.pop(name, None) or _Robot(seen_s=now_s, served_s=now_s)
-        robot.seen_s = now_s
+    def _see(self, name: str, hw: tuple[int, int], now_s: float) -> _Robot:
+        robot = self._robots.pop(name, None) or _Robot(seen_s=now_s, served_s=now_s, hw=hw)
+        robot.seen_s, robot.hw = now_s, hw
         self._robots[name] = robot
         if len(robot.camera_served_s) > _NAMES:
             robot.camera_served_s.clear()
-        if len(self._robots) > _NAMES * self._max_waiting:
+        if len(self._robots) > _NAMES * self._max_slots:
             oldest = next((name for name, each in self._robots.items() if not each.slots), name)
             del self._robots[oldest]
         return robot

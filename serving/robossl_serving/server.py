@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from robossl_client.wire import SERVICE
 
 from robossl.ranges import check_range
+from robossl_serving.budget import Budget
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
 from robossl_serving.health import Health
@@ -31,6 +32,7 @@ from robossl_serving.streams import Streams
 
 _log = logging.getLogger("robossl.serving")
 DAY_S = 86_400.0
+_GIVE_BACK_S = 2.0  # between looks whether much memory was freed
 _SPARE_THREADS = 16  # for health, metadata and administration while all else is full
 
 
@@ -55,6 +57,7 @@ class ServerSettings:
             InputError: one is out of range.
         """
         check_range(0, 65535, port=self.port, metrics_port=self.metrics_port)
+        check_range(1, 4096, streams=self.limits.streams)
         check_range(0, DAY_S, poll_seconds=self.poll_seconds, retire_seconds=self.retire_seconds)
 
 
@@ -75,15 +78,16 @@ class EncoderServer:
         self._health = Health()
         self.repository = Repository(
             models,
-            settings.session,
+            replace(settings.session, max_slots=limits.waiting + limits.streams),
             retire_after_s=settings.retire_seconds,
             on_change=lambda: self._health.update(self.repository),
         )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        inference = Inference(self.repository, limits, self._memory)
-        self.streams = Streams(inference, limits)
-        num_threads = 2 * limits.waiting + limits.streams + _SPARE_THREADS
+        self._budget = Budget(limits, num_decoders=max(1, settings.session.threads - 1))
+        inference = Inference(self.repository, limits, self._memory, self._budget)
+        self.streams = Streams(inference, limits, self._metrics.refuse)
+        num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
             handlers=[
@@ -120,6 +124,7 @@ class EncoderServer:
             self.metrics_pages = [f"http://{spell(each, port)}/metrics" for each in addresses]
         self._server.start()
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
 
     def look(self) -> None:
         """Look for new versions now, and once more at those that were refused."""
@@ -139,6 +144,10 @@ class EncoderServer:
         if self._memory is not None:
             self._memory.close()
 
+    def _give_back(self) -> None:
+        while not self._stopped.wait(_GIVE_BACK_S):
+            self._budget.give_back()
+
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0
         while not self._stopped.wait(every_s):
@@ -156,7 +165,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server on the same port would take half of the calls
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", 2 * limits.waiting + limits.streams),
+        ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
         ("grpc.keepalive_time_ms", 10_000),  # a robot that left the network is noticed within 14 s
         ("grpc.keepalive_timeout_ms", 4_000),
         ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says

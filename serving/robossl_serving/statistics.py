@@ -89,6 +89,12 @@ class Statistics:
             kind.num_frames += len(request.frames)
             self._last_s = now_s
 
+    def dropped(self, kind: str, outcome: Outcome) -> None:
+        """Count a request that was given up before it could wait for a run."""
+        with self.lock:
+            outcomes = self.kinds[kind].outcomes
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+
     def message(self) -> pb.ModelStatistics:
         """As the protocol has it; a frame is an inference, a run is an execution.
 

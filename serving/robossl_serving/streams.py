@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from robossl_client._proto import inference_pb2 as pb
 
 from robossl_serving.infer import Inference, Job, parse
 from robossl_serving.limits import Limits
+from robossl_serving.refusals import Refusals
 from robossl_serving.refused import Refused, as_refused
 
 _END = object()
@@ -24,9 +25,13 @@ _END = object()
 class Streams:
     """The open streams of one server."""
 
-    def __init__(self, inference: Inference, limits: Limits) -> None:
+    def __init__(
+        self, inference: Inference, limits: Limits, on_refused: Callable[[grpc.StatusCode], None] = lambda _: None
+    ) -> None:
+        """Serve streams; `on_refused` is told the status of each request that is refused within one."""
         self._inference = inference
         self._limits = limits
+        self._on_refused = on_refused
         self._lock = threading.Lock()
         self._open: dict[_Stream, str] = {}  # and its client
         self._draining = False
@@ -37,7 +42,8 @@ class Streams:
         Raises:
             Refused: there are too many streams.
         """
-        stream = _Stream(self._inference, context.peer(), unread_replies=self._limits.unread_replies)
+        refusals = Refusals(context.peer(), self._on_refused)
+        stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
             # the reader may be told of a client that went away as of one that has no more
@@ -49,6 +55,7 @@ class Streams:
                 raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
         finally:
             stream.leave()
+            refusals.close()
             with self._lock:
                 del self._open[stream]
 
@@ -77,14 +84,16 @@ class Streams:
 
 
 class _Stream:
-    def __init__(self, inference: Inference, peer: str, *, unread_replies: int) -> None:
+    def __init__(self, inference: Inference, peer: str, refusals: Refusals, *, unread_replies: int) -> None:
         self._inference = inference
         self._peer = peer
+        self._refusals = refusals
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
         self._ended = False
+        self._cancelled = False  # nobody wants what still waits
         self._left = False  # nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
@@ -117,7 +126,8 @@ class _Stream:
         self._outbox.put(_END)
 
     def cancel(self) -> None:
-        """Nobody wants what still waits."""
+        """Give up what still waits: nobody wants it."""
+        self._cancelled = True
         with self._lock:
             jobs = list(self._jobs)
         for job in jobs:
@@ -147,11 +157,16 @@ class _Stream:
         # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
         # the memory of a whole session
         box: list[Job] = []
-        message_id = ""
+        message = None
         try:
             message = parse(raw)
-            message_id = message.id
-            job = self._inference.prepare(message, left_s=None, peer=self._peer, on_done=lambda: self._done(box.pop()))
+            job = self._inference.prepare(
+                message,
+                left_s=None,
+                peer=self._peer,
+                on_done=lambda: self._done(box.pop()),
+                is_gone=lambda: self._cancelled,
+            )
             box.append(job)
             with self._lock:
                 self._jobs.add(job)
@@ -159,7 +174,9 @@ class _Stream:
         except Exception as error:
             with self._lock:
                 self._jobs.difference_update(box)
-            self._outbox.put((as_refused(error), message_id))
+            refused = as_refused(error)
+            self._refusals.add(refused, message)
+            self._outbox.put((refused, message.id if message is not None else ""))
 
     def _reply(self, item: Job | tuple[Refused, str]) -> pb.ModelStreamInferResponse:
         if isinstance(item, Job):
@@ -169,9 +186,12 @@ class _Stream:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
             except Exception as error:  # of this one only: the stream goes on
                 item_id, reason = item.id, as_refused(error)
+                self._refusals.add(reason, item.message)
         else:
             reason, item_id = item
         response = pb.ModelStreamInferResponse(error_message=reason.message)
         response.infer_response.id = item_id
         response.infer_response.parameters["status"].string_param = reason.code.name
+        if reason.is_damaged:
+            response.infer_response.parameters["damaged"].bool_param = True
         return response

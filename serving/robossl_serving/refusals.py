@@ -1,0 +1,71 @@
+"""Refusals: what is refused within a stream, each counted, and told to the log without flooding it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from robossl_client._proto import inference_pb2 as pb
+from robossl_client.wire import get_value
+
+from robossl_serving.refused import Refused
+
+_EVERY_S = 10.0  # a line for each stream and status; a camera that is broken is refused 30 times a second
+# these belong to a control loop under load, and the metrics are enough
+_EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+_log = logging.getLogger("robossl.serving")
+
+
+@dataclass(slots=True)
+class _Unlogged:
+    next_s: float  # when the next line is due
+    times: int  # since the last line
+    facts: dict[str, object]  # of the last one
+
+
+class Refusals:
+    """What was refused within one stream."""
+
+    def __init__(self, peer: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
+        self._peer = peer
+        self._on_refused = on_refused
+        self._lock = threading.Lock()
+        self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
+
+    def add(self, refused: Refused, message: pb.ModelInferRequest | None) -> None:
+        """Count one; the first of its status is logged at once, then one line at a time."""
+        self._on_refused(refused.code)
+        if refused.code in _EXPECTED:
+            return
+        facts = {"peer": self._peer, "status": refused.code.name, "reason": refused.message, **_facts(message)}
+        now_s = time.monotonic()
+        with self._lock:
+            unlogged = self._unlogged.setdefault(refused.code, _Unlogged(next_s=now_s, times=0, facts=facts))
+            unlogged.times, unlogged.facts = unlogged.times + 1, facts
+            if now_s >= unlogged.next_s:
+                self._write(unlogged)
+                unlogged.next_s = now_s + _EVERY_S
+
+    def close(self) -> None:
+        """Log what was refused since the last line."""
+        with self._lock:
+            for unlogged in self._unlogged.values():
+                if unlogged.times:
+                    self._write(unlogged)
+
+    def _write(self, unlogged: _Unlogged) -> None:
+        _log.warning("refused in a stream", extra={**unlogged.facts, "times": unlogged.times})
+        unlogged.times = 0
+
+
+def _facts(message: pb.ModelInferRequest | None) -> dict[str, object]:
+    """Which model, robot and camera a request names."""
+    if message is None:
+        return {}
+    named = {name: get_value(message.parameters[name]) for name in ("robot", "camera") if name in message.parameters}
+    return {"model": message.model_name[:128], **{name: str(value)[:128] for name, value in named.items()}}
