@@ -34,7 +34,15 @@ from robossl.session import DIGEST_KEY, file_sha256
 FRAMES = natural_frames(3, (60, 80), seed=0)
 
 
-def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, broken: str = "") -> Path:
+def build_tiny(
+    out: Path,
+    *,
+    version: int,
+    name: str = "tiny",
+    layers: int = 1,
+    broken: str = "",
+    fixed_hw: tuple[int, int] | None = None,
+) -> Path:
     """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
 
     Args:
@@ -44,6 +52,7 @@ def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, 
         layers: Of 48 channels at full size: more make it slower.
         broken: "nan" or "constant": what is wrong with its features; "unknown" and "unrunnable": onnxruntime cannot
             open or run it.
+        fixed_hw: The only size of frames that its card allows.
     """
     folder = out / name / str(version)
     folder.mkdir(parents=True)
@@ -55,7 +64,7 @@ def build_tiny(out: Path, *, version: int, name: str = "tiny", layers: int = 1, 
         version=version,
         digest=digest,
         backbone="tiny",
-        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=None),
+        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=fixed_hw),
         outputs={"pooled": TensorSpec("float32", ("batch", 48)), "dense": TensorSpec("float32", ("batch", 48, 1, 1))},
         created_by="the tests",
         model_sha256=file_sha256(folder / "model.onnx"),
