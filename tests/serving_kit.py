@@ -35,7 +35,14 @@ FRAMES = natural_frames(3, (60, 80), seed=0)
 
 
 def build_tiny(
-    out: Path, *, version: int, name: str = "tiny", layers: int = 1, every: int = 1, broken: str = ""
+    out: Path,
+    *,
+    version: int,
+    name: str = "tiny",
+    layers: int = 1,
+    every: int = 1,
+    broken: str = "",
+    fixed_hw: tuple[int, int] | None = None,
 ) -> Path:
     """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
 
@@ -47,6 +54,7 @@ def build_tiny(
         every: Which rows and columns it looks at: of 16, one; large frames then cost next to nothing.
         broken: "nan" or "constant": what is wrong with its features; "unknown" and "unrunnable": onnxruntime cannot
             open or run it.
+        fixed_hw: The only size of frames that its card allows.
     """
     folder = out / name / str(version)
     folder.mkdir(parents=True)
@@ -58,7 +66,7 @@ def build_tiny(
         version=version,
         digest=digest,
         backbone="tiny",
-        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=None),
+        input=InputContract(frames, (32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fixed_hw=fixed_hw),
         outputs={"pooled": TensorSpec("float32", ("batch", 48)), "dense": TensorSpec("float32", ("batch", 48, 1, 1))},
         created_by="the tests",
         model_sha256=file_sha256(folder / "model.onnx"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import threading
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import simplejpeg
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.aio import AsyncEncoderClient
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import (
@@ -243,16 +241,6 @@ def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_model
         assert stream.num_dropped == 20
 
 
-@pytest.mark.parametrize("is_shared", [False, True])
-def test_a_stream_says_what_can_be_fixed(server: EncoderServer, is_shared: bool) -> None:
-    with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
-        stream.send([b"no image"])
-        with pytest.raises(RequestError, match="neither a JPEG nor a PNG"):
-            stream.take(wait_ms=30_000)
-        with pytest.raises(RequestError):
-            stream.send(FRAMES[:1])
-
-
 def answered(stream: Latest) -> bool:
     """Whether one of the frames sent within a minute is; a frame sent while a stream is made anew may be lost."""
     until_s = time.monotonic() + 60
@@ -335,20 +323,6 @@ def test_a_stream_makes_a_region_that_was_lost_anew(server: EncoderServer, loss:
         assert region.key not in [each.key for each in server._memory.regions() if loss == "forgotten"]
 
 
-def test_a_frame_of_a_stream_is_dropped_at_the_clients_deadline(server: EncoderServer) -> None:
-    with connect(server, robot="arm", deadline_ms=400.0) as client, client.latest() as stream:
-        with Holder(server) as holder:
-            stream.send(FRAMES[:1])
-            assert holder.entered.wait(60)
-            stream.send(FRAMES[1:2])
-            holder.wait_for(1)
-            time.sleep(0.5)
-        first = stream.take(wait_ms=30_000)
-        assert first is not None and first.frame_id == "1"
-        assert stream.take(wait_ms=1_000) is None
-        assert stream.num_dropped == 1
-
-
 def test_a_call_does_not_wait_for_anothers_shared_memory_beyond_its_deadline(server: EncoderServer) -> None:
     outcomes: dict[str, object] = {}
     with connect(server, shared_memory=True) as client:
@@ -388,21 +362,6 @@ def test_frames_of_one_array_are_of_one_encoder(tmp_path: Path) -> None:
         _changing(server, tmp_path, times=4)
         with pytest.raises(EncoderChangedError, match="changed twice"):
             client(frames)
-
-
-def test_asyncio(server: EncoderServer, tiny_models: Path) -> None:
-    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
-
-    async def ask() -> None:
-        async with await AsyncEncoderClient.connect(f"127.0.0.1:{server.port}") as client:
-            replies = await asyncio.gather(*(client.encode(FRAMES[row : row + 1]) for row in range(3)))
-            for row, reply in enumerate(replies):
-                np.testing.assert_allclose(reply.features["pooled"], wanted[row : row + 1], atol=1e-5)
-            with pytest.raises(RequestError):
-                await client.encode([b"no image"])
-            assert client.card.name == "tiny"
-
-    asyncio.run(ask())
 
 
 def test_a_server_that_comes_back_is_found_again_and_another_encoder_is_noticed(

@@ -15,7 +15,8 @@ from dear_images import many_scans
 from PIL import Image
 from robossl_client.client import EncoderClient
 from robossl_client.errors import RequestError
-from robossl_client.latest import DAMAGED_IN_A_ROW, Latest
+from robossl_client.latest import Latest
+from robossl_client.stream import MAX_REFUSED
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, calling, infer_request, serving
@@ -88,10 +89,10 @@ def test_garbage_is_dropped_once_a_stream_was_served(server: EncoderServer, is_s
 
 def test_a_stream_ends_when_many_images_in_a_row_are_damaged(server: EncoderServer) -> None:
     with EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client, client.latest(camera="broken") as stream:
-        send_damaged(stream, DAMAGED["half"], DAMAGED_IN_A_ROW - 1)
+        send_damaged(stream, DAMAGED["half"], MAX_REFUSED - 1)
         stream.send([JPEG])
         assert stream.take(wait_ms=30_000) is not None
-        send_damaged(stream, DAMAGED["half"], DAMAGED_IN_A_ROW - 1)
+        send_damaged(stream, DAMAGED["half"], MAX_REFUSED - 1)
         stream.send([DAMAGED["half"]])
         with pytest.raises(RequestError, match="an image is damaged"):
             stream.take(wait_ms=30_000)

@@ -20,7 +20,7 @@ from robossl_client.errors import EncoderChangedError, ServingError, Unavailable
 from robossl_client.messages import Reply
 from robossl_serving.infer import Job
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, build_tiny, calling, infer_request, server_process, serving, status_of
+from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
 
 from robossl.encode import OnnxEncode
 from robossl.errors import InputError
@@ -322,7 +322,9 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
             assert stream.take(wait_ms=30_000) is not None
             calls = [client._infer.future(message, timeout=30) for _ in range(12)]
             stream.send(frames)
-            client._call("ServerLive")  # sent after them on one connection: answered, they have been accepted
+            Raw(client._channel)(
+                "ServerLive", pb.ServerLiveRequest()
+            )  # sent after them on one connection: answered, they have been accepted
             calls[0].result()
             process.send_signal(signal.SIGTERM)
             assert [call.result().model_version for call in calls] == ["1"] * 12

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import itertools
 import re
 import socket
@@ -20,9 +22,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import generate_latest
 from robossl_client._proto import inference_pb2 as pb
+from robossl_client.aio import AsyncEncoderClient
 from robossl_client.channel import Tls
 from robossl_client.client import EncoderClient
-from robossl_client.errors import DeniedError, UnavailableError
+from robossl_client.errors import DeadlineError, DeniedError, RequestError, UnavailableError
 from robossl_serving.peers import is_loopback
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
@@ -77,12 +80,97 @@ def _ask(server: EncoderServer, **options: Any) -> None:
         assert client.encode(FRAMES).features
 
 
+def _denied(server: EncoderServer, words: str, *, error: type[Exception] = DeniedError, **options: Any) -> None:
+    """Both clients are denied at once, in one line."""
+    target = f"localhost:{server.port}"
+
+    async def connect() -> None:
+        await AsyncEncoderClient.connect(target, connect_ms=60_000, **options)
+
+    for ask in (lambda: EncoderClient(target, connect_ms=60_000, **options), lambda: asyncio.run(connect())):
+        began_s = time.monotonic()
+        with pytest.raises(error, match=words) as caught:
+            ask()
+        assert time.monotonic() - began_s < 20, "a third of the wait"
+        assert "\n" not in str(caught.value)
+
+
 def test_tls(tiny_models: Path, certs: Path) -> None:
     with serving(tiny_models, _settings(certs)) as server:
         _ask(server, tls=_tls(certs))
-        for wrong in (_tls(certs, ca="other"), None):
-            with pytest.raises(UnavailableError):
-                _ask(server, tls=wrong)
+        for wrong in (_tls(certs, ca="other"), Tls()):
+            _denied(
+                server, r"certificate is not trusted \(unable to get local issuer certificate\); pass .*ca=", tls=wrong
+            )
+        _denied(server, "the server speaks TLS only; pass tls=Tls", tls=None)
+        named = dataclasses.replace(_tls(certs), server_name="elsewhere")
+        _denied(server, "the server's certificate is not for elsewhere; pass a name in it", tls=named)
+
+
+def test_a_server_without_tls_is_told_apart(tiny_models: Path, certs: Path) -> None:
+    with serving(tiny_models) as server:
+        _denied(server, "the server speaks no TLS; leave tls= out", tls=_tls(certs))
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+@pytest.mark.parametrize("behaviour", ["refuses", "hangs up", "is silent"])
+def test_a_server_that_is_away_is_not_taken_for_one_that_denies(certs: Path, with_tls: bool, behaviour: str) -> None:
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(listener.accept()[0])
+                    if behaviour == "hangs up":
+                        held.pop().close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        if behaviour == "refuses":
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            port = 1
+        else:
+            port = listener.getsockname()[1]
+        tls = _tls(certs) if with_tls else None
+        with pytest.raises((UnavailableError, DeadlineError)):
+            EncoderClient(f"127.0.0.1:{port}", tls=tls, connect_ms=700)
+        if behaviour != "refuses":
+            listener.shutdown(socket.SHUT_RDWR)
+    for each in held:
+        each.close()
+
+
+def test_a_stream_hears_that_the_server_came_back_with_another_certificate(tiny_models: Path, certs: Path) -> None:
+    with serving(tiny_models, _settings(certs)) as server:
+        port = server.port
+        client = EncoderClient(f"localhost:{port}", robot="arm", tls=_tls(certs))
+        stream = client.latest()
+        stream.send(FRAMES[:1])
+        assert stream.take(wait_ms=20_000) is not None
+    settings = dataclasses.replace(_settings(certs, cert="other"), port=port)
+    with serving(tiny_models, settings), client:
+        until_s = time.monotonic() + 60
+        with pytest.raises(DeniedError, match="certificate is not trusted"):
+            while time.monotonic() < until_s:
+                stream.send(FRAMES[:1])
+                stream.take(wait_ms=100)
+
+
+def test_tls_texts_that_cannot_be_used_are_said(tiny_models: Path, certs: Path) -> None:
+    pem, key, other = ((certs / name).read_bytes() for name in ("client.pem", "client.key", "other.key"))
+    with serving(tiny_models, _settings(certs)) as server:
+        for tls, words in (
+            (Tls(ca="server.pem"), r"Tls\(ca=\) must be the PEM text as bytes, got str; read the file"),
+            (Tls(cert=pem), "cert= and key= together"),
+            (Tls(key=key), "cert= and key= together"),
+            (Tls(ca=b"no PEM"), "ca, cert and key must be PEM texts"),
+            (Tls(ca=b""), r"Tls\(ca=\) must be the PEM text as bytes, got nothing"),
+            ({"ca": pem}, r"tls must be Tls\(ca=\.\.\., cert=\.\.\., key=\.\.\.\) or None, got dict"),
+            (Tls(cert=pem, key=b"no PEM"), "ca, cert and key must be PEM texts"),
+            (Tls(cert=pem, key=other), "and the key that of the cert"),
+        ):
+            _denied(server, words, error=RequestError, tls=tls)
 
 
 def _pass_on(source: socket.socket, sink: socket.socket) -> None:
@@ -139,16 +227,17 @@ def test_a_guarded_server_can_be_probed(tiny_models: Path, certs: Path, tmp_path
 
 
 def test_an_expired_certificate_is_not_believed(tiny_models: Path, certs: Path) -> None:
-    with serving(tiny_models, _settings(certs, cert="expired")) as server, pytest.raises(UnavailableError):
-        _ask(server, tls=_tls(certs))
+    with serving(tiny_models, _settings(certs, cert="expired")) as server:
+        _denied(server, r"not trusted \(certificate has expired\)", tls=_tls(certs))
 
 
 def test_mutual_tls(tiny_models: Path, certs: Path) -> None:
     with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
         _ask(server, tls=_tls(certs, own="client"))
-        for wrong in (_tls(certs), _tls(certs, own="other"), _tls(certs, own="expired")):
-            with pytest.raises(UnavailableError):
-                _ask(server, tls=wrong)
+        _denied(server, r"asks for a client certificate; pass Tls\(cert=\.\.\., key=\.\.\.\)", tls=_tls(certs))
+        for own in ("other", "expired"):
+            _denied(server, "does not accept the client certificate", tls=_tls(certs, own=own))
+        _denied(server, "the server speaks TLS only", tls=None)
 
 
 @pytest.fixture
@@ -203,6 +292,31 @@ def test_a_file_that_holds_no_token_is_refused_on_both_sides(
         assert "openssl rand -hex 32" in said
     with pytest.raises(InputError):
         EncoderServer(tiny_models, ServerSettings(port=0, security=Security(admin_token=file)))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "s3cret\n",
+        "s3cret\r\n",
+        " s3cret",
+        "s3\ncret",
+        "s3\tcret",
+        "s3\0cret",
+        "s\u00e9cret",
+        "s3cret\x7f",
+        b"s3cret",
+        7,
+    ],
+)
+def test_a_token_that_a_header_cannot_carry_is_refused(token: Any) -> None:
+    async def connect() -> None:
+        await AsyncEncoderClient.connect(token=token)
+
+    for ask in (lambda: EncoderClient(token=token), lambda: asyncio.run(connect())):
+        with pytest.raises(RequestError, match=r"one line of printable ASCII .* takes \.strip\(\)") as caught:
+            ask()
+        assert "cret" not in str(caught.value), "it stays secret"
 
 
 def test_those_who_are_turned_away_are_counted(tiny_models: Path, tokens: dict[str, Path]) -> None:

@@ -195,6 +195,8 @@ def test_frames_that_are_not_what_the_card_says_are_refused(call: Raw, change: d
         ({"age_us": "old"}, "'age_us' is an integer"),
         ({"age_us": True}, "'age_us' is an integer"),
         ({"age_us": -1}, "not negative"),
+        ({"age_us": 600_000_001}, "a frame may be 600 s old"),
+        ({"age_us": 2**63 - 1, "robot": "arm"}, "a frame may be 600 s old"),
         ({f"p{i}": i for i in range(65)}, "at most 64 parameters"),
     ],
 )

@@ -14,6 +14,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import ServerFailedError
 from robossl_client.shared import FOLDER, Region
 from robossl_client.shared_frames import SharedPlaces
+from robossl_client.waiting import Blocking, run
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, calling, infer_request, own_address, serving, status_of
 
@@ -208,19 +209,25 @@ def test_only_regions_that_nobody_holds_are_swept() -> None:
 
 def test_a_place_is_not_written_again_before_its_frame_is_answered() -> None:
     asked: list[str] = []
-    places = SharedPlaces(lambda call, /, **fields: asked.append(call), num_places=2)
-    put = [places.put(str(number), FRAMES[:1]) for number in range(3)]
+
+    async def ask(call: str, /, **fields: object) -> None:
+        asked.append(call)
+
+    places = SharedPlaces(ask, Blocking(), num_places=2)
+    put = [run(places.put(str(number), FRAMES[:1])) for number in range(3)]
     assert [where and where.get("shared_memory_offset", 0) for where in put] == [0, FRAMES[:1].nbytes, None]
-    places.free("0")
-    assert places.put("3", FRAMES[:1]) == put[0]
-    assert places.put("4", np.concatenate([FRAMES, FRAMES])) is None, "a larger region waits until all are answered"
+    run(places.free("0"))
+    assert run(places.put("3", FRAMES[:1])) == put[0]
+    assert run(places.put("4", np.concatenate([FRAMES, FRAMES]))) is None, (
+        "a larger region waits until all are answered"
+    )
     for number in ("1", "3"):
-        places.free(number)
-    larger = places.put("5", np.concatenate([FRAMES, FRAMES]))
+        run(places.free(number))
+    larger = run(places.put("5", np.concatenate([FRAMES, FRAMES])))
     assert larger is not None and larger["shared_memory_region"] != put[0]["shared_memory_region"]
-    places.close()
-    assert places.put("6", FRAMES[:1]) is not None, "after a lost connection it is made anew"
-    places.close(for_good=True)
-    assert places.put("7", FRAMES[:1]) is None
+    run(places.close())
+    assert run(places.put("6", FRAMES[:1])) is not None, "after a lost connection it is made anew"
+    run(places.close(for_good=True))
+    assert run(places.put("7", FRAMES[:1])) is None
     register, unregister = "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"
     assert asked == [register, unregister] * 3

@@ -1,31 +1,56 @@
-"""AsyncEncoderClient: the same calls for asyncio."""
+"""AsyncEncoderClient: EncoderClient for asyncio, with what waits or sends awaited.
+
+async with AsyncEncoderClient("127.0.0.1:8001", robot="arm-3") as client, client.latest() as stream:
+    await stream.send(frame[None])
+    reply = await stream.take(wait_ms=10)
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import grpc
+import numpy as np
+import numpy.typing as npt
 
+from robossl_client.base import ClientBase
 from robossl_client.card import EncoderCard
-from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
-from robossl_client.errors import UnavailableError, from_grpc
-from robossl_client.messages import Frames, Pin, Reply, make_pin, only_model
-from robossl_client.wire import CALLS, path
+from robossl_client.channel import Tls
+from robossl_client.frames import Frames
+from robossl_client.messages import Reply
+from robossl_client.stream import FrameStream
+from robossl_client.waiting import Asyncio
 
 
-class AsyncEncoderClient:
-    """A connection to one encoder of a server; `connect` makes it."""
+class AsyncLatest(FrameStream):
+    """A stream of one camera, as Latest; `send` returns at once."""
 
-    def __init__(self, channel: Any, pin: Pin, *, deadline_ms: float | None, token: str | None) -> None:
-        self._channel = channel
-        self._pin = pin
-        self._deadline_ms = deadline_ms
-        self._metadata = metadata(token)
-        self._ids = itertools.count(1)
+    async def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
+        """Hand over the newest frames; as Latest.send."""
+        await self._send(frames, captured_s, captured_at)
+
+    async def take(self, *, wait_ms: float = 0.0) -> Reply | None:
+        """The newest reply that was not taken yet, None where there is none within the wait; as Latest.take."""
+        return await self._take(wait_ms)
+
+    async def close(self) -> None:
+        """End the stream."""
+        await self._close()
+
+    async def __aenter__(self) -> AsyncLatest:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncEncoderClient(ClientBase):
+    """A connection to one encoder of a server, as EncoderClient.
+
+    `async with` connects it, and so does `connect`; the arguments and errors are those of EncoderClient.
+    """
+
+    _waiting = Asyncio()
 
     @classmethod
     async def connect(
@@ -41,30 +66,31 @@ class AsyncEncoderClient:
         deadline_ms: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
+        shared_memory: bool = False,
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> AsyncEncoderClient:
         """Connect, and pin the encoder; arguments and errors are those of EncoderClient."""
-        channel = open_channel(target, tls, is_async=True)
-        until_s = time.monotonic() + connect_ms / 1e3
+        client = cls(
+            target,
+            model=model,
+            version=version,
+            digest=digest,
+            follow=follow,
+            robot=robot,
+            outputs=outputs,
+            deadline_ms=deadline_ms,
+            tls=tls,
+            token=token,
+            shared_memory=shared_memory,
+            card=card,
+            connect_ms=connect_ms,
+        )
+        return await client.__aenter__()
 
-        async def ask(name: str, /, **fields: Any) -> Any:
-            return await _try(channel, name, CALLS[name].request(**fields), until_s=until_s, sent=metadata(token))
-
-        try:
-            if model is None:
-                model = card.name if card else only_model(await ask("RepositoryIndex"))
-            about = await ask("ModelMetadata", name=model, version=str(version or ""))
-            pin = make_pin(about, card=card, digest=digest, robot=robot, outputs=outputs, follow=follow)
-        except BaseException:
-            await channel.close()
-            raise
-        return cls(channel, pin, deadline_ms=deadline_ms, token=token)
-
-    @property
-    def card(self) -> EncoderCard:
-        """Of the encoder that was seen first."""
-        return self._pin.card
+    async def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
+        """Features of frames by output name, any number of them; as EncoderClient."""
+        return await self._features(frames)
 
     async def encode(
         self,
@@ -73,36 +99,38 @@ class AsyncEncoderClient:
         deadline_ms: float | None = None,
         camera: str = "",
         captured_s: float | None = None,
+        captured_at: float | None = None,
     ) -> Reply:
         """Encode frames; as EncoderClient.encode."""
-        now_s = time.monotonic()
-        captured_s = now_s if captured_s is None else captured_s
-        until_s = now_s + self._pin.allowed_s(deadline_ms, self._deadline_ms)
-        message = self._pin.request(frames, camera=camera, frame_id=str(next(self._ids)), captured_s=captured_s)
-        response = await _try(self._channel, "ModelInfer", message, until_s=until_s, sent=self._metadata)
-        return self._pin.reply(response, captured_s=captured_s)
+        return await self._encode(
+            frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at
+        )
+
+    async def encode_cameras(
+        self,
+        frames: Mapping[str, npt.NDArray[np.uint8]],
+        *,
+        deadline_ms: float | None = None,
+        captured_s: float | None = None,
+        captured_at: float | None = None,
+    ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Features of one frame of each camera by camera; as EncoderClient.encode_cameras."""
+        return await self._encode_cameras(
+            frames, deadline_ms=deadline_ms, captured_s=captured_s, captured_at=captured_at
+        )
+
+    def latest(self, *, camera: str = "") -> AsyncLatest:
+        """A stream for a control loop, to be used in `async with`; as EncoderClient.latest."""
+        return self._open_stream(AsyncLatest, camera)
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close()
+        """Close the connection and its streams."""
+        await self._close()
 
     async def __aenter__(self) -> AsyncEncoderClient:
+        if self._state == "new":
+            await self._connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-async def _try(channel: Any, name: str, message: Any, *, until_s: float, sent: Any) -> Any:
-    """Call; while the server is away, again until the deadline."""
-    send = channel.unary_unary(path(name), CALLS[name].encode_request, CALLS[name].decode_response)
-    wait_s = FIRST_WAIT_S
-    while True:
-        try:
-            return await send(message, timeout=max(0.001, until_s - time.monotonic()), metadata=sent)
-        except grpc.RpcError as error:
-            failure = from_grpc(error)
-        if not isinstance(failure, UnavailableError) or until_s - time.monotonic() <= wait_s:
-            raise failure
-        await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+
+from robossl_client.errors import RequestError
 
 MIB = 2**20
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # between tries of a call while the server is away
@@ -33,16 +36,50 @@ class Tls:
     key: bytes | None = None
     server_name: str | None = None  # as in the server's certificate, where the target is another
 
+    def check(self) -> None:
+        """Check what grpc answers by ending the process.
+
+        Raises:
+            RequestError: a text is no bytes or empty, or there is a certificate without its key or the other way round.
+        """
+        for name, text in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
+            if text is not None and (not isinstance(text, bytes) or not text):
+                got = "nothing" if text == b"" else type(text).__name__
+                raise RequestError(f"Tls({name}=) must be the PEM text as bytes, got {got}; read the file")
+        if (self.cert is None) != (self.key is None):
+            raise RequestError("Tls takes cert= and key= together: the client's certificate and its key")
+
 
 def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any:
-    """A channel to `host:port`; nothing is sent before the first call."""
+    """A channel to `host:port`; nothing is sent before the first call.
+
+    Raises:
+        RequestError: the target or the TLS texts cannot be used.
+    """
+    port = re.search(r":(\d+)$", target) if isinstance(target, str) else None
+    if not isinstance(target, str) or not target or (port is not None and not 0 < int(port[1]) < 2**16):
+        raise RequestError(f"the target must be host:port with a port of 1 to 65535, got {target!r}")
     module = grpc.aio if is_async else grpc
     if tls is None:
         return module.insecure_channel(target, options=_OPTIONS)
+    if not isinstance(tls, Tls):
+        raise RequestError(f"tls must be Tls(ca=..., cert=..., key=...) or None, got {type(tls).__name__}")
+    tls.check()
     options = [*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else _OPTIONS
     return module.secure_channel(target, grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert), options=options)
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What goes with every call."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    """What goes with every call.
+
+    Raises:
+        RequestError: a header cannot carry the token.
+    """
+    if token is None or token == "":
+        return ()
+    if not isinstance(token, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
+        raise RequestError(
+            "the token must be one line of printable ASCII without spaces around it; "
+            "one that was read from a file takes .strip()"
+        )
+    return (("authorization", f"Bearer {token}"),)

@@ -20,9 +20,9 @@ from robossl_client.errors import (
     UnknownModelError,
     error_of,
 )
+from robossl_client.frames import Frames, check_frames, raw_bytes
 from robossl_client.wire import as_array, get_value, put_values
 
-Frames = npt.NDArray[np.uint8] | Sequence[bytes]  # (b, h, w, 3) RGB, or JPEGs and PNGs of one size
 CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0  # where the caller sets none; the server's are these too
 
 
@@ -36,7 +36,7 @@ class Reply:
     version: int
     digest: str  # of the encoder's weights
     artefact: str  # sha256 of the model file
-    age_s: float  # from capture to now, all on this machine's clock
+    age_s: float  # from capture until it was handed out, all on this machine's clock
     server_us: int  # from the request's arrival to its reply, and of that:
     decode_us: int
     queue_us: int
@@ -53,6 +53,14 @@ class Pin:
     version: str  # empty: the current one
     robot: str | None
     outputs: tuple[str, ...]
+
+    def check(self, frames: object) -> None:
+        """Check frames before anything is sent.
+
+        Raises:
+            RequestError: they are no frames, or of a size that the pinned encoder does not take.
+        """
+        check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
 
     def allowed_s(self, *given_ms: float | None) -> float:
         """How long a call may take: what is given first, or else what suits a robot or a batch."""
@@ -72,20 +80,16 @@ class Pin:
         """The message for frames.
 
         Args:
-            frames: RGB frames, or encoded images.
+            frames: RGB frames, or encoded images; `check` has passed them.
             camera: Which of the robot's they are from.
             frame_id: What the reply says again.
             captured_s: When they were taken, on the monotonic clock.
             region: Where in shared memory their bytes already are.
             timeout_ms: How long the server may take, where the call itself has no deadline.
-
-        Raises:
-            RequestError: they are no frames.
         """
         message = pb.ModelInferRequest(model_name=self.card.name, model_version=self.version, id=frame_id)
         tensor = message.inputs.add(name=self.card.input.name)
         if isinstance(frames, np.ndarray):
-            check_frames(frames)
             tensor.datatype = "UINT8"
             tensor.shape.extend(frames.shape)
         else:
@@ -183,25 +187,6 @@ def only_model(index: pb.RepositoryIndexResponse) -> str:
     if len(names) != 1:
         raise UnknownModelError(f"the server has {', '.join(names) or 'no model'}; pass model=")
     return names[0]
-
-
-def check_frames(frames: npt.NDArray[Any]) -> None:
-    """Check type and shape.
-
-    Raises:
-        RequestError: they are no RGB frames.
-    """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
-        raise RequestError(
-            f"frames must be uint8 RGB (b, h, w, 3), b at least 1, or JPEGs; got {frames.dtype} {frames.shape}"
-        )
-
-
-def raw_bytes(frames: Frames) -> bytes:
-    """Frames as the protocol wants their bytes; images each after their length."""
-    if isinstance(frames, np.ndarray):
-        return frames.tobytes()
-    return b"".join(len(image).to_bytes(4, "little") + image for image in frames)
 
 
 def failure_of(response: pb.ModelStreamInferResponse) -> ServingError | None:

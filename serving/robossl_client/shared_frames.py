@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from robossl_client.errors import DeadlineError, OverloadedError, RequestError, ServingError
-from robossl_client.messages import Frames, raw_bytes
+from robossl_client.frames import Frames, raw_view
 from robossl_client.shared import Region
+from robossl_client.waiting import Lock, Waiting
 
 _GOODBYE_S = 0.1  # a server that is away is not waited for: it sees by itself that the file is gone
-Call = Callable[..., Any]  # by the name of a call of the service and the fields of its request
+Call = Callable[..., Awaitable[Any]]  # by the name of a call of the service and the fields of its request
+Send = Callable[[Mapping[str, Any]], Awaitable[Any]]  # by what the request says of the place
 
 
 class _Registered:
@@ -25,41 +24,41 @@ class _Registered:
         self._call = call
         self.region: Region | None = None
 
-    def renew(self, size: int, *, until_s: float | None = None) -> None:
+    async def renew(self, size: int, *, until_s: float | None = None) -> None:
         """Make a region and tell the server of it.
 
         Raises:
             OverloadedError: there is no room for it in /dev/shm, or the server takes no more.
             ServingError: the server takes no shared memory, or is away.
         """
-        self.close()
+        await self.close()
         try:
             region = Region(size)
         except OSError as error:
             raise OverloadedError(f"no room for {size} bytes in shared memory ({error.strerror})") from error
         said = {"name": region.name, "key": region.key, "byte_size": size}
         try:
-            self._call("SystemSharedMemoryRegister", until_s=until_s, **said)
+            await self._call("SystemSharedMemoryRegister", until_s=until_s, **said)
         except ServingError:
             region.close()
             raise
         self.region = region
 
-    def is_gone(self) -> bool:
+    async def is_gone(self) -> bool:
         """Whether the file was removed, or the server does not know it any more."""
         if self.region is None or self.region.is_removed:
             return True
         try:
-            known = self._call("SystemSharedMemoryStatus", name=self.region.name).regions
+            status = await self._call("SystemSharedMemoryStatus", name=self.region.name)
         except ServingError:
             return False
-        return self.region.name not in known
+        return self.region.name not in status.regions
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self.region is not None:
             with contextlib.suppress(ServingError):
                 until_s = time.monotonic() + _GOODBYE_S
-                self._call("SystemSharedMemoryUnregister", until_s=until_s, name=self.region.name)
+                await self._call("SystemSharedMemoryUnregister", until_s=until_s, name=self.region.name)
             self.region.close()
             self.region = None
 
@@ -67,71 +66,71 @@ class _Registered:
 class SharedFrames:
     """Frames of one call at a time."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, waiting: Waiting) -> None:
         self._registered = _Registered(call)
-        self._lock = threading.Lock()
+        self._lock = Lock(waiting)
 
-    def send(self, frames: Frames, send: Callable[[Mapping[str, Any]], Any], *, until_s: float) -> Any:
+    async def send(self, frames: Frames, send: Send, *, until_s: float) -> Any:
         """Put the frames there, and make the call that says so, all by a time of the monotonic clock.
 
         Raises:
             DeadlineError: another thread's call is not through by then.
             ServingError: as the call itself.
         """
-        if not self._lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+        if not await self._lock.acquire(until_s=until_s):
             raise DeadlineError("another call of this client still used its shared memory at the deadline")
         try:
-            return self._send(_raw(frames), send, until_s=until_s)
+            return await self._send(raw_view(frames), send, until_s=until_s)
         finally:
-            self._lock.release()
+            await self._lock.release()
 
-    def _send(self, raw: bytes | memoryview, send: Callable[[Mapping[str, Any]], Any], *, until_s: float) -> Any:
+    async def _send(self, raw: bytes | memoryview, send: Send, *, until_s: float) -> Any:
         region = self._registered.region
         if region is None or region.size < len(raw):
-            self._registered.renew(len(raw), until_s=until_s)
+            await self._registered.renew(len(raw), until_s=until_s)
         for is_last in (False, True):
             assert self._registered.region is not None
             self._registered.region.write(raw)
             try:
-                return send(_where(self._registered.region, 0, len(raw)))
+                return await send(_where(self._registered.region, 0, len(raw)))
             except RequestError:
                 if is_last:
                     raise
-                self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
+                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Remove the region."""
-        self._registered.close()
+        await self._registered.close()
 
 
 class SharedPlaces:
     """Frames of a stream, of which several may be on their way: a place is not written again before its reply."""
 
-    def __init__(self, call: Call, *, num_places: int = 4) -> None:
+    def __init__(self, call: Call, waiting: Waiting, *, num_places: int = 4) -> None:
         self._registered = _Registered(call)
         self._num_places = num_places
-        self._lock = threading.Lock()
+        self._lock = Lock(waiting)
         self._place_bytes = 0
         self._is_closed = False
         self._is_full = False  # there is no room for a region
         self._taken: dict[str, int] = {}  # place by id of the frame
         self._lost: set[str] = set()  # ids of frames that were in a region that is gone
 
-    def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
+    async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
         """What the request says of the frames' place; None where there is none now, and they go as bytes.
 
         Raises:
             ServingError: the server takes no shared memory, or is away.
         """
-        raw = _raw(frames)
-        with self._lock:
+        raw = raw_view(frames)
+        async with self._lock:
             if self._is_closed or self._is_full:
                 return None
             if self._registered.region is None or self._place_bytes < len(raw):
                 if self._taken:
                     return None
                 try:
-                    self._registered.renew(self._num_places * len(raw))
+                    await self._registered.renew(self._num_places * len(raw))
                 except OverloadedError:
                     self._is_full = True
                     return None
@@ -145,31 +144,27 @@ class SharedPlaces:
             region.write(raw, at=place * self._place_bytes)
             return _where(region, place * self._place_bytes, len(raw))
 
-    def free(self, frame_id: str) -> None:
+    async def free(self, frame_id: str) -> None:
         """The frame was answered."""
-        with self._lock:
+        async with self._lock:
             self._taken.pop(frame_id, None)
 
-    def is_lost(self, frame_id: str) -> bool:
+    async def is_lost(self, frame_id: str) -> bool:
         """Whether a frame was in a region that is gone; the next frame makes another."""
-        with self._lock:
-            if frame_id in self._taken and self._registered.is_gone():
+        async with self._lock:
+            if frame_id in self._taken and await self._registered.is_gone():
                 self._lost = set(self._taken)
                 self._taken.clear()
-                self._registered.close()
+                await self._registered.close()
             return frame_id in self._lost
 
-    def close(self, *, for_good: bool = False) -> None:
+    async def close(self, *, for_good: bool = False) -> None:
         """Remove the region; after a lost connection the next frame makes another, unless it is for good."""
-        with self._lock:
+        async with self._lock:
             self._is_closed |= for_good
             self._is_full = False
             self._taken.clear()
-            self._registered.close()
-
-
-def _raw(frames: Frames) -> bytes | memoryview:
-    return np.ascontiguousarray(frames).reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
+            await self._registered.close()
 
 
 def _where(region: Region, offset: int, size: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy import ndarray
 from PIL import Image
 
 from robossl_serving.limits import Limits
-from robossl_serving.refused import bad_image, bad_request
+from robossl_serving.refused import bad_request
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
@@ -73,10 +73,10 @@ def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
     hw = sizes.pop()
     pixels = hw[0] * hw[1]
     if not 0 < len(encoded) * pixels * 3 <= limits.decoded_bytes:
-        raise bad_image(f"the images are larger than {limits.decoded_bytes} bytes once decoded")
+        raise bad_request(f"the images are larger than {limits.decoded_bytes} bytes once decoded")
     scans = [0 if image.startswith(_PNG) else count_scans(image) for image in encoded]
     if max(scans) > limits.scans or sum(scans) * pixels > limits.scan_pixels:
-        raise bad_image(
+        raise bad_request(
             f"a JPEG has {max(scans)} scans of {pixels} pixels; allowed are {limits.scans} scans, and "
             f"{limits.scan_pixels} pixels in all scans of a call: save it with fewer, or not progressive"
         )
@@ -104,10 +104,7 @@ def _image_hw(image: bytes) -> tuple[int, int]:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(image)
     except ValueError:
-        # what begins like an image was one before it was damaged; an empty one comes from a camera that failed
-        was_image = not image or image.startswith((_JPEG, _PNG[:4]))
-        refuse = bad_image if was_image else bad_request
-        raise refuse("an image is neither a JPEG nor a PNG that can be read") from None
+        raise bad_request("an image is neither a JPEG nor a PNG that can be read") from None
     return height, width
 
 
@@ -118,7 +115,7 @@ def _decode(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
         else:
             simplejpeg.decode_jpeg(image, "RGB", buffer=out)
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise bad_image("an image is damaged") from None
+        raise bad_request("an image is damaged") from None
 
 
 def _decode_png(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:

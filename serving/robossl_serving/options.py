@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robossl_client._proto import inference_pb2 as pb
+from robossl_client.clocks import MAX_AGE_S
 from robossl_client.wire import Value, get_value
 
 from robossl_serving.limits import Limits
@@ -42,6 +43,11 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
         raise bad_request("the parameter 'robot' is empty; leave it out for a batch request")
     if options.age_us < 0 or (options.timeout or 0) < 0:
         raise bad_request("the parameters 'age_us' and 'timeout' are not negative")
+    if options.age_us > MAX_AGE_S * 1e6:
+        raise bad_request(
+            f"the parameter 'age_us' is {options.age_us}, a frame may be {MAX_AGE_S:g} s old; "
+            "send microseconds from its capture to now, by one clock"
+        )
     return options
 
 

@@ -12,21 +12,15 @@ _log = logging.getLogger("robossl.serving")
 class Refused(Exception):
     """The message is for the caller: it names no path and quotes no other error."""
 
-    def __init__(self, code: grpc.StatusCode, message: str, *, is_damaged: bool = False) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.is_damaged = is_damaged  # an image that a camera may send now and then; the next one may be good
 
 
 def bad_request(message: str) -> Refused:
     """What was sent cannot be used; sending it again will not help."""
     return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def bad_image(message: str) -> Refused:
-    """An image cannot be used; the next one of the same camera may be good."""
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, message, is_damaged=True)
 
 
 def as_refused(error: Exception) -> Refused:

@@ -192,6 +192,4 @@ class _Stream:
         response = pb.ModelStreamInferResponse(error_message=reason.message)
         response.infer_response.id = item_id
         response.infer_response.parameters["status"].string_param = reason.code.name
-        if reason.is_damaged:
-            response.infer_response.parameters["damaged"].bool_param = True
         return response

@@ -1,0 +1,255 @@
+"""ClientBase: what EncoderClient and AsyncEncoderClient do, written once."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from robossl_client.card import EncoderCard
+from robossl_client.channel import FIRST_WAIT_S, LONGEST_WAIT_S, Tls, metadata, open_channel
+from robossl_client.clocks import capture_time, seconds
+from robossl_client.errors import EncoderChangedError, RequestError, ServingError, UnavailableError, from_grpc
+from robossl_client.frames import Frames, stack_cameras
+from robossl_client.handshake import explain
+from robossl_client.messages import Pin, Reply, make_pin, only_model
+from robossl_client.shared_frames import SharedFrames, SharedPlaces
+from robossl_client.stream import FrameStream
+from robossl_client.waiting import NextRequest, Stream, Waiting
+from robossl_client.wire import CALLS, path
+
+_CALL_FRAMES = 64  # of one call
+S = TypeVar("S", bound=FrameStream)
+
+
+class ClientBase:
+    """A connection to one encoder of a server.
+
+    The encoder seen first is pinned: should the server change to another, calls raise EncoderChangedError instead of
+    giving embeddings that cannot be compared.
+    """
+
+    _waiting: ClassVar[Waiting]
+    _pin: Pin
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:8001",
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        digest: str | None = None,
+        follow: bool = False,
+        robot: str | None = None,
+        outputs: Sequence[str] | None = None,
+        deadline_ms: float | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+        shared_memory: bool = False,
+        card: EncoderCard | None = None,
+        connect_ms: float = 10_000.0,
+    ) -> None:
+        """Connect, and pin the encoder; an AsyncEncoderClient does so in `async with` or `connect`.
+
+        Args:
+            target: host:port.
+            model: Its name; not needed where the server has one only.
+            version: A version; the current one unless given.
+            digest: Weights that the encoder must have.
+            follow: Take whatever encoder is current, and change with it.
+            robot: Name of the robot: its newest frame goes first, and older ones that still wait are dropped.
+                Without it requests are batch requests: all are answered, in their order, after those of robots.
+            outputs: Which of the encoder's outputs to get; all unless given.
+            deadline_ms: How long a call may take, and how old a reply of a stream may be, from the capture of its
+                frame; 1 s for a robot and 60 s for batch requests unless given.
+            tls: For an encrypted connection.
+            token: The server's token.
+            shared_memory: Pass pixels in shared memory; for a server on this host that allows it.
+            card: For servers that have no card, such as Triton.
+            connect_ms: How long to wait for the server now.
+
+        Raises:
+            UnavailableError: no server there.
+            UnknownModelError: no such model.
+            EncoderChangedError: the encoder has other weights than `digest`.
+            DeniedError: the token or certificate is wrong, or only one side speaks TLS.
+            RequestError: an argument cannot be used.
+        """
+        self._target, self._tls = target, tls
+        self._model, self._version, self._digest, self._follow = model, version, digest, follow
+        self._robot, self._outputs, self._card = robot, outputs, card
+        self._deadline_ms = deadline_ms
+        if deadline_ms is not None:
+            seconds("deadline_ms", deadline_ms)
+        self._connect_s = seconds("connect_ms", connect_ms)
+        self._metadata = metadata(token)
+        self._ids = itertools.count(1)
+        self._channel: Any = None
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._shared = SharedFrames(self._ask, self._waiting) if shared_memory else None
+        self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Connect at once, where that needs no event loop."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """Of the encoder that was seen first."""
+        if self._state == "new":
+            self._check_open()
+        return self._pin.card
+
+    async def _connect(self) -> None:
+        self._channel = open_channel(self._target, self._tls, is_async=self._waiting.is_async)
+        self._infer = self._method("ModelInfer")
+        try:
+            until_s = time.monotonic() + self._connect_s
+            name = self._model or (self._card.name if self._card else None)
+            if name is None:
+                name = only_model(await self._ask("RepositoryIndex", until_s=until_s))
+            about = await self._ask("ModelMetadata", until_s=until_s, name=name, version=str(self._version or ""))
+            self._pin = make_pin(
+                about,
+                card=self._card,
+                digest=self._digest,
+                robot=self._robot,
+                outputs=self._outputs,
+                follow=self._follow,
+            )
+        except BaseException:
+            await self._close()
+            raise
+        self._state = "open"
+
+    async def _features(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
+        self._check_open()
+        self._pin.check(frames)
+        for _ in range(2):
+            replies = [await self._encode(frames[at : at + _CALL_FRAMES]) for at in range(0, len(frames), _CALL_FRAMES)]
+            if len({(reply.artefact, reply.digest, reply.version) for reply in replies}) == 1:
+                parts = [reply.features for reply in replies]
+                return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        raise EncoderChangedError("the encoder changed twice while these frames were encoded; encode them again")
+
+    async def _encode(
+        self,
+        frames: Frames,
+        *,
+        deadline_ms: float | None = None,
+        camera: str = "",
+        captured_s: float | None = None,
+        captured_at: float | None = None,
+    ) -> Reply:
+        self._check_open()
+        self._pin.check(frames)
+        if deadline_ms is not None:
+            seconds("deadline_ms", deadline_ms)
+        until_s = time.monotonic() + self._pin.allowed_s(deadline_ms, self._deadline_ms)
+        captured_s = capture_time(captured_s, captured_at)
+        frame_id = str(next(self._ids))
+
+        async def send(region: Mapping[str, Any] | None) -> Any:
+            message = self._pin.request(frames, camera=camera, frame_id=frame_id, captured_s=captured_s, region=region)
+            return await self._try(self._infer, message, until_s=until_s)
+
+        response = await (send(None) if self._shared is None else self._shared.send(frames, send, until_s=until_s))
+        return self._pin.reply(response, captured_s=captured_s)
+
+    async def _encode_cameras(
+        self,
+        frames: Mapping[str, npt.NDArray[np.uint8]],
+        *,
+        deadline_ms: float | None,
+        captured_s: float | None,
+        captured_at: float | None,
+    ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        batch = stack_cameras(frames)
+        reply = await self._encode(
+            batch,
+            deadline_ms=deadline_ms,
+            camera="+".join(sorted(frames)),
+            captured_s=captured_s,
+            captured_at=captured_at,
+        )
+        return {
+            name: {output: values[row : row + 1] for output, values in reply.features.items()}
+            for row, name in enumerate(frames)
+        }
+
+    def _open_stream(self, kind: type[S], camera: str) -> S:
+        self._check_open()
+        if self._pin.robot is None:
+            raise RequestError("a stream of newest frames belongs to a robot; connect with robot=")
+        method = self._method("ModelStreamInfer")
+
+        def open_call(next_request: NextRequest) -> Stream:
+            return self._waiting.stream(method, next_request, metadata=self._metadata)
+
+        stream = kind(
+            self._waiting,
+            open_call,
+            self._pin,
+            camera=camera,
+            deadline_ms=self._deadline_ms,
+            places=None if self._shared is None else SharedPlaces(self._ask, self._waiting),
+            explain=self._explained,
+        )
+        self._streams.add(stream)
+        return stream
+
+    async def _close(self) -> None:
+        for stream in list(self._streams):
+            await stream._close()
+        if self._shared is not None:
+            await self._shared.close()
+        self._state = "closed"
+        if self._channel is not None:
+            await self._waiting.answer(self._channel.close)
+
+    def _check_open(self) -> None:
+        if self._state == "new":
+            raise RequestError(
+                "the client is not connected; use it in `async with`, or make it by `await connect(...)`"
+            )
+        if self._state == "closed":
+            raise RequestError("the client is closed; make another one")
+
+    def _method(self, name: str) -> Any:
+        call = CALLS[name]
+        kind = self._channel.stream_stream if call.streams else self._channel.unary_unary
+        return kind(path(name), call.encode_request, call.decode_response)
+
+    async def _ask(self, name: str, /, *, until_s: float | None = None, **fields: Any) -> Any:
+        """Make a call by its name and the fields of its request."""
+        until_s = time.monotonic() + self._pin.allowed_s(self._deadline_ms) if until_s is None else until_s
+        return await self._try(self._method(name), CALLS[name].request(**fields), until_s=until_s)
+
+    async def _try(self, send: Any, message: Any, *, until_s: float) -> Any:
+        """Call; while the server is away, again until the deadline."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            timeout_s = max(0.001, until_s - time.monotonic())
+            try:
+                return await self._waiting.answer(
+                    functools.partial(send, message, timeout=timeout_s, metadata=self._metadata)
+                )
+            except grpc.RpcError as error:
+                failure = from_grpc(error)
+            failure = await self._explained(failure)
+            if not isinstance(failure, UnavailableError) or until_s - time.monotonic() <= wait_s:
+                raise failure
+            await self._waiting.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    async def _explained(self, error: ServingError) -> ServingError:
+        if not isinstance(error, UnavailableError):
+            return error
+        return await self._waiting.aside(lambda: explain(error, self._tls))

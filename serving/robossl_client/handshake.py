@@ -1,0 +1,82 @@
+"""Handshake: a server that is away told apart from one that TLS, or its absence, keeps the client from."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Literal
+from urllib.parse import unquote
+
+from robossl_client.channel import Tls
+from robossl_client.errors import DeniedError, RequestError, ServingError, UnavailableError
+
+# A connection that was made and then cut: what a server does that speaks TLS to a caller who does not, or that asks
+# for a certificate (since TLS 1.3 the client's own handshake has ended by then, so grpc cannot say why).
+_CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
+_PROBE_S = 1.0
+_Speaks = Literal["no TLS", "TLS", "TLS with client certificates"]
+
+
+def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
+    """The error itself, or a DeniedError or RequestError if a TLS handshake is why the server is not reached.
+
+    Where grpc cannot know, the server is connected to once more, which blocks for up to a second.
+    """
+    details = str(error)
+    if tls is not None and (said := _by_words(details, tls)) is not None:
+        return said
+    cut = _CUT.search(details)
+    if cut is None:
+        return error
+    speaks = _probe(unquote(cut[1]).strip("[]"), int(cut[2]))
+    if tls is None and speaks != "no TLS":
+        return DeniedError("the server speaks TLS only; pass tls=Tls(ca=...) with the authority of its certificate")
+    if tls is not None and speaks == "TLS with client certificates":
+        return DeniedError(
+            "the server asks for a client certificate; pass Tls(cert=..., key=...)"
+            if tls.cert is None
+            else "the server does not accept the client certificate of Tls(cert=...): it is signed by another "
+            "authority than the server's --client-ca, or expired; bring one that is valid"
+        )
+    return error
+
+
+def _by_words(details: str, tls: Tls) -> ServingError | None:
+    if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)", details):
+        return DeniedError(
+            f"the server's certificate is not trusted ({found[1]}); pass the authority that signed it as Tls(ca=...), "
+            "or give the server a valid one"
+        )
+    if "Hostname Verification Check failed" in details:
+        wanted = tls.server_name or "the target's host"
+        return DeniedError(f"the server's certificate is not for {wanted}; pass a name in it as Tls(server_name=...)")
+    if "WRONG_VERSION_NUMBER" in details:
+        return DeniedError("the server speaks no TLS; leave tls= out, or start it with --tls-cert and --tls-key")
+    if "Failed to create security handshaker" in details:
+        return RequestError("tls= cannot be used: ca, cert and key must be PEM texts, and the key that of the cert")
+    if re.search(r"(tls|ssl) handshake failed", details, re.IGNORECASE):
+        return DeniedError(f"the server and the client agree on no TLS ({details})")
+    return None
+
+
+def _probe(host: str, port: int) -> _Speaks:
+    """What a server speaks, by a handshake without a certificate that believes everything and sends nothing."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    has_shaken = False
+    try:
+        with socket.create_connection((host, port), timeout=_PROBE_S) as plain, context.wrap_socket(plain) as secure:
+            has_shaken = True
+            # A server that wants no certificate begins with its HTTP/2 settings, one that does hangs up.
+            return "TLS" if secure.recv(1) else "TLS with client certificates"
+    except TimeoutError:
+        return "TLS" if has_shaken else "no TLS"
+    except ssl.SSLError as error:
+        is_alert = "ALERT" in (error.reason or "")
+        return "TLS with client certificates" if has_shaken or is_alert else "no TLS"
+    except OSError:
+        return "TLS with client certificates" if has_shaken else "no TLS"
