@@ -33,7 +33,7 @@ from robossl.evaluate.forest import write_forest
 from robossl.methods import METHODS
 from robossl.ranks import Ranks
 from robossl.run import RunConfig
-from robossl.weights import load_weights
+from robossl.weight_names import load_weights
 
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     "byol fixed target": ("byol", {"method": {"target": "fixed"}}),  # a random target teaches; a trained one more

@@ -132,7 +132,7 @@ def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
     """Refuse a queue that a batch does not fit into, and a bank without a row for every frame."""
     for module in method.modules():
         if isinstance(module, Queue):
-            module.check_batch(config.train.batch_size // config.train.accumulate)
+            module.check_batch(config.train.batch_size)
         if isinstance(module, MovingAverageBank):
             module.check_sample(int(loader.sampler.rows.max()))
 

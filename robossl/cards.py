@@ -10,7 +10,8 @@ from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_
 
 from robossl import __version__
 from robossl.encode import find_encoder
-from robossl.encoder import Encoder, load_encoder, named_outputs, read_about
+from robossl.encoder import Encoder, load_encoder, named_outputs
+from robossl.encoder_files import read_about
 from robossl.weights import split_source, weights_digest
 
 

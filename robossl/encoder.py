@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import glob
-import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from robossl.durable import share, sync
-from robossl.errors import InputError, ResourceError, reason
+from robossl.backbones import advise_size, build_backbone, hub_hw
+from robossl.encoder_files import SCHEMA, read_about, read_state, stated_hw, write_folder
+from robossl.errors import InputError, reason
+from robossl.positions import token_grid
 from robossl.ranges import check_positive, check_range
-from robossl.weights import load_weights, read_hub, read_weights, weights_digest
+from robossl.weight_names import load_weights
+from robossl.weights import read_hub, read_weights, split_source, weights_digest
 
-SCHEMA = "robossl.encoder/1"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
-_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
 
 
 class Features(NamedTuple):
@@ -50,6 +41,7 @@ class EncoderConfig:
 
     backbone: str = "resnet18"  # any timm name
     init: str = "random"  # random | timm (its hub) | PATH or PATH#PREFIX of a checkpoint, see weights.py
+    init_hw: tuple[int, int] | None = None  # input size of init's position embeddings, where no encoder.json says it
     input_hw: tuple[int, int] = (224, 224)  # served and evaluated frames are resized to this, whole
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -60,6 +52,10 @@ class EncoderConfig:
         check_range(1, input_hw=min(self.input_hw))
         check_positive(std=min(self.std))
         check_range(0, 1, drop_path=self.drop_path)
+        if self.init_hw is not None and self.init == "random":
+            raise InputError(
+                "encoder.init_hw is the input size of a checkpoint, but encoder.init is random; leave it out"
+            )
 
 
 class Encoder(nn.Module):
@@ -74,24 +70,33 @@ class Encoder(nn.Module):
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
         self.has_grid = getattr(backbone, "dynamic_img_size", False)  # of positions, resized to the pixels'
-        self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", 0))
+        cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
+        self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
-        """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch)."""
+        """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch).
+
+        Raises:
+            InputError: the backbone gives no map over the frame.
+        """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
         with _ResizeByMatrix() if resized else contextlib.nullcontext():
-            out: Tensor = self.backbone.forward_features(pixels)
-        if out.ndim == 4:
+            out: Tensor | list[Tensor] = self.backbone.forward_features(pixels)
+        if isinstance(out, Tensor) and out.ndim == 4 and self.feature_dim in (out.shape[1], out.shape[3]):
             dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
             return Features(pooled=dense.mean((2, 3)), dense=dense, cls=None)
-        patches = out[:, self.num_prefix_tokens :]
-        h, w = self._grid(pixels.shape[-2], pixels.shape[-1])
-        dense = patches.transpose(1, 2).reshape(-1, self.feature_dim, h, w)
-        return Features(pooled=patches.mean(1), dense=dense, cls=out[:, 0] if self.has_cls else None)
-
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        patch_h, patch_w = self.backbone.patch_embed.patch_size
-        return height // int(patch_h), width // int(patch_w)
+        if isinstance(out, Tensor) and out.ndim == 3 and out.shape[2] == self.feature_dim:
+            grid = token_grid(out.shape[1] - self.num_prefix_tokens, (pixels.shape[-2], pixels.shape[-1]))
+            if grid is not None:
+                patches = out[:, self.num_prefix_tokens :]
+                dense = patches.transpose(1, 2).reshape(-1, self.feature_dim, *grid)
+                return Features(pooled=patches.mean(1), dense=dense, cls=out[:, 0] if self.has_cls else None)
+        got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise InputError(
+            f"{self.config.backbone} gives {got} for frames of {pixels.shape[-2]}x{pixels.shape[-1]}, which is no map "
+            f"of {self.feature_dim} channels over the frame; choose another backbone, such as resnet18 or "
+            "vit_small_patch16_224"
+        )
 
     def preprocess(self, frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 H W"]:
         """Normalised pixels of whole frames, squashed to `input_hw` by antialiased bilinear resize."""
@@ -153,12 +158,40 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         InputError: unknown backbone, sizes that do not fit it, a checkpoint that does not fit it.
         ResourceError: hub weights that cannot be downloaded.
     """
-    encoder = Encoder(_build_backbone(config), config)
+    encoder = Encoder(_backbone_of(config), config)
+    _check_input(encoder)
     if config.init == "random":
         return encoder
-    source = read_hub(config.backbone) if config.init == "timm" else read_weights(config.init)
-    load_weights(encoder.backbone, source, name=config.backbone, origin=config.init)
+    if config.init == "timm":
+        source, source_hw = read_hub(config.backbone), hub_hw(config.backbone)
+    else:
+        source, source_hw = read_weights(config.init), stated_hw(split_source(config.init)[0])
+    source_hw = config.init_hw or source_hw
+    load_weights(encoder.backbone, source, name=config.backbone, origin=config.init, source_hw=source_hw)
     return encoder
+
+
+def _backbone_of(config: EncoderConfig) -> Any:
+    return build_backbone(
+        config.backbone, input_hw=config.input_hw, zero_init_last=config.zero_init_last, drop_path=config.drop_path
+    )
+
+
+def _check_input(encoder: Encoder) -> None:
+    """Refuse a backbone that has no features for frames of `input_hw`, by trying one."""
+    config, was_training = encoder.config, encoder.training
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, *config.input_hw))
+    except InputError:
+        raise
+    except Exception as error:  # timm's models raise errors of any type
+        height, width = config.input_hw
+        raise InputError(
+            f"{config.backbone} takes no frames of encoder.input_hw {height}x{width} ({reason(error).rstrip('.')}); "
+            f"{advise_size(encoder.backbone, config.input_hw)}"
+        ) from error
+    encoder.train(was_training)
 
 
 def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
@@ -175,45 +208,8 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
     return [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
-def _build_backbone(config: EncoderConfig) -> Any:
-    architecture = _check_name(config.backbone)
-    family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
-    extra: dict[str, Any] = {"zero_init_last": config.zero_init_last} if family in _RESNETS else {}
-    if family in _TRANSFORMERS:
-        extra = {"img_size": config.input_hw, "dynamic_img_size": True}
-    if config.drop_path:
-        extra["drop_path_rate"] = config.drop_path
-    model: Any = timm.create_model(config.backbone, pretrained=False, num_classes=0, **extra)
-    if family in _TRANSFORMERS:
-        _check_patches(config, model.patch_embed.patch_size)
-    return model
-
-
-def _check_name(backbone: str) -> str:
-    """The architecture of a timm name, which may end in the tag of its hub weights: resnet18.a1_in1k."""
-    architecture, _, tag = backbone.partition(".")
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        raise InputError(
-            f"unknown backbone {backbone!r}; nearest: {', '.join(near) or 'resnet18, resnet50, vit_small_patch16_224'} "
-            "(any timm model name: https://huggingface.co/timm)"
-        )
-    tagged = timm.list_pretrained(f"{architecture}.*")
-    if tag and backbone not in tagged:
-        raise InputError(f"unknown weights {backbone!r}; choose {', '.join([architecture, *tagged])}")
-    return architecture
-
-
-def _check_patches(config: EncoderConfig, patch_hw: tuple[int, int]) -> None:
-    if any(size % patch for size, patch in zip(config.input_hw, patch_hw, strict=True)):
-        raise InputError(
-            f"input_hw {config.input_hw} does not divide into the {patch_hw[0]}x{patch_hw[1]} patches of "
-            f"{config.backbone}; choose multiples"
-        )
-
-
 def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
-    """Write `encoder.safetensors` and `encoder.json` (config, digest, `extra`), aside, then renamed.
+    """Write an encoder folder: the weights, and `encoder.json` with their config, digest and `extra`.
 
     Raises:
         ResourceError: the disk is full or not writable; an encoder already there is untouched.
@@ -226,27 +222,7 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
         "digest": weights_digest(state),
         "extra": extra,
     }
-    aside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        save_file(state, aside / "encoder.safetensors")
-        share(aside / "encoder.safetensors")
-        (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
-        for path in (*aside.iterdir(), aside):
-            sync(path)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        aside.rename(folder)
-        sync(folder.parent)
-    except (OSError, SafetensorError) as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):  # the old one, and of saves that were killed
-        shutil.rmtree(left, ignore_errors=True)
+    write_folder(folder, state, about)
 
 
 def load_encoder(folder: Path) -> Encoder:
@@ -257,39 +233,11 @@ def load_encoder(folder: Path) -> Encoder:
     """
     about = read_about(folder)
     config = config_from_json(about["config"])
-    try:
-        state = load_file(folder / "encoder.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: cannot read encoder.safetensors ({reason(error)}); resume its run, which writes it again"
-        ) from error
-    if weights_digest(state) != about["digest"]:
-        raise InputError(f"{folder}: encoder.safetensors is not what encoder.json describes (digest differs)")
+    state = read_state(folder, digest=about["digest"])
     with torch.random.fork_rng(devices=[]):
-        encoder = Encoder(_build_backbone(config), config)
-    load_weights(encoder.backbone, state, name=config.backbone, origin=str(folder))
+        encoder = Encoder(_backbone_of(config), config)
+    load_weights(encoder.backbone, state, name=config.backbone, origin=str(folder), source_hw=config.input_hw)
     return encoder.eval()
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """The contents of `encoder.json`, its schema checked.
-
-    Raises:
-        InputError: there is none, it is damaged, or of an unknown schema.
-    """
-    path = folder / "encoder.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is not an encoder folder (no encoder.json); pass RUN/encoder of a run")
-    try:
-        about: dict[str, Any] = json.loads(path.read_text())
-        got = about.get("schema")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {path} ({reason(error)}); resume its run, which writes it again") from error
-    if got != SCHEMA:
-        raise InputError(f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it")
-    if missing := {"config", "digest", "extra"} - about.keys():
-        raise InputError(f"{path} has no {', '.join(sorted(missing))}; resume its run, which writes it again")
-    return about
 
 
 def config_from_json(values: dict[str, Any]) -> EncoderConfig:

@@ -39,19 +39,27 @@ class MomentumKeys(Ema):
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn; the next one's seed
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b *s d"]:
-        """Keys in the order of the pixels, whatever order they are encoded in."""
+    def forward(self, pixels: Float[Tensor, "b 3 h w"], *, number: int = 0) -> Float[Tensor, "b *s d"]:
+        """Keys in the order of the pixels, whatever order they are encoded in.
+
+        Args:
+            pixels: one view of each sample.
+            number: which of the batch's views this is; each is shuffled in an order of its own.
+        """
         encoder, head = self.copies
         if not self.shuffled:
             return unit(head(encoder(pixels).pooled))
         b, first = len(pixels), ranks.rank() * len(pixels)
-        order = self._permutation(b * ranks.world_size()).to(pixels.device)
+        order = self._permutation(b * ranks.world_size(), number).to(pixels.device)
         shuffled = ranks.gather(pixels)[order[first : first + b]]
         keys = ranks.gather(unit(head(encoder(shuffled).pooled)))
         return keys[order.argsort()[first : first + b]]
 
-    def _permutation(self, n: int) -> Int[Tensor, " n"]:
-        """The same on all ranks and after a resume."""
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws)))
-        self.draws.add_(1)
-        return order
+    def next_shuffle(self, num_views: int = 1) -> None:
+        """Let the next step shuffle in other orders than this one, which had so many views."""
+        if self.shuffled:
+            self.draws.add_(num_views)
+
+    def _permutation(self, n: int, number: int) -> Int[Tensor, " n"]:
+        """The same on all ranks, in all micro-batches of a step and after a resume."""
+        return torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws) + number))

@@ -15,6 +15,7 @@ from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
 from robossl.metrics import Progress, Sink, open_sinks
+from robossl.micro_batches import describe_parts
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
 from robossl.train import Stopped, Trainer
@@ -114,10 +115,11 @@ def plan(trainer: Trainer, start: int) -> str:
     how = "decoded first and held in memory" if resident else f"decoded by {loader.num_workers} workers"
     unseen = [store.path for i, store in enumerate(trainer.stores) if i not in loader.sampler.drawn_from]
     but = f" (none of {', '.join(map(str, unseen))}: it has no video)" if unseen else ""
+    parts = describe_parts(trainer.method, batch_size=config.train.batch_size, parts=config.train.accumulate)
     weights = sum(weight.numel() for weight in trainer.method.encoder.parameters())
     return (
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "
-        f"{frames} frames{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size} "
+        f"{frames} frames{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size}{parts} "
         f"({epochs:.1f} epochs) on {trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
     )
 

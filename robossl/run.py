@@ -68,7 +68,7 @@ class TrainConfig:
 
     steps: int = 10_000
     batch_size: int = 256  # over all ranks and accumulation steps
-    accumulate: int = 1  # micro-batches a step; batch statistics and negatives then live within a micro-batch
+    accumulate: int = 1  # micro-batches a step; batch statistics and in-batch negatives are those of a micro-batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
     channels_last: bool | None = None  # None: for convolutional backbones

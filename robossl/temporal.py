@@ -182,6 +182,18 @@ def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[
     return (values * where).sum(), where.to(values.dtype).sum()
 
 
+@torch.no_grad()
+def num_counted(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    """How many count on all ranks: the weight of a micro-batch whose loss is their mean."""
+    return ranks.all_reduce_sum(where.sum(dtype=torch.float32))
+
+
+@torch.no_grad()
+def num_pairs(tallies: Collection[Tally]) -> Float[Tensor, ""]:
+    """How many pairs there are on all ranks: the weight of a micro-batch whose loss is `mean_tally`'s."""
+    return ranks.all_reduce_sum(torch.stack([tally.pairs for tally in tallies]).sum())
+
+
 def likeness(
     a: Float[Tensor, "*lead d"], b: Float[Tensor, "*lead d"], kind: Literal["l2", "cosine"] = "l2"
 ) -> Float[Tensor, " *lead"]:

@@ -13,7 +13,6 @@ from types import FrameType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment import Augment
 from robossl.batch_norm import one_value_said
@@ -27,6 +26,7 @@ from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Loss, Method
 from robossl.metrics import Progress, Sink
+from robossl.micro_batches import accumulate, split
 from robossl.online import OnlineKnn
 from robossl.optim import clip_gradients, set_rates
 from robossl.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
@@ -99,26 +99,23 @@ class Trainer:
         config = self.config.train
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
-        parts = split(batch, config.accumulate)
         self.optimizer.zero_grad(set_to_none=True)
-        losses: list[Loss] = []
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with (
-                self.model.no_sync() if isinstance(self.model, DataParallel) and not last else contextlib.nullcontext()
-            ):
-                with (
-                    torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
-                    one_value_said(config.batch_size),
-                ):
-                    loss: Loss = self.model(part)
-                (loss.value / len(parts)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss)
+        loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward)
         self.method.after_backward()
         clip_gradients(self.method, self.config.optim)
         self.optimizer.step()
         self.method.after_step((step + 1) / config.steps)
-        return mean_loss(losses)
+        return loss
+
+    @contextlib.contextmanager
+    def _forward(self) -> Iterator[None]:
+        """The context of a forward pass."""
+        config = self.config.train
+        with (
+            torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+            one_value_said(config.batch_size),
+        ):
+            yield
 
     def scalars(self, loss: Loss, lr: float) -> dict[str, float]:
         """Loss and metrics, averaged over ranks. Raises InputError when the loss is no longer finite."""
@@ -182,22 +179,6 @@ class Trainer:
             }
             save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about)
         barrier()
-
-
-def split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a batch into `parts` micro-batches along its first axis."""
-    size = len(batch.index) // parts
-    return [batch[i * size : (i + 1) * size] for i in range(parts)] if parts > 1 else [batch]
-
-
-def mean_loss(losses: list[Loss]) -> Loss:
-    """The mean of the losses and metrics of a step's micro-batches, with the outputs of the last one."""
-    last = losses[-1]
-    if len(losses) == 1:
-        return last
-    value = torch.stack([loss.value.detach() for loss in losses]).mean()
-    metrics = {name: torch.stack([loss.metrics[name].float() for loss in losses]).mean() for name in last.metrics}
-    return Loss(value, metrics, last.outputs)
 
 
 @contextlib.contextmanager

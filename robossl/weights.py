@@ -5,36 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from robossl.errors import InputError, ResourceError, reason
 
 State = Mapping[str, Tensor]
-
-_HEADS = ("fc", "head", "head_dist", "heads", "classifier")  # classifiers of timm and torchvision models
-
-# torchvision's VisionTransformer in timm's words; its ResNets need no translation
-_TORCHVISION_VIT = (
-    (r"class_token$", "cls_token"),
-    (r"conv_proj\.", "patch_embed.proj."),
-    (r"encoder\.pos_embedding$", "pos_embed"),
-    (r"encoder\.ln\.", "norm."),
-    (r"encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
-    (r"\.ln_(\d)\.", r".norm\1."),
-    (r"\.self_attention\.in_proj_", ".attn.qkv."),
-    (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
-    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
-)
 
 
 def weights_digest(state: State) -> str:
@@ -87,9 +68,9 @@ def read_weights(source: str) -> State:
     state = {name: tensor for file in files for name, tensor in _read_file(file).items()}
     if not prefix:
         return state
-    kept = _under(state, prefix)
+    kept = under(state, prefix)
     if not kept:
-        raise InputError(f"{path} has no key under {prefix!r}; its first keys: {_some(state)}")
+        raise InputError(f"{path} has no key under {prefix!r}; its first keys: {some(state)}")
     return kept
 
 
@@ -126,81 +107,15 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _flatten(inner, f"{name}.{key}" if name else str(key))
 
 
-def load_weights(backbone: nn.Module, source: State, *, name: str, origin: str) -> None:
-    """Fill a backbone from a state dict in timm's or torchvision's names, under any one prefix.
-
-    Classifier heads are ignored, and so is everything beside the prefix; position embeddings are resampled.
-
-    Raises:
-        InputError: keys are missing or left over, shapes differ, or the file holds several encoders.
-    """
-    target = backbone.state_dict()
-    state = _translate(source)
-    state = _under(state, _find_prefix(state, target, origin=origin))
-    state = {key: value for key, value in state.items() if key in target or key.split(".")[0] not in _HEADS}
-    if "pos_embed" in state and "pos_embed" in target:
-        state["pos_embed"] = _fit_pos_embed(state["pos_embed"], backbone)
-    missing = [key for key in target if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in target]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(target[key].shape)}"
-        for key in target
-        if key in state and state[key].shape != target[key].shape
-    ]
-    if missing or unexpected or shapes:
-        raise InputError(
-            f"{origin} does not fit {name}: {len(missing)} missing keys ({_some(missing)}), {len(unexpected)} "
-            f"unexpected ({_some(unexpected)}), {len(shapes)} of another shape ({_some(shapes)}); "
-            "set encoder.backbone to the model these weights belong to"
-        )
-    backbone.load_state_dict(state, strict=False)
-
-
-def _translate(state: State) -> dict[str, Tensor]:
-    if not any("encoder_layer_0." in key for key in state):
-        return dict(state)
-    out = {}
-    for key, tensor in state.items():
-        for pattern, words in _TORCHVISION_VIT:
-            key = re.sub(pattern, words, key)
-        out[key] = tensor
-    return out
-
-
-def _find_prefix(state: State, target: State, *, origin: str) -> str:
-    hits: dict[str, int] = {}
-    for key in state:
-        parts = key.split(".")
-        for cut in range(len(parts)):
-            if ".".join(parts[cut:]) in target:
-                prefix = ".".join(parts[:cut])
-                hits[prefix] = hits.get(prefix, 0) + 1
-    full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
-    if len(full) > 1:
-        choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
-        raise InputError(f"{origin} holds several encoders; choose one: {choices}")
-    return full[0] if full else ""
-
-
-def _under(state: State, prefix: str) -> dict[str, Tensor]:
+def under(state: State, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     if not prefix:
         return dict(state)
     start = f"{prefix}."
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
 
 
-def _fit_pos_embed(pos_embed: Tensor, backbone: Any) -> Tensor:
-    if pos_embed.ndim != 3 or pos_embed.shape == backbone.pos_embed.shape:
-        return pos_embed
-    num_prefix = 0 if getattr(backbone, "no_embed_class", False) else backbone.num_prefix_tokens
-    side = int(np.sqrt(pos_embed.shape[1] - num_prefix))
-    if side * side != pos_embed.shape[1] - num_prefix:
-        return pos_embed
-    grid = list(backbone.patch_embed.grid_size)
-    out: Tensor = resample_abs_pos_embed(pos_embed, grid, old_size=[side, side], num_prefix_tokens=num_prefix)
-    return out
-
-
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first of some names, for a message."""
     names = list(names)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"

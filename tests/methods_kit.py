@@ -7,6 +7,7 @@ A method's `reference/<name>.py` gives `loss(method, batch)`, its paper's formul
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from dataclasses import fields
 from functools import cache
@@ -19,6 +20,7 @@ from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.config import from_mapping
 from robossl.encoder import EncoderConfig, build_encoder
 from robossl.methods import METHODS, resolve_method
+from robossl.micro_batches import accumulate, split
 from robossl.views import Batch, View, ViewSpec
 
 REFERENCES = Path(__file__).parent / "reference"
@@ -124,15 +126,14 @@ def make_view(spec, b, size, draw, dtype):
     )
 
 
-def train_twice(method, model, pick=slice(None)):
+def train_twice(method, model, pick=slice(None), *, parts=1, steps=2):
     """Two batches with a step between, so that what one leaves behind shows in the other; all that came of it."""
     results = {}
-    for i in range(2):
+    for i in range(steps):
         method.before_step(i, 2)
         model.zero_grad()
         torch.manual_seed(i)
-        loss = model(make_batch(method, seed=i)[pick])
-        loss.value.backward()
+        loss = accumulate(method, model, split(make_batch(method, seed=i)[pick], parts), contextlib.nullcontext)
         method.after_backward()
         with torch.no_grad():
             for weight in method.parameters():

@@ -23,11 +23,11 @@ from robossl.encoder import (
     build_encoder,
     load_encoder,
     named_outputs,
-    read_about,
     save_encoder,
     spatial_softmax,
     unused_weights,
 )
+from robossl.encoder_files import read_about
 from robossl.errors import InputError, ResourceError
 from robossl.weights import read_weights, weights_digest
 

@@ -15,7 +15,7 @@ from robossl_envs.explore import explore_loop
 
 from robossl.config import from_mapping, load, to_yaml
 from robossl.data.store import open_store
-from robossl.encoder import read_about
+from robossl.encoder_files import read_about
 from robossl.errors import InputError
 from robossl.run import RunConfig
 

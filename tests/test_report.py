@@ -16,7 +16,8 @@ import yaml
 
 from robossl.cli import main
 from robossl.data.store import Store
-from robossl.encoder import SCHEMA, EncoderConfig, build_encoder, read_about, save_encoder
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoder_files import SCHEMA, read_about
 from robossl.errors import InputError
 from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
 from robossl.evaluate.task import ClassCount

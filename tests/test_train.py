@@ -27,10 +27,11 @@ from robossl.data.store import open_store
 from robossl.durable import locked
 from robossl.errors import InputError, ResourceError
 from robossl.methods import METHODS
+from robossl.micro_batches import split
 from robossl.pretrain import pretrain
 from robossl.ranks import Ranks
 from robossl.run import OnlineKnnConfig, RunConfig, RunFolder
-from robossl.train import Stopped, split, stop_signals
+from robossl.train import Stopped, stop_signals
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 

@@ -18,7 +18,8 @@ import torch
 from robossl.config import load
 from robossl.data.ingest import ingest
 from robossl.durable import full_disk_said, locked, written_aside
-from robossl.encoder import build_encoder, read_about, save_encoder
+from robossl.encoder import build_encoder, save_encoder
+from robossl.encoder_files import read_about
 from robossl.errors import InputError, ResourceError
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig, RunFolder

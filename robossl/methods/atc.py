@@ -16,7 +16,7 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.teacher import Ema, check_momentum
-from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, pool_frames, similarity
+from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, num_pairs, pool_frames, similarity
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
 VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # random shift alone
@@ -47,6 +47,7 @@ class ATC(Method):
     """The other clips' later frames, on all ranks, are the negatives."""
 
     takes_clips = True
+    shared_in_batch = ("negatives",)
 
     def __init__(self, encoder: Encoder, config: ATCConfig) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class ATC(Method):
         logits = similarity(self.w(self.predictor(c[:, 0])), pool.z, "dot")
         tally = contrast(logits, pool, anchor=own, positive=own, negatives="other")
         loss, metrics = mean_tally([tally], {"later": tally}, same_clip=False)
-        return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]))
+        return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=num_pairs([tally]))
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the encoder."""

@@ -54,6 +54,8 @@ def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor,
 class BarlowTwins(Method):
     """The cross-correlation of the two views over the batch of all ranks is drawn towards the identity."""
 
+    shared_in_batch = ("correlations",)
+
     def __init__(self, encoder: Encoder, config: BarlowTwinsConfig) -> None:
         super().__init__()
         self.config = config

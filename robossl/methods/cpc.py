@@ -30,6 +30,7 @@ from robossl.temporal import (
     contrast,
     encode_clip,
     mean_tally,
+    num_pairs,
     pool_frames,
     similarity,
 )
@@ -105,6 +106,7 @@ class CPC(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.shared_in_batch = () if config.negatives == "same" else ("negatives",)
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
         self.columns = Columns(config.columns, config.discrete_columns, dim=config.column_dim, lag=config.column_lag)
         width = config.output_dim + self.columns.dim
@@ -135,7 +137,8 @@ class CPC(Method):
         tallies = {k: self._step(predictions[:, :, k - 1], pool, k) for k in range(1, config.steps + 1)}
         shown = {f"k{k}": tally for k, tally in tallies.items() if k in (1, 2, config.steps)}
         loss, metrics = mean_tally(tallies.values(), shown)
-        return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, -1].detach()))
+        outputs = (z[:, 0].detach(), z[:, -1].detach())
+        return Loss(loss, metrics, outputs, weight=num_pairs(tallies.values()))
 
     def _step(self, prediction: Tensor, pool: Pool, k: int) -> Tally:
         first, config = self.config.warmup_frames, self.config

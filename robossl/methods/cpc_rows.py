@@ -95,6 +95,8 @@ class RowsContext(nn.Module):
 class CPCRows(Method):
     """Each prediction meets all patches of the global batch."""
 
+    shared_in_batch = ("negatives",)
+
     def __init__(self, encoder: Encoder, config: CPCRowsConfig) -> None:
         super().__init__()
         self.config = config

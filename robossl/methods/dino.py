@@ -141,10 +141,14 @@ class DINO(Method):
         pairs = [(g, v) for g in range(2) for v in range(num_views) if v != g]
         loss = torch.stack([-(p_t[g] * log_p_s[v]).sum(dim=1).mean() for g, v in pairs]).mean()
 
-        self.center.update(t)
+        self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
         metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: either at 0 is a collapse
         return Loss(loss, metrics, outputs=p_t)
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Move the centre; micro-batches are of one size, so that the mean of their means is the step's."""
+        self.center.update(rows["teacher_mean"])
 
     def after_backward(self) -> None:
         """Drop the gradient of the last layer while it is frozen."""

@@ -123,17 +123,22 @@ class LooC(Method):
     def forward(self, batch: Batch) -> Loss:
         """The loss; `kept_*`: how often the nearest key of the sample in a space is the one that shares its draws."""
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
-        k = torch.stack([self.keys(view.pixels) for view in batch.views[1:]])
+        k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
         queues = cast("list[Queue]", list(self.queues))
         before = torch.stack([queue.rows for queue in queues])  # a copy: the rows change before the backward pass
         loss = looc_loss(q, k, before.to(q.dtype), temperature=self.config.temperature)
         metrics = {}
-        for space, (queue, operations) in enumerate(zip(queues, [(), *self.config.kept], strict=True)):
-            queue.push(k[space, :, space])
-            if operations:
-                nearest = torch.einsum("bd,vbd->vb", q[:, space].detach(), k[:, :, space]).argmax(0)
-                metrics["kept_" + "_".join(operations)] = (nearest == space).to(q.dtype).mean()
+        for space, operations in enumerate(self.config.kept, start=1):
+            nearest = torch.einsum("bd,vbd->vb", q[:, space].detach(), k[:, :, space]).argmax(0)
+            metrics["kept_" + "_".join(operations)] = (nearest == space).to(q.dtype).mean()
+        self.remember({"positives": torch.stack([k[space, :, space] for space in range(len(queues))], dim=1)})
         return Loss(loss, metrics=metrics, outputs=(q.detach().flatten(1), k[0].flatten(1)))
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Queue each space's positives; the next keys are shuffled anew."""
+        self.keys.next_shuffle(len(self.queues))
+        for queue, own in zip(cast("list[Queue]", list(self.queues)), rows["positives"].unbind(1), strict=True):
+            queue.push(own)
 
     def after_step(self, progress: float) -> None:
         """The key encoder follows, as in MoCo."""

@@ -89,8 +89,13 @@ class MoCo(Method):
         k = self.keys(x_k)
         queue = self.queue.rows.clone()  # as it was: its rows change before the backward pass
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
-        self.queue.push(k)
+        self.remember({"keys": k})
         return Loss(loss, metrics={}, outputs=(q.detach(), k))
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Queue the keys; the next ones are shuffled anew."""
+        self.keys.next_shuffle()
+        self.queue.push(rows["keys"])
 
     def after_step(self, progress: float) -> None:
         """The key encoder follows: equation 2 of arXiv:1911.05722."""

@@ -80,6 +80,8 @@ def contrast(
 class MoCoV3(Method):
     """Predictions of one view's queries choose the other view's keys, which a slow copy gives."""
 
+    shared_in_batch = ("negatives",)
+
     def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
         super().__init__()
         _prepare(encoder, config)

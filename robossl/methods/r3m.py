@@ -17,7 +17,7 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.ranges import check_range
-from robossl.temporal import clip_view, encode_clip, likeness, mean_where, penalty, shares, strangers
+from robossl.temporal import clip_view, encode_clip, likeness, mean_where, num_counted, penalty, shares, strangers
 from robossl.views import Batch, ClipSpec, ViewSpec
 
 VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
@@ -56,6 +56,7 @@ class R3M(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.shared_in_batch = ("negatives",) if config.num_negatives else ()
         self.step = 0
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -88,7 +89,7 @@ class R3M(Method):
                 "chance": mean_where(torch.full_like(loss, 0.5), valid),
             }
         )
-        return Loss(means.pop("loss"), means, outputs=(s0.detach(), s2.detach()))
+        return Loss(means.pop("loss"), means, outputs=(s0.detach(), s2.detach()), weight=num_counted(valid))
 
 
 def _first_wins(near: Tensor, far: Tensor, away: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class SimCLRConfig:
 class SimCLR(Method):
     """Two views of each sample attract each other and repel the views of all others, on all ranks."""
 
+    shared_in_batch = ("negatives",)
+
     def __init__(self, encoder: Encoder, config: SimCLRConfig) -> None:
         super().__init__()
         self.config = config

@@ -87,8 +87,13 @@ class SimSiam(Method):
         if self.bank is None:
             return z0, z1
         t0, t1 = self.bank(index, z0), self.bank(index, z1)
-        self.bank.store(index, (t0 + t1) / 2 if self.config.symmetric else t1)
+        self.remember({"index": index, "average": (t0 + t1) / 2 if self.config.symmetric else t1})
         return t0, t1
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Keep the samples' new averages."""
+        assert self.bank is not None
+        self.bank.store(rows["index"], rows["average"])
 
 
 def _projector(feature_dim: int, config: SimSiamConfig) -> nn.Sequential:

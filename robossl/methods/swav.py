@@ -72,6 +72,7 @@ class SwAV(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.shared_in_batch = ("codes",) if config.sinkhorn_iterations else ()
         self.projector = mlp([encoder.feature_dim, config.hidden_dim, config.output_dim])
         self.prototypes = nn.Linear(config.output_dim, config.prototypes, bias=False)
         self.queues = nn.ModuleList(Queue(config.queue_size, config.output_dim) for _ in (0, 1) if config.queue_size)
@@ -93,17 +94,19 @@ class SwAV(Method):
         Over ranks: the mean of the ranks' values is the global value; codes are shared out over the global batch.
         """
         num_views = len(batch.views)
-        with torch.no_grad():  # in place and outside of the graph, as the official code does it before every forward
-            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        if self.begins_step:  # in place and outside of the graph, as the official code does it before every step
+            with torch.no_grad():
+                self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         z = F.normalize(full_precision(self.projector(pooled_crops(self.encoder, batch.views))), dim=1)
         scores = self._scores(z)
-        q = self._codes(scores.detach().chunk(num_views)[:2], z.detach().chunk(num_views)[:2])
+        q = self._codes(scores.detach().chunk(num_views)[:2])
         log_p = (scores / self.config.temperature).log_softmax(dim=1).chunk(num_views)
 
         pairs = [(i, v) for i in range(2) for v in range(num_views) if v != i]
         loss = torch.stack([-(q[i] * log_p[v]).sum(dim=1).mean() for i, v in pairs]).mean()
 
         entropy = -torch.stack([torch.xlogy(each, each).sum(dim=1).mean() for each in q]).mean()
+        self.remember({"features": torch.stack(z.chunk(num_views)[:2], dim=1)})
         outputs = tuple(each.detach().exp() for each in log_p[:2])  # features may differ and all fall to one prototype
         return Loss(loss, {"code_entropy": entropy}, outputs)
 
@@ -113,7 +116,7 @@ class SwAV(Method):
         return scores
 
     @torch.no_grad()
-    def _codes(self, scores: tuple[Tensor, ...], z: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
+    def _codes(self, scores: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
         """The codes of the two crops of this rank, shared out together with the queues' rows once those are full."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
@@ -123,11 +126,15 @@ class SwAV(Method):
             queued = [self._scores(queues[i].rows[rank() :: world_size()].to(own.dtype))] if full else []
             codes = sinkhorn(cat([own, *queued]), epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
             found.append(codes[: len(own)])
-        if queues and self.queue_takes_rows:
-            for queue, rows in zip(queues, z, strict=True):
-                queue.push(rows)
-            self.num_queued += world_size() * len(z[0])
         return found
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Queue the features of the first two crops, when it is time."""
+        if self.queues and self.queue_takes_rows:
+            for queue, own in zip(self.queues, rows["features"].unbind(1), strict=True):
+                assert isinstance(queue, Queue)
+                queue.push(own)
+            self.num_queued += world_size() * len(rows["features"])
 
     def after_backward(self) -> None:
         """Drop the gradient of the prototypes while they are frozen."""

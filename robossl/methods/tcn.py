@@ -25,6 +25,7 @@ from robossl.temporal import (
     encode_clip,
     mean_tally,
     mean_where,
+    num_counted,
     pool_frames,
     shares,
     similarity,
@@ -68,6 +69,7 @@ class TCN(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.shared_in_batch = () if config.form == "triplet" or config.negatives == "same" else ("negatives",)
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -79,8 +81,10 @@ class TCN(Method):
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
-        loss, metrics = form(z, view, _has_far(view))
-        return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()))
+        has_far = _has_far(view)
+        loss, metrics = form(z, view, has_far)
+        weight = None if self.shared_in_batch else num_counted(has_far)
+        return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """max(0, margin + |a - near|^2 - |a - far|^2), where there is a far frame."""

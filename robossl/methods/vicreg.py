@@ -74,6 +74,8 @@ def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 class VICReg(Method):
     """Invariance between the views; variance and covariance of each over the batch of all ranks."""
 
+    shared_in_batch = ("variances and covariances",)
+
     def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
         super().__init__()
         self.config = config

@@ -54,6 +54,7 @@ class VIP(Method):
     """V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
 
     takes_clips = True
+    shared_in_batch = ("a mean of exponentials",)
 
     def __init__(self, encoder: Encoder, config: VIPConfig) -> None:
         super().__init__()

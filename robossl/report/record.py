@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.config import read_mapping
-from robossl.encoder import read_about
+from robossl.encoder_files import read_about
 from robossl.errors import InputError
 from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
 from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK

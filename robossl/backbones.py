@@ -1,0 +1,75 @@
+"""Backbones: timm's models by name, built for an input size, or refused in one line."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+
+from robossl.errors import InputError, reason
+
+_RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
+_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
+
+
+def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:
+    """Make a timm model without its classifier, with random weights.
+
+    Raises:
+        InputError: no model has that name, or it cannot be built with these settings.
+    """
+    architecture = _check_name(name)
+    family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    extra: dict[str, Any] = {"zero_init_last": zero_init_last} if family in _RESNETS else {}
+    if family in _TRANSFORMERS:
+        extra = {"img_size": input_hw, "dynamic_img_size": True}
+    if drop_path:
+        extra["drop_path_rate"] = drop_path
+    try:
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **extra)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        settings = ", ".join(f"{key} {value}" for key, value in extra.items()) or "its defaults"
+        raise InputError(
+            f"timm cannot build {name} with {settings} ({reason(error)}); change encoder.input_hw or "
+            "encoder.drop_path, or choose another backbone"
+        ) from error
+    if family in _TRANSFORMERS:
+        _check_patches(name, input_hw, model.patch_embed.patch_size)
+    return model
+
+
+def hub_hw(name: str) -> tuple[int, int] | None:
+    """The input size of the weights that timm's hub holds for a name, if timm says it."""
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else (config.input_size[-2], config.input_size[-1])
+
+
+def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
+    """What to do about an input size that a backbone does not take: its own size, if it is another."""
+    height, width = backbone.default_cfg["input_size"][-2:]
+    own = f"set it to [{height}, {width}], the model's own size, or " if (height, width) != input_hw else ""
+    return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
+
+
+def _check_name(backbone: str) -> str:
+    """The architecture of a timm name, which may end in the tag of its hub weights: resnet18.a1_in1k."""
+    architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        raise InputError(
+            f"unknown backbone {backbone!r}; nearest: {', '.join(near) or 'resnet18, resnet50, vit_small_patch16_224'} "
+            "(any timm model name: https://huggingface.co/timm)"
+        )
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and backbone not in tagged:
+        raise InputError(f"unknown weights {backbone!r}; choose {', '.join([architecture, *tagged])}")
+    return architecture
+
+
+def _check_patches(name: str, input_hw: tuple[int, int], patch_hw: tuple[int, int]) -> None:
+    if any(size % patch for size, patch in zip(input_hw, patch_hw, strict=True)):
+        raise InputError(
+            f"input_hw {input_hw} does not divide into the {patch_hw[0]}x{patch_hw[1]} patches of {name}; "
+            "choose multiples"
+        )

@@ -1,0 +1,104 @@
+"""Encoder files: the folder that an encoder is kept in, `encoder.safetensors` and what `encoder.json` says of it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robossl.durable import share, sync
+from robossl.errors import InputError, ResourceError, reason
+from robossl.weights import weights_digest
+
+SCHEMA = "robossl.encoder/1"
+
+
+def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write both files aside and rename the folder, so that a reader sees the old one or the new one.
+
+    Raises:
+        ResourceError: the disk is full or not writable; a folder already there is untouched.
+    """
+    aside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        save_file(state, aside / "encoder.safetensors")
+        share(aside / "encoder.safetensors")
+        (aside / "encoder.json").write_text(json.dumps(about, indent=2) + "\n")
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        aside.rename(folder)
+        sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):  # the old one, and of saves that were killed
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def read_state(folder: Path, *, digest: str) -> dict[str, Tensor]:
+    """The weights of an encoder folder.
+
+    Raises:
+        InputError: they cannot be read, or are not those that `encoder.json` has the digest of.
+    """
+    try:
+        state = load_file(folder / "encoder.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: cannot read encoder.safetensors ({reason(error)}); resume its run, which writes it again"
+        ) from error
+    if weights_digest(state) != digest:
+        raise InputError(f"{folder}: encoder.safetensors is not what encoder.json describes (digest differs)")
+    return state
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The contents of `encoder.json`, its schema checked.
+
+    Raises:
+        InputError: there is none, it is damaged, or of an unknown schema.
+    """
+    path = folder / "encoder.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not an encoder folder (no encoder.json); pass RUN/encoder of a run")
+    try:
+        about: dict[str, Any] = json.loads(path.read_text())
+        got = about.get("schema")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({reason(error)}); resume its run, which writes it again") from error
+    if got != SCHEMA:
+        raise InputError(f"{path} has schema {got!r}, this robossl reads {SCHEMA!r}; install the one that wrote it")
+    if missing := {"config", "digest", "extra"} - about.keys():
+        raise InputError(f"{path} has no {', '.join(sorted(missing))}; resume its run, which writes it again")
+    return about
+
+
+def stated_hw(path: Path) -> tuple[int, int] | None:
+    """The input size of our own encoder that a checkpoint belongs to, by its `encoder.json`; None if there is none.
+
+    The checkpoint is a run, an encoder folder, its `encoder.safetensors`, or a step in RUN/checkpoints.
+    """
+    place = path.resolve()
+    step = place if place.is_dir() else place.parent
+    folders = [place / "encoder", place] if place.is_dir() else []
+    folders += [place.parent] if place.name == "encoder.safetensors" else []
+    folders += [step.parent.parent / "encoder"] if step.parent.name == "checkpoints" else []
+    for folder in folders:
+        if (folder / "encoder.json").is_file():
+            height, width = read_about(folder)["config"]["input_hw"]
+            return height, width
+    return None

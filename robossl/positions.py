@@ -1,0 +1,71 @@
+"""Positions: where each token of a backbone lies in the frame, and position embeddings carried to another grid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxtyping import Float
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor
+
+from robossl.errors import InputError
+
+
+def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the square cells, row by row, that so many tokens make of a frame; None if they make none."""
+    if num_tokens < 1:
+        return None
+    cell = math.sqrt(hw[0] * hw[1] / num_tokens)
+    height, width = hw[0] / cell, hw[1] / cell  # of the frame in cells; a remainder at the border may be cut or padded
+    rows = [rows for rows in range(max(1, math.ceil(height - 1)), int(height + 1) + 1) if num_tokens % rows == 0]
+    grids = [(row, num_tokens // row) for row in rows if abs(num_tokens // row - width) < 1]
+    return min(grids, key=lambda grid: abs(grid[0] - height) + abs(grid[1] - width), default=None)
+
+
+def fit_positions(
+    positions: Float[Tensor, "1 n d"], backbone: Any, *, source_hw: tuple[int, int] | None, origin: str
+) -> Float[Tensor, "1 m d"]:
+    """A checkpoint's position embeddings on the backbone's grid; tokens before the patches keep theirs.
+
+    Args:
+        positions: those of the checkpoint.
+        backbone: has `pos_embed` and `patch_embed.grid_size`; another one gets the positions as they are.
+        source_hw: the input size that the checkpoint was trained at; None if nothing says it.
+        origin: the checkpoint, for messages.
+
+    Raises:
+        InputError: nothing says which grid the checkpoint's positions lie on, or what says it is wrong.
+    """
+    target, grid = backbone.pos_embed, getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if grid is None or target is None or positions.ndim != 3 or target.ndim != 3:
+        return positions
+    num_prefix = target.shape[1] - grid[0] * grid[1]
+    num_patches = positions.shape[1] - num_prefix
+    if num_prefix < 0 or num_patches < 1:
+        return positions
+    source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, origin=origin)
+    out: Tensor = resample_abs_pos_embed(positions, list(grid), old_size=list(source), num_prefix_tokens=num_prefix)
+    return out
+
+
+def _source_grid(
+    num_patches: int, target: tuple[int, int], *, source_hw: tuple[int, int] | None, origin: str
+) -> tuple[int, int]:
+    """The grid that a checkpoint was trained on: as stated, or else a square one, as published checkpoints have."""
+    holds = f"{origin} holds positions of {num_patches} patches"
+    if source_hw is not None:
+        grid = token_grid(num_patches, source_hw)
+        if grid is None:
+            raise InputError(
+                f"{holds}, which frames of {source_hw[0]}x{source_hw[1]} are not cut into; set encoder.init_hw to the "
+                "input size that it was trained at"
+            )
+        return grid
+    side, same_number = math.isqrt(num_patches), num_patches == target[0] * target[1]
+    if side * side == num_patches and (not same_number or target == (side, side)):
+        return (side, side)
+    if same_number and side * side != num_patches:
+        return target
+    shape = f"either {side}x{side} or {target[0]}x{target[1]}" if same_number else "which make no square"
+    raise InputError(f"{holds}, {shape}; set encoder.init_hw to the input size that it was trained at, [HEIGHT, WIDTH]")

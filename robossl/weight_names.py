@@ -1,0 +1,138 @@
+"""Weight names: a checkpoint's tensors fitted to a backbone, whoever named them and whatever they are wrapped in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from robossl.errors import InputError
+from robossl.positions import fit_positions
+from robossl.weights import State, some, under
+
+# What checkpoints hold beside a backbone, by the first part of a name: classifiers, heads of pretraining, what an
+# average or a masked model adds. Any other name that the backbone lacks may be a weight that it needs, and is refused.
+_BESIDE = re.compile(
+    r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
+    r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
+)
+_DERIVED = re.compile(r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods)$")  # follow from sizes
+_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+# torchvision's VisionTransformer in timm's words; its ResNets need no translation
+_TORCHVISION_VIT = (
+    (r"class_token$", "cls_token"),
+    (r"conv_proj\.", "patch_embed.proj."),
+    (r"encoder\.pos_embedding$", "pos_embed"),
+    (r"encoder\.ln\.", "norm."),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
+)
+
+# Other names of timm's parts, tried in this order on names that the backbone does not have
+_ALIASES = (
+    (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 while it trains: blocks in chunks
+    (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III
+)
+
+
+def load_weights(
+    backbone: Any, source: State, *, name: str, origin: str, source_hw: tuple[int, int] | None = None
+) -> None:
+    """Fill a backbone from a state dict in timm's or torchvision's names, under any one prefix.
+
+    What checkpoints hold beside a backbone is ignored: classifiers, heads of pretraining, mask tokens. Position
+    embeddings are resampled to the backbone's grid.
+
+    Args:
+        backbone: a timm model.
+        source: the tensors of a checkpoint.
+        name: the backbone's, for messages.
+        origin: the checkpoint, for messages.
+        source_hw: the input size that the checkpoint was trained at, if something says it.
+
+    Raises:
+        InputError: keys are missing or left over, shapes differ, the file holds several encoders, or nothing says on
+            which grid its position embeddings lie.
+    """
+    target = backbone.state_dict()
+    state = _translate(source)
+    state = under(state, _find_prefix(state, target, origin=origin))
+    state = _move_class_position(_rename(state, target), source=state, target=target)
+    state = {key: value for key, value in state.items() if key in target or not _is_beside(key)}
+    if "pos_embed" in state and "pos_embed" in target:
+        state["pos_embed"] = fit_positions(state["pos_embed"], backbone, source_hw=source_hw, origin=origin)
+    _check_fit(state, target, name=name, origin=origin)
+    backbone.load_state_dict(state, strict=False)
+
+
+def _check_fit(state: State, target: State, *, name: str, origin: str) -> None:
+    missing = [key for key in target if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in target]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(target[key].shape)}"
+        for key in target
+        if key in state and state[key].shape != target[key].shape
+    ]
+    if missing or unexpected or shapes:
+        raise InputError(
+            f"{origin} does not fit {name}: {len(missing)} missing keys ({some(missing)}), {len(unexpected)} "
+            f"unexpected ({some(unexpected)}), {len(shapes)} of another shape ({some(shapes)}); "
+            "set encoder.backbone to the model these weights belong to"
+        )
+
+
+def _is_beside(key: str) -> bool:
+    return bool(_BESIDE.match(key) or _DERIVED.search(key))
+
+
+def _rename(state: State, target: State) -> dict[str, Tensor]:
+    """Timm's names for what a checkpoint calls otherwise, if the backbone has them."""
+    out = {}
+    for key, tensor in state.items():
+        name = key
+        for pattern, words in _ALIASES:
+            name = name if name in target else re.sub(pattern, words, name)
+        out[name if name in target else key] = tensor
+    return out
+
+
+def _move_class_position(state: dict[str, Tensor], *, source: State, target: State) -> dict[str, Tensor]:
+    """Add the class token's position to the token: DINOv2 with registers has one, timm's models with them have not."""
+    if "register_tokens" in source and {"reg_token", "cls_token", "pos_embed"} <= target.keys() & state.keys():
+        positions = state["pos_embed"]
+        state = state | {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
+    return state
+
+
+def _translate(state: State) -> dict[str, Tensor]:
+    """Timm's names for torchvision's, and no wrappers around inner modules."""
+    out = {_WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
+    if not any("encoder_layer_0." in key for key in out):
+        return out
+    for pattern, words in _TORCHVISION_VIT:
+        out = {re.sub(pattern, words, key): tensor for key, tensor in out.items()}
+    return out
+
+
+def _find_prefix(state: State, target: State, *, origin: str) -> str:
+    hits: dict[str, int] = {}
+    for key in state:
+        parts = key.split(".")
+        for cut in range(len(parts)):
+            if ".".join(parts[cut:]) in target:
+                prefix = ".".join(parts[:cut])
+                hits[prefix] = hits.get(prefix, 0) + 1
+    full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
+    if len(full) > 1:
+        choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
+        raise InputError(f"{origin} holds several encoders; choose one: {choices}")
+    return full[0] if full else ""

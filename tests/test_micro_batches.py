@@ -1,0 +1,143 @@
+"""Every method: a step is the same step in one, two or four micro-batches, on one rank or two.
+
+Batch-norm is held at its running statistics, since every micro-batch has statistics of its own. What else a loss takes
+from the rest of its batch is named by `shared_in_batch`; of such a method the memory alone is the same.
+This file is also the script that the two ranks run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from methods_kit import TINY, build, cases, configured, make_batch, train_twice
+from safetensors.torch import load_file, save_file
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from robossl.encoder import build_encoder
+from robossl.micro_batches import accumulate, describe_parts, split
+from robossl.ranks import Ranks, rank
+
+MORE = {  # methods that share nothing once what they share is switched off
+    "r3m no negatives": configured("r3m", num_negatives=0),
+    "cpc own clip": configured("cpc", negatives="same"),
+    "swav plain softmax": configured("swav", sinkhorn_iterations=0, queue_size=16),
+    "moco no shuffling": configured("moco", batch_norm_groups=1),
+}
+CASES = cases() | MORE
+
+
+def held(config, *, ranks=1):
+    """A method whose batch-norm does not look at the batch."""
+    method = build(config, ranks=ranks)
+    for module in method.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    return method
+
+
+def results_of(config, *, parts, ranks=1):
+    """All that comes of two steps, or of one where the loss depends on the size of a micro-batch."""
+    method = held(config, ranks=ranks)
+    model = method if ranks == 1 else DistributedDataParallel(method, broadcast_buffers=False)
+    first = 8 // ranks * rank()
+    pick = slice(first, first + 8 // ranks)
+    return train_twice(method, model, pick, parts=parts, steps=1 if method.shared_in_batch else 2)
+
+
+def assert_same(found, expected, *, everything):
+    assert found.keys() == expected.keys()
+    total = torch.stack([value.norm() for key, value in expected.items() if key.startswith("gradient")]).norm()
+    for key, value in expected.items():
+        if everything or key.startswith("buffer"):
+            scale = max(value.norm(), 1 if key.startswith("buffer") else 1e-3 * total)
+            assert (found[key] - value).norm() <= 1e-9 * scale, key
+
+
+def worker(out):
+    ranks = Ranks.join("cpu")
+    for number, config in enumerate(CASES.values()):
+        found = results_of(config, parts=2, ranks=ranks.world_size)
+        save_file(
+            {key: value.contiguous().clone() for key, value in found.items()}, out / f"{number}.{rank()}.safetensors"
+        )
+    ranks.close()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two ranks made of every case, each in two micro-batches."""
+    out = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, __file__, str(out)], check=True, env=environment, timeout=900)
+    return out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_and_four_micro_batches_are_one_step(case):
+    shares = bool(held(CASES[case]).shared_in_batch)
+    found, expected = (results_of(CASES[case], parts=parts) for parts in (4, 1))
+    assert_same(found, expected, everything=not shares)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_of_two_micro_batches_are_one_process(two, case):
+    first, second = (load_file(two / f"{list(CASES).index(case)}.{number}.safetensors") for number in range(2))
+    expected = results_of(CASES[case], parts=1)
+    for key, value in first.items():
+        assert key.startswith("loss") or torch.equal(value, second[key]), key
+    mean = {key: (value + second[key]) / 2 for key, value in first.items()}
+    assert_same(mean, expected, everything=not held(CASES[case]).shared_in_batch)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if held(CASES[case]).shared_in_batch])
+def test_what_is_shared_is_shared_within_a_micro_batch(case):
+    """The loss is then the mean over micro-batches of what each gives alone."""
+    method = held(CASES[case])
+    parts = split(make_batch(method), 4)
+    alone = [copy.deepcopy(method)(part) for part in parts]
+    weights = [1.0 if loss.weight is None else loss.weight.item() for loss in alone]
+    expected = sum(w * loss.value.item() for w, loss in zip(weights, alone, strict=True)) / sum(weights)
+    assert accumulate(method, method, parts, contextlib.nullcontext).value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_step_that_fails_leaves_the_memory_as_it_was_and_the_next_one_moves_it():
+    method = build(configured("moco", queue_size=16), dtype=torch.float32)
+    before = method.queue.rows.clone()
+    with pytest.raises(KeyboardInterrupt), method.one_step():
+        method(make_batch(method))
+        raise KeyboardInterrupt
+    assert torch.equal(method.queue.rows, before)
+    keys = method(make_batch(method)).outputs[1]
+    assert torch.equal(method.queue.rows[:8], keys)
+
+
+def test_the_rows_of_micro_batches_are_queued_in_the_order_of_the_batch():
+    method = held(configured("moco", queue_size=16, batch_norm_groups=1))
+    batch = make_batch(method)
+    expected = method.keys(batch.views[1].pixels)
+    accumulate(method, method, split(batch, 4), contextlib.nullcontext)
+    torch.testing.assert_close(method.queue.rows[:8], expected)
+    assert int(method.queue.start) == 8
+
+
+def test_a_run_says_what_its_micro_batches_have_for_themselves():
+    def said(name, parts=4):
+        method = configured(name).build(build_encoder(TINY))
+        return describe_parts(method, batch_size=64, parts=parts)
+
+    assert said("simclr", parts=1) == ""
+    assert said("simclr") == " in 4 micro-batches of 16, each with negatives and batch-norm statistics of its own"
+    assert said("moco") == " in 4 micro-batches of 16, each with batch-norm statistics of its own"
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
