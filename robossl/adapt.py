@@ -41,7 +41,7 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
     if warmup < steps:
         return config, []
     fitting = min(max(1, steps // 10), steps - 1)
-    line = f"the warm-up of {warmup} steps does not fit into a run of {steps}: it is {fitting} (a tenth of the run)"
+    line = f"the warm-up of {warmup} steps does not fit into a run of {steps}: it is shortened to {fitting}"
     return replace(config, optim=replace(config.optim, warmup_steps=fitting)), [line]
 
 

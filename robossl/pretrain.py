@@ -49,7 +49,7 @@ def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if trainer.ranks.is_main:
             held.enter_context(locked(trainer.folder.path, "run"))
-            trainer.folder.claim(trainer.config, resume=resume)
+            trainer.folder.claim(trainer.config, resume=resume, may_lengthen=True)
         barrier()
         yield
 
@@ -60,6 +60,8 @@ def _train(trainer: Trainer, start: int) -> None:
         progress.say(plan(trainer, start))
         for remark in trainer.remarks:
             progress.say(remark)
+        if start == stop:
+            progress.say(f"all {stop} steps are done; add --train.steps MORE to lengthen the run")
         sinks = _open_sinks(trainer, start)
         try:
             trainer.run(start=start, progress=progress, sinks=sinks)
@@ -69,9 +71,10 @@ def _train(trainer: Trainer, start: int) -> None:
         finally:
             for sink in sinks:
                 sink.close()
-        progress.say("done; next:")
-        for line in next_steps(out, trainer.stores[0], label=knn.label if knn else ""):
-            progress.say(f"  {line}")
+        if trainer.ranks.is_main:
+            progress.say("done; next:")
+            for line in next_steps(out, trainer.stores[0], label=knn.label if knn else ""):
+                progress.say(f"  {line}")
 
 
 def restore(trainer: Trainer) -> int:
@@ -101,18 +104,17 @@ def restore(trainer: Trainer) -> int:
 
 
 def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
-    """Refuse to go on with other frames than the checkpoint's; labels and other splits may have changed.
+    """Refuse to go on with other frames than the checkpoint's; labels and what is not trained on may have changed.
 
-    Checkpoints of earlier versions know the content of whole stores only, or nothing of it.
+    Checkpoints of earlier versions know whole stores only, or nothing of them.
     """
-    contents = [store.content_hash for store in trainer.stores]
-    frames = trainer.frames_hashes()
-    key, now = ("frames", frames) if "frames" in state else ("stores", contents)
-    for part, was, is_now in zip(trainer.config.data.parts, state.get(key, now), now, strict=True):
-        if was != is_now:
+    was, now = state.get("stores", []), [store.content_hash for store in trainer.stores]
+    frames_were, frames = state.get("frames", [None] * len(was)), trainer.frames_hashes()
+    for number, part in enumerate(trainer.config.data.parts if was else ()):
+        if was[number] != now[number] and frames_were[number] != frames[number]:
             raise InputError(
-                f"the store {part.store} had other frames to train on at step {step} (hash {was}, now {is_now}); "
-                "put the old ones back, or start a new run with another --out"
+                f"the store {part.store} had content {was[number]} at step {step} and has {now[number]} now, with "
+                "other frames to train on; put the old one back, or start a new run with another --out"
             )
 
 

@@ -16,23 +16,26 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
 
     Args:
         path: a recipe, a run folder, or its `config.yaml`.
-        out: the run folder asked for; by default the run's own on resume, else `runs/NAME_OF_RECIPE`.
+        out: the run folder asked for; by default the run's own on resume, else one of the recipe's name in `runs/`.
         resume: go on with the run in the folder.
 
     Raises:
         InputError: a folder that is no run's, or a run that is neither resumed nor given another folder.
     """
-    if path.is_dir() and not (path / FILE).is_file():
+    if path.is_dir() and not is_run(path):
         raise InputError(_no_run(path))
     yaml = path / FILE if path.is_dir() else path
-    run = yaml.parent if yaml.name == FILE and is_run(yaml.parent) else None
-    if run and not resume and out is None:
-        words = ("robossl", "pretrain", str(run), "--resume"), ("robossl", "pretrain", str(yaml), "--out", "ANOTHER")
-        go_on, anew = map(shlex.join, words)
-        raise InputError(f"{run} is a run already; go on with it: {go_on}; or train the same anew: {anew}")
-    if resume and out is None and (run or path.is_dir() or yaml.name == FILE):
-        out = yaml.parent
-    return yaml, out or Path("runs") / yaml.stem
+    own = yaml.parent if yaml.name == FILE else None
+    if own and out is None and is_run(own):
+        if resume:
+            return yaml, own
+        raise InputError(
+            f"{own} is a run already; go on with it: {_command(own, '--resume')}; "
+            f"or train the same anew: {_command(yaml, '--out', 'ANOTHER')}"
+        )
+    if own and out is None and resume:
+        raise InputError(f"nothing to resume in {own}: no run has begun there; leave out --resume to start one")
+    return yaml, out or Path("runs") / (yaml.absolute().parent.name if own else yaml.stem)
 
 
 def is_run(folder: Path) -> bool:
@@ -43,7 +46,13 @@ def is_run(folder: Path) -> bool:
 def _no_run(folder: Path) -> str:
     above = next((parent for parent in folder.absolute().parents if is_run(parent)), None)
     if above:
-        return f"{folder} is part of the run {above}; name the run: {shlex.join(['robossl', 'pretrain', str(above)])} --resume"
+        return f"{folder} is a part of the run {above}; name the run: {_command(above, '--resume')}"
+    if (folder / FILE).is_file():
+        return f"{folder} holds no run that has begun; name its {FILE} to start one"
     if (folder / "checkpoints").is_dir():
         return f"{folder} has checkpoints but no {FILE}; put it back"
-    return f"{folder} is no run folder: it has no {FILE}; name a yaml of configs/, or the folder of a run with --resume"
+    return f"{folder} is no run: it has no {FILE}; name a yaml of configs/, or with --resume the folder of a run"
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["robossl", "pretrain", *map(str, words)])

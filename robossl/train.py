@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import signal
 import threading
 import time
@@ -91,7 +92,8 @@ class Trainer:
                     self.save(done)
                 if stops:
                     raise Stopped(
-                        f"stopped at step {done} and saved; go on with: robossl pretrain {self.folder.path} --resume"
+                        f"stopped at step {done} and saved; go on with --resume: "
+                        + shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
                     )
 
     def step(self, step: int, batch: Batch) -> Loss:

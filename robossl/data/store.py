@@ -170,8 +170,9 @@ class Store:
         used = set(self._source[np.unique(self.episode_of(rows))])
         if used - have.keys() or len({have[source] for source in used}) > 1:
             raise InputError(
-                f"column {name!r} is needed from {', '.join(sorted(used))}; "
-                f"{self.path} has it as {', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}"
+                f"column {name!r} is needed from {', '.join(sorted(used))}; {self.path} has it as "
+                f"{', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}; ingest data that have it "
+                "(LeRobot), or choose what needs no such column"
             )
         width = have[next(iter(used or have))]
         values = np.zeros((len(rows), width), np.float32)
