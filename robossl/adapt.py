@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robossl.data.store import Store
 from robossl.checkpoint import checkpoints, step_of
 from robossl.config import load
+from robossl.data.store import Store
 from robossl.online import what_it_lacks
 from robossl.optim import lr_factor, peak_lr
 from robossl.run import DataConfig, RunConfig, RunFolder
@@ -54,7 +54,11 @@ def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
     saved = checkpoints(folder.checkpoints)
     if not saved:
         return ()
-    before, now, start = load(folder.path / "config.yaml", RunConfig).train.steps, config.train.steps, step_of(saved[-1])
+    before, now, start = (
+        load(folder.path / "config.yaml", RunConfig).train.steps,
+        config.train.steps,
+        step_of(saved[-1]),
+    )
     if now <= before:
         return ()
     peak = peak_lr(config.optim, batch_size=config.train.batch_size)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from robossl.errors import InputError, reason
+from robossl.overrides import override as override
 from robossl.yaml_nodes import Dumper, Reader, parse
 
 T = TypeVar("T")

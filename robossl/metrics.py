@@ -95,8 +95,8 @@ def check_sinks(names: tuple[str, ...]) -> None:
             importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
         except Exception as error:  # a broken package raises what it likes
             raise InputError(
-                f"train.sinks names {name}, which cannot be imported ({reason(error)}): pip install {name}, or leave it "
-                "out of --train.sinks"
+                f"train.sinks names {name}, which cannot be imported ({reason(error)}): pip install {name}, or leave "
+                "it out of --train.sinks"
             ) from error
 
 
@@ -154,7 +154,7 @@ class Progress:
             self.say(f"step {step}/{self.stop}  {text}")
 
     def _time_left(self, step: int) -> str:
-        """Estimated time to the last step, at the mean speed; the slow start counts only as long as nothing else can."""
+        """Estimated time to the last step, at the mean speed; the slow start counts at first only."""
         first, began = self.since
         now = time.monotonic()
         seconds = round((self.stop - step) * (now - began) / max(1, step - first))

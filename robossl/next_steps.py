@@ -16,6 +16,7 @@ from robossl.evaluate.state import StateSettings, open_probe
 from robossl.evaluate.task import make_task
 from robossl.export import export
 from robossl.report.command import report
+from robossl.report.neighbours import NUM_NEIGHBOURS
 
 FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves nothing to tell apart
 
@@ -36,7 +37,10 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     column = next(_readable_columns(store), None)
     if column:
         lines.append(spelled(regress, models | {"column": column}, prog="robossl regress"))
-    lines.append(spelled(report, {"run": run, "store": store.path}, prog="robossl report"))
+    has_neighbours = store.label_names and store.num_episodes > NUM_NEIGHBOURS
+    lines.append(
+        spelled(report, {"run": run} | ({"store": store.path} if has_neighbours else {}), prog="robossl report")
+    )
     lines.append(spelled(export, {"run": run}, prog="robossl export"))
     return lines
 

@@ -1,4 +1,4 @@
-"""Overrides: change fields of a configuration from the command line; a part that may be absent is switched off or on."""
+"""Overrides: change fields of a configuration from the command line; switch an optional part off or on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def override(config: T, argv: Sequence[str], *, prog: str) -> T:
         words, is_off = _take_none(words, name)
         changed = [word for word in words if _option(word).startswith(f"--{name}.")]
         if is_off and changed:
-            raise InputError(f"--{name} none leaves nothing for {changed[0].partition('=')[0]} to set; give one of them")
+            raise InputError(
+                f"--{name} none leaves nothing for {changed[0].partition('=')[0]} to set; give one of them"
+            )
         if is_off:
             config = _with(config, name, None)
         elif changed and _get(config, name) is None:

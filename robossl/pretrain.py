@@ -10,13 +10,12 @@ from typing import Any
 
 from robossl.assemble import build_trainer, device_name
 from robossl.checkpoint import checkpoints, load_checkpoint, step_of
-from robossl.config import as_plain, load
+from robossl.config import as_plain, load, override
 from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.next_steps import next_steps
-from robossl.overrides import override
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
@@ -148,8 +147,8 @@ def command(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="robossl pretrain",
         description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
-        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off, and `none` is the value "
-        "of whatever may be absent. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
+        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` stands for "
+        "whatever may be absent. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
         add_help=False,
         allow_abbrev=False,
     )

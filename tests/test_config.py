@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robossl.config import as_plain, config_hash, difference, from_mapping, load, to_yaml
+from robossl.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
 from robossl.errors import InputError
-from robossl.overrides import override
 
 
 @runtime_checkable
