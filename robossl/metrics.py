@@ -125,7 +125,7 @@ class Progress:
 
             self.bar = Bar(
                 TextColumn("pretrain"),
-                BarColumn(),
+                BarColumn(bar_width=12),  # so that the figures fit into 80 columns
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
             )
@@ -139,14 +139,14 @@ class Progress:
         self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
         self.log.flush()
         if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Where the run is."""
-        text = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"
-        text += f"  {self._time_left(step)} left" if step < self.stop else ""
+        left = f"{self._time_left(step)} left  " if step < self.stop else ""
+        text = f"{left}loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=step, description=text)
         elif time.monotonic() - self.last_line > self.line_every_seconds or step == self.stop:

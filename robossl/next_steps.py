@@ -17,6 +17,7 @@ from robossl.evaluate.task import make_task
 from robossl.export import export
 from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
+from robossl.repository import allowed_name
 
 FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves nothing to tell apart
 
@@ -41,7 +42,9 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     lines.append(
         spelled(report, {"run": run} | ({"store": store.path} if has_neighbours else {}), prog="robossl report")
     )
-    lines.append(spelled(export, {"run": run}, prog="robossl export"))
+    name = allowed_name(run.name)
+    about = {"run": run, "name": None if name == run.name else name}
+    lines.append(spelled(export, about, prog="robossl export"))
     return lines
 
 
