@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
+from robossl.none_word import registry
+
 
 def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
     """Call a typed function with the arguments of a command line; returns the exit code.
@@ -18,7 +20,7 @@ def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
     """
     import tyro
 
-    result = tyro.cli(_positional(function), args=argv, prog=prog)
+    result = tyro.cli(_positional(function), args=argv, prog=prog, registry=registry())
     if isinstance(result, str):
         print(result)
     return result if isinstance(result, int) else 0

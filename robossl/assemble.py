@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
+from robossl.adapt import adapt, lengthened
 from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.data.clips import check_clips, moving_rows
@@ -22,10 +23,11 @@ from robossl.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Method
+from robossl.metrics import check_sinks
 from robossl.online import OnlineKnn
 from robossl.optim import build_optimizer
 from robossl.ranks import Ranks
-from robossl.run import DataConfig, MixConfig, RunConfig, RunFolder
+from robossl.run import RunConfig, RunFolder
 from robossl.teacher import MovingAverageBank, Queue
 from robossl.train import Trainer
 from robossl.views import ViewSpec
@@ -34,11 +36,11 @@ from robossl.views import ViewSpec
 def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
     """Put the parts together and refuse what does not fit; initial weights depend on the seed alone."""
     check_batch(config, ranks)
-    check_warmup(config)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs 3 % of a step
     torch.backends.cudnn.benchmark = False
-    stores = [open_store(path) for path in (config.data.store, *(part.store for part in config.data.mix))]
+    stores = [open_store(part.store) for part in config.data.parts]
+    config, remarks = adapt(config, stores)
     torch.manual_seed(config.seed)
     method = config.method.build(build_encoder(config.encoder))
     specs = method.views()
@@ -50,7 +52,9 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     check_memories(method, config, loader)
     folder = RunFolder(out)
     if ranks.is_main:
-        folder.check(config, resume=resume)
+        check_sinks(config.train.sinks)
+        folder.check(config, resume=resume, may_lengthen=True)
+        remarks += lengthened(config, folder)
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
@@ -69,6 +73,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
         health=HealthMonitor(),
         knn=knn,
+        remarks=remarks,
     )
 
 
@@ -84,15 +89,6 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
         raise InputError(
             f"train.batch_size {config.train.batch_size} in {config.train.accumulate} accumulation steps leaves one "
             "frame at a time, which there is nothing to tell from; raise the batch or lower train.accumulate"
-        )
-
-
-def check_warmup(config: RunConfig) -> None:
-    """Refuse a warm-up that the run ends in, as when a recipe is shortened: the rate of its peak would never act."""
-    if config.optim.warmup_steps >= config.train.steps:
-        raise InputError(
-            f"optim.warmup_steps {config.optim.warmup_steps} must be fewer than train.steps {config.train.steps}; "
-            "a tenth of them or less is usual"
         )
 
 
@@ -143,7 +139,7 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
     readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
     reaches = any(clip.has_time for clip in clips)  # beyond the anchors
-    parts: list[DataConfig | MixConfig] = [data, *data.mix]
+    parts = data.parts
     anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from robossl.errors import InputError, reason
+from robossl.overrides import override as override
 from robossl.yaml_nodes import Dumper, Reader, parse
 
 T = TypeVar("T")
@@ -88,17 +89,6 @@ def difference(before: object, after: object) -> list[str]:
     old, new = _leaves(_plain(before)), _leaves(_plain(after))
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in [*old, *new]}
     return [f"{key}: {_shown(was)} -> {_shown(now)}" for key, (was, now) in pairs.items() if was != now]
-
-
-def override(config: T, argv: Sequence[str], *, prog: str) -> T:
-    """Change fields from the command line: `["--train.steps", "1000", "--method.view.size", "64"]`.
-
-    A field of chosen class keeps the class of its present value; its annotation must be a base class of
-    it or a runtime-checkable protocol. Misuse prints the nearest options and exits with status 2, as tyro does.
-    """
-    import tyro
-
-    return tyro.cli(type(config), default=config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _build(text: str, schema: type[T], source: str) -> T:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 
 
 class Sink(Protocol):
@@ -58,16 +60,20 @@ class TensorBoard:
 
 
 class Logger:
-    """wandb or trackio, whose public calls are the same: init, log, finish."""
+    """wandb or trackio, whose public calls are the same: init, log, finish.
+
+    Raises:
+        InputError: it does not start, as without a login.
+    """
 
     def __init__(self, module_name: str, *, run_name: str, config: dict[str, Any]) -> None:
-        import importlib
-
+        self.module = importlib.import_module(module_name)
         try:
-            self.module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise InputError(f"train.sinks names {module_name}, which is missing: pip install {module_name}") from error
-        self.module.init(project="robossl", name=run_name, config=config)
+            self.module.init(project="robossl", name=run_name, config=config)
+        except Exception as error:  # each has its own
+            raise InputError(
+                f"train.sinks: {module_name} does not start ({reason(error)}); set it up or leave it out"
+            ) from error
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log a step."""
@@ -76,6 +82,22 @@ class Logger:
     def close(self) -> None:
         """Finish the run."""
         self.module.finish()
+
+
+def check_sinks(names: tuple[str, ...]) -> None:
+    """Check that every sink can be imported, before a run is begun.
+
+    Raises:
+        InputError: a package is missing or broken; its pip line is named.
+    """
+    for name in names:
+        try:
+            importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
+        except Exception as error:  # a broken package raises what it likes
+            raise InputError(
+                f"train.sinks names {name}, which cannot be imported ({reason(error)}): pip install {name}, or leave "
+                "it out of --train.sinks"
+            ) from error
 
 
 def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict[str, Any]) -> list[Sink]:
@@ -94,17 +116,17 @@ class Progress:
 
     def __init__(self, *, start: int, stop: int, log: Path | None, line_every_seconds: float = 10.0) -> None:
         self.stop, self.line_every_seconds, self.last_line = stop, line_every_seconds, 0.0
+        self.since, self.is_warm = (start, time.monotonic()), False  # what the time left is estimated from
         self.log = log.open("a") if log else None
         self.bar = self.task = None
         if log and sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
             self.bar = Bar(
                 TextColumn("pretrain"),
-                BarColumn(),
+                BarColumn(bar_width=12),  # so that the figures fit into 80 columns
                 MofNCompleteColumn(),
-                TimeRemainingColumn(),
                 TextColumn("{task.description}"),
             )
             self.task = self.bar.add_task("", total=stop, completed=start)
@@ -117,18 +139,28 @@ class Progress:
         self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
         self.log.flush()
         if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Where the run is."""
-        text = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"
+        left = f"{self._time_left(step)} left  " if step < self.stop else ""
+        text = f"{left}loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=step, description=text)
         elif time.monotonic() - self.last_line > self.line_every_seconds or step == self.stop:
             self.last_line = time.monotonic()
             self.say(f"step {step}/{self.stop}  {text}")
+
+    def _time_left(self, step: int) -> str:
+        """Estimated time to the last step, at the mean speed; the slow start counts at first only."""
+        first, began = self.since
+        now = time.monotonic()
+        seconds = round((self.stop - step) * (now - began) / max(1, step - first))
+        if not self.is_warm:
+            self.since, self.is_warm = (step, now), True
+        return str(timedelta(seconds=seconds))
 
     def __enter__(self) -> Progress:
         return self

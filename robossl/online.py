@@ -9,21 +9,40 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.encoder import Encoder
-from robossl.errors import InputError
 from robossl.evaluate.knn import weighted_knn
+from robossl.names import unknown
 from robossl.run import OnlineKnnConfig
 from robossl.statistics import balanced_accuracy
 
 CHUNK = 128  # frames embedded at a time
 
 
+def what_it_lacks(store: Store, config: OnlineKnnConfig) -> str:
+    """Why a store cannot give online kNN, and what to do about it; nothing if it can."""
+    if not store.label_names:
+        return f"{store.path} has no labels; ingest with --labels to watch one"
+    if config.label not in store.label_names:
+        return f"{store.path}: {unknown('label', config.label, store.label_names)} with --knn.label"
+    splits = [name for name in store.manifest.splits if name]
+    for key, split in (("train", config.train_split), ("test", config.test_split)):
+        if split not in splits:
+            cure = f"choose from {', '.join(splits)} with --knn.{key}-split" if splits else "it has none"
+            return f"{store.path} has no split {split!r}; {cure}"
+    names = store.labels(config.label)
+    train, test = (set(names[store.episode_split == each]) - {""} for each in (config.train_split, config.test_split))
+    if not train & test:
+        return (
+            f"{config.label!r} has no class in both {config.train_split!r} ({len(train)} classes) and "
+            f"{config.test_split!r} ({len(test)}); choose others with --knn.label or --knn.test-split"
+        )
+    return ""
+
+
 class OnlineKnn:
     """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, on frames of `test_split`.
 
-    It changes nothing that training depends on: no random numbers, batch statistics or gradients.
-
-    Raises:
-        InputError: no class of the label is in both splits.
+    It changes nothing that training depends on: no random numbers, batch statistics or gradients. The store must have
+    what it needs (see `what_it_lacks`).
     """
 
     def __init__(self, store: Store, config: OnlineKnnConfig, *, device: torch.device) -> None:
@@ -31,12 +50,7 @@ class OnlineKnn:
         train_rows, train_names = self._labelled(config.train_split)
         test_rows, test_names = self._labelled(config.test_split)
         shared = sorted(set(train_names) & set(test_names))
-        if not shared:
-            raise InputError(
-                f"knn.label {config.label!r} has no class in both {config.train_split!r} "
-                f"({len(set(train_names))} classes) and {config.test_split!r} ({len(set(test_names))}); "
-                "choose another label or splits, or leave knn out"
-            )
+        assert shared, "see what_it_lacks"
         self.classes = sorted(set(train_names))
         known = np.isin(test_names, shared)
         self.train_rows, self.test_rows = train_rows, test_rows[known]
@@ -62,6 +76,15 @@ class OnlineKnn:
         scores = weighted_knn(train, self.train_labels, test)
         accuracy = balanced_accuracy(self.test_labels, scores.argmax(axis=1))
         return {f"knn/{self.config.label}": float(accuracy)}
+
+    def describe(self, scored: dict[str, float]) -> str:
+        """What a call returned, in words."""
+        (accuracy,) = scored.values()
+        num_classes = len(np.unique(self.test_labels))
+        return (
+            f"kNN reads {self.config.label} at {100 * accuracy:.1f} % balanced accuracy "
+            f"({num_classes} classes, {100 / num_classes:.1f} % by chance)"
+        )
 
     @torch.no_grad()
     def _embed(self, encoder: Encoder, rows: Int64[ndarray, " n"]) -> Float[ndarray, "n d"]:

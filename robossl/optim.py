@@ -112,6 +112,13 @@ def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
     return config.lr * scale
 
 
+def lr_factor(config: OptimConfig, *, step: int, steps: int) -> float:
+    """What a step of a run of `steps` multiplies the peak rate by."""
+    return warmup_cosine(
+        step, steps=steps, warmup_steps=config.warmup_steps, start=config.warmup_start, end=config.final_lr
+    )
+
+
 def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> torch.optim.Optimizer:
     """The optimizer over the method's trainable parameters, in groups by decay and by whether the rate decays."""
     lr = peak_lr(config, batch_size=batch_size)
@@ -157,9 +164,7 @@ def set_rates(
 ) -> float:
     """Set every group's learning rate and weight decay for this step and return the decaying rate."""
     peak = peak_lr(config, batch_size=batch_size)
-    factor = warmup_cosine(
-        step, steps=steps, warmup_steps=config.warmup_steps, start=config.warmup_start, end=config.final_lr
-    )
+    factor = lr_factor(config, step=step, steps=steps)
     decay, end = config.weight_decay, config.weight_decay_end
     if end is not None:
         decay = cosine(decay, end, progress=step / steps)

@@ -16,8 +16,10 @@ from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.micro_batches import describe_parts
+from robossl.next_steps import next_steps
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
+from robossl.run_paths import resolve
 from robossl.train import Stopped, Trainer
 
 
@@ -47,15 +49,19 @@ def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if trainer.ranks.is_main:
             held.enter_context(locked(trainer.folder.path, "run"))
-            trainer.folder.claim(trainer.config, resume=resume)
+            trainer.folder.claim(trainer.config, resume=resume, may_lengthen=True)
         barrier()
         yield
 
 
 def _train(trainer: Trainer, start: int) -> None:
-    out, stop = trainer.folder.path, trainer.config.train.steps
+    out, stop, knn = trainer.folder.path, trainer.config.train.steps, trainer.config.knn
     with Progress(start=start, stop=stop, log=out / "log.txt" if trainer.ranks.is_main else None) as progress:
         progress.say(plan(trainer, start))
+        for remark in trainer.remarks:
+            progress.say(remark)
+        if start == stop:
+            progress.say(f"all {stop} steps are done; add --train.steps MORE to lengthen the run")
         sinks = _open_sinks(trainer, start)
         try:
             trainer.run(start=start, progress=progress, sinks=sinks)
@@ -65,7 +71,10 @@ def _train(trainer: Trainer, start: int) -> None:
         finally:
             for sink in sinks:
                 sink.close()
-        progress.say(f"done; next: robossl evaluate {out} --store {trainer.config.data.store}, robossl export {out}")
+        if trainer.ranks.is_main:
+            progress.say("done; next:")
+            for line in next_steps(out, trainer.stores[0], label=knn.label if knn else ""):
+                progress.say(f"  {line}")
 
 
 def restore(trainer: Trainer) -> int:
@@ -88,21 +97,24 @@ def restore(trainer: Trainer) -> int:
         )
     if start:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
-        check_stores(trainer, state, start)
+        check_frames(trainer, state, start)
         trainer.health.load_state_dict(state["health"])
     barrier()  # nobody writes before all have read
     return start
 
 
-def check_stores(trainer: Trainer, state: dict[str, Any], step: int) -> None:
-    """Refuse to go on with other frames than the checkpoint's; those of earlier versions do not say which."""
-    hashes = [store.content_hash for store in trainer.stores]
-    paths = [trainer.config.data.store, *(part.store for part in trainer.config.data.mix)]
-    for path, was, now in zip(paths, state.get("stores", hashes), hashes, strict=True):
-        if was != now:
+def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
+    """Refuse to go on with other frames than the checkpoint's; labels and what is not trained on may have changed.
+
+    Checkpoints of earlier versions know whole stores only, or nothing of them.
+    """
+    was, now = state.get("stores", []), [store.content_hash for store in trainer.stores]
+    frames_were, frames = state.get("frames", [None] * len(was)), trainer.frames_hashes()
+    for number, part in enumerate(trainer.config.data.parts if was else ()):
+        if was[number] != now[number] and frames_were[number] != frames[number]:
             raise InputError(
-                f"the store {path} had content {was} at step {step} and has {now} now; "
-                "put the old one back, or start a new run with another --out"
+                f"the store {part.store} had content {was[number]} at step {step} and has {now[number]} now, with "
+                "other frames to train on; put the old one back, or start a new run with another --out"
             )
 
 
@@ -133,25 +145,25 @@ def _open_sinks(trainer: Trainer, start: int) -> list[Sink]:
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl pretrain CONFIG [--out RUN] [--resume] [--train.steps 1000 ...]`."""
+    """`robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]`, `robossl pretrain RUN --resume`."""
     parser = argparse.ArgumentParser(
         prog="robossl pretrain",
         description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
-        "`robossl pretrain CONFIG --help` lists them all.",
+        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` stands for "
+        "whatever may be absent. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, nargs="?", help="a yaml of configs/, or RUN/config.yaml to resume")
+    parser.add_argument("config", type=Path, nargs="?", help="a yaml of configs/, or with --resume a run folder")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME_OF_CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
     known, rest = parser.parse_known_args(list(argv))
     if known.config is None:
         parser.print_help()
         return 0 if {"-h", "--help"} & set(rest) else 2
-    config = override(load(known.config, RunConfig), rest, prog=f"robossl pretrain {known.config}")
-    out = known.out or Path("runs") / known.config.stem
-    if known.resume and known.out is None and known.config.name == "config.yaml":
-        out = known.config.parent
+    asks_for_help = bool({"-h", "--help"} & set(rest))
+    yaml, out = resolve(known.config, out=known.out, resume=known.resume or asks_for_help)
+    config = override(load(yaml, RunConfig), rest, prog=f"robossl pretrain {known.config}")
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)

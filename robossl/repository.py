@@ -23,6 +23,15 @@ from robossl.errors import InputError, ResourceError, reason
 _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
+def allowed_name(name: str) -> str:
+    """The name that a model can have which is nearest to this one.
+
+    >>> allowed_name("my run (2)")
+    'my-run-2'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.") or "encoder"
+
+
 def choose_version(out: Path, *, name: str, version: int | None) -> int:
     """The version to write: the one asked for, or the next.
 

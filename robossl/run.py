@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "t
 
 # Keys that may change on resume: they do not touch what is learned.
 FREE_ON_RESUME = (
+    "knn",
     "data.num_workers",
     "data.resident_gib",
     "train.log_every",
@@ -60,6 +61,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
         check_range(0, resident_gib=self.resident_gib, num_workers=self.num_workers)
+
+    @property
+    def parts(self) -> tuple[DataConfig | MixConfig, ...]:
+        """What is drawn from: `store`, then those mixed in."""
+        return (self, *self.mix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +148,21 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
 
-    def claim(self, config: RunConfig, *, resume: bool) -> None:
+    def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
         """Make the folder and write its configuration, or check that it holds this very run; one rank calls it.
 
         Raises:
             InputError: as `check`.
         """
-        self.check(config, resume=resume)
+        self.check(config, resume=resume, may_lengthen=may_lengthen)
         self.path.mkdir(parents=True, exist_ok=True)
         with written_aside(self.path / "config.yaml") as aside:
             aside.write_text(to_yaml(config))
 
-    def check(self, config: RunConfig, *, resume: bool) -> None:
+    def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
         """Whether the folder is free for this run; a run that saved nothing yet gives it up to any other.
+
+        With `may_lengthen`, more steps than the run in the folder had do not make it another.
 
         Raises:
             InputError: it holds a run and `resume` is off, or one of another or no configuration, or none to resume.
@@ -162,7 +170,7 @@ class RunFolder:
         saved = self.path / "config.yaml"
         if saved.exists():
             if self._has_work():
-                self._check_same(saved, config, resume=resume)
+                self._check_same(saved, config, resume=resume, may_lengthen=may_lengthen)
         elif checkpoints(self.checkpoints):
             raise InputError(f"{self.path} has checkpoints but no config.yaml; put it back or choose another --out")
         elif resume:
@@ -172,10 +180,13 @@ class RunFolder:
         others = {path.name for path in self.path.iterdir()} - _BEFORE_THE_FIRST_SAVE
         return bool(others or checkpoints(self.checkpoints))
 
-    def _check_same(self, saved: Path, config: RunConfig, *, resume: bool) -> None:
+    def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
-        changed = [line for line in difference(load(saved, RunConfig), config) if not line.startswith(FREE_ON_RESUME)]
+        before = load(saved, RunConfig)
+        if may_lengthen and config.train.steps > before.train.steps:
+            before = replace(before, train=replace(before.train, steps=config.train.steps))
+        changed = [line for line in difference(before, config) if not line.startswith(FREE_ON_RESUME)]
         if changed:
             raise InputError(
                 f"cannot resume {self.path} with another configuration ({'; '.join(changed)}); "

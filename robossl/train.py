@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import signal
 import threading
 import time
@@ -53,6 +54,7 @@ class Trainer:
     augment: Augment
     health: HealthMonitor
     knn: OnlineKnn | None
+    remarks: tuple[str, ...] = ()  # on what of the recipe was changed to fit; said when the run starts
 
     def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
         """Steps `start` to the end. Raises `Stopped` after saving when told to stop."""
@@ -89,7 +91,10 @@ class Trainer:
                     self.check_finite(done, loss)
                     self.save(done)
                 if stops:
-                    raise Stopped(f"stopped at step {done} and saved; go on with --resume")
+                    raise Stopped(
+                        f"stopped at step {done} and saved; go on with --resume: "
+                        + shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
+                    )
 
     def step(self, step: int, batch: Batch) -> Loss:
         """Forward, backward and update on one batch; model randomness (drop path) is drawn from (seed, step, rank).
@@ -146,8 +151,9 @@ class Trainer:
             values, warning = self.health.check(tuple(gather(out) for out in loss.outputs))
             if warning:
                 progress.say(f"step {done}: {warning}")
-        if self.knn and self.ranks.is_main and done % self.knn.config.every == 0:
-            values |= self.knn(self.method.encoder)
+        if self.knn and self.ranks.is_main and (done % self.knn.config.every == 0 or done == self.config.train.steps):
+            values |= (scored := self.knn(self.method.encoder))
+            progress.say(f"step {done}: {self.knn.describe(scored)}")
         return values
 
     def save(self, done: int) -> None:
@@ -158,10 +164,19 @@ class Trainer:
                 step=done,
                 method=self.method,
                 optimizer=self.optimizer,
-                state={"health": self.health.state_dict(), "stores": [store.content_hash for store in self.stores]},
+                state={
+                    "health": self.health.state_dict(),
+                    "stores": [store.content_hash for store in self.stores],
+                    "frames": self.frames_hashes(),
+                },
                 keep=self.config.train.keep_checkpoints,
             )
         self.write_encoder(done)
+
+    def frames_hashes(self) -> list[str]:
+        """What each store gives to train on, without labels."""
+        parts = zip(self.stores, self.config.data.parts, strict=True)
+        return [store.frames_hash(part.split) for store, part in parts]
 
     def write_encoder(self, done: int) -> None:
         """The encoder alone, written by the first rank."""

@@ -1,6 +1,7 @@
 """YAML nodes to typed values, strictly: each refusal names file, line, key, what was got and what is allowed.
 
-Scalars follow YAML 1.2, so `1e-3` is a number, `off` and `no` are text, and `010` is ten.
+Scalars follow YAML 1.2, so `1e-3` is a number, `off` and `no` are text, and `010` is ten. Beyond it, `none` is `null`;
+where a choice is called `none`, both name that choice.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from robossl.errors import InputError
 from robossl.names import unknown
+from robossl.none_word import PATTERN, is_none
 
 _Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: its own node, which knows the line, and its value's
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
@@ -49,10 +51,10 @@ class Dumper(yaml.SafeDumper):
 
 Loader.yaml_implicit_resolvers = {}
 Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)$"), "tTfF")
-Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"((?i:null)|~|)$"), ["n", "N", "~", ""])
 Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789")
 for _dialect in (Loader, Dumper):
     _dialect.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
+    _dialect.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(rf"({PATTERN}|~|)$"), ["n", "N", "~", ""])
 
 
 def parse(text: str, source: str) -> yaml.Node:
@@ -143,6 +145,8 @@ class Reader:
         raise self._wrong(node, hint, at)
 
     def _literal(self, node: yaml.Node, hint: Any, at: str) -> Any:
+        if "none" in get_args(hint) and _tag(node) == "null" and is_none(node.value):
+            return "none"
         for value in get_args(hint):
             if _tag(node) in _TAGS[type(value)] and self.build(node, type(value), at) == value:
                 return value

@@ -61,7 +61,7 @@ def test_a_store_without_splits_or_labels_says_what_to_do(tmp_path):
     ingest((tmp_path / "clip.mp4",), out=tmp_path / "store", short_side=48, workers=1)
     store = open_store(tmp_path / "store")
     assert len(store.rows(None)) == store.num_frames
-    with pytest.raises(InputError, match=r"has no splits, got 'train'; take all of it \(`data.split: null`"):
+    with pytest.raises(InputError, match=r"has no splits, got 'train'; take all of it \(leave the split out;"):
         store.rows("train")
     with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels"):
         store.labels("scene")

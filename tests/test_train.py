@@ -320,14 +320,6 @@ def test_two_runs_never_share_a_folder(clip_store_path: Path, tmp_path: Path) ->
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_a_run_that_ends_within_its_warmup_is_refused(clip_store_path: Path, tmp_path: Path) -> None:
-    config = config_for("simsiam", clip_store_path, steps=3)
-    config = replace(config, optim=replace(config.optim, warmup_steps=3))
-    with pytest.raises(InputError, match=r"optim\.warmup_steps 3 must be fewer than train\.steps 3"):
-        pretrain(config, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 COUNTS = ("steps", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints", "log_every", "health_every")
 
 

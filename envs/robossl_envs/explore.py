@@ -15,12 +15,15 @@ from typing import Any
 
 import torch
 
+from robossl.adapt import shorten_warmup
 from robossl.config import load
 from robossl.data.ingest import ingest
+from robossl.data.store import open_store
 from robossl.durable import full_disk_said, locked, written_aside
 from robossl.encoder import build_encoder, save_encoder
 from robossl.encoder_files import read_about
 from robossl.errors import InputError, ResourceError
+from robossl.next_steps import next_steps
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig, RunFolder
 from robossl.train import Stopped
@@ -80,7 +83,10 @@ def explore_loop(
         InputError: the arguments do not fit together, or not those of an earlier run.
         ResourceError: the disk is full, attempts fail one after another, or the loop was told to stop; nothing is lost.
     """
-    base = load(config, RunConfig)
+    base = _without_knn(load(config, RunConfig))
+    base, remarks = shorten_warmup(base)
+    for remark in remarks:
+        print(remark, flush=True)
     asked = Exploring(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
     _check(base, asked, rounds)
     with locked(out, "exploration loop"), full_disk_said(out):
@@ -98,9 +104,8 @@ def explore_loop(
                 continue
             ingest(sources, out=out / "store", short_side=image_size, licence=licence, workers=workers)
             _learn(run_config, folder / "run")
-    return (
-        f"{encoder} has seen {rounds} rounds; next: robossl regress {encoder.parent} --store {out / 'store'} "
-        f"--column observation.environment_state, robossl export {encoder.parent}"
+    return "\n  ".join(
+        [f"{encoder} has seen {rounds} rounds; next:", *next_steps(encoder.parent, open_store(out / "store"))]
     )
 
 
@@ -110,12 +115,16 @@ def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
     if asked.frames < 1:
         raise InputError(f"--frames must be at least 1, got {asked.frames}")
     Settings(asked.env, asked.agent, asked.image_size, max_steps=asked.max_steps).check()
-    if base.knn:
-        raise InputError("knn needs labels, which collected frames lack; take it out of the configuration")
     method = base.method.build(build_encoder(replace(base.encoder, init="random")))
     size = max(view.size for view in method.views())
     if size > asked.image_size:
         raise InputError(f"views of {size} px need frames as large; got --image-size {asked.image_size}")
+
+
+def _without_knn(base: RunConfig) -> RunConfig:
+    if base.knn:
+        print("online kNN is off: collected frames have no labels", flush=True)
+    return replace(base, knn=None)
 
 
 def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:

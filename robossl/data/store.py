@@ -6,6 +6,7 @@ frame at time t is the latest one at or before t.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,18 @@ class Store:
         """The same for the same frames, splits and labels, however they were ingested."""
         return self.manifest.content_hash
 
+    def frames_hash(self, split: str | None) -> str:
+        """The same for the same frames of a split in the same rows, whatever their labels are.
+
+        Raises:
+            InputError: no such split.
+        """
+        episodes = np.unique(self.episode_of(self.rows(split)))
+        digest = hashlib.sha256()
+        for start, content in zip(self.episode_start[episodes], self._texts("hash")[episodes], strict=True):
+            digest.update(f"{start} {content}\n".encode())
+        return digest.hexdigest()
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Labels an episode can have."""
@@ -115,8 +128,7 @@ class Store:
         """
         if not self.label_names:
             raise InputError(
-                f"{self.path} has no labels, got {name!r}; ingest with --labels, a table with such a column "
-                "(a configuration that watches kNN of one trains without it: `knn: null`)"
+                f"{self.path} has no labels, got {name!r}; ingest with --labels, a table with such a column"
             )
         if name not in self.label_names:
             raise InputError(f"{self.path}: {unknown('label', name, self.label_names)}")
@@ -132,8 +144,8 @@ class Store:
             return np.arange(self.num_frames)
         if not any(self.manifest.splits):
             raise InputError(
-                f"{self.path} has no splits, got {split!r}; take all of it (`data.split: null` in a configuration, "
-                "`--split-by episode` of evaluate), or ingest --labels, a table with a column `split`"
+                f"{self.path} has no splits, got {split!r}; take all of it (leave the split out; "
+                "`--split-by episode` of evaluate and compare), or ingest --labels, a table with a column `split`"
             )
         if split not in self.manifest.splits:
             raise InputError(f"{self.path}: {unknown('split', split, self.manifest.splits)}")
@@ -158,8 +170,9 @@ class Store:
         used = set(self._source[np.unique(self.episode_of(rows))])
         if used - have.keys() or len({have[source] for source in used}) > 1:
             raise InputError(
-                f"column {name!r} is needed from {', '.join(sorted(used))}; "
-                f"{self.path} has it as {', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}"
+                f"column {name!r} is needed from {', '.join(sorted(used))}; {self.path} has it as "
+                f"{', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}; ingest data that have it "
+                "(LeRobot), or choose what needs no such column"
             )
         width = have[next(iter(used or have))]
         values = np.zeros((len(rows), width), np.float32)

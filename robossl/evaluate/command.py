@@ -22,7 +22,7 @@ def evaluate(
     protocol: tuple[str, ...] = ("knn",),
     train: str = "train",
     test: tuple[str, ...] = ("val",),
-    split_by: str = "none",
+    split_by: str | None = None,
     test_fraction: float = 0.2,
     frames_per_episode: int = 8,
     min_episodes: int = 5,

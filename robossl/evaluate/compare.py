@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from robossl.durable import check_out, write_text
+from robossl.durable import check_out
 from robossl.errors import InputError
+from robossl.evaluate.lines import Cell as Cell
+from robossl.evaluate.lines import Line as Line
+from robossl.evaluate.lines import in_order, print_lines
+from robossl.evaluate.lines import read_lines as read_lines
+from robossl.evaluate.lines import to_markdown as to_markdown
+from robossl.evaluate.lines import write_lines as write_lines
 
 if TYPE_CHECKING:
     from robossl.evaluate.evaluation import Watch
     from robossl.evaluate.progress import Progress
     from robossl.statistics import Interval
-
-SCHEMA = "robossl.comparison/1"
-KINDS = ("encoder", "random", "pixels", "majority")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Asked:
     store: Path
     labels: tuple[str, ...]
     tests: tuple[str, ...]
+    names_tests: bool = False  # or they are the default
 
     @classmethod
     def parse(cls, text: str) -> Asked:
@@ -44,22 +47,7 @@ class Asked:
         labels, _, tests = rest.partition(":")
         if not store or not labels:
             raise InputError(f"--on {text!r} is not STORE:LABEL,...:SPLIT,...; e.g. stores/droid:scene:val,test_lab")
-        return cls(Path(store), tuple(labels.split(",")), tuple((tests or "val").split(",")))
-
-
-class Cell(NamedTuple):
-    """A figure of one line in one column, and its paired difference to random weights."""
-
-    value: Interval
-    minus_random: Interval | None
-
-
-class Line(NamedTuple):
-    """One line: a method with its seeds, or a reference."""
-
-    name: str
-    kind: str
-    cells: dict[str, Cell]  # by column
+        return cls(Path(store), tuple(labels.split(",")), tuple((tests or "val").split(",")), names_tests=bool(tests))
 
 
 def compare(
@@ -68,6 +56,8 @@ def compare(
     on: tuple[str, ...] = (),
     state: tuple[str, ...] = (),
     protocol: tuple[str, ...] = ("knn", "linear"),
+    split_by: str | None = None,
+    test_fraction: float = 0.2,
     frames_per_episode: int = 8,
     min_episodes: int = 5,
     bootstrap: int = 2000,
@@ -77,16 +67,19 @@ def compare(
     cache: Path | None = None,
     out: Path | None = None,
     plot: Path | None = None,
-) -> str:
+    markdown: bool = False,
+) -> None:
     """Put many runs into one table, beside random weights, pooled pixels and the majority class.
 
     Runs whose configurations differ in their seed alone are one line, and its intervals hold the luck of a seed.
 
     Args:
         models: Run folders, encoder folders or exported models.
-        on: What to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given.
+        on: What to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given. With --split-by, STORE:LABEL,...
         state: Stores whose per-frame state is read by ridge regression, as STORE or STORE:COLUMN.
         protocol: knn, linear, or both.
+        split_by: Instead of the stores' splits: keep every episode, lab, day, or value of any label, on one side.
+        test_fraction: Share of episodes tested with --split-by.
         frames_per_episode: Frames embedded of each episode, evenly spaced.
         min_episodes: A class counts with this many episodes in both splits.
         bootstrap: Resamples of the episodes behind an interval.
@@ -96,7 +89,10 @@ def compare(
         cache: Folder that keeps features and scores for the next comparison.
         out: JSON file of every figure.
         plot: PNG of every figure with its interval.
+        markdown: Print markdown on a terminal too, as it is printed into a file or a pipe.
     """
+    from rich.console import Console
+
     from robossl.evaluate.progress import Progress
 
     if not models:
@@ -105,56 +101,33 @@ def compare(
         raise InputError("nothing to read; name labels (--on STORE:LABEL,...) or a per-frame state (--state STORE)")
     check_out(out)
     check_out(plot, option="--plot")
-    frames = {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
+    asks = [Asked.parse(text) for text in on]
+    if split_by is not None and any(asked.names_tests for asked in asks):
+        raise InputError("--split-by makes splits of its own; leave the test splits out of --on: STORE:LABEL,...")
+    of_labels = {"protocol": protocol, "split_by": split_by, "test_fraction": test_fraction}
+    of_labels |= {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed, "output": output}
     lines: dict[str, Line] = {}
     with Progress() as progress:
-        for name, kind, column, cell in _figures(models, on, state, protocol, frames, settings, cache, progress):
+        for name, kind, column, cell in _figures(models, asks, state, of_labels, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
     table = write_lines(list(lines.values()), out)
     if plot:
         from robossl.evaluate.forest import write_forest
 
         write_forest(list(lines.values()), plot)
-    return table
-
-
-def write_lines(lines: list[Line], out: Path | None) -> str:
-    """The table, encoders before references; `out` takes every figure as JSON."""
-    ordered = sorted(lines, key=lambda line: KINDS.index(line.kind))
-    if out:
-        write_text(out, json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
-    return to_markdown(ordered)
-
-
-def read_lines(path: Path) -> list[Line]:
-    """The lines of a table that `compare` wrote.
-
-    Raises:
-        InputError: a file of another kind.
-    """
-    from robossl.statistics import Interval
-
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no table of `robossl compare`; name the file that its --out wrote")
-
-    def cell(figures: dict[str, Any]) -> Cell:
-        apart = figures["minus_random"]
-        return Cell(Interval(*figures["value"]), None if apart is None else Interval(*apart))
-
-    return [
-        Line(line["name"], line["kind"], {column: cell(each) for column, each in line["cells"].items()})
-        for line in found["lines"]
-    ]
+    console = Console()
+    if markdown or not console.is_terminal:
+        print(table)
+    else:
+        print_lines(in_order(lines.values()), console)
 
 
 def _figures(
     models: tuple[str, ...],
-    on: tuple[str, ...],
+    asks: list[Asked],
     state: tuple[str, ...],
-    protocol: tuple[str, ...],
-    frames: dict[str, Any],
+    of_labels: dict[str, Any],
     settings: dict[str, Any],
     cache: Path | None,
     progress: Progress,
@@ -164,7 +137,6 @@ def _figures(
     from robossl.evaluate.evaluation import Settings, run_evaluation
     from robossl.evaluate.state import StateSettings, run_state
 
-    asks = [Asked.parse(text) for text in on]
     states = [(Path(store), column or "state") for store, _, column in (text.partition(":") for text in state)]
     titles = _titles([*(asked.store for asked in asks), *(path for path, _ in states)])
 
@@ -172,7 +144,7 @@ def _figures(
         return lambda what, done, total: progress.watch(f"{titles[store]}: {what}", done, total)
 
     for asked in asks:
-        about = Settings(label=asked.labels, protocol=protocol, test=asked.tests, **frames, **settings)
+        about = Settings(label=asked.labels, test=asked.tests, **of_labels, **settings)
         evaluation = run_evaluation(
             models,
             open_store(asked.store),
@@ -211,45 +183,3 @@ def _minus_random(minus: dict[str, Interval]) -> Interval | None:
 
 def _percent(interval: Interval | None) -> Any:
     return None if interval is None else type(interval)(*(100 * value for value in interval))
-
-
-def to_markdown(lines: list[Line]) -> str:
-    """The table, its best figure of each column in bold."""
-    from robossl.evaluate.table import markdown_line
-
-    columns = list(dict.fromkeys(column for line in lines for column in line.cells))
-    best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
-    rows = [["", *columns], ["---"] * (len(columns) + 1)]
-    for line in lines:
-        rows.append([line.name, *(_shown(line.cells.get(column), best[column]) for column in columns)])
-    table = "\n".join(map(markdown_line, rows))
-    return f"{table}\n\n{LEGEND}"
-
-
-LEGEND = (
-    "Balanced accuracy of episodes in %, mean R2 for a state; 95 % intervals over episodes and seeds; bold is the best "
-    "of a column, ^ or v: above or below random weights of the same backbone by a paired interval that excludes zero."
-)
-
-
-def _shown(cell: Cell | None, best: float) -> str:
-    if cell is None:
-        return ""
-    digits = 2 if abs(best) <= 1 else 1
-    estimate, low, high = cell.value
-    text = f"{estimate:.{digits}f}"
-    text = f"**{text}**" if estimate == best else text
-    text += f" [{low:.{digits}f}, {high:.{digits}f}]" if cell.value.is_defined else ""
-    apart = cell.minus_random
-    return text + (f" {'^' if apart.low > 0 else 'v'}" if apart is not None and apart.excludes_zero else "")
-
-
-def _plain(line: Line) -> dict[str, Any]:
-    cells = {
-        column: {
-            "value": list(cell.value),
-            "minus_random": None if cell.minus_random is None else list(cell.minus_random),
-        }
-        for column, cell in line.cells.items()
-    }
-    return {"name": line.name, "kind": line.kind, "cells": cells}

@@ -36,7 +36,7 @@ class Settings:
     protocol: tuple[str, ...] = ("knn",)
     train: str = "train"
     test: tuple[str, ...] = ("val",)
-    split_by: str = "none"
+    split_by: str | None = None
     test_fraction: float = 0.2
     frames_per_episode: int = 8
     min_episodes: int = 5
@@ -94,7 +94,7 @@ def run_evaluation(
     """
     started = time.perf_counter()
     settings.check()
-    splits = _splits(store, settings)
+    splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
         for label in dict.fromkeys(settings.label)
@@ -133,8 +133,13 @@ def run_evaluation(
     return Evaluation(about, results, (*left_out, *_remarks(store, settings, subjects)))
 
 
-def _splits(store: Store, settings: Settings) -> Splits:
-    if settings.split_by == "none":
+def split_store(store: Store, settings: Settings) -> Splits:
+    """The splits of the store, or new ones by `split_by`.
+
+    Raises:
+        InputError: the store has no such split or label, or too few groups.
+    """
+    if settings.split_by is None:
         return store_splits(store, train=settings.train, test=settings.test)
     return grouped_splits(store, by=settings.split_by, test_fraction=settings.test_fraction, seed=settings.seed)
 
@@ -167,7 +172,7 @@ def _plan(tasks: list[Task], subjects: list[Subject], frames: Frames, settings: 
 def _remarks(store: Store, settings: Settings, subjects: list[Subject]) -> list[str]:
     """What a reader must know of this store, split and encoder."""
     seen = [s.name for s in subjects if any(store.content_hash in about["data"] for about in s.about)]
-    if settings.split_by == "none" or not seen:
+    if settings.split_by is None or not seen:
         return []
     return [
         f"{', '.join(seen)} was pretrained on this store, and the split by {settings.split_by} was made afterwards: "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robossl.durable import full_disk_said, written_aside
-from robossl.evaluate.compare import KINDS, Line
+from robossl.evaluate.lines import KINDS, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

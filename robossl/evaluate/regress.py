@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from robossl.durable import check_out, write_text
 from robossl.errors import InputError
-from robossl.evaluate.table import markdown_line
+from robossl.evaluate.table import markdown_line, print_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from robossl.evaluate.state import StateResult
     from robossl.statistics import Interval
 
@@ -34,7 +36,8 @@ def regress(
     output: Literal["pooled", "cls"] = "pooled",
     cache: Path | None = None,
     out: Path | None = None,
-) -> str:
+    markdown: bool = False,
+) -> None:
     """Measure how well a robot's state can be read off single frames, by ridge regression.
 
     Args:
@@ -52,7 +55,10 @@ def regress(
         output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
         cache: Folder that keeps features. Default: RUN/features of the first run folder.
         out: JSON file of everything.
+        markdown: Print markdown on a terminal too, as it is printed into a file or a pipe.
     """
+    from rich.console import Console
+
     from robossl.data.store import open_store
     from robossl.evaluate.progress import Progress
     from robossl.evaluate.state import StateSettings, run_state
@@ -69,29 +75,52 @@ def regress(
         result = run_state(models, open_store(store), settings, cache=cache, watch=progress.watch)
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
-    return to_markdown(result)
+    console = Console()
+    if markdown or not console.is_terminal:
+        print(to_markdown(result))
+    else:
+        print_result(result, console)
+
+
+LEGEND = (
+    "Ridge regression on single frames of episodes not fitted on; mean R2 over dimensions, 95 % intervals over "
+    "episodes; differences are paired, * marks an interval that excludes zero."
+)
 
 
 def to_markdown(result: StateResult) -> str:
     """The table with its heading and legend."""
-    references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
-    titles = ["", "R2", *(f"minus {name}" for name in references)]
-    lines = [markdown_line(titles), markdown_line(["---"] * len(titles))]
-    for row in result.rows:
-        against = [_cell(row.minus.get(name), sign=True) for name in references]
-        lines.append(markdown_line([row.name, _cell(row.r2), *against]))
+    titles, *rows = _cells(result)
+    lines = map(markdown_line, [titles, ["---"] * len(titles), *rows])
+    return "\n".join([_heading(result), "", *lines, "", LEGEND])
+
+
+def print_result(result: StateResult, console: Console) -> None:
+    """The same for a terminal."""
+    from rich.markup import escape
+
+    titles, *rows = _cells(result)
+    styles = ["bold" if row.kind == "encoder" else "" for row in result.rows]
+    marked = [(map(escape, cells), style) for cells, style in zip(rows, styles, strict=True)]
+    print_table(console, titles, marked, title=_heading(result))
+    console.print(escape(LEGEND), style="dim")
+
+
+def _heading(result: StateResult) -> str:
     about = result.settings
-    return "\n".join(
-        [
-            f"{about.column}: {result.num_dims} dimensions that move, {result.num_episodes} episodes in {about.folds} "
-            "folds",
-            "",
-            *lines,
-            "",
-            "Ridge regression on single frames of episodes not fitted on; mean R2 over dimensions, 95 % intervals over "
-            "episodes; differences are paired, * marks an interval that excludes zero.",
-        ]
+    return (
+        f"{about.column}: {result.num_dims} dimensions that move, {result.num_episodes} episodes in {about.folds} folds"
     )
+
+
+def _cells(result: StateResult) -> list[list[str]]:
+    """The titles, then the cells of each row."""
+    references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
+    rows = [
+        [row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]
+        for row in result.rows
+    ]
+    return [["", "R2", *(f"minus {name}" for name in references)], *rows]
 
 
 def _cell(interval: Interval | None, *, sign: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -89,17 +89,24 @@ def _cautions(evaluation: Evaluation) -> Iterator[str]:
 def print_tables(evaluation: Evaluation, console: Console) -> None:
     """One table for each protocol, label and test split, then the notes."""
     for result in evaluation.results:
-        title = escape(f"{result.protocol}, {heading(result)}")
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(_titles(result)):
-            table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")
-        for row in result.rows:
-            style = "bold" if row.kind == "encoder" else ""
-            table.add_row(*map(escape, _cells(row, compared(result))), style=style)
-        console.print(table)
+        names = compared(result)
+        rows = [(map(escape, _cells(row, names)), "bold" if row.kind == "encoder" else "") for row in result.rows]
+        print_table(console, _titles(result), rows, title=f"{result.protocol}, {heading(result)}")
     console.print(escape(LEGEND), style="dim")
     for note in notes(evaluation):
         console.print(escape(f"- {note}"))
+
+
+def print_table(
+    console: Console, titles: Sequence[str], rows: Iterable[tuple[Iterable[str], str]], *, title: str = ""
+) -> None:
+    """One table for a terminal; a row is its cells in rich's markup, and its style."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(titles):
+        table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")
+    for cells, style in rows:
+        table.add_row(*cells, style=style)
+    console.print(table)
 
 
 def _titles(result: Result) -> list[str]:

@@ -1,0 +1,83 @@
+"""Adapt: fit a recipe to the stores and the number of steps it is run with; each change is one line for the user.
+
+What a recipe asks for beyond training itself (online kNN of a label, a split where a store has none, a warm-up longer
+than a shortened run) must not stop a first run on plain video. What would change the training data against the user's
+wish stays an error, such as a split that is not among those of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from robossl.checkpoint import checkpoints, step_of
+from robossl.config import load
+from robossl.data.store import Store
+from robossl.online import what_it_lacks
+from robossl.optim import lr_factor, peak_lr
+from robossl.run import DataConfig, RunConfig, RunFolder
+
+
+def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[str, ...]]:
+    """Return the configuration that is run, and a line for each change.
+
+    Args:
+        config: a recipe with its overrides.
+        stores: `data.store`, then those of `data.mix`.
+    """
+    data, lines = _without_missing_splits(config.data, stores)
+    config, shortened = shorten_warmup(replace(config, data=data))
+    lines += shortened
+    lacking = what_it_lacks(stores[0], config.knn) if config.knn else ""
+    if lacking:
+        config = replace(config, knn=None)
+        lines.append(f"online kNN is off: {lacking}")
+    return config, tuple(lines)
+
+
+def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """A warm-up that the run would end in becomes a tenth of the run, so that the peak rate is reached."""
+    steps, warmup = config.train.steps, config.optim.warmup_steps
+    if warmup < steps:
+        return config, []
+    fitting = min(max(1, steps // 10), steps - 1)
+    line = f"the warm-up of {warmup} steps does not fit into a run of {steps}: it is shortened to {fitting}"
+    return replace(config, optim=replace(config.optim, warmup_steps=fitting)), [line]
+
+
+def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
+    """A line on what more steps than before do to the schedules; nothing where the run is new or as long as it was.
+
+    Every schedule is a function of the step and of the run's length, so that resume is exact. Another length is another
+    schedule, from the step on at which the run goes on.
+    """
+    saved = checkpoints(folder.checkpoints)
+    if not saved:
+        return ()
+    before, now, start = (
+        load(folder.path / "config.yaml", RunConfig).train.steps,
+        config.train.steps,
+        step_of(saved[-1]),
+    )
+    if now <= before:
+        return ()
+    peak = peak_lr(config.optim, batch_size=config.train.batch_size)
+    was, will = (
+        peak * lr_factor(config.optim, step=step, steps=steps) for step, steps in ((start - 1, before), (start, now))
+    )
+    return (
+        f"lengthened from {before} to {now} steps: from step {start} on every schedule is that of a run of {now}; the "
+        f"learning rate goes from {was:.2e} to {will:.2e} and ends anew at step {now}",
+    )
+
+
+def _without_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
+    """Draw from all of a store that has no splits."""
+    first, *others = (not any(store.manifest.splits) for store in stores)
+    lines = [
+        f"{part.store} has no splits: all of it is trained on, not only split {part.split!r}"
+        for part, lacks in zip(data.parts, (first, *others), strict=True)
+        if lacks and part.split is not None
+    ]
+    mix = tuple(replace(part, split=None) if lacks else part for part, lacks in zip(data.mix, others, strict=True))
+    return replace(data, split=None if first else data.split, mix=mix), lines

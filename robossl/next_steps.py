@@ -1,0 +1,75 @@
+"""Next steps: the commands that make sense after a run, each of which works on this store as it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from robossl.arguments import spelled
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.evaluate.command import evaluate
+from robossl.evaluate.evaluation import Settings, split_store
+from robossl.evaluate.regress import regress
+from robossl.evaluate.state import StateSettings, open_probe
+from robossl.evaluate.task import make_task
+from robossl.export import export
+from robossl.report.command import report
+from robossl.report.neighbours import NUM_NEIGHBOURS
+from robossl.repository import allowed_name
+
+FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves nothing to tell apart
+
+
+def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
+    """Command lines: labels are read by evaluate, per-frame columns by regress; report and export go always.
+
+    Args:
+        run: the run folder.
+        store: what it was trained on.
+        label: the label to try first.
+    """
+    models = {"models": (str(run),), "store": store.path}
+    lines = []
+    reading = next(_readable_labels(store, label), None)
+    if reading:
+        lines.append(spelled(evaluate, models | reading, prog="robossl evaluate"))
+    column = next(_readable_columns(store), None)
+    if column:
+        lines.append(spelled(regress, models | {"column": column}, prog="robossl regress"))
+    has_neighbours = store.label_names and store.num_episodes > NUM_NEIGHBOURS
+    lines.append(
+        spelled(report, {"run": run} | ({"store": store.path} if has_neighbours else {}), prog="robossl report")
+    )
+    name = allowed_name(run.name)
+    about = {"run": run, "name": None if name == run.name else name}
+    lines.append(spelled(export, about, prog="robossl export"))
+    return lines
+
+
+def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
+    """Options of evaluate for each label that can be evaluated; the store's own splits before new ones."""
+    usual = Settings(label=())
+    names = sorted(store.label_names, key=lambda name: name != first)
+    for min_episodes in (usual.min_episodes, *FEWER_EPISODES):
+        for name in names:
+            for split_by in (None, "episode"):
+                try:
+                    splits = split_store(store, replace(usual, split_by=split_by))
+                except InputError:
+                    continue
+                (test,) = splits.tests
+                if make_task(store, name, splits, test, min_episodes=min_episodes).is_usable:
+                    yield {"label": (name,), "split_by": split_by, "min_episodes": min_episodes}
+
+
+def _readable_columns(store: Store) -> Iterator[str]:
+    """Columns of every source that can be read by regression, states first."""
+    columns = [set(source.columns) for source in store.manifest.sources]
+    for name in sorted(set.intersection(*columns), key=lambda name: ("state" not in name, name)):
+        try:
+            open_probe(store, StateSettings(column=name, bootstrap=0))
+        except InputError:
+            continue
+        yield name

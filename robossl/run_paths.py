@@ -1,0 +1,58 @@
+"""Run paths: what `robossl pretrain` was pointed at, a recipe or a run, and the folder that the run goes into."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from robossl.errors import InputError
+
+FILE = "config.yaml"
+_MADE_BY_A_RUN = ("checkpoints", "encoder", "log.txt", "metrics.jsonl")  # beside its configuration
+
+
+def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
+    """The yaml to read and the run folder.
+
+    Args:
+        path: a recipe, a run folder, or its `config.yaml`.
+        out: the run folder asked for; by default the run's own on resume, else one of the recipe's name in `runs/`.
+        resume: go on with the run in the folder.
+
+    Raises:
+        InputError: a folder that is no run's, or a run that is neither resumed nor given another folder.
+    """
+    if path.is_dir() and not is_run(path):
+        raise InputError(_no_run(path))
+    yaml = path / FILE if path.is_dir() else path
+    own = yaml.parent if yaml.name == FILE else None
+    if own and out is None and is_run(own):
+        if resume:
+            return yaml, own
+        raise InputError(
+            f"{own} is a run already; go on with it: {_command(own, '--resume')}; "
+            f"or train the same anew: {_command(yaml, '--out', 'ANOTHER')}"
+        )
+    if own and out is None and resume:
+        raise InputError(f"nothing to resume in {own}: no run has begun there; leave out --resume to start one")
+    return yaml, out or Path("runs") / (yaml.absolute().parent.name if own else yaml.stem)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run that has begun."""
+    return (folder / FILE).is_file() and any((folder / name).exists() for name in _MADE_BY_A_RUN)
+
+
+def _no_run(folder: Path) -> str:
+    above = next((parent for parent in folder.absolute().parents if is_run(parent)), None)
+    if above:
+        return f"{folder} is a part of the run {above}; name the run: {_command(above, '--resume')}"
+    if (folder / FILE).is_file():
+        return f"{folder} holds no run that has begun; name its {FILE} to start one"
+    if (folder / "checkpoints").is_dir():
+        return f"{folder} has checkpoints but no {FILE}; put it back"
+    return f"{folder} is no run: it has no {FILE}; name a yaml of configs/, or with --resume the folder of a run"
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["robossl", "pretrain", *map(str, words)])
