@@ -114,12 +114,21 @@ class Video:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise Damaged(f"breaks off while decoding ({_words(error)})") from error
 
+    def packet_times(self) -> list[float]:
+        """Seconds at which the packets of the video are shown, in order; the video cannot be read after this."""
+        base = float(self._stream.time_base or 1)
+        try:
+            packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise Damaged(f"breaks off while reading ({_words(error)})") from error
+        times = [packet.dts if packet.pts is None else packet.pts for packet in packets if not packet.is_discard]
+        return sorted(base * time for time in times if time is not None)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._container.demux(self._stream):
             if self._check is not None:
                 self._check(packet)
-            yield from self._stream.codec_context.decode(packet if packet.size else None)
+            yield from packet.decode()
 
 
 def probe(path: Path) -> VideoHeader:
@@ -131,6 +140,19 @@ def probe(path: Path) -> VideoHeader:
     video = Video(path)
     try:
         return video.header
+    finally:
+        video.close()
+
+
+def frame_times(path: Path) -> list[float]:
+    """Seconds of all frames, in order, without decoding any.
+
+    Raises:
+        Damaged: as `Video`.
+    """
+    video = Video(path)
+    try:
+        return video.packet_times()
     finally:
         video.close()
 
