@@ -37,7 +37,7 @@ class Video:
     """An open video: one pass, or repeated reads from given times.
 
     Raises:
-        Damaged: the file cannot be opened, holds no video, or its frames are too large.
+        Damaged: the file cannot be opened, holds no video, or its frames are too large or no pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,6 +55,7 @@ class Video:
             raise Damaged("its codec is not known here")
         try:
             check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+            _check_pixels(self._stream.codec_context.format)
         except Damaged:
             self.close()
             raise
@@ -155,6 +156,11 @@ def frame_times(path: Path) -> list[float]:
         return video.packet_times()
     finally:
         video.close()
+
+
+def _check_pixels(format: av.VideoFormat | None) -> None:
+    if format is not None and len(format.components) == 1 and (bits := format.components[0].bits) > 8:
+        raise Damaged(f"one channel of {bits} bits, as depth maps have; only pictures are read")
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
