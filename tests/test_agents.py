@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from robossl_envs.agents import AGENTS, resolve_agent
 from robossl_envs.agents.agent import Seen
 from robossl_envs.agents.cells import Cells
@@ -167,6 +168,39 @@ def test_whole_numbers_are_refused_by_who_acts_in_floats(name: str) -> None:
     with pytest.raises(InputError, match=r"^dots/Whole-v0 has actions Box.*int64.*; this agent acts in floats, use"):
         resolve_agent(name).check(make("Whole"))
     resolve_agent("random").check(make("Whole"))
+
+
+HUGE = {
+    "as large as float32 allows": Box(-3e38, 3e38, (2,), np.float32),
+    "on one side": Box(np.float32([-1, 0]), np.float32([3.4e38, 1]), dtype=np.float32),
+    "beyond float32": Box(-1.7e308, 1.7e308, (2,), np.float64),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ("expert", "novelty")])
+def test_huge_bounds_give_finite_actions(name: str, kind: str) -> None:
+    if (name, kind) == ("random", "beyond float32"):
+        pytest.skip("gymnasium itself cannot draw from it")
+    env = make()
+    env.unwrapped.action_space = HUGE[kind]
+    agent_class: Any = resolve_agent(name)
+    agent_class.check(env)
+    state, _ = env.reset(seed=0)
+    agent = agent_class(env, np.random.default_rng(0), 1 if agent_class.learns else 200)
+    shown = seen(env, state, started=True)
+    actions = np.array([agent(shown)[0] if agent_class.learns else agent() for _ in range(100)])
+    assert np.isfinite(actions.astype(np.float32)).all()
+    assert all(action in HUGE[kind] for action in actions.astype(HUGE[kind].dtype))
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ("random", "expert")])
+def test_missing_bounds_are_refused_with_the_agent_that_can_act(name: str) -> None:
+    env = make()
+    env.unwrapped.action_space = Box(np.float32([-1, -np.inf]), np.float32([1, 1]), dtype=np.float32)
+    with pytest.raises(InputError, match=r"this agent needs a bounded Box, use random$"):
+        resolve_agent(name).check(env)
+    resolve_agent("random").check(env)
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -73,6 +73,65 @@ def test_a_vector_sees_what_single_environments_see_over_ends_of_episodes(encode
             assert np.allclose(seen[k], expected, atol=1e-5)
         before, ended = now.copy(), ends
     assert env.observation_space.contains(seen)
+
+
+class SameStep(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Resets in the step that ends an episode, as vectors and older wrappers do."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        seen, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            last, (seen, info) = seen, self.env.reset()
+            info = {**info, "final_obs": last}
+        return seen, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("wrapper", [gymnasium.wrappers.Autoreset, SameStep])
+@pytest.mark.parametrize("stack", [2, 4])
+def test_an_environment_that_resets_itself_begins_a_new_stack(encode: Encode, wrapper: Any, stack: int) -> None:
+    """Each stack holds frames of one episode: its first one, repeated, and those since."""
+    env = EncodedObservation(wrapper(pixels(max_episode_steps=3)), encode, stack=stack)
+    bare = wrapper(pixels(max_episode_steps=3))
+    env.reset(seed=1)
+    frames, ended, num_episodes = [bare.reset(seed=1)[0]] * stack, False, 1
+    for step in range(11):
+        action = np.array([0.1 * step, -0.5], np.float32)
+        seen, _, terminated, truncated, _ = env.step(action)
+        frame, _, _, _, info = bare.step(action)
+        ends = terminated or truncated
+        begins = ended or "final_obs" in info
+        frames = [frame] * stack if begins else [*frames, frame]
+        num_episodes += begins
+        assert np.allclose(seen, embedded(encode, frames[-stack:]), atol=1e-5), step
+        ended = ends and "final_obs" not in info
+    assert num_episodes > 2
+    env.step(np.zeros(2, np.float32))
+    seen, _ = env.reset(seed=1)
+    assert np.allclose(seen, embedded(encode, [bare.reset(seed=1)[0]] * stack), atol=1e-5)
+
+
+class Untold(gymnasium.vector.VectorWrapper):
+    """A vector whose metadata do not say when it resets."""
+
+    metadata: ClassVar[dict[str, Any]] = {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_a_vector_that_does_not_say_when_it_resets_begins_new_stacks(encode: Encode, mode: AutoresetMode) -> None:
+    short = [lambda length=length: pixels(max_episode_steps=length) for length in (2, 3)]
+    env = EncodedVectorObservation(Untold(SyncVectorEnv(short, autoreset_mode=mode)), encode, stack=3)
+    env.reset(seed=[1, 2])
+    ended, num_firsts = np.zeros(2, bool), 0
+    for step in range(8):
+        seen, _, terminated, truncated, _ = env.step(np.full((2, 2), 0.1 * step, np.float32))
+        ends = terminated | truncated
+        first = ends if mode == AutoresetMode.SAME_STEP else ended
+        for k in np.flatnonzero(first):
+            parts = seen[k].reshape(3, -1)
+            assert np.array_equal(parts[0], parts[1]) and np.array_equal(parts[1], parts[2])
+            num_firsts += 1
+        ended = ends
+    assert num_firsts > 3
 
 
 @pytest.mark.parametrize(

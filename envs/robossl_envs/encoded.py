@@ -20,9 +20,14 @@ from numpy import ndarray
 
 from robossl.encode import Encode
 
+FINAL = ("final_obs", "final_observation")  # in info: this step ended an episode and began the next
+
 
 class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Replaces the picture of an observation by its embedding; what stands beside it in a dict stays.
+
+    A new episode begins a new stack, also if the environment inside resets itself: in the step after the end of an
+    episode, as gymnasium's Autoreset does, or in the same step, with the last observation in `info["final_obs"]`.
 
     Args:
         env: with uint8 pictures (h, w, 3) as observations, or a dict that holds one.
@@ -47,16 +52,22 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._frames = _Frames(env.observation_space, encode, output=output, stack=stack, key=key)
         self.observation_space = self._frames.space
+        self._ended = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """The first observation, its embedding repeated."""
         observation, info = self.env.reset(seed=seed, options=options)
+        self._ended = False
         return self._one(observation, first=True), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step, encoded."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._one(observation, first=False), reward, terminated, truncated, info
+        ends = bool(terminated or truncated)
+        is_reset_now = ends and any(name in info for name in FINAL)
+        encoded = self._one(observation, first=self._ended or is_reset_now)
+        self._ended = ends and not is_reset_now
+        return encoded, reward, terminated, truncated, info
 
     def _one(self, observation: Any, *, first: bool) -> Any:
         frames = self._frames.picture_of(observation)[None]
@@ -103,9 +114,11 @@ class EncodedVectorObservation(VectorWrapper):
         """One step of all, encoded."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         ends = terminated | truncated
-        first = ends if self._mode == AutoresetMode.SAME_STEP else self._ended
-        encoded = self._all(observations, first)
-        self._ended = ends
+        is_reset_now = ends if self._mode == AutoresetMode.SAME_STEP else np.zeros_like(ends)
+        for name in FINAL:  # also of a vector whose metadata do not say so
+            is_reset_now = is_reset_now | (ends & np.asarray(info.get(f"_{name}", False)))
+        encoded = self._all(observations, self._ended | is_reset_now)
+        self._ended = ends & ~is_reset_now
         return encoded, rewards, terminated, truncated, info
 
     def _all(self, observations: Any, first: Bool[ndarray, " n"]) -> Any:

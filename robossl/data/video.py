@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
+from robossl.data.video_damage import check_matroska, packet_check, strict_options
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"  # by content: playlists of ffmpeg would open other files
 SEEK_MARGIN_SECONDS = 0.5  # containers seek by decode time, which lies before display time where there are B-frames
@@ -29,16 +30,18 @@ class VideoHeader:
     num_frames: int  # as stated, or what the duration makes
     is_counted: bool  # whether it is stated
     duration_seconds: float
+    end_seconds: float  # on the clock of the frames, which need not start at 0
 
 
 class Video:
     """An open video: one pass, or repeated reads from given times.
 
     Raises:
-        Damaged: the file cannot be opened, holds no video, or its frames are too large.
+        Damaged: the file cannot be opened, holds no video, or its frames are too large or no pictures.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._container = av.open(str(path), metadata_errors="replace", options={"format_whitelist": FORMATS})
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -52,10 +55,14 @@ class Video:
             raise Damaged("its codec is not known here")
         try:
             check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+            _check_pixels(self._stream.codec_context.format)
         except Damaged:
             self.close()
             raise
         self._stream.codec_context.thread_count = 1  # ingest runs one process a core
+        self._stream.codec_context.options = strict_options(self._stream.codec_context.codec.canonical_name)
+        self._check = packet_check(self._stream.codec_context)
+        self._is_summed = "matroska" not in self._container.format.name
 
     def close(self) -> None:
         """Close the file."""
@@ -65,17 +72,22 @@ class Video:
     def header(self) -> VideoHeader:
         """What the container says about its video."""
         stream, rate = self._stream, self._stream.average_rate
-        whole = (self._container.duration or 0) / av.time_base  # of sound too, where there is some
-        duration = whole if len(self._container.streams) == 1 else 0.0
+        # Of sound too, if there is some. Matroska counts from 0, not from the first frame.
+        whole = (self._container.duration or 0) / av.time_base
+        end = whole if len(self._container.streams) == 1 else 0.0
+        start = (self._container.start_time or 0) / av.time_base
+        duration = max(0.0, end - start)
         if stream.duration and stream.time_base:
             duration = float(stream.duration * stream.time_base)
+            end = duration + float((stream.start_time or 0) * stream.time_base)
         rate_per_s = float(rate) if rate else 0.0
         return VideoHeader(
             codec=stream.codec_context.codec.canonical_name,
             frames_per_s=rate_per_s,
-            num_frames=stream.frames or round((duration or whole) * rate_per_s),
+            num_frames=stream.frames or round((duration or max(0.0, whole - start)) * rate_per_s),
             is_counted=bool(stream.frames),
             duration_seconds=duration,
+            end_seconds=end,
         )
 
     def frames(self, from_seconds: float = -math.inf) -> Iterator[tuple[float, UInt8[ndarray, "h w 3"]]]:
@@ -85,11 +97,14 @@ class Video:
             Damaged: a frame is corrupt, or the stream breaks off.
         """
         try:
+            if not self._is_summed:
+                check_matroska(self._path)
+                self._is_summed = True
             if from_seconds > 0 and self._stream.time_base:
                 self._container.seek(
                     int(max(0.0, from_seconds - SEEK_MARGIN_SECONDS) / self._stream.time_base), stream=self._stream
                 )
-            for number, frame in enumerate(self._container.decode(self._stream)):
+            for number, frame in enumerate(self._decoded()):
                 seconds = frame.time if frame.time is not None else number / (self.header.frames_per_s or 30.0)
                 if seconds < from_seconds:
                     continue
@@ -99,6 +114,22 @@ class Video:
                 yield seconds, _upright(frame)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise Damaged(f"breaks off while decoding ({_words(error)})") from error
+
+    def packet_times(self) -> list[float]:
+        """Seconds at which the packets of the video are shown, in order; the video cannot be read after this."""
+        base = float(self._stream.time_base or 1)
+        try:
+            packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise Damaged(f"breaks off while reading ({_words(error)})") from error
+        times = [packet.dts if packet.pts is None else packet.pts for packet in packets if not packet.is_discard]
+        return sorted(base * time for time in times if time is not None)
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        for packet in self._container.demux(self._stream):
+            if self._check is not None:
+                self._check(packet)
+            yield from packet.decode()
 
 
 def probe(path: Path) -> VideoHeader:
@@ -112,6 +143,24 @@ def probe(path: Path) -> VideoHeader:
         return video.header
     finally:
         video.close()
+
+
+def frame_times(path: Path) -> list[float]:
+    """Seconds of all frames, in order, without decoding any.
+
+    Raises:
+        Damaged: as `Video`.
+    """
+    video = Video(path)
+    try:
+        return video.packet_times()
+    finally:
+        video.close()
+
+
+def _check_pixels(format: av.VideoFormat | None) -> None:
+    if format is not None and len(format.components) == 1 and (bits := format.components[0].bits) > 8:
+        raise Damaged(f"one channel of {bits} bits, as depth maps have; only pictures are read")
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:

@@ -78,6 +78,8 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
 def bounds(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
     """Middle and half range of a bounded Box of floats, which noise is scaled to.
 
+    Both are finite for any finite bounds: the range itself may be too large for float32, half of it is not.
+
     Raises:
         InputError: another action space.
     """
@@ -85,11 +87,11 @@ def bounds(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], F
     if isinstance(space, Box) and not np.issubdtype(space.dtype, np.floating):
         raise InputError(f"{name_of(env)} has actions {space}; this agent acts in floats, use random")
     if not isinstance(space, Box) or not space.is_bounded():
-        raise InputError(
-            f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use random, count, rnd or novelty"
-        )
-    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    return (low + high) / 2, (high - low) / 2
+        others = "random" if isinstance(space, Box) else "random, count, rnd or novelty"
+        raise InputError(f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use {others}")
+    largest = np.finfo(np.float32).max
+    low, high = (np.clip(bound.astype(np.float64), -largest, largest) for bound in (space.low, space.high))
+    return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
 
 
 def name_of(env: gymnasium.Env[Any, Any]) -> str:

@@ -43,9 +43,10 @@ class NoisyExpert:
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None:
         middle, half = bounds(env)
         self._low, self._high = middle - half, middle + half
+        largest = np.finfo(np.float32).max
         self._expert = env.get_wrapper_attr("expert")
         noise = rng.uniform() * coloured(rng, num_steps, middle.size).reshape(num_steps, *middle.shape)
-        self._noise = iter((half * noise).astype(np.float32))
+        self._noise = iter(np.clip(half * noise, -largest, largest).astype(np.float32))
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
@@ -55,5 +56,5 @@ class NoisyExpert:
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
         """The expert's action, disturbed."""
-        action: Float32[ndarray, " *shape"] = np.clip(self._expert() + next(self._noise), self._low, self._high)
-        return action
+        disturbed = np.asarray(self._expert(), np.float64) + next(self._noise)  # beyond float32 if the bounds are
+        return np.clip(disturbed, self._low, self._high).astype(np.float32)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,19 @@ from robossl.data.files import damage, fingerprint, leaves_root
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged, Frame, Listing, Unit
+from robossl.data.sources.lerobot_columns import column_widths, read_matrix
+from robossl.data.sources.lerobot_frames import (
+    MAX_MISSING_FRAMES,
+    Part,
+    Place,
+    drift_frames,
+    frames_of_part,
+    places_in_file,
+    rows_of_frames,
+)
 from robossl.data.sources.lerobot_meta import Dataset, Recording, read_dataset
-from robossl.data.video import Video, probe
+from robossl.data.video import Video, frame_times, probe
 from robossl.errors import InputError
-
-MAX_MISSING_FRAMES = 2  # encoders lose the last frame or two; the rows without a frame are left out
 
 
 class LeRobotSource:
@@ -32,6 +39,7 @@ class LeRobotSource:
             raise InputError("--labels is for videos, images and tars; a LeRobot dataset brings its tasks along")
         self._root = root
         self._video: tuple[str, Video] | None = None
+        self._times: tuple[str, list[float]] | None = None
 
     @staticmethod
     def accepts(root: Path) -> bool:
@@ -55,7 +63,11 @@ class LeRobotSource:
                     skipped.append(Problem(file, f"episode {recording.index}: {reason}"))
                 else:
                     units.append(_unit(self._root, dataset, recording, camera))
-        widths, notes = self._widths(dataset, units)
+        data_files = list(dict.fromkeys(str(unit.address["data"]) for unit in units))
+        widths, notes = column_widths(self._root, dataset, data_files) if units else ({}, [])
+        if dataset.shared_files:
+            units, drifts = _with_places(units, dataset)
+            notes += drifts
         units = [_with_columns(unit, {name: dataset.columns[name] for name in widths}, widths) for unit in units]
         notes += [note for camera in dataset.cameras for note in self._codec_notes(dataset, units, camera)]
         units.sort(key=lambda unit: unit.key)
@@ -66,21 +78,17 @@ class LeRobotSource:
         columns, image = unit.address["columns"], str(unit.address["image"])
         names = dict(pair.split("=", 1) for pair in str(columns).split("\n") if pair)
         table = self._table(unit, [*names.values(), *([image] if image else [])])
-        values = {name: _matrix(name, table[column]) for name, column in names.items()}
-        for name, matrix in values.items():
-            if matrix.shape[1] != (width := int(unit.address[f"width:{name}"])):
-                raise Damaged(f"column {name} has {matrix.shape[1]} values a row, {width} in the first episode")
-        pictures = self._pictures(table, image, unit) if image else self._video_frames(unit)
-        count, row, before = 0, -1, 0.0
-        for seconds, pixels in pictures:
-            frames_since = (seconds - before) * float(unit.address["frames_per_s"])
-            row += max(1, math.floor(frames_since + 0.25))  # where a frame is missing, its row is too
-            if row >= table.num_rows:
-                break
-            count, before = count + 1, seconds
-            yield Frame(pixels, seconds, {name: matrix[row] for name, matrix in values.items()})
+        values = {
+            name: read_matrix(name, table[column], int(unit.address[f"width:{name}"])) for name, column in names.items()
+        }
+        pictures = self._pictures(table, image, unit) if image else self._video_frames(unit, table.num_rows)
+        count, start = 0, 0.0
+        for row, seconds, pixels in pictures:
+            start = seconds if count == 0 else start
+            count += 1
+            yield Frame(pixels, seconds - start, {name: matrix[row] for name, matrix in values.items()})
         if count + MAX_MISSING_FRAMES < table.num_rows:
-            raise Damaged(f"video has {count} frames for {table.num_rows} rows")
+            raise Damaged(f"{count} frames decode for {table.num_rows} rows")
 
     def _table(self, unit: Unit, columns: Sequence[str]) -> pa.Table:
         address = unit.address
@@ -91,25 +99,36 @@ class LeRobotSource:
             raise Damaged(f"{address['data']} has no rows of episode {address['episode']}")
         return table
 
-    def _video_frames(self, unit: Unit) -> Iterator[tuple[float, np.ndarray]]:
-        file, start = str(unit.address["video"]), float(unit.address["from_seconds"])
-        if self._video is None or self._video[0] != file or not start:
+    def _video_frames(self, unit: Unit, num_rows: int) -> Iterator[tuple[int, float, np.ndarray]]:
+        """Row, time and pixels of each frame of the episode."""
+        file, frames_per_s = str(unit.address["video"]), float(unit.address["frames_per_s"])
+        if self._times is None or self._times[0] != file:
+            self._times = (file, frame_times(self._root / file))
+        times = self._times[1]
+        if unit.address["shared_file"]:
+            part, place = _part_of(unit)
+            chosen = frames_of_part(times, part, place, frames_per_s)
+            times = times[chosen.start : chosen.stop]
+        start_seconds = float(unit.address["from_seconds"])
+        rows = rows_of_frames(times, start_seconds, num_rows, frames_per_s)
+        row_at = {round(seconds, 6): row for seconds, row in zip(times, rows, strict=True)}
+        first = times[0] - 0.25 / frames_per_s
+        for seconds, pixels in self._open(file, first).frames(first):
+            row = row_at.get(round(seconds, 6))
+            if row is not None:
+                yield row, seconds, pixels
+            if seconds >= times[-1]:
+                return
+
+    def _open(self, file: str, from_seconds: float) -> Video:
+        """The open video of a shared file, which is sought in, or a new one."""
+        if self._video is None or self._video[0] != file or from_seconds <= 0:
             if self._video is not None:
                 self._video[1].close()
             self._video = (file, Video(self._root / file))
-        half_frame = 0.5 / float(unit.address["frames_per_s"])
-        end = float(unit.address["to_seconds"]) - half_frame
-        first: float | None = None
-        for seconds, pixels in self._video[1].frames(start - half_frame if start else -np.inf):
-            if seconds >= end:
-                return
-            if first is None:
-                first = seconds
-                if start and first > start + 3 * half_frame:
-                    raise Damaged(f"{file} has no frame at {start:.2f} s, the next is at {first:.2f} s")
-            yield seconds - first, pixels
+        return self._video[1]
 
-    def _pictures(self, table: pa.Table, column: str, unit: Unit) -> Iterator[tuple[float, np.ndarray]]:
+    def _pictures(self, table: pa.Table, column: str, unit: Unit) -> Iterator[tuple[int, float, np.ndarray]]:
         for number, value in enumerate(table[column]):
             picture = value.as_py()
             data = picture["bytes"] if isinstance(picture, dict) else picture
@@ -118,36 +137,7 @@ class LeRobotSource:
                 if leaves_root(path) or damage(self._root, path):
                     raise Damaged(f"image {path}: {damage(self._root, path) or 'path leaves the source folder'}")
                 data = (self._root / path).read_bytes()
-            yield number / float(unit.address["frames_per_s"]), decode_image(data)
-
-    def _widths(self, dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[str, int], list[Problem]]:
-        """Widths of the per-frame columns as the first data file has them, and where info.json says otherwise."""
-        if not units:
-            return {}, []
-        file = str(units[0].address["data"])
-        try:
-            row = next(pq.ParquetFile(self._root / file).iter_batches(1, columns=list(dataset.columns.values())))
-        except (OSError, pa.ArrowException, StopIteration):
-            return dict(dataset.widths), []
-        found = {
-            name: _matrix(name, row.column(column)).shape[1]
-            for name, column in dataset.columns.items()
-            if column in row.schema.names and _is_numeric(row.schema.field(column).type)
-        }
-        notes = [
-            Problem(
-                "meta/info.json",
-                f"{dataset.columns[name]} has {dataset.widths[name]} values by its shape, {width} in {file}",
-            )
-            for name, width in found.items()
-            if width != dataset.widths[name]
-        ]
-        notes += [
-            Problem("meta/info.json", f"{dataset.columns[name]} is not in {file}, or no numbers; not read")
-            for name in dataset.columns
-            if name not in found
-        ]
-        return found, notes
+            yield number, number / float(unit.address["frames_per_s"]), decode_image(data)
 
     def _codec_notes(self, dataset: Dataset, units: Sequence[Unit], camera: str) -> list[Problem]:
         stated = dataset.codecs.get(camera, "")
@@ -189,6 +179,45 @@ def _unit(root: Path, dataset: Dataset, recording: Recording, camera: str) -> Un
     )
 
 
+def _with_places(units: Sequence[Unit], dataset: Dataset) -> tuple[list[Unit], list[Problem]]:
+    """Count the frames of the episodes of every shared video; note the videos whose timestamps drift off the counts.
+
+    All recordings count, also those without a unit: they take their part of the video.
+    """
+    placed: dict[tuple[int, str], Place] = {}
+    notes: list[Problem] = []
+    for camera in dataset.cameras:
+        by_file: dict[str, list[tuple[Part, int]]] = {}
+        for recording in dataset.recordings:
+            if (video := recording.videos.get(camera)) is not None:
+                part = Part(video.from_seconds, video.to_seconds, recording.length)
+                by_file.setdefault(video.file, []).append((part, recording.index))
+        for file, parts in by_file.items():
+            parts.sort(key=lambda pair: pair[0].from_seconds)
+            places = places_in_file([part for part, _ in parts], dataset.frames_per_s)
+            placed |= {(index, camera): place for (_, index), place in zip(parts, places, strict=True)}
+            drifts = [
+                drift_frames(part, place, dataset.frames_per_s) for (part, _), place in zip(parts, places, strict=True)
+            ]
+            worst = max(drifts, key=abs)
+            if abs(worst) >= 0.5:
+                said = f"from_timestamp is up to {worst:+.1f} frames off the lengths of the episodes; paired by counts"
+                notes.append(Problem(file, said))
+    return [_with_place(unit, placed) for unit in units], notes
+
+
+def _with_place(unit: Unit, placed: Mapping[tuple[int, str], Place]) -> Unit:
+    place = placed.get((int(unit.address["episode"]), str(unit.address["camera"])))
+    return unit if place is None else replace(unit, address=unit.address | asdict(place))
+
+
+def _part_of(unit: Unit) -> tuple[Part, Place]:
+    address = unit.address
+    part = Part(float(address["from_seconds"]), float(address["to_seconds"]), unit.num_frames)
+    place = {entry.name: int(address[entry.name]) for entry in fields(Place)}
+    return part, Place(**place)
+
+
 def _with_columns(unit: Unit, columns: Mapping[str, str], widths: Mapping[str, int]) -> Unit:
     address: dict[str, str | int | float] = {"columns": "\n".join(f"{name}={file}" for name, file in columns.items())}
     address |= {f"width:{name}": widths[name] for name in columns}
@@ -197,17 +226,3 @@ def _with_columns(unit: Unit, columns: Mapping[str, str], widths: Mapping[str, i
 
 def _short(camera: str) -> str:
     return camera.removeprefix("observation.images.").removeprefix("observation.")
-
-
-def _is_numeric(type_: pa.DataType) -> bool:
-    while isinstance(type_, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
-        type_ = type_.value_type
-    return pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_)
-
-
-def _matrix(name: str, column: Any) -> np.ndarray:
-    try:
-        values = np.array(column.to_pylist(), dtype=np.float32)
-    except (ValueError, TypeError):
-        raise Damaged(f"column {name} is not rows of as many numbers each") from None
-    return values.reshape(len(values), -1)

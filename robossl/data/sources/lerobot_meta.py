@@ -98,13 +98,43 @@ def _cameras(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) ->
     for name, feature in features.items():
         if feature["dtype"] not in ("video", "image"):
             continue
-        if (feature.get("info") or {}).get("video.is_depth_map"):
-            notes.append(Problem("meta/info.json", f"{name} is a depth map, not read"))
+        if why := _depth(feature):
+            notes.append(Problem("meta/info.json", f"{name} is a depth map ({why}), not read"))
         else:
             cameras.append(name)
     if not cameras:
         raise InputError(f"info.json names no camera among {', '.join(features)}")
     return tuple(cameras)
+
+
+def _depth(feature: Mapping[str, Any]) -> str:
+    """Why a camera is taken for a depth map; empty if it is not.
+
+    Data sets mark depth in `info`, older ones in `video_info`, with or without the prefix "video."; some only state one
+    channel, or the pixel format of a camera that measures more than 256 distances.
+    """
+    stated = {key: value for block in ("info", "video_info") for key, value in (feature.get(block) or {}).items()}
+    for key, value in {**feature, **stated}.items():
+        if key.split(".")[-1] in ("is_depth_map", "is_depth") and str(value).lower() in ("true", "1"):
+            return f"marked by {key}"
+    pixel_format = str(stated.get("video.pix_fmt") or stated.get("pix_fmt") or "")
+    if re.match(r"gray\d|y16|z16", pixel_format):
+        return f"pixel format {pixel_format}"
+    channels = [stated.get("video.channels", stated.get("channels")), _num_channels(feature)]
+    return "one channel" if 1 in channels else ""
+
+
+def _num_channels(feature: Mapping[str, Any]) -> int | None:
+    """Channels by the stated shape, (h, w, c) or (c, h, w); None if it does not say."""
+    shape, names = feature.get("shape") or [], _flatten(feature.get("names"))
+    if len(shape) == 2:
+        return 1
+    if len(shape) != 3:
+        return None
+    places = [place for place, name in enumerate(names) if name.startswith("channel")] if len(names) == 3 else []
+    if places:
+        return int(shape[places[0]])
+    return 1 if 1 in (shape[0], shape[2]) else None
 
 
 def _columns(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[dict[str, str], dict[str, int]]:

@@ -64,12 +64,13 @@ class Mp4Source:
                 start = seconds if start is None else start
                 yield Frame(pixels, seconds - start)
             header = video.header
-            read_seconds = 0.0 if start is None or seconds is None else seconds - start
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
             if header.is_counted and count >= header.num_frames:
                 return  # a last frame may be shown for long
-            if read_seconds + 3 * frame_seconds < 0.95 * header.duration_seconds:
-                raise Damaged(f"truncated: {read_seconds:.1f} s of {header.duration_seconds:.1f} s decode")
+            start, seconds = start or 0.0, seconds or 0.0
+            stated_seconds = header.end_seconds - start
+            if seconds - start + 3 * frame_seconds < 0.95 * stated_seconds:
+                raise Damaged(f"truncated: {seconds - start:.1f} s of {stated_seconds:.1f} s decode")
         finally:
             video.close()
 
