@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import glob
 import json
 import os
@@ -34,6 +35,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
+
+
+PositionMatrix = Callable[[int, int], Tensor]
+"""Weights (target, source) that resize learned positions along one axis."""
 
 
 class Features(NamedTuple):
@@ -75,11 +80,12 @@ class Encoder(nn.Module):
         self.has_cls = getattr(backbone, "cls_token", None) is not None
         self.has_grid = getattr(backbone, "dynamic_img_size", False)  # of positions, resized to the pixels'
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", 0))
+        self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
         """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch)."""
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
-        with _ResizeByMatrix() if resized else contextlib.nullcontext():
+        with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
             out: Tensor = self.backbone.forward_features(pixels)
         if out.ndim == 4:
             dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
@@ -108,6 +114,10 @@ class Encoder(nn.Module):
 class _ResizeByMatrix(TorchFunctionMode):
     """Learned positions resized by matrix products: on CUDA, torch's own antialiased resize has no exact backward."""
 
+    def __init__(self, matrix: PositionMatrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -115,8 +125,8 @@ class _ResizeByMatrix(TorchFunctionMode):
         if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
             return func(*args, **kwargs)
         (height, width), positions = kwargs["size"], args[0]
-        rows = resize_matrix(positions.shape[-2], height, mode="bicubic").to(positions)
-        columns = resize_matrix(positions.shape[-1], width, mode="bicubic").to(positions)
+        rows = self.matrix(positions.shape[-2], height).to(positions)
+        columns = self.matrix(positions.shape[-1], width).to(positions)
         with torch.autocast(positions.device.type, enabled=False):
             return rows @ positions @ columns.T
 
