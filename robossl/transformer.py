@@ -88,11 +88,12 @@ def start_class_token(transformer: VisionTransformer, *, std: float) -> None:
 
 
 def plain_bicubic(source: int, target: int) -> Float[Tensor, "target source"]:
-    """Weights of DINO's official resize of positions: bicubic without antialiasing, at a scale of (target + 0.1) / source.
+    """Weights of DINO's official resize of positions: bicubic, not antialiased, at a scale of (target + 0.1) / source.
 
-    Its output on 6 x 6 patches varies more than twice as much as that of an antialiased resize from 14 x 14.
+    From 14 x 14 to 6 x 6 patches its output varies more than twice as much as that of an antialiased resize.
     """
-    return F.interpolate(torch.eye(source)[None, None], scale_factor=((target + 0.1) / source, 1.0), mode="bicubic")[0, 0]
+    scale = ((target + 0.1) / source, 1.0)
+    return F.interpolate(torch.eye(source)[None, None], scale_factor=scale, mode="bicubic")[0, 0]
 
 
 def _uniform(module: nn.Linear | nn.Conv2d, *, fan_in: int, fan_out: int) -> None:

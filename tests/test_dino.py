@@ -200,7 +200,7 @@ def vit(transformer, input_hw=(224, 224)):
 
 @pytest.mark.parametrize(("transformer", "std"), [("timm", 0.0073), ("official", 0.0175)])
 def test_positions_of_local_crops_vary_as_in_the_code_named(transformer, std):
-    """From 14 x 14 to 6 x 6 patches; the authors' plain bicubic leaves more than twice the spread of an antialiased one."""
+    """From 14 x 14 to 6 x 6 patches; the authors' bicubic leaves more than twice the spread of an antialiased one."""
     for encoder in (vit(transformer).student, vit(transformer).encoder):
         matrix = encoder.position_matrix(14, 6)
         positions = 0.02 * torch.randn(192, 14, 14, generator=torch.Generator().manual_seed(0))
@@ -234,5 +234,5 @@ def test_the_class_token_starts_as_in_the_code_named():
 
 
 def test_official_transformers_are_refused_for_a_resnet():
-    with pytest.raises(InputError, match="method.transformer official needs a vision transformer, got test_resnet"):
+    with pytest.raises(InputError, match=r"method\.transformer official needs a vision transformer, got test_resnet"):
         build(configured("dino", transformer="official"))

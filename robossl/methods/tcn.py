@@ -127,7 +127,7 @@ class TCN(Method):
         return means.pop("loss"), means
 
     def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
-        """|a - near|^2 less that to the semi-hard negative, with either frame as the anchor; and which of them count."""
+        """|a - near|^2 - |a - semi-hard negative|^2 with either frame as the anchor, and which of these pairs count."""
         pool = pool_frames(z, view.time_seconds, torch.cat([view.valid[:, :2], has_far[:, None]], 1))
         pairs = pool.own[:, [0, 1]].flatten(), pool.own[:, [1, 0]].flatten()
         distance = _squared_distances(pool.z[pairs[0]], pool.z)
