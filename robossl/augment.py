@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robossl.blur import gaussian_blur, kernel_radius
+from robossl.blur import gaussian_blur, kernel_radius, official_radius
 from robossl.chunks import chunks, for_each
 from robossl.colour import grayscale_, jitter_, put_rows, solarize_
+from robossl.colour_official import official_jitter_
 from robossl.crop import crop_each, crop_matrix, signed_box
 from robossl.draws import draw
 from robossl.rotate import rotate
@@ -159,17 +160,26 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
     """Colour jitter, grayscale, blur and solarize in place, each on the samples that drew it."""
-    jitter_(x, own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1))
+    order, factors = own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1)
+    if spec.colour == "torchvision":
+        jitter_(x, order, factors)
+    else:
+        official_jitter_(x, order, factors, additive=spec.colour == "byol")
     gray, blurred, solarized = (torch.from_numpy(own[name].nonzero()[0]) for name in ("gray", "sigma", "solarize"))
     if len(gray):
         grayscale_(x, gray)
     if len(blurred):
         sigma = torch.from_numpy(own["sigma"])[blurred].to(x.device)
-        radius = kernel_radius(spec.blur_sigma[1], spec.size)
-        put_rows(x, blurred, gaussian_blur(x[blurred.to(x.device)], sigma, radius=radius))
+        put_rows(x, blurred, _blur(x[blurred.to(x.device)], sigma, spec))
     if len(solarized):
         solarize_(x, solarized, threshold=spec.solarize_threshold)
     return x
+
+
+def _blur(x: Tensor, sigma: Tensor, spec: ViewSpec) -> Tensor:
+    if spec.colour == "torchvision":
+        return gaussian_blur(x, sigma, radius=kernel_radius(spec.blur_sigma[1], spec.size))
+    return gaussian_blur(x, sigma, radius=official_radius(spec.size), border="zeros")
 
 
 def _place(frames: Frames, device: torch.device) -> Frames:

@@ -3,16 +3,20 @@
 The kernel reaches 3 times the largest sigma of the view on either side (13 taps for 2 pixels), whatever the size of the
 view: what is cut off is below one grey level. The kernel of a tenth of the view that SimCLR and BYOL use has 23 taps at
 224 pixels but cuts at 2 sigma at 96; the PIL blur of MoCo does not cut. The border is reflected as by torchvision.
+Views with the colours of BYOL's or SimCLR's code have their kernel and their border instead: beyond it lie zeros.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Border = Literal["reflect", "zeros"]
 
 _SMALL = 16  # below it products had other last bits in another batch, on one of two processors
 _BLOCK = 48  # rows of a band that share one product; the matrix of a large view is mostly zeros
@@ -23,7 +27,14 @@ def kernel_radius(sigma_max: float, size: int) -> int:
     return min(math.ceil(3 * sigma_max), size - 1)
 
 
-def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, radius: int) -> Float[Tensor, "n 3 s s"]:
+def official_radius(size: int) -> int:
+    """Taps on either side of the centre in BYOL's and SimCLR's code, whose kernel is a tenth of the view."""
+    return size // 20
+
+
+def gaussian_blur(
+    x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, radius: int, border: Border = "reflect"
+) -> Float[Tensor, "n 3 s s"]:
     """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps."""
     offset = torch.arange(-radius, radius + 1, device=x.device)
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
@@ -31,10 +42,13 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
     size = x.shape[-1]
     if size < _SMALL:
         for dim in (-1, -2):
-            near = zip(taps.T, _reflected(size, radius, x.device), strict=True)
-            x = sum(x.index_select(dim, source) * tap[:, None, None, None] for tap, source in near)
+            near = zip(taps.T, *_sources(size, radius, border, x.device), strict=True)
+            weight = (-1, 1) if dim == -2 else (1, -1)
+            x = sum(
+                x.index_select(dim, source) * tap[:, None, None, None] * seen.view(weight) for tap, source, seen in near
+            )
         return x
-    band = (taps @ _picks(size, radius, x.device)).view(-1, size, size)
+    band = (taps @ _picks(size, radius, border, x.device)).view(-1, size, size)
     block = _BLOCK if size > 64 and x.device.type == "cpu" else size
     across, out = torch.empty_like(x), torch.empty_like(x)
     rows = x.flatten(1, 2)
@@ -51,13 +65,22 @@ def gaussian_blur(x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, ra
 
 
 @cache
-def _reflected(size: int, radius: int, device: torch.device) -> Int[Tensor, "taps size"]:
-    """For each tap, which pixel it reads for which pixel; at the border the image goes on as its mirror image."""
-    source = (torch.arange(size)[None] + torch.arange(-radius, radius + 1)[:, None]).abs()
-    return (size - 1 - (size - 1 - source).abs()).to(device)
+def _sources(
+    size: int, radius: int, border: Border, device: torch.device
+) -> tuple[Int[Tensor, "taps size"], Float[Tensor, "taps size"]]:
+    """For each tap, which pixel it reads for which pixel, and its weight: 0 beyond a border of zeros.
+
+    Beyond a border that reflects, the image goes on as its mirror image.
+    """
+    wanted = torch.arange(size)[None] + torch.arange(-radius, radius + 1)[:, None]
+    inside = (wanted >= 0) & (wanted < size)
+    source = size - 1 - (size - 1 - wanted.abs()).abs()
+    seen = inside if border == "zeros" else torch.ones_like(inside)
+    return source.clamp(0, size - 1).to(device), seen.float().to(device)
 
 
 @cache
-def _picks(size: int, radius: int, device: torch.device) -> Float[Tensor, "taps size*size"]:
+def _picks(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
     """The same as rows of ones and zeros."""
-    return torch.nn.functional.one_hot(_reflected(size, radius, device), size).float().flatten(1)
+    source, seen = _sources(size, radius, border, device)
+    return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

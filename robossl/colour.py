@@ -31,13 +31,13 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
         factors: (n, 4), factor of each operation, in the order named above; the hue's is in turns.
     """
     mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
-    shifts = torch.from_numpy(_hue_shifts(factors[:, HUE])).to(x.device)
+    shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device)
     for start, stop in _runs(hue_place(order)):
         part = slice(start, stop)
         for place in range(order.shape[1]):
             operations = order[part, place]
             if (operations == HUE).all():
-                _turn(x[part], shifts[part])
+                turn_hue_(x[part], shifts[part])
             elif (operations >= 0).any():
                 lifts = lift[part, place] if (operations == CONTRAST).any() else None
                 affine_(x[part], mix[part, place], lifts)
@@ -70,14 +70,14 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
     return mix, (luma * (order == CONTRAST)[..., None, None])[..., 0, :, None, None]
 
 
-def _hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Way from each corner of the colour hexagon (see `_turn`) after the hue is turned, within +-3 sides."""
+def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Way from each corner of the colour hexagon (see `turn_hue_`) after the hue is turned, within +-3 sides."""
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
     return shifts[..., None, None]
 
 
-def _turn(x: Tensor, shifts: Tensor) -> None:
+def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> None:
     """Turn the hue of HSV without going through HSV.
 
     With top, low and chroma = top - low of a pixel, its hue is the signed way from red along the colour hexagon, in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ from robossl.weights import read_hub, read_weights, split_source, weights_digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+PositionMatrix = Callable[[int, int], Tensor]
+"""Weights (target, source) that resize learned positions along one axis."""
 
 
 class Features(NamedTuple):
@@ -72,6 +77,7 @@ class Encoder(nn.Module):
         self.has_grid = getattr(backbone, "dynamic_img_size", False)  # of positions, resized to the pixels'
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
+        self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
         """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch).
@@ -80,7 +86,7 @@ class Encoder(nn.Module):
             InputError: the backbone gives no map over the frame.
         """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
-        with _ResizeByMatrix() if resized else contextlib.nullcontext():
+        with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
             out: Tensor | list[Tensor] = self.backbone.forward_features(pixels)
         if isinstance(out, Tensor) and out.ndim == 4 and self.feature_dim in (out.shape[1], out.shape[3]):
             dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
@@ -113,6 +119,10 @@ class Encoder(nn.Module):
 class _ResizeByMatrix(TorchFunctionMode):
     """Learned positions resized by matrix products: on CUDA, torch's own antialiased resize has no exact backward."""
 
+    def __init__(self, matrix: PositionMatrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -120,8 +130,8 @@ class _ResizeByMatrix(TorchFunctionMode):
         if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
             return func(*args, **kwargs)
         (height, width), positions = kwargs["size"], args[0]
-        rows = resize_matrix(positions.shape[-2], height, mode="bicubic").to(positions)
-        columns = resize_matrix(positions.shape[-1], width, mode="bicubic").to(positions)
+        rows = self.matrix(positions.shape[-2], height).to(positions)
+        columns = self.matrix(positions.shape[-1], width).to(positions)
         with torch.autocast(positions.device.type, enabled=False):
             return rows @ positions @ columns.T
 

@@ -16,7 +16,7 @@ def encode_crops(encoder: Encoder, views: Sequence[View]) -> list[Features]:
     """Features of each run of views of one size, view after view along the batch.
 
     Views of one size go through the encoder together, so that its batch-norm sees them together, as in the official
-    code of SwAV and DINO.
+    code of SwAV and DINO. SwAV's synchronises its statistics over 8 GPUs, here they are of the global batch.
     """
     runs = [list(alike) for _, alike in groupby(views, key=lambda view: view.pixels.shape[-2:])]
     return [encoder(cat([view.pixels for view in run])) for run in runs]

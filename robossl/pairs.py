@@ -1,6 +1,6 @@
 """Pairs of views that differ in blur and solarization alone: BYOL's augmentation (table 6 of arXiv:2006.07733).
 
-MoCo v3, Barlow Twins and VICReg took it over.
+MoCo v3, Barlow Twins and VICReg took it over, with torchvision's operations; BYOL's own are `colour: byol`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pixels: which bins of two views' feature maps show the same place of the frame (section 3.1 of arXiv:2011.10043).
 
-All distances are taken in pixels of the source frame: robot frames are not square, so fractions would stretch them.
+Distances are taken in pixels of the source frame: robot frames are not square, so fractions would stretch them. The
+authors' code takes fractions (`in_fractions`), which is the same on square frames.
 """
 
 from __future__ import annotations
@@ -56,13 +57,18 @@ def matched_bins(
 
 
 def matched_views(
-    views: tuple[View, View], maps: tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c H W"]], *, threshold: float
+    views: tuple[View, View],
+    maps: tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c H W"]],
+    *,
+    threshold: float,
+    in_fractions: bool = False,
 ) -> Bool[Tensor, "b n m"]:
     """`matched_bins` of two views and the feature maps that came of them."""
     first, second = (view.box for view in views)
     assert first is not None and second is not None
     grids = tuple((each.shape[-2], each.shape[-1]) for each in maps)
-    return matched_bins((first, second), views[0].source_hw, (grids[0], grids[1]), threshold=threshold)
+    hw = torch.ones_like(views[0].source_hw) if in_fractions else views[0].source_hw
+    return matched_bins((first, second), hw, (grids[0], grids[1]), threshold=threshold)
 
 
 def check_boxes(*specs: ViewSpec) -> None:

@@ -1,4 +1,4 @@
-"""Vision transformers as MoCo v3 starts them: fixed positions, a frozen patch projection, Xavier (arXiv:2104.02057)."""
+"""Vision transformers as MoCo v3 (arXiv:2104.02057) and DINO (arXiv:2104.14294) set them up where timm differs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robossl.encoder import Encoder
 from robossl.errors import InputError
@@ -68,7 +69,7 @@ def sines_and_cosines(height: int, width: int, *, dim: int) -> Float[Tensor, "n 
 
 @torch.no_grad()
 def draw_xavier(transformer: VisionTransformer) -> None:
-    """Initial weights of the official code: Xavier uniform, with query, key and value as three matrices."""
+    """Initial weights of MoCo v3's official code: Xavier uniform, with query, key and value as three matrices."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear):
             fan_out = module.out_features // 3 if name.endswith("qkv") else module.out_features
@@ -77,6 +78,22 @@ def draw_xavier(transformer: VisionTransformer) -> None:
     _uniform(projection, fan_in=projection.weight[0].numel(), fan_out=transformer.embed_dim)
     if transformer.cls_token is not None:
         nn.init.normal_(transformer.cls_token, std=1e-6)
+
+
+@torch.no_grad()
+def start_class_token(transformer: VisionTransformer, *, std: float) -> None:
+    """Draw the class token anew: timm starts it at a standard deviation of 1e-6, DINO's official code at 0.02."""
+    if transformer.cls_token is not None:
+        nn.init.trunc_normal_(transformer.cls_token, std=std)
+
+
+def plain_bicubic(source: int, target: int) -> Float[Tensor, "target source"]:
+    """Weights of DINO's official resize of positions: bicubic, not antialiased, at a scale of (target + 0.1) / source.
+
+    From 14 x 14 to 6 x 6 patches its output varies more than twice as much as that of an antialiased resize.
+    """
+    scale = ((target + 0.1) / source, 1.0)
+    return F.interpolate(torch.eye(source)[None, None], scale_factor=scale, mode="bicubic")[0, 0]
 
 
 def _uniform(module: nn.Linear | nn.Conv2d, *, fan_in: int, fan_out: int) -> None:

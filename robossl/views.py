@@ -53,6 +53,7 @@ class ViewSpec:
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.1  # turns, uniform in +- this
+    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose code: see colour_official.py; blur too
     grayscale_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from methods_kit import reference as oracle
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
@@ -75,6 +76,26 @@ def test_a_view_is_torchvisions_pipeline(interpolation, memory_format):
         assert ((view.pixels[i] - expected).abs().amax((1, 2)) * torch.tensor(STD)).max() < 1e-5
 
 
+@pytest.mark.parametrize("whose", ["byol", "simclr"])
+def test_a_view_of_official_colours_is_the_plain_formula(whose):
+    spec = replace(BUSY, size=40, solarize_p=0.0, blur_p=0.7, colour=whose)
+    raw = raw_batch(12)
+    view = augment(spec)(raw).views[0]
+    plain = draw_for(spec, raw)
+    off = {"order": -1.0, "gray": 0.0, "sigma": 0.0}
+    nothing = plain | {name: torch.full_like(plain[name], value) for name, value in off.items()}
+    before = apply(raw.clips[spec.clip], spec, nothing, (0.0,) * 3, (1.0,) * 3).pixels
+    for i, image in enumerate(before):
+        own = {name: value[i] for name, value in view.params.items()}
+        factors = [own[name].item() for name in ("brightness", "contrast", "saturation", "hue")]
+        params = {"order": own["order"].int().tolist(), "factors": factors}
+        params |= {"gray": bool(own["gray"]), "sigma": own["sigma"].item()}
+        rows = [[tuple(pixel) for pixel in row] for row in image.permute(1, 2, 0).double().tolist()]
+        expected = torch.tensor(oracle("official_colours").view(rows, params, whose)).permute(2, 0, 1)
+        expected = reference.normalize(expected.float(), list(MEAN), list(STD))
+        assert ((view.pixels[i] - expected).abs().amax((1, 2)) * torch.tensor(STD)).max() < 1e-5
+
+
 def test_solarize_is_torchvisions_away_from_its_threshold():
     spec = replace(BUSY, solarize_p=1.0)
     raw = raw_batch(16)
@@ -130,9 +151,15 @@ def test_repeated_calls_thread_counts_and_autocast_give_the_same_bits():
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.permutations(range(8)), st.integers(1, 7), st.sampled_from([9, 32, 49]), st.sampled_from([(), OPERATIONS]))
-def test_a_sample_has_the_same_bits_in_any_batch(samples, cut, size, per_frame):
-    spec = replace(BUSY, size=size, clip=CLIP, per_frame=per_frame)
+@given(
+    st.permutations(range(8)),
+    st.integers(1, 7),
+    st.sampled_from([9, 32, 49]),
+    st.sampled_from([(), OPERATIONS]),
+    st.sampled_from(["torchvision", "byol", "simclr"]),
+)
+def test_a_sample_has_the_same_bits_in_any_batch(samples, cut, size, per_frame, colour):
+    spec = replace(BUSY, size=size, clip=CLIP, per_frame=per_frame, colour=colour)
     raw, make = raw_batch(8, clip=CLIP), augment(BUSY, spec)
     raw = replace(raw, clips=raw.clips | raw_batch(8).clips)
     whole = make(raw)

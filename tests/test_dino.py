@@ -8,11 +8,13 @@ import warnings
 import pytest
 import torch
 from methods_kit import build, configured, make_batch, reference
+from torch.nn import functional as F
 
 from robossl.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods.dino import DINOConfig
 from robossl.multicrop import cls_crops, pooled_crops
+from robossl.transformer import plain_bicubic
 
 with warnings.catch_warnings():  # importing lightly imports pytorch_lightning, which warns about its own imports
     warnings.simplefilter("ignore")
@@ -160,3 +162,77 @@ def test_settings_for_few_images_grow_to_the_paper_s():
     assert all(each.teacher_temperature_start <= each.teacher_temperature for each in found)
     assert found[-2].teacher_temperature == pytest.approx(0.07)
     assert found[-2].momentum == pytest.approx(0.996)
+
+
+def test_prototypes_have_lengths_of_their_own_that_train_follow_and_are_held():
+    method = build(configured("dino", norm_last_layer=False))
+    lengths, copied = method.head.lengths, method.teacher.copies[1].lengths
+    assert lengths.shape == (24, 1) and bool((lengths == 1).all())  # a matrix: the authors' code lets it decay
+    x = torch.randn(4, method.head.mlp[0].in_features, dtype=torch.float64)
+    before = method.head(x)
+    with torch.no_grad():
+        lengths *= torch.arange(1.0, 25)[:, None]
+    torch.testing.assert_close(method.head(x), before * torch.arange(1.0, 25, dtype=torch.float64))
+    method.after_step(0.0)
+    torch.testing.assert_close(copied, 0.996 + 0.004 * lengths.detach())
+    for step, held in ((0, True), (2, False)):
+        method.before_step(step, 20)
+        method.zero_grad()
+        method(make_batch(method)).value.backward()
+        method.after_backward()
+        assert (lengths.grad is None) == held
+
+
+def test_loss_with_lengths_is_the_formula():
+    method = build(configured("dino", norm_last_layer=False))
+    with torch.no_grad():
+        for head in (method.head, method.teacher.copies[1]):
+            head.lengths.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(0))
+    batch = make_batch(method)
+    expected = reference("dino").loss(method, batch)
+    assert method(batch).value.item() == pytest.approx(expected, rel=1e-10)
+
+
+def vit(transformer, input_hw=(224, 224)):
+    encoder = tiny("vit_tiny_patch16_224", input_hw)
+    return configured("dino", transformer=transformer, head_batch_norm=False).build(encoder)
+
+
+@pytest.mark.parametrize(("transformer", "std"), [("timm", 0.0073), ("official", 0.0175)])
+def test_positions_of_local_crops_vary_as_in_the_code_named(transformer, std):
+    """From 14 x 14 to 6 x 6 patches; the authors' bicubic leaves more than twice the spread of an antialiased one."""
+    for encoder in (vit(transformer).student, vit(transformer).encoder):
+        matrix = encoder.position_matrix(14, 6)
+        positions = 0.02 * torch.randn(192, 14, 14, generator=torch.Generator().manual_seed(0))
+        assert (matrix @ positions @ matrix.T).std().item() == pytest.approx(std, rel=0.05)
+
+
+@pytest.mark.parametrize(("source", "target"), [(14, 6), (4, 2), (7, 5), (4, 6)])
+def test_official_positions_are_torch_s_bicubic_at_the_scale_of_the_authors(source, target):
+    """Their scale has 0.1 patches added; the resize of a transformer's own positions goes through the same weights."""
+    method = vit("official", (16 * source, 16 * source))
+    positions = method.student.backbone.pos_embed[:, 1:].transpose(1, 2).reshape(1, 192, source, source)
+    scale = (target + 0.1) / source
+    expected = F.interpolate(positions, scale_factor=(scale, scale), mode="bicubic")
+    matrix = plain_bicubic(source, target)
+    torch.testing.assert_close(matrix @ positions @ matrix.T, expected, atol=1e-7, rtol=1e-5)
+    embedded = []
+    hook = method.student.backbone.norm_pre.register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0]))
+    pixels = torch.zeros(1, 3, 16 * target, 16 * target)
+    method.student.eval()(pixels)
+    hook.remove()
+    patches = method.student.backbone.patch_embed.proj(pixels)
+    seen = embedded[0][:, 1:].transpose(1, 2).reshape(1, 192, target, target) - patches
+    torch.testing.assert_close(seen, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_class_token_starts_as_in_the_code_named():
+    stds = {name: vit(name).student.backbone.cls_token.std().item() for name in ("timm", "official")}
+    assert stds["timm"] < 1e-5
+    assert stds["official"] == pytest.approx(0.02, rel=0.2)
+    assert torch.equal(vit("official").student.backbone.cls_token, vit("official").encoder.backbone.cls_token)
+
+
+def test_official_transformers_are_refused_for_a_resnet():
+    with pytest.raises(InputError, match=r"method\.transformer official needs a vision transformer, got test_resnet"):
+        build(configured("dino", transformer="official"))

@@ -88,6 +88,26 @@ def test_official_pixpro_lies_between_minus_4_and_4_and_the_paper_s_in_half_of_i
         assert -bound <= method(same).value.item() <= bound
 
 
+def test_official_pixpro_matches_by_fractions_which_differ_on_frames_that_are_not_square():
+    batch = make_batch(build(configured("pixpro")))
+
+    def matched(variant, hw):
+        source_hw = torch.tensor([hw]).repeat(8, 1)
+        views = tuple(replace(view, source_hw=source_hw) for view in batch.views)
+        return build(configured("pixpro", variant=variant))(Batch(views, batch.index)).metrics["matched"].item()
+
+    assert matched("paper", (64, 64)) == matched("official", (64, 64)) == matched("official", (36, 64))
+    assert matched("paper", (16, 64)) != matched("official", (16, 64))
+
+
+def test_the_official_branch_between_frames_pools_after_its_heads():
+    paper, official = (
+        build(configured("pixpro", variant=variant, instance_weight=1.0)).instance for variant in ("paper", "official")
+    )
+    assert [type(part.projector[0]).__name__ for part in (paper, official)] == ["Linear", "Conv2d"]
+    assert [type(part.predictor[0]).__name__ for part in (paper, official)] == ["Linear", "Conv2d"]
+
+
 def test_propagation_smooths_over_the_pixels_like_it():
     propagation = build(configured("pixpro", transform_layers=0, sharpness=2.0)).propagation
     x = torch.zeros(1, 12, 1, 3, dtype=torch.float64)

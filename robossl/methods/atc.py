@@ -1,8 +1,9 @@
 """ATC: a frame's prediction meets the frame k steps later, seen by a slow copy of the encoder (arXiv:2009.08319).
 
-Two frames of a clip are augmented apart; the paper's random shift is a crop of nearly the whole frame, so give
-`view.ratio` the ratio of your frames (a crop of another shape cannot be nearly all of one). The teacher moves after
-the step; the official code moves it before the next one, which is the same.
+Two frames of a clip are augmented apart. In place of the paper's random shift, of up to 4 pixels, stands a
+crop of nearly the whole frame, so give `view.ratio` the ratio of your frames (a crop of another shape cannot be nearly
+all of one). Every frame is cropped; the authors' code shifts every frame on DMControl and a tenth of them on DMLab and
+Atari. Further deviations: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from robossl.teacher import Ema, check_momentum
 from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, num_pairs, pool_frames, similarity
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # random shift alone
+# in place of the random shift
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ATCConfig:
-    """ATC with the numbers of the paper's DeepMind Control runs (appendix)."""
+    """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py), the view apart."""
 
     ahead_seconds: float = 0.1  # k: 1 step on DMControl, 3 on DMLab and Atari
     output_dim: int = 128  # latent size; 256 on DMLab and Atari

@@ -4,6 +4,7 @@ The frames' vectors z_t and, where asked, actions and joint states run through a
 a matrix W_k makes a prediction whose product with z_{t+k} is the log-bilinear score of equation 3. What the
 augmentation does to all frames of a clip alike tells clips apart without any content, so colour is drawn anew for
 each frame; watch `same_clip_accuracy`, which the background cannot help.
+The anchor's own frame is no negative, which it is in rlpyt's code. Further deviations: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # the paper has no r
 
 @dataclass(frozen=True, slots=True)
 class CPCConfig:
-    """CPC with the numbers of the paper's section 3.1, and of rlpyt's CPC where that is silent on video."""
+    """CPC with the numbers of the paper's section 3.1 (speech), and of rlpyt's CPC for control (DMLab) where named."""
 
     num_frames: int = 32  # rlpyt, T
     stride_seconds: float = 0.1

@@ -1,12 +1,14 @@
 """DINO: a student on all crops finds the centred, sharpened output of its own average (arXiv:2104.14294).
 
-The teacher follows the student after the step, as in the paper's algorithm 1, and is what is exported.
+The teacher follows the student after the step, as in the paper's algorithm 1, and is what is exported. Its temperature
+rises with every step; the authors' code raises it once an epoch. Further deviations: docs/deviations.md.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +24,7 @@ from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.ranges import check_range
 from robossl.schedule import cosine
 from robossl.teacher import Center, Ema, check_momentum
+from robossl.transformer import plain_bicubic, require_transformer, start_class_token
 from robossl.views import Batch, ViewSpec
 
 GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # BYOL's
@@ -32,12 +35,18 @@ MAX_FREEZE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (1250 an epoch of ImageNet)."""
+    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (1250 an epoch of ImageNet).
+
+    The temperatures are the paper's and of the authors' 300-epoch command. Their plain 100-epoch command has a constant
+    0.04: configs/dino_vit_small_imagenet.yaml.
+    """
 
     prototypes: int = 65536  # K, appendix C; see `for_num_images`
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: none for a ViT
+    norm_last_layer: bool = True  # prototypes of length 1; off in the authors' 300-epoch command for ViT-S
+    transformer: Literal["timm", "official"] = "timm"  # official: see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; as high as the student's: no sharpening
     teacher_temperature_start: float = 0.04  # section 3.2
@@ -97,6 +106,7 @@ class DINO(Method):
 
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         super().__init__()
+        _prepare(encoder, config)
         self.config = config
         self.student = encoder
         self.head = Head(encoder.feature_dim, config)
@@ -154,6 +164,8 @@ class DINO(Method):
         """Drop the gradient of the last layer while it is frozen."""
         if self.last_layer_is_frozen:
             self.head.prototypes.weight.grad = None
+            if self.head.lengths is not None:
+                self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1."""
@@ -161,8 +173,22 @@ class DINO(Method):
         self.teacher.update(self.student, self.head, momentum=momentum)
 
 
+def _prepare(encoder: Encoder, config: DINOConfig) -> None:
+    """Set a transformer up as the authors' code does.
+
+    Positions are resized without antialiasing for crops of another size, and a class token from random weights starts
+    at a standard deviation of 0.02.
+    """
+    if config.transformer == "timm":
+        return
+    transformer = require_transformer(encoder, because="method.transformer official")
+    encoder.position_matrix = plain_bicubic
+    if encoder.config.init == "random":
+        start_class_token(transformer, std=0.02)
+
+
 class Head(nn.Module):
-    """Three layers with GELU, l2-norm, and the cosine to each prototype (appendix C)."""
+    """Three layers with GELU, l2-norm, and the cosine to each prototype, times its length if that is learned."""
 
     def __init__(self, dim: int, config: DINOConfig) -> None:
         super().__init__()
@@ -178,12 +204,17 @@ class Head(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
+        # a matrix, which decays, as in the authors' code
+        self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Logits in full precision; the weight norm is a division here, so that copies and checkpoints are plain."""
         z = full_precision(self.mlp(x))
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(F.normalize(z, dim=1), F.normalize(self.prototypes.weight, dim=1))
+            prototypes = F.normalize(self.prototypes.weight, dim=1)
+            if self.lengths is not None:
+                prototypes = self.lengths * prototypes
+            return F.linear(F.normalize(z, dim=1), prototypes)
 
 
 def _layer(fan_in: int, fan_out: int, *, batch_norm: bool) -> list[nn.Module]:

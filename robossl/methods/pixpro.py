@@ -1,6 +1,9 @@
 """PixPro: a pixel, smoothed over the pixels like it, finds itself in the other view (arXiv:2011.10043, section 3.2).
 
 The teacher follows the student after the step; the official code does so before the next forward, which is the same.
+`variant: official` is the loss of that code (zdaxie/PixPro): g is l2-normalised, the loss is twice the paper's, pixels
+match by distance in fractions of the frame, and the branch between frames pools after its heads, not before. Further
+deviations: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class PixProConfig:
     hidden_dim: int = 2048  # section 3.1; the official code has 4096
     output_dim: int = 256  # section 3.1
     momentum: float = 0.99  # section 4.1: to 1 by a cosine
-    variant: Literal["paper", "official"] = "paper"  # official: g is l2-normalised, the loss twice the paper's
+    variant: Literal["paper", "official"] = "paper"
     instance_weight: float = 0.0  # section 3.3: 1 adds the same between the frames' pooled features
     view_0: ViewSpec = VIEW_0
     view_1: ViewSpec = VIEW_1
@@ -83,11 +86,12 @@ class PixPro(Method):
             encoder, projector, *_ = self.teacher.copies
             teachers = [encoder(view.pixels) for view in batch.views]
             t0, t1 = (projector(each.dense) for each in teachers)
-        a = matched_views((first, second), (x0, x1), threshold=self.config.threshold)
+        official = self.config.variant == "official"
+        a = matched_views((first, second), (x0, x1), threshold=self.config.threshold, in_fractions=official)
         loss = pixel_consistency(self.propagation(x0), bins(t1), a) + pixel_consistency(
             self.propagation(x1), bins(t0), a.mT
         )
-        if self.config.variant == "official":
+        if official:
             loss = 2 * loss
         metrics = {"matched": a.any(dim=2).float().mean()}
         if self.instance is not None:
@@ -97,11 +101,11 @@ class PixPro(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
-        """BYOL's loss between pooled features, at the scale of the pixels' loss."""
+        """BYOL's loss between whole frames, at the scale of the pixels' loss."""
         assert self.instance is not None
-        p0, p1 = (self.instance(each.pooled) for each in features)
+        p0, p1 = (self.instance(each) for each in features)
         with torch.no_grad():
-            z0, z1 = (self.teacher.copies[2](each.pooled) for each in teachers)
+            z0, z1 = (self.instance.project(each, self.teacher.copies[2]) for each in teachers)
         loss = negative_cosine(p0, z1) + negative_cosine(p1, z0)
         return 2 * loss if self.config.variant == "official" else loss
 
@@ -147,13 +151,26 @@ class Propagation(nn.Module):
 
 
 class _Instance(nn.Module):
-    """Projector and predictor of the branch between frames."""
+    """Projector and predictor of the branch between frames, on the pooled feature or, officially, on the map."""
 
     def __init__(self, dim: int, config: PixProConfig) -> None:
         super().__init__()
-        self.projector = mlp([dim, config.hidden_dim, config.output_dim])
-        self.predictor = mlp([config.output_dim, config.hidden_dim, config.output_dim])
+        self.on_maps = config.variant == "official"
+        head = pixel_projector if self.on_maps else _pooled_head
+        self.projector = head(dim, config.hidden_dim, config.output_dim)
+        self.predictor = head(config.output_dim, config.hidden_dim, config.output_dim)
 
-    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b o"]:
-        out: Tensor = self.predictor(self.projector(x))
-        return out
+    def forward(self, features: Features) -> Float[Tensor, "b o"]:
+        """The prediction of a frame."""
+        return self.project(features, self.projector, self.predictor)
+
+    def project(self, features: Features, *heads: nn.Module) -> Float[Tensor, "b o"]:
+        """One vector a frame from the heads given."""
+        x = features.dense if self.on_maps else features.pooled
+        for head in heads:
+            x = head(x)
+        return full_precision(x).mean((2, 3)) if self.on_maps else x
+
+
+def _pooled_head(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
+    return mlp([dim, hidden_dim, output_dim])

@@ -1,8 +1,10 @@
 """R3M's time-contrastive part: of three frames in order, neighbours in time are neighbours in space (arXiv:2203.12601).
 
-Without the language reward, which the official configuration has off. The official negatives from other videos come
-from a random permutation, which may choose the video itself; these are cyclic shifts of the global batch, which never
-do. All frames of a clip are cropped alike, as the official README runs it. The pooled feature itself is the code.
+Without the language reward: the authors' config_rep.yaml has it off, the training command of their README has it
+on (`agent.langweight=1.0`). Their two further frames, of that reward, take part in their batch-norm and
+penalties; here there are three. Their negatives from other videos come from a random permutation, which may choose the
+video itself; these are cyclic shifts of the global batch, which never do. All frames of a clip are cropped alike, as in
+that command (`rctraj`). The pooled feature itself is the code. Further deviations: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, bl
 
 @dataclass(frozen=True, slots=True)
 class R3MConfig:
-    """R3M with the numbers of the official configuration."""
+    """R3M with the numbers of the authors' config_rep.yaml, which their README's command keeps."""
 
     similarity: Literal["l2", "cosine"] = "l2"  # minus the distance
     num_negatives: int = 3  # from other videos

@@ -1,6 +1,9 @@
 """SimCLR: every other sample of the batch is a negative (arXiv:2002.05709).
 
 The loss is the paper's mean over the 2N anchors; the official code sums the two halves, which doubles it.
+The strengths of the view are appendix A's; the operations are torchvision's. SimCLR's own code changes contrast about
+each channel's mean and saturation in HSV, and blurs with zeros beyond the border: `view: {colour: simclr}`. Further
+deviations: docs/deviations.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""SimSiam: two views, a predictor, a stopped gradient (arXiv:2011.10566), with the paper's ablations."""
+"""SimSiam: two views, a predictor, a stopped gradient (arXiv:2011.10566), with the paper's ablations.
+
+Deviations from the authors' code: docs/deviations.md.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Time-contrastive network on one view: near in time is near in space, far is far (arXiv:1704.06888, section 3.1).
 
-A frame, a second within a window of it, and a third at least twice the window away, of the same video; a video too
-short to have one counts nowhere in the triplet form. The paper gives no augmentation. Exported is the backbone's pooled
-feature; the paper uses the embedding after it.
+A frame, a second within a window of it, and a third at least twice the window away, of the same video. Whose numbers
+and steps these are, and what differs from the authors' code: docs/deviations.md. The exported encoder gives the
+backbone's pooled feature; the paper uses the embedding after it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from robossl.method import Loss, Method
 from robossl.ranges import check_range
 from robossl.temporal import (
     Negatives,
+    Pool,
     clip_view,
     contrast,
     encode_clip,
@@ -37,15 +39,19 @@ VIEW = ViewSpec(hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 @dataclass(frozen=True, slots=True)
 class TCNConfig:
-    """Single-view TCN; where the paper is silent, the numbers are those of the public re-implementation."""
+    """Single-view TCN with the numbers of the authors' code: tensorflow/models, research/tcn/configs/tcn_default.yml.
 
-    window_seconds: float = 0.2  # the second frame lies within it, the third at least twice as far away
+    The softmax form and its numbers are ours.
+    """
+
+    window_seconds: float = 0.2  # 6 frames at 29 a second; the third frame is twice as far away or farther
     form: Literal["triplet", "softmax"] = "triplet"
-    margin: float = 2.0  # of the triplet, on squared distances
+    mining: Literal["semi_hard", "none"] = "semi_hard"  # of the triplet; none: the clip's own far frame (section 3.1)
+    margin: float = 0.2  # of the triplet, on squared distances
     temperature: float = 0.1  # of the softmax form, on cosines
-    negatives: Negatives = "both"  # of the softmax form
-    output_dim: int = 32  # section 4
-    length: float = 10.0  # of every embedding in the triplet form; 0: as it comes, and the margin means little
+    negatives: Negatives = "both"  # that are mined, and of the softmax form
+    output_dim: int = 32
+    length: float = 1.0  # of every embedding in the triplet form; 0: as it comes, and the margin means little
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -58,6 +64,25 @@ class TCNConfig:
     def build(self, encoder: Encoder) -> TCN:
         """Make the method around an encoder."""
         return TCN(encoder, self)
+
+
+def semi_hard(
+    distance: Float[Tensor, "p n"], positive: Float[Tensor, " p"], negative: Bool[Tensor, "p n"]
+) -> Float[Tensor, " p"]:
+    """Return each pair's semi-hard negative: the nearest one beyond the positive, or the farthest if none is beyond.
+
+    Over ranks: gather the candidates with gradients. A pair without any negative gets 0.
+
+    Args:
+        distance: from each pair's anchor to every candidate.
+        positive: from each pair's anchor to its positive.
+        negative: which candidates are negatives of the pair.
+    """
+    beyond = negative & (distance > positive[:, None])
+    nearest = distance.masked_fill(~beyond, torch.inf).amin(1)
+    farthest = distance.masked_fill(~negative, -torch.inf).amax(1)
+    found = torch.where(beyond.any(1), nearest, farthest)
+    return torch.where(negative.any(1), found, torch.zeros_like(found))
 
 
 class TCN(Method):
@@ -87,20 +112,41 @@ class TCN(Method):
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """max(0, margin + |a - near|^2 - |a - far|^2), where there is a far frame."""
+        """max(0, margin + |a - near|^2 - |a - negative|^2), where there is a negative."""
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)
         anchor, near, far = z.unbind(1)
         gap = (anchor - near).square().sum(1) - (anchor - far).square().sum(1)
+        hinges, counted = self._mined(z, view, has_far) if self.config.mining == "semi_hard" else (gap, has_far)
+        losses = F.relu(self.config.margin + hinges)
         means = shares(
             {
-                "loss": mean_where(F.relu(self.config.margin + gap), has_far),
+                "loss": mean_where(losses, counted),
+                "active": mean_where((losses > 0).to(gap.dtype), counted),  # the share of triplets that train
                 "accuracy": mean_where((gap < 0).to(gap.dtype), has_far),
                 "chance": mean_where(torch.full_like(gap, 0.5), has_far),
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),
             }
         )
         return means.pop("loss"), means
+
+    def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
+        """|a - near|^2 - |a - semi-hard negative|^2 with either frame as the anchor, and which of these pairs count."""
+        pool = pool_frames(z, view.time_seconds, torch.cat([view.valid[:, :2], has_far[:, None]], 1))
+        pairs = pool.own[:, [0, 1]].flatten(), pool.own[:, [1, 0]].flatten()
+        distance = _squared_distances(pool.z[pairs[0]], pool.z)
+        positive = distance.gather(1, pairs[1][:, None]).squeeze(1)
+        negative = self._negatives(pool, pairs[0])
+        counted = pool.valid[pairs[0]] & pool.valid[pairs[1]] & negative.any(1)
+        counted = counted & (pool.moment[pairs[0]] != pool.moment[pairs[1]])  # in a pause the store keeps one frame
+        return positive - semi_hard(distance, positive, negative), counted
+
+    def _negatives(self, pool: Pool, anchor: Tensor) -> Tensor:
+        """Frames of other clips, and those of the anchor's own that are at least twice the window away."""
+        same_clip = pool.clip[anchor, None] == pool.clip
+        away = (pool.moment[anchor, None] - pool.moment).abs() >= 2 * self.config.window_seconds - 1e-6
+        kinds = {"other": ~same_clip, "same": same_clip & away, "both": ~same_clip | away}
+        return pool.valid & kinds[self.config.negatives]
 
     def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """-log softmax(cos(a, .) / T)[near] over the own far frame and all others' near and far ones."""
@@ -116,3 +162,8 @@ def _has_far(view: View) -> Tensor:
     """Whether a clip has a far frame that is another one: in a pause the store keeps one frame."""
     anchor, near, far = view.time_seconds.unbind(1)
     return view.valid[:, 2] & (far != anchor) & (far != near)
+
+
+def _squared_distances(a: Float[Tensor, "p d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "p n"]:
+    with torch.autocast(a.device.type, enabled=False):
+        return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)

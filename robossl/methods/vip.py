@@ -1,8 +1,9 @@
 """VIP: the distance to a goal frame as a value function that time steps decrease (arXiv:2210.00030, algorithm 1).
 
-The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the official code
-does not see to. All frames of a clip are cropped alike, as there. Exported is the backbone's pooled feature; the
-official model gives the code of the layer after it, in which the distance is a value.
+The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the authors' code
+does not see to. All frames of a clip are cropped alike, as there. The exported encoder gives the backbone's pooled
+feature; the authors' model gives the code of the layer after it, in which the distance is a value. Further deviations:
+docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, bl
 
 @dataclass(frozen=True, slots=True)
 class VIPConfig:
-    """VIP with the numbers of the official Ego4D configuration."""
+    """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without its 3 negatives."""
 
     output_dim: int = 1024
     discount: float = 0.98  # gamma
     step_seconds: float = 0.1  # from o_k to o_k+1: one frame in the official loader
-    num_negatives: int = 0  # 3 in the official configuration: transitions of other videos towards one's own goal
+    num_negatives: int = 0  # transitions of other videos towards one's own goal; 3 in config_vip_ego4d.yaml
     l1_weight: float = 1e-3
     l2_weight: float = 1e-3
     view: ViewSpec = VIEW

@@ -11,6 +11,7 @@ SETTINGS = {"head_batch_norm": True, "prototypes": 24, "hidden_dim": 32, "bottle
 VARIANTS = {
     "no batch-norm, no local crops": {"head_batch_norm": False, "num_local_views": 0},
     "no centre": {"center": False},
+    "learned lengths": {"norm_last_layer": False},
 }
 COLLAPSES = {  # section 5.3 and figure 7: to one prototype, and to all alike
     "no centring": {"center": False},
@@ -54,11 +55,12 @@ def moved_center(center: Sequence[float], teachers: Sequence[Vectors], momentum:
 
 
 def logits(head, x: torch.Tensor) -> list[list[float]]:
-    """The cosine of the bottleneck to each prototype."""
+    """The cosine of the bottleneck to each prototype, times its length if that is learned."""
     for layer in head.mlp:
         x = layer(x)
     prototypes = head.prototypes.weight.tolist()
-    return [[cosine(row, prototype) for prototype in prototypes] for row in x.tolist()]
+    lengths = [1.0] * len(prototypes) if head.lengths is None else head.lengths.flatten().tolist()
+    return [[g * cosine(row, v) for v, g in zip(prototypes, lengths, strict=True)] for row in x.tolist()]
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:

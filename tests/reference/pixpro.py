@@ -11,6 +11,7 @@ LEARN_SETTINGS = {"hidden_dim": 256, "output_dim": 64, "view_0": {"size": SIZE},
 VARIANTS = {
     "official": {"variant": "official", "transform_layers": 2},
     "between frames too": {"instance_weight": 1.0, "transform_layers": 0, "sharpness": 1.0},
+    "official between frames too": {"instance_weight": 0.5, "variant": "official"},
 }
 
 Vector = Sequence[float]
@@ -44,10 +45,11 @@ def distances(
     return found
 
 
-def matches(views, grid: tuple[int, int], threshold: float) -> list[list[list[bool]]]:
-    """Equation 1 for each image."""
+def matches(views, grid: tuple[int, int], threshold: float, *, in_fractions: bool = False) -> list[list[list[bool]]]:
+    """Equation 1 for each image; the authors' code takes the frame as 1 wide and 1 high."""
     first, second = views
-    each = zip(first.box.tolist(), second.box.tolist(), first.source_hw.tolist(), strict=True)
+    source_hw = [(1, 1) for _ in first.box] if in_fractions else first.source_hw.tolist()
+    each = zip(first.box.tolist(), second.box.tolist(), source_hw, strict=True)
     return [
         [[distance < threshold for distance in row] for row in distances(box, other, hw, grid, grid)]
         for box, other, hw in each
@@ -91,12 +93,22 @@ def maps(encoder, projector, views):
 
 
 def between_frames(method, batch) -> float:
-    """The instance branch: BYOL's cosines of the pooled features, both ways."""
+    """The instance branch: BYOL's cosines, both ways; officially heads run on every bin and are pooled after."""
     encoder, _, projector = method.teacher.copies
-    predictions = [method.instance(method.encoder(view.pixels).pooled).tolist() for view in batch.views]
-    targets = [projector(encoder(view.pixels).pooled).tolist() for view in batch.views]
+    own = (method.instance.projector, method.instance.predictor)
+    predictions = [vectors(method, method.encoder(view.pixels), own) for view in batch.views]
+    targets = [vectors(method, encoder(view.pixels), (projector,)) for view in batch.views]
     pairs = [*zip(predictions[0], targets[1], strict=True), *zip(predictions[1], targets[0], strict=True)]
     return -sum(cosine(p, z) for p, z in pairs) / len(batch.index)
+
+
+def vectors(method, features, heads) -> list[list[float]]:
+    x = features.dense if method.config.variant == "official" else features.pooled
+    for head in heads:
+        x = head(x)
+    if method.config.variant != "official":
+        return x.tolist()
+    return [[sum(values) / len(values) for values in zip(*image, strict=True)] for image in pixels(x)]
 
 
 def loss(method, batch) -> float:
@@ -109,11 +121,12 @@ def loss(method, batch) -> float:
     x = [pixels(each) for each in x]
     grid = (3, 3)
     total = 0.0
-    for i, matched in enumerate(matches(batch.views, grid, config.threshold)):
+    official = config.variant == "official"
+    for i, matched in enumerate(matches(batch.views, grid, config.threshold, in_fractions=official)):
         y0, y1 = (propagated(x[v][i], values[v][i], config.sharpness) for v in (0, 1))
         total += consistency(y0, teacher[1][i], matched)
         total += consistency(y1, teacher[0][i], list(zip(*matched, strict=True)))
     total /= len(batch.index)
     if config.instance_weight:
         total += config.instance_weight * between_frames(method, batch)
-    return total * (2 if config.variant == "official" else 1)
+    return total * (2 if official else 1)

@@ -1,4 +1,7 @@
-"""TCN by the letter: the triplet loss of arXiv:1704.06888, section 3.1, and its softmax form, one clip at a time."""
+"""TCN by the letter: the triplet loss of arXiv:1704.06888, plain and with semi-hard negatives, and a softmax form.
+
+One anchor, one positive and one negative at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ LEARN_SETTINGS = {
 }
 VARIANTS = {
     "free length": {"length": 0.0},
+    "no mining": {"mining": "none"},
+    "mined in its own clip": {"negatives": "same"},
+    "mined in other clips, wide margin": {"negatives": "other", "margin": 1.5},
     "softmax": {"form": "softmax", "temperature": 0.5},
     "softmax, own clip": {"form": "softmax", "temperature": 0.5, "negatives": "same"},
 }
@@ -27,6 +33,38 @@ def triplet(z: Sequence[Clip], has_far: Sequence[bool], *, margin: float, length
         anchor, near, far = ([length * x / math.hypot(*frame) for x in frame] if length else frame for frame in clip)
         if counts:
             terms.append(max(0.0, margin + math.dist(anchor, near) ** 2 - math.dist(anchor, far) ** 2))
+    return sum(terms) / len(terms)
+
+
+def semi_hard_triplet(
+    z: Sequence[Clip],
+    times: Sequence[Sequence[float]],
+    valid: Sequence[Sequence[bool]],
+    *,
+    window: float,
+    margin: float,
+    length: float,
+    negatives: str,
+) -> float:
+    """FaceNet's rule (arXiv:1503.03832): the nearest negative beyond the positive; the farthest if there is none."""
+    frames = {(i, place): frame for i, clip in enumerate(z) for place, frame in enumerate(clip) if valid[i][place]}
+    if length:
+        frames = {key: [length * x / math.hypot(*frame) for x in frame] for key, frame in frames.items()}
+    terms = []
+    for i in range(len(z)):
+        for anchor, positive in (((i, 0), (i, 1)), ((i, 1), (i, 0))):
+            if anchor not in frames or positive not in frames or times[i][0] == times[i][1]:
+                continue
+            apart = math.dist(frames[anchor], frames[positive]) ** 2
+            away = [
+                math.dist(frames[anchor], frame) ** 2
+                for (j, place), frame in frames.items()
+                if (j != i or abs(times[i][place] - times[i][anchor[1]]) > 1.999 * window)
+                and (negatives == "both" or (j == i) == (negatives == "same"))
+            ]
+            if away:
+                beyond = [distance for distance in away if distance > apart]
+                terms.append(max(0.0, margin + apart - (min(beyond) if beyond else max(away))))
     return sum(terms) / len(terms)
 
 
@@ -57,4 +95,14 @@ def loss(method, batch) -> float:
     has_far = view.valid[:, 2].tolist()
     if config.form == "softmax":
         return softmax(z, has_far, temperature=config.temperature, negatives=config.negatives)
-    return triplet(z, has_far, margin=config.margin, length=config.length)
+    if config.mining == "none":
+        return triplet(z, has_far, margin=config.margin, length=config.length)
+    return semi_hard_triplet(
+        z,
+        view.time_seconds.tolist(),
+        view.valid.tolist(),
+        window=config.window_seconds,
+        margin=config.margin,
+        length=config.length,
+        negatives=config.negatives,
+    )

@@ -1,0 +1,51 @@
+"""Colour jitter as the code of BYOL and SimCLR does it, where torchvision's differs.
+
+Contrast is about the mean of each channel (torchvision: the mean luma). Saturation scales the S of HSV, so the largest
+channel of a pixel stays (torchvision: a mix with its luma). BYOL's brightness adds, SimCLR's (version 2) multiplies.
+Hue is the same everywhere. Pixels are float32 grey levels, as in colour.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robossl.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, hue_shifts, put_rows, turn_hue_
+
+
+def official_jitter_(
+    x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32], *, additive: bool
+) -> None:
+    """Apply brightness, contrast, saturation and hue in place, to each sample in its own order; clip after each.
+
+    Args:
+        x: Grey levels, changed in place.
+        order: As `colour.jitter_` takes it.
+        factors: Likewise.
+        additive: Whether a brightness of 1.3 adds 0.3 of the range (BYOL) or multiplies by 1.3 (SimCLR).
+    """
+    for place in range(order.shape[1]):
+        for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
+            rows = np.flatnonzero(order[:, place] == operation)
+            if len(rows):
+                chosen, own = torch.from_numpy(rows), factors[rows, operation]
+                part = _changed(x[chosen.to(x.device)], operation, own, additive=additive)
+                put_rows(x, chosen, part.clamp_(0, 255))
+
+
+def _changed(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
+    if operation == HUE:
+        turn_hue_(part, torch.from_numpy(hue_shifts(factors)).to(part.device))
+        return part
+    factor = torch.from_numpy(factors).to(part.device).view(-1, 1, 1, 1)
+    if operation == BRIGHTNESS:
+        return part + 255 * (factor - 1) if additive else part * factor
+    if operation == CONTRAST:
+        mean = part.mean((-2, -1), keepdim=True)
+        return factor * (part - mean) + mean
+    top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
+    full = top / (top - low).clamp_min(1e-6)  # at this factor the S of HSV is 1, and it stays there
+    return top - (top - part) * torch.minimum(factor, full)
