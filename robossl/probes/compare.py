@@ -15,10 +15,11 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
+from robossl.probes.grouping import badge
 from robossl.probes.profile import Thresholds
 from robossl.probes.report.lookup import Lookup
 from robossl.probes.report.words import counted, head_rows, short, title, with_interval
-from robossl.probes.result import NOT_MEASURED, Cell, Figure, Report, Word
+from robossl.probes.result import Cell, Figure, Report
 
 RESAMPLES = 10_000
 MAX_REPORTS = 4
@@ -45,7 +46,7 @@ class Row:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w of each report
-    words: tuple[Word | None, ...]
+    words: tuple[str | None, ...]  # what each report's verdict is shown as
     differences: tuple[Difference, ...]  # of the second, third, ... to the first
 
 
@@ -98,7 +99,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
                 level,
                 looks[0].need(factor, level),
                 tuple(look.cell(factor, level) for look in looks),
-                tuple(each.word if each and each.metric != NOT_MEASURED else None for each in verdicts),
+                tuple(badge(each) if each else None for each in verdicts),
                 tuple(column[i] for column in columns),
             )
         )

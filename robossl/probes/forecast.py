@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,13 @@ TIMED = 8  # frames an encoder is timed on
 
 
 def say_plan(
-    views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label], maps: set[Job]
+    views: Views,
+    plan: Plan,
+    subjects: Mapping[str, Probed],
+    labels: Mapping[str, Label],
+    maps: set[Job],
+    *,
+    more: Sequence[str] = (),
 ) -> int:
     """Print what will be done, how large it gets and about how long it takes; returns the bytes of it all.
 
@@ -30,6 +36,7 @@ def say_plan(
         subjects: What embeds them, each tried on a few frames.
         labels: Those that are read.
         maps: The views whose feature maps are kept too.
+        more: Lines that a reader must know before it starts.
     """
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
     num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
@@ -54,9 +61,17 @@ def say_plan(
         "apart; what an earlier run has done is not done again",
         flush=True,
     )
-    for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
-        print(f"  {line}")
+    for line in (*views.frames.notes, *_not_shown(plan), *more):
+        print(f"  {line}", flush=True)
     return num_bytes
+
+
+def _not_shown(plan: Plan) -> list[str]:
+    """Factors that these frames cannot show, each reason once."""
+    names: dict[str, list[str]] = {}
+    for name, why in plan.unavailable.items():
+        names.setdefault(why, []).append(name)
+    return [f"not shown: {', '.join(each)}: {why}" for why, each in names.items()]
 
 
 def check_room(
