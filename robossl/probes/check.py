@@ -9,7 +9,7 @@ from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
 from robossl.probes.grouping import Group, grouped
-from robossl.probes.report.words import heads_said, random_said, title
+from robossl.probes.report.words import heads_said, listed, random_said
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Word
 from robossl.probes.verdict import UNCALIBRATED, overall
 
@@ -74,7 +74,7 @@ def _line(group: Group) -> str:
     if group.badge in (LEFT_OUT, NOT_MEASURED):
         return f"  {group.badge}: {', '.join(group.factors)}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge:<12} {group.needs:<4} {', '.join(map(title, group.factors))}: {group.cause}"
+        return f"  {group.badge:<12} {group.needs:<4} {listed(group)}: {group.cause}"
     (verdict,) = group.verdicts
     sentence = verdict.sentence.removesuffix(UNCALIBRATED)
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"

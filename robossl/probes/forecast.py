@@ -11,7 +11,6 @@ import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.features import ViewFile, paths
-from robossl.probes.frames import Frames, Label
 from robossl.probes.plan import Plan
 from robossl.probes.subjects import Output, Probed
 from robossl.probes.views import Job, Views
@@ -23,7 +22,7 @@ def say_plan(
     views: Views,
     plan: Plan,
     subjects: Mapping[str, Probed],
-    labels: Mapping[str, Label],
+    labels: str,
     maps: set[Job],
     *,
     more: Sequence[str] = (),
@@ -34,7 +33,7 @@ def say_plan(
         views: Of the frames; nothing is rendered yet.
         plan: Which of them.
         subjects: What embeds them, each tried on a few frames.
-        labels: Those that are read.
+        labels: In words those that are read.
         maps: The views whose feature maps are kept too.
         more: Lines that a reader must know before it starts.
     """
@@ -52,7 +51,7 @@ def say_plan(
     clusters = len(np.unique(views.frames.clusters[split.evaluation]))
     print(
         f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
-        f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or _none_of(views.frames)}"
+        f"judged, {len(split.reference)} are for reference; labels: {labels}"
     )
     names = ", ".join(each.about.name for each in subjects.values())
     print(
@@ -106,12 +105,6 @@ def view_file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
     """The file of a view, and what is wanted of it."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
-
-
-def _none_of(frames: Frames) -> str:
-    if not frames.labels:
-        return "none"
-    return f"none that the profile reads (there are: {', '.join(frames.labels)}; --columns names one)"
 
 
 def _about(minutes: float) -> str:

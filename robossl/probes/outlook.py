@@ -15,8 +15,6 @@ from robossl.probes.result import Need
 from robossl.probes.retention import MIN_FRAMES
 from robossl.probes.retrieval import GALLERY
 
-ANY = "any of its own"  # labels, where a profile names none
-
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -29,7 +27,8 @@ class Outlook:
         """What is printed; nothing where every factor can pass."""
         if not self.open:
             return []
-        causes = [f"cannot pass: {', '.join(factors)}: {cause}" for cause, factors in self.open.items()]
+        order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
+        causes = [f"cannot be SAFE: {', '.join(self.open[cause])}: {cause}" for cause in order]
         return [*causes, f"so this run cannot end SAFE, whatever the encoder: {self.advice}"]
 
 
@@ -90,7 +89,9 @@ class _Seen:
 
     def _without_labels(self, need: Need) -> str | None:
         if need == "EQUI":
-            return NO_LABEL.format(" or ".join(self.profile.labels) or ANY)
+            if not self.profile.labels:
+                return f"{NO_LABEL} {self.profile.name} names none"
+            return f"{NO_LABEL} {self.profile.name} reads {', '.join(self.profile.labels)}: none of them is read here"
         judged = len(self.split.evaluation)
         return f"{judged} frames are judged, {GALLERY} are needed without labels" if judged < GALLERY else None
 
@@ -109,7 +110,7 @@ class _Seen:
 
 
 LEFT_OUT = "--factors leaves them out"
-NO_LABEL = "they must be followed, which only a label can show, and this task reads {}: none is there"
+NO_LABEL = "the task must follow them (EQUI), which only a label can show;"
 
 
 def _needs(name: str, asked: FactorNeed) -> list[Need]:
@@ -121,10 +122,10 @@ def _advice(seen: _Seen, frames: Frames, found: Mapping[str, Sequence[str]]) -> 
     """What would let the open factors pass, each thing once."""
     causes = " ".join(found)
     advice = []
-    if NO_LABEL.format("")[:20] in causes:
+    if NO_LABEL in causes:
         there = f" (there are: {', '.join(frames.labels)})" if frames.labels else ""
         free = [name for name in profile_names() if not load_profile(name, factors=FACTORS).labels]
-        advice.append(f"name a label of the store{there} with --columns")
+        advice.append(f"name a label of a store with --columns TYPE NAME{there}")
         advice += [f"judge what needs no label with --profile {' or '.join(free)}"] if free else []
     if " are judged, " in causes:
         advice.append("judge more frames (--frames, more episodes or scenes)")

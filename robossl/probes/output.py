@@ -11,7 +11,7 @@ from robossl.probes.document import write_report
 from robossl.probes.grouping import Group, grouped
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import heads_said, random_said, title
+from robossl.probes.report.words import heads_said, listed, random_said
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -55,7 +55,7 @@ def _line(group: Group) -> str:
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge}: {', '.join(map(title, group.factors))}: {group.cause}"
+        return f"  {group.badge}: {listed(group)}: {group.cause}"
     return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 

@@ -34,6 +34,16 @@ class Prepared:
         """What heads read; an environment plays its scenes for them."""
         return chosen_labels(self.views.frames, self.profile) if self.use_labels else {}
 
+    @property
+    def labels_said(self) -> str:
+        """The labels in words, or why there is none."""
+        there = ", ".join(self.views.frames.labels)
+        if self.labels or not there:
+            return ", ".join(self.labels) or "none"
+        if not self.use_labels or (self.profile and not self.profile.labels):
+            return f"none are read (there are: {there})"
+        return f"none that the profile reads (there are: {there}; --columns names one)"
+
     def outlook(self) -> list[str]:
         """What no encoder could pass here, in lines."""
         if self.profile is None:

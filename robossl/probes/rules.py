@@ -64,7 +64,7 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
         return Ruling("RISKY", "nis_w", nis_w, others, text)
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
-    cause = "a label or more frames are needed to tell"
+    cause = f"a label or {MORE}" if seen.profile.labels else MORE
     return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}; {cause}", cause)
 
 

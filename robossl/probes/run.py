@@ -66,7 +66,9 @@ def probe(
     labels, subjects = prepared.labels, {"": probed, **references}
     maps = mapped(plan, profile)
     backbone = references["random_init"].backbone if "random_init" in references else None
-    num_bytes = say_plan(views, plan, subjects, labels, maps, more=[*prepared.outlook(), *backbone_said(backbone)])
+    num_bytes = say_plan(
+        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *backbone_said(backbone)]
+    )
     check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
         views.render(plan.jobs, progress=watch)

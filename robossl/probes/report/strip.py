@@ -6,7 +6,7 @@ from html import escape
 
 from robossl.probes.grouping import Group, badge, grouped
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.words import BADGES, SIGNS, counted, read_less, short, title, with_interval
+from robossl.probes.report.words import BADGES, SIGNS, counted, listed, read_less, short, title, with_interval
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict
 from robossl.probes.verdict import UNCALIBRATED
 
@@ -53,7 +53,11 @@ def _groups(look: Lookup) -> list[Group]:
 def _group(look: Lookup, group: Group) -> str:
     """A line: of one factor with its evidence, or of all that share a cause."""
     if group.badge in NO_VERDICT:
-        return _item(group, f"<b>{_names(group)}:</b> {escape(': '.join(filter(None, (group.badge, group.cause))))}")
+        names, why = ", ".join(map(title, group.factors)), ": ".join(filter(None, (group.badge, group.cause)))
+        if len(group.verdicts) == 1:
+            return _item(group, f"<b>{escape(names)}:</b> {escape(why)}")
+        words = f"<b>{len(group.verdicts)} factors:</b> {escape(why)}"
+        return _item(group, words, f'<p class="evidence">{escape(names)}</p>')
     if look.is_collapsed:
         return _item(group, f"<b>Every factor:</b> {escape(group.cause)}")
     if len(group.verdicts) == 1:
@@ -65,7 +69,7 @@ def _group(look: Lookup, group: Group) -> str:
     )
     words = f"<b>{len(group.verdicts)} factors:</b> {escape(group.cause)}"
     more = (
-        f'<span class="need">{escape(group.needs)}</span><p class="evidence">{_names(group)}</p>'
+        f'<span class="need">{escape(group.needs)}</span><p class="evidence">{escape(listed(group))}</p>'
         f"<details><summary>factor by factor</summary><ul>{each}</ul></details>"
     )
     return _item(group, words, more)
@@ -73,10 +77,6 @@ def _group(look: Lookup, group: Group) -> str:
 
 def _item(group: Group, words: str, more: str = "") -> str:
     return f'<li class="{BADGES[group.badge].kind}">{chip(group.badge)}<p>{words}</p>{more}</li>'
-
-
-def _names(group: Group) -> str:
-    return escape(", ".join(map(title, group.factors)))
 
 
 def banner(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from robossl.probes.grouping import badge
+from robossl.probes.grouping import Group, badge
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Backbone, Figure, Readings, Report, Word
 from robossl.probes.retention import READABLE
 
@@ -22,7 +22,7 @@ class Sign(NamedTuple):
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features cannot carry anything; no invariance of theirs means anything"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
-    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; more or other frames would"),
+    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; a label, or more or other frames would"),
     "SAFE IF TRAINED WITH IT": Sign("◑", "trained", "the head has to see this change in training"),
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
@@ -76,6 +76,15 @@ def with_interval(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return short(figure.value)
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
+
+
+def listed(group: Group) -> str:
+    """The factors of a group, each with its figure where all have one of the same kind."""
+    metrics = {verdict.metric for verdict in group.verdicts}
+    if len(metrics) > 1 or any(verdict.figure.value is None for verdict in group.verdicts):
+        return ", ".join(title(verdict.factor) for verdict in group.verdicts)
+    figures = ", ".join(f"{title(verdict.factor)} {with_interval(verdict.figure)}" for verdict in group.verdicts)
+    return f"{figures} ({metrics.pop()})"
 
 
 def counted(report: Report) -> str:
