@@ -16,6 +16,7 @@ import resource, sys, tempfile
 from pathlib import Path
 from robossl.encoder import EncoderConfig
 from robossl.encode import random_encode
+from robossl.probes.prepare import prepare
 from robossl.probes.run import probe
 from robossl.probes.settings import Settings
 from robossl.probes.sources import open_frames
@@ -28,8 +29,9 @@ each = [from_encode(encode, encode.card.name, kind="reference", outputs=("pooled
 frames = open_frames("env:robossl/Push-v0", num_scenes=scenes, image_size=64)
 settings = Settings(n_reference=scenes - 300, n_evaluation=300, levels=(3,), num_resamples=200, mlp=False)
 with tempfile.TemporaryDirectory() as cache:
-    probe(each[0], dict(enumerate(each[1:])), frames, profile=None, factors=("brightness", "rot90", "hflip"),
-          cache=Path(cache), limit_bytes=10**10, settings=settings)
+    factors = ("brightness", "rot90", "hflip")
+    prepared = prepare(frames, profile=None, factors=factors, cache=Path(cache), settings=settings)
+    probe(each[0], dict(enumerate(each[1:])), prepared, cache=Path(cache), limit_bytes=10**10)
 weights = sum(weight.nbytes for weight in encoders[0].encoder.parameters())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, weights / 2**20)
 """

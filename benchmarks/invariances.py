@@ -26,6 +26,7 @@ from scipy.stats import t as student
 
 from robossl.config import from_mapping
 from robossl.probes.frames import Frames
+from robossl.probes.prepare import prepare
 from robossl.probes.result import Readings
 from robossl.probes.run import probe
 from robossl.probes.settings import Settings
@@ -71,8 +72,9 @@ def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out
     """Probe one encoder on photographs, and on a moving camera's frames where they are given."""
 
     def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
-        about = {"profile": None, "cache": out / "cache", "limit_bytes": int(20e9), "settings": settings}
-        return probe(subject, {}, frames, factors=factors, **about).report.readings
+        cache = out / "cache"
+        prepared = prepare(frames, profile=None, factors=factors, cache=cache, settings=settings)
+        return probe(subject, {}, prepared, cache=cache, limit_bytes=int(20e9)).report.readings
 
     seen = readings(photographs, SPATIAL + APPEARANCE, SETTINGS)
     pose = readings(kitchen, ("blur",), POSE_SETTINGS) if kitchen else None

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
-from robossl.probes.report.words import heads_said
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Verdict, Word
+from robossl.probes.grouping import Group, grouped
+from robossl.probes.report.words import heads_said, listed, random_said
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Word
 from robossl.probes.verdict import UNCALIBRATED, overall
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
@@ -59,21 +60,22 @@ def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
         )
     limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
     fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
-    whole = [v for v in report.verdicts if v.level is None and v.need != "-" and v.word != "SAFE"]
-    noted = [v for v in whole if v.metric not in (LEFT_OUT, NOT_MEASURED)]
-    noted.sort(key=lambda verdict: -SEVERITY[verdict.word])
+    groups = [group for group in grouped(report.verdicts) if group.badge != "SAFE"]
     head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
     head += "" if task.calibrated else " (thresholds uncalibrated)"
-    lines = [head, *(f"  {line}" for line in (*_about(report, task), *heads_said(report))), *map(_line, noted)]
-    for why in (LEFT_OUT, NOT_MEASURED):
-        names = [verdict.factor for verdict in whole if verdict.metric == why]
-        lines += [f"  {why}: {', '.join(names)}"] if names else []
+    told = (*_about(report, task), *heads_said(report), *random_said(report))
+    lines = [head, *(f"  {line}" for line in told), *map(_line, groups)]
     if not fails and SEVERITY[word]:
         lines.append(f"It passes because --fail-on is {fail_on}.")
     return Gate(EXIT_CODES[word] if fails else 0, "\n".join(lines))
 
 
-def _line(verdict: Verdict) -> str:
+def _line(group: Group) -> str:
+    if group.badge in (LEFT_OUT, NOT_MEASURED):
+        return f"  {group.badge}: {', '.join(group.factors)}"
+    if len(group.verdicts) > 1:
+        return f"  {group.badge:<12} {group.needs:<4} {listed(group)}: {group.cause}"
+    (verdict,) = group.verdicts
     sentence = verdict.sentence.removesuffix(UNCALIBRATED)
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"
 
@@ -81,7 +83,9 @@ def _line(verdict: Verdict) -> str:
 def _about(report: Report, task: Task) -> list[str]:
     """Of what encoder, frames and task the report is: a gate must not pass the report of another."""
     encoder, data = report.encoder, report.data
-    return [
+    facts = [
         f"encoder {encoder.source}, sha256 {encoder.sha256[:12]}; probed {report.created}",
-        f"{data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; profile {task.sha256[:12]}",
+        f"{data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; labels: "
+        f"{', '.join(data.labels) or 'none'}; profile {task.sha256[:12]}",
     ]
+    return [*facts, task.about] if task.about else facts

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robossl.arguments import call, spelled
-from robossl.durable import check_folder
 from robossl.errors import InputError
 from robossl.names import unknown
 from robossl.probes.check import FailOn
@@ -17,6 +16,7 @@ from robossl.probes.compare import compare
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
+from robossl.probes.start import check_free, check_place, choose_factors
 from robossl.probes.subjects.described import Described
 from robossl.ranges import check_positive, check_range
 
@@ -34,6 +34,7 @@ def run(
     quick: bool = False,
     split: str | None = None,
     columns: dict[LabelType, str] | None = None,
+    labels: bool = True,
     frames: int | None = None,
     scenes: int = 2500,
     image_size: int = 96,
@@ -57,6 +58,7 @@ def run(
         quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
         split: Of a store.
         columns: What of a store is a label: type and name, as in `pose state`, or `class label` for an episode's own.
+        labels: Fit heads to the labels that the profile reads; without, only features are compared.
         frames: How many are judged; 500, or 200 where it is quick.
         scenes: Of an environment.
         image_size: Of an environment, pixels.
@@ -66,42 +68,42 @@ def run(
         seed: Of all that is drawn.
         token: File with the token of the server that grpc:// names.
         ca: PEM file of the authority that signed its certificate.
-        input: What an ONNX model of others takes, where its graph does not say.
+        input: What an ONNX model of others takes, where its graph does not say, and which network it is.
+
+    Raises:
+        InputError: whatever cannot be done, before frames are rendered and before anything is written.
     """
     command_line = spelled(run, locals(), prog="robossl probe run")
+    check_range(0, 2**32 - 1, seed=seed)
+    check_positive(cache_gb=cache_gb)
+    if frames is not None and frames < 2:
+        raise InputError(f"--frames must be 2 or more, got {frames}")
+    task = None if profile is None else load_profile(profile, factors=FACTORS)
+    names = choose_factors(factors, task)
+    check_free(out, encoder=encoder, profile=task.name if task else None)
+    check_place(out, option="--out")
+    check_place(cache, option="--cache")
+    from robossl.encode import check_device
     from robossl.probes.output import write_all
+    from robossl.probes.prepare import prepare
     from robossl.probes.run import probe
     from robossl.probes.settings import QUICK, Settings
     from robossl.probes.sources import open_frames
-    from robossl.probes.subjects import open_subject, pixels_reference, random_reference
+    from robossl.probes.subjects import check_source, open_subject, pixels_reference, random_reference
 
-    check_folder(out, option="--out")
-    check_range(0, 2**32 - 1, seed=seed)
-    check_positive(cache_gb=cache_gb)
-    settings = replace(QUICK if quick else Settings(), seed=seed)
-    if frames is not None:
-        if frames < 2:
-            raise InputError(f"--frames must be 2 or more, got {frames}")
-        settings = replace(settings, n_evaluation=frames)
-    task = None if profile is None else load_profile(profile, factors=FACTORS)
-    names = _factors(factors, task)
+    check_device(device)
+    check_source(encoder, described=input, token=token, ca=ca)
     source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
+    settings = replace(QUICK if quick else Settings(), seed=seed)
+    settings = settings if frames is None else replace(settings, n_evaluation=frames)
+    prepared = prepare(source, profile=task, factors=names, cache=cache, settings=settings, use_labels=labels)
     subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
     references = {
         "pixels": pixels_reference(),
         "random_init": random_reference(subject, seed=seed, outputs=subject.outputs, device=device),
     }
-    found = probe(
-        subject,
-        references,
-        source,
-        profile=task,
-        factors=names,
-        cache=cache,
-        limit_bytes=int(cache_gb * GB),
-        settings=settings,
-        command=command_line,
-    )
+    limit_bytes = int(cache_gb * GB)
+    found = probe(subject, references, prepared, cache=cache, limit_bytes=limit_bytes, command=command_line)
     return write_all(found, out)
 
 
@@ -151,16 +153,10 @@ def command(argv: Sequence[str]) -> int:
     return call(COMMANDS[name][0], rest, prog=f"robossl probe {name}")
 
 
-def _factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...]:
-    for name in asked:
-        if name not in FACTORS:
-            raise InputError(unknown("factor", name, FACTORS))
-    return tuple(asked) or tuple(name for name in FACTORS if task is None or name in task.factors)
-
-
 def _described(task: Profile) -> str:
     rows = [f"{task.name}: {task.title} (version {task.version}, {'' if task.calibrated else 'un'}calibrated)"]
-    rows += [task.about, f"labels, the first that is there: {', '.join(task.labels) or 'none'}"]
+    labels = f"labels, the first that is there: {', '.join(task.labels)}" if task.labels else "labels: it reads none"
+    rows += [task.about, labels]
     for name, need in task.factors.items():
         wanted = need.needs[0] if len(set(need.needs)) == 1 else " ".join(need.needs)
         rows.append(f"  {name:20} {wanted}, judged up to strength {need.max_level}")

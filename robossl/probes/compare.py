@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,16 +12,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.errors import InputError
+from robossl.durable import check_out
 from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
+from robossl.probes.grouping import badge
 from robossl.probes.profile import Thresholds
 from robossl.probes.report.lookup import Lookup
 from robossl.probes.report.words import counted, head_rows, short, title, with_interval
-from robossl.probes.result import NOT_MEASURED, Cell, Figure, Report, Word
+from robossl.probes.result import Cell, Figure, Report
+from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-MAX_REPORTS = 4
 FALSE_CLAIMS = 0.05  # chance of one false claim or more among all factors of a comparison (Holm)
 
 
@@ -45,7 +46,7 @@ class Row:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w of each report
-    words: tuple[Word | None, ...]
+    words: tuple[str | None, ...]  # what each report's verdict is shown as
     differences: tuple[Difference, ...]  # of the second, third, ... to the first
 
 
@@ -68,7 +69,11 @@ def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
     Raises:
         InputError: too few or too many reports, or of different frames.
     """
-    comparison = compare_reports([read_report(path) for path in reports], origins=list(map(str, reports)))
+    check_count(len(reports))
+    found, origins = [read_report(path) for path in reports], list(map(str, reports))
+    check_same_frames(found, origins)
+    check_out(out)
+    comparison = compare_reports(found, origins=origins)
     if out is not None:
         from robossl.probes.report.compare_page import write_compare_page
 
@@ -82,10 +87,8 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
     Raises:
         InputError: too few or too many, or of different frames.
     """
-    if not 2 <= len(reports) <= MAX_REPORTS:
-        raise InputError(f"got {len(reports)} reports to compare; pass 2 to {MAX_REPORTS} of them")
-    for report, origin in zip(reports[1:], origins[1:], strict=True):
-        _check_same_frames(reports[0], report, origins[0], origin)
+    check_count(len(reports))
+    check_same_frames(reports, origins)
     looks = [Lookup(report) for report in reports]
     places = [(factor, looks[0].shown_level(factor) or 1) for factor in looks[0].names]
     columns = [_marked([_difference(looks[0], look, *place) for place in places]) for look in looks[1:]]
@@ -98,7 +101,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
                 level,
                 looks[0].need(factor, level),
                 tuple(look.cell(factor, level) for look in looks),
-                tuple(each.word if each and each.metric != NOT_MEASURED else None for each in verdicts),
+                tuple(badge(each) if each else None for each in verdicts),
                 tuple(column[i] for column in columns),
             )
         )
@@ -107,23 +110,6 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
         n if names.count(n) == 1 else f"{n} ({report.encoder.source})" for n, report in zip(names, reports, strict=True)
     ]
     return Comparison(tuple(reports), tuple(told), tuple(rows))
-
-
-def _check_same_frames(first: Report, other: Report, origin: str, other_origin: str) -> None:
-    facts = asdict(first.data), asdict(other.data)
-    shared = ("sha256", "n_reference", "n_evaluation", "num_clusters", "resolution", "mask")
-    pairs = [(name, facts[0][name], facts[1][name]) for name in shared]
-    pairs.append(("seed", first.settings.get("seed"), other.settings.get("seed")))
-    grids = [{(view.factor, view.level): dict(view.params) for view in each.views} for each in (first, other)]
-    pairs += [
-        (f"{f} {level}", was, grids[1][f, level]) for (f, level), was in grids[0].items() if (f, level) in grids[1]
-    ]
-    for name, was, now in pairs:
-        if was != now:
-            raise InputError(
-                f"{origin} and {other_origin} were not made on the same frames ({name}: {was} and {now}); probe both "
-                "encoders with the same --data and settings"
-            )
 
 
 def _difference(first: Lookup, other: Lookup, factor: str, level: int) -> tuple[Difference, float]:
@@ -236,8 +222,12 @@ def legend(comparison: Comparison, *, marks: str = "^ or v") -> str:
 def _tasks(comparison: Comparison) -> str:
     """A warning where the verdicts are not for one task."""
     tasks = [report.task for report in comparison.reports]
+    labels = [report.data.labels for report in comparison.reports]
     if len({task.sha256 if task else None for task in tasks}) == 1:
-        return ""
+        if len(set(labels)) == 1:
+            return ""
+        read = ", ".join(f"{n}: {', '.join(each) or 'none'}" for n, each in zip(comparison.names, labels, strict=True))
+        return f" The reports read different labels ({read}): verdicts are not to be compared."
     told = ", ".join(
         f"{name}: {task.profile if task else 'none'}" for name, task in zip(comparison.names, tasks, strict=True)
     )

@@ -81,14 +81,25 @@ class Evidence:
         bests = [self._best(readings) for readings in self.references.values()]
         return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
 
-    def read_by(self, label: str) -> str:
-        """Which references read a label that the encoder does not, as the end of a sentence."""
+    def read_by(self, label: str, head: str) -> str:
+        """Which references read a label that the encoder does not, as the end of a sentence.
+
+        They are held to the rule that the encoder is held to: on whole clean frames and on those that this very view
+        still shows. A reading under another view says nothing of this one.
+        """
         names = [
             REFERENCES.get(name, name)
             for name, readings in self.references.items()
-            if any(each.label == label and each.figure.value is not None for each in readings.retentions)
+            if self._reads_whole(readings, label)
+            and (kept := self._retention(readings, label, head)) is not None
+            and kept.figure.value is not None
         ]
         return f"; {' and '.join(names)} can read {label}" if names else ""
+
+    def _reads_whole(self, readings: Readings, label: str) -> bool:
+        """Whether a head surely reads a label off whole clean frames, where that was measured."""
+        figure = next((each.figure for each in readings.clean_heads if each.label == label), None)
+        return figure is None or (figure.low is not None and figure.low >= self.profile.thresholds.readable)
 
     def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
         """The references' figures, as the end of a clause."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.features import ViewFile, paths
-from robossl.probes.frames import Frames, Label
 from robossl.probes.plan import Plan
 from robossl.probes.subjects import Output, Probed
 from robossl.probes.views import Job, Views
@@ -20,7 +19,13 @@ TIMED = 8  # frames an encoder is timed on
 
 
 def say_plan(
-    views: Views, plan: Plan, subjects: Mapping[str, Probed], labels: Mapping[str, Label], maps: set[Job]
+    views: Views,
+    plan: Plan,
+    subjects: Mapping[str, Probed],
+    labels: str,
+    maps: set[Job],
+    *,
+    more: Sequence[str] = (),
 ) -> int:
     """Print what will be done, how large it gets and about how long it takes; returns the bytes of it all.
 
@@ -28,8 +33,9 @@ def say_plan(
         views: Of the frames; nothing is rendered yet.
         plan: Which of them.
         subjects: What embeds them, each tried on a few frames.
-        labels: Those that are read.
+        labels: In words those that are read.
         maps: The views whose feature maps are kept too.
+        more: Lines that a reader must know before it starts.
     """
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
     num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
@@ -45,7 +51,7 @@ def say_plan(
     clusters = len(np.unique(views.frames.clusters[split.evaluation]))
     print(
         f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
-        f"judged, {len(split.reference)} are for reference; labels: {', '.join(labels) or _none_of(views.frames)}"
+        f"judged, {len(split.reference)} are for reference; labels: {labels}"
     )
     names = ", ".join(each.about.name for each in subjects.values())
     print(
@@ -54,9 +60,17 @@ def say_plan(
         "apart; what an earlier run has done is not done again",
         flush=True,
     )
-    for line in (*views.frames.notes, *(f"not shown: {name}: {why}" for name, why in plan.unavailable.items())):
-        print(f"  {line}")
+    for line in (*views.frames.notes, *_not_shown(plan), *more):
+        print(f"  {line}", flush=True)
     return num_bytes
+
+
+def _not_shown(plan: Plan) -> list[str]:
+    """Factors that these frames cannot show, each reason once."""
+    names: dict[str, list[str]] = {}
+    for name, why in plan.unavailable.items():
+        names.setdefault(why, []).append(name)
+    return [f"not shown: {', '.join(each)}: {why}" for why, each in names.items()]
 
 
 def check_room(
@@ -91,12 +105,6 @@ def view_file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
     """The file of a view, and what is wanted of it."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
-
-
-def _none_of(frames: Frames) -> str:
-    if not frames.labels:
-        return "none"
-    return f"none that the profile reads (there are: {', '.join(frames.labels)}; --columns names one)"
 
 
 def _about(minutes: float) -> str:

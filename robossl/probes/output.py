@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from robossl.durable import full_disk_said
-from robossl.probes.check import SEVERITY
 from robossl.probes.document import write_report
+from robossl.probes.grouping import Group, grouped
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import heads_said
+from robossl.probes.report.words import heads_said, listed, random_said
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -37,25 +37,26 @@ def write_all(found: Found, folder: Path) -> str:
 
 
 def summary(report: Report) -> list[str]:
-    """The verdicts, worst first, a line each."""
-    heads = [f"  {line}" for line in heads_said(report)]
+    """The verdicts, worst first, a line for each factor or cause."""
+    heads = [f"  {line}" for line in (*heads_said(report), *random_said(report))]
     if report.task is None:
         return [
             "no --profile, so nothing was judged; robossl probe profiles lists tasks",
             *heads,
         ]
-    whole = [verdict for verdict in report.verdicts if verdict.level is None]
-    judged = [verdict for verdict in whole if verdict.metric not in (NOT_MEASURED, LEFT_OUT)]
-    judged.sort(key=lambda verdict: -SEVERITY[verdict.word])
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
     head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
-    lines = [
-        head,
-        *heads,
-        *(f"  {verdict.word}: {verdict.sentence.removesuffix(UNCALIBRATED)}" for verdict in judged),
-    ]
-    others = {why: [verdict.factor for verdict in whole if verdict.metric == why] for why in (NOT_MEASURED, LEFT_OUT)}
-    return [*lines, *(f"  {why}: {', '.join(names)}" for why, names in others.items() if names)]
+    about = [f"  {report.task.about}"] if report.task.about else []
+    return [head, *about, *heads, *map(_line, grouped(report.verdicts))]
+
+
+def _line(group: Group) -> str:
+    """One factor with its evidence, or all that share a cause."""
+    if group.badge in (NOT_MEASURED, LEFT_OUT):
+        return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
+    if len(group.verdicts) > 1:
+        return f"  {group.badge}: {listed(group)}: {group.cause}"
+    return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 
 def _taken(report: Report, views: Views) -> list[TakenFor]:

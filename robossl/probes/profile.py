@@ -7,7 +7,7 @@ title = "Pose estimation and servoing"
 about = "One or two sentences."
 version = 1
 calibrated = false                 # whether the thresholds were set from measured policy drops
-labels = ["pose", "point"]         # in order of preference; may be empty
+labels = ["pose", "point"]         # in order of preference; leave the line out to judge without labels
 [thresholds]                       # of `Thresholds`, where they differ
 [factors.rotation]
 need = "EQUI"                      # INV, EQUI, INFO or "-"; or five of them, one a level
@@ -46,6 +46,7 @@ _KEYS: dict[str, type] = {
     "thresholds": dict,
     "factors": dict,
 }
+_OPTIONAL = ("labels", "thresholds")
 _SPELLED = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
 
 
@@ -133,11 +134,11 @@ class _Reader:
             raise self.error(f"schema is {content.get('schema')!r}; this version reads {SCHEMA!r}")
         self.known("key", content, _KEYS)
         for key, kind in _KEYS.items():
-            if key not in content and key != "thresholds":
+            if key not in content and key not in _OPTIONAL:
                 raise self.error(f"{key} is missing; give {_SPELLED[kind]}")
             if type(content.get(key, kind())) is not kind:
                 raise self.error(f"{key} must be {_SPELLED[kind]}, got {content[key]!r}")
-        labels = content["labels"]
+        labels = content.get("labels", [])
         if not all(isinstance(label, str) for label in labels):
             raise self.error(f"labels must be names, got {labels!r}")
         if not content["factors"]:

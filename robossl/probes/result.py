@@ -141,6 +141,7 @@ class Verdict:
     figure: Figure
     references: Mapping[str, float | None]  # the same metric of pixels and random init
     sentence: str  # one plain sentence with the evidence
+    cause: str = ""  # why it is INCONCLUSIVE or UNUSABLE, without figures: factors with one cause are shown as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,14 @@ class Subject:
     dim: int
     dtype: str
     preprocessing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network architecture, and where its name comes from."""
+
+    name: str  # as timm knows it
+    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]  # stand-in: it is not known at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,8 @@ class Task:
     calibrated: bool
     max_level: Mapping[str, int]
     needs: Mapping[str, tuple[Need, ...]]  # one a level
+    about: str = ""  # what the profile says that its verdicts mean
+    labels: tuple[str, ...] | None = None  # that it reads; none at all where it judges without
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,4 +208,5 @@ class Report:
     task: Task | None
     verdicts: tuple[Verdict, ...]
     word: Word | None  # the worst over the factors; None without a profile
+    random_backbone: Backbone | None = None  # the network that "random_init" is
     schema: str = SCHEMA

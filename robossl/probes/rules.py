@@ -10,6 +10,9 @@ from robossl.probes.profile import Thresholds
 from robossl.probes.result import NOT_MEASURED, UNREADABLE, Figure, Word
 from robossl.probes.retrieval import GALLERY
 
+MORE = "more frames are needed to tell"
+NO_LABEL = "no label of the task is there to test whether a head follows the factor"
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -20,6 +23,7 @@ class Ruling:
     figure: Figure
     references: Mapping[str, float | None]
     text: str
+    cause: str = ""  # why nothing was decided, without figures: the same words for every factor that it holds for
 
 
 def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
@@ -30,7 +34,7 @@ def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
     metric = f"retention of {label} (same label)"
     others = seen.others("retention", label=label, head="same")
     if kept.low is None or kept.high is None:
-        return Ruling("INCONCLUSIVE", metric, kept, others, _why_none(seen, kept, label))
+        return Ruling("INCONCLUSIVE", metric, kept, others, *_why_none(seen, kept, label, "same"))
     text = f"the {label} head keeps {percent(kept)} of its clean score{seen.beside(others, percent=True)}"
     if kept.low >= limits.inv_retention:
         return Ruling("SAFE", metric, kept, others, text)
@@ -39,27 +43,29 @@ def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
         if others and all(value is not None and value < limits.inv_retention for value in others.values()):
             text += ", as no reference does: a head that has not seen this change is as much to blame as the encoder"
         return Ruling("RISKY", metric, kept, others, text)
-    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; more frames are needed to tell")
+    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 
 
 def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     nis_w, r1 = seen.nis_w, seen.cell("r1")
     others = seen.others("nis_w")
     if nis_w.low is None or nis_w.high is None or r1.low is None or r1.high is None:
-        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, nis_w.reason or r1.reason or "no figure")
+        reason = nis_w.reason or r1.reason or "no figure"
+        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, reason, reason)
     text = (
         f"whitened invariance {two_digits(nis_w)}{seen.beside(others)}, and {percent(r1)} of views find their own frame"
     )
     if nis_w.low >= limits.inv_nis_w and r1.low >= limits.inv_r1:
         if r1.n >= GALLERY:
             return Ruling("SAFE", "nis_w and r1", nis_w, others, text)
-        text += f", among {r1.n} frames: {GALLERY} are needed to call that safe"
-        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, text)
+        cause = f"among {r1.n} frames: {GALLERY} are needed to call that safe"
+        return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}, {cause}", cause)
     if nis_w.high < limits.inv_nis_w_risky:
         return Ruling("RISKY", "nis_w", nis_w, others, text)
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
-    return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}; a label or more frames are needed to tell")
+    cause = f"a label or {MORE}" if seen.profile.labels else MORE
+    return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}; {cause}", cause)
 
 
 def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
@@ -69,8 +75,7 @@ def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
         return forgotten  # first: a label that the factor does not change must not hide it
     label, kept = seen.retention("clean")
     if label is None or kept is None:
-        text = "no label of the task is there to test whether a head follows the factor"
-        return forgotten or _on_decoding(seen, "INCONCLUSIVE", text)
+        return forgotten or _on_decoding(seen, "INCONCLUSIVE", NO_LABEL, NO_LABEL)
     if is_unknown(kept):  # by any label of the task, on whatever frames: it cannot count against an encoder
         return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]
@@ -78,14 +83,19 @@ def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
         return _not_equivariant(seen, label, trained)
     if kept.low is None or kept.high is None:
         others = seen.others("retention", label=label, head="clean")
-        text = _why_none(seen, kept, label)
-        return forgotten or Ruling("INCONCLUSIVE", f"retention of {label} (clean head)", kept, others, text)
+        why = _why_none(seen, kept, label, "clean")
+        return forgotten or Ruling("INCONCLUSIVE", f"retention of {label} (clean head)", kept, others, *why)
     return _following(seen, limits, label, kept, trained, forgotten)
 
 
-def _why_none(seen: Evidence, kept: Figure, label: str) -> str:
+def _why_none(seen: Evidence, kept: Figure, label: str, head: str) -> tuple[str, str]:
+    """Why a retention has no figure: the whole sentence, and its cause."""
     reason = kept.reason or "no figure"
-    return f"{reason}{seen.read_by(label)}" if reason.startswith(UNREADABLE) else reason
+    if not reason.startswith(UNREADABLE):
+        return reason, reason
+    wanted = seen.profile.thresholds.readable
+    cause = f"{UNREADABLE}: {label} is not surely read off clean frames (lower bound below {wanted:g})"
+    return f"{reason}{seen.read_by(label, head)}", cause
 
 
 def _following(
@@ -106,8 +116,10 @@ def _following(
     if forgotten is not None:
         return forgotten
     if follows:
-        return _on_decoding(seen, "INCONCLUSIVE", f"{text}, but {decoded}: too little, or too few frames, to tell")
-    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; more frames are needed to tell")
+        cause = "a head follows, but the factor is decoded too little, or on too few frames, to tell"
+        text = f"{text}, but {decoded}: too little, or too few frames, to tell"
+        return _on_decoding(seen, "INCONCLUSIVE", text, cause)
+    return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 
 
 def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
@@ -133,7 +145,8 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
         return None
     if not seen.decoded_by_reference(limits.equi_decoding):
         text = f"data has no canonical orientation: neither this encoder ({seen.decoded}) nor a reference reads"
-        return _on_decoding(seen, "INCONCLUSIVE", f"{text} the factor off these frames")
+        cause = "data has no canonical orientation: neither this encoder nor a reference reads the factor off it"
+        return _on_decoding(seen, "INCONCLUSIVE", f"{text} the factor off these frames", cause)
     text = f"over-invariant: whitened invariance {two_digits(nis_w)}, and the factor is decoded at {seen.decoded}"
     return _on_decoding(seen, "RISKY", f"{text} (0 is chance){seen.beside(seen.others('decoding'))}")
 
@@ -142,17 +155,20 @@ def informative(seen: Evidence, limits: Thresholds) -> Ruling:
     """The factor itself is the answer: it must be readable."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
-        return _on_decoding(seen, "INCONCLUSIVE", decoded.reason or "the factor was not decoded")
+        reason = decoded.reason or "the factor was not decoded"
+        return _on_decoding(seen, "INCONCLUSIVE", reason, reason)
     beside = seen.beside(seen.others("decoding"))
     text = f"the factor is decoded at {seen.decoded} (0 is chance, 1 perfect){beside}"
     if decoded.low >= limits.info_decoding:
         return _on_decoding(seen, "SAFE", text)
     if decoded.high >= limits.info_decoding_risky:
-        return _on_decoding(seen, "INCONCLUSIVE", f"{text}; {limits.info_decoding:g} is needed")
+        cause = f"the factor is not surely decoded at {limits.info_decoding:g}, nor surely lost"
+        return _on_decoding(seen, "INCONCLUSIVE", f"{text}; {limits.info_decoding:g} is needed", cause)
     if seen.decoded_by_reference(limits.equi_decoding):
         return _on_decoding(seen, "RISKY", f"the information is lost: {text}")
-    return _on_decoding(seen, "INCONCLUSIVE", f"no reference reads it off these frames either: {text}")
+    cause = "no reference reads it off these frames either"
+    return _on_decoding(seen, "INCONCLUSIVE", f"{cause}: {text}", cause)
 
 
-def _on_decoding(seen: Evidence, word: Word, text: str) -> Ruling:
-    return Ruling(word, seen.decoding_name, seen.decoding, seen.others("decoding"), text)
+def _on_decoding(seen: Evidence, word: Word, text: str, cause: str = "") -> Ruling:
+    return Ruling(word, seen.decoding_name, seen.decoding, seen.others("decoding"), text, cause)

@@ -6,7 +6,7 @@ its time and size are said, before anything starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -18,13 +18,14 @@ import numpy as np
 from robossl.bar import Bar
 from robossl.probes.features import Features, features
 from robossl.probes.forecast import check_room, say_plan, view_file
-from robossl.probes.frames import Frames, Label
+from robossl.probes.frames import Label
 from robossl.probes.measure import Measure
-from robossl.probes.plan import FLOOR_JOB, Plan, not_shown, plan_views
+from robossl.probes.plan import FLOOR_JOB, Plan
+from robossl.probes.prepare import Prepared
 from robossl.probes.profile import Profile, Thresholds
+from robossl.probes.report.words import backbone_said
 from robossl.probes.result import Data, Readings, Report, Task
-from robossl.probes.settings import Settings, chosen_labels, chosen_levels, mapped
-from robossl.probes.split import split_frames
+from robossl.probes.settings import mapped
 from robossl.probes.subjects import Probed
 from robossl.probes.verdict import judge, overall
 from robossl.probes.views import Job, Views
@@ -41,13 +42,10 @@ class Found(NamedTuple):
 def probe(
     probed: Probed,
     references: Mapping[str, Probed],
-    frames: Frames,
+    prepared: Prepared,
     *,
-    profile: Profile | None,
-    factors: Sequence[str],
     cache: Path,
     limit_bytes: int,
-    settings: Settings,
     command: str | None = None,
 ) -> Found:
     """Render, embed, measure and judge.
@@ -55,28 +53,22 @@ def probe(
     Args:
         probed: The encoder.
         references: "pixels" and "random_init".
-        frames: What it is probed with.
-        profile: The task; None judges nothing.
-        factors: Those that are measured.
-        cache: Folder of views and features.
+        prepared: What it is probed with and for.
+        cache: Folder of views and features, the one that `prepared` names.
         limit_bytes: How large it may get.
-        settings: How much is measured.
         command: The line that asked for it, for who wants it again.
 
     Raises:
-        InputError: frames that nothing can be said on, features that are no features, a cache that gets too large.
+        InputError: features that are no features, a cache that gets too large.
         ResourceError: the disk is full, or a server does not answer; what is done is kept.
     """
-    split = split_frames(
-        frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
-    )
-    views = Views(frames, split, cache / "views", seed=settings.seed)
-    levels, decoded = chosen_levels(factors, profile, settings)
-    plan = plan_views(views, levels, decode=decoded)
-    subjects = {"": probed, **references}
-    labels = chosen_labels(frames, profile)
+    views, plan, profile, settings = prepared.views, prepared.plan, prepared.profile, prepared.settings
+    labels, subjects = prepared.labels, {"": probed, **references}
     maps = mapped(plan, profile)
-    num_bytes = say_plan(views, plan, subjects, labels, maps)
+    backbone = references["random_init"].backbone if "random_init" in references else None
+    num_bytes = say_plan(
+        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *backbone_said(backbone)]
+    )
     check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
         views.render(plan.jobs, progress=watch)
@@ -85,20 +77,20 @@ def probe(
     measure = Measure(views, plan, labels, settings, readable)
     readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
     own = readings.pop("")
-    others = [name for name in profile.factors if name not in levels] if profile else []
-    unmeasured = {**not_shown(frames, others), **plan.unavailable}
+    unmeasured = {**prepared.unavailable, **plan.unavailable}
     verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
     report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         encoder=probed.about,
-        data=_data(frames, views, labels),
+        data=_data(views, labels),
         settings={**asdict(settings), "unavailable": dict(plan.unavailable), "command": command},
         views=tuple(views.view(job) for job in measure.shown),
         readings=own,
         references=readings,
-        task=_task(profile),
+        task=_task(profile, prepared.use_labels),
         verdicts=verdicts,
         word=overall(verdicts) if profile else None,
+        random_backbone=backbone,
     )
     return Found(report, views, plan)
 
@@ -140,8 +132,8 @@ def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], N
         yield show
 
 
-def _data(frames: Frames, views: Views, labels: Mapping[str, Label]) -> Data:
-    split = views.split
+def _data(views: Views, labels: Mapping[str, Label]) -> Data:
+    frames, split = views.frames, views.split
     return Data(
         name=frames.name,
         sha256=frames.digest,
@@ -155,7 +147,7 @@ def _data(frames: Frames, views: Views, labels: Mapping[str, Label]) -> Data:
     )
 
 
-def _task(profile: Profile | None) -> Task | None:
+def _task(profile: Profile | None, use_labels: bool) -> Task | None:
     if profile is None:
         return None
     return Task(
@@ -164,4 +156,6 @@ def _task(profile: Profile | None) -> Task | None:
         calibrated=profile.calibrated,
         max_level={name: each.max_level for name, each in profile.factors.items()},
         needs={name: each.needs for name, each in profile.factors.items()},
+        about=profile.about,
+        labels=profile.labels if use_labels else (),
     )

@@ -61,7 +61,7 @@ def chosen_levels(
 
 
 def chosen_labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
-    """Those the task reads; all of them where there is no task."""
+    """Those the task reads, in its order; all of them where there is no task."""
     names = profile.labels if profile else tuple(frames.labels)
     return {name: frames.labels[name] for name in names if name in frames.labels}
 

@@ -80,13 +80,14 @@ def _judge(seen: Evidence, need: Need) -> Verdict:
         figure=ruling.figure,
         references=ruling.references,
         sentence=f"{seen.factor.replace('_', ' ')}, level {seen.level}: {text}{calibration}",
+        cause=ruling.cause,
     )
 
 
 def _unmeasured(factor: str, need: Need, reason: str | None) -> Verdict:
     metric, why = (NOT_MEASURED, reason) if reason else (LEFT_OUT, "this run was asked for other factors")
     sentence = f"{factor.replace('_', ' ')}: {metric}: {why}"
-    return Verdict(factor, None, need, "INCONCLUSIVE", metric, missing(why), {}, sentence)
+    return Verdict(factor, None, need, "INCONCLUSIVE", metric, missing(why), {}, sentence, why)
 
 
 def _collapsed(seen: Evidence) -> Ruling | None:
@@ -101,7 +102,7 @@ def _collapsed(seen: Evidence) -> Ruling | None:
             f"the features have collapsed: spread {health.rel_std or 0:.1e} of their mean, rank "
             f"{health.rankme_centred:.1f}, R@1 under one grey level of noise {floor}"
         )
-    return Ruling("UNUSABLE", "health", missing("collapsed"), {}, text)
+    return Ruling("UNUSABLE", "health", missing("collapsed"), {}, text, text)
 
 
 def _few_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
@@ -110,4 +111,4 @@ def _few_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
     if not 0 < clusters < least:
         return ruling
     few = f"{clusters} independent clusters of frames, {least} are needed: add episodes or scenes"
-    return replace(ruling, word="INCONCLUSIVE", text=f"{few}; so far: {ruling.text}")
+    return replace(ruling, word="INCONCLUSIVE", text=f"{few}; so far: {ruling.text}", cause=few)

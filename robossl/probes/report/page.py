@@ -19,10 +19,14 @@ from robossl.probes.report.plane import Plane, draw_plane, make_plane
 from robossl.probes.report.sides import draw_sides
 from robossl.probes.report.spectrum import draw_spectrum
 from robossl.probes.report.strip import banner, render_strip
-from robossl.probes.report.words import title
+from robossl.probes.report.words import CHOSEN, title
 from robossl.probes.result import Figure as Reading
 from robossl.probes.result import Report
 
+NO_LABELS_READ = (
+    "This task reads no labels: nothing here says whether the features carry what a policy needs. A profile that names "
+    "labels, on frames that have them, judges that too."
+)
 NO_LABELS = (
     "No task was retained or lost here: the frames have no labels that the profile reads. Name a store's with "
     "<code>--columns class NAME</code> or <code>--columns pose NAME</code> (<code>robossl probe run --help</code>), "
@@ -84,6 +88,8 @@ def _header(report: Report) -> str:
         ("Features", f"{encoder.dim} <small>{escape(encoder.layer)}</small>"),
         ("Made", escape(report.created[:16].replace("T", " "))),
     ]
+    if backbone := report.random_backbone:
+        pairs.append(("Random weights", f"{escape(backbone.name)} <small>{CHOSEN[backbone.known_from]}</small>"))
     tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
     return (
         f'<header><p class="kicker">RoboSSL probe</p><h1>{escape(encoder.name)}</h1>'
@@ -93,7 +99,7 @@ def _header(report: Report) -> str:
 
 
 def _heads(report: Report) -> str:
-    names = ["this encoder", *(title(name) for name in report.references)]
+    names = ["this encoder", *(readings.name for readings in report.references.values())]
     return render_heads(names, [report.readings, *report.references.values()])
 
 
@@ -128,7 +134,9 @@ def _heatmaps(look: Lookup, heat: Figure) -> str:
         )
         cards += _card(figure, f"Heatmap of what is left of {label}; {_numbers(look, read)}", _reasons(look, read))
     if not look.labels:
-        cards += f'<figure class="card"><h3>What is left of the task</h3><p>{NO_LABELS}</p></figure>'
+        task = look.report.task
+        words = NO_LABELS_READ if task is not None and task.labels == () else NO_LABELS
+        cards += f'<figure class="card"><h3>What is left of the task</h3><p>{words}</p></figure>'
     return (
         '<section id="heatmaps"><h2>How far each change moves the features</h2><p class="lead">Rows are changes of the '
         "picture, columns their strength. In the map of invariance a dark cell is good where the task needs INV, and a "

@@ -32,7 +32,7 @@ MAP_FIGURES = (
 def render_health(report: Report, spectrum: str) -> str:
     """What the gate saw; `spectrum` is the drawn figure."""
     readings: list[tuple[str, Readings]] = [("this encoder", report.readings)]
-    readings += [(name.replace("_", " "), each) for name, each in report.references.items()]
+    readings += [(each.name, each) for each in report.references.values()]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name, _ in readings)
     rows = "".join(
         f'<tr><th scope="row">{name}<small>{note}</small></th>'

@@ -28,7 +28,11 @@ def draw_sides(looks: Sequence[Lookup], names: Sequence[str]) -> Figure:
     with styled():
         figure, axes = canvas(top + row * len(factors) + BOTTOM)
         axes.text(2, 11, "Invariance beside its references", fontsize=11, weight="bold", va="center")
-        _key(axes, [f"{n} (collapsed)" if look.is_collapsed else n for n, look in zip(names, looks, strict=True)])
+        references = looks[0].report.references
+        ticks = [(references[key].name if key in references else name, line) for key, name, line in TICKS]
+        _key(
+            axes, ticks, [f"{n} (collapsed)" if look.is_collapsed else n for n, look in zip(names, looks, strict=True)]
+        )
         bottom = top + row * len(factors)
         for value in (0.0, 0.25, 0.5, 0.75, 1.0):
             axes.plot([_x(value)] * 2, [top, bottom], color=INK if value == 0 else LINE, linewidth=0.7, zorder=0)
@@ -75,7 +79,7 @@ def _dot(axes: Axes, look: Lookup, factor: str, level: int, y: float, colour: st
     axes.plot(_x(figure.value), y, form, color=colour, markersize=5.2, zorder=3)
 
 
-def _key(axes: Axes, names: Sequence[str]) -> None:
+def _key(axes: Axes, ticks: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         colour, form = ENCODERS[i]
         x, y = 8 + (i % 2) * WIDTH / 2, TOP + 13 * (i // 2)
@@ -83,7 +87,7 @@ def _key(axes: Axes, names: Sequence[str]) -> None:
         shown = name if len(name) <= 34 else f"{name[:32]}..."
         axes.text(x + 8, y, shown, fontsize=8, va="center")
     y = TOP + 13 * ((len(names) + 1) // 2)
-    for i, (_, name, line) in enumerate(TICKS):
+    for i, (name, line) in enumerate(ticks):
         x = 8 + i * WIDTH / 4
         axes.plot([x, x], [y - 5, y + 5], color="#6d7780", linewidth=2.2, linestyle=line)
         axes.text(x + 6, y, name, fontsize=8, va="center")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+from robossl.probes.grouping import Group, badge, grouped
 from robossl.probes.report.lookup import LEVELS, Lookup
-from robossl.probes.report.words import SIGNS, counted, read_less, short, title, with_interval
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict, Word
+from robossl.probes.report.words import BADGES, SIGNS, counted, listed, read_less, short, title, with_interval
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Verdict
 from robossl.probes.verdict import UNCALIBRATED
 
 NEEDS = {
@@ -15,6 +16,7 @@ NEEDS = {
     "INFO": "must be readable",
     "-": "not asked",
 }
+NO_VERDICT = (LEFT_OUT, NOT_MEASURED)
 REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
@@ -26,33 +28,55 @@ def render_strip(look: Lookup) -> str:
             '<section id="verdicts"><h2>Verdicts</h2><p class="lead">None: no task was named. <code>robossl probe run '
             "ENCODER --data DATA --profile PROFILE</code> judges these figures by what a task needs.</p></section>"
         )
-    order = list(SIGNS)
-    verdicts = [verdict for factor in look.names if (verdict := look.verdict(factor)) is not None]
-    judged = [verdict for verdict in verdicts if verdict.need != "-"]
-    judged.sort(key=lambda verdict: order.index(verdict.word))
-    lines = _one_line(judged[0]) if look.is_collapsed and judged else "".join(_line(look, each) for each in judged)
-    lines += _not_judged(report)
-    free = [title(verdict.factor) for verdict in verdicts if verdict.need == "-"]
+    lines = "".join(_group(look, group) for group in _groups(look))
+    free = [title(verdict.factor) for verdict in report.verdicts if verdict.level is None and verdict.need == "-"]
     rest = f'<p class="count">Not asked by this task: {escape(", ".join(free))}.</p>' if free else ""
     return (
         f'<section id="verdicts"><h2>Verdicts for {escape(report.task.profile)}</h2><p class="lead">The worst first; '
-        "the verdict of a factor is that of its worst strength among those that are judged.</p>"
+        "the verdict of a factor is that of its worst strength among those that are judged. Factors that are open for "
+        "one and the same cause share a line.</p>"
         f'<ol class="strip-list">{lines}</ol>{rest}</section>'
     )
 
 
-def _not_judged(report: Report) -> str:
-    """What the task asks for and the run has no figure of, each reason once."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for verdict in report.verdicts:
-        if verdict.level is None and verdict.metric in (LEFT_OUT, NOT_MEASURED):
-            names.setdefault((verdict.metric, verdict.figure.reason or ""), []).append(title(verdict.factor))
-    kind = SIGNS["INCONCLUSIVE"].kind
-    return "".join(
-        f'<li class="{kind}">{chip("INCONCLUSIVE")}<p><b>{escape(", ".join(factors))}:</b> {escape(metric)}: '
-        f"{escape(why)}</p></li>"
-        for (metric, why), factors in names.items()
+def _groups(look: Lookup) -> list[Group]:
+    """All groups; of a collapsed encoder the same holds for every factor that was measured."""
+    groups = grouped(look.report.verdicts)
+    if not look.is_collapsed:
+        return groups
+    judged = [group for group in groups if group.badge not in NO_VERDICT]
+    verdicts = tuple(verdict for group in judged for verdict in group.verdicts)
+    whole = [Group(judged[0].badge, _sentence(verdicts[0]), verdicts)] if judged else []
+    return whole + [group for group in groups if group.badge in NO_VERDICT]
+
+
+def _group(look: Lookup, group: Group) -> str:
+    """A line: of one factor with its evidence, or of all that share a cause."""
+    if group.badge in NO_VERDICT:
+        names, why = ", ".join(map(title, group.factors)), ": ".join(filter(None, (group.badge, group.cause)))
+        if len(group.verdicts) == 1:
+            return _item(group, f"<b>{escape(names)}:</b> {escape(why)}")
+        words = f"<b>{len(group.verdicts)} factors:</b> {escape(why)}"
+        return _item(group, words, f'<p class="evidence">{escape(names)}</p>')
+    if look.is_collapsed:
+        return _item(group, f"<b>Every factor:</b> {escape(group.cause)}")
+    if len(group.verdicts) == 1:
+        return _line(look, group.verdicts[0])
+    each = "".join(
+        f"<li><b>{escape(title(v.factor))}</b> ({escape(look.needs(v.factor))}): {escape(_sentence(v))}; "
+        f"{_evidence(v)} {_cell(look, v)}</li>"
+        for v in group.verdicts
     )
+    words = f"<b>{len(group.verdicts)} factors:</b> {escape(group.cause)}"
+    more = (
+        f'<span class="need">{escape(group.needs)}</span><p class="evidence">{escape(listed(group))}</p>'
+        f"<details><summary>factor by factor</summary><ul>{each}</ul></details>"
+    )
+    return _item(group, words, more)
+
+
+def _item(group: Group, words: str, more: str = "") -> str:
+    return f'<li class="{BADGES[group.badge].kind}">{chip(group.badge)}<p>{words}</p>{more}</li>'
 
 
 def banner(report: Report) -> str:
@@ -79,8 +103,13 @@ def banner(report: Report) -> str:
     return (
         f'<div class="verdict {sign.kind}" role="status"><span class="icon" aria-hidden="true">{sign.icon}</span><div>'
         f"<strong>{report.word}</strong> for {escape(report.task.profile)}: {escape(meaning)}."
-        f"<p>Factors: {escape(counted(report))}.{caution}</p>{_less(report)}</div></div>"
+        f"<p>Factors: {escape(counted(report))}.{caution}</p>{_about(report)}{_less(report)}</div></div>"
     )
+
+
+def _about(report: Report) -> str:
+    """What the profile says that its verdicts mean."""
+    return f"<p>{escape(report.task.about)}</p>" if report.task and report.task.about else ""
 
 
 def _less(report: Report) -> str:
@@ -89,20 +118,24 @@ def _less(report: Report) -> str:
     return f"<p>Off clean frames {escape('; '.join(said))}.</p>" if said else ""
 
 
-def chip(word: Word) -> str:
-    """A verdict as a small label: icon, word, colour."""
-    sign = SIGNS[word]
+def chip(word: str) -> str:
+    """A verdict, or that there is none, as a small label: icon, word, colour."""
+    sign = BADGES[word]
     return f'<span class="chip {sign.kind}"><i aria-hidden="true">{sign.icon}</i> {word}</span>'
 
 
-def _one_line(verdict: Verdict) -> str:
-    """The line of a collapsed encoder: the same holds for every factor."""
-    sentence = _sentence(verdict)
-    kind = SIGNS[verdict.word].kind
-    return f'<li class="{kind}">{chip(verdict.word)}<p><b>Every factor:</b> {escape(sentence)}</p></li>'
-
-
 def _line(look: Lookup, verdict: Verdict) -> str:
+    factor, sentence = verdict.factor, _sentence(verdict)
+    return (
+        f'<li class="{SIGNS[verdict.word].kind}">{chip(verdict.word)}<p><b>{escape(title(factor))}:</b> '
+        f"{escape(sentence)}</p>"
+        f'<span class="need">{escape(look.needs(factor))} <small>{NEEDS[verdict.need]}</small></span>'
+        f'<p class="evidence">{_evidence(verdict)} {_cell(look, verdict)}</p>{_levels(look, factor)}</li>'
+    )
+
+
+def _cell(look: Lookup, verdict: Verdict) -> str:
+    """A link to the cell of the heatmap that decided: the severest judged strength with the factor's word."""
     factor = verdict.factor
     judged = [each for each in LEVELS if each <= look.last_judged(factor)]
     level = next(
@@ -113,14 +146,7 @@ def _line(look: Lookup, verdict: Verdict) -> str:
         ),
         look.shown_level(factor),
     )
-    sentence = _sentence(verdict)
-    return (
-        f'<li class="{SIGNS[verdict.word].kind}">{chip(verdict.word)}<p><b>{escape(title(factor))}:</b> '
-        f"{escape(sentence)}</p>"
-        f'<span class="need">{escape(look.needs(factor))} <small>{NEEDS[verdict.need]}</small></span>'
-        f'<p class="evidence">{_evidence(verdict)} <a href="#nis_w-{escape(factor)}-{level}">see the cell</a></p>'
-        f"{_levels(look, factor)}</li>"
-    )
+    return f'<a href="#nis_w-{escape(factor)}-{level}">see the cell</a>'
 
 
 def _evidence(verdict: Verdict) -> str:
@@ -146,7 +172,7 @@ def _levels(look: Lookup, factor: str) -> str:
 
 def _level(verdict: Verdict, *, is_judged: bool) -> str:
     place = f"strength {verdict.level}, {escape(verdict.need)}{'' if is_judged else ', shown only'}"
-    return f"<li>{place}: {chip(verdict.word)} {escape(_sentence(verdict))}</li>"
+    return f"<li>{place}: {chip(badge(verdict))} {escape(_sentence(verdict))}</li>"
 
 
 def _sentence(verdict: Verdict) -> str:

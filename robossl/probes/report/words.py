@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Figure, Readings, Report, Word
+from robossl.probes.grouping import Group, badge
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Backbone, Figure, Readings, Report, Word
 from robossl.probes.retention import READABLE
 
 
@@ -21,9 +22,23 @@ class Sign(NamedTuple):
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features cannot carry anything; no invariance of theirs means anything"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
-    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; more or other frames would"),
+    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; a label, or more or other frames would"),
     "SAFE IF TRAINED WITH IT": Sign("◑", "trained", "the head has to see this change in training"),
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
+}
+
+# What stands in the place of a verdict where there is none.
+BADGES: dict[str, Sign] = {
+    **{str(word): sign for word, sign in SIGNS.items()},
+    LEFT_OUT: Sign("○", "left-out", "the run was asked for other factors"),
+    NOT_MEASURED: Sign("\u2013", "unmeasured", "these frames cannot show it; it does not count"),
+}
+CHOSEN = {
+    "card": "the encoder's own backbone",
+    "option": "the backbone that --input.backbone names",
+    "metadata": "the backbone that the model's metadata names",
+    "file name": "the backbone that the name of the file names",
+    "stand-in": "which stands in for the encoder's own backbone: nothing names that; pass --input.backbone NAME",
 }
 
 
@@ -63,11 +78,19 @@ def with_interval(figure: Figure | None) -> str:
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
 
 
+def listed(group: Group) -> str:
+    """The factors of a group, each with its figure where all have one of the same kind."""
+    metrics = {verdict.metric for verdict in group.verdicts}
+    if len(metrics) > 1 or any(verdict.figure.value is None for verdict in group.verdicts):
+        return ", ".join(title(verdict.factor) for verdict in group.verdicts)
+    figures = ", ".join(f"{title(verdict.factor)} {with_interval(verdict.figure)}" for verdict in group.verdicts)
+    return f"{figures} ({metrics.pop()})"
+
+
 def counted(report: Report) -> str:
     """How many factors got which verdict, the worst first."""
-    asked = [v for v in report.verdicts if v.level is None and v.need != "-"]
-    words = [v.metric if v.metric in (NOT_MEASURED, LEFT_OUT) else v.word.lower() for v in asked]
-    order = [*(word.lower() for word in SIGNS), LEFT_OUT, NOT_MEASURED]
+    words = [badge(v).lower() for v in report.verdicts if v.level is None and v.need != "-"]
+    order = [each.lower() for each in BADGES]
     return ", ".join(f"{words.count(each)} {each}" for each in order if each in words)
 
 
@@ -81,6 +104,16 @@ def heads_said(report: Report) -> list[str]:
         less = f"; better from {' and '.join(more)}" if more else ""
         lines.append(f"clean frames: {label} read at {own} ({beside}){less}")
     return lines
+
+
+def random_said(report: Report) -> list[str]:
+    """Which network the random weights are of, and why that one, in a line; none in reports that do not know."""
+    return backbone_said(report.random_backbone)
+
+
+def backbone_said(backbone: Backbone | None) -> list[str]:
+    """The same line of a backbone."""
+    return [f"random init: weights of {backbone.name}, {CHOSEN[backbone.known_from]}"] if backbone else []
 
 
 def read_less(report: Report) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ from robossl.probes.subjects.probed import Probed as Probed
 from robossl.probes.subjects.references import pixels_reference as pixels_reference
 from robossl.probes.subjects.references import random_reference as random_reference
 
+UNDESCRIBED = Described()
+
 
 def open_subject(
     source: str,
@@ -41,32 +43,66 @@ def open_subject(
         InputError: nothing that can be probed, or something of its input that is not known.
         ResourceError: a server that does not answer, weights that cannot be downloaded.
     """
+    described = described or Described()
+    check_source(source, described=described, token=token, ca=ca)
     if source.startswith("grpc://"):
         from robossl.probes.subjects.served import open_served
 
-        return _undescribed(open_served(source, outputs=outputs, token=token, ca=ca), described)
-    if token or ca:
-        raise InputError(
-            f"--token and --ca are for a server (grpc://HOST:PORT/MODEL), not for {source}; leave them out"
-        )
+        return open_served(source, outputs=outputs, token=token, ca=ca)
     if source.startswith("timm:"):
         from robossl.probes.subjects.ours import open_timm
 
-        return _undescribed(open_timm(source, device=device, outputs=outputs), described)
+        return open_timm(source, device=device, outputs=outputs)
     if source.startswith("projector:"):
         from robossl.probes.subjects.projector import open_projector
 
-        return _undescribed(open_projector(source, device=device, outputs=outputs), described)
-    if source.endswith(".onnx") and not Path(source).with_name("card.json").is_file():
+        return open_projector(source, device=device, outputs=outputs)
+    if is_foreign(source):
         from robossl.probes.subjects.onnx_file import open_onnx
 
-        return open_onnx(source, described or Described(), device=device)
+        return open_onnx(source, described, device=device)
     from robossl.probes.subjects.ours import open_ours
 
-    return _undescribed(open_ours(source, device=device, outputs=outputs), described)
+    return open_ours(source, device=device, outputs=outputs)
 
 
-def _undescribed(probed: Probed, described: Described | None) -> Probed:
-    if described not in (None, Described()):
-        raise InputError(f"{probed.about.source} says itself how it takes frames; leave the description out")
-    return probed
+def check_source(
+    source: str, *, described: Described = UNDESCRIBED, token: Path | None = None, ca: Path | None = None
+) -> None:
+    """Refuse an ENCODER that is none, or that is described in the wrong way, without loading weights.
+
+    Raises:
+        InputError: nothing of what `open_subject` opens, or options that are not for it.
+    """
+    is_served = source.startswith("grpc://")
+    if (token or ca) and not is_served:
+        raise InputError(
+            f"--token and --ca are for a server (grpc://HOST:PORT/MODEL), not for {source}; leave them out"
+        )
+    if is_foreign(source):
+        from robossl.probes.subjects.onnx_file import check_onnx
+
+        return check_onnx(source, described)
+    if described != UNDESCRIBED:
+        raise InputError(f"{source} says itself how it takes frames and what it is; leave the description out")
+    if is_served:
+        from robossl.probes.subjects.served import address_of
+
+        address_of(source)
+    elif source.startswith("timm:"):
+        from robossl.probes.subjects.ours import check_timm
+
+        check_timm(source)
+    elif source.startswith("projector:"):
+        from robossl.probes.subjects.projector import run_of
+
+        run_of(source)
+    else:
+        from robossl.encode import find_encoder, find_model
+
+        find_encoder(Path(source)) or find_model(Path(source))
+
+
+def is_foreign(source: str) -> bool:
+    """Whether it is an ONNX model without a card beside it."""
+    return source.endswith(".onnx") and "://" not in source and not Path(source).with_name("card.json").is_file()

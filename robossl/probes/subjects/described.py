@@ -31,6 +31,8 @@ class Described:
         output: The output that is probed.
         output_layout: Where the channels of a map that comes out are, where not as in the input.
         dense: An output that is a feature map, where it is another one.
+        backbone: The model's network as timm names it; its random weights are the reference. Without it, the name in
+            the model's metadata or the file's name counts, and a ResNet-18 stands in where neither names one.
     """
 
     layout: Literal["nchw", "nhwc"] | None = None
@@ -42,6 +44,7 @@ class Described:
     output: str | None = None
     output_layout: Literal["nchw", "nhwc"] | None = None
     dense: str | None = None
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from numpy import ndarray
 from robossl.errors import InputError, reason
 from robossl.names import unknown
 from robossl.probes.result import Subject
+from robossl.probes.subjects.backbone import find_backbone
 from robossl.probes.subjects.described import Contract, Described, settle
 from robossl.probes.subjects.probed import Output, Probed, digest_of
 from robossl.session import file_sha256, open_session
@@ -29,18 +30,10 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
     Raises:
         InputError: no model, more than one input, or something of its input or output that is not known.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"no ONNX model at {source}; pass the path of a .onnx file")
+    path = _existing(source)
     session = open_session(path, provider="cuda" if device.startswith("cuda") else "cpu")
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(each.name for each in inputs)
-        raise InputError(f"{source} has {len(inputs)} inputs ({names}); it must take frames alone")
-    contract = settle(source, inputs[0].name, inputs[0].shape, inputs[0].type, said)
-    output = _choose(source, session, said.output)
-    if said.dense is not None:
-        _choose(source, session, said.dense)
+    backbone = find_backbone(path, session, said.backbone)
+    contract, output = _contract(source, session, said)
     model = _Model(source, session, contract, output, said.dense)
     frame = np.full((1, *(contract.size or (64, 64)), 3), 128, np.uint8)
     first, layer = model(frame), LAYERS[model.raw(frame)[0].ndim]
@@ -59,7 +52,38 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
     )
     outputs: tuple[Output, ...] = ("pooled", "dense") if "dense" in first else ("pooled",)
     digest = digest_of("described onnx", sha256, contract, output, said.dense)
-    return Probed(about, digest, model, outputs, None, contract.size)
+    return Probed(about, digest, model, outputs, None, contract.size, backbone)
+
+
+def check_onnx(source: str, said: Described) -> None:
+    """Refuse what the graph alone shows to be wrong; nothing is optimised or run.
+
+    Raises:
+        InputError: as `open_onnx` does.
+    """
+    path = _existing(source)
+    session = open_session(path, optimise=False)
+    find_backbone(path, session, said.backbone)
+    _contract(source, session, said)
+
+
+def _existing(source: str) -> Path:
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no ONNX model at {source}; pass the path of a .onnx file")
+    return path
+
+
+def _contract(source: str, session: onnxruntime.InferenceSession, said: Described) -> tuple[Contract, str]:
+    """How frames go in, and the output that is probed."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs)
+        raise InputError(f"{source} has {len(inputs)} inputs ({names}); it must take frames alone")
+    contract = settle(source, inputs[0].name, inputs[0].shape, inputs[0].type, said)
+    if said.dense is not None:
+        _choose(source, session, said.dense)
+    return contract, _choose(source, session, said.output)
 
 
 def _sha256(path: Path) -> str:

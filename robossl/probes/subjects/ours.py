@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError, reason
-from robossl.probes.result import Subject
+from robossl.probes.result import Backbone, Subject
 from robossl.probes.subjects.probed import Output, Probed, digest_of, same_outputs
 from robossl.probes.subjects.resize import resized_bytes
 
@@ -36,21 +36,11 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
         InputError: an unknown name, a file that is missing or does not fit.
         ResourceError: the hub is not reached.
     """
-    import timm
-
     from robossl.cards import torch_card
     from robossl.encode import TorchEncode
     from robossl.encoder import EncoderConfig, build_encoder
-    from robossl.weights import split_source
 
-    name, _, weights = source.removeprefix("timm:").partition("@")
-    file, _ = split_source(weights)
-    if weights and not file.exists():
-        raise InputError(f"no file {str(file)!r}; pass timm:NAME@FILE, or timm:NAME for the hub's")
-    try:
-        trained = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise InputError(f"{source}: {reason(error)} timm.list_pretrained() names them all") from error
+    name, weights, trained = check_timm(source)
     config = EncoderConfig(backbone=name, init=weights or "timm")
     if trained is not None:
         (_, height, width), mean, std = trained.input_size, trained.mean, trained.std
@@ -66,6 +56,29 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
         ) from error
     encode = TorchEncode(encoder, torch_card(encoder, name=name, extra={}), device)
     return from_encode(encode, source, kind="timm", outputs=outputs)
+
+
+def check_timm(source: str) -> tuple[str, str, Any]:
+    """The name, the source of the weights (empty: the hub's), and what timm knows of how it was trained.
+
+    Raises:
+        InputError: an unknown name, or a file that is missing.
+    """
+    import timm
+
+    from robossl.probes.subjects.backbone import unknown_network
+    from robossl.weights import split_source
+
+    name, _, weights = source.removeprefix("timm:").partition("@")
+    file, _ = split_source(weights)
+    if weights and not file.exists():
+        raise InputError(f"no file {str(file)!r}; pass timm:NAME@FILE, or timm:NAME for the hub's")
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(unknown_network(name))
+    try:
+        return name, weights, timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise InputError(f"{source}: {reason(error)} timm.list_pretrained() names them all") from error
 
 
 def from_encode(encode: Encode, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Probed:
@@ -88,4 +101,6 @@ def from_encode(encode: Encode, source: str, *, kind: Kind, outputs: Sequence[Ou
         return encode(frames if seen.fixed_hw is None else resized_bytes(frames, seen.fixed_hw))
 
     # how it is computed belongs to the digest: torch, onnxruntime and a server are compared with each other
-    return Probed(about, digest_of(kind, identity(card)), embed, same_outputs(outputs, card.outputs), card, hw)
+    backbone = Backbone(card.backbone, "card")
+    digest = digest_of(kind, identity(card))
+    return Probed(about, digest, embed, same_outputs(outputs, card.outputs), card, hw, backbone)

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.errors import InputError
-from robossl.probes.result import Subject
+from robossl.probes.result import Backbone, Subject
 
 if TYPE_CHECKING:
     from robossl_client.card import EncoderCard
@@ -32,6 +32,7 @@ class Probed:
         outputs: Which of the two it has.
         card: Where it is an encoder of ours.
         input_hw: The size it sees frames at; None where it takes them as they are.
+        backbone: Its network, as far as that is known; None where it has none, as pixels, or nothing names it.
     """
 
     about: Subject
@@ -40,6 +41,7 @@ class Probed:
     outputs: tuple[Output, ...]
     card: EncoderCard | None = None
     input_hw: tuple[int, int] | None = None
+    backbone: Backbone | None = None
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         """float32 features of frames, checked.

@@ -33,9 +33,7 @@ def open_projector(source: str, *, device: str, outputs: Sequence[Output]) -> Pr
     Raises:
         InputError: no run with a checkpoint, or a method whose loss does not see the pooled feature through one head.
     """
-    run = Path(source.removeprefix("projector:"))
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"no run at {run}; pass projector:RUN, the folder that `robossl pretrain` wrote")
+    run = run_of(source)
     projector = load_projector(run).to(device)
     base = open_ours(str(run), device=device, outputs=("pooled",))
     embedded = project(projector, np.zeros((2, base.about.dim), np.float32), device)
@@ -52,7 +50,19 @@ def open_projector(source: str, *, device: str, outputs: Sequence[Output]) -> Pr
         layer=f"output of the projector on {base.about.layer}",
         dim=embedded.shape[1],
     )
-    return replace(base, about=about, digest=digest, embed=embed, outputs=("pooled",), card=None)
+    return replace(base, about=about, digest=digest, embed=embed, outputs=("pooled",))
+
+
+def run_of(source: str) -> Path:
+    """The run folder of `projector:RUN`.
+
+    Raises:
+        InputError: there is none.
+    """
+    run = Path(source.removeprefix("projector:"))
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"no run at {run}; pass projector:RUN, the folder that `robossl pretrain` wrote")
+    return run
 
 
 def load_projector(run: Path) -> nn.Module:

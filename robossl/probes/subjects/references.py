@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from robossl.probes.result import Subject
+from robossl.errors import InputError
+from robossl.probes.result import Backbone, Subject
 from robossl.probes.subjects.probed import Output, Probed, digest_of
 from robossl.probes.subjects.resize import resized
 
 CELLS = 16  # a side
-FALLBACK = "resnet18"  # where the backbone is not known
+FALLBACK = "resnet18"  # stands in where the backbone is not known
 
 
 def pixels_reference() -> Probed:
@@ -37,25 +40,42 @@ def _pooled_pixels(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, Float[ndarray
 def random_reference(
     probed: Probed, *, seed: int = 0, outputs: tuple[Output, ...] = ("pooled",), device: str = "cpu"
 ) -> Probed:
-    """The backbone of a subject at random init, seeing frames as it does; a ResNet-18 where its backbone is not known.
+    """Build the backbone of a subject at random init, seeing frames as the subject does.
 
-    Its residual branches are alive: with timm's `zero_init_last` it would be blind to most of the frame.
+    A ResNet-18 stands in where the backbone is not known; `backbone` of what is returned says which it is and why. Its
+    residual branches are alive: with timm's `zero_init_last` it would be blind to most of the frame.
+
+    Raises:
+        InputError: the backbone that --input.backbone names cannot be built at the size of the frames.
     """
-    from dataclasses import replace
+    if probed.backbone is not None and _is_known(probed.backbone):
+        try:
+            return _at_random(probed, probed.backbone, seed, outputs, device)
+        except InputError:
+            if probed.backbone.known_from == "option":
+                raise
+    return _at_random(probed, Backbone(FALLBACK, "stand-in"), seed, outputs, device)
 
+
+def _is_known(backbone: Backbone) -> bool:
     import timm
 
+    return bool(timm.is_model(backbone.name.partition(".")[0]))
+
+
+def _at_random(probed: Probed, backbone: Backbone, seed: int, outputs: tuple[Output, ...], device: str) -> Probed:
     from robossl.encode import TorchEncode, random_encode
     from robossl.encoder import EncoderConfig
     from robossl.evaluate.subjects import random_config
     from robossl.probes.subjects.ours import from_encode
 
-    card = probed.card
-    if card is not None and timm.is_model(card.backbone.partition(".")[0]):
-        config = random_config(card)
+    if backbone.known_from == "card" and probed.card is not None:
+        config = random_config(probed.card)
     else:
-        config = EncoderConfig(FALLBACK, input_hw=probed.input_hw or EncoderConfig().input_hw)
+        config = EncoderConfig(backbone.name, input_hw=probed.input_hw or EncoderConfig().input_hw)
     encode = random_encode(config, seed)
     assert isinstance(encode, TorchEncode)
     encode = TorchEncode(encode.encoder, replace(encode.card, name=f"random {config.backbone}"), device)
-    return from_encode(encode, f"random init of {config.backbone}, seed {seed}", kind="reference", outputs=outputs)
+    source = f"random init of {config.backbone}, seed {seed}"
+    reference = from_encode(encode, source, kind="reference", outputs=outputs)
+    return replace(reference, backbone=replace(backbone, name=config.backbone))

@@ -45,18 +45,28 @@ def open_served(
         InputError: no such address, model, output or file, or the server wants another token.
         ResourceError: no server answers.
     """
-    address = urlsplit(source)
-    model = address.path.strip("/")
-    if not address.netloc or "/" in model:
-        raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
+    address, model = address_of(source)
     options = {
         "model": model or None,
         **access(token, ca),
         "deadline_ms": deadline_ms,
         "connect_ms": min(deadline_ms, 10_000.0),
     }
-    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address.netloc, **options), outputs)
+    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address, **options), outputs)
     return from_encode(served, source, kind="grpc", outputs=outputs)
+
+
+def address_of(source: str) -> tuple[str, str]:
+    """Split grpc://host:port/model into the server and the model, which may be empty.
+
+    Raises:
+        InputError: no such address.
+    """
+    address = urlsplit(source)
+    model = address.path.strip("/")
+    if not address.netloc or "/" in model:
+        raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
+    return address.netloc, model
 
 
 class ServedEncode:

@@ -1,0 +1,136 @@
+"""Outlook: what the verdicts of a run cannot be, whatever its encoder, for want of labels or frames; said before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robossl.probes.factors import FACTORS, resolve_factor
+from robossl.probes.frames import Frames, Label, Split
+from robossl.probes.label_maps import why_none
+from robossl.probes.profile import FactorNeed, Profile, load_profile, profile_names
+from robossl.probes.result import Need
+from robossl.probes.retention import MIN_FRAMES
+from robossl.probes.retrieval import GALLERY
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Which factors can only end INCONCLUSIVE or RISKY, by cause; and what to do about it."""
+
+    open: Mapping[str, tuple[str, ...]]  # factors by cause
+    advice: str  # empty where every factor can pass
+
+    def lines(self) -> list[str]:
+        """What is printed; nothing where every factor can pass."""
+        if not self.open:
+            return []
+        order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
+        causes = [f"cannot be SAFE: {', '.join(self.open[cause])}: {cause}" for cause in order]
+        return [*causes, f"so this run cannot end SAFE, whatever the encoder: {self.advice}"]
+
+
+def look_ahead(
+    frames: Frames,
+    split: Split,
+    profile: Profile,
+    *,
+    factors: Sequence[str],
+    labels: Mapping[str, Label],
+    unavailable: Mapping[str, str],
+) -> Outlook:
+    """Find the factors of a profile that these frames and labels can never show to be safe.
+
+    Args:
+        frames: All of them.
+        split: Which are judged.
+        profile: The task.
+        factors: Those that are measured.
+        labels: Those that the profile reads and the frames have, the first preferred.
+        unavailable: Factors that these frames cannot show at all: they do not count.
+    """
+    seen = _Seen(split, profile, labels)
+    found: dict[str, list[str]] = {}
+    clusters = len(np.unique(frames.clusters[split.evaluation]))
+    least = profile.thresholds.min_clusters
+    for name, asked in profile.factors.items():
+        needs = _needs(name, asked)
+        if not needs or name in unavailable:
+            continue
+        if name not in factors:
+            cause: str | None = LEFT_OUT
+        elif clusters < least:
+            cause = f"{clusters} independent clusters ({frames.cluster_key}) are judged, {least} are needed"
+        else:
+            cause = next((why for need in needs if (why := seen.why_open(name, need))), None)
+        if cause:
+            found.setdefault(cause, []).append(name)
+    return Outlook({cause: tuple(names) for cause, names in found.items()}, _advice(seen, frames, found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    split: Split
+    profile: Profile
+    labels: Mapping[str, Label]
+
+    def why_open(self, factor: str, need: Need) -> str | None:
+        """Why a factor with this need can never be shown to be safe; None where it can."""
+        if need == "INFO":
+            return None
+        if not self.labels:
+            return self._without_labels(need)
+        family = resolve_factor(factor).family
+        known = [name for name, label in self.labels.items() if not why_none(label.type, factor, family)]
+        read = next(iter(self.labels)) if need == "INV" else next(iter(known), None)
+        return self._unreadable(read) if read else None  # none is known: not measured, which does not count
+
+    def _without_labels(self, need: Need) -> str | None:
+        if need == "EQUI":
+            if not self.profile.labels:
+                return f"{NO_LABEL} {self.profile.name} names none"
+            return f"{NO_LABEL} {self.profile.name} reads {', '.join(self.profile.labels)}: none of them is read here"
+        judged = len(self.split.evaluation)
+        return f"{judged} frames are judged, {GALLERY} are needed without labels" if judged < GALLERY else None
+
+    def _unreadable(self, name: str) -> str | None:
+        """Why no head can read a label, whatever the features."""
+        label = self.labels[name]
+        sides = {"reference": self.split.reference, "judged": self.split.evaluation}
+        for side, at in sides.items():
+            values = label.values[at]
+            values = values[np.isfinite(values).all(axis=1)]
+            if len(values) < MIN_FRAMES and side == "reference":
+                return f"{len(values)} reference frames have the label {name}, {MIN_FRAMES} are needed to fit a head"
+            if not len(values) or (values == values[0]).all():
+                return f"the label {name} is the same for all {side} frames that have it: there is nothing to be read"
+        return None
+
+
+LEFT_OUT = "--factors leaves them out"
+NO_LABEL = "the task must follow them (EQUI), which only a label can show;"
+
+
+def _needs(name: str, asked: FactorNeed) -> list[Need]:
+    last = min(asked.max_level, resolve_factor(name).num_levels)
+    return [need for need in dict.fromkeys(asked.needs[:last]) if need != "-"]
+
+
+def _advice(seen: _Seen, frames: Frames, found: Mapping[str, Sequence[str]]) -> str:
+    """What would let the open factors pass, each thing once."""
+    causes = " ".join(found)
+    advice = []
+    if NO_LABEL in causes:
+        there = f" (there are: {', '.join(frames.labels)})" if frames.labels else ""
+        free = [name for name in profile_names() if not load_profile(name, factors=FACTORS).labels]
+        advice.append(f"name a label of a store with --columns TYPE NAME{there}")
+        advice += [f"judge what needs no label with --profile {' or '.join(free)}"] if free else []
+    if " are judged, " in causes:
+        advice.append("judge more frames (--frames, more episodes or scenes)")
+    if "the label " in causes:
+        advice.append("give a label that varies and that more frames have")
+    if LEFT_OUT in causes:
+        advice.append("measure the whole profile, without --factors")
+    return "; ".join(advice)

@@ -1,0 +1,92 @@
+"""Prepare: which frames and views a probe is about, and what it cannot show, before any encoder is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from robossl.errors import InputError
+from robossl.probes.frames import Frames, Label
+from robossl.probes.outlook import look_ahead
+from robossl.probes.plan import Plan, not_shown, plan_views
+from robossl.probes.profile import Profile
+from robossl.probes.settings import Settings, chosen_labels, chosen_levels
+from robossl.probes.split import split_frames
+from robossl.probes.views import Views
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A probe before its encoder: the frames that are judged, their views and what is asked of them."""
+
+    views: Views
+    plan: Plan
+    profile: Profile | None
+    settings: Settings
+    unavailable: Mapping[str, str]  # factors that these frames cannot show, those that are not measured too
+    factors: tuple[str, ...]
+    use_labels: bool
+
+    @cached_property
+    def labels(self) -> dict[str, Label]:
+        """What heads read; an environment plays its scenes for them."""
+        return chosen_labels(self.views.frames, self.profile) if self.use_labels else {}
+
+    @property
+    def labels_said(self) -> str:
+        """The labels in words, or why there is none."""
+        there = ", ".join(self.views.frames.labels)
+        if self.labels or not there:
+            return ", ".join(self.labels) or "none"
+        if not self.use_labels or (self.profile and not self.profile.labels):
+            return f"none are read (there are: {there})"
+        return f"none that the profile reads (there are: {there}; --columns names one)"
+
+    def outlook(self) -> list[str]:
+        """What no encoder could pass here, in lines."""
+        if self.profile is None:
+            return []
+        frames, split = self.views.frames, self.views.split
+        asked = {"factors": self.factors, "labels": self.labels, "unavailable": self.unavailable}
+        return look_ahead(frames, split, self.profile, **asked).lines()
+
+
+def prepare(
+    frames: Frames,
+    *,
+    profile: Profile | None,
+    factors: Sequence[str],
+    cache: Path,
+    settings: Settings,
+    use_labels: bool = True,
+) -> Prepared:
+    """Choose the frames and plan their views; nothing is rendered or written.
+
+    Args:
+        frames: What an encoder is probed with.
+        profile: The task; None judges nothing.
+        factors: Those that are measured.
+        cache: Folder of views and features.
+        settings: How much is measured.
+        use_labels: Whether heads are fitted to the labels of the frames.
+
+    Raises:
+        InputError: frames that nothing can be said on, or that can show none of the factors.
+    """
+    split = split_frames(
+        frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
+    )
+    views = Views(frames, split, cache / "views", seed=settings.seed)
+    levels, decoded = chosen_levels(factors, profile, settings)
+    plan = plan_views(views, levels, decode=decoded)
+    if all(name in plan.unavailable for name in factors):
+        whys = ", ".join(dict.fromkeys(plan.unavailable.values()))
+        raise InputError(
+            f"{frames.name} can show none of {', '.join(factors)} ({whys}); name other --factors, another --profile or "
+            "other --data"
+        )
+    others = [name for name in profile.factors if name not in factors] if profile else []
+    unavailable = {**not_shown(frames, others), **plan.unavailable}
+    return Prepared(views, plan, profile, settings, unavailable, tuple(factors), use_labels)

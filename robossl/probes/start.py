@@ -1,0 +1,73 @@
+"""Start: misuse of `robossl probe run` that its arguments alone show, refused before anything is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from robossl.durable import check_folder
+from robossl.errors import InputError
+from robossl.names import unknown
+from robossl.probes.factors import FACTORS
+from robossl.probes.profile import Profile
+
+
+def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...]:
+    """Choose which factors are measured: those asked for, else those of the task, else all.
+
+    Raises:
+        InputError: an unknown factor, or none that the task asks anything of.
+    """
+    for name in asked:
+        if name not in FACTORS:
+            raise InputError(unknown("factor", name, FACTORS))
+    if task is None:
+        return tuple(dict.fromkeys(asked)) or tuple(FACTORS)
+    needed = [name for name, each in task.factors.items() if any(need != "-" for need in each.needs)]
+    if not needed:
+        raise InputError(f"the profile {task.name} asks nothing of any factor; give one of them a need")
+    if asked and not set(asked) & set(needed):
+        raise InputError(
+            f"the profile {task.name} asks nothing of {', '.join(asked)}; it judges {', '.join(needed)}: name one of "
+            "them too, or leave --profile out"
+        )
+    return tuple(dict.fromkeys(asked)) or tuple(name for name in FACTORS if name in task.factors)
+
+
+def check_place(folder: Path, *, option: str) -> None:
+    """Check that a folder can be made and written to, and leave the disk as it was.
+
+    Raises:
+        InputError: it cannot.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        check_folder(folder, option=option)
+    finally:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+
+
+def check_free(folder: Path, *, encoder: str, profile: str | None) -> None:
+    """Refuse to write over a report of another encoder or task, or over a page that no probe has written.
+
+    Raises:
+        InputError: such a report lies there.
+    """
+    report, page = folder / "report.json", folder / "report.html"
+    if not report.is_file():
+        if page.exists():
+            raise InputError(f"{page} is there and no probe wrote it; choose another --out")
+        return
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+        has = found["encoder"]["source"], found["task"] and found["task"]["profile"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{report} is there and is no report of a probe; choose another --out") from None
+    if has != (encoder, profile):
+        raise InputError(
+            f"{folder} holds the report of {has[0]} for {has[1] or 'no profile'}; choose another --out, or remove it"
+        )
