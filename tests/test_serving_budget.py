@@ -73,7 +73,17 @@ def jpeg(**options: object) -> bytes:
         (many_scans(96, num_scans=883), 883),
         (b"\xff\xd8" + b"\xff\xda" * 2, 1),
     ],
-    ids=["baseline", "progressive", "thumbnail", "baseline-thumbnail", "trailer", "restarts", "three", "most", "broken"],
+    ids=[
+        "baseline",
+        "progressive",
+        "thumbnail",
+        "baseline-thumbnail",
+        "trailer",
+        "restarts",
+        "three",
+        "most",
+        "broken",
+    ],
 )
 def test_scans_are_counted_from_markers(image: bytes, num: int) -> None:
     assert count_scans(image) == num

@@ -131,6 +131,8 @@ class EncoderServer:
     def _give_back(self) -> None:
         while not self._stopped.wait(_GIVE_BACK_S):
             self._budget.give_back()
+            for model in self.repository.models():
+                model.give_back()
 
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0
