@@ -18,6 +18,7 @@ import grpc
 
 from robossl_serving.limits import MIB, Limits
 from robossl_serving.refused import Refused
+from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # of each pool
 _LOOK_S = 0.1  # how often a request that waits looks whether its caller is still there
@@ -35,6 +36,11 @@ class Claim:
     message_bytes: int = 0
     pixel_bytes: int = 0
     is_decoding: bool = False
+
+    @property
+    def priority(self) -> Priority:
+        """Of its request."""
+        return "control" if self.is_control else "batch"
 
     def check(self) -> None:
         """Go on only while somebody waits for the result.

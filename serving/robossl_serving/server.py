@@ -130,9 +130,12 @@ class EncoderServer:
 
     def _give_back(self) -> None:
         while not self._stopped.wait(_GIVE_BACK_S):
-            self._budget.give_back()
-            for model in self.repository.models():
-                model.give_back()
+            try:
+                self._budget.give_back()
+                for model in self.repository.models():
+                    model.give_back()
+            except Exception:
+                _log.exception("giving memory back failed")
 
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0
