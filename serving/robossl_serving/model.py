@@ -167,10 +167,12 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: Se
 
 def places_of(settings: SessionSettings) -> int:
     """How many encoders may run at the same time: on a CPU as many as have cores of their own."""
-    if settings.provider != "cpu":
-        return 1
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, num_cpus // settings.threads)
+    return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _max_batch(config: Path) -> int:

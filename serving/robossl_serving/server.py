@@ -21,7 +21,7 @@ from robossl_serving.handlers import Handlers
 from robossl_serving.infer import Inference
 from robossl_serving.limits import Limits
 from robossl_serving.metrics import Metrics
-from robossl_serving.model import SessionSettings
+from robossl_serving.model import SessionSettings, num_cpus
 from robossl_serving.reflection import public_pool
 from robossl_serving.repository import Repository
 from robossl_serving.security import Security
@@ -66,7 +66,7 @@ class EncoderServer:
         self.repository = Repository(models, session, retire_after_s=settings.retire_seconds)
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        self._budget = Budget(limits, num_decoders=max(1, session.threads - 1))
+        self._budget = Budget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
