@@ -21,6 +21,7 @@ BENCHMARKS = (
     "bench_probes",
     "bench_probe_memory",
     "bench_serving",
+    "bench_serving_faults",
 )
 
 

@@ -85,6 +85,19 @@ def resnet18(out: Path) -> Path:
     return export(out / ".run", out=out, name="resnet18", outputs=("pooled",))
 
 
+def small_vit(out: Path) -> Path:
+    """A ViT of four blocks for frames of 96x96, exported as a run's encoder is; returns its folder."""
+    import torch
+
+    from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+    from robossl.export import export
+
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig("test_vit4", input_hw=(96, 96)))
+    save_encoder(encoder, out.parent / ".vit" / "encoder", extra={"method": "none", "step": 0, "data": []})
+    return export(out.parent / ".vit", out=out, name="vit", outputs=("pooled",))
+
+
 def run_seconds(folder: Path, *, num_runs: int = 30) -> float:
     """The median run of one frame in this process, on one thread."""
     session = open_session(folder / "model.onnx", threads=1)

@@ -15,7 +15,7 @@ from robossl_client.client import EncoderClient
 from robossl_serving.costs import Costs
 from robossl_serving.device import Device
 from robossl_serving.executor import Executor
-from robossl_serving.requests import Kind, Request
+from robossl_serving.requests import Priority, Request
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.server import ServerSettings
 from serving_kit import FRAMES, build_tiny, serving
@@ -151,13 +151,13 @@ class Simulated:
     robots: list[str]
     cost_s: float
     served: dict[str, int] = field(default_factory=dict)
-    running: Kind | None = None
+    running: Priority | None = None
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(Costs({1: self.cost_s}), max_waiting=32)
 
     @property
-    def waiting(self) -> Kind | None:
+    def waiting(self) -> Priority | None:
         return "control" if self.scheduler.num_control else None
 
     @property

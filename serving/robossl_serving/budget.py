@@ -18,9 +18,10 @@ import grpc
 
 from robossl_serving.limits import MIB, Limits
 from robossl_serving.refused import Refused
+from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # of each pool
-_LOOK_S = 0.1  # how often a request that waits looks whether its caller is still there
+_LOOK_S = 0.25  # how often a request that waits looks whether its caller is still there
 _LARGE_BYTES = 8 * MIB  # of one request; the memory of smaller ones is kept for the next frames
 _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # freed by large requests
 
@@ -35,6 +36,11 @@ class Claim:
     message_bytes: int = 0
     pixel_bytes: int = 0
     is_decoding: bool = False
+
+    @property
+    def priority(self) -> Priority:
+        """Of its request."""
+        return "control" if self.is_control else "batch"
 
     def check(self) -> None:
         """Go on only while somebody waits for the result.
@@ -55,8 +61,8 @@ class Budget:
         """Let requests hold what the limits allow; `num_decoders` batch requests are decoded at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
-        self._changed = threading.Condition()
-        self._queue: deque[Claim] = deque()  # batch requests that wait, the next one first
+        self._lock = threading.Lock()
+        self._queue: deque[threading.Condition] = deque()  # one for each batch request that waits, the next one first
         self._num_decoding = 0
         self._freed = 0  # by large requests, since memory was last given back to the system
         self.message_bytes = 0
@@ -68,7 +74,7 @@ class Budget:
         Raises:
             Refused: the server holds as many as it may.
         """
-        with self._changed:
+        with self._lock:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
             if self.message_bytes and self.message_bytes + num_bytes > allowed:
                 raise _full("message bytes", self._limits.held_message_bytes)
@@ -81,7 +87,7 @@ class Budget:
         Raises:
             Refused: there is no room, or the caller left or its deadline passed while it waited.
         """
-        with self._changed:
+        with self._lock:
             if claim.is_control:
                 if self.pixel_bytes and self.pixel_bytes + num_bytes > self._limits.held_pixel_bytes:
                     raise _full("bytes of pixels", self._limits.held_pixel_bytes)
@@ -94,25 +100,25 @@ class Budget:
 
     def decoded(self, claim: Claim, *, working_bytes: int) -> None:
         """Give back the decoder, and what it took beside the pixels."""
-        with self._changed:
+        with self._lock:
             self._end_decoding(claim)
             self._free_pixels(claim, working_bytes)
-            self._changed.notify_all()
+            self._wake_next()
         self.give_back(at_least=_TRIM_NOW_BYTES)
 
     def release(self, claim: Claim) -> None:
         """Give back all that a request holds; once more does nothing."""
-        with self._changed:
+        with self._lock:
             self._end_decoding(claim)
             self.message_bytes -= claim.message_bytes
             self._count_freed(claim.message_bytes)
             claim.message_bytes = 0
             self._free_pixels(claim, claim.pixel_bytes)
-            self._changed.notify_all()
+            self._wake_next()
 
     def give_back(self, *, at_least: int = _TRIM_BYTES) -> None:
         """Give freed memory back to the system, where large requests freed so much; to be called now and then."""
-        with self._changed:
+        with self._lock:
             if self._freed < at_least:
                 return
             self._freed = 0
@@ -134,14 +140,19 @@ class Budget:
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait to be decoded; send fewer, or later"
             )
-        self._queue.append(claim)
+        turn = threading.Condition(self._lock)
+        self._queue.append(turn)
         try:
-            while not (self._queue[0] is claim and self._fits(num_bytes)):
+            while not (self._queue[0] is turn and self._fits(num_bytes)):
                 claim.check()
-                self._changed.wait(_LOOK_S)
+                turn.wait(_LOOK_S)
         finally:
-            self._queue.remove(claim)
-            self._changed.notify_all()
+            self._queue.remove(turn)
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._queue:
+            self._queue[0].notify()
 
     def _fits(self, num_bytes: int) -> bool:
         allowed = _BATCH_PART * self._limits.held_pixel_bytes

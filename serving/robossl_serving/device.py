@@ -10,16 +10,16 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from robossl_serving.requests import Kind
+from robossl_serving.requests import Priority
 
 
 class Member(Protocol):
     """An encoder that runs on the device."""
 
-    running: Kind | None
+    running: Priority | None
 
     @property
-    def waiting(self) -> Kind | None:
+    def waiting(self) -> Priority | None:
         """What waits, a robot's frames before batch requests; None: nothing."""
         ...
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl_serving.device import Device
-from robossl_serving.requests import Kind, Outcome, Request, Turn
+from robossl_serving.requests import Outcome, Priority, Request, Turn
 from robossl_serving.scheduler import Scheduler
 
 Run = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
@@ -44,14 +44,14 @@ class Executor:
         self._lock = self._device.lock
         self._wake = threading.Condition(self._lock)
         self._closed = False
-        self.running: Kind | None = None
+        self.running: Priority | None = None
         with self._lock:
             self._device.join(self)
         self._thread = threading.Thread(target=self._loop, name=f"executor-{name}", daemon=True)
         self._thread.start()
 
     @property
-    def waiting(self) -> Kind | None:
+    def waiting(self) -> Priority | None:
         """What waits, a robot's frames before batch requests; None: nothing."""
         if self._scheduler.num_control:
             return "control"

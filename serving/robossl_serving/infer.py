@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError
-from jaxtyping import UInt8
-from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value, put_values
 
 from robossl_serving.budget import Budget, Claim, late
-from robossl_serving.estimates import Estimates
+from robossl_serving.decoding import Decoder
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
 from robossl_serving.images import Images
@@ -35,9 +32,6 @@ _NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
     "cancelled": (grpc.StatusCode.CANCELLED, "cancelled before it was run"),
     "failed": (grpc.StatusCode.INTERNAL, "the encoder failed on these frames; the server's log says why"),
 }
-
-
-_DROPPED: tuple[Outcome, ...] = ("shed", "cancelled")  # while they were decoded
 
 
 @dataclass(eq=False, slots=True)
@@ -70,8 +64,7 @@ class Inference:
         self._limits = limits
         self._shared_memory = shared_memory
         self._budget = budget or Budget(limits)
-        self._decoding = Estimates()
-        self._decoding_lock = threading.Lock()
+        self._decoder = Decoder(self._budget)
 
     def prepare(
         self,
@@ -108,7 +101,7 @@ class Inference:
                 message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
             )
             if isinstance(frames, Images):
-                frames = self._decode(frames, claim, model)
+                frames = self._decoder.decode(frames, claim, model.statistics)
         except Exception:
             self._budget.release(claim)
             raise
@@ -132,7 +125,7 @@ class Inference:
         """
         try:
             if job.claim.is_gone():
-                job.model.statistics.dropped(job.request.kind, "cancelled")
+                job.model.statistics.dropped(job.request.priority, "cancelled")
                 raise Refused(*_NOT_SERVED["cancelled"])
             self._submit(job, may_run_here=may_run_here)
         except Exception:
@@ -173,26 +166,6 @@ class Inference:
         """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
         job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
-
-    def _decode(self, images: Images, claim: Claim, model: Model) -> UInt8[ndarray, "b h w 3"]:
-        try:
-            now_s = time.monotonic()
-            with self._decoding_lock:
-                left_s = claim.deadline_s - now_s
-                if self._decoding.is_late(images.size, images.expected_s, least_s=0.0, left_s=left_s, now_s=now_s):
-                    raise late()
-            self._budget.take_pixels(claim, images.decoded_bytes + images.working_bytes)
-            started_s = time.monotonic()
-            frames = images.decode(claim.check)
-        except Refused as refused:
-            for outcome in (each for each in _DROPPED if _NOT_SERVED[each][0] == refused.code):
-                model.statistics.dropped("control" if claim.is_control else "batch", outcome)
-            raise
-        now_s = time.monotonic()
-        with self._decoding_lock:
-            self._decoding.took(images.size, images.expected_s, now_s - started_s, now_s=now_s)
-        self._budget.decoded(claim, working_bytes=images.working_bytes)
-        return frames
 
     def _submit(self, job: Job, *, may_run_here: bool) -> None:
         while True:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +16,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.wire import put_values, tensor_type
 
+from robossl.cpus import num_cpus
 from robossl.errors import InputError
 from robossl.parity import GATES, check_parity, natural_frames
 from robossl.ranges import check_range
@@ -28,12 +28,10 @@ from robossl_serving.executor import Executor, Run
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.statistics import Statistics
 
-if TYPE_CHECKING:
-    from onnxruntime import RunOptions
-
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
-_LARGE = 8 * 2**20  # bytes of frames
+_LARGE = 8 * 2**20  # bytes of the frames of a run
+_KEPT_S = 2.0  # after the last large run: the next one may come soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,7 @@ class Model:
         self.artefact = self.card.model_sha256
         self.max_batch = _max_batch(folder.parent / "config.pbtxt")
         self._provider = settings.provider
+        self._large_s: float | None = None  # when large frames were run, if their memory was not given back since
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -113,20 +112,26 @@ class Model:
         thread.start()
         return thread
 
-    def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
-        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames}, self._options(frames))
-        return dict(zip(outputs, values, strict=True))
-
-    def _options(self, frames: ndarray) -> RunOptions | None:
-        """How to run frames: what onnxruntime took for large ones it gives back, else it keeps it for ever."""
-        if frames.nbytes < _LARGE:
-            return None
+    def give_back(self) -> None:
+        """Give back what onnxruntime took for large frames, else it keeps it for ever; to be called now and then."""
+        large_s = self._large_s
+        if large_s is None or time.monotonic() - large_s < _KEPT_S:
+            return
         from onnxruntime import RunOptions
 
+        self._large_s = None
         options = RunOptions()
         arenas = "cpu:0" if self._provider == "cpu" else "cpu:0;gpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
-        return options
+        frames = natural_frames(1, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
+        with contextlib.suppress(AttributeError):  # it was unloaded meanwhile
+            self._session.run(list(self.card.outputs), {self.card.input.name: frames}, options)
+
+    def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
+        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames})
+        if frames.nbytes >= _LARGE:
+            self._large_s = time.monotonic()
+        return dict(zip(outputs, values, strict=True))
 
     def _check_tensors(self, model: Path) -> None:
         digest = self._session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY)
@@ -172,10 +177,7 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: Se
 
 def places_of(settings: SessionSettings) -> int:
     """How many encoders may run at the same time: on a CPU as many as have cores of their own."""
-    if settings.provider != "cpu":
-        return 1
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, num_cpus // settings.threads)
+    return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 
 def _max_batch(config: Path) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-Kind = Literal["control", "batch"]
+Priority = Literal["control", "batch"]
 Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 
@@ -39,7 +39,7 @@ class Request:
         return len(self.frames) - self.num_done
 
     @property
-    def kind(self) -> Kind:
+    def priority(self) -> Priority:
         """A control request is a robot's."""
         return "batch" if self.robot is None else "control"
 

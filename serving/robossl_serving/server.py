@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from robossl_client.wire import SERVICE
 
+from robossl.cpus import num_cpus
 from robossl.ranges import check_range
 from robossl_serving.budget import Budget
 from robossl_serving.describe import Descriptions
@@ -84,7 +85,7 @@ class EncoderServer:
         )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        self._budget = Budget(limits, num_decoders=max(1, settings.session.threads - 1))
+        self._budget = Budget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
@@ -146,7 +147,12 @@ class EncoderServer:
 
     def _give_back(self) -> None:
         while not self._stopped.wait(_GIVE_BACK_S):
-            self._budget.give_back()
+            try:
+                self._budget.give_back()
+                for model in self.repository.models():
+                    model.give_back()
+            except Exception:
+                _log.exception("giving memory back failed")
 
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl_serving.requests import Outcome, Request
+from robossl_serving.requests import Outcome, Priority, Request
 
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -89,10 +89,10 @@ class Statistics:
             kind.num_frames += len(request.frames)
             self._last_s = now_s
 
-    def dropped(self, kind: str, outcome: Outcome) -> None:
+    def dropped(self, priority: Priority, outcome: Outcome) -> None:
         """Count a request that was given up before it could wait for a run."""
         with self.lock:
-            outcomes = self.kinds[kind].outcomes
+            outcomes = self.kinds[priority].outcomes
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     def message(self) -> pb.ModelStatistics:

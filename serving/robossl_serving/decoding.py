@@ -1,0 +1,60 @@
+"""Decoding: images of requests to pixels, within the server's budget and only as long as somebody waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl_serving.budget import Budget, Claim, late
+from robossl_serving.estimates import Estimates
+from robossl_serving.images import Images
+from robossl_serving.refused import Refused
+from robossl_serving.requests import Outcome
+from robossl_serving.statistics import Statistics
+
+_OUTCOMES: dict[grpc.StatusCode, Outcome] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "shed",
+    grpc.StatusCode.CANCELLED: "cancelled",
+}
+
+
+class Decoder:
+    """Decodes in the threads of its callers; how long that takes is learned apart from the encoder's runs."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._times = Estimates()
+
+    def decode(self, images: Images, claim: Claim, statistics: Statistics) -> UInt8[ndarray, "b h w 3"]:
+        """Decode the images of a request; `statistics` count one that is given up.
+
+        Raises:
+            Refused: one is damaged, there is no room, the caller left, or it would be late.
+        """
+        try:
+            self._refuse_late(images, claim)
+            self._budget.take_pixels(claim, images.decoded_bytes + images.working_bytes)
+            started_s = time.monotonic()
+            frames = images.decode(claim.check)
+        except Refused as refused:
+            if refused.code in _OUTCOMES:
+                statistics.dropped(claim.priority, _OUTCOMES[refused.code])
+            raise
+        now_s = time.monotonic()
+        with self._lock:
+            self._times.took(images.size, images.expected_s, now_s - started_s, now_s=now_s)
+        self._budget.decoded(claim, working_bytes=images.working_bytes)
+        return frames
+
+    def _refuse_late(self, images: Images, claim: Claim) -> None:
+        now_s = time.monotonic()
+        left_s = claim.deadline_s - now_s
+        with self._lock:
+            is_late = self._times.is_late(images.size, images.expected_s, least_s=0.0, left_s=left_s, now_s=now_s)
+        if is_late:
+            raise late()
