@@ -43,17 +43,19 @@ def serve(
 ) -> None:
     """Serve exported encoders over gRPC (Open Inference Protocol), the newest frame of every robot first.
 
-    The newest version of each model is loaded. SIGHUP looks for newer ones; SIGTERM answers what was accepted and ends.
+    The newest version of each model is loaded, or what version_policy in its config.pbtxt says. SIGHUP looks for newer
+    ones; SIGTERM answers what was accepted and ends.
 
     Args:
         models: The folder that `robossl export --out` wrote.
-        host: Where to listen; 0.0.0.0 for other machines, which then want TLS or a trusted network.
+        host: Where to listen, a name's every address; 0.0.0.0 for other machines, which then want TLS or a trusted
+            network; unix:PATH for a socket file.
         port: Its port; 0 for any free one.
         provider: What onnxruntime runs on; one named is that one or an error, auto is CUDA where there is a device.
         threads: Threads of a run on the CPU; one a CPU that this process may use, unless given.
         shared_memory: Let callers on this host pass frames in shared memory.
         poll_seconds: How often to look for new versions; 0 for never.
-        metrics_port: Serve Prometheus metrics there.
+        metrics_port: Serve Prometheus metrics there; 0 for any free port.
         streams: How many streams may be open at the same time; a robot has one for each camera.
         tls_cert: PEM file with the server's certificate.
         tls_key: PEM file with its key.
@@ -63,7 +65,7 @@ def serve(
         drain_seconds: How long accepted requests may take when the server ends.
 
     Raises:
-        InputError: no model can be served, or the settings do not fit together.
+        InputError: no model can be served, a number is out of range, or the settings do not fit together.
         ResourceError: a port is taken.
     """
     security = Security(tls_cert, tls_key, client_ca, token, admin_token)

@@ -87,8 +87,8 @@ class Loader:
                     good[version] = held[version]
         if good:
             return good, tuple(errors)
-        for error in errors.values():
-            raise error
+        for first in errors.values():
+            raise first
         config, named = self._root / name / "config.pbtxt", ", ".join(map(str, choice.missing))
         raise InputError(f"{config} asks for versions {named} only, and none of them is there; mend its version_policy")
 
