@@ -134,12 +134,13 @@ def main() -> None:
     with EncoderClient(args.target, robot="arm", outputs=("pooled",)) as client, client.latest() as stream:
         for episode in range(args.episodes):
             drive(env, stream, policy, 10_000 + episode, args, met)
-        dropped = stream.num_dropped
+        replaced, late = stream.num_replaced, stream.num_late
     p50_ms, p99_ms = (1e3 * np.percentile(met.ages_s or [np.nan], (50, 99))).tolist()
     print(
         f"driven at {args.hz:g} Hz: embeddings acted on are {p50_ms:.1f} ms old at the median, {p99_ms:.1f} ms "
         f"at the 99th percentile; {met.num_missed} of {met.num_ticks} ticks missed the deadline of "
-        f"{args.deadline_ms:g} ms, {met.num_late} began late, {dropped} frames were replaced by newer ones"
+        f"{args.deadline_ms:g} ms, {met.num_late} began late, {replaced} frames were replaced by newer ones, "
+        f"{late} were too late"
     )
     print(f"policy: {met.num_successes} of {args.episodes} episodes succeeded")
     env.close()

@@ -40,7 +40,7 @@ class Tls:
         """Check what grpc answers by ending the process.
 
         Raises:
-            RequestError: a text is no bytes or empty, or there is a certificate without its key or the other way round.
+            RequestError: a text is no bytes or empty, or one of certificate and key is there without the other.
         """
         for name, text in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
             if text is not None and (not isinstance(text, bytes) or not text):

@@ -8,7 +8,7 @@
   x RequestError       fix what was sent
   x UnknownModelError  ask for a model or version that is loaded
   x EncoderChangedError  another encoder is served than the one pinned: connect anew, and retrain what used the old one
-  x DeniedError        bring the right token or certificate
+  x DeniedError        bring the right token or certificate, or give both sides TLS
   x ServerFailedError  read the server's log
 """
 
@@ -40,7 +40,7 @@ class UnavailableError(ServingError, ConnectionError):
 
 
 class RequestError(ServingError, ValueError):
-    """What was sent cannot be used."""
+    """What was sent or asked cannot be used."""
 
 
 class UnknownModelError(ServingError, LookupError):
@@ -52,7 +52,7 @@ class EncoderChangedError(ServingError):
 
 
 class DeniedError(ServingError, PermissionError):
-    """The token or certificate is missing or wrong."""
+    """The token or certificate is missing or wrong, or only one side speaks TLS."""
 
 
 class ServerFailedError(ServingError):

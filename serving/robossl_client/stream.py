@@ -84,8 +84,7 @@ class FrameStream:
         return self.num_replaced + self.num_late + self.num_refused + self.num_lost
 
     async def _send(self, frames: Frames, captured_s: float | None, captured_at: float | None) -> None:
-        async with self._changed:
-            self._raise_if_over()
+        self._raise_if_over()
         self._pin.check(frames)
         captured_s = capture_time(captured_s, captured_at)
         async with self._changed:

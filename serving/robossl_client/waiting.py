@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-NextRequest = Callable[[], Awaitable[Any]]  # gives None when a stream has no more
+NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # gives None when a stream has no more
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
