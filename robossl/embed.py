@@ -37,7 +37,8 @@ def embed(
     """Write the features of frames to a file, and the card of the encoder they came from.
 
     The file holds an array for each output with a row for each frame, and `frames`, their names: file names of images,
-    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for those of a store. In a .safetensors file, `frames` and `card` are JSON in its metadata.
+    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for those of a store. In a .safetensors file, `frames` and
+    `card` are JSON in its metadata.
 
     Args:
         source: A run folder, an encoder folder, an exported model folder, or a model.onnx.
@@ -92,7 +93,7 @@ def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator
     if not files:
         raise InputError("no frames to embed; pass images, videos, folders of them, or one store")
     num_videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
-    print(f"embedding {len(files) - num_videos} images and every frame of {num_videos} videos", flush=True)
+    print(f"reading {len(files) - num_videos} images and every frame of {num_videos} videos", flush=True)
     return itertools.chain.from_iterable(
         _video_frames(file) if file.suffix.lower() in VIDEO_SUFFIXES else _image_frame(file) for file in files
     )
@@ -127,6 +128,8 @@ def _video_frames(file: Path) -> Iterator[Frame]:
     from robossl.data.source import Damaged
     from robossl.data.sources.mp4 import Mp4Source
 
+    if not file.is_file():
+        raise InputError(f"cannot read the video {file}: no such file")
     source = Mp4Source(file, NO_LABELS)
     listing = source.listing()
     if listing.skipped:

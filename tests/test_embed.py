@@ -92,6 +92,7 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
         ([str(run), str(empty), "--out", "x.npz"], "holds no images, no videos"),
         ([str(run), str(broken), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
         ([str(run), str(tmp_path / "absent.png"), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
+        ([str(run), str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "x.npz")], "no such file"),
         ([str(run), str(empty), "--out", "x.csv"], "out must end in .npz or .safetensors"),
         ([str(run), str(empty), "--out", "x.npz", "--split", "val"], "needs a store"),
         ([str(empty), str(empty), "--out", "x.npz"], "is no encoder"),
@@ -141,7 +142,7 @@ def test_a_mixed_folder_is_embedded_whole_and_the_rest_is_said(
     Image.fromarray(natural_frames(1, (40, 60), seed=9)[0]).save(folder / "e.tiff")
     assert main(["embed", str(run), str(folder), "--out", str(tmp_path / "x.npz")]) == 0
     said = capsys.readouterr().out
-    assert "embedding 5 images and every frame of 1 videos" in said
+    assert "reading 5 images and every frame of 1 videos" in said
     assert "2 files that are no images and no videos" in said and "1 .txt" in said and "1 .csv" in said
     with np.load(tmp_path / "x.npz") as file:
         names = [Path(name).name for name in file["frames"].tolist()]

@@ -23,8 +23,8 @@ from robossl.data.pictures import FORMATS
 MIN_FRAMES = 4  # in a folder that is not named like an episode
 DENSE = 0.5  # share of the numbers between the first and the last that are there
 NUM_PAIRS = 4  # neighbours that are compared
-# Mean differences of pictures in 32x32 grey pixels, of 255. Measured on a hand-held camera (7-Scenes): neighbours 9, far
-# apart 63; on the classes of a data set of photographs: 35 to 64.
+# Mean differences of pictures in 32x32 grey pixels, of 255. Measured on a hand-held camera (7-Scenes): neighbours 9,
+# far apart 63; on the classes of a data set of photographs: 35 to 64.
 ALIKE, STILL = 30.0, 6.0
 NEARER = 0.7  # neighbours of a moving camera differ by less than this share of what images far apart do
 
