@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from robossl.errors import InputError, ResourceError, reason
 
 Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _OUT = (".npz", ".safetensors")
+MAX_KINDS_SAID = 5
 
 
 def embed(
@@ -35,12 +36,13 @@ def embed(
 ) -> Path:
     """Write the features of frames to a file, and the card of the encoder they came from.
 
-    The file holds an array for each output with a row for each frame, and `frames`, their names: file names, or
-    EPISODE@SECONDS for frames of a store. In a .safetensors file, `frames` and `card` are JSON in its metadata.
+    The file holds an array for each output with a row for each frame, and `frames`, their names: file names of images,
+    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for those of a store. In a .safetensors file, `frames` and
+    `card` are JSON in its metadata.
 
     Args:
         source: A run folder, an encoder folder, an exported model folder, or a model.onnx.
-        frames: Image files and folders of images, or one store.
+        frames: Images, videos and folders of them, or one store. Videos are read frame by frame.
         out: A .npz or .safetensors file.
         split: Only this split of the store.
         outputs: Which of pooled, cls, dense, keypoints.
@@ -76,38 +78,67 @@ def embed_frames(
 
 
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
-    """Decode images, or the frames of a store, one by one.
+    """Decode images and videos, or the frames of a store, one by one; print what a folder holds besides.
 
     Raises:
-        InputError: nothing to decode there, or a file that is no image.
+        InputError: nothing to decode there, or a file that is no image and no video.
     """
+    from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
     if len(places) == 1 and (places[0] / "manifest.json").is_file():
         return _store_frames(places[0], split)
     if split is not None:
         raise InputError(f"split {split!r} needs a store; got {', '.join(map(str, places))}")
-    files = [file for place in places for file in _image_files(place)]
+    files = [file for place in places for file in _media_files(place, IMAGE_SUFFIXES | VIDEO_SUFFIXES)]
     if not files:
-        raise InputError(f"no images to embed; pass files or folders of {' '.join(_IMAGES)}, or one store")
-    return ((str(file), _read_image(file)) for file in files)
+        raise InputError("no frames to embed; pass images, videos, folders of them, or one store")
+    num_videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
+    print(f"reading {len(files) - num_videos} images and every frame of {num_videos} videos", flush=True)
+    return itertools.chain.from_iterable(
+        _video_frames(file) if file.suffix.lower() in VIDEO_SUFFIXES else _image_frame(file) for file in files
+    )
 
 
-def _image_files(place: Path) -> list[Path]:
+def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
     if not place.is_dir():
         return [place]
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in _IMAGES)
+    everything = sorted(file for file in place.rglob("*") if file.is_file())
+    files = [file for file in everything if file.suffix.lower() in suffixes]
     if not files:
-        raise InputError(f"{place} holds no images ({' '.join(_IMAGES)}) and is no store")
+        raise InputError(f"{place} holds no images, no videos ({' '.join(sorted(suffixes))}) and is no store")
+    others = Counter(file.suffix or file.name for file in everything if file.suffix.lower() not in suffixes)
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(MAX_KINDS_SAID))
+        print(f"skipped in {place}: {others.total()} files that are no images and no videos ({kinds})", flush=True)
     return files
 
 
-def _read_image(file: Path) -> UInt8[ndarray, "h w 3"]:
+def _image_frame(file: Path) -> Iterator[Frame]:
     from robossl.data.pictures import decode_image
     from robossl.data.source import Damaged
 
     try:
-        return decode_image(file.read_bytes())
+        yield str(file), decode_image(file.read_bytes())
     except (OSError, Damaged) as error:
         raise InputError(f"cannot read the image {file}: {error}") from error
+
+
+def _video_frames(file: Path) -> Iterator[Frame]:
+    from robossl.data.labels import NO_LABELS
+    from robossl.data.source import Damaged
+    from robossl.data.sources.mp4 import Mp4Source
+
+    if not file.is_file():
+        raise InputError(f"cannot read the video {file}: no such file")
+    source = Mp4Source(file, NO_LABELS)
+    listing = source.listing()
+    if listing.skipped:
+        raise InputError(f"cannot read the video {file}: {listing.skipped[0].reason}")
+    try:
+        for frame in source.frames(listing.units[0]):
+            yield f"{file}@{frame.time_seconds:.3f}", frame.pixels
+    except (OSError, Damaged) as error:
+        raise InputError(f"cannot read the video {file}: {error}") from error
 
 
 def _store_frames(path: Path, split: str | None) -> Iterator[Frame]:

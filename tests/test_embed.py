@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,9 +89,10 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
     folder.mkdir()
     broken.write_bytes(b"no image")
     for arguments, message in [
-        ([str(run), str(empty), "--out", "x.npz"], "holds no images"),
+        ([str(run), str(empty), "--out", "x.npz"], "holds no images, no videos"),
         ([str(run), str(broken), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
         ([str(run), str(tmp_path / "absent.png"), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
+        ([str(run), str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "x.npz")], "no such file"),
         ([str(run), str(empty), "--out", "x.csv"], "out must end in .npz or .safetensors"),
         ([str(run), str(empty), "--out", "x.npz", "--split", "val"], "needs a store"),
         ([str(empty), str(empty), "--out", "x.npz"], "is no encoder"),
@@ -106,6 +108,55 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
         assert captured.startswith("robossl: ")
         assert captured.count("\n") == 1
         assert message in captured
+    assert not (tmp_path / "x.npz").exists()
+
+
+def write_video(path: Path, frames: list[np.ndarray], codec: str = "libx264") -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(("name", "codec"), [("v.mp4", "libx264"), ("v.MKV", "libx264"), ("v.avi", "mpeg4")])
+def test_a_video_is_embedded_frame_by_frame(name: str, codec: str, run: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / name, list(natural_frames(7, (48, 64), seed=0)), codec)
+    (tmp_path / "labels.csv").write_text("path,label\nanother.mp4,1\n")  # no matter here
+    out = tmp_path / "x.npz"
+    assert main(["embed", str(run), str(tmp_path / name), "--out", str(out), "--batch-size", "3"]) == 0
+    with av.open(str(tmp_path / name)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with np.load(out) as file:
+        assert file["frames"].tolist() == [f"{tmp_path / name}@{k / 10:.3f}" for k in range(7)]
+        np.testing.assert_allclose(file["pooled"], load_encode(run)(np.stack(frames))["pooled"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_mixed_folder_is_embedded_whole_and_the_rest_is_said(
+    run: Path, images: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    write_video(folder / "bb.mp4", list(natural_frames(3, (48, 64), seed=0)))
+    (folder / "table.csv").touch()
+    Image.fromarray(natural_frames(1, (40, 60), seed=9)[0]).save(folder / "e.tiff")
+    assert main(["embed", str(run), str(folder), "--out", str(tmp_path / "x.npz")]) == 0
+    said = capsys.readouterr().out
+    assert "reading 5 images and every frame of 1 videos" in said
+    assert "2 files that are no images and no videos" in said and "1 .txt" in said and "1 .csv" in said
+    with np.load(tmp_path / "x.npz") as file:
+        names = [Path(name).name for name in file["frames"].tolist()]
+    assert names == ["a.png", "b.png", "bb.mp4@0.000", "bb.mp4@0.100", "bb.mp4@0.200", "c.png", "d.png", "e.tiff"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"])
+def test_a_damaged_video_is_one_line(
+    content: bytes, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    assert main(["embed", str(run), str(tmp_path / "v.mp4"), "--out", str(tmp_path / "x.npz")]) == InputError.exit_code
+    said = capsys.readouterr().err
+    assert said.startswith("robossl: cannot read the video ") and said.count("\n") == 1
     assert not (tmp_path / "x.npz").exists()
 
 

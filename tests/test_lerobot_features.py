@@ -98,10 +98,10 @@ FLOATS = pa.list_(pa.float32())
     [
         ([0], lambda n: [[]] * n, "target has no values in"),
         ([3], lambda n: [[1.0] * (1 + k % 3) for k in range(n)], "target has rows of 1 to 3 values in"),
-        ([2], lambda n: [None] * n, "target has no values; not read"),
+        ([2], lambda n: [None] * n, "target is null in"),
         ([2], lambda n: [None] + [[1.0, 2.0]] * (n - 1), "target is null in 1 rows of"),
         ([2], lambda n: [[1.0, 2.0]] * 8 + [None] * 2 + [[1.0, 2.0]] * (n - 10), "target is null in 2 rows of"),
-        ([2], lambda n: [[1.0, 2.0]] * (n - 1) + [[]], "target has rows of 0 to 2 values in"),
+        ([2], lambda n: [[1.0, 2.0], []] * (n // 2), "target has rows of 0 to 2 values in"),
     ],
 )
 def test_a_column_that_is_no_matrix_costs_no_episode(
@@ -114,7 +114,7 @@ def test_a_column_that_is_no_matrix_costs_no_episode(
     assert store.num_episodes == 2 and store.manifest.sources[0].columns["state"] == 2
     (said,) = [line for line in capsys.readouterr().out.splitlines() if note in line]
     values = rows(12)
-    if "is null" in note:
+    if "rows of" in note and "is null" in note:
         found = store.column("target", np.arange(12))
         assert np.isnan(found).any(axis=1).tolist() == [value is None for value in values]
         assert "stored as nan" in said
@@ -122,14 +122,14 @@ def test_a_column_that_is_no_matrix_costs_no_episode(
         assert "target" not in store.manifest.sources[0].columns and said.endswith("not read")
 
 
-def test_a_column_that_another_file_has_in_another_width_is_left_out(tmp_path: Path) -> None:
-    """In v2.1 every episode is a file of its own."""
-    g1 = Path(shutil.copytree(Path(__file__).parent / "data" / "g1", tmp_path / "g1"))
-    path = g1 / "data/chunk-000/episode_000001.parquet"
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("action")
-    ragged = pa.array([[1.0] * (1 + k % 2) for k in range(table.num_rows)], FLOATS)
-    pq.write_table(table.set_column(place, "action", ragged), path)
-    listing = LeRobotSource(g1).listing()
-    assert listing.columns == {"state": 26} and any("action has rows of 1 to 2" in n.reason for n in listing.notes)
-    assert ingest([g1], out=tmp_path / "out", short_side=16, workers=1).num_episodes == 2
+@pytest.mark.parametrize("wrong", [[], [1.0], [1.0, 2.0, 3.0]])
+def test_one_wrong_row_costs_its_episode(wrong: list[float], tmp_path: Path) -> None:
+    features = {"target": {"dtype": "float32", "shape": [2], "names": None}}
+    rows = [[1.0, 2.0]] * 19 + [wrong]
+    write_v3(tmp_path / "in", [10, 10], features=features, columns=lambda n: {"target": pa.array(rows, FLOATS)})
+    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=16, workers=1)
+    (skipped,) = manifest.sources[0].skipped
+    assert (
+        skipped.path == "episode_000001/top" and "column target is not rows of as many numbers each" in skipped.reason
+    )
+    assert manifest.sources[0].columns == {"state": 2, "target": 2}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from robossl.cpus import num_cpus
 from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
@@ -14,11 +16,12 @@ from robossl.data.jobs import Listed, plan, run_jobs
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
 from robossl.data.progress import Progress
 from robossl.data.shards import read_records
-from robossl.data.source import Listing
+from robossl.data.source import Listing, Reading
 from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
 from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
+from robossl.ranges import check_positive
 
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
@@ -30,6 +33,9 @@ def ingest(
     out: Path,
     format: str = "auto",
     labels: Path | None = None,
+    label_columns: tuple[str, ...] | None = None,
+    image_folders: Literal["auto", "images", "episodes"] = "auto",
+    image_fps: float = 10.0,
     licence: str | None = None,
     short_side: int = 256,
     quality: int = 90,
@@ -42,7 +48,13 @@ def ingest(
         sources: folders or files: videos, images, parquet tables or tars of images, LeRobot datasets.
         out: the store, a folder.
         format: auto, or the format's name where detection would choose another.
-        labels: csv with a column `path` relative to the source, an optional column `split`, and labels.
+        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; by default the
+            csv in the source, if it has such a column; `none` for no labels.
+        label_columns: columns of the csv that are labels. By default all of a csv given by `labels`, and of one found
+            in the source those that are no times or measurements.
+        image_folders: what a folder of numbered images is: `episodes`, `images` on their own, or what its name and its
+            pictures say.
+        image_fps: frames a second of a folder of numbered images that is an episode.
         licence: of all these sources; by default what the files beside the data state.
         short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged.
         quality: of the stored JPEG, 1 to 100.
@@ -54,9 +66,11 @@ def ingest(
         ResourceError: the disk is too small, a worker died, or another ingest writes to the same store.
     """
     _check(sources, short_side, quality, workers)
+    check_positive(image_fps=image_fps)
+    reading = Reading(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
-    found = [_find(root, format, labels) for root in roots]
-    with locked(out, "ingest"), full_disk_said(out):
+    found = [_find(root, format, labels, reading) for root in roots]
+    with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
         listed, manifest = _name_sources(found, manifest, licence)
@@ -81,6 +95,25 @@ def ingest(
         return manifest
 
 
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove a new store into which nothing could be read; a store that an error interrupted stays, to go on."""
+    was_there, was_empty = out.exists(), out.is_dir() and not any(out.iterdir())
+    try:
+        yield
+    except InputError:
+        if (was_there and not was_empty) or (any((out / "shards").glob("*.arrow")) and _any_stored(out)):
+            raise
+        shutil.rmtree(out, ignore_errors=True)
+        if was_there:
+            out.mkdir()
+        raise
+
+
+def _any_stored(out: Path) -> bool:
+    return any(not record.reason for records in read_records(out / "shards").values() for record in records)
+
+
 def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], workers: int) -> None:
     for one in listed:
         num_new = sum(len(job.units) for job in jobs if job.source == one.entry.name)
@@ -88,6 +121,8 @@ def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Seq
             f"{one.entry.name} ({one.entry.format}): {len(one.listing.units)} episodes, {num_new} new; "
             f"licence: {one.entry.licence}"
         )
+        for line in one.listing.said:
+            progress.say(f"{one.entry.name}: {line}")
         progress.problems(one.entry.name, one.listing.skipped)
         progress.problems(one.entry.name, one.listing.notes, verb="noted")
     num_frames = sum(job.num_frames for job in jobs)
@@ -149,11 +184,11 @@ def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:
     return manifest
 
 
-def _find(root: Path, format: str, labels: Path | None) -> tuple[Path, str, Listing]:
+def _find(root: Path, format: str, labels: Path | None, reading: Reading) -> tuple[Path, str, Listing]:
     name = detect_format(root) if format == "auto" else format
     if not is_utf8(str(root)):
         raise InputError(f"source {spelled(str(root))}: {NOT_UTF8}")
-    return root, name, source_class(name)(root, labels).listing()
+    return root, name, source_class(name)(root, labels, reading).listing()
 
 
 def _name_sources(

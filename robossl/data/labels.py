@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import csv
+import math
 import posixpath
+import re
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robossl.data.files import leaves_root
 from robossl.data.manifest import Problem
 from robossl.errors import InputError
+from robossl.names import unknown
 
+NO_LABELS = Path("none")  # on the command line
+MAX_CLASSES_OF_FEW = 20  # numbers that differ this often may be classes, however few rows there are
+
+_LABEL = frozenset({"label", "labels", "class", "category", "target"})
+_TIME = frozenset({"time", "timestamp", "datetime", "duration", "seconds", "sec", "secs", "ms"})
+_SIZE = frozenset({"width", "height", "depth", "w", "h", "size", "bytes", "kb", "mb", "length", "len"})
+_COUNT = frozenset({"frame", "frames", "num", "n", "count", "total", "index", "idx", "row"})
+_RATE = frozenset({"fps", "rate", "hz", "bitrate"})
+_PLACE = frozenset({"start", "end", "begin", "stop", "offset", "x", "y", "z"})
+_RESULT = frozenset({"score", "loss", "reward", "return", "mean", "std", "min", "max"})
+_MEASUREMENT = _SIZE | _COUNT | _RATE | _PLACE | _RESULT
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -30,6 +44,8 @@ class LabelTable:
 
     rows: dict[str, dict[str, str]]
     problems: tuple[Problem, ...] = ()
+    columns: tuple[str, ...] = ()  # those that are labels
+    said: tuple[str, ...] = ()  # which columns became labels, and which did not and why
 
     def split(self, path: str) -> str:
         """The split of a file, "" when the csv names none."""
@@ -37,27 +53,100 @@ class LabelTable:
 
     def labels(self, path: str) -> dict[str, str]:
         """The labels of a file, empty when the csv does not list it."""
-        return {name: value for name, value in self.rows.get(path, {}).items() if name not in ("path", "split")}
+        row = self.rows.get(path)
+        return {} if row is None else {name: row[name] for name in self.columns}
 
 
-def match_labels(root: Path, given: Path | None, files: Iterable[str]) -> LabelTable:
+def match_labels(
+    root: Path, given: Path | None, files: Iterable[str], columns: Sequence[str] | None = None
+) -> LabelTable:
     """Read the labels of `files` (paths relative to `root`) from `given`, or from the csv that lies in `root`.
 
+    All columns of a given csv are labels; of one that just lies there, those that do not look like measurements.
+
+    Args:
+        root: the source.
+        given: a csv, or `none` for no labels.
+        files: what the csv may name.
+        columns: the columns that are labels, whatever they look like.
+
     Raises:
-        InputError: the csv has no column `path`, cannot be read, or names none of the files; or several could be meant.
+        InputError: the csv has no column `path`, cannot be read, names none of the files, or lacks one of `columns`; or
+            several could be meant.
     """
-    known = set(files)
+    found = find_table(root, given)
+    if found is None:
+        if columns:
+            raise InputError(f"--label-columns {' '.join(columns)} needs a csv; name it with --labels")
+        return LabelTable({})
+    path, table = found
+    return _choose(path, _check(path, table, set(files)), columns, keep_all=given is not None)
+
+
+def find_table(root: Path, given: Path | None) -> tuple[Path, LabelTable] | None:
+    """The csv of labels and its rows, or None.
+
+    Raises:
+        InputError: it has no column `path` or cannot be read; or several could be meant.
+    """
     if given is not None:
-        return _check(given, _read(given), known)
+        return None if given == NO_LABELS else (given, _read(given))
     tables = {path: _read(path) for path in sorted(root.glob("*.csv")) if "path" in _header(path)}
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise InputError(
-            f"{root} holds {len(tables)} csv files with a column 'path' ({names}); choose one with --labels"
+            f"{root} holds {len(tables)} csv files with a column 'path' ({names}); choose one with --labels, or none "
+            "with --labels none"
         )
-    for path, table in tables.items():
-        return _check(path, table, known)
-    return LabelTable({})
+    return next(iter(tables.items()), None)
+
+
+def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, keep_all: bool) -> LabelTable:
+    """Say which columns are labels."""
+    names = list(dict.fromkeys(name for row in table.rows.values() for name in row if name not in ("path", "split")))
+    for name in columns or ():
+        if name not in names:
+            raise InputError(f"--label-columns: {unknown('column', name, names)} in {path}")
+    if columns is not None:
+        left_out = {name: "not chosen" for name in names if name not in columns}
+    else:
+        values = {name: [row[name] for row in table.rows.values() if row[name]] for name in names}
+        left_out = {} if keep_all else {name: why for name in names if (why := measured(name, values[name]))}
+    kept = tuple(name for name in names if name not in left_out)
+    said = f"labels from {path.name}: {', '.join(kept) or 'none'}"
+    if left_out:
+        said += f"; no labels: {', '.join(f'{name} ({why})' for name, why in left_out.items())}"
+    said += "; --label-columns NAME ... chooses others, --labels none takes none"
+    return replace(table, columns=kept, said=(said,) if names else ())
+
+
+def measured(name: str, values: Sequence[str]) -> str:
+    """Why a column does not look like a label; empty if it does.
+
+    >>> measured("frame_count", ["88", "59"]), measured("score", ["0.25", "1.5"]), measured("camera", ["20103212"])
+    ('a measurement', 'fractions', '')
+    """
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    if _LABEL.intersection(words):
+        return ""
+    if _TIME.intersection(words):
+        return "a time"
+    numbers = [_number(value) for value in values]
+    if not numbers or any(number is None for number in numbers):
+        return ""
+    if _MEASUREMENT.intersection(words):
+        return "a measurement"
+    if any(number != round(number) for number in numbers if number is not None and math.isfinite(number)):
+        return "fractions"
+    num_different = len(set(numbers))
+    return "a number of each row" if num_different > max(MAX_CLASSES_OF_FEW, len(numbers) / 2) else ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def split_name(word: str) -> str:

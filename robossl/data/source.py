@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -16,6 +16,15 @@ from robossl.data.manifest import Problem
 
 class Damaged(Exception):
     """A unit cannot be read; the text is the reason that is shown and kept in the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a source may be told about how to read it."""
+
+    label_columns: tuple[str, ...] | None = None  # columns of the csv that are labels; by default those that look it
+    image_folders: Literal["auto", "images", "episodes"] = "auto"  # what a folder of numbered images is
+    image_fps: float = 10.0  # frames a second of a folder of images
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,13 @@ class Listing:
     skipped: tuple[Problem, ...] = ()  # left out, and why
     notes: tuple[Problem, ...] = ()  # taken with a correction, and which
     columns: dict[str, int] = field(default_factory=dict)  # width of each per-frame column
+    said: tuple[str, ...] = ()  # what was decided in reading it, for the user to see
 
 
 class Source(Protocol):
     """One foreign format. A source is made anew in every worker process, so it may keep files open."""
 
-    def __init__(self, root: Path, labels: Path | None = None) -> None: ...
+    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None: ...
 
     @staticmethod
     def accepts(root: Path) -> bool:

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from robossl.data.files import damage, fingerprint, leaves_root
+from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Damaged, Frame, Listing, Unit
+from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
 from robossl.data.sources.lerobot_columns import column_widths, read_matrix
 from robossl.data.sources.lerobot_frames import (
     MAX_MISSING_FRAMES,
@@ -34,8 +35,8 @@ from robossl.errors import InputError
 class LeRobotSource:
     """A dataset folder with `meta/info.json`."""
 
-    def __init__(self, root: Path, labels: Path | None = None) -> None:
-        if labels is not None:
+    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+        if labels not in (None, NO_LABELS):
             raise InputError("--labels is for videos, images and tars; a LeRobot dataset brings its tasks along")
         self._root = root
         self._video: tuple[str, Video] | None = None

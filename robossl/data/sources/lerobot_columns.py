@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_meta import Dataset
 
+MOST = 0.9  # share of rows of one width that makes a column a matrix; an episode with another row is refused
 NUM_SAMPLED = 16  # data files that are read for the widths; opening every file of a large data set takes minutes
 
 _INFO = "meta/info.json"
@@ -44,28 +46,40 @@ def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
     """Width of a column and how many rows of the first file are null.
 
     Raises:
-        Damaged: the column is no matrix of one width.
+        Damaged: the column is no matrix of one width in most files.
     """
-    width, num_null = 0, 0
+    widths: list[int] = []
+    reasons: list[str] = []
+    num_null = 0
     for number, file in enumerate(files):
         try:
             table = pq.ParquetFile(root / file)
             if column not in table.schema_arrow.names or not is_numeric(table.schema_arrow.field(column).type):
                 raise Damaged(f"is not in {file}, or no numbers")
             rows = _rows(column, table.read([column])[column])
+            widths.append(_common_width(rows, file))
+            num_null = num_null if number else sum(row is None for row in rows)
         except (OSError, pa.ArrowException):
             continue  # its episodes are refused by name when they are read
-        widths = {len(row) for row in rows if row is not None}
-        if len(widths) > 1:
-            raise Damaged(f"has rows of {min(widths)} to {max(widths)} values in {file}")
-        if widths == {0}:
-            raise Damaged(f"has no values in {file}")
-        width = width or max(widths, default=0)
-        if number == 0:
-            num_null = sum(row is None for row in rows)
-    if not width:
-        raise Damaged("has no values")
-    return width, num_null
+        except Damaged as error:
+            reasons.append(str(error))
+    if len(reasons) > len(widths):
+        raise Damaged(reasons[0])
+    if not widths:
+        raise Damaged("cannot be read")
+    return Counter(widths).most_common(1)[0][0], num_null
+
+
+def _common_width(rows: Sequence[ndarray | None], file: str) -> int:
+    counts = Counter(len(row) for row in rows if row is not None)
+    if not counts:
+        raise Damaged(f"is null in {file}")
+    width, num_rows = counts.most_common(1)[0]
+    if num_rows < MOST * counts.total():
+        raise Damaged(f"has rows of {min(counts)} to {max(counts)} values in {file}")
+    if width == 0:
+        raise Damaged(f"has no values in {file}")
+    return width
 
 
 def read_matrix(name: str, column: Any, width: int) -> Float32[ndarray, "n d"]:
@@ -75,9 +89,11 @@ def read_matrix(name: str, column: Any, width: int) -> Float32[ndarray, "n d"]:
         Damaged: a row has another number of values.
     """
     rows = _rows(name, column)
-    wrong = next((len(row) for row in rows if row is not None and len(row) != width), None)
-    if wrong is not None:
-        raise Damaged(f"column {name} has {wrong} values in a row, {width} in other episodes")
+    found = {len(row) for row in rows if row is not None}
+    if len(found) > 1:
+        raise Damaged(f"column {name} is not rows of as many numbers each: {min(found)} to {max(found)}, not {width}")
+    if found and found != {width}:
+        raise Damaged(f"column {name} has {found.pop()} values a row, {width} in other episodes")
     missing = np.full(width, np.nan, np.float32)
     return np.stack([missing if row is None else row for row in rows])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, any_file, damage, find_files, fingerprint
 from robossl.data.labels import LabelTable, match_labels
 from robossl.data.manifest import Problem
-from robossl.data.source import Damaged, Frame, Listing, Unit
+from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
 from robossl.data.video import Video, probe
 
 FRAMES_PER_BYTE = 1e-4  # where no header says anything
@@ -18,10 +18,11 @@ NUM_PROBED = 16  # headers opened to estimate frames from bytes; opening every f
 class Mp4Source:
     """Videos under a folder (mp4, mov, mkv, webm, avi)."""
 
-    def __init__(self, root: Path, labels: Path | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None
         self._labels = labels
+        self._reading = reading or Reading()
 
     @staticmethod
     def accepts(root: Path) -> bool:
@@ -37,8 +38,8 @@ class Mp4Source:
         else:
             reason = damage(self._root, self._only)
             paths, skipped = ([], [Problem(self._only, reason)]) if reason else ([self._only], [])
-        table = match_labels(self._root, self._labels, [*paths, *(problem.path for problem in skipped)])
         known = {*paths, *(problem.path for problem in skipped)}
+        table = match_labels(self._root, self._labels, known, self._reading.label_columns)
         if self._only is None:
             skipped += [Problem(path, "listed in the csv, missing") for path in table.rows if path not in known]
         notes = [
@@ -51,7 +52,7 @@ class Mp4Source:
             notes.append(Problem(pictures[0], what))
         frames_per_byte = self._frames_per_byte(paths)
         units = [self._unit(path, table, frames_per_byte) for path in paths]
-        return Listing(units, (*skipped, *table.problems), tuple(notes))
+        return Listing(units, (*skipped, *table.problems), tuple(notes), said=table.said)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
         """All frames of the video; a video that ends clearly before its stated end is damaged."""
@@ -76,7 +77,7 @@ class Mp4Source:
 
     def _unit(self, path: str, table: LabelTable, frames_per_byte: float) -> Unit:
         file, labels = self._root / path, table.labels(path)
-        stated = labels.get("frames", "")
+        stated = table.rows.get(path, {}).get("frames", "")
         estimate = int(stated) if stated.isdecimal() else round(file.stat().st_size * frames_per_byte)
         return Unit(path, fingerprint(file), max(1, estimate), table.split(path), labels)
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robossl.data.files import any_file, damage, find_files, fingerprint
-from robossl.data.labels import split_name
+from robossl.data.labels import NO_LABELS, split_name
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Damaged, Frame, Listing, Unit
+from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
 from robossl.errors import InputError
 
 BATCH_ROWS = 64  # images held at once
@@ -24,8 +24,8 @@ BATCH_ROWS = 64  # images held at once
 class ParquetSource:
     """Every row is an episode of one frame; integer and text columns are labels, by class name where there is one."""
 
-    def __init__(self, root: Path, labels: Path | None = None) -> None:
-        if labels is not None:
+    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+        if labels not in (None, NO_LABELS):
             raise InputError("--labels is for videos, images and tars; a parquet table brings its labels along")
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None

@@ -19,7 +19,7 @@ from robossl.data.files import (
 from robossl.data.labels import label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Frame, Listing, Unit
+from robossl.data.source import Frame, Listing, Reading, Unit
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -27,10 +27,11 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 class TarSource:
     """Every image member is an episode of one frame; labels come from the csv and from the folders in the archive."""
 
-    def __init__(self, root: Path, labels: Path | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None
         self._labels = labels
+        self._reading = reading or Reading()
 
     @staticmethod
     def accepts(root: Path) -> bool:
@@ -53,7 +54,7 @@ class TarSource:
                 )
             else:
                 members |= self._members(archive, "" if len(archives) == 1 else f"{archive}/", skipped)
-        table = match_labels(self._root, self._labels, members)
+        table = match_labels(self._root, self._labels, members, self._reading.label_columns)
         missing = [Problem(path, "listed in the csv, missing") for path in table.rows if path not in members]
         units = []
         for key, unit in sorted(members.items()):
@@ -61,7 +62,7 @@ class TarSource:
             units.append(
                 Unit(key, unit.fingerprint, 1, table.split(key) or split, labels | table.labels(key), unit.address)
             )
-        return Listing(units, (*skipped, *missing, *table.problems))
+        return Listing(units, (*skipped, *missing, *table.problems), said=table.said)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
         """The one frame."""
