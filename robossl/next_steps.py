@@ -23,7 +23,7 @@ FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves noth
 
 
 def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
-    """Command lines: labels are read by evaluate, per-frame columns by regress; report and export go always.
+    """Command lines: per-frame columns are read by regress, labels by evaluate; report and export work always.
 
     Args:
         run: the run folder.
@@ -32,12 +32,12 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     """
     models = {"models": (str(run),), "store": store.path}
     lines = []
-    reading = next(_readable_labels(store, label), None)
-    if reading:
-        lines.append(spelled(evaluate, models | reading, prog="robossl evaluate"))
     column = next(_readable_columns(store), None)
     if column:
         lines.append(spelled(regress, models | {"column": column}, prog="robossl regress"))
+    reading = next(_readable_labels(store, label), None)
+    if reading:
+        lines.append(spelled(evaluate, models | reading, prog="robossl evaluate"))
     has_neighbours = store.label_names and store.num_episodes > NUM_NEIGHBOURS
     lines.append(
         spelled(report, {"run": run} | ({"store": store.path} if has_neighbours else {}), prog="robossl report")
@@ -65,9 +65,9 @@ def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
 
 
 def _readable_columns(store: Store) -> Iterator[str]:
-    """Columns of every source that can be read by regression, states first."""
+    """Columns of every source that can be read by regression: the scene's state, the robot's, then others."""
     columns = [set(source.columns) for source in store.manifest.sources]
-    for name in sorted(set.intersection(*columns), key=lambda name: ("state" not in name, name)):
+    for name in sorted(set.intersection(*columns), key=lambda n: ("environment_state" not in n, "state" not in n, n)):
         try:
             open_probe(store, StateSettings(column=name, bootstrap=0))
         except InputError:

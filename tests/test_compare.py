@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from terminal import on_a_terminal
 
 from robossl.cli import main
 from robossl.config import from_mapping
@@ -76,6 +77,33 @@ def test_the_table_and_its_json(
     again = tmp_path / "again.json"
     assert write_lines(read_lines(out), again).splitlines() == printed.splitlines()[-len(lines) - 4 :]
     assert again.read_text() == out.read_text()
+
+
+def test_a_terminal_shows_a_table_unless_markdown_is_asked_for(runs: list[str], clip_store_path: Path) -> None:
+    argv = ["compare", runs[2], "--on", f"{clip_store_path}:scene", "--protocol", "knn", "--random-seeds", "1"]
+    argv += ["--min-episodes", "1", "--bootstrap", "100"]
+    code, seen = on_a_terminal(argv)
+    assert code == 0, seen
+    assert "pooled pixels" in seen and "---" not in seen and "**" not in seen and "| " not in seen
+    code, seen = on_a_terminal([*argv, "--markdown"])
+    assert code == 0, seen
+    assert "| pooled pixels | " in seen
+
+
+def test_a_store_without_splits_is_compared_by_episodes_or_days(
+    runs: list[str], clip_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--protocol", "knn", "--random-seeds", "1", "--min-episodes", "1", "--bootstrap", "100"]
+    out = tmp_path / "table.json"
+    for split_by in ("episode", "date"):
+        argv = ["compare", runs[0], "--on", f"{clip_store_path}:scene", *options, "--split-by", split_by]
+        assert main([*argv, "--test-fraction", "0.4", "--out", str(out)]) == 0
+        assert {column for line in read_lines(out) for column in line.cells} == {"clips scene test, knn"}
+    assert main([*argv[:3], f"{clip_store_path}:scene:val", *argv[4:]]) == 2
+    assert "leave the test splits out of --on" in capsys.readouterr().err
+    for word in ("none", "NULL"):
+        assert main([*argv[:-1], word, "--out", str(out)]) == 0
+        assert {column for line in read_lines(out) for column in line.cells} == {"clips scene val, knn"}
 
 
 def test_a_comparison_of_nothing_is_refused(runs: list[str]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from robossl.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
 from robossl.errors import InputError
+from robossl.run import OnlineKnnConfig, RunConfig
 
 
 @runtime_checkable
@@ -229,7 +230,8 @@ _runs = st.builds(
     train=_trains,
     knn=st.none() | _trains,
     crops=st.lists(st.builds(Crop, scale=st.tuples(_floats, _floats))).map(tuple),
-    note=st.text() | st.sampled_from(["no", "1e-3", "null", "~", "010", "1_000", "2024-01-01", "=", "<<", "True"]),
+    note=st.text()
+    | st.sampled_from(["no", "1e-3", "null", "none", "None", "~", "010", "1_000", "2024-01-01", "=", "<<", "True"]),
 )
 
 
@@ -309,6 +311,48 @@ def test_an_optional_part_can_be_changed_where_it_is_given() -> None:
     run = Run(method=Calm(), store=Path("x"), knn=Train())
     changed = override(run, ["--knn.steps", "5", "--note", "y"], prog="robossl pretrain")
     assert changed == replace(run, knn=Train(steps=5), note="y")
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NONE", "null", "Null", "NULL"])
+def test_none_and_null_are_one_word_in_yaml_and_on_the_command_line(word: str, tmp_path: Path) -> None:
+    given = "method: {name: calm}\nstore: x\ntrain: {clip: 1.0}\nknn: {steps: 2}\n"
+    run = read(tmp_path, given)
+    absent = replace(run, knn=None, train=replace(run.train, clip=None))
+    text = f"method: {{name: calm}}\nstore: x\ntrain: {{clip: {word}}}\nknn: {word}\n"
+    assert read(tmp_path, text) == absent
+    assert override(run, ["--knn", word, "--train.clip", word], prog="x") == absent
+    assert override(run, [f"--knn={word}", f"--train.clip={word}"], prog="x") == absent
+    wild = replace(run, method=Wild())
+    assert override(wild, ["--method.predictor", word], prog="x").method == Wild("none")
+    assert read(tmp_path, text.replace("calm", f"wild, predictor: {word}")).method == Wild("none")
+    assert read(tmp_path, f"{given}note: '{word}'\n").note == word  # in quotes it is text
+    assert f"note must be text, got {word}; put it in quotes" in refusal(tmp_path, f"{given}note: {word}\n")
+
+
+def test_a_part_that_may_be_absent_is_switched_on_by_its_options() -> None:
+    run = Run(method=Calm(), store=Path("x"))
+    assert override(run, ["--knn.steps", "5"], prog="x").knn == Train(steps=5)
+    needs = OnlineKnnConfig("scene", every=3)
+    recipe = load(Path(__file__).parents[1] / "configs" / "simsiam_resnet18_video.yaml", RunConfig)
+    assert override(recipe, ["--knn.label", "scene", "--knn.every", "3"], prog="x").knn == needs
+    with pytest.raises(SystemExit):
+        override(recipe, ["--knn.every", "3"], prog="x")  # without its label
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--knn", "none", "--knn.steps", "5"], "--knn none leaves nothing for --knn.steps to set; give one of them"),
+        (["--knn.steps=5", "--knn=null"], "--knn none leaves nothing for --knn.steps to set; give one of them"),
+        (["--knn", "scene"], "--knn takes none, which switches it off, got 'scene'; change it by --knn.KEY VALUE"),
+        (["--knn"], "--knn takes none, which switches it off, got ''"),
+        (["--knn", "--knn.steps", "5"], "--knn takes none, which switches it off, got '--knn.steps'"),
+    ],
+)
+def test_switching_a_part_off_and_changing_it_is_refused(argv: list[str], message: str) -> None:
+    for knn in (Train(), None):
+        with pytest.raises(InputError, match=message):
+            override(Run(method=Calm(), store=Path("x"), knn=knn), argv, prog="x")
 
 
 @pytest.mark.parametrize(

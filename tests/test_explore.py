@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from robossl_envs.explore import explore_loop
 
+from robossl.cli import main
 from robossl.config import from_mapping, load, to_yaml
 from robossl.data.store import open_store
 from robossl.encoder_files import read_about
@@ -53,6 +55,9 @@ def test_each_round_looks_with_and_goes_on_with_the_encoder_of_the_last(
     out = tmp_path / "loop"
     said = loop(tmp_path, out)
     assert said.startswith(f"{out}/round_1/run/encoder has seen 2 rounds; next: robossl regress {out}/round_1/run")
+    *others, last = (shlex.split(line) for line in said.partition("next: ")[2].splitlines())
+    assert all(main(words[1:]) == 0 for words in others)
+    assert last[:2] == ["robossl", "export"]  # which refuses an encoder of four steps on dots
     printed = capsys.readouterr().out
     assert f"round 2 of 2: 50 frames by novelty, the encoder is {out}/round_0/run/encoder\n" in printed
     assert load(out / "round_1/run/config.yaml", RunConfig).encoder.init == f"{out}/round_0/run/encoder"
@@ -121,13 +126,11 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
         ({"agent": "novel"}, r"unknown agent 'novel'; did you mean 'novelty'"),
         ({"image_size": 16}, r"views of 32 px need frames as large; got --image-size 16"),
         ({"env": "dots/Dto-v0"}, r"no environment 'dots/Dto-v0' is registered"),
-        ({"knn": {"label": "scene"}}, r"knn needs labels, which collected frames lack; take it out"),
     ],
 )
 def test_misuse_is_one_line(options: dict[str, Any], said: str, tmp_path: Path) -> None:
-    config = written(tmp_path, **{name: value for name, value in options.items() if name == "knn"})
+    config = written(tmp_path)
     given: dict[str, Any] = {"env": "dots/Known-v0", "module": ("dots",), "image_size": 32, "frames": 40, **options}
-    given.pop("knn", None)
     with pytest.raises(InputError, match=said) as caught:
         explore_loop(config, out=tmp_path / "loop", **given)
     assert "\n" not in str(caught.value)
@@ -142,3 +145,20 @@ def test_what_was_refused_can_be_mended_and_other_folders_are_left_alone(tmp_pat
     (tmp_path / "taken/thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"is not empty and holds no exploration loop; choose another --out"):
         loop(tmp_path, tmp_path / "taken")
+
+
+def test_what_of_a_recipe_does_not_fit_the_loop_is_said_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = written(tmp_path, knn={"label": "scene"}, optim={"warmup_steps": 9})
+    common: dict[str, Any] = {"env": "dots/Known-v0", "module": ("dots",), "image_size": 32, "frames": 40, "workers": 1}
+    for _ in range(2):
+        explore_loop(config, out=tmp_path / "loop", rounds=1, agent="pink", **common)
+        said = capsys.readouterr().out
+        assert "online kNN is off: collected frames have no labels" in said
+        assert "the warm-up of 9 steps does not fit into a run of 4: it is shortened to 1" in said
+    kept = load(tmp_path / "loop/round_0/run/config.yaml", RunConfig)
+    assert (kept.knn, kept.optim.warmup_steps) == (None, 1)
+    assert written(tmp_path, knn={"label": "scene"}, train=CONFIG["train"] | {"steps": 6}) == config
+    with pytest.raises(InputError, match=r"another configuration \(.*train.steps: 4 -> 6"):
+        explore_loop(config, out=tmp_path / "loop", rounds=1, agent="pink", **common)

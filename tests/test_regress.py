@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from robossl_envs.collect import collect
+from terminal import on_a_terminal
 
 from robossl.cli import main
+from robossl.data.ingest import ingest
+from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
 
 COMMANDS = {"regress": ["regress", "absent"], "evaluate": ["evaluate", "absent", "--label", "scene"]}
@@ -51,3 +55,19 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_store_is_opened(
         argv = [*COMMANDS[command], "--store", str(tmp_path / "absent"), "--out", str(out)]
         assert message in refused(argv, capsys)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_terminal_shows_a_table_and_a_pipe_gets_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collect(
+        env="dots/Dot-v0", module=("dots",), image_size=32, workers=1, agent="random", episodes=8, out=tmp_path / "f"
+    )
+    ingest((tmp_path / "f",), out=tmp_path / "store", short_side=32, workers=1)
+    encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(32, 32)))
+    save_encoder(encoder, tmp_path / "encoder", extra={"method": "none", "step": 0, "data": []})
+    argv = ["regress", str(tmp_path / "encoder"), "--store", str(tmp_path / "store"), "--bootstrap", "100"]
+    argv += ["--random-seeds", "1", "--split", "None"]
+    code, seen = on_a_terminal(argv)
+    assert code == 0, seen
+    assert "pooled pixels" in seen and "---" not in seen and "| " not in seen
+    assert main(argv) == 0
+    assert "| pooled pixels | " in capsys.readouterr().out

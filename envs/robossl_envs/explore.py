@@ -104,9 +104,8 @@ def explore_loop(
                 continue
             ingest(sources, out=out / "store", short_side=image_size, licence=licence, workers=workers)
             _learn(run_config, folder / "run")
-    return "\n  ".join(
-        [f"{encoder} has seen {rounds} rounds; next:", *next_steps(encoder.parent, open_store(out / "store"))]
-    )
+    lines = next_steps(encoder.parent, open_store(out / "store"))
+    return f"{encoder} has seen {rounds} rounds; next: " + "\n  ".join(lines)
 
 
 def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
