@@ -20,7 +20,7 @@ from robossl.data.mixture import Mixture, Readable
 from robossl.data.sampler import MixedSampler, Sampler, thin
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, build_encoder, unused_weights
-from robossl.errors import InputError
+from robossl.errors import InputError, reason
 from robossl.health import HealthMonitor
 from robossl.method import Method
 from robossl.metrics import check_sinks
@@ -116,10 +116,11 @@ def check_size(encoder: Encoder, size: int) -> None:
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # timm's models raise errors of any type
+        height, width = encoder.backbone.default_cfg["input_size"][-2:]
         raise InputError(
-            f"{encoder.config.backbone} takes no views of {size} px: {str(error).strip().splitlines()[0].rstrip('.')}; "
-            "choose other sizes for the method's views"
+            f"{encoder.config.backbone} takes no views of {size} px: {reason(error).rstrip('.')}; choose other sizes "
+            f"for the method's views (the model is made for {height}x{width}), or another backbone"
         ) from error
     encoder.train()
 

@@ -20,6 +20,7 @@ from robossl.embed import Frame, read_frames
 from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder
 from robossl.errors import InputError, ResourceError
+from robossl.positions import token_grid
 
 MASS = 0.6  # of the attention that a mask holds: appendix of DINO
 MAX_PATCHES = 80 * 80  # of a zoomed frame: every head's attention takes 4 * patches^2 bytes, a few times over
@@ -92,9 +93,7 @@ def check_zoom(encoder: Encoder, zoom: int) -> None:
     Raises:
         InputError: naming the largest.
     """
-    patches = math.prod(
-        s // p for s, p in zip(encoder.config.input_hw, encoder.backbone.patch_embed.patch_size, strict=True)
-    )
+    patches = math.prod(encoder.backbone.patch_embed.grid_size)
     if zoom > (largest := max(1, math.isqrt(MAX_PATCHES // patches))):
         raise InputError(f"zoom {zoom} makes {zoom**2 * patches} patches of a frame; zoom up to {largest}")
 
@@ -129,9 +128,10 @@ def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[
 
 def class_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads H W"]:
     """How the class token's attention to patches is spread over their grid, by head; each map sums to one."""
-    height, width = (s // p for s, p in zip(pixels.shape[-2:], encoder.backbone.patch_embed.patch_size, strict=True))
     to_patches = last_attention(encoder, pixels)[:, :, 0, encoder.num_prefix_tokens :]
-    return (to_patches / to_patches.sum(-1, keepdim=True)).reshape(*to_patches.shape[:2], height, width)
+    grid = token_grid(to_patches.shape[-1], (pixels.shape[-2], pixels.shape[-1]))
+    assert grid is not None, "an encoder is built only if its tokens make a grid"
+    return (to_patches / to_patches.sum(-1, keepdim=True)).reshape(*to_patches.shape[:2], *grid)
 
 
 def heaviest(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarray, "h w"]:

@@ -11,6 +11,7 @@ from robossl.errors import InputError, reason
 
 _RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
+_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's words and ours
 
 
 def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:
@@ -29,10 +30,9 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
     try:
         model: Any = timm.create_model(name, pretrained=False, num_classes=0, **extra)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        settings = ", ".join(f"{key} {value}" for key, value in extra.items()) or "its defaults"
+        settings = " and ".join(f"{_SETTINGS[key]} {extra[key]}" for key in extra if key in _SETTINGS) or "its defaults"
         raise InputError(
-            f"timm cannot build {name} with {settings} ({reason(error)}); change encoder.input_hw or "
-            "encoder.drop_path, or choose another backbone"
+            f"timm cannot build {name} with {settings} ({reason(error)}); change that, or choose another backbone"
         ) from error
     if family in _TRANSFORMERS:
         _check_patches(name, input_hw, model.patch_embed.patch_size)

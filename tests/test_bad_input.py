@@ -312,6 +312,20 @@ def test_numbers_of_methods_outside_of_their_range(method: dict[str, object], wa
             },
             "vit_tiny_patch16_224 takes no views of 8 px: Input height (8) should be divisible by patch size (16)",
         ),
+        (
+            {"encoder": {"backbone": "pit_ti_224", "input_hw": [224, 224]}},
+            "pit_ti_224 gives a tensor of shape (1, 1, 256) for frames of 224x224, which is no map of 256 channels",
+        ),
+        (
+            {"encoder": {"backbone": "mixer_s32_224", "input_hw": [32, 32]}},
+            "mixer_s32_224 takes no frames of encoder.input_hw 32x32 (Input height (32) doesn't match model (224)); "
+            "set it to [224, 224], the model's own size",
+        ),
+        (
+            {"encoder": {"backbone": "mixer_s32_224", "input_hw": [224, 224]}},
+            "mixer_s32_224 takes no views of 32 px: Input height (32) doesn't match model (224); choose other sizes "
+            "for the method's views (the model is made for 224x224)",
+        ),
     ],
 )
 def test_what_does_not_fit_together(
