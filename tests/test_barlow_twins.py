@@ -58,3 +58,27 @@ def test_head_is_three_layers_of_8192_and_the_norm_has_no_weights():
     assert [layer.out_features for layer in linear] == [8192] * 3
     assert all(layer.bias is None for layer in linear)
     assert not list(method.norm.parameters())
+
+
+def test_a_sum_over_gpus_without_a_backward_divides_the_gradient_by_their_number():
+    """The authors' all-reduce: every GPU's loss sees the others' part as a constant, and gradients are averaged.
+
+    So their rate of biases and their weight decay are scaled in configs/barlow_twins_resnet50_imagenet.yaml.
+    """
+    torch.manual_seed(0)
+    x0, x1 = torch.randn(2, 12, 6, dtype=torch.float64)
+    layer, norm, gpus = nn.Linear(6, 5).double(), nn.BatchNorm1d(5, affine=False).double(), 4
+
+    def gradient_of(loss):
+        return torch.cat(
+            [weight.flatten() for weight in torch.autograd.grad(loss, layer.parameters(), retain_graph=True)]
+        )
+
+    z0, z1 = norm(layer(x0)), norm(layer(x1))
+    parts = [a.T @ b / 12 for a, b in zip(z0.chunk(gpus), z1.chunk(gpus), strict=True)]
+    whole = gradient_of(sum(redundancy(sum(parts), weight=0.0051)))
+    theirs = []
+    for own in range(gpus):
+        others = sum(part.detach() for i, part in enumerate(parts) if i != own)
+        theirs.append(gradient_of(sum(redundancy(parts[own] + others, weight=0.0051))))
+    torch.testing.assert_close(sum(theirs) / gpus, whole / gpus)

@@ -3,7 +3,7 @@
 Two frames of a clip are augmented apart. In place of the paper's random shift, of up to 4 pixels, stands a
 crop of nearly the whole frame, so give `view.ratio` the ratio of your frames (a crop of another shape cannot be nearly
 all of one). Every frame is cropped; the authors' code shifts every frame on DMControl and a tenth of them on DMLab and
-Atari. Further deviations: docs/deviations.md.
+Atari. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

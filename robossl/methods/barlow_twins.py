@@ -2,7 +2,7 @@
 
 The gradient is that of the loss of the global batch. In the authors' code it is divided by the number of GPUs, since
 their all-reduce has no backward. So their rate of biases and norms, and their weight decay, must be scaled before they
-are used here, as in configs/barlow_twins_resnet50_imagenet.yaml. Further deviations: docs/deviations.md.
+are used here, as in configs/barlow_twins_resnet50_imagenet.yaml. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The copy follows after the optimizer's step, parameters only. The encoder exported is the one that is trained.
 The strengths and probabilities of the views are table 6's; the operations are torchvision's, as in the methods that
 took them over. BYOL's own code adds to brightness, changes contrast about each channel's mean and saturation in HSV,
-and blurs with zeros beyond the border: `view: {colour: byol}`. Further deviations: docs/deviations.md.
+and blurs with zeros beyond the border: `view: {colour: byol}`. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

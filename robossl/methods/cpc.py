@@ -4,7 +4,7 @@ The frames' vectors z_t and, where asked, actions and joint states run through a
 a matrix W_k makes a prediction whose product with z_{t+k} is the log-bilinear score of equation 3. What the
 augmentation does to all frames of a clip alike tells clips apart without any content, so colour is drawn anew for
 each frame; watch `same_clip_accuracy`, which the background cannot help.
-The anchor's own frame is no negative, which it is in rlpyt's code. Further deviations: docs/deviations.md.
+The anchor's own frame is no negative, which it is in rlpyt's code. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

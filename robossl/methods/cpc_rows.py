@@ -4,7 +4,7 @@ Overlapping patches go through the encoder one by one; a row-causal convolutiona
 the patches k rows further down. Patches share pixels with their neighbours, and through batch-norm they would share
 more: an encoder with batch-norm can solve the task by its statistics, so it is refused (the paper removed them too).
 Patches are not jittered one by one as in the paper. The encoder learns on patches and is later given whole frames.
-The authors have published no code. What differs from the paper, and from Greedy InfoMax's CPC: docs/deviations.md.
+The authors have published no code. What differs from the paper, and from Greedy InfoMax's CPC: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DINO: a student on all crops finds the centred, sharpened output of its own average (arXiv:2104.14294).
 
 The teacher follows the student after the step, as in the paper's algorithm 1, and is what is exported. Its temperature
-rises with every step; the authors' code raises it once an epoch. Further deviations: docs/deviations.md.
+rises with every step; the authors' code raises it once an epoch. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A query and n + 1 keys are views of one sample. Key 0 is drawn apart; key i has 
 it. In space 0 all keys are positives; in space i key i alone is, and the other keys are negatives with the queue: what
 tells key i from them is that augmentation, so the encoder must keep it. Keys, queues and batch-norm are MoCo's.
 The paper leaves open which keys are kept for later batches: here each space's queue has its own positives, in space 0
-those of key 0. The authors have published no code. Deviations from the paper: docs/deviations.md.
+those of key 0. The authors have published no code. Deviations from the paper: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Version 2 is the default; version 1 is another head, temperature and augmentatio
 has statistics of groups of the batch and keys are shuffled over those, on one device as on several (section 3.3).
 The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
 Frames go grey after their colours are jittered, as in version 2; in the official code of version 1 they go grey before.
-Further deviations: docs/deviations.md.
+Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MoCo v3: both views are queries, the other's keys of the whole batch their choice (arXiv:2104.02057).
 
 The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
-Deviations: docs/deviations.md.
+Deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PixContrast: a pixel finds the pixels of its place among all of the other view's (arXiv:2011.10043, section 3.1).
 
 The other view is encoded by an average of the encoder, which follows it after the step. The authors' code does not have
-this method. Deviations from the paper: docs/deviations.md.
+this method. Deviations from the paper: docs/methods.md.
 """
 
 from __future__ import annotations

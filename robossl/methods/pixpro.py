@@ -3,7 +3,7 @@
 The teacher follows the student after the step; the official code does so before the next forward, which is the same.
 `variant: official` is the loss of that code (zdaxie/PixPro): g is l2-normalised, the loss is twice the paper's, pixels
 match by distance in fractions of the frame, and the branch between frames pools after its heads, not before. Further
-deviations: docs/deviations.md.
+deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Without the language reward: the authors' config_rep.yaml has it off, the traini
 on (`agent.langweight=1.0`). Their two further frames, of that reward, take part in their batch-norm and
 penalties; here there are three. Their negatives from other videos come from a random permutation, which may choose the
 video itself; these are cyclic shifts of the global batch, which never do. All frames of a clip are cropped alike, as in
-that command (`rctraj`). The pooled feature itself is the code. Further deviations: docs/deviations.md.
+that command (`rctraj`). The pooled feature itself is the code. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The loss is the paper's mean over the 2N anchors; the official code sums the two halves, which doubles it.
 The strengths of the view are appendix A's; the operations are torchvision's. SimCLR's own code changes contrast about
 each channel's mean and saturation in HSV, and blurs with zeros beyond the border: `view: {colour: simclr}`. Further
-deviations: docs/deviations.md.
+deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SimSiam: two views, a predictor, a stopped gradient (arXiv:2011.10566), with the paper's ablations.
 
-Deviations from the authors' code: docs/deviations.md.
+Deviations from the authors' code: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SwAV: codes of one crop, equally shared out over prototypes, are read off the other crops (arXiv:2006.09882).
 
 Batch-norm has the statistics of the global batch; the authors' runs have those of groups of 8 GPUs, 512 samples of a
-batch of 4096. Further deviations: docs/deviations.md.
+batch of 4096. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time-contrastive network on one view: near in time is near in space, far is far (arXiv:1704.06888, section 3.1).
 
 A frame, a second within a window of it, and a third at least twice the window away, of the same video. Whose numbers
-and steps these are, and what differs from the authors' code: docs/deviations.md. The exported encoder gives the
+and steps these are, and what differs from the authors' code: docs/methods.md. The exported encoder gives the
 backbone's pooled feature; the paper uses the embedding after it.
 """
 

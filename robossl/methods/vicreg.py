@@ -1,7 +1,7 @@
 """VICReg: views agree, every channel varies over the batch, no two covary (arXiv:2105.04906).
 
 Weights are those of the official code, which takes the mean over the two branches of the variance term and the mean
-over channels of the invariance term; equation 6 of the paper sums both. Further deviations: docs/deviations.md.
+over channels of the invariance term; equation 6 of the paper sums both. Further deviations: docs/methods.md.
 """
 
 from __future__ import annotations

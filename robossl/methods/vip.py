@@ -3,7 +3,7 @@
 The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the authors' code
 does not see to. All frames of a clip are cropped alike, as there. The exported encoder gives the backbone's pooled
 feature; the authors' model gives the code of the layer after it, in which the distance is a value. Further deviations:
-docs/deviations.md.
+docs/methods.md.
 """
 
 from __future__ import annotations
