@@ -166,6 +166,7 @@ def test_plain_video_can_pass_without_a_label(
     assert "labels: none" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "does not say that the features carry what a task needs" in page and "This task reads no labels" in page
+    assert "no label was read" in page and "what the task needs is there" not in page
 
 
 def test_an_encoder_that_light_moves_does_not_pass(store: Path, untrained: str, cache: Path, tmp_path: Path) -> None:
