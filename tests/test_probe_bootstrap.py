@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from robossl.probes.bootstrap import draw, holm, mean, missing, one_minus_ratio
+from robossl.probes.bootstrap import clusters_to_show, draw, holm, mean, missing, one_minus_ratio
 from robossl.probes.invariance import distances
 from robossl.probes.readout import R2, BalancedAccuracy
 
@@ -151,3 +151,12 @@ def test_holm_adjusts_by_hand():
 
 def test_missing_says_why():
     assert missing("because", n=3).reason == "because"
+
+
+@pytest.mark.parametrize(("share", "clusters"), [(0.9, 36), (0.5, 6)])
+def test_so_many_clusters_without_a_miss_show_a_share_of_hits(share: float, clusters: int) -> None:
+    assert clusters_to_show(share) == clusters
+    for num, is_shown in ((clusters, True), (clusters - 1, False)):
+        low = draw(np.arange(num)).figure(np.ones(num), limits=(0, 1)).low
+        assert low is not None and (low >= share) is is_shown
+    assert (clusters_to_show(0.0), clusters_to_show(1.0)) == (1, math.inf)

@@ -16,6 +16,7 @@ from onnx.external_data_helper import set_external_data
 
 from robossl.errors import InputError
 from robossl.parity import natural_frames
+from robossl.probes.result import Backbone
 from robossl.probes.subjects import Described, open_subject, random_reference
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
@@ -157,7 +158,58 @@ def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         probed(FRAMES)
 
 
-def test_the_random_reference_of_an_unknown_backbone_is_a_resnet(tmp_path: Path) -> None:
+def test_the_random_reference_of_an_unknown_backbone_is_a_resnet_and_says_so(tmp_path: Path) -> None:
     unknown = open_subject(write_onnx(tmp_path / "net.onnx"), described=PLAIN)
-    assert random_reference(unknown).about.name == "random resnet18"
-    assert random_reference(unknown).input_hw == (24, 32)
+    random = random_reference(unknown)
+    assert random.about.name == "random resnet18"
+    assert random.backbone == Backbone("resnet18", "stand-in")
+    assert random.input_hw == (24, 32)
+
+
+def named(path: Path, *, graph: str = "g", **metadata: str) -> str:
+    """A model whose graph and metadata have names."""
+    model = onnx.load(write_onnx(path, shape=("b", 3, 32, 32)))
+    model.graph.name = graph
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "graph", "metadata", "told", "wanted"),
+    [
+        ("net.onnx", "g", {"backbone": "test_resnet"}, None, Backbone("test_resnet", "metadata")),
+        ("net.onnx", "g", {"hf_hub_id": "timm/test_vit.r160_in1k"}, None, Backbone("test_vit", "metadata")),
+        ("net.onnx", "test_vit", {}, None, Backbone("test_vit", "metadata")),
+        ("resnet50.onnx", "g", {"arch": "test_resnet"}, None, Backbone("test_resnet", "metadata")),
+        ("net.onnx", "g", {"arch": "test_resnet"}, "test_vit", Backbone("test_vit", "option")),
+        ("test-resnet.onnx", "torch_jit", {"author": "us"}, None, Backbone("test_resnet", "file name")),
+        ("test_vit/model.onnx", "main_graph", {}, None, Backbone("test_vit", "file name")),
+        ("net.onnx", "g", {"student": "test_vit", "teacher": "test_resnet"}, None, Backbone("resnet18", "stand-in")),
+        ("net.onnx", "g", {"precision": "fp16"}, None, Backbone("resnet18", "stand-in")),
+    ],
+)
+def test_the_random_reference_is_the_network_that_is_named(
+    tmp_path: Path, file: str, graph: str, metadata: dict[str, str], told: str | None, wanted: Backbone
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    source = named(tmp_path / file, graph=graph, **metadata)
+    random = random_reference(open_subject(source, described=Described(range="0-1", backbone=told)))
+    assert random.backbone == wanted
+    assert random.about.name == f"random {wanted.name}"
+    assert random(FRAMES)["pooled"].shape == (5, random.about.dim)
+
+
+def test_a_network_that_cannot_see_frames_of_that_size_is_replaced_unless_it_was_asked_for(tmp_path: Path) -> None:
+    source = write_onnx(tmp_path / "vit_small_patch16_224.onnx", shape=("b", 3, 24, 32))
+    random = random_reference(open_subject(source, described=PLAIN))
+    assert random.backbone == Backbone("resnet18", "stand-in")
+    asked = open_subject(source, described=Described(range="0-1", backbone="vit_small_patch16_224"))
+    with pytest.raises(InputError):
+        random_reference(asked)
+
+
+def test_a_network_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    source = write_onnx(tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="unknown backbone 'resnt18'; did you mean 'resnet18'"):
+        open_subject(source, described=Described(range="0-1", backbone="resnt18"))

@@ -14,7 +14,8 @@ from robossl.config import from_mapping
 from robossl.errors import InputError
 from robossl.parity import natural_frames
 from robossl.pretrain import pretrain
-from robossl.probes.subjects import open_subject
+from robossl.probes.result import Backbone
+from robossl.probes.subjects import open_subject, random_reference
 from robossl.run import RunConfig
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
@@ -41,6 +42,7 @@ def test_the_head_of_the_last_checkpoint_is_on_the_exported_feature(clip_store_p
     assert embedding.outputs == ("pooled",)
     assert (embedding.about.name, embedding.about.dim) == ("run projector", 16)
     assert embedding.digest != feature.digest
+    assert random_reference(embedding).backbone == Backbone("test_resnet", "card")
 
 
 def test_the_spaces_of_looc_lie_side_by_side(clip_store_path: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
 from robossl.probes.features import features
+from robossl.probes.result import Backbone
 from robossl.probes.subjects import Described, open_subject, pixels_reference, random_reference
 from robossl.probes.subjects.served import open_served
 
@@ -176,3 +177,9 @@ def test_the_random_reference_is_the_encoders_own_backbone_where_it_is_known(tmp
     assert random.about.dim == probed.about.dim
     assert not np.allclose(random(FRAMES)["pooled"], other(FRAMES)["pooled"])
     assert len({random.digest, other.digest, probed.digest}) == 3
+    assert random.backbone == Backbone(TINY_TIMM, "card")
+
+
+def test_a_card_whose_backbone_timm_does_not_know_has_a_stand_in(tmp_path: Path) -> None:
+    random = random_reference(open_subject(str(build_tiny(tmp_path, version=1))))
+    assert random.backbone == Backbone("resnet18", "stand-in")

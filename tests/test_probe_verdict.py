@@ -20,7 +20,7 @@ from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
 from robossl.probes.label_maps import Moved, why_none
 from robossl.probes.profile import FactorNeed, load_profile, profile_names
-from robossl.probes.result import UNKNOWN, Cell, Decoding, Figure, Health, Readings, Retention
+from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, Health, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
 from robossl.probes.settings import QUICK, chosen_levels
@@ -211,7 +211,7 @@ def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
 def test_an_encoder_that_can_all_is_safe_for_every_task(name):
     """A gate that nothing passes is none: every factor is there, with the label that the task names first."""
     task = load_profile(name, factors=FACTORS)
-    label = task.labels[0]
+    label = next(iter(task.labels), None)
     kind = label if label == "pose" else "class"
     cells, decodings, kept = [], [], []
     for factor, asked in task.factors.items():
@@ -222,7 +222,7 @@ def test_an_encoder_that_can_all_is_safe_for_every_task(name):
             cells += [Cell(factor, level, metric, stays) for metric in ("nis_w", "r1")]
             decodings += [Decoding(factor, level, "abs", "linear", "regression", figure(0.8, 0.9), None, None, None)]
             heads = {"same": figure(0.95, 1), "clean": follows, "augmented": follows}
-            kept += [Retention(label, factor, level, head, each, 0.7, 0.7) for head, each in heads.items()]
+            kept += [Retention(label, factor, level, head, each, 0.7, 0.7) for head, each in heads.items() if label]
     found = Readings("x", HEALTHY, tuple(cells), tuple(decodings), tuple(kept))
     assert overall(judge(found, {"pixels": found}, task)) == "SAFE"
 
@@ -257,6 +257,28 @@ def test_sentences_say_what_a_reader_must_know():
     assert "in fp32 only" in judge(readings(same=(0.95, 1), health=fragile), {}, profile({"f": "INV"}))[0].sentence
     lost = judge(readings(same=UNREADABLE), pixels, profile({"f": "INV"}))[0]
     assert "pooled pixels can read point" in lost.sentence
+
+
+@pytest.mark.parametrize(
+    ("whole", "same_view", "other_view", "said"),
+    [
+        ((0.3, 0.5), (0.8, 0.9), None, True),
+        ((0.08, 0.3), UNREADABLE, (0.8, 0.9), False),  # read under another view alone
+        ((0.08, 0.3), (0.8, 0.9), None, False),  # on the frames of this view alone: not surely read as a whole
+        ((0.3, 0.5), UNREADABLE, (0.8, 0.9), False),  # read as a whole, but not on what this view still shows
+        ((0.15, 0.3), (0.8, 0.9), None, True),  # the bound itself counts
+    ],
+)
+@pytest.mark.parametrize(("need", "head"), [("INV", "same"), ("EQUI", "clean")])
+def test_a_reference_is_held_to_the_rule_for_reading_too(need, head, whole, same_view, other_view, said):
+    random = readings(**{head: same_view})
+    elsewhere = readings(**{head: other_view}, level=2).retentions if other_view else ()
+    heads = (CleanHead("point", figure(*whole)),)
+    random = replace(random, clean_heads=heads, retentions=(*random.retentions, *elsewhere))
+    own = readings(**{head: UNREADABLE}, decoded=(0.5, 0.6), nis_w=(0.1, 0.3))
+    verdict = judge(own, {"random_init": random}, profile({"f": need}))[0]
+    assert verdict.word == "INCONCLUSIVE"
+    assert ("random weights can read point" in verdict.sentence) is said
 
 
 # A model of an encoder: content, of which frames of a cluster share half, through a matrix.
@@ -380,8 +402,16 @@ def test_a_collapsed_encoder_is_never_safe(kind, size, offset, seed):
         assert {verdict.word for verdict in verdicts} == {"UNUSABLE"}
 
 
-def test_the_four_profiles_load_and_follow_the_table_of_needs():
-    found = {name: load_profile(name, factors=FACTORS) for name in profile_names()}
+def test_the_profile_without_labels_asks_of_light_and_sensor_alone():
+    found = load_profile("light-and-sensor", factors=FACTORS)
+    assert found.labels == ()
+    assert {need for each in found.factors.values() for need in each.needs} == {"INV"}
+    assert {resolve_factor(name).family for name in found.factors} == {"photometric"}
+    assert "does not say that the features carry what a task needs" in found.about
+
+
+def test_the_four_tasks_load_and_follow_the_table_of_needs():
+    found = {name: load_profile(name, factors=FACTORS) for name in profile_names() if name != "light-and-sensor"}
     assert list(found) == ["colour-keyed-sorting", "grasp-classification", "navigation", "pose-estimation"]
     for name, each in found.items():
         assert each.name == name

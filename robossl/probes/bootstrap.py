@@ -153,6 +153,13 @@ def unseen_share(clusters: int) -> float:
     return float(1 - ((1 - LEVEL) / 2) ** (1 / clusters))
 
 
+def clusters_to_show(hits: float) -> float:
+    """How many clusters without a miss it takes to show this share of hits; infinite for all of them."""
+    if hits <= 0:
+        return 1
+    return math.inf if hits >= 1 else math.ceil(math.log((1 - LEVEL) / 2) / math.log(hits))
+
+
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:
     """A figure that is not there, and why."""
     return Figure(None, None, None, n=n, clusters=clusters, reason=reason)

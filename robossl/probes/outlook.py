@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robossl.probes.bootstrap import clusters_to_show
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.frames import Frames, Label, Split
 from robossl.probes.label_maps import why_none
@@ -51,18 +52,15 @@ def look_ahead(
         labels: Those that the profile reads and the frames have, the first preferred.
         unavailable: Factors that these frames cannot show at all: they do not count.
     """
-    seen = _Seen(split, profile, labels)
-    found: dict[str, list[str]] = {}
     clusters = len(np.unique(frames.clusters[split.evaluation]))
-    least = profile.thresholds.min_clusters
+    seen = _Seen(split, profile, labels, clusters, f"independent clusters ({frames.cluster_key})")
+    found: dict[str, list[str]] = {}
     for name, asked in profile.factors.items():
         needs = _needs(name, asked)
         if not needs or name in unavailable:
             continue
         if name not in factors:
             cause: str | None = LEFT_OUT
-        elif clusters < least:
-            cause = f"{clusters} independent clusters ({frames.cluster_key}) are judged, {least} are needed"
         else:
             cause = next((why for need in needs if (why := seen.why_open(name, need))), None)
         if cause:
@@ -75,9 +73,13 @@ class _Seen:
     split: Split
     profile: Profile
     labels: Mapping[str, Label]
+    clusters: int
+    unit: str
 
     def why_open(self, factor: str, need: Need) -> str | None:
         """Why a factor with this need can never be shown to be safe; None where it can."""
+        if self.clusters < self.profile.thresholds.min_clusters:
+            return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
         if need == "INFO":
             return None
         if not self.labels:
@@ -92,8 +94,12 @@ class _Seen:
             if not self.profile.labels:
                 return f"{NO_LABEL} {self.profile.name} names none"
             return f"{NO_LABEL} {self.profile.name} reads {', '.join(self.profile.labels)}: none of them is read here"
-        judged = len(self.split.evaluation)
-        return f"{judged} frames are judged, {GALLERY} are needed without labels" if judged < GALLERY else None
+        judged, least = len(self.split.evaluation), clusters_to_show(self.profile.thresholds.inv_r1)
+        if judged < GALLERY:
+            return f"{judged} frames are judged, {GALLERY} are needed without labels"
+        if self.clusters < least:
+            return f"{self.clusters} {self.unit} are judged, {least} are needed without labels"
+        return None
 
     def _unreadable(self, name: str) -> str | None:
         """Why no head can read a label, whatever the features."""

@@ -65,7 +65,9 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
     cause = f"a label or {MORE}" if seen.profile.labels else MORE
-    return Ruling("INCONCLUSIVE", "nis_w and r1", nis_w, others, f"{text}; {cause}", cause)
+    # the one that is short of its bound is what is shown
+    metric, figure = ("r1", r1) if nis_w.low >= limits.inv_nis_w else ("nis_w", nis_w)
+    return Ruling("INCONCLUSIVE", metric, figure, seen.others(metric), f"{text}; {cause}", cause)
 
 
 def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:

@@ -184,10 +184,12 @@ def _plane(plane: Plane, flat: Figure) -> str:
         why.setdefault(reason, []).append(title(factor))
     lines = "".join(f"<li>{escape(', '.join(names))}: {escape(reason)}</li>" for reason, names in why.items())
     caption = f"<figcaption>Not on the plane<ul>{lines}</ul></figcaption>" if lines else ""
+    empty = f'<figure class="card"><h3>Invariance and information</h3>{caption}</figure>'
+    card = _card(flat, escape(words), caption) if plane.dots else empty
     return (
         '<section id="plane"><h2>Ignored, or forgotten?</h2><p class="lead">A change that leaves the features where '
         "they are may still be readable from them: invariance and information are two things. Each factor stands at "
-        f'the severest strength that is judged.</p><div class="pair">{_card(flat, escape(words), caption)}'
+        f'the severest strength that is judged.</p><div class="pair">{card}'
     )
 
 

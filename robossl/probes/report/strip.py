@@ -95,6 +95,8 @@ def banner(report: Report) -> str:
     meaning = sign.meaning
     if report.word == "INCONCLUSIVE" and open_ones == {LEFT_OUT}:
         meaning = "the task asks for factors that this run left out; probe without --factors"
+    if report.word == "SAFE" and not report.data.labels:
+        meaning = "the changes that it asks about leave the features where they are; no label was read"
     caution = (
         ""
         if report.task.calibrated

@@ -38,7 +38,7 @@ CHOSEN = {
     "option": "the backbone that --input.backbone names",
     "metadata": "the backbone that the model's metadata names",
     "file name": "the backbone that the name of the file names",
-    "stand-in": "which stands in for the encoder's own backbone: nothing names that; pass --input.backbone NAME",
+    "stand-in": "in place of the encoder's own backbone, which is not known (--input.backbone names one)",
 }
 
 
@@ -79,12 +79,10 @@ def with_interval(figure: Figure | None) -> str:
 
 
 def listed(group: Group) -> str:
-    """The factors of a group, each with its figure where all have one of the same kind."""
-    metrics = {verdict.metric for verdict in group.verdicts}
-    if len(metrics) > 1 or any(verdict.figure.value is None for verdict in group.verdicts):
+    """The factors of a group, each with its figure where all have one."""
+    if any(verdict.figure.value is None for verdict in group.verdicts):
         return ", ".join(title(verdict.factor) for verdict in group.verdicts)
-    figures = ", ".join(f"{title(verdict.factor)} {with_interval(verdict.figure)}" for verdict in group.verdicts)
-    return f"{figures} ({metrics.pop()})"
+    return ", ".join(f"{title(each.factor)} ({each.metric} {with_interval(each.figure)})" for each in group.verdicts)
 
 
 def counted(report: Report) -> str:
