@@ -144,6 +144,22 @@ def test_an_unloaded_encoder_finishes_what_waits_and_is_forgotten() -> None:
         assert both.device._members == []
 
 
+def test_an_unloaded_encoder_whose_last_request_is_cancelled_is_forgotten() -> None:
+    with encoders() as both:
+        both.ask("a", "arm")
+        both.wait_for("a control")
+        waiting = both.ask("b", None)
+        closing = threading.Thread(target=both.executors["b"].close)
+        closing.start()
+        until_s = time.monotonic() + 60
+        while not both.executors["b"]._closed:
+            assert time.monotonic() < until_s
+        both.executors["b"].cancel(waiting)
+        closing.join(60)
+        assert not closing.is_alive()
+        assert waiting.outcome == "cancelled"
+
+
 @dataclass(eq=False)
 class Simulated:
     """An encoder in simulated time."""

@@ -98,6 +98,8 @@ class Executor:
         with self._lock:
             waited = self._scheduler.remove(request)
             self._device.wake()  # another encoder's batch requests may have waited for this one
+            if self._closed:
+                self._wake.notify()
         if waited:
             _finish(request, "cancelled")
 
