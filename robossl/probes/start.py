@@ -67,7 +67,7 @@ def check_free(folder: Path, *, encoder: str, profile: str | None) -> None:
         has = found["encoder"]["source"], found["task"] and found["task"]["profile"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{report} is there and is no report of a probe; choose another --out") from None
-    if (has[0].rstrip("/"), has[1]) != (encoder.rstrip("/"), profile):
+    if (str(has[0]).rstrip("/"), has[1]) != (encoder.rstrip("/"), profile):
         raise InputError(
             f"{folder} holds the report of {has[0]} for {has[1] or 'no profile'}; choose another --out, or remove it"
         )
