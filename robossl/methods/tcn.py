@@ -94,7 +94,8 @@ class TCN(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.shared_in_batch = () if config.form == "triplet" or config.negatives == "same" else ("negatives",)
+        compares = config.form == "softmax" or config.mining == "semi_hard"
+        self.shared_in_batch = ("negatives",) if compares and config.negatives != "same" else ()
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -107,11 +108,11 @@ class TCN(Method):
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
         has_far = _has_far(view)
-        loss, metrics = form(z, view, has_far)
-        weight = None if self.shared_in_batch else num_counted(has_far)
+        loss, metrics, counted = form(z, view, has_far)
+        weight = None if self.shared_in_batch else num_counted(counted)
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
-    def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """max(0, margin + |a - near|^2 - |a - negative|^2), where there is a negative."""
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)
@@ -128,7 +129,7 @@ class TCN(Method):
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),
             }
         )
-        return means.pop("loss"), means
+        return means.pop("loss"), means, counted
 
     def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
         """|a - near|^2 - |a - semi-hard negative|^2 with either frame as the anchor, and which of these pairs count."""
@@ -148,14 +149,14 @@ class TCN(Method):
         kinds = {"other": ~same_clip, "same": same_clip & away, "both": ~same_clip | away}
         return pool.valid & kinds[self.config.negatives]
 
-    def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """-log softmax(cos(a, .) / T)[near] over the own far frame and all others' near and far ones."""
         valid = torch.stack([view.valid[:, :2].all(1), has_far], 1)
         pool = pool_frames(z[:, 1:], view.time_seconds[:, 1:], valid)
         near = pool.own[:, 0]
         logits = similarity(z[:, 0], pool.z, "cosine", self.config.temperature)
         tally = contrast(logits, pool, anchor=near, positive=near, negatives=self.config.negatives)
-        return mean_tally([tally], {"near": tally})
+        return *mean_tally([tally], {"near": tally}), has_far
 
 
 def _has_far(view: View) -> Tensor:

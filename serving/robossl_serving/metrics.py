@@ -35,7 +35,10 @@ class Metrics(Collector):
         self._num_streams = num_streams
         self._pages: list[WSGIServer] = []
         self._refused = Counter(
-            "robossl_refused", "Calls that ended with a status other than OK", ("status",), registry=self.registry
+            "robossl_refused",
+            "Calls, and requests in streams, that ended with a status other than OK",
+            ("status",),
+            registry=self.registry,
         )
         self.registry.register(self)
         ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds and the like
