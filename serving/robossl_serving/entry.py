@@ -70,8 +70,8 @@ class Entry:
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
-                f"the pinned encoder is not served any more, and not in the repository; {current}. Connect anew to take "
-                "the current one, or put the pinned version back into the repository and load it by its number"
+                f"the pinned encoder is not served any more, and not in the repository; {current}. Connect anew to "
+                "take the current one, or put the pinned version back into the repository and load it by its number"
             )
         else:
             said = (
