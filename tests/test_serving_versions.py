@@ -154,7 +154,7 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
     with served(models) as (_, call):
         code, said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))
         assert code == "FAILED_PRECONDITION"
-        assert "the pinned encoder is version 1, which is in the repository and not loaded" in said
+        assert "not served any more: it is version 1, which is in the repository and not loaded" in said
         assert "RepositoryModelLoad with the parameter version=1, or name it in version_policy" in said
         code, said = status_of(lambda: call("ModelInfer", infer_request(version="1")))
         assert code == "NOT_FOUND" and "RepositoryModelLoad with the parameter version=1" in said
@@ -168,7 +168,7 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
     set_policy(models, "latest { num_versions: 1 }")
     with served(models) as (_, call):
         said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))[1]
-        assert "neither loaded nor in the repository" in said
+        assert "not served any more, and not in the repository" in said
 
 
 def test_a_pinned_version_that_is_damaged_is_to_be_mended_first(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_pinned_version_that_is_damaged_is_to_be_mended_first(tmp_path: Path) 
     (models / "tiny" / "2" / "model.onnx").write_bytes(b"")
     with served(models) as (server, call):
         said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))[1]
-        assert "the pinned encoder is version 2" in said and "mend it first" in said
+        assert "it is version 2" in said and "mend it first" in said
         target = f"127.0.0.1:{server.port}"
         with pytest.raises((EncoderChangedError, UnknownModelError)):
             EncoderClient(target, version=2).encode(FRAMES[:1])

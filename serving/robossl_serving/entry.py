@@ -70,13 +70,14 @@ class Entry:
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
-                f"the pinned encoder is neither loaded nor in the repository; {current}. Connect anew to take it, or "
-                "put the pinned version back into the repository and load it by its number"
+                f"the pinned encoder is not served any more, and not in the repository; {current}. Connect anew to "
+                "take the current one, or put the pinned version back into the repository and load it by its number"
             )
         else:
             said = (
-                f"the pinned encoder is version {lying}, which is in the repository and not loaded; {current}. "
-                f"Connect anew to take it. To go on with version {lying}, {self._how_to_load(lying)}"
+                f"the pinned encoder is not served any more: it is version {lying}, which is in the repository and not "
+                f"loaded; {current}. Connect anew to take the current one. To go on with version {lying}, "
+                f"{self._how_to_load(lying)}"
             )
         raise Refused(grpc.StatusCode.FAILED_PRECONDITION, said)
 
