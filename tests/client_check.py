@@ -43,9 +43,14 @@ def check(target: str) -> None:
         assert isinstance(error, ConnectionError)
 
     async def ask() -> None:
-        async with await AsyncEncoderClient.connect(target) as client:
-            reply = await client.encode(frames)
+        async with AsyncEncoderClient(target, robot="old", deadline_ms=10_000, shared_memory=True) as client:
+            reply = await client.encode(frames, captured_at=time.time())
             np.testing.assert_allclose(reply.features["pooled"], wanted["pooled"], atol=1e-5)
+            async with client.latest() as stream:
+                await stream.send(frames[:1], captured_at=time.time())
+                newest = await stream.take(wait_ms=10_000)
+                assert newest is not None
+                np.testing.assert_allclose(newest.features["pooled"], wanted["pooled"][:1], atol=1e-5)
 
     asyncio.run(ask())
     others = {"torch", "onnxruntime", "robossl", "jaxtyping", "PIL"} & set(sys.modules)

@@ -196,7 +196,7 @@ def test_frames_are_counted_by_what_became_of_them(server: EncoderServer) -> Non
 def test_frames_on_their_way_are_lost_with_the_connection(tiny_models: Path) -> None:
     with (
         server_process(tiny_models) as (process, port),
-        EncoderClient(f"127.0.0.1:{port}", robot="arm") as client,
+        EncoderClient(f"127.0.0.1:{port}", robot="arm", deadline_ms=20_000) as client,
         client.latest() as stream,
     ):
         stream.send(FRAMES[:1])

@@ -317,7 +317,8 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     with serving as (process, port), EncoderClient(f"127.0.0.1:{port}") as client:
         frames = np.zeros((1, 160, 160, 3), np.uint8)
         message = client._pin.request(frames, camera="", frame_id="1", captured_s=0.0)
-        with EncoderClient(f"127.0.0.1:{port}", robot="arm") as robot, robot.latest() as stream:
+        arm = EncoderClient(f"127.0.0.1:{port}", robot="arm", deadline_ms=60_000)  # its reply is taken after the calls'
+        with arm as robot, robot.latest() as stream:
             stream.send(frames)
             assert stream.take(wait_ms=30_000) is not None
             calls = [client._infer.future(message, timeout=30) for _ in range(12)]
