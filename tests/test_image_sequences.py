@@ -64,6 +64,16 @@ def test_a_folder_of_frames_itself_can_be_the_source(tmp_path: Path) -> None:
     assert episodes(tmp_path / "ep_3", tmp_path / "out", image_fps=30) == {"ep_3": ramp(range(6), 30)}
 
 
+def test_numbered_images_right_in_the_source_are_said_and_stay_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        level(tmp_path / "images" / f"{number}.jpg", 10 + 4 * number)
+    assert len(episodes(tmp_path / "images", tmp_path / "out")) == 6
+    assert "lie in no folder of their own (--image-folders episodes" in capsys.readouterr().out
+    assert episodes(tmp_path / "images", tmp_path / "asked", image_folders="episodes") == {"images": ramp(range(6))}
+
+
 def test_a_gap_keeps_its_time_and_is_noted_and_a_step_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _CRC = b"\xbf\x84"  # an element of four bytes
 _CHUNK_BYTES = 1 << 20
 
-PacketCheck = Callable[[av.Packet], None]
+PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]
 
 
 def strict_options(codec: str) -> dict[str, str]:
@@ -49,7 +49,7 @@ def packet_check(context: av.VideoCodecContext) -> PacketCheck | None:
     return None
 
 
-def _check_jpeg(packet: av.Packet) -> None:
+def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
     if not packet.size:
         return
     try:
@@ -68,7 +68,7 @@ def _libvpx_check(name: str, extradata: bytes | None) -> PacketCheck | None:
     assert isinstance(context, av.VideoCodecContext)
     context.extradata, context.thread_count = extradata, 1
 
-    def check(packet: av.Packet) -> None:
+    def check(packet: av.Packet[av.VideoStream]) -> None:
         if not packet.size:
             return
         try:

@@ -57,4 +57,5 @@ class NoisyExpert:
     def __call__(self) -> Float32[ndarray, " *shape"]:
         """The expert's action, disturbed."""
         disturbed = np.asarray(self._expert(), np.float64) + next(self._noise)  # beyond float32 if the bounds are
-        return np.clip(disturbed, self._low, self._high).astype(np.float32)
+        action: Float32[ndarray, " *shape"] = np.clip(disturbed, self._low, self._high).astype(np.float32)
+        return action

@@ -91,7 +91,8 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
         return False
     if any(_EPISODE.search(part) for part in sequence.key.split("/")[-2:]):
         return True
-    return len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
+    # Images right in the source may be one recording or a collection: only a name that says so makes them an episode.
+    return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:

@@ -76,7 +76,8 @@ class ImageFolderSource:
         if self._reading.image_folders == "episodes":
             return found, []
         labelled = self._labelled()
-        kept, others = [], []
+        kept: list[ImageSequence] = []
+        others: list[ImageSequence] = []
         for sequence in found:
             is_one = not labelled.intersection(sequence.paths) and is_episode(self._root, sequence)
             (kept if is_one else others).append(sequence)
@@ -111,8 +112,8 @@ class ImageFolderSource:
         if others:
             lines.append(
                 f"numbered images of {len(others)} folders ({others[0].key}, ...) are read one by one: they differ as "
-                "photographs do, are few, or have labels of their own (--image-folders episodes reads each folder as "
-                "an episode)"
+                "photographs do, are few, have labels of their own, or lie in no folder of their own (--image-folders "
+                "episodes reads each folder as an episode)"
             )
         return lines
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -215,7 +216,7 @@ def _with_place(unit: Unit, placed: Mapping[tuple[int, str], Place]) -> Unit:
 def _part_of(unit: Unit) -> tuple[Part, Place]:
     address = unit.address
     part = Part(float(address["from_seconds"]), float(address["to_seconds"]), unit.num_frames)
-    place = {entry.name: int(address[entry.name]) for entry in fields(Place)}
+    place: dict[str, Any] = {entry.name: address[entry.name] for entry in fields(Place)}
     return part, Place(**place)
 
 
