@@ -92,7 +92,7 @@ def _unset(kind: type) -> Any:
 
     required = [
         field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        for field in dataclasses.fields(kind)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     return kind(**dict.fromkeys(required, tyro.MISSING))
