@@ -48,9 +48,15 @@ class Prepared:
         """What no encoder could pass here, in lines."""
         if self.profile is None:
             return []
-        frames, split = self.views.frames, self.views.split
-        asked = {"factors": self.factors, "labels": self.labels, "unavailable": self.unavailable}
-        return look_ahead(frames, split, self.profile, **asked).lines()
+        found = look_ahead(
+            self.views.frames,
+            self.views.split,
+            self.profile,
+            factors=self.factors,
+            labels=self.labels,
+            unavailable=self.unavailable,
+        )
+        return found.lines()
 
 
 def prepare(
