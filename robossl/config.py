@@ -27,8 +27,14 @@ T = TypeVar("T")
 _ABSENT = "(absent)"
 
 
-def load(path: Path, schema: type[T]) -> T:
+def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
     """Read a YAML file into a configuration dataclass.
+
+    Args:
+        path: The file.
+        schema: The dataclass.
+        is_saved: A run wrote the file, perhaps by an earlier version. A field whose default would change what that run
+            does says with `metadata={"before": value}` what held before the field existed.
 
     Raises:
         InputError: naming file and line; for an unreadable file, an unknown, missing or repeated key, a wrong
@@ -39,7 +45,7 @@ def load(path: Path, schema: type[T]) -> T:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the configuration {path}: {reason}; pass a YAML file") from error
-    return _build(text, schema, str(path))
+    return _build(text, schema, str(path), is_saved=is_saved)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def difference(before: object, after: object) -> list[str]:
     return [f"{key}: {_shown(was)} -> {_shown(now)}" for key, (was, now) in pairs.items() if was != now]
 
 
-def _build(text: str, schema: type[T], source: str) -> T:
-    config: T = Reader(source).build(parse(text, source), schema, "")
+def _build(text: str, schema: type[T], source: str, *, is_saved: bool = False) -> T:
+    config: T = Reader(source, is_saved).build(parse(text, source), schema, "")
     return config
 
 

@@ -163,7 +163,7 @@ def command(argv: Sequence[str]) -> int:
         return 0 if {"-h", "--help"} & set(rest) else 2
     asks_for_help = bool({"-h", "--help"} & set(rest))
     yaml, out = resolve(known.config, out=known.out, resume=known.resume or asks_for_help)
-    config = override(load(yaml, RunConfig), rest, prog=f"robossl pretrain {known.config}")
+    config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)

@@ -183,7 +183,7 @@ class RunFolder:
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
-        before = load(saved, RunConfig)
+        before = load(saved, RunConfig, is_saved=True)
         if may_lengthen and config.train.steps > before.train.steps:
             before = replace(before, train=replace(before.train, steps=config.train.steps))
         changed = [line for line in difference(before, config) if not line.startswith(FREE_ON_RESUME)]

@@ -85,6 +85,9 @@ class Reader:
     """
 
     source: str  # the file that messages name; "" when there is none
+    is_saved: bool = (
+        False  # by a run: a key it lacks is newer than the run, and has the field's `before`, if there is one
+    )
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
         """A value of the type `hint`; keys that a mapping leaves out are those of `base`, the field's own default."""
@@ -113,6 +116,8 @@ class Reader:
             if name not in pairs:
                 if base is None and field.default is MISSING and field.default_factory is MISSING:
                     raise self._error(node, f"{here} is missing and has no default; give {_spell(hints[name])}")
+                if self.is_saved and "before" in field.metadata:
+                    values[name] = field.metadata["before"]
             elif "choices" in field.metadata:
                 values[name] = self._choice(pairs[name][1], field.metadata["choices"], here)
             else:

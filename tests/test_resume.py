@@ -194,3 +194,13 @@ def test_a_run_in_another_folder_is_not_resumed_from_a_recipe(run: Path, capsys:
     assert "nothing to resume in runs/other: no config.yaml" in refused(capsys, "other.yaml", "--resume")
     with pytest.raises(InputError, match="already holds a run"):
         pretrain(load(Path("other.yaml"), RunConfig), out=run)
+
+
+def test_a_run_of_an_earlier_version_keeps_what_it_was_trained_with(clip_store_path: Path, tmp_path: Path) -> None:
+    """Semi-hard mining came to TCN as a default; a run that knew of none goes on without."""
+    recipe = tmp_path / "tcn.yaml"
+    recipe.write_text(f"method: {{name: tcn, margin: 2.0, length: 10.0}}\ndata: {{store: {clip_store_path}}}\n")
+    assert load(recipe, RunConfig).method.mining == "semi_hard"
+    assert load(recipe, RunConfig, is_saved=True).method.mining == "none"
+    recipe.write_text(to_yaml(load(recipe, RunConfig)))
+    assert load(recipe, RunConfig, is_saved=True).method.mining == "semi_hard"

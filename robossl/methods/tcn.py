@@ -7,7 +7,7 @@ backbone's pooled feature; the paper uses the embedding after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -46,7 +46,8 @@ class TCNConfig:
 
     window_seconds: float = 0.2  # 6 frames at 29 a second; the third frame is twice as far away or farther
     form: Literal["triplet", "softmax"] = "triplet"
-    mining: Literal["semi_hard", "none"] = "semi_hard"  # of the triplet; none: the clip's own far frame (section 3.1)
+    # of the triplet; none: the clip's own far frame (section 3.1), as in runs of the versions that had no mining
+    mining: Literal["semi_hard", "none"] = field(default="semi_hard", metadata={"before": "none"})
     margin: float = 0.2  # of the triplet, on squared distances
     temperature: float = 0.1  # of the softmax form, on cosines
     negatives: Negatives = "both"  # that are mined, and of the softmax form
