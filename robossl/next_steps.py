@@ -15,15 +15,17 @@ from robossl.evaluate.regress import regress
 from robossl.evaluate.state import StateSettings, open_probe
 from robossl.evaluate.task import make_task
 from robossl.export import export
+from robossl.probes.command import run as probe
 from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 from robossl.repository import allowed_name
 
+PROBED_EPISODES = 80  # half of them are judged; a probe without labels needs 36
 FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves nothing to tell apart
 
 
 def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
-    """Command lines: per-frame columns are read by regress, labels by evaluate; report and export work always.
+    """Command lines: regress reads columns, evaluate labels; without labels a probe of light and sensor can still pass.
 
     Args:
         run: the run folder.
@@ -38,7 +40,12 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     reading = next(_readable_labels(store, label), None)
     if reading:
         lines.append(spelled(evaluate, models | reading, prog="robossl evaluate"))
-    has_neighbours = store.label_names and store.num_episodes > NUM_NEIGHBOURS
+    elif store.num_episodes >= PROBED_EPISODES:
+        about = {"encoder": str(run), "data": str(store.path), "profile": "light-and-sensor"}
+        lines.append(
+            spelled(probe, about | {"out": Path("probes") / run.name, "quick": True}, prog="robossl probe run")
+        )
+    has_neighbours = store.num_episodes > NUM_NEIGHBOURS
     lines.append(
         spelled(report, {"run": run} | ({"store": store.path} if has_neighbours else {}), prog="robossl report")
     )

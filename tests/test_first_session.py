@@ -179,6 +179,15 @@ def test_each_printed_command_works_as_it_is(
         assert main(words[1:]) == 0, words
 
 
+def test_a_probe_that_can_pass_is_suggested_for_plain_video(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(plain)
+    assert not any("probe run" in line for line in next_steps(Path("runs/mine"), store))
+    monkeypatch.setattr(f"{next_steps.__module__}.PROBED_EPISODES", store.num_episodes)
+    assert f"robossl probe run runs/mine --data {plain} --profile light-and-sensor --out probes/mine --quick" in (
+        next_steps(Path("runs/mine"), store)
+    )
+
+
 def test_the_label_that_was_watched_is_suggested(clip_store: Store) -> None:
     first, *_ = next_steps(Path("run"), clip_store, label="verb")
     assert first.startswith("robossl evaluate run ") and "--label verb" in first

@@ -49,7 +49,7 @@ class Query:
 class Gallery:
     """What is shown, and how it was made."""
 
-    label: str
+    label: str  # "": the store has none, and no neighbour is a hit or a miss
     queries: tuple[Query, ...]
     num_frames: int  # of the pool
     num_episodes: int
@@ -71,14 +71,14 @@ def look_up(
     """Embed a pool of frames twice and find the nearest of other episodes, one an episode.
 
     Raises:
-        InputError: the run has no encoder yet, the store no label or too few episodes.
+        InputError: the run has no encoder yet, the store no such label or too few episodes.
     """
     if not record.encoder:
         raise InputError(f"{record.path} has no encoder yet; wait for its first checkpoint or leave out --store")
     if store.num_episodes <= NUM_NEIGHBOURS:
         raise InputError(f"{store.path} has {store.num_episodes} episodes; neighbours need more than {NUM_NEIGHBOURS}")
     label = label or _default_label(record, store)
-    labels = store.labels(label)
+    labels = store.labels(label) if label else np.full(store.num_episodes, "")
     split = "val" if "val" in store.manifest.splits else ""
     queried = _queries(store, labels, split)
     rows = np.union1d(_pool(store), queried)
@@ -119,12 +119,10 @@ def nearest(
 
 
 def _default_label(record: RunRecord, store: Store) -> str:
+    """Return the label that was evaluated or watched, else the store's first, else nothing."""
     evaluated = [result.label for evaluation in record.evaluations for result in evaluation.results]
     wanted = [*evaluated, record.setting("knn", "label"), *store.label_names]
-    for name in wanted:
-        if name in store.label_names:
-            return str(name)
-    raise InputError(f"{store.path} has no labels to mark neighbours by; leave out --store or ingest with --labels")
+    return next((str(name) for name in wanted if name in store.label_names), "")
 
 
 def _queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
