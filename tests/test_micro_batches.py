@@ -12,6 +12,7 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,26 @@ def test_what_is_shared_is_shared_within_a_micro_batch(case):
     weights = [1.0 if loss.weight is None else loss.weight.item() for loss in alone]
     expected = sum(w * loss.value.item() for w, loss in zip(weights, alone, strict=True)) / sum(weights)
     assert accumulate(method, method, parts, contextlib.nullcontext).value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_swav_s_micro_batches_share_out_over_the_queue_as_it_was():
+    method = held(configured("swav", queue_size=8))
+    method(make_batch(method, seed=1))
+    assert int(method.num_queued) == 8  # full
+    parts = split(make_batch(method), 4)
+    expected = sum(copy.deepcopy(method)(part).value.item() for part in parts) / 4
+    assert accumulate(method, method, parts, contextlib.nullcontext).value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_sample_twice_in_a_step_is_averaged_once():
+    words = {"predictor": "moving_average", "bank_size": 20}
+    banks = []
+    for parts in (1, 4):
+        method = held(configured("simsiam", **words))
+        batch = replace(make_batch(method), index=torch.tensor([3, 1, 2, 0, 3, 1, 2, 0]))
+        accumulate(method, method, split(batch, parts), contextlib.nullcontext)
+        banks.append(method.bank.average)
+    torch.testing.assert_close(*banks)
 
 
 def test_a_step_that_fails_leaves_the_memory_as_it_was_and_the_next_one_moves_it():
