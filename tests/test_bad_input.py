@@ -218,7 +218,7 @@ def test_resume_with_another_configuration(config: Path, fails: Callable[..., st
     run = tmp_path / "run"
     assert main(["pretrain", str(config), "--out", str(run)]) == 0
     line = fails("pretrain", config, "--out", run, "--resume", "--optim.lr", "0.2", "--train.steps", "3")
-    assert "(optim.lr: 0.05 -> 0.2; train.steps: 2 -> 3)" in line
+    assert "(optim.lr: 0.05 -> 0.2)" in line  # more steps alone would lengthen the run
 
 
 def test_store_that_is_none(config: Path, fails: Callable[..., str], tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def test_the_folder_is_a_triton_repository_with_a_card(
     config = (folder.parent / "config.pbtxt").read_text()
     assert f'name: "{card.name}"' in config
     height_width = "97, 131" if name == "fixed" else "-1, -1"
-    assert f'name: "frames" data_type: TYPE_UINT8 dims: [ {height_width}, 3 ]' in config
+    tensor = f'name: "frames" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ {height_width}, 3 ]'
+    assert tensor in config
     for output, spec in card.outputs.items():
         assert f'name: "{output}" data_type: TYPE_FP32 dims: [ {", ".join(map(str, spec.shape[1:]))} ]' in config
 
