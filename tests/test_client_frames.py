@@ -46,7 +46,6 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
         ([JPEG, "frame.jpg"], "a list with str at 1"),
         ([None], "a list with None at 0"),
         ([[JPEG]], "a list with list at 0"),
-        ([JPEG, b""], "a list with an empty image at 1"),
         (FRAMES[0], "uint8 (60, 80, 3); pass frame[None]"),
         (FRAMES[..., :1], "uint8 (3, 60, 80, 1)"),
         (FRAMES[:0], "uint8 (0, 60, 80, 3)"),

@@ -99,9 +99,11 @@ def test_grouped_splits_follow_the_seed(clip_store: Store) -> None:
     assert len(tests[0]) == clip_store.num_episodes // 2
 
 
-def test_a_label_of_one_value_cannot_split(clip_store: Store) -> None:
+def test_a_label_of_one_value_cannot_split(tmp_path: Path) -> None:
+    clips = Path(__file__).parent / "data" / "droid"
+    ingest([clips], out=tmp_path / "store", short_side=16, label_columns=("width",))
     with pytest.raises(InputError, match="two are needed"):
-        grouped_splits(clip_store, by="width", test_fraction=0.5, seed=0)
+        grouped_splits(open_store(tmp_path / "store"), by="width", test_fraction=0.5, seed=0)
 
 
 def test_an_unknown_label_names_the_nearest(clip_store: Store) -> None:

@@ -60,7 +60,7 @@ def test_columns_can_be_chosen_or_none(clips: Path, tmp_path: Path, capsys: pyte
     with pytest.raises(InputError, match=r"unknown column 'scenes'; did you mean 'scene'\? .* in .*episodes.csv"):
         ingest([clips], out=tmp_path / "never", label_columns=("scenes",))
     with pytest.raises(InputError, match="needs a csv; name it with --labels"):
-        ingest([clips], out=tmp_path / "never", labels=Path("none"), label_columns=("scene",))
+        ingest([clips], out=tmp_path / "never", labels="none", label_columns=("scene",))
     assert not (tmp_path / "never").exists()
 
 

@@ -182,7 +182,8 @@ def test_a_server_drains_whatever_its_output_is(tmp_path: Path, output: str) -> 
         client = stack.enter_context(EncoderClient(f"127.0.0.1:{port}", connect_ms=60_000))
         message = client._pin.request(np.zeros((1, 160, 160, 3), np.uint8), camera="", frame_id="1", captured_s=0.0)
         calls = [client._infer.future(message, timeout=60) for _ in range(12)]
-        client._call("ServerLive")  # sent after them on one connection: answered, they have been accepted
+        # sent after them on one connection: once it is answered, they have been accepted
+        Raw(client._channel)("ServerLive", pb.ServerLiveRequest())
         calls[0].result()
         process.send_signal(signal.SIGTERM)
         assert [call.result().model_version for call in calls] == ["1"] * 12

@@ -16,7 +16,7 @@ from robossl.data.manifest import Problem
 from robossl.errors import InputError
 from robossl.names import unknown
 
-NO_LABELS = Path("none")  # on the command line
+NO_LABELS = Path("none")
 MAX_CLASSES_OF_FEW = 20  # numbers that differ this often may be classes, however few rows there are
 
 _LABEL = frozenset({"label", "labels", "class", "category", "target"})
@@ -123,7 +123,7 @@ def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, kee
 def measured(name: str, values: Sequence[str]) -> str:
     """Why a column does not look like a label; empty if it does.
 
-    >>> measured("frame_count", ["88", "59"]), measured("score", ["0.25", "1.5"]), measured("camera", ["20103212"])
+    >>> measured("frame_count", ["88", "59"]), measured("grip", ["0.25", "1.5"]), measured("camera", ["20103212"])
     ('a measurement', 'fractions', '')
     """
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())

@@ -85,8 +85,6 @@ def _images_problem(frames: object) -> str | None:
             return f"a {_name(frames)} with an array {image.shape} at {place}; pass np.stack(frames)"
         if not isinstance(image, _BYTES):
             return f"a {_name(frames)} with {_name(image)} at {place}"
-        if not image:
-            return f"a {_name(frames)} with an empty image at {place}"
     return None
 
 
