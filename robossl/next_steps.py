@@ -1,4 +1,4 @@
-"""Next steps: the commands that make sense after a run, each of which works on this store as it is printed."""
+"""Next steps: commands that make sense after a run. Each one works on this store as printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlook: what the verdicts of a run cannot be, whatever its encoder, for want of labels or frames; said before it."""
+"""Outlook: which verdicts no encoder can get on these frames, because labels or frames are missing. Printed first."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from robossl.probes.views import Views
 
 @dataclass(frozen=True)
 class Prepared:
-    """A probe before its encoder: the frames that are judged, their views and what is asked of them."""
+    """All of a probe except its encoder: frames, views, labels and the profile."""
 
     views: Views
     plan: Plan

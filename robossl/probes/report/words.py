@@ -27,7 +27,7 @@ SIGNS: dict[Word, Sign] = {
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
 
-# What stands in the place of a verdict where there is none.
+# What the page shows if a factor has no verdict.
 BADGES: dict[str, Sign] = {
     **{str(word): sign for word, sign in SIGNS.items()},
     LEFT_OUT: Sign("○", "left-out", "the run was asked for other factors"),
