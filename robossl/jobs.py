@@ -13,6 +13,7 @@ JOBS = {
         "robossl_envs.explore:explore_loop",
         "look where an encoder finds things new, train it, look again",
     ),
+    "load": ("robossl_serving.load:load", "have a running server load a model, or roll it back to a version"),
     "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
 }
 

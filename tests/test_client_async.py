@@ -163,6 +163,22 @@ def test_a_stream(server: EncoderServer, tiny_models: Path, is_shared: bool) -> 
     with_client(server, use, robot="arm", shared_memory=is_shared)
 
 
+def test_a_frame_of_a_stream_is_as_it_was_when_it_was_sent(server: EncoderServer) -> None:
+    async def use(client: AsyncEncoderClient) -> None:
+        buffer = np.zeros_like(FRAMES[:1])
+        black = (await client.encode(buffer)).features["pooled"]
+        async with client.latest() as stream:
+            for _ in range(10):
+                buffer[:] = 0
+                await stream.send(buffer)
+                buffer[:] = 255
+                reply = await stream.take(wait_ms=20_000)
+                assert reply is not None
+                np.testing.assert_allclose(reply.features["pooled"], black, atol=1e-4)
+
+    with_client(server, use, robot="arm", deadline_ms=20_000.0)
+
+
 def test_a_late_reply_of_a_stream_is_dropped(server: EncoderServer) -> None:
     async def use(client: AsyncEncoderClient) -> None:
         async with client.latest() as stream:

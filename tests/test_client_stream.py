@@ -181,6 +181,30 @@ def test_what_is_no_frame_is_said_at_once_to_who_sends_it(server: EncoderServer)
         assert stream.num_dropped == 0
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_frame_is_as_it_was_when_it_was_sent(server: EncoderServer, is_shared: bool) -> None:
+    """A camera driver fills one buffer again and again, while frames of it still wait to leave."""
+    buffer = np.empty_like(FRAMES[:1])
+    with connect(server, shared_memory=is_shared) as client, client.latest() as stream:
+        black, white = (client.encode(np.full_like(buffer, value)).features["pooled"] for value in (0, 255))
+        assert np.abs(white - black).max() > 0.1
+        for _ in range(30):
+            buffer[:] = 0
+            stream.send(buffer)
+            buffer[:] = 255
+            reply = stream.take(wait_ms=20_000)
+            assert reply is not None
+            np.testing.assert_allclose(reply.features["pooled"], black, atol=1e-4)
+        image = bytearray(simplejpeg.encode_jpeg(np.zeros_like(FRAMES[0])))
+        images = [memoryview(image)]
+        stream.send(images)
+        image[:] = bytes(len(image))
+        images.clear()
+        reply = stream.take(wait_ms=20_000)
+        assert reply is not None
+        np.testing.assert_allclose(reply.features["pooled"], black, atol=1e-4)
+
+
 def test_frames_are_counted_by_what_became_of_them(server: EncoderServer) -> None:
     with connect(server) as client, client.latest() as stream:
         with Holder(server) as holder:

@@ -156,6 +156,7 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
         assert code == "FAILED_PRECONDITION"
         assert "not served any more: it is version 1, which is in the repository and not loaded" in said
         assert "RepositoryModelLoad with the parameter version=1, or name it in version_policy" in said
+        assert "`robossl load HOST:PORT tiny --version 1`" in said
         code, said = status_of(lambda: call("ModelInfer", infer_request(version="1")))
         assert code == "NOT_FOUND" and "RepositoryModelLoad with the parameter version=1" in said
         load(call, 1)  # the first thing that was said to help

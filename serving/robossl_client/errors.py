@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
@@ -72,6 +73,8 @@ _BY_STATUS: dict[str, type[ServingError]] = {
     "PERMISSION_DENIED": DeniedError,
 }
 
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # in grpc's own words
+
 
 def error_of(status: str, words: str) -> ServingError:
     """The error for a status, by its name in the protocol.
@@ -85,4 +88,7 @@ def error_of(status: str, words: str) -> ServingError:
 def from_grpc(error: Any) -> ServingError:
     """The error for one of grpc's."""
     code: grpc.StatusCode = error.code()
-    return error_of(code.name, error.details() or code.name)
+    words = error.details() or code.name
+    if found := _TOO_LARGE.search(words):
+        words = f"the message has {found[1]} bytes, the server takes {found[2]}; send fewer or smaller frames, or JPEGs"
+    return error_of(code.name, words)

@@ -34,6 +34,11 @@ def check_frames(frames: object, *, fixed_hw: tuple[int, int] | None = None) -> 
         raise RequestError(f"the encoder takes frames of {height}x{width} only, got {frames.shape}; resize them")
 
 
+def copy_frames(frames: Frames) -> Frames:
+    """Copy frames that wait to be sent: a camera's driver fills one buffer again and again."""
+    return frames.copy() if isinstance(frames, np.ndarray) else [bytes(image) for image in frames]
+
+
 def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
     """One (h, w, 3) frame of each camera as a batch.
 

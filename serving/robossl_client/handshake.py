@@ -13,12 +13,13 @@ from robossl_client.errors import DeniedError, RequestError, ServingError, Unava
 # A connection that was made and then cut: what a server does that speaks TLS to a caller who does not, or that asks
 # for a certificate (since TLS 1.3 the client's own handshake has ended by then, so grpc cannot say why).
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
+_NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
 _PROBE_S = 1.0
 _Speaks = Literal["no TLS", "TLS", "TLS with client certificates"]
 
 
 def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
-    """The error itself, or a DeniedError or RequestError if a TLS handshake is why the server is not reached.
+    """The error itself with advice, or a DeniedError or RequestError if a TLS handshake is why it is not reached.
 
     Where grpc cannot know, the server is connected to once more, which blocks for up to a second.
     """
@@ -27,7 +28,7 @@ def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
         return said
     cut = _CUT.search(details)
     if cut is None:
-        return error
+        return _with_advice(error)
     speaks = _probe(unquote(cut[1]).strip("[]"), int(cut[2]))
     if tls is None and speaks != "no TLS":
         return DeniedError("the server speaks TLS only; pass tls=Tls(ca=...) with the authority of its certificate")
@@ -38,7 +39,15 @@ def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
             else "the server does not accept the client certificate of Tls(cert=...): it is signed by another "
             "authority than the server's --client-ca, or expired; bring one that is valid"
         )
-    return error
+    return _with_advice(error)
+
+
+def _with_advice(error: UnavailableError) -> UnavailableError:
+    if not _NOT_REACHED.search(str(error)):
+        return error
+    return UnavailableError(
+        f"no server is reached: {error}; start `robossl serve` there, or check host, port, --host and the firewall"
+    )
 
 
 def _by_words(details: str, tls: Tls) -> ServingError | None:

@@ -15,7 +15,7 @@ class Latest(FrameStream):
         """Hand over the newest frames, (1, h, w, 3) or a list of one JPEG.
 
         Args:
-            frames: As EncoderClient.encode takes them.
+            frames: As EncoderClient.encode takes them; copied here, so one buffer may serve every frame.
             captured_s: When they were taken, by time.monotonic(); now unless given.
             captured_at: The same by the wall clock, time.time(), as ROS stamps are.
 

@@ -23,7 +23,7 @@ from robossl_client.errors import (
     UnavailableError,
     from_grpc,
 )
-from robossl_client.frames import Frames
+from robossl_client.frames import Frames, copy_frames
 from robossl_client.messages import Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
 from robossl_client.waiting import NextRequest, Stream, Waiting
@@ -87,6 +87,7 @@ class FrameStream:
         self._raise_if_over()
         self._pin.check(frames)
         captured_s = capture_time(captured_s, captured_at)
+        frames = copy_frames(frames)
         async with self._changed:
             self._raise_if_over()
             self._num_sent += 1

@@ -85,8 +85,8 @@ class Entry:
         if version in self.failed:
             return "mend it first: it failed its checks, and the server's log says why"
         return (
-            f"call RepositoryModelLoad with the parameter version={version}, or name it in version_policy of "
-            "config.pbtxt and send the server SIGHUP"
+            f"run `robossl load HOST:PORT {self.name} --version {version}` or call RepositoryModelLoad with the "
+            f"parameter version={version}, or name it in version_policy of config.pbtxt and send the server SIGHUP"
         )
 
 

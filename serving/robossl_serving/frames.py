@@ -72,7 +72,7 @@ def _check_images(shape: tuple[int, ...], *, max_batch: int) -> None:
 
 def _check_batch(num_frames: int, *, max_batch: int) -> None:
     if not 0 < num_frames <= max_batch:
-        raise bad_request(f"one call takes 1 to {max_batch} frames")
+        raise bad_request(f"one call takes 1 to {max_batch} frames, got {num_frames}; send them in several calls")
 
 
 def _raw(

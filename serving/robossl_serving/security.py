@@ -65,7 +65,10 @@ class _Gate:
         self._admin_token = admin_token
         self._metrics = metrics
         unauthenticated, denied = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
-        self._unauthenticated = self._refuser(unauthenticated, "send the token: authorization: Bearer ...")
+        self._unauthenticated = self._refuser(
+            unauthenticated,
+            "the token is missing or wrong: pass the server's (token=, --token; header authorization: Bearer ...)",
+        )
         self._admin_only = self._refuser(denied, "this call takes the admin token")
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:

@@ -70,7 +70,7 @@ def bench_serve(
         model: Which model; not needed where there is one.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
-        deadline_ms: How long a call may take; streams have the server's deadline.
+        deadline_ms: How long a call may take, and how old a reply of a stream may be, from the capture of its frame.
         out: Folder for bench.json and bench.png.
 
     Raises:

@@ -1,0 +1,68 @@
+"""The `load` command: have a running server load a model, or roll it back to one of its versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from robossl_client.channel import Tls, metadata, open_channel
+from robossl_client.errors import RequestError, ServingError, UnavailableError, UnknownModelError, from_grpc
+from robossl_client.handshake import explain
+from robossl_client.wire import CALLS, path, put_values
+
+from robossl.access import access
+from robossl.errors import InputError, ResourceError
+
+_LOAD_S = 600.0  # a version is checked and timed before it takes over; TensorRT builds an engine first
+
+
+def load(
+    target: str, model: str, *, version: int | None = None, token: Path | None = None, ca: Path | None = None
+) -> str:
+    """Have a running server load a model; the version that serves goes on until the other one has passed its checks.
+
+    Args:
+        target: host:port of the server.
+        model: Its name, the folder in the repository.
+        version: The version to make current, an older one to roll back; unless given, those of version_policy.
+        token: File with the admin token, or the server's token where there is no admin token.
+        ca: PEM file of the authority that signed the server's certificate.
+
+    Raises:
+        InputError: there is no such model or version, or an argument cannot be used.
+        ResourceError: the server is not there, refuses the caller, or the version failed its checks.
+    """
+    try:
+        versions = _load(target, model, version, **access(token, ca))
+    except (RequestError, UnknownModelError) as error:
+        raise InputError(f"{target}: {error}") from error
+    except ServingError as error:
+        raise ResourceError(f"{target}: {error}") from error
+    said = f"{model} version {versions[-1]} is current at {target}; loaded are {', '.join(sorted(versions, key=int))}"
+    if version is None:
+        return said
+    return (
+        f"{said}\nit stays current until the model is loaded without --version or the server starts anew; to keep it "
+        f"then too, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
+    )
+
+
+def _load(target: str, model: str, version: int | None, *, token: str | None, tls: Tls | None) -> list[str]:
+    """Load it; returns the loaded versions, the current one last."""
+    load = CALLS["RepositoryModelLoad"].request(model_name=model)
+    put_values(load.parameters, {"version": version})
+    about = CALLS["ModelMetadata"].request(name=model)
+    with open_channel(target, tls) as channel:
+        try:
+            _ask(channel, "RepositoryModelLoad", load, token)
+            return list(_ask(channel, "ModelMetadata", about, token).versions)
+        except grpc.RpcError as error:
+            failure = from_grpc(error)
+            raise explain(failure, tls) if isinstance(failure, UnavailableError) else failure from None
+
+
+def _ask(channel: Any, name: str, request: Any, token: str | None) -> Any:
+    call = CALLS[name]
+    method = channel.unary_unary(path(name), call.encode_request, call.decode_response)
+    return method(request, timeout=_LOAD_S, metadata=metadata(token))
