@@ -114,6 +114,7 @@ def refused(server: EncoderServer, status: str) -> float:
 def test_what_a_stream_refuses_is_counted_and_logged(
     server: EncoderServer, caplog: pytest.LogCaptureFixture, message: object, status: str
 ) -> None:
+    until(lambda: len(server.streams) == 0)  # what earlier streams log is not this one's
     before = refused(server, status)
     with caplog.at_level(logging.WARNING, "robossl.serving"), calling(server) as call:
         replies = list(call.stream(iter([message] * 40)))
