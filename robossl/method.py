@@ -34,7 +34,7 @@ class Method(nn.Module):
     takes_clips: bool = False  # whether its views have a time axis
     batch_norm_groups: int | None = None  # groups of the global batch with statistics of their own; None: one for all
     shared_in_batch: tuple[str, ...] = ()  # what a frame's loss takes from the rest of its (micro-)batch: "negatives"
-    _waiting: list[dict[str, Tensor]] | None = None  # what the micro-batches of the step remembered so far; None: no step
+    _waiting: list[dict[str, Tensor]] | None = None  # remembered by the step's micro-batches; None: write at once
 
     def views(self) -> tuple[ViewSpec, ...]:
         """The views of one sample, in the order that `forward` expects them."""
