@@ -48,19 +48,16 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
 def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
     """A line on what more steps than before do to the schedules; nothing where the run is new or as long as it was.
 
-    Every schedule is a function of the step and of the run's length, so that resume is exact. Another length is another
-    schedule, from the step on at which the run goes on.
+    Every schedule is a function of the step and the run's length, so that resume is exact. With another length it is
+    another schedule from the step at which the run goes on.
     """
     saved = checkpoints(folder.checkpoints)
     if not saved:
         return ()
-    before, now, start = (
-        load(folder.path / "config.yaml", RunConfig).train.steps,
-        config.train.steps,
-        step_of(saved[-1]),
-    )
+    before, now = load(folder.path / "config.yaml", RunConfig).train.steps, config.train.steps
     if now <= before:
         return ()
+    start = step_of(saved[-1])
     peak = peak_lr(config.optim, batch_size=config.train.batch_size)
     was, will = (
         peak * lr_factor(config.optim, step=step, steps=steps) for step, steps in ((start - 1, before), (start, now))

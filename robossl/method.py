@@ -34,7 +34,7 @@ class Method(nn.Module):
     takes_clips: bool = False  # whether its views have a time axis
     batch_norm_groups: int | None = None  # groups of the global batch with statistics of their own; None: one for all
     shared_in_batch: tuple[str, ...] = ()  # what a frame's loss takes from the rest of its (micro-)batch: "negatives"
-    _waiting: list[dict[str, Tensor]] | None = None  # rows of the step's micro-batches so far
+    _waiting: list[dict[str, Tensor]] | None = None  # remembered by the step's micro-batches; None: write at once
 
     def views(self) -> tuple[ViewSpec, ...]:
         """The views of one sample, in the order that `forward` expects them."""
@@ -49,9 +49,14 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def remember(self, rows: dict[str, Tensor]) -> None:
-        """Move the memory by the rows of this batch; within `one_step`, by those of all its micro-batches at its end.
+        """Hand what this batch adds to the memory (a queue, centre or bank) to `update_memory`, once a step.
 
-        Call it in `forward` in place of writing to a buffer, once the loss is made.
+        Call it once in every `forward`, after the loss, and write to no buffer there: under gradient accumulation a
+        forward sees a micro-batch, and the next one must find the memory as it was when the step began.
+
+        Args:
+            rows: tensors by name, a row a sample (or a row a micro-batch, such as its mean). Those of a step's
+                micro-batches are joined along the first axis.
         """
         detached = {name: value.detach() for name, value in rows.items()}
         if self._waiting is None:
@@ -60,11 +65,16 @@ class Method(nn.Module):
             self._waiting.append(detached)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Write this rank's rows of the whole step to queues, centres and banks, which gather those of all ranks."""
+        """Move the memory by this rank's rows of the whole step; `Queue`, `Center` and the bank gather those of all.
+
+        Args:
+            rows: what `remember` was given, without gradients.
+        """
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def one_step(self) -> Iterator[None]:
-        """Take the forward passes inside for the micro-batches of one step: all of them see the memory as it was."""
+        """Treat the forward passes inside as the micro-batches of one step: the memory moves once, at the end."""
         self._waiting = []
         try:
             yield
@@ -74,15 +84,10 @@ class Method(nn.Module):
         if waiting:
             self.update_memory({name: torch.cat([rows[name] for rows in waiting]) for name in waiting[0]})
 
-    @property
-    def begins_step(self) -> bool:
-        """Whether no micro-batch of the step was remembered yet."""
-        return not self._waiting
-
     def before_step(self, step: int, steps: int) -> None:
         """Called before every step with its number, from 0, and the run's length (temperatures, what is frozen).
 
-        A resumed run is told again, so what is set here needs no buffer.
+        It may change weights, as SwAV does. A resumed run is told again, so what is set here needs no buffer.
         """
 
     def after_backward(self) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -144,6 +147,15 @@ def train_twice(method, model, pick=slice(None), *, parts=1, steps=2):
     gradients = {name: weight.grad for name, weight in method.named_parameters() if weight.grad is not None}
     results |= {f"gradient.{name}": gradient for name, gradient in gradients.items()}
     return results | {f"buffer.{name}": buffer.double() for name, buffer in method.named_buffers()}
+
+
+def on_two_ranks(script, out, request):
+    """Run a test file as the script of two ranks, on the cases of its tests that use the fixture `two` and are run."""
+    asked = [item for item in request.session.items if item.path == request.path and "two" in item.fixturenames]
+    names = [item.callspec.params["case"] for item in asked]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, script, str(out), *names], check=True, env=environment, timeout=900)
 
 
 def gradient(method, batch):

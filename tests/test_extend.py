@@ -16,28 +16,31 @@ from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 
 ROOT = Path(__file__).parents[1]
 
-METHOD = '''"""Toy: the two views' features are pulled together and kept apart in variance."""
+METHOD = '''"""Toy: the two views' outputs, less their running mean, point the same way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from robossl import ranks
 from robossl.encoder import Encoder
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
+from robossl.teacher import Center
 from robossl.views import Batch, ViewSpec
+
+VIEW = ViewSpec()
 
 
 @dataclass(frozen=True, slots=True)
 class ToyConfig:
-    """How much the variance weighs."""
+    """How slowly the mean moves."""
 
-    variance: float = 1.0
-    view: ViewSpec = ViewSpec()
+    momentum: float = 0.9
+    view: ViewSpec = VIEW
 
     def build(self, encoder: Encoder) -> Toy:
         """Make the method around an encoder."""
@@ -45,35 +48,45 @@ class ToyConfig:
 
 
 class Toy(Method):
-    """Distance of the views, less the variance of each over the global batch."""
+    """One view's output against the other's, which gets no gradient."""
 
     def __init__(self, encoder: Encoder, config: ToyConfig) -> None:
         super().__init__()
         self.encoder, self.config = encoder, config
         self.projector = nn.Linear(encoder.feature_dim, 8)
+        self.center = Center(8, momentum=config.momentum)
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Two views."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """Mean squared distance less the mean std."""
+        """Minus the mean cosine; the mean moves after it."""
         z0, z1 = (full_precision(self.projector(self.encoder(view.pixels).pooled)) for view in batch.views)
-        spread = torch.stack([ranks.gather(z).std(dim=0).mean() for z in (z0, z1)]).mean()
-        loss = (z0 - z1).square().mean() - self.config.variance * spread
+        center = self.center.mean.clone()  # as it was: it moves before the backward pass
+        loss = -F.cosine_similarity(z0 - center, z1.detach() - center).mean()
+        self.remember({"outputs": torch.cat([z0, z1])})
         return Loss(loss, metrics={}, outputs=(z0.detach(), z1.detach()))
+
+    def update_memory(self, rows: dict[str, Tensor]) -> None:
+        """Move the mean."""
+        self.center.update(rows["outputs"])
 '''
 
 ORACLE = '''"""The toy by the letter."""
 
+import math
 import statistics
 
 
 def loss(method, batch):
     z0, z1 = (method.projector(method.encoder(view.pixels).pooled).tolist() for view in batch.views)
-    distances = [(a - b) ** 2 for x, y in zip(z0, z1, strict=True) for a, b in zip(x, y, strict=True)]
-    spreads = [statistics.stdev(column) for z in (z0, z1) for column in zip(*z, strict=True)]
-    return statistics.fmean(distances) - statistics.fmean(spreads)
+    mean = method.center.mean.tolist()
+    cosines = []
+    for pair in zip(z0, z1, strict=True):
+        a, b = ([x - m for x, m in zip(row, mean, strict=True)] for row in pair)
+        cosines.append(sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b)))
+    return -statistics.fmean(cosines)
 '''
 
 CONFIG = """method: {name: toy, view: {size: 32}}
@@ -146,7 +159,7 @@ def test_a_factor_dropped_into_a_copy_passes_the_suite_of_all_factors_and_is_pro
         return done.stdout
 
     found = run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_probe_factors.py", "-k", "posterize")
-    assert "2 passed" in found, found
+    assert "5 passed" in found, found
     run("robossl", "ingest", "tests/data/droid", "--out", "store", "--short-side", "48")
     encoder = build_encoder(EncoderConfig(backbone="test_resnet", input_hw=(32, 32), zero_init_last=False))
     save_encoder(encoder, tmp_path / "encoder", extra={})
@@ -160,10 +173,11 @@ def test_a_toy_method_dropped_into_a_copy_passes_the_suite_of_all_methods(tmp_pa
     add_line = ("robossl/methods/__init__.py", "METHODS", "toy", "robossl.methods.toy:ToyConfig")
     files = {"robossl/methods/toy.py": METHOD, "configs/toy.yaml": CONFIG, "tests/reference/toy.py": ORACLE}
     environment = copied(tmp_path, files, add_line)
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", "toy"]
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "toy"]
+    run += ["tests/test_methods.py", "tests/test_micro_batches.py"]
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout, done.stdout
+    assert "8 passed" in done.stdout, done.stdout
     load = (
         "from pathlib import Path; from robossl.config import load; from robossl.run import RunConfig;"
         "print(type(load(Path('configs/toy.yaml'), RunConfig).method).__module__)"

@@ -6,14 +6,12 @@ This file is also the script that the two ranks run.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from methods_kit import build, cases, collapses, configured, make_batch, reference, train_twice
+from methods_kit import build, cases, collapses, configured, make_batch, on_two_ranks, reference, train_twice
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,11 +40,7 @@ def worker(out, names):
 def two(tmp_path_factory, request):
     """What two ranks made of every case that was asked for."""
     out = tmp_path_factory.mktemp("two")
-    asked = [item for item in request.session.items if item.path == request.path and "two" in item.fixturenames]
-    names = [item.callspec.params["case"] for item in asked]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(out), *names], check=True, env=environment, timeout=900)
+    on_two_ranks(__file__, out, request)
     return out
 
 

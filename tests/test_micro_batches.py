@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from methods_kit import TINY, build, cases, configured, make_batch, train_twice
+from methods_kit import TINY, build, cases, configured, make_batch, on_two_ranks, train_twice
 from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from robossl.encoder import build_encoder
+from robossl.method import Method
 from robossl.micro_batches import accumulate, describe_parts, split
 from robossl.ranks import Ranks, rank
 
@@ -62,9 +61,11 @@ def assert_same(found, expected, *, everything):
             assert (found[key] - value).norm() <= 1e-9 * scale, key
 
 
-def worker(out):
+def worker(out, names):
     ranks = Ranks.join("cpu")
-    for number, config in enumerate(CASES.values()):
+    for number, (name, config) in enumerate(CASES.items()):
+        if name not in names:
+            continue
         found = results_of(config, parts=2, ranks=ranks.world_size)
         save_file(
             {key: value.contiguous().clone() for key, value in found.items()}, out / f"{number}.{rank()}.safetensors"
@@ -73,13 +74,30 @@ def worker(out):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """What two ranks made of every case, each in two micro-batches."""
+def two(tmp_path_factory, request):
+    """What two ranks made of every case that was asked for, each in two micro-batches."""
     out = tmp_path_factory.mktemp("two")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(out)], check=True, env=environment, timeout=900)
+    on_two_ranks(__file__, out, request)
     return out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_memory_stays_as_it_was_until_the_step_ends(case):
+    """Each of the other tests here can say that a step differs, this one which buffer moved too early."""
+    method = held(CASES[case])
+    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    with method.one_step():
+        method(make_batch(method))
+        moved = [name for name, buffer in method.named_buffers() if not torch.equal(buffer, before[name])]
+        assert not moved, f"forward writes to {moved}; pass the rows to Method.remember and write them in update_memory"
+
+
+def test_what_is_remembered_must_be_written():
+    class Forgetful(Method):
+        """Does not say what its memory is."""
+
+    with pytest.raises(NotImplementedError):
+        Forgetful().remember({"rows": torch.zeros(2, 3)})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -161,4 +179,4 @@ def test_a_run_says_what_its_micro_batches_have_for_themselves():
 
 
 if __name__ == "__main__":
-    worker(Path(sys.argv[1]))
+    worker(Path(sys.argv[1]), sys.argv[2:])

@@ -81,10 +81,11 @@ def test_loss_is_lightly_s(num_local_views):
     assert method(batch).value.item() == pytest.approx(SwaVLoss()(scores[:2], scores[2:]).item(), abs=1e-10)
 
 
-def test_prototypes_have_unit_length_at_every_forward():
+def test_prototypes_have_unit_length_in_every_micro_batch_of_a_step():
     method = build(configured("swav"))
     with torch.no_grad():
         method.prototypes.weight *= 3
+    method.before_step(1, 20)
     batch = make_batch(method)
     first = method(batch).value
     torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(12, dtype=torch.float64))

@@ -91,3 +91,10 @@ def test_a_short_run_fills_the_sphere_where_the_former_defaults_end_in_a_cone(cl
     print(f"spread {now:.2f} of an even one's; of the former defaults {former:.2f}")
     assert now > 0.8
     assert former < now - 0.2
+
+
+@pytest.mark.parametrize(("words", "pairs"), [({}, 16), ({"mining": "none"}, 7), ({"form": "softmax"}, 8)])
+def test_a_micro_batch_weighs_as_much_as_it_has_pairs(words, pairs):
+    """Eight clips, one of which has no far frame."""
+    method = build(configured("tcn", **words))
+    assert method(make_batch(method)).weight == pairs

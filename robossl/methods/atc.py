@@ -1,9 +1,9 @@
 """ATC: a frame's prediction meets the frame k steps later, seen by a slow copy of the encoder (arXiv:2009.08319).
 
-Two frames of a clip are augmented apart. In place of the paper's random shift, of up to 4 pixels, stands a
-crop of nearly the whole frame, so give `view.ratio` the ratio of your frames (a crop of another shape cannot be nearly
-all of one). Every frame is cropped; the authors' code shifts every frame on DMControl and a tenth of them on DMLab and
-Atari. Further deviations: docs/methods.md.
+Two frames of a clip are augmented apart. The paper shifts them by up to 4 pixels; here each is cropped to nearly the
+whole frame, so give `view.ratio` the ratio of your frames (a crop of another shape cannot be nearly all of one). The
+authors' code shifts every frame on DMControl, and a tenth of them on DMLab and Atari. Further deviations:
+docs/methods.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from robossl.teacher import Ema, check_momentum
 from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, num_pairs, pool_frames, similarity
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
-# in place of the random shift
-VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # for the random shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """R3M's time-contrastive part: of three frames in order, neighbours in time are neighbours in space (arXiv:2203.12601).
 
-Without the language reward: the authors' config_rep.yaml has it off, the training command of their README has it
-on (`agent.langweight=1.0`). Their two further frames, of that reward, take part in their batch-norm and
-penalties; here there are three. Their negatives from other videos come from a random permutation, which may choose the
+Without the language reward: the authors' config_rep.yaml has it off, the training command of their README has it on
+(`agent.langweight=1.0`). Their clips have two more frames, for that reward, which count in batch-norm and penalties;
+ours have three frames in all. Their negatives from other videos come from a random permutation, which may choose the
 video itself; these are cyclic shifts of the global batch, which never do. All frames of a clip are cropped alike, as in
 that command (`rctraj`). The pooled feature itself is the code. Further deviations: docs/methods.md.
 """

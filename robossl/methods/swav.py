@@ -88,7 +88,9 @@ class SwAV(Method):
         return (self.config.global_view,) * 2 + (self.config.local_view,) * self.config.num_local_views
 
     def before_step(self, step: int, steps: int) -> None:
-        """Hold the prototypes for the first steps, and start the queues when it is time."""
+        """Give the prototypes unit length; hold them for the first steps, and start the queues when it is time."""
+        with torch.no_grad():
+            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         self.prototypes_are_frozen = step < min(self.config.freeze_prototypes_steps, int(MAX_FREEZE * steps))
         self.queue_takes_rows = step >= self.config.queue_from_step
 
@@ -98,9 +100,6 @@ class SwAV(Method):
         Over ranks: the mean of the ranks' values is the global value; codes are shared out over the global batch.
         """
         num_views = len(batch.views)
-        if self.begins_step:  # in place and outside of the graph, as the official code does it before every step
-            with torch.no_grad():
-                self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         z = F.normalize(full_precision(self.projector(pooled_crops(self.encoder, batch.views))), dim=1)
         scores = self._scores(z)
         q = self._codes(scores.detach().chunk(num_views)[:2])

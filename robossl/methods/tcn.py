@@ -28,6 +28,7 @@ from robossl.temporal import (
     mean_tally,
     mean_where,
     num_counted,
+    num_pairs,
     pool_frames,
     shares,
     similarity,
@@ -108,9 +109,7 @@ class TCN(Method):
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
-        has_far = _has_far(view)
-        loss, metrics, counted = form(z, view, has_far)
-        weight = None if self.shared_in_batch else num_counted(counted)
+        loss, metrics, weight = form(z, view, _has_far(view))
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -130,7 +129,7 @@ class TCN(Method):
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),
             }
         )
-        return means.pop("loss"), means, counted
+        return means.pop("loss"), means, num_counted(counted)
 
     def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
         """|a - near|^2 - |a - semi-hard negative|^2 with either frame as the anchor, and which of these pairs count."""
@@ -157,7 +156,7 @@ class TCN(Method):
         near = pool.own[:, 0]
         logits = similarity(z[:, 0], pool.z, "cosine", self.config.temperature)
         tally = contrast(logits, pool, anchor=near, positive=near, negatives=self.config.negatives)
-        return *mean_tally([tally], {"near": tally}), has_far
+        return *mean_tally([tally], {"near": tally}), num_pairs([tally])
 
 
 def _has_far(view: View) -> Tensor:
