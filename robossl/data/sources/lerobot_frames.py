@@ -106,10 +106,8 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
         return list(range(len(frame_index)))
     if len(set(numbers)) < len(numbers):
         raise Damaged(f"{len(numbers)} rows have {len(set(numbers))} different frame_index: which to use is not known")
-    if (span := max(numbers) - min(numbers) + 1) != len(numbers):
-        raise Damaged(
-            f"{len(numbers)} rows for frame_index {min(numbers)} to {max(numbers)}: {span - len(numbers)} lack"
-        )
+    if max(numbers) - min(numbers) + 1 != len(numbers):
+        raise Damaged(f"{len(numbers)} rows for frame_index {min(numbers)} to {max(numbers)}: some are missing")
     return sorted(range(len(numbers)), key=numbers.__getitem__)
 
 
