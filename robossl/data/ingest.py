@@ -13,6 +13,7 @@ from robossl.cpus import num_cpus
 from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
 from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
+from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
 from robossl.data.progress import Progress
 from robossl.data.shards import read_records
@@ -21,6 +22,7 @@ from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
 from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
+from robossl.none_word import is_none
 from robossl.ranges import check_positive
 
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
@@ -32,7 +34,7 @@ def ingest(
     *,
     out: Path,
     format: str = "auto",
-    labels: Path | None = None,
+    labels: Path = Path("auto"),  # no None: on the command line `none` must stay a choice of its own
     label_columns: tuple[str, ...] | None = None,
     image_folders: Literal["auto", "images", "episodes"] = "auto",
     image_fps: float = 10.0,
@@ -48,7 +50,7 @@ def ingest(
         sources: folders or files: videos, images, parquet tables or tars of images, LeRobot datasets.
         out: the store, a folder.
         format: auto, or the format's name where detection would choose another.
-        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; by default the
+        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; `auto` is the
             csv in the source, if it has such a column; `none` for no labels.
         label_columns: columns of the csv that are labels. By default all of a csv given by `labels`, and of one found
             in the source those that are no times or measurements.
@@ -69,7 +71,8 @@ def ingest(
     check_positive(image_fps=image_fps)
     reading = Reading(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
-    found = [_find(root, format, labels, reading) for root in roots]
+    table = None if labels == Path("auto") else NO_LABELS if is_none(str(labels)) else labels
+    found = [_find(root, format, table, reading) for root in roots]
     with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
