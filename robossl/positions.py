@@ -11,6 +11,8 @@ from torch import Tensor
 
 from robossl.errors import InputError
 
+MAX_PREFIX = 2  # tokens with a position before the patches: a class token, and one for distillation
+
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
     """Rows and columns of the square cells, row by row, that so many tokens make of a frame; None if they make none."""
@@ -44,9 +46,27 @@ def fit_positions(
     num_patches = positions.shape[1] - num_prefix
     if num_prefix < 0 or num_patches < 1:
         return positions
+    _check_prefix(num_patches, num_prefix, grid=(grid[0], grid[1]), source_hw=source_hw, origin=origin)
     source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, origin=origin)
     out: Tensor = resample_abs_pos_embed(positions, list(grid), old_size=list(source), num_prefix_tokens=num_prefix)
     return out
+
+
+def _check_prefix(
+    num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
+) -> None:
+    """Refuse positions that make no grid, but would with another number of tokens before the patches."""
+    if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
+        return
+    num_tokens = num_patches + num_prefix
+    for other in range(MAX_PREFIX + 1):
+        side = math.isqrt(max(0, num_tokens - other))
+        if side > 1 and side * side == num_tokens - other:
+            raise InputError(
+                f"{origin} holds {num_tokens} positions: {other} tokens before {side}x{side} patches, where this "
+                f"backbone has {num_prefix}; set encoder.backbone to the model these weights belong to, or "
+                "encoder.init_hw, [HEIGHT, WIDTH], to the input size that it was trained at if that was not square"
+            )
 
 
 def _source_grid(

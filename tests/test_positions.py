@@ -128,3 +128,15 @@ def test_a_bare_file_of_no_square_number_fits_its_own_grid_or_must_be_told(tmp_p
     assert off(started_from(tmp_path / "a.pth", (224, 224), init_hw=(96, 160))) < 0.05
     with pytest.raises(InputError, match="init is random; leave it out"):
         EncoderConfig("test_vit", init_hw=(96, 160))
+
+
+def test_another_number_of_tokens_before_the_patches_is_named(tmp_path: Path) -> None:
+    state = saying_where((192, 192)).backbone.state_dict()
+    positions = state["pos_embed"]
+    torch.save(state | {"pos_embed": positions[:, 1:]}, tmp_path / "none.pth")
+    torch.save(state | {"pos_embed": torch.cat([positions[:, :1], positions], 1)}, tmp_path / "two.pth")
+    for name, said in {"none": "144 positions: 0 tokens", "two": "146 positions: 2 tokens"}.items():
+        with pytest.raises(
+            InputError, match=f"{said} before 12x12 patches, where this backbone has 1; set encoder.backbone"
+        ):
+            started_from(tmp_path / f"{name}.pth", (224, 224))
