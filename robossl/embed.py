@@ -116,6 +116,11 @@ def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
     return files
 
 
+def _is_hidden(file: Path, place: Path) -> bool:
+    """Whether a file or a folder above it is hidden, as the resource forks of a Mac are (`._a.mp4`)."""
+    return any(part.startswith(".") for part in file.relative_to(place).parts)
+
+
 def _image_frame(file: Path) -> Iterator[Frame]:
     from robossl.data.pictures import decode_image
     from robossl.data.source import Damaged

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from jaxtyping import Float
+from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
@@ -47,7 +48,8 @@ def fit_positions(
     if num_prefix < 0 or num_patches < 1:
         return positions
     _check_prefix(num_patches, num_prefix, grid=(grid[0], grid[1]), source_hw=source_hw, origin=origin)
-    source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, origin=origin)
+    patch_hw = backbone.patch_embed.patch_size if type(backbone.patch_embed) is PatchEmbed else None
+    source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, patch_hw=patch_hw, origin=origin)
     out: Tensor = resample_abs_pos_embed(positions, list(grid), old_size=list(source), num_prefix_tokens=num_prefix)
     return out
 
@@ -70,12 +72,20 @@ def _check_prefix(
 
 
 def _source_grid(
-    num_patches: int, target: tuple[int, int], *, source_hw: tuple[int, int] | None, origin: str
+    num_patches: int,
+    target: tuple[int, int],
+    *,
+    source_hw: tuple[int, int] | None,
+    patch_hw: tuple[int, int] | None,
+    origin: str,
 ) -> tuple[int, int]:
     """The grid that a checkpoint was trained on: as stated, or else a square one, as published checkpoints have."""
     holds = f"{origin} holds positions of {num_patches} patches"
     if source_hw is not None:
         grid = token_grid(num_patches, source_hw)
+        if grid is not None and patch_hw is not None:
+            left = (abs(size / patch - cells) for size, patch, cells in zip(source_hw, patch_hw, grid, strict=True))
+            grid = grid if max(left) < 1 else None  # a border narrower than a patch is cut or padded
         if grid is None:
             raise InputError(
                 f"{holds}, which frames of {source_hw[0]}x{source_hw[1]} are not cut into; set encoder.init_hw to the "
