@@ -102,7 +102,10 @@ def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator
 def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
     if not place.is_dir():
         return [place]
-    everything = sorted(file for file in place.rglob("*") if file.is_file())
+    found = (
+        file for file in place.rglob("*") if not any(part.startswith(".") for part in file.relative_to(place).parts)
+    )
+    everything = sorted(file for file in found if file.is_file())
     files = [file for file in everything if file.suffix.lower() in suffixes]
     if not files:
         raise InputError(f"{place} holds no images, no videos ({' '.join(sorted(suffixes))}) and is no store")
@@ -111,6 +114,11 @@ def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(MAX_KINDS_SAID))
         print(f"skipped in {place}: {others.total()} files that are no images and no videos ({kinds})", flush=True)
     return files
+
+
+def _is_hidden(file: Path, place: Path) -> bool:
+    """Whether a file or a folder above it is hidden, as the resource forks of a Mac are (`._a.mp4`)."""
+    return any(part.startswith(".") for part in file.relative_to(place).parts)
 
 
 def _image_frame(file: Path) -> Iterator[Frame]:

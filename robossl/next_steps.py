@@ -41,9 +41,9 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     if reading:
         lines.append(spelled(evaluate, models | reading, prog="robossl evaluate"))
     elif store.num_episodes >= PROBED_EPISODES:
-        about = {"encoder": str(run), "data": str(store.path), "profile": "light-and-sensor"}
+        wanted: dict[str, object] = {"encoder": str(run), "data": str(store.path), "profile": "light-and-sensor"}
         lines.append(
-            spelled(probe, about | {"out": Path("probes") / run.name, "quick": True}, prog="robossl probe run")
+            spelled(probe, wanted | {"out": Path("probes") / run.name, "quick": True}, prog="robossl probe run")
         )
     has_neighbours = store.num_episodes > NUM_NEIGHBOURS
     lines.append(

@@ -6,10 +6,13 @@ import math
 from typing import Any
 
 from jaxtyping import Float
+from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from robossl.errors import InputError
+
+MAX_PREFIX = 2  # tokens with a position before the patches: a class token, and one for distillation
 
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
@@ -44,18 +47,45 @@ def fit_positions(
     num_patches = positions.shape[1] - num_prefix
     if num_prefix < 0 or num_patches < 1:
         return positions
-    source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, origin=origin)
+    _check_prefix(num_patches, num_prefix, grid=(grid[0], grid[1]), source_hw=source_hw, origin=origin)
+    patch_hw = backbone.patch_embed.patch_size if type(backbone.patch_embed) is PatchEmbed else None
+    source = _source_grid(num_patches, (grid[0], grid[1]), source_hw=source_hw, patch_hw=patch_hw, origin=origin)
     out: Tensor = resample_abs_pos_embed(positions, list(grid), old_size=list(source), num_prefix_tokens=num_prefix)
     return out
 
 
+def _check_prefix(
+    num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
+) -> None:
+    """Refuse positions that make no grid, but would with another number of tokens before the patches."""
+    if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
+        return
+    num_tokens = num_patches + num_prefix
+    for other in range(MAX_PREFIX + 1):
+        side = math.isqrt(max(0, num_tokens - other))
+        if side > 1 and side * side == num_tokens - other:
+            raise InputError(
+                f"{origin} holds {num_tokens} positions: {other} tokens before {side}x{side} patches, where this "
+                f"backbone has {num_prefix}; set encoder.backbone to the model these weights belong to, or "
+                "encoder.init_hw, [HEIGHT, WIDTH], to the input size that it was trained at if that was not square"
+            )
+
+
 def _source_grid(
-    num_patches: int, target: tuple[int, int], *, source_hw: tuple[int, int] | None, origin: str
+    num_patches: int,
+    target: tuple[int, int],
+    *,
+    source_hw: tuple[int, int] | None,
+    patch_hw: tuple[int, int] | None,
+    origin: str,
 ) -> tuple[int, int]:
     """The grid that a checkpoint was trained on: as stated, or else a square one, as published checkpoints have."""
     holds = f"{origin} holds positions of {num_patches} patches"
     if source_hw is not None:
         grid = token_grid(num_patches, source_hw)
+        if grid is not None and patch_hw is not None:
+            left = (abs(size / patch - cells) for size, patch, cells in zip(source_hw, patch_hw, grid, strict=True))
+            grid = grid if max(left) < 1 else None  # a border narrower than a patch is cut or padded
         if grid is None:
             raise InputError(
                 f"{holds}, which frames of {source_hw[0]}x{source_hw[1]} are not cut into; set encoder.init_hw to the "

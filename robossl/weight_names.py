@@ -17,8 +17,15 @@ _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
 )
-_DERIVED = re.compile(r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods)$")  # follow from sizes
+_DERIVED = re.compile(  # follow from sizes
+    r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods|rope\.freqs_(cos|sin)|qkv\.bias_mask)$"
+)
+_OPTIMIZER = re.compile(
+    r"(^|\.)(optimizers?|optim|optimizer_states|opt)(\.|$)"
+)  # what it remembers has a weight's name
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+SHARE_OF_ENCODER = 0.5  # of the backbone's weights that must stand under a prefix to take it for an encoder
 
 # torchvision's VisionTransformer in timm's words; its ResNets need no translation
 _TORCHVISION_VIT = (
@@ -41,6 +48,7 @@ _ALIASES = (
     (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III
+    (r"\.ls(\d)\.gamma$", r".gamma_\1"),  # DINOv3
 )
 
 
@@ -66,12 +74,24 @@ def load_weights(
     target = backbone.state_dict()
     state = _translate(source)
     state = under(state, _find_prefix(state, target, origin=origin))
-    state = _move_class_position(_rename(state, target), source=state, target=target)
+    state = _split_biases(_move_class_position(_rename(state, target), source=state, target=target), target)
     state = {key: value for key, value in state.items() if key in target or not _is_beside(key)}
     if "pos_embed" in state and "pos_embed" in target:
         state["pos_embed"] = fit_positions(state["pos_embed"], backbone, source_hw=source_hw, origin=origin)
     _check_fit(state, target, name=name, origin=origin)
+    _check_numbers(state, target, origin=origin)
     backbone.load_state_dict(state, strict=False)
+
+
+def _check_numbers(state: State, target: State, *, origin: str) -> None:
+    """Refuse weights that are no numbers: a run that diverged, or integers of a quantised file."""
+    for key, tensor in state.items():
+        if key not in target or not target[key].is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            raise InputError(f"{origin} holds {key} as {tensor.dtype}; save the weights as floats, not quantised")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{origin} holds nan or inf in {key}: the run that made it diverged; take an earlier one")
 
 
 def _check_fit(state: State, target: State, *, name: str, origin: str) -> None:
@@ -96,13 +116,14 @@ def _is_beside(key: str) -> bool:
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
     """Timm's names for what a checkpoint calls otherwise, if the backbone has them."""
-    out = {}
-    for key, tensor in state.items():
-        name = key
-        for pattern, words in _ALIASES:
-            name = name if name in target else re.sub(pattern, words, name)
-        out[name if name in target else key] = tensor
-    return out
+    return {_known_name(key, target): tensor for key, tensor in state.items()}
+
+
+def _known_name(key: str, target: State) -> str:
+    name = key
+    for pattern, words in _ALIASES:
+        name = name if name in target else re.sub(pattern, words, name)
+    return name if name in target else key
 
 
 def _move_class_position(state: dict[str, Tensor], *, source: State, target: State) -> dict[str, Tensor]:
@@ -111,6 +132,22 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
         positions = state["pos_embed"]
         state = state | {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
     return state
+
+
+def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
+    """DINOv3's biases in timm's parts: those of keys are not used, and distilled models have only zeros."""
+    out = {}
+    for key, tensor in state.items():
+        start = key.removesuffix("qkv.bias")
+        if start == key or key in target or len(tensor) % 3:
+            out[key] = tensor
+            continue
+        queries, _, values = tensor.chunk(3)
+        if {f"{start}q_bias", f"{start}v_bias"} <= target.keys():
+            out |= {f"{start}q_bias": queries, f"{start}v_bias": values}
+        elif queries.any() or values.any():
+            out[key] = tensor
+    return out
 
 
 def _translate(state: State) -> dict[str, Tensor]:
@@ -127,11 +164,15 @@ def _find_prefix(state: State, target: State, *, origin: str) -> str:
     hits: dict[str, int] = {}
     for key in state:
         parts = key.split(".")
+        if _OPTIMIZER.search(key):
+            continue
         for cut in range(len(parts)):
-            if ".".join(parts[cut:]) in target:
+            if _known_name(".".join(parts[cut:]), target) in target:
                 prefix = ".".join(parts[:cut])
                 hits[prefix] = hits.get(prefix, 0) + 1
     full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
+    if full and hits[full[0]] < SHARE_OF_ENCODER * len(target):
+        return ""  # single parts happen to have the name of one
     if len(full) > 1:
         choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
         raise InputError(f"{origin} holds several encoders; choose one: {choices}")

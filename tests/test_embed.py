@@ -183,3 +183,13 @@ def test_a_full_disk_is_one_line(name: str, tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1
     assert "None" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_files_of_a_folder_are_left_out(run: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    folder = Path(next(iter(images))).parent
+    (folder / "._a.mp4").write_bytes(b"a Mac's resource fork")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails/a.png").write_bytes(b"no picture")
+    embed(str(run), [folder], out=tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        assert file["frames"].tolist() == list(images)

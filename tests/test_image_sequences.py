@@ -182,3 +182,46 @@ def test_a_changed_frame_is_read_again(tmp_path: Path) -> None:
     episodes(tmp_path / "in", tmp_path / "out")
     level(tmp_path / "in" / "ep_0" / "3.png", 200)
     assert episodes(tmp_path / "in", tmp_path / "out")["ep_0"][3] == (0.3, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("frame{n}_cam{c}.png", ["ep_0/frame_cam0", "ep_0/frame_cam1"]),
+        ("cam{c}_frame{n}_v2.png", ["ep_0/cam0_frame_v2", "ep_0/cam1_frame_v2"]),
+    ],
+)
+def test_of_several_numbers_the_one_that_takes_most_values_counts(name: str, keys: list[str], tmp_path: Path) -> None:
+    for number in range(12):
+        for camera in (0, 1):
+            level(tmp_path / "in/ep_0" / name.format(n=number, c=camera), 10 + 4 * number + 100 * camera)
+    found = episodes(tmp_path / "in", tmp_path / "out")
+    assert len(found) == 2
+    assert list(found.values()) == [ramp(range(12)), [(t, value + 100) for t, value in ramp(range(12))]]
+    assert list(found) == keys
+
+
+def test_names_that_are_seconds_are_one_episode(tmp_path: Path) -> None:
+    for number in range(12):
+        level(tmp_path / "in/ep_0" / f"{1305031102 + number * 0.25:.6f}.png", 10 + 4 * number)
+    assert episodes(tmp_path / "in", tmp_path / "out") == {"ep_0": ramp(range(12))}
+
+
+def test_frames_stored_in_two_formats_are_one_episode_and_two_formats_of_each_are_two(tmp_path: Path) -> None:
+    for number in range(12):
+        level(tmp_path / "in/ep_0" / f"{number}.{'png' if number % 3 else 'jpg'}", 10 + 4 * number)
+        level(tmp_path / "in/ep_1" / f"{number}.png", 60 + 4 * number)
+        level(tmp_path / "in/ep_1" / f"{number}.jpg", 110 + 4 * number)
+    png, jpg = ([(t, value + more) for t, value in ramp(range(12))] for more in (50, 100))
+    found = episodes(tmp_path / "in", tmp_path / "out")
+    assert found == {"ep_0": ramp(range(12)), "ep_1/jpg": jpg, "ep_1/png": png}
+
+
+@pytest.mark.parametrize("names", [[str(1700000000000 + 33 * k + k % 3) for k in range(6)], list("abcdef")])
+def test_a_folder_named_like_an_episode_that_is_none_is_said(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(names):
+        level(tmp_path / "in/ep_0" / f"{name}.png", 10 + 4 * number)
+    assert len(episodes(tmp_path / "in", tmp_path / "out")) == 6
+    assert "images of 1 folders named like episodes (ep_0, ...) are read one by one" in capsys.readouterr().out

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from lerobot_kit import code_of, write_v3, write_v21
+from lerobot_kit import CAMERA, code_of, write_v3, write_v21
 
 from robossl.data.ingest import ingest
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot import LeRobotSource
+from robossl.errors import InputError
 
 LENGTHS = [9, 12, 7, 14]
 STARTS = np.concatenate([[0], np.cumsum(LENGTHS)])
@@ -143,3 +147,60 @@ def test_v3_a_lost_last_frame_is_its_row_alone(tmp_path: Path) -> None:
 def test_v3_frames_out_of_order_in_the_file_are_found_by_their_times(tmp_path: Path) -> None:
     write_v3(tmp_path, LENGTHS, bf=2)
     assert pairs(tmp_path) == {i: right(int(STARTS[i]), LENGTHS[i]) for i in range(4)}
+
+
+def with_rows(root: Path, order: list[int]) -> Path:
+    """The data file with its rows in this order; some may be there twice, or not at all."""
+    file = root / "data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(file).take(order), file)
+    return root
+
+
+def test_rows_in_any_order_are_paired_by_their_frame_index(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(42).tolist()
+    with_rows(write_v3(tmp_path, LENGTHS), order)
+    assert pairs(tmp_path) == {i: right(int(STARTS[i]), LENGTHS[i]) for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        ([*range(14), 13, *range(15, 42)], "12 rows have 11 different frame_index"),
+        ([*range(13), *range(14, 42)], "12 frames for 11 rows: which frames are extra"),
+    ],
+)
+def test_a_row_twice_or_missing_costs_its_episode(order: list[int], why: str, tmp_path: Path) -> None:
+    with_rows(write_v3(tmp_path, LENGTHS), order)
+    assert pairs(tmp_path) == {i: right(int(STARTS[i]), LENGTHS[i]) for i in (0, 2, 3)}
+    source = LeRobotSource(tmp_path)
+    with pytest.raises(Damaged, match=why):
+        list(source.frames(source.listing().units[1]))
+
+
+@pytest.mark.parametrize("start", [None, float("nan"), float("inf")])
+def test_a_video_whose_episodes_do_not_all_say_where_they_start_is_refused(start: Any, tmp_path: Path) -> None:
+    starts: list[Any] = [0.0, 9.0, 21.0, 28.0]
+    write_v3(tmp_path, LENGTHS, starts=starts)
+    file = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[2][f"videos/{CAMERA}/from_timestamp"] = start
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    with pytest.raises(InputError, match="holds 4 episodes, episode 2 states no from_timestamp"):
+        LeRobotSource(tmp_path).listing()
+
+
+@pytest.mark.parametrize("fps", [0, -10, "nan"])
+def test_a_frame_rate_that_is_none_is_refused(fps: Any, tmp_path: Path) -> None:
+    file = write_v3(tmp_path, LENGTHS) / "meta/info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fps": fps}))
+    with pytest.raises(InputError, match=f"says fps {fps}; it must be more than 0"):
+        LeRobotSource(tmp_path).listing()
+
+
+def test_a_row_and_another_frame_missing_costs_the_episode(tmp_path: Path) -> None:
+    """As many frames as rows, but not the same ones."""
+    write_v3(tmp_path, [12], codes=range(11), ends=[11])
+    with_rows(tmp_path, [k for k in range(12) if k != 4])
+    source = LeRobotSource(tmp_path)
+    with pytest.raises(Damaged, match="11 rows for frame_index 0 to 11: some are missing"):
+        list(source.frames(source.listing().units[0]))

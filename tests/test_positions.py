@@ -128,3 +128,22 @@ def test_a_bare_file_of_no_square_number_fits_its_own_grid_or_must_be_told(tmp_p
     assert off(started_from(tmp_path / "a.pth", (224, 224), init_hw=(96, 160))) < 0.05
     with pytest.raises(InputError, match="init is random; leave it out"):
         EncoderConfig("test_vit", init_hw=(96, 160))
+
+
+def test_another_number_of_tokens_before_the_patches_is_named(tmp_path: Path) -> None:
+    state = saying_where((192, 192)).backbone.state_dict()
+    positions = state["pos_embed"]
+    torch.save(state | {"pos_embed": positions[:, 1:]}, tmp_path / "none.pth")
+    torch.save(state | {"pos_embed": torch.cat([positions[:, :1], positions], 1)}, tmp_path / "two.pth")
+    for name, said in {"none": "144 positions: 0 tokens", "two": "146 positions: 2 tokens"}.items():
+        with pytest.raises(InputError, match=f"{said} before 12x12 patches, where this backbone has 1"):
+            started_from(tmp_path / f"{name}.pth", (224, 224))
+
+
+@pytest.mark.parametrize("init_hw", [(256, 256), (192, 192 * 4), (9, 16), (72, 128)])
+def test_a_wrong_input_size_is_refused_by_the_patches_it_would_make(init_hw: HW, tmp_path: Path) -> None:
+    torch.save(saying_where((144, 256)).backbone.state_dict(), tmp_path / "a.pth")
+    h, w = init_hw
+    with pytest.raises(InputError, match=f"144 patches, which frames of {h}x{w} are not cut into"):
+        started_from(tmp_path / "a.pth", (224, 224), init_hw=init_hw)
+    assert off(started_from(tmp_path / "a.pth", (224, 224), init_hw=(150, 260))) < 0.06, "a border is left over"

@@ -92,6 +92,10 @@ LOADED = {
         state_of("test_vit2"),
     ),
 }
+LOADED |= {
+    "an optimizer that names the weights": ({"model": VIT, "optimizer": {"exp_avg": OTHER_VIT}}, "", VIT),
+    "buffers of rotary positions": (VIT | {"rope.freqs_cos": TWO, "rope.freqs_sin": TWO}, "", VIT),
+}
 REFUSED = {
     "two encoders": (
         under("backbone.", VIT) | under("momentum_backbone.", OTHER_VIT),
@@ -101,6 +105,12 @@ REFUSED = {
     "registers": (VIT | {"register_tokens": ONE}, r"unexpected \(register_tokens\)"),
     "a distilled one": (VIT | {"dist_token": ONE, "head_dist.weight": TWO}, r"1 unexpected \(dist_token\)"),
     "a norm before the blocks": (VIT | {"norm_pre.weight": ONE}, r"unexpected \(norm_pre\.weight\)"),
+    "nan": (VIT | {"norm.bias": VIT["norm.bias"] * float("nan")}, r"holds nan or inf in norm\.bias: the run"),
+    "integers": ({k: v.to(torch.int8) for k, v in VIT.items()}, r"as torch\.int8; save the weights as floats"),
+    "a numbered sequence": (
+        {f"{n}.{part}.conv1.weight": TWO for n in range(4) for part in range(2)} | {"0.weight": TWO},
+        "does not fit test_vit",
+    ),
     "no class token": ({k: v for k, v in VIT.items() if k != "cls_token"}, r"1 missing keys \(cls_token\)"),
 }
 
@@ -161,3 +171,33 @@ def test_dinov2_s_gated_layers_have_other_names() -> None:
     official = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v for name, v in wanted.items()}
     load_weights(ours, official, name="test_vit", origin="a.pth")
     assert weights_digest(ours.state_dict()) == weights_digest(wanted)
+
+
+@pytest.mark.parametrize("backbone", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"])
+def test_official_dinov3_loads(backbone: str) -> None:
+    """With its masks of biases, and biases that its distilled models hold though they are zero."""
+    wanted = timm.create_model(backbone, num_classes=0).state_dict()
+    has_bias = any(name.endswith("q_bias") for name in wanted)
+    official: State = {"mask_token": torch.zeros(1, 384), "rope_embed.periods": ONE}
+    for name, value in wanted.items():
+        if name.endswith("v_bias"):
+            continue
+        start = name.removesuffix("q_bias")
+        if start != name:
+            wanted[name], wanted[f"{start}v_bias"] = torch.randn(384), torch.randn(384)
+            official[f"{start}qkv.bias"] = torch.cat([wanted[name], torch.ones(384), wanted[f"{start}v_bias"]])
+        else:
+            name = name.replace("reg_token", "storage_tokens")
+            official[name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
+    for number in range(12):
+        official[f"blocks.{number}.attn.qkv.bias_mask"] = torch.ones(3 * 384)
+        official.setdefault(
+            f"blocks.{number}.attn.qkv.bias", torch.cat([torch.zeros(384), ONE.expand(384), torch.zeros(384)])
+        )
+    model = timm.create_model(backbone, num_classes=0)
+    load_weights(model, official, name=backbone, origin="a.pth")
+    assert weights_digest(model.state_dict()) == weights_digest(wanted)
+    if not has_bias:
+        official["blocks.0.attn.qkv.bias"] = torch.ones(3 * 384)
+        with pytest.raises(InputError, match=r"1 unexpected \(blocks\.0\.attn\.qkv\.bias\)"):
+            load_weights(model, official, name=backbone, origin="a.pth")

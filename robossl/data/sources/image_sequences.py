@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,8 @@ NUM_PAIRS = 4  # neighbours that are compared
 ALIKE, STILL = 30.0, 6.0
 NEARER = 0.7  # neighbours of a moving camera differ by less than this share of what images far apart do
 
-_NAME = re.compile(r"(.*?)(\d{1,18})(\D*)")
+_NUMBERS = re.compile(r"(\d+)")
+_NUMBERS_AND_SECONDS = re.compile(r"((?<![\d.])\d+\.\d+$|\d+)")  # 1305031102.175304, a time, is one number
 _EPISODE = re.compile(
     r"(^|[^a-z])(ep|episode|traj|trajectory|demo|seq|sequence|clip|video|vid|take|run|rollout)s?[^a-z0-9]*\d+$", re.I
 )
@@ -65,31 +67,77 @@ class ImageSequence:
 
 def find_sequences(paths: Iterable[str], root_name: str) -> list[ImageSequence]:
     """Group images by folder and by what their names have in common; two images of one number are no sequence."""
-    groups: dict[tuple[str, str, str], dict[str, int]] = {}
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        if match := _NAME.fullmatch(name):
-            before, number, after = match.groups()
-            groups.setdefault((folder, before, after.lower()), {})[path] = int(number)
-    num_groups = {folder: sum(folder == other for other, _, _ in groups) for folder, _, _ in groups}
+    groups: dict[tuple[str, str], dict[str, int]] = {}
+    for folder, names in _by_folder(paths).items():
+        for common, numbers in _numbered(names).items():
+            groups[folder, common] = numbers
+    num_groups = Counter(folder for folder, _ in groups)
     found = []
-    for (folder, before, after), numbers in groups.items():
+    for (folder, common), numbers in groups.items():
         if len(numbers) < 2 or len(set(numbers.values())) < len(numbers):
             continue
-        common = (before + after.rsplit(".", 1)[0]).strip("-_. ") or "frames"
         key = folder or root_name
-        key = f"{key}/{common}" if num_groups[folder] > 1 else key
+        key = f"{key}/{common.strip('-_. ') or 'frames'}" if num_groups[folder] > 1 else key
         ordered = sorted(numbers, key=numbers.__getitem__)
-        found.append(ImageSequence(key, folder, tuple(ordered), tuple(numbers[path] for path in ordered)))
-    keys = [sequence.key for sequence in found]
-    return [sequence for sequence in found if keys.count(sequence.key) == 1]
+        in_order = tuple(f"{folder}/{name}" if folder else name for name in ordered)
+        found.append(ImageSequence(key, folder, in_order, tuple(numbers[name] for name in ordered)))
+    keys = Counter(sequence.key for sequence in found)
+    return [sequence for sequence in found if keys[sequence.key] == 1]
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        found.setdefault(folder, []).append(name)
+    return found
+
+
+def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Images of one folder by what they have in common, with the number of each.
+
+    Of several numbers (`frame3_cam1`) the one that takes most values counts, the last of equals. Frames may be stored
+    in two formats, unless a number then stands for two images.
+    """
+    alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for name, parts in _parts(names).items():
+        if len(parts) > 1:
+            alike.setdefault(tuple(parts[::2]), {})[name] = parts
+    found: dict[str, dict[str, int]] = {}
+    for some in alike.values():
+        columns = list(zip(*some.values(), strict=True))
+        place = max(range(1, len(columns), 2), key=lambda i: (len(set(columns[i])), i))
+        groups: dict[str, dict[str, int]] = {}
+        for name, parts in some.items():
+            common = "".join(parts[:place] + parts[place + 1 :])
+            groups.setdefault(common, {})[name] = int(parts[place].replace(".", ""))
+        for common, numbers in groups.items():
+            if len(set(numbers.values())) == len(numbers):
+                found.setdefault(common, {}).update(numbers)
+                continue
+            for name, number in numbers.items():
+                found.setdefault(common + Path(name).suffix.lower(), {})[name] = number
+    return found
+
+
+def _parts(names: Sequence[str]) -> dict[str, list[str]]:
+    """Words and numbers of each name, in turn; a decimal number is one if all are of the same length."""
+    stems = {name: name.rpartition(".")[0] for name in names}
+    parts = {name: _NUMBERS_AND_SECONDS.split(stem) for name, stem in stems.items()}
+    digits = {len(part.partition(".")[2]) for found in parts.values() for part in found[1::2]}
+    return parts if len(digits) == 1 else {name: _NUMBERS.split(stem) for name, stem in stems.items()}
+
+
+def is_named_episode(folder: str) -> bool:
+    """Whether a folder is named like an episode, as `episode_3` is."""
+    return bool(_EPISODE.search(folder))
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
     """Whether numbered images are the frames of a recording; a few neighbours are decoded if the names do not say."""
     if not sequence.is_dense:
         return False
-    if any(_EPISODE.search(part) for part in sequence.key.split("/")[-2:]):
+    if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
     # Images right in the source may be one recording or a collection: only a name that says so makes them an episode.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)

@@ -6,6 +6,7 @@ Folders above are labels, top folders named train, val or test are splits; a csv
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from robossl.data.labels import LabelTable, find_table, label_from_path, match_l
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
-from robossl.data.sources.image_sequences import ImageSequence, find_sequences, is_episode
+from robossl.data.sources.image_sequences import ImageSequence, find_sequences, is_episode, is_named_episode
 
 
 class ImageFolderSource:
@@ -47,7 +48,7 @@ class ImageFolderSource:
             for episode in episodes
             if episode.num_missing
         )
-        said = (*self._said(episodes, len(framed), others), *table.said)
+        said = (*self._said(episodes, len(framed), others), *self._unread(single, others), *table.said)
         return Listing(units, (*skipped, *missing, *table.problems), gaps, said=said)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
@@ -116,6 +117,18 @@ class ImageFolderSource:
                 "episodes reads each folder as an episode)"
             )
         return lines
+
+    def _unread(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
+        """Say which folders are named like episodes and are none, unless that is asked for or was said."""
+        known = self._labelled().union(*(sequence.paths for sequence in others))
+        counts = Counter(path.rpartition("/")[0] for path in single if path not in known)
+        folders = sorted(f for f, count in counts.items() if count > 1 and is_named_episode(f.rpartition("/")[2]))
+        if not folders or self._reading.image_folders == "images":
+            return []
+        return [
+            f"images of {len(folders)} folders named like episodes ({folders[0]}, ...) are read one by one: their "
+            "names hold no numbers that count frames; name them 0.png, 1.png, ... to make each folder an episode"
+        ]
 
 
 def _unit(

@@ -26,6 +26,7 @@ from robossl.data.sources.lerobot_frames import (
     drift_frames,
     frames_of_part,
     places_in_file,
+    rows_in_order,
     rows_of_frames,
 )
 from robossl.data.sources.lerobot_meta import Dataset, Recording, read_dataset
@@ -83,7 +84,7 @@ class LeRobotSource:
         values = {
             name: read_matrix(name, table[column], int(unit.address[f"width:{name}"])) for name, column in names.items()
         }
-        pictures = self._pictures(table, image, unit) if image else self._video_frames(unit, table.num_rows)
+        pictures = self._pictures(table, image, unit) if image else self._video_frames(unit, table)
         count, start = 0, 0.0
         for row, seconds, pixels in pictures:
             start = seconds if count == 0 else start
@@ -101,7 +102,7 @@ class LeRobotSource:
             raise Damaged(f"{address['data']} has no rows of episode {address['episode']}")
         return table
 
-    def _video_frames(self, unit: Unit, num_rows: int) -> Iterator[tuple[int, float, np.ndarray]]:
+    def _video_frames(self, unit: Unit, table: pa.Table) -> Iterator[tuple[int, float, np.ndarray]]:
         """Row, time and pixels of each frame of the episode."""
         file, frames_per_s = str(unit.address["video"]), float(unit.address["frames_per_s"])
         if self._times is None or self._times[0] != file:
@@ -112,7 +113,9 @@ class LeRobotSource:
             chosen = frames_of_part(times, part, place, frames_per_s)
             times = times[chosen.start : chosen.stop]
         start_seconds = float(unit.address["from_seconds"])
-        rows = rows_of_frames(times, start_seconds, num_rows, frames_per_s)
+        places = rows_of_frames(times, start_seconds, table.num_rows, frames_per_s)
+        order = rows_in_order(table["frame_index"].to_pylist())
+        rows = [order[place] for place in places]
         row_at = {round(seconds, 6): row for seconds, row in zip(times, rows, strict=True)}
         first = times[0] - 0.25 / frames_per_s
         for seconds, pixels in self._open(file, first).frames(first):
@@ -131,15 +134,15 @@ class LeRobotSource:
         return self._video[1]
 
     def _pictures(self, table: pa.Table, column: str, unit: Unit) -> Iterator[tuple[int, float, np.ndarray]]:
-        for number, value in enumerate(table[column]):
-            picture = value.as_py()
+        for number, row in enumerate(rows_in_order(table["frame_index"].to_pylist())):
+            picture = table[column][row].as_py()
             data = picture["bytes"] if isinstance(picture, dict) else picture
             if data is None:
                 path = str(picture["path"])
                 if leaves_root(path) or damage(self._root, path):
                     raise Damaged(f"image {path}: {damage(self._root, path) or 'path leaves the source folder'}")
                 data = (self._root / path).read_bytes()
-            yield number, number / float(unit.address["frames_per_s"]), decode_image(data)
+            yield row, number / float(unit.address["frames_per_s"]), decode_image(data)
 
     def _codec_notes(self, dataset: Dataset, units: Sequence[Unit], camera: str) -> list[Problem]:
         stated = dataset.codecs.get(camera, "")

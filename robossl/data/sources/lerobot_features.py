@@ -74,7 +74,10 @@ def columns_of(
             continue
         short = {"observation.state": "state", "actions": "action"}.get(name, name)
         short = name if short in columns else short
-        columns[short], widths[short] = name, int(np.prod(feature["shape"]))
+        if not isinstance(shape := feature.get("shape"), list):
+            notes.append(Problem("meta/info.json", f"{name} states no shape; not read"))
+            continue
+        columns[short], widths[short] = name, int(np.prod(shape))
         names = feature.get("names")
         flat = _flatten(names)
         if isinstance(names, list) and any(isinstance(entry, list) for entry in names):

@@ -95,6 +95,22 @@ def frames_of_part(times: Sequence[float], part: Part, place: Place, frames_per_
     return range(first, bisect_left(times, end / frames_per_s - half))
 
 
+def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
+    """The rows of an episode in the order of their frames; as they stand if `frame_index` says nothing.
+
+    Raises:
+        Damaged: a row is there twice, or one between the others is missing.
+    """
+    numbers = [number for number in frame_index if number is not None]
+    if len(numbers) < len(frame_index) or len(set(numbers)) == 1:
+        return list(range(len(frame_index)))
+    if len(set(numbers)) < len(numbers):
+        raise Damaged(f"{len(numbers)} rows have {len(set(numbers))} different frame_index: which to use is not known")
+    if max(numbers) - min(numbers) + 1 != len(numbers):
+        raise Damaged(f"{len(numbers)} rows for frame_index {min(numbers)} to {max(numbers)}: some are missing")
+    return sorted(range(len(numbers)), key=numbers.__getitem__)
+
+
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
     """The row of each frame of an episode; if frames are missing, their times tell which.
 

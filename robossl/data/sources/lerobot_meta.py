@@ -83,13 +83,50 @@ def read_dataset(root: Path) -> Dataset:
         recordings = [
             _recording(info, row, cameras, features) for row in sorted(rows, key=lambda row: int(row["episode_index"]))
         ]
+        if shared:
+            starts = {
+                (int(row["episode_index"]), camera)
+                for row in rows
+                for camera in cameras
+                if _seconds(row.get(f"videos/{camera}/from_timestamp")) is not None
+            }
+            _check_starts(recordings, cameras, starts)
         recordings = _assign_splits(_find_files(root, recordings, notes), info, notes)
         codecs = {camera: str((features[camera].get("info") or {}).get("video.codec") or "") for camera in cameras}
-        return Dataset(float(info["fps"]), shared, cameras, columns, widths, codecs, recordings, notes)
+        return Dataset(_frames_per_s(info["fps"]), shared, cameras, columns, widths, codecs, recordings, notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{root} has unusable LeRobot metadata ({type(error).__name__}: {error})") from None
+
+
+def _frames_per_s(stated: Any) -> float:
+    frames_per_s = float(stated)
+    if not 0 < frames_per_s < math.inf:
+        raise InputError(f"info.json says fps {stated}; it must be more than 0")
+    return frames_per_s
+
+
+def _seconds(stated: Any) -> float | None:
+    """A timestamp of an episode, None if there is none."""
+    seconds = math.nan if stated is None else float(stated)
+    return seconds if math.isfinite(seconds) else None
+
+
+def _check_starts(recordings: list[Recording], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
+    """Refuse a video of several episodes that do not all say where they start."""
+    for camera in cameras:
+        by_file: dict[str, list[int]] = {}
+        for recording in recordings:
+            if camera in recording.videos:
+                by_file.setdefault(recording.videos[camera].file, []).append(recording.index)
+        for file, indices in by_file.items():
+            lacking = [index for index in indices if (index, camera) not in starts]
+            if len(indices) > 1 and lacking:
+                raise InputError(
+                    f"{file} holds {len(indices)} episodes, episode {lacking[0]} states no from_timestamp: which "
+                    "frames are its own is not known; mend meta/episodes"
+                )
 
 
 def _episodes_v21(root: Path) -> Iterator[dict[str, Any]]:
@@ -121,7 +158,9 @@ def _recording(
         names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
         part = {name: row.get(f"videos/{camera}/{name}") for name in names}
         file = _fill(str(info["video_path"]), place | {"video_key": camera} | part)
-        videos[camera] = VideoPart(file, float(part["from_timestamp"] or 0.0), float(part["to_timestamp"] or math.inf))
+        videos[camera] = VideoPart(
+            file, _seconds(part["from_timestamp"]) or 0.0, _seconds(part["to_timestamp"]) or math.inf
+        )
     data = {name: row.get(f"data/{name}") for name in ("chunk_index", "file_index")}
     tasks = row.get("tasks") or []
     task = "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks)
