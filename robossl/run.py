@@ -186,8 +186,8 @@ class RunFolder:
         before = load(saved, RunConfig, is_saved=True)
         if may_lengthen and config.train.steps < before.train.steps:
             raise InputError(
-                f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run can "
-                "be lengthened, not shortened: give more steps, or start a new run with another --out"
+                f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "
+                "can be lengthened, not shortened: give more steps, or start a new run with another --out"
             )
         if may_lengthen and config.train.steps > before.train.steps:
             before = replace(before, train=replace(before.train, steps=config.train.steps))

@@ -368,7 +368,8 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     assert any((out / "tensorboard").iterdir())
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
-    assert "pretrain simclr on test_resnet" in (out / "log.txt").read_text()
+    log = (out / "log.txt").read_text()
+    assert "pretrain simclr on test_resnet" in log and f"epochs over {config.data.epoch_over}) on" in log
 
 
 def test_a_run_that_starts_from_another_names_the_data_of_both(clip_store_path: Path, tmp_path: Path) -> None:
