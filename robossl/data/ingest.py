@@ -13,6 +13,7 @@ from robossl.cpus import num_cpus
 from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
 from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_of, read_entries, write_index
 from robossl.data.jobs import Listed, plan, run_jobs
+from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
 from robossl.data.progress import Progress
 from robossl.data.shards import read_records
@@ -23,6 +24,7 @@ from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
 from robossl.ranges import check_positive
 
+AUTO = Path("auto")
 SHORT_SIDE, QUALITY = 256, 90  # of a new store
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
@@ -33,7 +35,7 @@ def ingest(
     *,
     out: Path,
     format: str = "auto",
-    labels: Path | None = None,
+    labels: Path | None = AUTO,
     label_columns: tuple[str, ...] | None = None,
     image_folders: Literal["auto", "images", "episodes"] = "auto",
     image_fps: float = 10.0,
@@ -49,8 +51,8 @@ def ingest(
         sources: folders or files: videos, images, parquet tables or tars of images, LeRobot datasets.
         out: the store, a folder.
         format: auto, or the format's name where detection would choose another.
-        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; by default the
-            csv in the source, if it has such a column; `none` for no labels.
+        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; `auto` takes
+            the csv in the source, if it has such a column; `none` for no labels.
         label_columns: columns of the csv that are labels. By default all of a csv given by `labels`, and of one found
             in the source those that are no times or measurements.
         image_folders: what a folder of numbered images is: `episodes`, `images` on their own, or what its name and its
@@ -69,9 +71,10 @@ def ingest(
     """
     _check(sources, short_side, quality, workers)
     check_positive(image_fps=image_fps)
+    table = None if labels == AUTO else labels or NO_LABELS
     reading = Reading(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
-    found = [_find(root, format, labels, reading) for root in roots]
+    found = [_find(root, format, table, reading) for root in roots]
     with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
