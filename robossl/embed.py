@@ -67,21 +67,29 @@ def embed(
 def embed_frames(
     encode: Encode, frames: Iterator[Frame], *, batch_size: int = 32
 ) -> tuple[list[str], dict[str, ndarray]]:
-    """Names and features of frames of any sizes, in their order; neighbours of one size go through together."""
+    """Names and features of frames of any sizes, in their order; neighbours of one size go through together.
+
+    Raises:
+        InputError: there is no frame.
+    """
     names: list[str] = []
     parts: list[dict[str, ndarray]] = []
     for _, alike in itertools.groupby(frames, key=lambda frame: frame[1].shape):
         while batch := list(itertools.islice(alike, batch_size)):
             names += [name for name, _ in batch]
             parts.append(encode(np.stack([pixels for _, pixels in batch])))
+    if not parts:
+        raise InputError("no frame could be read, nothing is written; pass images or videos that are whole")
     return names, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
     """Decode images and videos, or the frames of a store, one by one; print what a folder holds besides.
 
+    A damaged file of a folder is skipped and named; one that was passed by itself is an error.
+
     Raises:
-        InputError: nothing to decode there, or a file that is no image and no video.
+        InputError: nothing to decode there, or a file passed by itself that is no image and no video.
     """
     from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -95,7 +103,7 @@ def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator
     num_videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
     print(f"reading {len(files) - num_videos} images and every frame of {num_videos} videos", flush=True)
     return itertools.chain.from_iterable(
-        _video_frames(file) if file.suffix.lower() in VIDEO_SUFFIXES else _image_frame(file) for file in files
+        _frames(file, is_video=file.suffix.lower() in VIDEO_SUFFIXES, may_skip=file not in places) for file in files
     )
 
 
@@ -119,6 +127,18 @@ def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
 def _is_hidden(file: Path, place: Path) -> bool:
     """Whether a file or a folder above it is hidden, as the resource forks of a Mac are (`._a.mp4`)."""
     return any(part.startswith(".") for part in file.relative_to(place).parts)
+
+
+def _frames(file: Path, *, is_video: bool, may_skip: bool) -> Iterator[Frame]:
+    num_frames = 0
+    try:
+        for frame in _video_frames(file) if is_video else _image_frame(file):
+            yield frame
+            num_frames += 1
+    except InputError as error:
+        if not may_skip:
+            raise
+        print(f"skipped {f'after {num_frames} frames' if num_frames else 'whole'}: {error}", flush=True)
 
 
 def _image_frame(file: Path) -> Iterator[Frame]:

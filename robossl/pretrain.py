@@ -132,7 +132,8 @@ def plan(trainer: Trainer, start: int) -> str:
     return (
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "
         f"{frames} frames{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size}{parts} "
-        f"({epochs:.1f} epochs) on {trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
+        f"({epochs:.1f} epochs over {config.data.epoch_over}) "
+        f"on {trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
     )
 
 

@@ -184,6 +184,11 @@ class RunFolder:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
         before = load(saved, RunConfig, is_saved=True)
+        if may_lengthen and config.train.steps < before.train.steps:
+            raise InputError(
+                f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "
+                "can be lengthened, not shortened: give more steps, or start a new run with another --out"
+            )
         if may_lengthen and config.train.steps > before.train.steps:
             before = replace(before, train=replace(before.train, steps=config.train.steps))
         changed = [line for line in difference(before, config) if not line.startswith(FREE_ON_RESUME)]

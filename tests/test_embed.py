@@ -160,6 +160,30 @@ def test_a_damaged_video_is_one_line(
     assert not (tmp_path / "x.npz").exists()
 
 
+def test_a_damaged_file_of_a_folder_is_skipped_and_named(
+    run: Path, images: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "images", tmp_path / "x.npz"
+    for name in ("b.png", "v.mp4"):
+        (folder / name).write_bytes(b"no picture")
+    assert main(["embed", str(run), str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    for problem in (f"cannot read the image {folder / 'b.png'}", f"cannot read the video {folder / 'v.mp4'}"):
+        assert f"skipped whole: {problem}" in said
+    with np.load(out) as file:
+        assert [Path(name).name for name in file["frames"].tolist()] == ["a.png", "c.png", "d.png"]
+
+
+def test_a_folder_of_damaged_files_alone_is_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "v.mp4").write_bytes(b"no video")
+    out = tmp_path / "x.npz"
+    assert main(["embed", str(run), str(tmp_path / "damaged"), "--out", str(out)]) == InputError.exit_code
+    assert capsys.readouterr().err.startswith("robossl: no frame could be read") and not out.exists()
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

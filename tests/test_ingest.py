@@ -212,8 +212,21 @@ def test_repeated_episodes_are_dropped_and_counted(clips, tmp_path):
 
 
 def test_settings_must_stay_the_same(clip_store_path):
-    with pytest.raises(InputError, match="was made with --short-side 96 --quality 90, got 64 and 90"):
+    with pytest.raises(InputError, match="was made with --short-side 96 --quality 90, got --short-side 64; leave"):
         ingest([CLIPS], out=clip_store_path, short_side=64)
+    with pytest.raises(InputError, match="was made with --short-side 96 --quality 90, got --quality 80; leave"):
+        ingest([CLIPS], out=clip_store_path, quality=80)
+
+
+def test_a_source_is_added_with_the_settings_of_the_store(tmp_path):
+    for name, height in (("first", 100), ("second", 120)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (height * 2, height), (height, 9, 5)).save(tmp_path / name / "a.png")
+    out = tmp_path / "store"
+    ingest([tmp_path / "first"], out=out, short_side=48, quality=80, workers=1)
+    manifest = ingest([tmp_path / "second"], out=out, workers=1)
+    assert (manifest.short_side, manifest.quality) == (48, 80)
+    assert open_store(out).frame_hw.tolist() == [[48, 96], [48, 96]]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 G1 = Path(__file__).parent / "data" / "g1"
+CLIPS = Path(__file__).parent / "data" / "droid"
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -52,6 +53,23 @@ def test_a_file_that_was_moved_counts_where_it_is_now(tmp_path: Path, capsys: py
     assert store.labels("label").tolist() == ["cupp", *["mug"] * 4]
     assert store.manifest.duplicate_episodes == 0
     assert "in: 1 stored episodes are no longer there; the store keeps them" in capsys.readouterr().out
+
+
+def test_pictures_beside_videos_become_a_source_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "in", tmp_path / "store"
+    root.mkdir()
+    shutil.copy(next(CLIPS.rglob("*.mp4")), root / "clip.mp4")
+    picture(root / "shot.png", 0)
+    stored(root, out)
+    assert "1 images beside the videos are not read; ingest them with --format images" in capsys.readouterr().out
+    for _ in range(2):
+        manifest = ingest((root,), out=out, format="images", workers=1)
+    assert "no longer there" not in capsys.readouterr().out
+    assert [(source.name, source.format) for source in manifest.sources] == [("in", "mp4"), ("in-2", "images")]
+    assert open_store(out).episode_id.tolist() == ["in/clip.mp4", "in-2/shot.png"]
+    assert stored(root, out).num_episodes == 2 and "no longer there" not in capsys.readouterr().out
 
 
 def test_what_could_not_be_read_is_tried_again(tmp_path: Path) -> None:

@@ -363,4 +363,5 @@ def test_a_run_without_health_or_encoder_has_a_page(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, {}, {}, {"loss": Series(np.array([1]), np.array([2.0]))}, ())
     text = Page(render(record, None)).text
     assert "Not evaluated yet" in text
+    assert "before its health was first measured" in text and "three health curves" not in text
     assert "unknown" in text

@@ -349,6 +349,9 @@ def test_resume_with_another_configuration_names_what_differs(clip_store_path: P
     changed = replace(config, optim=replace(config.optim, lr=0.1))
     with pytest.raises(InputError, match=r"another configuration \(optim\.lr: 0\.05 -> 0\.1\)"):
         pretrain(changed, out=out, resume=True)
+    shorter = replace(config, train=replace(config.train, steps=1), optim=replace(config.optim, warmup_steps=0))
+    with pytest.raises(InputError, match=r"a run of 2 steps, got --train\.steps 1; a run can be lengthened, not short"):
+        pretrain(shorter, out=out, resume=True)
 
 
 def test_batch_larger_than_the_data(clip_store_path: Path, tmp_path: Path) -> None:
@@ -365,7 +368,8 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     assert any((out / "tensorboard").iterdir())
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
-    assert "pretrain simclr on test_resnet" in (out / "log.txt").read_text()
+    log = (out / "log.txt").read_text()
+    assert "pretrain simclr on test_resnet" in log and f"epochs over {config.data.epoch_over}) on" in log
 
 
 def test_a_run_that_starts_from_another_names_the_data_of_both(clip_store_path: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
 from robossl.ranges import check_positive
 
+SHORT_SIDE, QUALITY = 256, 90  # of a new store
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
 
@@ -38,8 +39,8 @@ def ingest(
     image_folders: Literal["auto", "images", "episodes"] = "auto",
     image_fps: float = 10.0,
     licence: str | None = None,
-    short_side: int = 256,
-    quality: int = 90,
+    short_side: int | None = None,
+    quality: int | None = None,
     workers: int | None = None,
     strict: bool = False,
 ) -> Manifest:
@@ -57,8 +58,9 @@ def ingest(
             pictures say.
         image_fps: frames a second of a folder of numbered images that is an episode.
         licence: of all these sources; by default what the files beside the data state.
-        short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged.
-        quality: of the stored JPEG, 1 to 100.
+        short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged. By default what the
+            store was made with, and 256 for a new one.
+        quality: of the stored JPEG, 1 to 100. By default what the store was made with, and 90 for a new one.
         workers: processes, by default one a CPU that this process may use.
         strict: refuse when anything had to be skipped or corrected.
 
@@ -86,7 +88,7 @@ def ingest(
         with Progress(num_frames) as progress:
             workers = min(workers or num_cpus(), max(1, len(jobs)))
             _announce(progress, out, listed, jobs, workers)
-            _check_disk(out, num_frames, short_side)
+            _check_disk(out, num_frames, manifest.short_side)
             write_manifest(out, manifest)
             for job, problems in run_jobs(jobs, workers):
                 progress.advance(job.num_frames, job.source, problems)
@@ -163,25 +165,27 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed], progress: P
     return manifest
 
 
-def _check(sources: Sequence[Path], short_side: int, quality: int, workers: int | None) -> None:
+def _check(sources: Sequence[Path], short_side: int | None, quality: int | None, workers: int | None) -> None:
     if not sources:
         raise InputError("no source given; name at least one folder or file")
-    if not 16 <= short_side <= 4096:
+    if short_side is not None and not 16 <= short_side <= 4096:
         raise InputError(f"--short-side must be 16 to 4096 pixels, got {short_side}")
-    if not 1 <= quality <= 100:
+    if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"--quality must be 1 to 100, got {quality}")
     if workers is not None and workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
 
 
-def _open_or_create(out: Path, short_side: int, quality: int) -> Manifest:
+def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> Manifest:
     if not (out / "manifest.json").exists():
-        return Manifest(short_side=short_side, quality=quality)
+        return Manifest(short_side=short_side or SHORT_SIDE, quality=quality or QUALITY)
     manifest = read_manifest(out)
-    if (manifest.short_side, manifest.quality) != (short_side, quality):
+    made, got = (manifest.short_side, manifest.quality), (short_side, quality)
+    if any(new not in (None, old) for old, new in zip(made, got, strict=True)):
+        said = " ".join(f"--{name} {new}" for name, new in zip(("short-side", "quality"), got, strict=True) if new)
         raise InputError(
-            f"{out} was made with --short-side {manifest.short_side} --quality {manifest.quality}, "
-            f"got {short_side} and {quality}; use the same or another --out"
+            f"{out} was made with --short-side {manifest.short_side} --quality {manifest.quality}, got {said}; "
+            "leave these options out to add to it, or choose another --out"
         )
     return manifest
 
@@ -197,14 +201,14 @@ def _name_sources(
     found: Sequence[tuple[Path, str, Listing]], manifest: Manifest, licence: str | None
 ) -> tuple[list[Listed], Manifest]:
     listed: list[Listed] = []
-    entries = {entry.path: entry for entry in manifest.sources}
+    entries = {(entry.path, entry.format): entry for entry in manifest.sources}  # one folder may hold two formats
     for root, format, listing in found:
-        entry = entries.get(str(root)) or SourceEntry(
+        entry = entries.get((str(root), format)) or SourceEntry(
             _unique(root, [entry.name for entry in entries.values()]), str(root), format
         )
         known = entry.licence if entry.licence != "unknown" else stated_licence(root)
-        entry = replace(entry, format=format, columns=listing.columns, licence=licence or known)
-        entries[str(root)] = entry
+        entry = replace(entry, columns=listing.columns, licence=licence or known)
+        entries[str(root), format] = entry
         listed.append(Listed(entry, root, listing))
     return listed, replace(manifest, sources=tuple(entries.values()))
 

@@ -94,6 +94,8 @@ def run_evaluation(
     """
     started = time.perf_counter()
     settings.check()
+    for label in settings.label:
+        store.labels(label)  # before the splits: a store without labels cannot be evaluated, however it is split
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)

@@ -108,9 +108,13 @@ def curves(record: RunRecord) -> str:
     main = "".join(map(_figure, charts(record.metrics)))
     rest = "".join(map(_figure, other_charts(record.metrics)))
     more = f'<details><summary>Everything else that was logged</summary><div class="charts">{rest}</div></details>'
+    has_health = any(name.startswith("health/") for name in record.metrics)
     return section(
         "How training went",
-        "Read the loss beside the three health curves: they tell learning from collapse.",
+        "Read the loss beside the three health curves: they tell learning from collapse."
+        if has_health
+        else "The run ended before its health was first measured (train.health_every), so nothing here tells learning "
+        "from collapse.",
         f'<div class="charts">{main}</div>{more if rest else ""}',
     )
 
