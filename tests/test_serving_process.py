@@ -247,6 +247,21 @@ print("after it", file=sys.stderr)
     assert [row["path"] for row in rows if row["event"] == "our own"] == ["/dev/null"]
 
 
+def test_a_librarys_record_that_cannot_be_written_out_harms_nobody() -> None:
+    program = """
+import logging
+from robossl_serving.logs import json_log
+with json_log():
+    logging.getLogger("grpc").warning("%d frames", "many")
+    logging.getLogger("robossl.serving").info("and on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = list(map(json.loads, done.stderr.splitlines()))
+    assert any("TypeError: %d format" in row.get("line", "") for row in rows)
+    assert "and on" in [row["event"] for row in rows]
+
+
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
 def test_a_log_that_cannot_be_written_does_not_end_the_server(tmp_path: Path, how: str) -> None:
     build_tiny(tmp_path, version=1)

@@ -46,8 +46,13 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
+        try:
+            line = f"{self.format(record)}\n".encode()
+        except Exception:  # a library's record whose arguments do not fit its text
+            self.handleError(record)
+            return
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, f"{self.format(record)}\n".encode())
+            os.write(self._descriptor, line)
 
 
 @contextlib.contextmanager
