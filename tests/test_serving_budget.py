@@ -190,6 +190,22 @@ def test_robots_find_room_beside_batch_requests_and_none_is_taken_beyond_the_bud
     assert (budget.pixel_bytes, budget.message_bytes) == (500, 700)
 
 
+def test_batch_requests_of_all_encoders_leave_threads_to_robots() -> None:
+    budget = Budget(Limits(waiting=2))
+    held = [claim() for _ in range(6)]  # two to be decoded, two to be run, one of each at it
+    for each in held:
+        budget.take_message(each, 1)
+    with pytest.raises(Refused, match="too many batch requests wait"):
+        budget.take_message(claim(), 1)
+    for _ in range(10):
+        budget.take_message(claim(is_control=True), 1)
+    for _ in range(2):
+        budget.release(held[0])
+    budget.take_message(claim(), 1)
+    with pytest.raises(Refused):
+        budget.take_message(claim(), 1)
+
+
 def test_a_request_larger_than_the_budget_is_taken_alone() -> None:
     budget = Budget(LIMITS)
     for is_control in (False, True):

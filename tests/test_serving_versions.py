@@ -120,7 +120,9 @@ def test_versions_are_loaded_by_policy(tmp_path: Path, policy: str, wanted: list
         ("latest {", "config.pbtxt cannot be read"),
     ],
 )
-def test_a_policy_that_loads_nothing_is_said(tmp_path: Path, policy: str, words: str) -> None:
+def test_a_policy_that_loads_nothing_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: str, words: str
+) -> None:
     models = build(tmp_path / "models", 1, policy="all { }")
     with served(models) as (server, call):
         set_policy(models, policy)
@@ -129,6 +131,8 @@ def test_a_policy_that_loads_nothing_is_said(tmp_path: Path, policy: str, words:
         code, said = status_of(lambda: load(call))
         assert (code, said.split(";")[0]) == ("FAILED_PRECONDITION", "the config.pbtxt of tiny cannot be used")
         assert str(tmp_path) not in said
+        (event,) = events(caplog, "refused")
+        assert (event["model"], words in event["reason"]) == ("tiny", True)
         assert loaded(call) == [1], "what served serves on"
     with pytest.raises(InputError, match=words):
         EncoderServer(models, ServerSettings(port=0))
