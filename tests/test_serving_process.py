@@ -182,7 +182,9 @@ def test_a_server_drains_whatever_its_output_is(tmp_path: Path, output: str) -> 
         client = stack.enter_context(EncoderClient(f"127.0.0.1:{port}", connect_ms=60_000))
         message = client._pin.request(np.zeros((1, 160, 160, 3), np.uint8), camera="", frame_id="1", captured_s=0.0)
         calls = [client._infer.future(message, timeout=60) for _ in range(12)]
-        client._call("ServerLive")  # sent after them on one connection: answered, they have been accepted
+        Raw(client._channel)(
+            "ServerLive", pb.ServerLiveRequest()
+        )  # sent after them on one connection: answered, they have been accepted
         calls[0].result()
         process.send_signal(signal.SIGTERM)
         assert [call.result().model_version for call in calls] == ["1"] * 12
@@ -245,6 +247,31 @@ print("after it", file=sys.stderr)
     (failed,) = [row for row in rows if row["event"] == "a thread failed"]
     assert failed["in_thread"] == "t" and "ZeroDivisionError" in failed["error"]
     assert [row["path"] for row in rows if row["event"] == "our own"] == ["/dev/null"]
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_last_words_of_a_library_that_ends_the_process_are_kept(is_busy: bool) -> None:
+    program = f"""
+import ctypes, threading, time
+from robossl_serving.logs import json_log
+def spin():
+    while True:
+        pass
+libc = ctypes.CDLL(None)
+with json_log():
+    if {is_busy}:
+        threading.Thread(target=spin, daemon=True).start()
+        time.sleep(0.1)
+    for number in range(500):
+        libc.write(2, b"line %03d\\n" % number, 9)
+    libc.write(2, b"terminate called: the reason\\n", 29)
+    libc.abort()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGABRT
+    assert "Fatal Python error" in done.stderr  # where it happened is written beside, perhaps in the middle of a line
+    lines = [f"line {number:03d}" for number in range(500)]
+    assert re.findall('"line": "(.*?)"', done.stderr) == [*lines, "terminate called: the reason"]
 
 
 def test_a_librarys_record_that_cannot_be_written_out_harms_nobody() -> None:
