@@ -1,8 +1,10 @@
-"""Images that are small on the wire and dear to decode: a JPEG of many scans, a PNG of many equal pixels."""
+"""Images that are small on the wire and dear to decode: many scans, equal pixels or empty parts, a second size."""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -33,6 +35,26 @@ def flat_png(side: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((side, side, 3), 7, np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+def many_parts(kind: str, num: int) -> bytes:
+    """A valid small image with many markers or segments (JPEG) or chunks (PNG) that hold nothing."""
+    if kind == "chunks":
+        whole = flat_png(16)
+        at = whole.index(b"IDAT") - 4
+        return whole[:at] + _chunk(b"roBo", b"") * num + whole[at:]
+    whole = many_scans(16, num_scans=2)
+    return whole[:-2] + {"markers": b"\xff\x01", "segments": b"\xff\xe0\x00\x02"}[kind] * num + whole[-2:]
+
+
+def two_headers(*sizes: tuple[int, int]) -> bytes:
+    """A PNG with a header of each size, the pixels of none."""
+    headers = [_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 6, 0, 0, 0)) for size in sizes]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(headers) + _chunk(b"IDAT", zlib.compress(bytes(64))) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + kind + payload + zlib.crc32(kind + payload).to_bytes(4, "big")
 
 
 def _segment(marker: int, payload: bytes) -> bytes:

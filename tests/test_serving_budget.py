@@ -13,12 +13,12 @@ import grpc
 import numpy as np
 import pytest
 import simplejpeg
-from dear_images import flat_png, many_scans
-from PIL import Image
+from dear_images import flat_png, many_parts, many_scans, two_headers
+from PIL import Image, ImageFile
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import put_values
 from robossl_serving.budget import Budget, Claim
-from robossl_serving.images import count_scans, inspect_images
+from robossl_serving.images import inspect_images, jpeg_markers
 from robossl_serving.infer import Inference
 from robossl_serving.limits import MIB, Limits
 from robossl_serving.refused import Refused
@@ -86,7 +86,7 @@ def jpeg(**options: object) -> bytes:
     ],
 )
 def test_scans_are_counted_from_markers(image: bytes, num: int) -> None:
-    assert count_scans(image) == num
+    assert list(jpeg_markers(image)).count(0xDA) == num
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,27 @@ def test_jpegs_of_too_many_scans_are_refused_before_they_are_decoded(
     assert time.thread_time() - began_s < 0.5
     code, said = status_of(lambda: call("ModelInfer", images(*encoded), timeout=60))
     assert (code, "not progressive" in said) == ("INVALID_ARGUMENT", True)
+
+
+@pytest.mark.parametrize("kind", ["markers", "segments", "chunks"])
+def test_images_of_very_many_parts_are_refused_at_once(call: Raw, kind: str) -> None:
+    inspect_images([many_parts(kind, 10_000)], limits=Limits()).decode(lambda: None)
+    for encoded in ([many_parts(kind, 2_000_000)], [many_parts(kind, 10_000)] * 64):
+        began_s = time.thread_time()
+        with pytest.raises(Refused, match="more than 16384 markers or chunks"):
+            inspect_images(encoded, limits=Limits())
+        assert time.thread_time() - began_s < 0.5
+    assert status_of(lambda: call("ModelInfer", images(many_parts(kind, 20_000))))[0] == "INVALID_ARGUMENT"
+
+
+def test_a_png_of_two_headers_is_refused_before_the_larger_is_decoded(
+    call: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    encoded = two_headers((8, 8), (9000, 9000))
+    with pytest.raises(Refused, match="damaged"):
+        inspect_images([encoded], limits=Limits()).decode(lambda: None)
+    assert status_of(lambda: call("ModelInfer", images(encoded))) == ("INVALID_ARGUMENT", "an image is damaged")
 
 
 @pytest.mark.parametrize("leaves", ["before", "between", "late"])
@@ -167,6 +188,22 @@ def test_robots_find_room_beside_batch_requests_and_none_is_taken_beyond_the_bud
     budget.release(robot)
     budget.decoded(batch, working_bytes=200)
     assert (budget.pixel_bytes, budget.message_bytes) == (500, 700)
+
+
+def test_batch_requests_of_all_encoders_leave_threads_to_robots() -> None:
+    budget = Budget(Limits(waiting=2))
+    held = [claim() for _ in range(6)]  # two to be decoded, two to be run, one of each at it
+    for each in held:
+        budget.take_message(each, 1)
+    with pytest.raises(Refused, match="too many batch requests wait"):
+        budget.take_message(claim(), 1)
+    for _ in range(10):
+        budget.take_message(claim(is_control=True), 1)
+    for _ in range(2):
+        budget.release(held[0])
+    budget.take_message(claim(), 1)
+    with pytest.raises(Refused):
+        budget.take_message(claim(), 1)
 
 
 def test_a_request_larger_than_the_budget_is_taken_alone() -> None:

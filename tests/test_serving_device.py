@@ -132,6 +132,29 @@ def test_with_more_places_robots_frames_run_together_and_batch_requests_do_not_b
         both.wait_for("a control", "b control", "b batch", "a control")
 
 
+@pytest.mark.parametrize("is_unloaded", [False, True])
+def test_a_batch_request_whose_turn_does_not_come_is_told_at_its_deadline(is_unloaded: bool) -> None:
+    with encoders() as both:
+        both.ask("a", "arm")
+        both.wait_for("a control")
+        overdue = request(None, allowed_s=0.01)
+        both.executors["b"].submit(overdue)
+        both.ask("a", "leg")
+        time.sleep(0.02)
+        closing = threading.Thread(target=both.executors["b"].close)
+        if is_unloaded:
+            closing.start()
+        both.let_go("a")
+        both.wait_for("a control", "a control")
+        until_s = time.monotonic() + 60
+        while overdue.outcome is None:
+            assert time.monotonic() < until_s, "robots of another encoder hold the device, and it waits for ever"
+        assert overdue.outcome == "shed"
+        if is_unloaded:
+            closing.join(timeout=60)
+            assert not closing.is_alive()
+
+
 def test_an_unloaded_encoder_finishes_what_waits_and_is_forgotten() -> None:
     with encoders() as both:
         both.ask("a", None, num_frames=2)

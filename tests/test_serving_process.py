@@ -248,6 +248,46 @@ print("after it", file=sys.stderr)
     assert [row["path"] for row in rows if row["event"] == "our own"] == ["/dev/null"]
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_last_words_of_a_library_that_ends_the_process_are_kept(is_busy: bool) -> None:
+    program = f"""
+import ctypes, threading, time
+from robossl_serving.logs import json_log
+def spin():
+    while True:
+        pass
+libc = ctypes.CDLL(None)
+with json_log():
+    if {is_busy}:
+        threading.Thread(target=spin, daemon=True).start()
+        time.sleep(0.1)
+    for number in range(500):
+        libc.write(2, b"line %03d\\n" % number, 9)
+    libc.write(2, b"terminate called: the reason\\n", 29)
+    libc.abort()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGABRT
+    assert "Fatal Python error" in done.stderr  # where it happened is written beside, perhaps in the middle of a line
+    lines = [f"line {number:03d}" for number in range(500)]
+    assert re.findall('"line": "(.*?)"', done.stderr) == [*lines, "terminate called: the reason"]
+
+
+def test_a_librarys_record_that_cannot_be_written_out_harms_nobody() -> None:
+    program = """
+import logging
+from robossl_serving.logs import json_log
+with json_log():
+    logging.getLogger("grpc").warning("%d frames", "many")
+    logging.getLogger("robossl.serving").info("and on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = list(map(json.loads, done.stderr.splitlines()))
+    assert any("TypeError: %d format" in row.get("line", "") for row in rows)
+    assert "and on" in [row["event"] for row in rows]
+
+
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
 def test_a_log_that_cannot_be_written_does_not_end_the_server(tmp_path: Path, how: str) -> None:
     build_tiny(tmp_path, version=1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -17,6 +18,8 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
+from robossl_serving.health import Health
+from robossl_serving.repository import IndexRow, Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
 
@@ -117,7 +120,9 @@ def test_versions_are_loaded_by_policy(tmp_path: Path, policy: str, wanted: list
         ("latest {", "config.pbtxt cannot be read"),
     ],
 )
-def test_a_policy_that_loads_nothing_is_said(tmp_path: Path, policy: str, words: str) -> None:
+def test_a_policy_that_loads_nothing_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: str, words: str
+) -> None:
     models = build(tmp_path / "models", 1, policy="all { }")
     with served(models) as (server, call):
         set_policy(models, policy)
@@ -126,6 +131,8 @@ def test_a_policy_that_loads_nothing_is_said(tmp_path: Path, policy: str, words:
         code, said = status_of(lambda: load(call))
         assert (code, said.split(";")[0]) == ("FAILED_PRECONDITION", "the config.pbtxt of tiny cannot be used")
         assert str(tmp_path) not in said
+        (event,) = events(caplog, "refused")
+        assert (event["model"], words in event["reason"]) == ("tiny", True)
         assert loaded(call) == [1], "what served serves on"
     with pytest.raises(InputError, match=words):
         EncoderServer(models, ServerSettings(port=0))
@@ -344,6 +351,27 @@ def test_health_follows_what_is_loaded(tmp_path: Path) -> None:
         assert not call("ServerReady", pb.ServerReadyRequest()).ready
         load(call)
         assert [health(server, name) for name in names] == ["SERVING"] * 4 + ["NOT_SERVING"]
+
+
+def test_of_two_health_updates_the_later_has_the_last_word() -> None:
+    health = Health()
+
+    class Changing:
+        """It changes while the first update looks at it."""
+
+        def index(self) -> list[IndexRow]:
+            if later.ident is None:
+                later.start()
+                later.join(timeout=0.3)
+                return [IndexRow("tiny", 1, ready=True, reason="")]
+            return [IndexRow("tiny", 1, ready=False, reason="")]
+
+    repository = cast(Repository, Changing())
+    later = threading.Thread(target=health.update, args=(repository,))
+    health.update(repository)
+    later.join()
+    asked = health_pb2.HealthCheckRequest(service="tiny")
+    assert health.servicer.Check(asked, None).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_an_export_keeps_what_was_added_to_the_configuration(tmp_path: Path) -> None:

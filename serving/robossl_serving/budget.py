@@ -35,6 +35,7 @@ class Claim:
     is_gone: Callable[[], bool] = field(repr=False)  # whether its caller has left
     message_bytes: int = 0
     pixel_bytes: int = 0
+    is_counted: bool = False  # among the batch requests that are held
     is_decoding: bool = False
 
     @property
@@ -64,6 +65,7 @@ class Budget:
         self._lock = threading.Lock()
         self._queue: deque[threading.Condition] = deque()  # one for each batch request that waits, the next one first
         self._num_decoding = 0
+        self._num_batch = 0  # held, of all encoders; each holds a thread too
         self._freed = 0  # by large requests, since memory was last given back to the system
         self.message_bytes = 0
         self.pixel_bytes = 0
@@ -78,6 +80,11 @@ class Budget:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
             if self.message_bytes and self.message_bytes + num_bytes > allowed:
                 raise _full("message bytes", self._limits.held_message_bytes)
+            if not claim.is_control:
+                if self._num_batch > 2 * self._limits.waiting + self._num_decoders:  # to be decoded, to be run
+                    raise _too_many()
+                self._num_batch += 1
+                claim.is_counted = True
             self.message_bytes += num_bytes
             claim.message_bytes += num_bytes
 
@@ -110,6 +117,8 @@ class Budget:
         """Give back all that a request holds; once more does nothing."""
         with self._lock:
             self._end_decoding(claim)
+            self._num_batch -= claim.is_counted
+            claim.is_counted = False
             self.message_bytes -= claim.message_bytes
             self._count_freed(claim.message_bytes)
             claim.message_bytes = 0
@@ -137,9 +146,7 @@ class Budget:
 
     def _wait(self, claim: Claim, num_bytes: int) -> None:
         if len(self._queue) >= self._limits.waiting:
-            raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait to be decoded; send fewer, or later"
-            )
+            raise _too_many()
         turn = threading.Condition(self._lock)
         self._queue.append(turn)
         try:
@@ -168,6 +175,10 @@ class Budget:
 def late() -> Refused:
     """The deadline has passed, or cannot be met."""
     return Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run")
+
+
+def _too_many() -> Refused:
+    return Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many batch requests wait; send fewer, or later")
 
 
 def _full(what: str, allowed: int) -> Refused:

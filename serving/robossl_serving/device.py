@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from robossl_serving.requests import Priority
+from robossl_serving.requests import Priority, Request
 
 
 class Member(Protocol):
@@ -34,6 +34,10 @@ class Member(Protocol):
 
     def wake(self) -> None:
         """Look whether it is this encoder's turn."""
+        ...
+
+    def drop_overdue(self, now_s: float) -> list[Request]:
+        """Let what is past its deadline wait no longer, and return it."""
         ...
 
 
@@ -70,6 +74,10 @@ class Device:
     def beside_s(self, member: Member, now_s: float) -> float:
         """How long all other encoders need to serve each of their active robots once."""
         return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
+
+    def drop_overdue(self, now_s: float) -> list[Request]:
+        """Forget what is past its deadline, of all encoders: one whose turn does not come cannot do so itself."""
+        return [request for member in self._members for request in member.drop_overdue(now_s)]
 
     def begin(self, member: Member) -> None:
         """Note that an encoder runs; another may run beside it where there is a place."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -70,6 +71,13 @@ class Executor:
         """Look whether it is this encoder's turn; the device's lock is held."""
         self._wake.notify()
 
+    def drop_overdue(self, now_s: float) -> list[Request]:
+        """Let what is past its deadline wait no longer, and return it; the device's lock is held."""
+        overdue = self._scheduler.drop_overdue(now_s)
+        if overdue and self._closed:
+            self._wake.notify()
+        return overdue
+
     def submit(self, request: Request, *, may_run_here: bool = False) -> None:
         """Let a request wait for its turn; its `on_done` is called when its outcome is known.
 
@@ -130,7 +138,7 @@ class Executor:
         is_control = any(piece.request.robot is not None for piece in turn.pieces)
         self.running = "control" if is_control else "batch"
         self._device.begin(self)
-        return turn
+        return replace(turn, shed=(*turn.shed, *self._device.drop_overdue(now_s)))
 
     def _work(self, turn: Turn) -> None:
         for request in turn.shed:
@@ -139,24 +147,30 @@ class Executor:
         features = self._features(turn) if turn.pieces else {}
         run_s = time.monotonic() - started_s
         done: list[Request] = []
+        failed: list[Request] = []
         with self._lock:
             if features:
                 self._scheduler.ran(turn, run_s=run_s, now_s=started_s + run_s)
                 done.extend(_hand_out(turn, features, started_s=started_s, run_s=run_s))
             elif turn.pieces:
-                for piece in turn.pieces:
-                    self._scheduler.remove(piece.request)
+                failed.extend(self._give_up(turn))
             self.running = None
             self._device.wake()  # the next run does not wait for the replies of this one
             if self._closed:
                 self._wake.notify()
         if features:
             self._on_turn(turn.num_frames, run_s)
-            for request in done:
-                _finish(request, "served")
-        else:
-            for piece in turn.pieces:
-                _finish(piece.request, "failed")
+        for request in done:
+            _finish(request, "served")
+        for request in failed:
+            _finish(request, "failed")
+
+    def _give_up(self, turn: Turn) -> Iterator[Request]:
+        """Forget what is left of a turn's requests; yields those that nobody has cancelled meanwhile."""
+        for piece in turn.pieces:
+            was_last = piece.stop == len(piece.request.frames)  # then it does not wait, and cannot be cancelled
+            if self._scheduler.remove(piece.request) or was_last:
+                yield piece.request
 
     def _features(self, turn: Turn) -> dict[str, ndarray]:
         """What the encoder gives for the turn's frames; nothing where it fails."""

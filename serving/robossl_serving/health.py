@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from grpc_health.v1 import health, health_pb2
 from robossl_client.wire import SERVICE
 
@@ -19,18 +21,20 @@ class Health:
     def __init__(self) -> None:
         self.servicer = health.HealthServicer()
         self._names: set[str] = set()
+        self._lock = threading.Lock()  # else of two updates the one that looked first might be the last to say
         for name in ("", SERVICE):
             self._set(name, False)
 
     def update(self, repository: Repository) -> None:
         """Answer for what a repository has loaded now; what it no longer knows does not serve."""
-        serves = {"": False, SERVICE: False}
-        for row in repository.index():
-            for name in ("", SERVICE, row.name):
-                serves[name] = serves.get(name, False) or row.ready
-            serves[f"{row.name}/{row.version}"] = row.ready
-        for name in sorted(self._names | serves.keys()):
-            self._set(name, serves.get(name, False))
+        with self._lock:
+            serves = {"": False, SERVICE: False}
+            for row in repository.index():
+                for name in ("", SERVICE, row.name):
+                    serves[name] = serves.get(name, False) or row.ready
+                serves[f"{row.name}/{row.version}"] = row.ready
+            for name in sorted(self._names | serves.keys()):
+                self._set(name, serves.get(name, False))
 
     def shut_down(self) -> None:
         """Answer NOT_SERVING to all from now on."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import simplejpeg
@@ -22,6 +23,7 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte nor a restart
 _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # measured on one core of a 2 GHz server
+_PARTS = 2**14  # JPEG markers and PNG chunks of a call: Python reads each; encoders write one for some kilobytes
 _STRIP = 2**18  # pixels of a PNG that are converted at a time
 
 
@@ -74,7 +76,7 @@ def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
     pixels = hw[0] * hw[1]
     if not 0 < len(encoded) * pixels * 3 <= limits.decoded_bytes:
         raise bad_request(f"the images are larger than {limits.decoded_bytes} bytes once decoded")
-    scans = [0 if image.startswith(_PNG) else count_scans(image) for image in encoded]
+    scans = _count_scans(encoded)
     if max(scans) > limits.scans or sum(scans) * pixels > limits.scan_pixels:
         raise bad_request(
             f"a JPEG has {max(scans)} scans of {pixels} pixels; allowed are {limits.scans} scans, and "
@@ -84,17 +86,37 @@ def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
     return Images(tuple(encoded), hw, pixels * sum(seconds))
 
 
-def count_scans(image: bytes) -> int:
-    """How many times a JPEG's decoder goes over all of its pixels; from the markers alone, at least one."""
+def _count_scans(encoded: Sequence[bytes]) -> list[int]:
+    scans, room = [], _PARTS
+    for image in encoded:
+        is_png = image.startswith(_PNG)
+        parts = list(islice(_png_chunks(image) if is_png else jpeg_markers(image), room + 1))
+        room -= len(parts)
+        if room < 0:
+            raise bad_request(f"the images of the call have more than {_PARTS} markers or chunks; save them anew")
+        scans.append(0 if is_png else max(1, parts.count(_START_OF_SCAN)))
+    return scans
+
+
+def jpeg_markers(image: bytes) -> Iterator[int]:
+    """Yield the codes of a JPEG's markers; its decoder goes over all of its pixels for each start of a scan."""
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        return 1  # most cameras' images; the bytes of a marker do not occur within a scan's data
-    num, place = 0, len(_JPEG)
+        yield _START_OF_SCAN  # most cameras' images; the bytes of a marker do not occur within a scan's data
+        return
+    place = len(_JPEG)
     while (found := _MARKER.search(image, place)) and image[found.start() + 1] != _END_OF_IMAGE:
         code, place = image[found.start() + 1], found.end()
         if code not in _WITHOUT_LENGTH:
-            num += code == _START_OF_SCAN
             place += max(2, int.from_bytes(image[place : place + 2], "big"))
-    return max(1, num)
+        yield code
+
+
+def _png_chunks(image: bytes) -> Iterator[int]:
+    """Yield where the chunks of a PNG begin."""
+    place = len(_PNG)
+    while place + 8 <= len(image) and image[place + 4 : place + 8] != b"IEND":
+        yield place
+        place += 12 + int.from_bytes(image[place : place + 4], "big")
 
 
 def _image_hw(image: bytes) -> tuple[int, int]:
@@ -122,8 +144,10 @@ def _decode_png(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
     with Image.open(io.BytesIO(image), formats=["PNG"]) as opened:
         if opened.mode not in _PNG_MODES:  # 16 bits a sample would be cut off, not scaled
             raise bad_request("a PNG has more than 8 bits a sample; convert it")
-        opened.load()
         height, width = out.shape[:2]
+        if opened.size != (width, height):  # a second header, after the one that was read
+            raise bad_request("an image is damaged")
+        opened.load()
         rows = max(1, _STRIP // width)
         for top in range(0, height, rows):  # in strips: Pillow copies what it converts, and once more for numpy
             bottom = min(top + rows, height)

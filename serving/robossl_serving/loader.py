@@ -87,10 +87,7 @@ class Loader:
                     good[version] = held[version]
         if good:
             return good, tuple(errors)
-        for first in errors.values():
-            raise first
-        config, named = self._root / name / "config.pbtxt", ", ".join(map(str, choice.missing))
-        raise InputError(f"{config} asks for versions {named} only, and none of them is there; mend its version_policy")
+        raise next(iter(errors.values()))
 
     def failed(self) -> list[tuple[str, int]]:
         """Name and version of all that failed their checks."""

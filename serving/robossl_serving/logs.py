@@ -1,7 +1,7 @@
 """Logs: one JSON object a line on standard error, whoever writes it: we, another Python library, or a native one.
 
-onnxruntime and grpc write to the file descriptor itself, past Python. So descriptor 2 becomes a pipe, and a thread
-makes each line that comes out of it a JSON object.
+onnxruntime and grpc write to the file descriptor itself, past Python. So descriptor 2 becomes a pipe, and a program of
+its own (`relay.py`) makes each line that comes out of it a JSON object.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ import faulthandler
 import json
 import logging
 import os
-import re
+import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
+from robossl_serving import relay as relay_program
+from robossl_serving.relay import stamp
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LINE_BYTES = 2**14  # a longer line becomes several
 _log = logging.getLogger("robossl.serving")
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        at = f"{at}.{int(record.msecs):03d}Z"
-        row = {"time": at, "level": record.levelname.lower(), "event": record.getMessage()}
+        row = {"time": stamp(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
         row |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.name != _log.name:
             row["logger"] = record.name
@@ -46,8 +44,13 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
+        try:
+            line = f"{self.format(record)}\n".encode()
+        except Exception:  # a library's record whose arguments do not fit its text
+            self.handleError(record)
+            return
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, f"{self.format(record)}\n".encode())
+            os.write(self._descriptor, line)
 
 
 @contextlib.contextmanager
@@ -78,25 +81,38 @@ def json_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped_lines(kept: int) -> Iterator[None]:
-    """Make what is written to descriptor 2 events of the log."""
+    """Make what is written to descriptor 2 events of the log, or leave it as it is where no program can be started."""
     source, sink = os.pipe()
-    os.set_blocking(sink, False)  # a native library may hold the interpreter's lock, and nobody reads then
+    try:
+        relay = subprocess.Popen(
+            [sys.executable, "-I", "-S", relay_program.__file__],
+            stdin=source,
+            stdout=kept,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(sink)
+        yield
+        return
+    finally:
+        os.close(source)
+    os.set_blocking(sink, False)  # whoever reads the log may stop to, and the server goes on
     os.dup2(sink, 2)
     os.close(sink)
-    reader = threading.Thread(target=_read, args=(source,), name="log-reader", daemon=True)
-    reader.start()
     try:
         yield
     finally:
         if sys.stderr is not None:
             sys.stderr.flush()
-        os.dup2(kept, 2)  # closes the pipe, and so ends the thread
-        reader.join(timeout=5)
+        os.dup2(kept, 2)  # closes the pipe, and so ends the relay
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            relay.wait(timeout=5)
 
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write where a crash happened to standard error itself: nobody reads the pipe then."""
+    """Write where a crash happened to standard error itself, not through the relay: it is many lines, and one event."""
     if faulthandler.is_enabled():
         yield
         return
@@ -105,14 +121,6 @@ def _crash_dump(kept: int) -> Iterator[None]:
         yield
     finally:
         faulthandler.disable()
-
-
-def _read(source: int) -> None:
-    with open(source, "rb") as lines:
-        while raw := lines.readline(_LINE_BYTES):
-            line = _COLOUR.sub("", raw.decode("utf-8", "replace")).strip()
-            if line:
-                _log.warning("a library's line", extra={"line": line})
 
 
 def _log_thread(failed: threading.ExceptHookArgs) -> None:

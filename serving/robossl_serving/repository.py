@@ -201,11 +201,9 @@ class Repository:
                 if name in self._unloaded and not is_told:
                     return ()
                 self._loader.forget(name, on_disk)
-                policy = self._policy(name)
-                if version is None and not is_told and self._chosen.get(name) in on_disk:
-                    choice = Choice((self._chosen[name],), 1)
-                else:
-                    choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
+                chosen = None if is_told else self._chosen.get(name)
+                number = version if chosen not in on_disk else chosen
+                policy, choice = self._choose(name, on_disk, number)
                 entry = self._entries.get(name)
                 held = {} if entry is None else entry.versions
                 good, failed = self._loader.open_chosen(name, choice, held=held, again=again, may_keep=version is None)
@@ -219,16 +217,28 @@ class Repository:
         finally:
             self._on_change()
 
-    def _policy(self, name: str) -> pb.ModelVersionPolicy:
+    def _choose(self, name: str, on_disk: Collection[int], version: int | None) -> tuple[pb.ModelVersionPolicy, Choice]:
+        """Read a model's policy, and choose by it or by a version's number.
+
+        Raises:
+            InputError: the policy cannot be used; the log says so the first time.
+        """
         try:
             policy = read_policy(self._root / name)
+            choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
+            if not choice.versions:
+                config = self._root / name / "config.pbtxt"
+                raise InputError(
+                    f"{config} asks for versions {listed(choice.missing)} only, and none of them is there; mend its "
+                    "version_policy"
+                )
         except InputError as error:
             if self._unusable.get(name) != str(error):
                 _log.error("refused", extra={"model": name, "reason": str(error)})
             self._unusable[name] = str(error)
             raise
         self._unusable.pop(name, None)
-        return policy
+        return policy, choice
 
     def _replace(
         self,

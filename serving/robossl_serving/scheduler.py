@@ -110,6 +110,13 @@ class Scheduler:
         self._num_slots -= 1
         return True
 
+    def drop_overdue(self, now_s: float) -> list[Request]:
+        """Forget what is past its deadline, and return it."""
+        overdue = [request for request in self.waiting() if request.deadline_s <= now_s]
+        for request in overdue:
+            self.remove(request)
+        return overdue
+
     def take(self, now_s: float, *, beside_s: float = 0.0) -> Turn:
         """What to run now. What it takes no longer waits, except a batch request with frames left.
 
