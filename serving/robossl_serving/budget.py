@@ -67,6 +67,8 @@ class Budget:
         self._num_decoding = 0
         self._num_batch = 0  # held, of all encoders; each holds a thread too
         self._freed = 0  # by large requests, since memory was last given back to the system
+        # A request is counted as freed a moment before its memory is: the regular call after a trim trims once more.
+        self._trims_again = False
         self.message_bytes = 0
         self.pixel_bytes = 0
 
@@ -125,11 +127,17 @@ class Budget:
             self._free_pixels(claim, claim.pixel_bytes)
             self._wake_next()
 
-    def give_back(self, *, at_least: int = _TRIM_BYTES) -> None:
-        """Give freed memory back to the system, where large requests freed so much; to be called now and then."""
+    def give_back(self, *, at_least: int | None = None) -> None:
+        """Give freed memory back to the system, if large requests freed much; to be called now and then.
+
+        Args:
+            at_least: How much; for a call between the regular ones, which then costs nothing if less was freed.
+        """
         with self._lock:
-            if self._freed < at_least:
+            is_due = self._freed >= (_TRIM_BYTES if at_least is None else at_least)
+            if not is_due and (at_least is not None or not self._trims_again):
                 return
+            self._trims_again = is_due
             self._freed = 0
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps it otherwise
         if trim is not None:
