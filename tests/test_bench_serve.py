@@ -118,8 +118,8 @@ def test_a_frame_that_was_overtaken_is_not_asked_for() -> None:
     for tick_s in ticks.wait_by(lambda until_s: time.sleep(max(0, until_s - time.monotonic()))):
         got.append(round(2 * (tick_s - begin_s)))
         time.sleep(1.25 if len(got) == 1 else 0)
-    assert got == [0, 2, 3, 4]
-    assert trace.num_lost == {"skipped": 1}
+    assert got[0] == 0 and got[-1] == 4 and 1 not in got  # overtaken; a stalled machine may overtake more
+    assert trace.num_lost == {"skipped": 5 - len(got)}
 
 
 def test_figures_leave_out_the_warm_up_and_count_what_was_dropped() -> None:

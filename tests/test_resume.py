@@ -112,7 +112,7 @@ def test_a_finished_run_is_lengthened_and_resume_stays_exact(
     assert rates == [
         pytest.approx(peak * lr_factor(OptimConfig(), step=step, steps=2 if step < 2 else 6)) for step in range(6)
     ]
-    assert "(train.steps: 6 -> 4)" in refused(capsys, run, "--resume", "--train.steps", "4")
+    assert "a run can be lengthened, not shortened" in refused(capsys, run, "--resume", "--train.steps", "4")
     assert "(optim.lr: 0.05 -> 0.1)" in refused(capsys, run, "--resume", "--train.steps", "8", "--optim.lr", "0.1")
 
 

@@ -161,11 +161,10 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
     with served(models) as (_, call):
         code, said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))
         assert code == "FAILED_PRECONDITION"
-        assert "not served any more: it is version 1, which is in the repository and not loaded" in said
-        assert "RepositoryModelLoad with the parameter version=1, or name it in version_policy" in said
-        assert "`robossl load HOST:PORT tiny --version 1`" in said
+        assert "not served any more: version 1 is in the repository, but not loaded" in said
+        assert "`robossl load HOST:PORT tiny --version 1` (RepositoryModelLoad), or name it in version_policy" in said
         code, said = status_of(lambda: call("ModelInfer", infer_request(version="1")))
-        assert code == "NOT_FOUND" and "RepositoryModelLoad with the parameter version=1" in said
+        assert code == "NOT_FOUND" and "robossl load HOST:PORT tiny --version 1" in said
         load(call, 1)  # the first thing that was said to help
         assert call("ModelInfer", infer_request(artefact=pinned)).model_version == "1"
     set_policy(models, "specific { versions: [ 1, 2 ] }")  # and the second
@@ -186,7 +185,7 @@ def test_a_pinned_version_that_is_damaged_is_to_be_mended_first(tmp_path: Path) 
     (models / "tiny" / "2" / "model.onnx").write_bytes(b"")
     with served(models) as (server, call):
         said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))[1]
-        assert "it is version 2" in said and "mend it first" in said
+        assert "version 2 is in the repository" in said and "mend it first" in said
         target = f"127.0.0.1:{server.port}"
         with pytest.raises((EncoderChangedError, UnknownModelError)):
             EncoderClient(target, version=2).encode(FRAMES[:1])

@@ -75,8 +75,8 @@ class Entry:
             )
         else:
             said = (
-                f"the pinned encoder is not served any more: it is version {lying}, which is in the repository and not "
-                f"loaded; {current}. Connect anew to take the current one. To go on with version {lying}, "
+                f"the pinned encoder is not served any more: version {lying} is in the repository, but not loaded; "
+                f"{current}. Connect anew to take that. To go on with version {lying}, "
                 f"{self._how_to_load(lying)}"
             )
         raise Refused(grpc.StatusCode.FAILED_PRECONDITION, said)
@@ -85,8 +85,8 @@ class Entry:
         if version in self.failed:
             return "mend it first: it failed its checks, and the server's log says why"
         return (
-            f"run `robossl load HOST:PORT {self.name} --version {version}` or call RepositoryModelLoad with the "
-            f"parameter version={version}, or name it in version_policy of config.pbtxt and send the server SIGHUP"
+            f"run `robossl load HOST:PORT {self.name} --version {version}` (RepositoryModelLoad), or name it in "
+            "version_policy of config.pbtxt and send the server SIGHUP"
         )
 
 
