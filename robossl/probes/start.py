@@ -18,7 +18,7 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
     """Choose which factors are measured: those asked for, else those of the task, else all.
 
     Raises:
-        InputError: an unknown factor, or none that the task asks anything of.
+        InputError: a factor is unknown, or the task asks for none of these factors.
     """
     for name in asked:
         if name not in FACTORS:

@@ -30,7 +30,7 @@ class AsyncLatest(FrameStream):
         await self._send(frames, captured_s, captured_at)
 
     async def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """The newest reply that was not taken yet, None where there is none within the wait; as Latest.take."""
+        """Return the newest reply that was not taken yet, or None if none comes within the wait; see Latest.take."""
         return await self._take(wait_ms)
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ class Latest(FrameStream):
         run(self._send(frames, captured_s, captured_at))
 
     def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """The newest reply that was not taken yet; None where there is none within the wait.
+        """Return the newest reply that was not taken yet, or None if none comes within the wait.
 
         A reply older than the deadline, counted from the capture of its frame, is never given.
 

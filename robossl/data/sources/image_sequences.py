@@ -96,8 +96,8 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
 def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Images of one folder by what they have in common, with the number of each.
 
-    Of several numbers (`frame3_cam1`) the one that takes most values counts, the last of equals. Frames may be stored
-    in two formats, unless a number then stands for two images.
+    If a name has several numbers (`frame3_cam1`), the one with the most values counts; of equals, the last. A folder
+    may mix two formats, unless a number then stands for two images.
     """
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name, parts in _parts(names).items():

@@ -69,7 +69,7 @@ def open_subject(
 def check_source(
     source: str, *, described: Described = UNDESCRIBED, token: Path | None = None, ca: Path | None = None
 ) -> None:
-    """Refuse an ENCODER that is none, or that is described in the wrong way, without loading weights.
+    """Check that ENCODER names an encoder and is described correctly, without loading weights.
 
     Raises:
         InputError: nothing of what `open_subject` opens, or options that are not for it.
