@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
-import pathlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -82,10 +80,6 @@ def split_source(source: str) -> tuple[Path, str]:
     return (Path(place), prefix) if place and not Path(source).exists() else (Path(source), "")
 
 
-# Full checkpoints of DINO, DeiT and VICReg keep their command line beside the weights. Both types only hold values.
-_INERT: list[Any] = [argparse.Namespace, pathlib.PosixPath]
-
-
 def _weight_files(folder: Path) -> Iterator[list[Path]]:
     for place in (folder / "encoder", folder):
         yield sorted(place.glob("*.safetensors"))
@@ -95,8 +89,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_INERT):
-            return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True), ""))
+        return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True), ""))
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, or is no checkpoint, and is not unpickled; where you trust it, "
