@@ -110,10 +110,7 @@ def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator
 def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
     if not place.is_dir():
         return [place]
-    found = (
-        file for file in place.rglob("*") if not any(part.startswith(".") for part in file.relative_to(place).parts)
-    )
-    everything = sorted(file for file in found if file.is_file())
+    everything = sorted(file for file in place.rglob("*") if file.is_file() and not _is_hidden(file, place))
     files = [file for file in everything if file.suffix.lower() in suffixes]
     if not files:
         raise InputError(f"{place} holds no images, no videos ({' '.join(sorted(suffixes))}) and is no store")

@@ -42,7 +42,7 @@ class Prepared:
             return ", ".join(self.labels) or "none"
         if not self.use_labels or (self.profile and not self.profile.labels):
             return f"none are read (there are: {there})"
-        return f"none that the profile reads (there are: {there}; --columns names one)"
+        return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
         """What no encoder could pass here, in lines."""
