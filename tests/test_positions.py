@@ -13,7 +13,6 @@ from robossl.errors import InputError
 from robossl.positions import token_grid
 
 HW = tuple[int, int]
-PATCH = 16
 
 
 def places(h: int, w: int) -> torch.Tensor:
