@@ -45,7 +45,7 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return replace(config, optim=replace(config.optim, warmup_steps=fitting)), [line]
 
 
-def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
+def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
     """A line on what more steps than before do to the schedules; nothing where the run is new or as long as it was.
 
     Every schedule is a function of the step and the run's length, so that resume is exact. With another length it is

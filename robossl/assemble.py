@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
-from robossl.adapt import adapt, lengthened
+from robossl.adapt import adapt, describe_lengthening
 from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.data.clips import check_clips, moving_rows
@@ -21,7 +21,7 @@ from robossl.data.sampler import MixedSampler, Sampler, thin
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError, reason
-from robossl.health import HealthMonitor
+from robossl.health import CollapseMonitor
 from robossl.method import Method
 from robossl.metrics import check_sinks
 from robossl.online import OnlineKnn
@@ -54,7 +54,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     if ranks.is_main:
         check_sinks(config.train.sinks)
         folder.check(config, resume=resume, may_lengthen=True)
-        remarks += lengthened(config, folder)
+        remarks += describe_lengthening(config, folder)
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
@@ -71,7 +71,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         optimizer=optimizer,
         loader=loader,
         augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
-        health=HealthMonitor(),
+        health=CollapseMonitor(),
         knn=knn,
         remarks=remarks,
     )

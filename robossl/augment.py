@@ -21,7 +21,7 @@ from robossl.colour_official import official_jitter_
 from robossl.crop import crop_each, crop_matrix, signed_box
 from robossl.draws import draw
 from robossl.rotate import rotate
-from robossl.views import Batch, Frames, RawBatch, View, ViewSpec
+from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
@@ -75,7 +75,7 @@ class Augment:
 
 
 def apply(
-    frames: Frames,
+    frames: RawFrames,
     spec: ViewSpec,
     params: Params,
     mean: Sequence[float],
@@ -182,7 +182,7 @@ def _blur(x: Tensor, sigma: Tensor, spec: ViewSpec) -> Tensor:
     return gaussian_blur(x, sigma, radius=official_radius(spec.size), border="zeros")
 
 
-def _place(frames: Frames, device: torch.device) -> Frames:
+def _place(frames: RawFrames, device: torch.device) -> RawFrames:
     """Pixels on the device; what decisions are made from stays on the CPU."""
     pixels = frames.pixels.to(device, non_blocking=True)
     return replace(frames, pixels=pixels, source_hw=frames.source_hw.cpu())

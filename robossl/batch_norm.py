@@ -19,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @contextlib.contextmanager
-def one_value_said(batch_size: int) -> Iterator[None]:
+def raise_small_batch(batch_size: int) -> Iterator[None]:
     """Turn torch's error of a batch-norm that has one value a channel inside the block into one line.
 
     Raises:

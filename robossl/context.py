@@ -16,7 +16,7 @@ from robossl.losses import full_precision
 ContextKind = Literal["gru", "lstm", "transformer", "none"]
 
 
-class Recurrent(nn.Module):
+class RecurrentContext(nn.Module):
     """A GRU or LSTM over the clip, in full precision: its state is summed up over many steps."""
 
     def __init__(self, kind: Literal["gru", "lstm"], input_dim: int, dim: int, *, layers: int) -> None:
@@ -30,7 +30,7 @@ class Recurrent(nn.Module):
         return out
 
 
-class CausalTransformer(nn.Module):
+class TransformerContext(nn.Module):
     """Pre-norm transformer layers with learned positions; a frame attends to itself and those before it."""
 
     def __init__(self, input_dim: int, dim: int, *, layers: int, num_frames: int) -> None:
@@ -61,12 +61,12 @@ def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, n
         case "none":
             return nn.Identity()
         case "transformer":
-            return CausalTransformer(input_dim, dim, layers=layers, num_frames=num_frames)
+            return TransformerContext(input_dim, dim, layers=layers, num_frames=num_frames)
         case _:
-            return Recurrent(kind, input_dim, dim, layers=layers)
+            return RecurrentContext(kind, input_dim, dim, layers=layers)
 
 
-class Columns(nn.Module):
+class ColumnEmbedding(nn.Module):
     """Numbers that come with every frame (actions, joint states) as vectors beside the frame's own.
 
     Continuous columns are standardised by the batch and embedded by a linear layer, discrete ones are looked up.

@@ -16,7 +16,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
+def raise_disk_full(folder: Path) -> Iterator[None]:
     """Turn the error of a full disk, a quota or a file size limit inside the block into one line.
 
     Raises:
@@ -57,7 +57,7 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -90,9 +90,9 @@ def write_text(path: Path, text: str) -> None:
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file in it")
     try:
-        with full_disk_said(path.parent):
+        with raise_disk_full(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(path) as aside:
+            with atomic_write(path) as aside:
                 aside.write_text(text, encoding="utf-8")
     except ResourceError:
         raise

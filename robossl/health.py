@@ -53,14 +53,14 @@ def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     return distances.square().mul(-2).exp().mean().log()
 
 
-class Health(NamedTuple):
+class CollapseCheck(NamedTuple):
     """One check."""
 
     metrics: dict[str, float]
     warning: str | None
 
 
-class HealthMonitor:
+class CollapseMonitor:
     """Watches the outputs of a run for collapse.
 
     Its only state is how many checks running were low, so a resumed run warns when an unbroken one would.
@@ -69,12 +69,12 @@ class HealthMonitor:
     def __init__(self) -> None:
         self.low_checks = 0
 
-    def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> Health:
+    def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> CollapseCheck:
         """Measure the outputs of the global batch, one tensor a view, and say whether they have collapsed."""
         if len(outputs[0]) < 2:
-            return Health({}, None)  # one frame has nothing to differ from
+            return CollapseCheck({}, None)  # one frame has nothing to differ from
         if not all(z.isfinite().all() for z in outputs):
-            return Health({}, "the outputs are no longer finite; the loss will say so when it is next looked at")
+            return CollapseCheck({}, "the outputs are no longer finite; the loss will say so when it is next looked at")
         stds = [std_normalised(z) for z in outputs]
         spread = _mean([std * z.shape[1] ** 0.5 for std, z in zip(stds, outputs, strict=True)])
         rank = _mean([effective_rank(z) for z in outputs])
@@ -88,7 +88,7 @@ class HealthMonitor:
             metrics["health/alignment"] = float(alignment(outputs[0], outputs[1]))
         self.low_checks = self.low_checks + 1 if spread < LOW_STD else 0
         enough = len(outputs[0]) >= MIN_SAMPLES_FOR_RANK
-        return Health(metrics, self._warning(spread, rank if enough else float("inf")))
+        return CollapseCheck(metrics, self._warning(spread, rank if enough else float("inf")))
 
     def _warning(self, spread: float, rank: float) -> str | None:
         if self.low_checks >= LOW_CHECKS:

@@ -21,7 +21,7 @@ from robossl.progress import Progress
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
-from robossl.train import Stopped, Trainer
+from robossl.train import RunInterrupted, Trainer
 
 
 def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
@@ -30,7 +30,7 @@ def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
     Raises:
         InputError: configuration, data and run folder do not fit together.
         ResourceError: a checkpoint could not be written, or another run is writing to the folder.
-        Stopped: SIGTERM or SIGINT came, and the run was saved.
+        RunInterrupted: SIGTERM or SIGINT came, and the run was saved.
     """
     with contextlib.closing(Ranks.join(device_name(config))) as ranks:
         trainer = build_trainer(config, ranks, out, resume=resume)
@@ -68,7 +68,7 @@ def _train(trainer: Trainer, start: int) -> None:
         sinks = _open_sinks(trainer, start)
         try:
             trainer.run(start=start, progress=progress, sinks=sinks)
-        except Stopped as stopped:
+        except RunInterrupted as stopped:
             progress.say(str(stopped))
             raise
         finally:
@@ -171,6 +171,6 @@ def command(argv: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
-    except Stopped:
+    except RunInterrupted:
         return 143  # 128 + SIGTERM: not done, saved
     return 0

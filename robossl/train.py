@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robossl.augment import Augment
-from robossl.batch_norm import one_value_said
+from robossl.batch_norm import raise_small_batch
 from robossl.cards import data_before
 from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
@@ -24,7 +24,7 @@ from robossl.data.loader import Loader
 from robossl.data.store import Store
 from robossl.encoder import save_encoder
 from robossl.errors import InputError
-from robossl.health import HealthMonitor
+from robossl.health import CollapseMonitor
 from robossl.method import Loss, Method
 from robossl.metrics import Sink, describe_step
 from robossl.micro_batches import accumulate, split
@@ -36,7 +36,7 @@ from robossl.run import RunConfig, RunFolder
 from robossl.views import Batch
 
 
-class Stopped(Exception):
+class RunInterrupted(Exception):
     """SIGTERM or SIGINT came; the run was saved."""
 
 
@@ -53,12 +53,12 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     loader: Loader
     augment: Augment
-    health: HealthMonitor
+    health: CollapseMonitor
     knn: OnlineKnn | None
     remarks: tuple[str, ...] = ()  # on what of the recipe was changed to fit; said when the run starts
 
     def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
-        """Steps `start` to the end. Raises `Stopped` after saving when told to stop."""
+        """Steps `start` to the end. Raises `RunInterrupted` after saving when told to stop."""
         steps = self.config.train.steps
         if start == steps:
             self.write_encoder(start)  # it may have been killed after the last checkpoint, before this was written
@@ -96,7 +96,7 @@ class Trainer:
                     self.check_finite(done, loss)
                     self.save(done)
                 if stops:
-                    raise Stopped(
+                    raise RunInterrupted(
                         f"stopped at step {done} and saved; go on with --resume: "
                         + shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
                     )
@@ -123,7 +123,7 @@ class Trainer:
         config = self.config.train
         with (
             torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
-            one_value_said(config.batch_size),
+            raise_small_batch(config.batch_size),
         ):
             yield
 

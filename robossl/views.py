@@ -89,7 +89,7 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class RawFrames:
     """Decoded frames of one `ClipSpec`, before augmentation; t is 1 where the clip has no time axis."""
 
     pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; smaller frames are padded at the right and bottom
@@ -106,7 +106,7 @@ class RawBatch:
     step: int
     position: Int[Tensor, " b"]  # place of each sample in the global batch: augmentation draws by it
     index: Int[Tensor, " b"]  # store row of the anchor frame
-    clips: dict[ClipSpec, Frames]
+    clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from robossl.cpus import num_cpus
-from robossl.durable import full_disk_said, locked
+from robossl.durable import locked, raise_disk_full
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError
 from robossl.progress import Progress
@@ -98,7 +98,7 @@ def collect(
     environment = open_env(settings)
     try:
         resolve_agent(agent).check(environment)
-        with locked(out, "collection"), full_disk_said(out):
+        with locked(out, "collection"), raise_disk_full(out):
             ledger = Ledger(out, settings)
             writer = LeRobotWriter(out, _layout(settings, described))
             ledger.open(writer)

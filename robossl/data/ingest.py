@@ -20,7 +20,7 @@ from robossl.data.shards import read_records
 from robossl.data.source import Listing, Reading
 from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
-from robossl.durable import full_disk_said, locked
+from robossl.durable import locked, raise_disk_full
 from robossl.errors import InputError, ResourceError
 from robossl.progress import Progress
 from robossl.ranges import check_positive
@@ -76,7 +76,7 @@ def ingest(
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
     table = None if labels == "auto" else NO_LABELS if labels == "none" else labels
     found = [_find(root, format, table, reading) for root in roots]
-    with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
+    with _nothing_left(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
         listed, manifest = _name_sources(found, manifest, licence)
