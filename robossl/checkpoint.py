@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and json, written aside and renamed, so that there is never half a one."""
+"""Checkpoints: safetensors and JSON, written to a temporary folder and renamed, so that a checkpoint is complete."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def save_checkpoint(
     Args:
         folder: the run's checkpoints folder.
         step: steps done.
-        method: its whole state dict is saved, buffers (queues, banks, teachers) too.
+        method: its whole state dict is saved, with buffers (queues, banks, teachers).
         optimizer: state and hyperparameters.
-        state: plain numbers and strings of the loop (health counters).
-        keep: how many checkpoints stay.
+        state: plain numbers and strings of the loop, such as counters.
+        keep: number of checkpoints to keep.
 
     Raises:
         ResourceError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target, aside = folder / f"step_{step:08d}", folder / f".step_{step:08d}.tmp"
-    for left in folder.glob(".step_*"):  # by a save that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.glob(".step_*"):  # of a killed save
+        shutil.rmtree(leftover, ignore_errors=True)
     tensors, groups = _flatten_optimizer(optimizer)
     head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
     try:
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
     """Restore method and optimizer in place and return the steps done and the loop's state.
 
     Raises:
-        InputError: not a checkpoint of this schema, or of another model.
+        InputError: the checkpoint has another schema or is of another model.
     """
     try:
         head = json.loads((path / "state.json").read_text())
@@ -90,17 +90,17 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
 
 
 def step_of(path: Path) -> int:
-    """The steps done at a checkpoint, by its name."""
+    """Return the steps done at a checkpoint, from its name."""
     return int(path.name.removeprefix("step_"))
 
 
 def _hide(path: Path) -> Path:
-    """Give what is to be removed a name that is no checkpoint's, so that half of it is never taken for one."""
+    """Rename a checkpoint before it is removed, so that a half-removed one is never read."""
     return path.rename(path.with_name(f".{path.name}.old"))
 
 

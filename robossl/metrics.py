@@ -12,17 +12,17 @@ from robossl.errors import InputError, reason
 
 
 class Sink(Protocol):
-    """Takes scalars of a step."""
+    """A destination for the scalars of a step."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step."""
 
     def close(self) -> None:
-        """Flush and release."""
+        """Flush and close."""
 
 
 class JsonLines:
-    """One json object a line; each line is flushed whole, so a killed run leaves at most half a last line."""
+    """A JSON object per line, flushed after each line, so a killed run leaves at most one incomplete line."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("a")
@@ -38,7 +38,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files; on resume, events after the resumed step are purged from the picture."""
+    """TensorBoard event files; a resumed run hides the events after the step it resumes from."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -56,17 +56,17 @@ class TensorBoard:
 
 
 class Logger:
-    """wandb or trackio, whose public calls are the same: init, log, finish.
+    """wandb or trackio, which have the same API: init, log, finish.
 
     Raises:
-        InputError: it does not start, as without a login.
+        InputError: the logger does not start, such as without a login.
     """
 
     def __init__(self, module_name: str, *, run_name: str, config: dict[str, Any]) -> None:
         self.module = importlib.import_module(module_name)
         try:
             self.module.init(project="robossl", name=run_name, config=config)
-        except Exception as error:  # each has its own
+        except Exception as error:  # each logger has its own errors
             raise InputError(
                 f"train.sinks: {module_name} does not start ({reason(error)}); set it up or leave it out"
             ) from error
@@ -81,7 +81,7 @@ class Logger:
 
 
 def check_sinks(names: tuple[str, ...]) -> None:
-    """Check that every sink can be imported, before a run is begun.
+    """Check that every sink can be imported, before a run starts.
 
     Raises:
         InputError: a package is missing or broken; its pip line is named.
@@ -89,7 +89,7 @@ def check_sinks(names: tuple[str, ...]) -> None:
     for name in names:
         try:
             importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
-        except Exception as error:  # a broken package raises what it likes
+        except Exception as error:  # a broken package may raise anything
             raise InputError(
                 f"train.sinks names {name}, which cannot be imported ({reason(error)}): pip install {name}, or leave "
                 "it out of --train.sinks"
@@ -97,7 +97,7 @@ def check_sinks(names: tuple[str, ...]) -> None:
 
 
 def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict[str, Any]) -> list[Sink]:
-    """The json lines, then each named sink."""
+    """Open the JSON lines and each named sink."""
     sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl")]
     for name in names:
         if name == "tensorboard":

@@ -101,7 +101,7 @@ def restore(trainer: Trainer) -> int:
     if start:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
-        trainer.health.load_state_dict(state["health"])
+        trainer.collapse.load_state_dict(state["health"])
     barrier()  # nobody writes before all have read
     return start
 

@@ -291,5 +291,5 @@ def test_r3m_and_vip_draw_other_negatives_at_every_step():
 
 
 def test_cpc_rows_refuses_batch_norm():
-    with pytest.raises(InputError, match="has batch-norm, through which a patch learns of its neighbours; choose one"):
+    with pytest.raises(InputError, match="has batch-norm, through which patches share information; choose one"):
         build(CPCRowsConfig())

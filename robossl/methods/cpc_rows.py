@@ -63,7 +63,7 @@ class CPCRowsConfig:
         """Make the method around an encoder."""
         if not self.allow_batch_norm and any(isinstance(layer, _BatchNorm) for layer in encoder.modules()):
             raise InputError(
-                f"{encoder.config.backbone} has batch-norm, through which a patch learns of its neighbours; choose one "
+                f"{encoder.config.backbone} has batch-norm, through which patches share information; choose one "
                 "without (vit_tiny_patch16_224, convnext_atto, resnet50_gn) or set method.allow_batch_norm"
             )
         return CPCRows(encoder, self)

@@ -55,7 +55,7 @@ class LooCConfig:
         for space in self.kept:
             if not any(_is_drawn(self.view, operation) for operation in space):
                 raise InputError(
-                    f"kept has a space for {', '.join(space)}, which the view never draws: its key would be as key 0; "
+                    f"kept has a space for {', '.join(space)}, which the view never draws: its key would equal key 0; "
                     "give method.view a probability for it or leave it out of kept"
                 )
 
