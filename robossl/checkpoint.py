@@ -125,5 +125,6 @@ def _restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for weight, slots in optimizer.state.items():
         for key, value in slots.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:  # fused updates go by memory, not by index
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                # Fused updates ignore strides, so give the state the weight's memory format.
                 slots[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -30,7 +30,7 @@ class SimSiamConfig:
     projector_layers: int = 3  # section 3; 2 on CIFAR (appendix D)
     projector_hidden_dim: int = 2048  # section 3
     output_dim: int = 2048  # section 3
-    predictor_hidden_dim: int = 512  # section 3: a bottleneck of a quarter
+    predictor_hidden_dim: int = 512  # section 3: a quarter of output_dim, a bottleneck
     head: Literal["paper", "official"] = "paper"  # official: the projector's last batch-norm has no scale and shift
     stop_gradient: bool = True  # figure 2
     predictor: Literal["none", "fixed", "mlp", "moving_average"] = "mlp"  # table 1; moving average: section 5.2
