@@ -25,7 +25,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
         config: a recipe with its overrides.
         stores: `data.store`, then those of `data.mix`.
     """
-    data, lines = _without_missing_splits(config.data, stores)
+    data, lines = _drop_missing_splits(config.data, stores)
     config, shortened = shorten_warmup(replace(config, data=data))
     lines += shortened
     lacking = what_it_lacks(stores[0], config.knn) if config.knn else ""
@@ -68,7 +68,7 @@ def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...
     )
 
 
-def _without_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
+def _drop_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
     """Train on all frames of each store that has no splits."""
     first, *others = (not any(store.manifest.splits) for store in stores)
     lines = [

@@ -20,7 +20,7 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
     Raises:
         InputError: no model has that name, or it cannot be built with these settings.
     """
-    architecture = _check_name(name)
+    architecture = _resolve_architecture(name)
     family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     extra: dict[str, Any] = {"zero_init_last": zero_init_last} if family in _RESNETS else {}
     if family in _TRANSFORMERS:
@@ -52,7 +52,7 @@ def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
     return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
 
 
-def _check_name(backbone: str) -> str:
+def _resolve_architecture(backbone: str) -> str:
     """Return the architecture of a timm name that may end in a tag of hub weights, such as resnet18.a1_in1k.
 
     Raises:

@@ -48,7 +48,7 @@ def gaussian_blur(
                 x.index_select(dim, source) * tap[:, None, None, None] * seen.view(weight) for tap, source, seen in near
             )
         return x
-    band = (taps @ _picks(size, radius, border, x.device)).view(-1, size, size)
+    band = (taps @ _source_matrix(size, radius, border, x.device)).view(-1, size, size)
     block = _BLOCK if size > 64 and x.device.type == "cpu" else size
     across, out = torch.empty_like(x), torch.empty_like(x)
     rows = x.flatten(1, 2)
@@ -80,7 +80,7 @@ def _sources(
 
 
 @cache
-def _picks(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
+def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
     """Return `_sources` as rows of a matrix of ones and zeros."""
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

@@ -47,14 +47,14 @@ def save_checkpoint(
     head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
     try:
         aside.mkdir(parents=True)
-        save_file(_own(method.state_dict()), aside / "method.safetensors")
+        save_file(_contiguous_copies(method.state_dict()), aside / "method.safetensors")
         save_file(tensors, aside / "optimizer.safetensors")
         (aside / "state.json").write_text(json.dumps(head, indent=1))
         for path in aside.iterdir():
             share(path)
             sync(path)
         sync(aside)
-        replaced = [_hide(target)] if target.exists() else []
+        replaced = [_rename_for_removal(target)] if target.exists() else []
         aside.rename(target)
         sync(folder)
     except (OSError, SafetensorError) as error:
@@ -63,7 +63,7 @@ def save_checkpoint(
             f"could not write checkpoint {target}: {error}; earlier checkpoints are kept, "
             "make room and run the same command with --resume"
         ) from error
-    for old in [*replaced, *map(_hide, checkpoints(folder)[:-keep])]:
+    for old in [*replaced, *map(_rename_for_removal, checkpoints(folder)[:-keep])]:
         shutil.rmtree(old)
     return target
 
@@ -99,19 +99,19 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def _hide(path: Path) -> Path:
+def _rename_for_removal(path: Path) -> Path:
     """Rename a checkpoint before it is removed, so that a half-removed one is never read."""
     return path.rename(path.with_name(f".{path.name}.old"))
 
 
-def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     saved = optimizer.state_dict()
     tensors = {f"{index}.{key}": value for index, slots in saved["state"].items() for key, value in slots.items()}
-    return _own({k: v for k, v in tensors.items() if isinstance(v, Tensor)}), saved["param_groups"]
+    return _contiguous_copies({k: v for k, v in tensors.items() if isinstance(v, Tensor)}), saved["param_groups"]
 
 
 def _restore_optimizer(

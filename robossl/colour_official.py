@@ -32,11 +32,11 @@ def official_jitter_(
             rows = np.flatnonzero(order[:, place] == operation)
             if len(rows):
                 chosen, own = torch.from_numpy(rows), factors[rows, operation]
-                part = _changed(x[chosen.to(x.device)], operation, own, additive=additive)
+                part = _apply_operation(x[chosen.to(x.device)], operation, own, additive=additive)
                 put_rows(x, chosen, part.clamp_(0, 255))
 
 
-def _changed(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
+def _apply_operation(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
     if operation == HUE:
         turn_hue_(part, torch.from_numpy(hue_shifts(factors)).to(part.device))
         return part

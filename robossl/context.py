@@ -90,23 +90,23 @@ class ColumnEmbedding(nn.Module):
     def forward(self, z: Float[Tensor, "b t d"], columns: Mapping[str, Tensor]) -> Float[Tensor, "b t e"]:
         """Return the frames' vectors with the embedded columns appended."""
         parts = [
-            linear(self._given(name, width, columns).flatten(0, 1)).unflatten(0, z.shape[:2])
+            linear(self._continuous_column(name, width, columns).flatten(0, 1)).unflatten(0, z.shape[:2])
             for linear, (name, width) in zip(self.linears, self.continuous.items(), strict=True)
         ]
         parts += [
-            table(self._values(name, num_values, columns))
+            table(self._discrete_column(name, num_values, columns))
             for table, (name, num_values) in zip(self.tables, self.discrete.items(), strict=True)
         ]
         late = [F.pad(part, (0, 0, self.lag, 0))[:, : z.shape[1]] for part in parts]
         return torch.cat([z, *(full_precision(part) for part in late)], dim=-1)
 
-    def _given(self, name: str, width: int, columns: Mapping[str, Tensor]) -> Tensor:
+    def _continuous_column(self, name: str, width: int, columns: Mapping[str, Tensor]) -> Tensor:
         if columns[name].shape[-1] != width:
             got = columns[name].shape[-1]
             raise InputError(f"column {name!r} is {got} wide, got {width}; set method.columns.{name} to {got}")
         return columns[name]
 
-    def _values(self, name: str, num_values: int, columns: Mapping[str, Tensor]) -> Tensor:
+    def _discrete_column(self, name: str, num_values: int, columns: Mapping[str, Tensor]) -> Tensor:
         values = columns[name]
         if values.shape[-1] != 1:
             raise InputError(

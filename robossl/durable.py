@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robossl.errors import InputError, ResourceError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def raise_disk_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL_ERRNOS:
             raise ResourceError(f"disk full while writing {folder}; make room and run the same command again") from None
         raise
 
