@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from robossl.augment import Augment
 from robossl.draws import draw
-from robossl.views import ClipSpec, Frames, RawBatch, ViewSpec
+from robossl.views import ClipSpec, RawBatch, RawFrames, ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BARE = ViewSpec(hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
@@ -61,7 +61,7 @@ def frames_like(batch: int, height: int, width: int) -> RawBatch:
     pixels = (255 * smooth).to(torch.uint8).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)[:, None]
     source_hw = torch.tensor([[height, width]] * batch)
     rows = torch.arange(batch)
-    return RawBatch(0, rows, rows, {ClipSpec(): Frames(pixels, source_hw, torch.zeros(batch, 1))})
+    return RawBatch(0, rows, rows, {ClipSpec(): RawFrames(pixels, source_hw, torch.zeros(batch, 1))})
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:

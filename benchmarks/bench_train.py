@@ -66,7 +66,7 @@ def ours(config: RunConfig, folder: Path) -> Block:
             if (step + 1) % config.train.log_every == 0:
                 trainer.scalars(loss, lr)
             if (step + 1) % config.train.health_every == 0:
-                trainer.health.check(loss.outputs)
+                trainer.collapse.check(loss.outputs)
 
     return run
 

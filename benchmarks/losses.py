@@ -1,7 +1,7 @@
-"""Losses of every method over a few steps, to the last bit: `--out` writes them, `--against` compares them.
+"""Train every method for a few steps; write the losses (`--out`) or compare them to the last bit (`--against`).
 
-A change that should not change numbers shows equal losses before and after. `--robossl` names the `robossl` command of
-another environment, so that one script measures both versions:
+A change that must not change numbers shows equal losses before and after. `--robossl` names the command of another
+environment, so that one script measures both versions:
 
     python benchmarks/losses.py --robossl OLD/.venv/bin/robossl --out before.json
     python benchmarks/losses.py --against before.json
@@ -20,7 +20,7 @@ from pathlib import Path
 from robossl.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
-# Eight steps on the shipped clips, whatever the recipe says about data, batch and warm-up.
+# Eight steps on the shipped clips; these values replace those of the recipe.
 OVERRIDES = {
     "data.split": "train",
     "data.epoch_over": "frames",
@@ -35,20 +35,20 @@ OVERRIDES = {
 
 
 def recipe(method: str) -> Path:
-    """The small recipe of a method: ResNet-18 on DROID, or its first one."""
+    """Return a method's recipe of ResNet-18 on DROID, or its first recipe."""
     usual = ROOT / "configs" / f"{method}_resnet18_droid.yaml"
     return usual if usual.exists() else sorted((ROOT / "configs").glob(f"{method}_*.yaml"))[0]
 
 
 def run(command: list[str]) -> None:
-    """Run a command on one thread; exits with its last line if it fails."""
+    """Run a command on one thread; exit with its last line if it fails."""
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 
 
 def losses(robossl: str, methods: list[str], work: Path) -> dict[str, list[float]]:
-    """The loss of each step, by method."""
+    """Return the loss of each step, by method."""
     run([robossl, "ingest", str(ROOT / "tests/data/droid"), "--out", str(work / "store"), "--short-side", "96"])
     found = {}
     for method in methods:
@@ -63,9 +63,9 @@ def losses(robossl: str, methods: list[str], work: Path) -> dict[str, list[float
 
 
 def main() -> None:
-    """Measure, write, compare; exit code 1: a loss differs."""
+    """Measure, write and compare; exit with code 1 if a loss differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="*", default=list(METHODS), help="all unless given")
+    parser.add_argument("methods", nargs="*", default=list(METHODS), help="default: all")
     parser.add_argument("--robossl", default=str(Path(sys.executable).with_name("robossl")))
     parser.add_argument("--out", type=Path, help="write the losses as JSON")
     parser.add_argument("--against", type=Path, help="compare with losses written before")

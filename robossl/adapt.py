@@ -1,8 +1,8 @@
-"""Adapt: fit a recipe to the stores and the number of steps it is run with; each change is one line for the user.
+"""Adapt a recipe to its stores and its number of steps; every change is reported in one line.
 
-What a recipe asks for beyond training itself (online kNN of a label, a split where a store has none, a warm-up longer
-than a shortened run) must not stop a first run on plain video. What would change the training data against the user's
-wish stays an error, such as a split that is not among those of the store.
+Parts of a recipe that only accompany training must not stop a first run on plain video: online kNN of a label, a split
+of a store without splits, a warm-up longer than the run. Anything that would change the training data against the
+user's wish stays an error, such as an unknown split of a store that has splits.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from robossl.run import DataConfig, RunConfig, RunFolder
 
 
 def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[str, ...]]:
-    """Return the configuration that is run, and a line for each change.
+    """Return the adapted configuration, and a line for each change.
 
     Args:
         config: a recipe with its overrides.
         stores: `data.store`, then those of `data.mix`.
     """
-    data, lines = _without_missing_splits(config.data, stores)
+    data, lines = _drop_missing_splits(config.data, stores)
     config, shortened = shorten_warmup(replace(config, data=data))
     lines += shortened
     lacking = what_it_lacks(stores[0], config.knn) if config.knn else ""
@@ -36,7 +36,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
 
 def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """A warm-up that the run would end in becomes a tenth of the run, so that the peak rate is reached."""
+    """Shorten a warm-up that does not fit into the run to a tenth of the run; return a line about it."""
     steps, warmup = config.train.steps, config.optim.warmup_steps
     if warmup < steps:
         return config, []
@@ -45,11 +45,11 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return replace(config, optim=replace(config.optim, warmup_steps=fitting)), [line]
 
 
-def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
-    """A line on what more steps than before do to the schedules; nothing where the run is new or as long as it was.
+def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
+    """Describe what a larger number of steps does to the schedules; return nothing if the number did not grow.
 
-    Every schedule is a function of the step and the run's length, so that resume is exact. With another length it is
-    another schedule from the step at which the run goes on.
+    Every schedule is a function of the step and the run's length, so a longer run follows another schedule from the
+    step at which it resumes.
     """
     saved = checkpoints(folder.checkpoints)
     if not saved:
@@ -64,12 +64,12 @@ def lengthened(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
     )
     return (
         f"lengthened from {before} to {now} steps: from step {start} on every schedule is that of a run of {now}; the "
-        f"learning rate goes from {was:.2e} to {will:.2e} and ends anew at step {now}",
+        f"learning rate goes from {was:.2e} to {will:.2e} and ends at step {now}",
     )
 
 
-def _without_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
-    """Draw from all of a store that has no splits."""
+def _drop_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
+    """Train on all frames of each store that has no splits."""
     first, *others = (not any(store.manifest.splits) for store in stores)
     lines = [
         f"{part.store} has no splits: all of it is trained on, not only split {part.split!r}"

@@ -1,4 +1,4 @@
-"""Assembling: a run's parts, from its configuration; what does not fit is refused before anything is written."""
+"""Build a run from its configuration; refuse parts that do not fit before anything is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
-from robossl.adapt import adapt, lengthened
+from robossl.adapt import adapt, describe_lengthening
 from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.data.clips import check_clips, moving_rows
@@ -21,7 +21,7 @@ from robossl.data.sampler import MixedSampler, Sampler, thin
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError, reason
-from robossl.health import HealthMonitor
+from robossl.health import CollapseMonitor
 from robossl.method import Method
 from robossl.metrics import check_sinks
 from robossl.online import OnlineKnn
@@ -34,7 +34,7 @@ from robossl.views import ViewSpec
 
 
 def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
-    """Put the parts together and refuse what does not fit; initial weights depend on the seed alone."""
+    """Build a run and refuse parts that do not fit; initial weights depend on the seed alone."""
     check_batch(config, ranks)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs 3 % of a step
@@ -54,7 +54,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     if ranks.is_main:
         check_sinks(config.train.sinks)
         folder.check(config, resume=resume, may_lengthen=True)
-        remarks += lengthened(config, folder)
+        remarks += describe_lengthening(config, folder)
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
@@ -67,18 +67,18 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         folder=folder,
         stores=stores,
         method=method,
-        model=wrap(method, config, ranks),
+        model=wrap_model(method, config, ranks),
         optimizer=optimizer,
         loader=loader,
         augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
-        health=HealthMonitor(),
+        collapse=CollapseMonitor(),
         knn=knn,
         remarks=remarks,
     )
 
 
 def check_batch(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a batch that does not divide over ranks and micro-batches."""
+    """Refuse a batch that ranks and micro-batches cannot share equally."""
     parts = ranks.world_size * config.train.accumulate
     if config.train.batch_size % parts:
         raise InputError(
@@ -88,12 +88,12 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
     if config.train.batch_size == config.train.accumulate:
         raise InputError(
             f"train.batch_size {config.train.batch_size} in {config.train.accumulate} accumulation steps leaves one "
-            "frame at a time, which there is nothing to tell from; raise the batch or lower train.accumulate"
+            "frame at a time, with no other frame to compare it to; raise the batch or lower train.accumulate"
         )
 
 
 def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
-    """Refuse clips for a method of images, and views larger than every frame: all of them would be enlarged."""
+    """Refuse clips for a method of images, views larger than every frame, and sizes that the backbone cannot take."""
     clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]
     if clips and not method.takes_clips:
         raise InputError(
@@ -112,7 +112,7 @@ def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, 
 
 
 def check_size(encoder: Encoder, size: int) -> None:
-    """Refuse a size that the backbone cannot take, such as one that its patches do not divide."""
+    """Refuse a view size that the backbone cannot take, such as one that is no multiple of its patches."""
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, size, size))
@@ -126,7 +126,7 @@ def check_size(encoder: Encoder, size: int) -> None:
 
 
 def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
-    """Refuse a queue that a batch does not fit into, and a bank without a row for every frame."""
+    """Refuse a queue smaller than a batch, and a bank without a row for every frame."""
     for module in method.modules():
         if isinstance(module, Queue):
             module.check_batch(config.train.batch_size)
@@ -135,17 +135,17 @@ def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
 
 
 def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> Loader:
-    """This rank's share of every batch; held in memory where all that can be drawn fits."""
+    """Return the loader of this rank's share of every batch; frames stay in memory if all of them fit."""
     data, batch_size = config.data, config.train.batch_size
     readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
-    reaches = any(clip.has_time for clip in clips)  # beyond the anchors
+    reaches = any(clip.has_time for clip in clips)  # beyond the anchor frames
     parts = data.parts
     anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)
         moving = moving_rows(store, rows) if reaches else rows
-        if len(moving) or len(parts) == 1:  # of a mixture, stores of images give no clips
+        if len(moving) or len(parts) == 1:  # in a mixture, a store of images may give no clips
             check_clips(store, rows, clips)
             anchors[number] = first + (moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s))
             weights.append(part.weight)
@@ -173,7 +173,7 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
 
 
 def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
-    """Give batch-norm the statistics that the method wants: of the global batch, or of groups of it."""
+    """Convert batch-norm to the statistics that the method needs: of the global batch, or of groups of it."""
     groups = method.batch_norm_groups
     if groups is None:
         several = ranks.world_size > 1 and config.train.sync_batch_norm
@@ -186,8 +186,8 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
     return convert_split_batchnorm(method, groups=groups // ranks.world_size)
 
 
-def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """The method as the loop calls it: compiled when asked, averaged over ranks when there are several."""
+def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """Return the model that the loop calls: wrapped to average gradients over ranks, and compiled if configured."""
     model: nn.Module = method
     if ranks.world_size > 1:
         for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
@@ -203,17 +203,17 @@ def wrap(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
 
 
 def uses_channels_last(config: RunConfig, method: Method) -> bool:
-    """What the configuration says, or else whether the backbone is convolutional (channels_last slows a ViT)."""
+    """Return the configured value, else true for a convolutional backbone (channels_last slows a ViT)."""
     if config.train.channels_last is not None:
         return config.train.channels_last
     return sum(isinstance(module, nn.Conv2d) for module in method.encoder.modules()) > 1
 
 
 def device_name(config: RunConfig) -> str:
-    """The configured device, or the best there is.
+    """Return the configured device; `auto` is the GPU if torch finds one.
 
     Raises:
-        InputError: there is no such device.
+        InputError: the device is cuda, and torch finds no GPU.
     """
     has_gpu = torch.cuda.is_available()
     if config.train.device == "auto":

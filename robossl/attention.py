@@ -15,7 +15,7 @@ from timm.layers.attention import Attention
 from torch import Tensor
 
 from robossl.data.store import Store, open_store
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.embed import Frame, read_frames
 from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder
@@ -175,7 +175,7 @@ def draw_sheet(
         axes[1, column].imshow(veil, extent=extent, interpolation="nearest")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             figure.savefig(aside, format="png", dpi=120)
     except OSError as error:
         raise ResourceError(f"cannot write {path} ({error.strerror}); make room, or choose another place") from error

@@ -1,7 +1,7 @@
-"""Augment: decoded frames of a batch -> the views a method declares, and what was done to them.
+"""Augment decoded frames: make the views that a method declares, and record what was done to each.
 
-The order of operations is rotation, crop-resize-flip, turn, colour jitter, grayscale, blur, solarize, normalise. A
-sample's pixels depend on its own draws alone: on a CPU they have the same bits whatever batch the sample is in.
+The order of operations is rotation, crop with resize and flip, turn, colour jitter, grayscale, blur, solarize,
+normalise. A sample's pixels depend on its own draws alone: on a CPU they are equal to the bit in any batch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from robossl.colour_official import official_jitter_
 from robossl.crop import crop_each, crop_matrix, signed_box
 from robossl.draws import draw
 from robossl.rotate import rotate
-from robossl.views import Batch, Frames, RawBatch, View, ViewSpec
+from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the same, (n, ...), to decide by
+Draws = dict[str, NDArray[np.float32]]  # the same parameters as arrays of shape (n, ...), for decisions
 
 
 class Augment:
-    """Makes all the views of a batch on one device."""
+    """Make all views of a batch on one device."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class Augment:
         device: torch.device,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        """Hold what does not change over a run.
+        """Store the settings of a run.
 
         Args:
             specs: The views, in the order the method expects them.
-            mean: What normalisation takes off each channel, in 0 to 1.
-            std: What it divides each channel by.
+            mean: Mean that normalisation subtracts from each channel, in 0 to 1.
+            std: Standard deviation that it divides each channel by.
             seed: Seed of the run.
-            device: Where the views are made and left.
+            device: Device that makes and holds the views.
             memory_format: Of the pixels of each view (of each frame, for clips).
         """
         self.specs, self.mean, self.std = specs, tuple(mean), tuple(std)
@@ -75,7 +75,7 @@ class Augment:
 
 
 def apply(
-    frames: Frames,
+    frames: RawFrames,
     spec: ViewSpec,
     params: Params,
     mean: Sequence[float],
@@ -83,18 +83,18 @@ def apply(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> View:
-    """Make one view; nothing in here is random.
+    """Make one view from its drawn parameters.
 
     Args:
-        frames: Decoded frames: `pixels` on the device that does the work, `source_hw` on the CPU.
-        spec: The view; its sizes, thresholds and kinds of filter are read, its probabilities are not.
-        params: What `draw` returns, on the CPU, possibly changed.
-        mean: What normalisation takes off each channel, in 0 to 1.
-        std: What it divides each channel by.
+        frames: Decoded frames: `pixels` on the working device, `source_hw` on the CPU.
+        spec: The view; sizes, thresholds and kinds of filter are used, probabilities are not.
+        params: Parameters from `draw`, on the CPU; the caller may have changed them.
+        mean: Mean that normalisation subtracts from each channel, in 0 to 1.
+        std: Standard deviation that it divides each channel by.
         memory_format: Of the pixels of the view.
 
     Returns:
-        The view, all of it on the device; without a time axis where the clip has none.
+        The view, on the device; without a time axis if the clip has none.
     """
     device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
     source_hw = frames.source_hw[:, None].expand(b, t, 2)
@@ -138,7 +138,7 @@ def _fill(
 
 
 def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Grey levels of the views of some rows of frames, (m, 3, size, size)."""
+    """Crop some rows of frames to views; return grey levels (m, 3, size, size)."""
     device = frames.device
     if spec.rotation_degrees:
         degrees, source_hw = (torch.from_numpy(own[name]) for name in ("angle", "source_hw"))
@@ -151,7 +151,7 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
 
 
 def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
-    """Turn square views by quarters, counterclockwise, in place."""
+    """Turn square views counterclockwise by quarters, in place."""
     for quarters in (1, 2, 3):
         rows = torch.from_numpy((turns == quarters).nonzero()[0])
         if len(rows):
@@ -159,7 +159,7 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Colour jitter, grayscale, blur and solarize in place, each on the samples that drew it."""
+    """Apply colour jitter, grayscale, blur and solarize in place, each to the samples that drew it."""
     order, factors = own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1)
     if spec.colour == "torchvision":
         jitter_(x, order, factors)
@@ -182,8 +182,8 @@ def _blur(x: Tensor, sigma: Tensor, spec: ViewSpec) -> Tensor:
     return gaussian_blur(x, sigma, radius=official_radius(spec.size), border="zeros")
 
 
-def _place(frames: Frames, device: torch.device) -> Frames:
-    """Pixels on the device; what decisions are made from stays on the CPU."""
+def _place(frames: RawFrames, device: torch.device) -> RawFrames:
+    """Move the pixels to the device; sizes stay on the CPU, where decisions are made."""
     pixels = frames.pixels.to(device, non_blocking=True)
     return replace(frames, pixels=pixels, source_hw=frames.source_hw.cpu())
 

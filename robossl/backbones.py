@@ -1,4 +1,4 @@
-"""Backbones: timm's models by name, built for an input size, or refused in one line."""
+"""Backbones: build timm models by name for an input size, or refuse in one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import timm
 
 from robossl.errors import InputError, reason
 
-_RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
-_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
-_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's words and ours
+_RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
+_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # accept img_size and dynamic_img_size
+_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's names and ours
 
 
 def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:
@@ -20,7 +20,7 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
     Raises:
         InputError: no model has that name, or it cannot be built with these settings.
     """
-    architecture = _check_name(name)
+    architecture = _resolve_architecture(name)
     family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     extra: dict[str, Any] = {"zero_init_last": zero_init_last} if family in _RESNETS else {}
     if family in _TRANSFORMERS:
@@ -40,20 +40,24 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
 
 
 def hub_hw(name: str) -> tuple[int, int] | None:
-    """The input size of the weights that timm's hub holds for a name, if timm says it."""
+    """Return the input size (height, width) of timm's hub weights; None if timm does not state it."""
     config = timm.get_pretrained_cfg(name)
     return None if config is None else (config.input_size[-2], config.input_size[-1])
 
 
 def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
-    """What to do about an input size that a backbone does not take: its own size, if it is another."""
+    """Return advice about an input size that a backbone cannot take."""
     height, width = backbone.default_cfg["input_size"][-2:]
     own = f"set it to [{height}, {width}], the model's own size, or " if (height, width) != input_hw else ""
     return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
 
 
-def _check_name(backbone: str) -> str:
-    """The architecture of a timm name, which may end in the tag of its hub weights: resnet18.a1_in1k."""
+def _resolve_architecture(backbone: str) -> str:
+    """Return the architecture of a timm name that may end in a tag of hub weights, such as resnet18.a1_in1k.
+
+    Raises:
+        InputError: timm has no such architecture or tag.
+    """
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)

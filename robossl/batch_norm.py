@@ -1,4 +1,4 @@
-"""Batch-norm over ranks: the statistics of the global batch, on any backend."""
+"""Batch-norm over several ranks: the statistics of the global batch, or of groups of it, on any backend."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @contextlib.contextmanager
-def one_value_said(batch_size: int) -> Iterator[None]:
-    """Turn torch's error of a batch-norm that has one value a channel inside the block into one line.
+def raise_small_batch(batch_size: int) -> Iterator[None]:
+    """Replace torch's error for a batch-norm with one value per channel by one line.
 
     Raises:
         InputError: the batch is too small for the method and encoder.
@@ -31,13 +31,13 @@ def one_value_said(batch_size: int) -> Iterator[None]:
         if not str(error).startswith("Expected more than 1 value per channel"):
             raise
         raise InputError(
-            f"train.batch_size {batch_size} leaves a batch-norm one value to take its statistics of; raise it, or "
+            f"train.batch_size {batch_size} leaves a batch-norm one value for its statistics; raise it, or "
             "lower train.accumulate or method.batch_norm_groups"
         ) from error
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
-    """Batch-norm with the statistics of all ranks; saves what torch's own saves: input, mean, 1/std."""
+    """Batch-norm with given statistics of all ranks; like torch's own, it saves input, mean and 1/std."""
 
     @staticmethod
     def forward(
@@ -53,7 +53,7 @@ class _NormaliseOverRanks(torch.autograd.Function):
         normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
         dy = grad.to(mean.dtype)
         sums = torch.stack([dy.sum(dims), (dy * normalised).sum(dims)])
-        grad_bias, grad_weight = sums  # this rank's: DDP averages them as any parameter's
+        grad_bias, grad_weight = sums  # of this rank: DDP averages them
         mean_dy, mean_dy_normalised = all_reduce_sum(sums) / (world_size() * x.numel() / x.shape[1])
         dx = dy - mean_dy.view(shape) - normalised * mean_dy_normalised.view(shape)
         dx = dx * (inverse_std if weight is None else inverse_std * weight).view(shape)
@@ -70,17 +70,17 @@ def _all_but_channel(x: Tensor) -> list[int]:
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch-norm over all ranks' samples, on any backend (torch's own refuses CPU tensors).
+    """Batch-norm over the samples of all ranks, on any backend (torch's own refuses CPU tensors).
 
-    Forward, backward and running statistics (unbiased variance of the global batch) are those of one process
-    on the joined batch; every rank keeps the same running statistics.
+    Forward, backward and running statistics (unbiased variance of the global batch) equal those of one process on the
+    joined batch; every rank keeps the same running statistics.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
         assert x.ndim in (2, 4)
 
     def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
-        """Normalise each channel; in eval mode, or in one process, as `nn.BatchNorm2d` does."""
+        """Normalise each channel; in eval mode and in one process this is `nn.BatchNorm2d`."""
         if not self.training or world_size() == 1:
             out: Tensor = super().forward(x)
             return out
@@ -99,7 +99,7 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel over all ranks, joined from the ranks' own."""
+    """Return mean and biased variance of each channel over all ranks."""
     precise = x if x.dtype == torch.float64 else x.float()
     var, mean = torch.var_mean(precise, dim=_all_but_channel(x), correction=0)
     means, variances = gather(torch.stack([mean, var]).unsqueeze(0)).unbind(1)
@@ -108,10 +108,10 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SplitBatchNorm(_BatchNorm):
-    """Batch-norm whose statistics are those of groups of consecutive samples: a process behaves as several GPUs.
+    """Batch-norm with separate statistics for groups of consecutive samples, as on several GPUs.
 
-    MoCo needs it: keys shuffled over the groups cannot be told by their group's statistics (section 3.3 of
-    arXiv:1911.05722). Running statistics are the mean over the groups of all ranks, the same on each.
+    MoCo needs it: the statistics of its group do not reveal a key that was shuffled across groups (section 3.3 of
+    arXiv:1911.05722). Running statistics are the mean over the groups of all ranks, the same on every rank.
     """
 
     groups: int = 1
@@ -125,7 +125,7 @@ class SplitBatchNorm(_BatchNorm):
             )
 
     def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
-        """Normalise each group of the batch on its own; in eval mode as `nn.BatchNorm2d` does."""
+        """Normalise each group of the batch separately; in eval mode this is `nn.BatchNorm2d`."""
         if not self.training:
             whole: Tensor = super().forward(x)
             return whole
@@ -145,10 +145,10 @@ class SplitBatchNorm(_BatchNorm):
 
 
 def convert_sync_batchnorm(module: M) -> M:
-    """Make every batch-norm in a module a `SyncBatchNorm` of the same parameters and buffers, in place.
+    """Replace every batch-norm in a module by a `SyncBatchNorm` with its parameters and buffers, in place.
 
     Raises:
-        InputError: a batch-norm of another kind (such as timm's with a built-in activation).
+        InputError: the module has another kind of batch-norm, such as timm's with a built-in activation.
     """
 
     def make(old: _BatchNorm) -> _BatchNorm:
@@ -158,10 +158,10 @@ def convert_sync_batchnorm(module: M) -> M:
 
 
 def convert_split_batchnorm(module: M, *, groups: int) -> M:
-    """Make every batch-norm in a module a `SplitBatchNorm` over `groups` groups of a rank's batch, in place.
+    """Replace every batch-norm in a module by a `SplitBatchNorm` over `groups` groups of a rank's batch, in place.
 
     Raises:
-        InputError: a batch-norm of another kind (such as timm's with a built-in activation).
+        InputError: the module has another kind of batch-norm, such as timm's with a built-in activation.
     """
 
     def make(old: _BatchNorm) -> _BatchNorm:

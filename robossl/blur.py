@@ -1,9 +1,9 @@
 """Gaussian blur of a batch with a sigma for each sample, as a banded matrix on either side of the image.
 
-The kernel reaches 3 times the largest sigma of the view on either side (13 taps for 2 pixels), whatever the size of the
-view: what is cut off is below one grey level. The kernel of a tenth of the view that SimCLR and BYOL use has 23 taps at
-224 pixels but cuts at 2 sigma at 96; the PIL blur of MoCo does not cut. The border is reflected as by torchvision.
-Views with the colours of BYOL's or SimCLR's code have their kernel and their border instead: beyond it lie zeros.
+On either side the kernel reaches 3 times the largest sigma of the view (13 taps for 2 pixels), whatever the view's
+size: the cut tails are below one grey level. SimCLR's and BYOL's kernel of a tenth of the view has 23 taps at 224
+pixels but cuts at 2 sigma at 96; MoCo's PIL blur is not cut. The border is reflected, as in torchvision. Views with the
+colours of BYOL's or SimCLR's code have their kernel and their border of zeros instead.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 
 Border = Literal["reflect", "zeros"]
 
-_SMALL = 16  # below it products had other last bits in another batch, on one of two processors
-_BLOCK = 48  # rows of a band that share one product; the matrix of a large view is mostly zeros
+_SMALL = 16  # for smaller views, the last bits of a product depended on the batch on one of two processors
+_BLOCK = 48  # rows of the band in one product; the matrix of a large view is mostly zeros
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
-    """Taps on either side of the centre; a reflection reaches `size` - 1 pixels at most."""
+    """Return the taps on either side of the centre; a reflection reaches `size` - 1 pixels at most."""
     return min(math.ceil(3 * sigma_max), size - 1)
 
 
 def official_radius(size: int) -> int:
-    """Taps on either side of the centre in BYOL's and SimCLR's code, whose kernel is a tenth of the view."""
+    """Return the taps on either side of the centre in BYOL's and SimCLR's code: the kernel is a tenth of the view."""
     return size // 20
 
 
@@ -48,7 +48,7 @@ def gaussian_blur(
                 x.index_select(dim, source) * tap[:, None, None, None] * seen.view(weight) for tap, source, seen in near
             )
         return x
-    band = (taps @ _picks(size, radius, border, x.device)).view(-1, size, size)
+    band = (taps @ _source_matrix(size, radius, border, x.device)).view(-1, size, size)
     block = _BLOCK if size > 64 and x.device.type == "cpu" else size
     across, out = torch.empty_like(x), torch.empty_like(x)
     rows = x.flatten(1, 2)
@@ -68,9 +68,9 @@ def gaussian_blur(
 def _sources(
     size: int, radius: int, border: Border, device: torch.device
 ) -> tuple[Int[Tensor, "taps size"], Float[Tensor, "taps size"]]:
-    """For each tap, which pixel it reads for which pixel, and its weight: 0 beyond a border of zeros.
+    """Return the pixel that each tap reads for each output pixel, and its weight.
 
-    Beyond a border that reflects, the image goes on as its mirror image.
+    Outside the image the weight is 0 for a border of zeros; a reflecting border continues with the mirror image.
     """
     wanted = torch.arange(size)[None] + torch.arange(-radius, radius + 1)[:, None]
     inside = (wanted >= 0) & (wanted < size)
@@ -80,7 +80,7 @@ def _sources(
 
 
 @cache
-def _picks(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """The same as rows of ones and zeros."""
+def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
+    """Return `_sources` as rows of a matrix of ones and zeros."""
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and json, written aside and renamed, so that there is never half a one."""
+"""Checkpoints: safetensors and JSON, written to a temporary folder and renamed, so that a checkpoint is complete."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def save_checkpoint(
     Args:
         folder: the run's checkpoints folder.
         step: steps done.
-        method: its whole state dict is saved, buffers (queues, banks, teachers) too.
+        method: its whole state dict is saved, with buffers (queues, banks, teachers).
         optimizer: state and hyperparameters.
-        state: plain numbers and strings of the loop (health counters).
-        keep: how many checkpoints stay.
+        state: plain numbers and strings of the loop, such as counters.
+        keep: number of checkpoints to keep.
 
     Raises:
         ResourceError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target, aside = folder / f"step_{step:08d}", folder / f".step_{step:08d}.tmp"
-    for left in folder.glob(".step_*"):  # by a save that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.glob(".step_*"):  # of a killed save
+        shutil.rmtree(leftover, ignore_errors=True)
     tensors, groups = _flatten_optimizer(optimizer)
     head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
     try:
         aside.mkdir(parents=True)
-        save_file(_own(method.state_dict()), aside / "method.safetensors")
+        save_file(_contiguous_copies(method.state_dict()), aside / "method.safetensors")
         save_file(tensors, aside / "optimizer.safetensors")
         (aside / "state.json").write_text(json.dumps(head, indent=1))
         for path in aside.iterdir():
             share(path)
             sync(path)
         sync(aside)
-        replaced = [_hide(target)] if target.exists() else []
+        replaced = [_rename_for_removal(target)] if target.exists() else []
         aside.rename(target)
         sync(folder)
     except (OSError, SafetensorError) as error:
@@ -63,7 +63,7 @@ def save_checkpoint(
             f"could not write checkpoint {target}: {error}; earlier checkpoints are kept, "
             "make room and run the same command with --resume"
         ) from error
-    for old in [*replaced, *map(_hide, checkpoints(folder)[:-keep])]:
+    for old in [*replaced, *map(_rename_for_removal, checkpoints(folder)[:-keep])]:
         shutil.rmtree(old)
     return target
 
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
     """Restore method and optimizer in place and return the steps done and the loop's state.
 
     Raises:
-        InputError: not a checkpoint of this schema, or of another model.
+        InputError: the checkpoint has another schema or is of another model.
     """
     try:
         head = json.loads((path / "state.json").read_text())
@@ -90,28 +90,28 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
 
 
 def step_of(path: Path) -> int:
-    """The steps done at a checkpoint, by its name."""
+    """Return the steps done at a checkpoint, from its name."""
     return int(path.name.removeprefix("step_"))
 
 
-def _hide(path: Path) -> Path:
-    """Give what is to be removed a name that is no checkpoint's, so that half of it is never taken for one."""
+def _rename_for_removal(path: Path) -> Path:
+    """Rename a checkpoint before it is removed, so that a half-removed one is never read."""
     return path.rename(path.with_name(f".{path.name}.old"))
 
 
-def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     saved = optimizer.state_dict()
     tensors = {f"{index}.{key}": value for index, slots in saved["state"].items() for key, value in slots.items()}
-    return _own({k: v for k, v in tensors.items() if isinstance(v, Tensor)}), saved["param_groups"]
+    return _contiguous_copies({k: v for k, v in tensors.items() if isinstance(v, Tensor)}), saved["param_groups"]
 
 
 def _restore_optimizer(
@@ -125,5 +125,6 @@ def _restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for weight, slots in optimizer.state.items():
         for key, value in slots.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:  # fused updates go by memory, not by index
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                # Fused updates ignore strides, so give the state the weight's memory format.
                 slots[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

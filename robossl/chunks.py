@@ -1,4 +1,4 @@
-"""Which samples are augmented together, and by which thread."""
+"""Split the samples of a batch into chunks, and augment the chunks in threads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from robossl.colour import hue_place
 
-_CHUNK_PIXELS = 2**18  # pixels of views worked on together: few calls, and yet in a core's cache
+_CHUNK_PIXELS = 2**18  # of views: few calls, but the chunk stays in a core's cache
 
 
 def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list[NDArray[np.int64]]:
-    """Split samples for work, those whose colour operations go together side by side.
+    """Split samples into chunks; samples with the same place of the hue shift are next to each other.
 
     Args:
         order: (n, 4), the order of each sample's colour operations, as `jitter_` takes it.
         size: Side of the views, pixels.
-        device: An accelerator takes all samples at once, a CPU pieces for its threads and caches.
+        device: An accelerator gets one chunk, a CPU several for its threads and caches.
 
     Returns:
-        Sample numbers of each chunk; every sample is in one of them.
+        Sample numbers of each chunk; every sample is in one chunk.
     """
     place = hue_place(order)
     by_place = np.argsort(place, kind="stable")
@@ -40,7 +40,7 @@ def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list
 
 
 def for_each(work: Callable[[NDArray[np.int64]], None], pieces: list[NDArray[np.int64]]) -> None:
-    """Call `work` on each piece, on a CPU as many at a time as torch has threads."""
+    """Call `work` on each piece, with as many pieces at a time as torch has threads."""
     num_threads = torch.get_num_threads()
     if len(pieces) == 1 or num_threads == 1:
         for piece in pieces:
@@ -51,16 +51,17 @@ def for_each(work: Callable[[NDArray[np.int64]], None], pieces: list[NDArray[np.
 
 @cache
 def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that run every torch operation on themselves alone; a forked process makes its own."""
+    """Return threads that run each torch operation on one thread; a forked process makes its own."""
     started = threading.Barrier(num_threads)
 
     def start() -> None:
         torch.set_num_threads(1)
-        torch.get_num_threads()  # takes the setting up now; at the thread's first operation it would be read anew
+        torch.get_num_threads()  # applies the setting now; the thread's first operation would read it again
         started.wait()
 
     pool = ThreadPoolExecutor(num_threads, "augment", initializer=start)
     for begun in [pool.submit(int) for _ in range(num_threads)]:
         begun.result()
-    torch.set_num_threads(num_threads)  # the same call in the threads also set what threads begun later get
+    # The calls in the threads also changed the default of threads started later.
+    torch.set_num_threads(num_threads)
     return pool

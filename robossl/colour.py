@@ -1,4 +1,4 @@
-"""Colour operations in place on a batch, each sample with its own factor; the meaning of each is torchvision's.
+"""Colour operations in place on a batch, with one factor per sample; they follow torchvision.
 
 Pixels are float32 grey levels, 0 to 255, in planes: (n, 3, h, w) with contiguous (h, w).
 """
@@ -16,19 +16,19 @@ from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 _LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # torchvision's; the sum is 0.9999
-_HUE_CHUNK_PIXELS = 2**16  # what keeps the planes of the hue shift in a core's cache
+_HUE_CHUNK_PIXELS = 2**16  # keeps the planes of the hue shift in a core's cache
 
 
 def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32]) -> None:
     """Apply brightness, contrast, saturation and hue, to each sample in its own order.
 
-    All but the hue are one affine form (`affine_`), so samples whose hue comes at the same place go the whole way
-    together, whatever the rest of their order: samples sorted by that place are the fast case.
+    All operations but the hue shift are affine (`affine_`), so samples with the hue shift at the same place are
+    processed together, whatever the rest of their order. Sort samples by that place to make this fast.
 
     Args:
         x: Grey levels, changed in place.
-        order: (n, 4), which operation comes at which place (0 to 3 in the order named above), -1: none.
-        factors: (n, 4), factor of each operation, in the order named above; the hue's is in turns.
+        order: (n, 4), the operation at each place, numbered 0 to 3 in the order above; -1: none.
+        factors: (n, 4), factor of each operation, in the order above; the hue shift in turns.
     """
     mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
     shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device)
@@ -44,13 +44,13 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
 
 
 def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where in its order each sample's hue comes; 4 where nowhere, 5 where nothing comes at all."""
+    """Return the place of the hue shift in each sample's order; 4 without a hue shift, 5 without any operation."""
     place = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
     return np.where((order < 0).all(1), 5, place)
 
 
 def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Float[Tensor, "n 3 1 1"] | None) -> None:
-    """Mix the channels of each pixel, add a multiple of the image's mean in each channel, and clip.
+    """Mix the channels of each pixel, add a weighted sum of the image's channel means, and clip.
 
     Brightness scales by f. Contrast scales by f and adds (1 - f) times the mean luma. Saturation scales by f and adds
     (1 - f) times the pixel's own luma.
@@ -62,7 +62,7 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
 
 
 def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `affine_` needs for each sample and place: channel mixes (n, 4, 3, 3) and lifts (n, 4, 3, 1, 1)."""
+    """Return the arguments of `affine_` for each sample and place: mix (n, 4, 3, 3) and lift (n, 4, 3, 1, 1)."""
     factor = np.take_along_axis(factors, order.clip(0), axis=1)
     scale = np.where((order >= 0) & (order != HUE), factor, 1)[..., None, None]
     luma = (1 - scale) * _LUMA
@@ -71,18 +71,18 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Way from each corner of the colour hexagon (see `turn_hue_`) after the hue is turned, within +-3 sides."""
+    """Return the distance to each corner of the colour hexagon (see `turn_hue_`) after the turn, within +-3 sides."""
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
     return shifts[..., None, None]
 
 
 def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> None:
-    """Turn the hue of HSV without going through HSV.
+    """Turn the hue of HSV without a conversion to HSV.
 
-    With top, low and chroma = top - low of a pixel, its hue is the signed way from red along the colour hexagon, in
-    units where each of the six sides is as long as the chroma. A channel is full within one side of its own corner
-    (red 0, green 2, blue -2), empty from two sides on, and linear in between.
+    Let top and low be a pixel's largest and smallest channel, and chroma = top - low. The hue is the signed distance
+    from red along the colour hexagon, whose six sides are as long as the chroma. A channel equals top within one side
+    of its own corner (red 0, green 2, blue -2), low from two sides on, and is linear in between.
     """
     num_samples = max(1, _HUE_CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
     for part, shift in zip(torch.split(x, num_samples), torch.split(shifts, num_samples), strict=True):
@@ -97,24 +97,24 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> 
 
 
 def grayscale_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"]) -> None:
-    """Make the named samples gray."""
+    """Turn the given samples grey."""
     put_rows(x, rows, gray(x[rows.to(x.device)]).expand(-1, 3, -1, -1))
 
 
 def solarize_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"], *, threshold: float) -> None:
-    """Invert the values at or above a threshold (in 0 to 1) of the named samples."""
+    """Invert the values at or above a threshold (in 0 to 1) in the given samples."""
     chosen = x[rows.to(x.device)]
     put_rows(x, rows, torch.where(chosen >= 255 * threshold, 255 - chosen, chosen))
 
 
 def gray(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Luma of each pixel."""
+    """Return the luma of each pixel."""
     weights = torch.from_numpy(_LUMA).to(x.device).expand(len(x), 1, 3)
     return torch.bmm(weights, x.flatten(2)).view(-1, 1, *x.shape[2:])
 
 
 def put_rows(x: Float[Tensor, "n ..."], rows: Int[Tensor, " m"], values: Float[Tensor, "m ..."]) -> None:
-    """`x[rows] = values`; the row numbers are on the CPU."""
+    """Assign `x[rows] = values`; the row numbers are on the CPU."""
     if x.device.type != "cpu":
         x.index_copy_(0, rows.to(x.device), values)
         return
@@ -123,6 +123,6 @@ def put_rows(x: Float[Tensor, "n ..."], rows: Int[Tensor, " m"], values: Float[T
 
 
 def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Start and stop of each stretch of equal values."""
+    """Return start and stop of each run of equal values."""
     edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return pairwise(edges)

@@ -1,8 +1,8 @@
-"""Colour jitter as the code of BYOL and SimCLR does it, where torchvision's differs.
+"""Colour jitter as in the code of BYOL and SimCLR, which differs from torchvision's.
 
-Contrast is about the mean of each channel (torchvision: the mean luma). Saturation scales the S of HSV, so the largest
-channel of a pixel stays (torchvision: a mix with its luma). BYOL's brightness adds, SimCLR's (version 2) multiplies.
-Hue is the same everywhere. Pixels are float32 grey levels, as in colour.py.
+Contrast is about the mean of each channel (torchvision: the mean luma). Saturation scales the S of HSV, so a pixel's
+largest channel stays (torchvision: a mix with its luma). BYOL's brightness adds, SimCLR's (version 2) multiplies. The
+hue shift is the same in all three. Pixels are float32 grey levels, as in colour.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def official_jitter_(
 
     Args:
         x: Grey levels, changed in place.
-        order: As `colour.jitter_` takes it.
-        factors: Likewise.
+        order: As for `colour.jitter_`.
+        factors: As for `colour.jitter_`.
         additive: Whether a brightness of 1.3 adds 0.3 of the range (BYOL) or multiplies by 1.3 (SimCLR).
     """
     for place in range(order.shape[1]):
@@ -32,11 +32,11 @@ def official_jitter_(
             rows = np.flatnonzero(order[:, place] == operation)
             if len(rows):
                 chosen, own = torch.from_numpy(rows), factors[rows, operation]
-                part = _changed(x[chosen.to(x.device)], operation, own, additive=additive)
+                part = _apply_operation(x[chosen.to(x.device)], operation, own, additive=additive)
                 put_rows(x, chosen, part.clamp_(0, 255))
 
 
-def _changed(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
+def _apply_operation(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
     if operation == HUE:
         turn_hue_(part, torch.from_numpy(hue_shifts(factors)).to(part.device))
         return part
@@ -47,5 +47,5 @@ def _changed(part: Tensor, operation: int, factors: NDArray[np.float32], *, addi
         mean = part.mean((-2, -1), keepdim=True)
         return factor * (part - mean) + mean
     top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
-    full = top / (top - low).clamp_min(1e-6)  # at this factor the S of HSV is 1, and it stays there
+    full = top / (top - low).clamp_min(1e-6)  # at this factor the S of HSV reaches 1, its limit
     return top - (top - part) * torch.minimum(factor, full)

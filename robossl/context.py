@@ -1,4 +1,4 @@
-"""Contexts: what was seen up to a frame, as one vector, from the frames' vectors and columns such as actions."""
+"""Contexts: summarise the frames so far in one vector, from the frames' vectors and columns such as actions."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from robossl.losses import full_precision
 ContextKind = Literal["gru", "lstm", "transformer", "none"]
 
 
-class Recurrent(nn.Module):
-    """A GRU or LSTM over the clip, in full precision: its state is summed up over many steps."""
+class RecurrentContext(nn.Module):
+    """A GRU or LSTM over the clip, in full precision, because its state accumulates over many steps."""
 
     def __init__(self, kind: Literal["gru", "lstm"], input_dim: int, dim: int, *, layers: int) -> None:
         super().__init__()
         self.rnn = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](input_dim, dim, num_layers=layers, batch_first=True)
 
     def forward(self, x: Float[Tensor, "b t i"]) -> Float[Tensor, "b t d"]:
-        """The state after each frame."""
+        """Return the state after each frame."""
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.rnn(full_precision(x))[0]
         return out
 
 
-class CausalTransformer(nn.Module):
-    """Pre-norm transformer layers with learned positions; a frame attends to itself and those before it."""
+class TransformerContext(nn.Module):
+    """Causal pre-norm transformer with learned positions: a frame attends to itself and earlier frames."""
 
     def __init__(self, input_dim: int, dim: int, *, layers: int, num_frames: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class CausalTransformer(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
 
     def forward(self, x: Float[Tensor, "b t i"]) -> Float[Tensor, "b t d"]:
-        """The output at each frame."""
+        """Return the output at each frame."""
         t = x.shape[1]
         later = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
         out: Tensor = self.layers(self.embed(x) + self.position[:t], mask=later)
@@ -51,31 +51,31 @@ class CausalTransformer(nn.Module):
 
 
 def _num_heads(dim: int) -> int:
-    """Heads of 64, or of the next width above it that divides."""
+    """Return the number of attention heads: 64 wide, or the next larger width that divides `dim`."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 
 def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, num_frames: int) -> nn.Module:
-    """The module that makes (b, t, dim) of (b, t, input_dim); without a context the input itself, as wide as it is."""
+    """Return a module that maps (b, t, input_dim) to (b, t, dim); for `none`, the identity."""
     match kind:
         case "none":
             return nn.Identity()
         case "transformer":
-            return CausalTransformer(input_dim, dim, layers=layers, num_frames=num_frames)
+            return TransformerContext(input_dim, dim, layers=layers, num_frames=num_frames)
         case _:
-            return Recurrent(kind, input_dim, dim, layers=layers)
+            return RecurrentContext(kind, input_dim, dim, layers=layers)
 
 
-class Columns(nn.Module):
-    """Numbers that come with every frame (actions, joint states) as vectors beside the frame's own.
+class ColumnEmbedding(nn.Module):
+    """Embed columns of numbers (actions, joint states) and append them to the frames' vectors.
 
-    Continuous columns are standardised by the batch and embedded by a linear layer, discrete ones are looked up.
+    Continuous columns are standardised over the batch and embedded by a linear layer; discrete ones by a table.
 
     Args:
         continuous: width of each column.
         discrete: number of values, from 0, of each column.
         dim: width of each embedding.
-        lag: frames by which columns come late: with 1 a frame is beside the action that led to it; 0 before the first.
+        lag: frames by which columns are delayed; 1 pairs a frame with the action that led to it, the first with zeros.
     """
 
     def __init__(self, continuous: Mapping[str, int], discrete: Mapping[str, int], *, dim: int, lag: int) -> None:
@@ -88,25 +88,25 @@ class Columns(nn.Module):
         self.dim = dim * (len(continuous) + len(discrete))
 
     def forward(self, z: Float[Tensor, "b t d"], columns: Mapping[str, Tensor]) -> Float[Tensor, "b t e"]:
-        """The frames' vectors with the embedded columns beside them."""
+        """Return the frames' vectors with the embedded columns appended."""
         parts = [
-            linear(self._given(name, width, columns).flatten(0, 1)).unflatten(0, z.shape[:2])
+            linear(self._continuous_column(name, width, columns).flatten(0, 1)).unflatten(0, z.shape[:2])
             for linear, (name, width) in zip(self.linears, self.continuous.items(), strict=True)
         ]
         parts += [
-            table(self._values(name, num_values, columns))
+            table(self._discrete_column(name, num_values, columns))
             for table, (name, num_values) in zip(self.tables, self.discrete.items(), strict=True)
         ]
         late = [F.pad(part, (0, 0, self.lag, 0))[:, : z.shape[1]] for part in parts]
         return torch.cat([z, *(full_precision(part) for part in late)], dim=-1)
 
-    def _given(self, name: str, width: int, columns: Mapping[str, Tensor]) -> Tensor:
+    def _continuous_column(self, name: str, width: int, columns: Mapping[str, Tensor]) -> Tensor:
         if columns[name].shape[-1] != width:
             got = columns[name].shape[-1]
             raise InputError(f"column {name!r} is {got} wide, got {width}; set method.columns.{name} to {got}")
         return columns[name]
 
-    def _values(self, name: str, num_values: int, columns: Mapping[str, Tensor]) -> Tensor:
+    def _discrete_column(self, name: str, num_values: int, columns: Mapping[str, Tensor]) -> Tensor:
         values = columns[name]
         if values.shape[-1] != 1:
             raise InputError(

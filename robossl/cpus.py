@@ -1,4 +1,4 @@
-"""CPUs: how many this process may use, which in a container or under a scheduler is fewer than the machine has."""
+"""CPUs: count those that this process may use; containers and schedulers allow fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 
 def num_cpus() -> int:
-    """Count the CPUs that this process may use: its affinity mask, and below that its cgroup's quota, rounded down.
+    """Count the CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, rounded down.
 
-    More threads than that wait for each other; a container's `os.cpu_count()` is the machine's.
+    More threads than that wait for each other. In a container, `os.cpu_count()` is that of the machine.
     """
-    # macOS and Windows have no affinity mask
+    # macOS and Windows have no affinity mask.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Read how many CPUs' time the cgroup of this process and its parents allow; None: as much as there is.
+    """Read the CPU quota of this process's cgroup and its parents, in CPUs; return None if there is no quota.
 
     Args:
-        root: Where /proc and /sys are.
+        root: Folder that contains /proc and /sys.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -40,7 +40,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]]) -> Iterator[float]:
-    """Yield the quotas of a group and of all above it; a group that cannot be read has none."""
+    """Yield the quotas of a group and of its parents; skip groups that cannot be read."""
     folder = mount / group.strip("/")
     for each in (folder, *folder.parents):
         try:

@@ -1,7 +1,7 @@
-"""Crop, resize and flip as one operation that reports its box, in two forms that give the same pixels.
+"""Crop, resize and flip in one operation that reports its box; two implementations give the same pixels.
 
 On a CPU each sample is resized alone, in uint8, by the kernel behind torchvision's antialiased `resized_crop`. On an
-accelerator the whole batch is resized at once as `Wy @ image @ Wx^T` with the same filter's weights.
+accelerator the whole batch is resized at once as `Wy @ image @ Wx^T` with weights of the same filter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 def signed_box(
     crop: Float[Tensor, "*n 4"], flip: Float[Tensor, " *n"], source_hw: Int[Tensor, "*n 2"]
 ) -> Float[Tensor, "*n 4"]:
-    """Corners x0 y0 x1 y1 of a crop in fractions of the frame; x0 > x1 where the crop is flipped."""
+    """Return the corners x0 y0 x1 y1 of a crop in fractions of the frame; x0 > x1 if the crop is flipped."""
     top, left, height, width = crop.unbind(-1)
     source_height, source_width = source_hw.unbind(-1)
     x0, x1 = left / source_width, (left + width) / source_width
@@ -36,13 +36,13 @@ def crop_each(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m 3 s s"]:
-    """Crop the named rows one by one in uint8: the fast form on a CPU.
+    """Crop the given rows one by one in uint8: the fast implementation on a CPU.
 
     Args:
-        frames: Decoded frames; channels-last memory is the fast one.
+        frames: Decoded frames; channels-last memory is faster.
         rows: Which frame each crop is cut from.
         crop: Top, left, height and width in pixels.
-        flip: 1 where the crop is mirrored.
+        flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
         interpolation: Both are antialiased.
 
@@ -67,12 +67,12 @@ def crop_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m 3 s s"]:
-    """Crop a batch by two matrix products: the fast form on an accelerator.
+    """Crop a batch by two matrix products: the fast implementation on an accelerator.
 
     Args:
-        frames: One decoded frame a crop, on any device.
+        frames: One decoded frame for each crop, on any device.
         crop: Top, left, height and width in pixels, on the same device.
-        flip: 1 where the crop is mirrored.
+        flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
         interpolation: Both are antialiased.
 
@@ -84,7 +84,7 @@ def crop_matrix(
     columns = resize_matrix(left, width, source=frames.shape[-1], size=size, interpolation=interpolation)
     columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns)
     across = frames.float() @ columns[:, None].mT
-    # a cubic filter overshoots, and the uint8 kernel cuts it off after each direction
+    # A cubic filter overshoots; the uint8 kernel clips after each direction, so do the same.
     return (rows[:, None] @ across.clamp_(0, 255)).clamp_(0, 255)
 
 
@@ -96,9 +96,9 @@ def resize_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m size source"]:
-    """Weights that resize `length` pixels from `start` on to `size` pixels; rows sum to one.
+    """Return the weights that resize `length` pixels from `start` on to `size` pixels; each row sums to 1.
 
-    The filter widens with the reduction (antialiasing) and sees no pixel outside of the crop, as in torchvision.
+    The filter widens when it reduces (antialiasing) and reads no pixel outside the crop, as in torchvision.
     """
     scale = (length / size)[:, None, None]
     widened = scale.clamp(min=1)
@@ -115,7 +115,7 @@ def _triangle(x: Tensor) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution with a = -1/2, as PIL and the antialiased resize of torch use it."""
+    """Evaluate Keys' cubic kernel with a = -1/2, as in PIL and the antialiased resize of torch."""
     x = x.abs().clamp(max=2)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

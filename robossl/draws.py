@@ -1,7 +1,7 @@
-"""The random numbers of augmentation: a pure function of (seed, step, global sample position, view).
+"""Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view).
 
-Every sample owns a fixed stretch of one Philox counter, so that the number of ranks, the size of the local batch and
-the order of its samples change nothing.
+Every sample has its own section of a Philox counter, so the number of ranks, the local batch size and the order of the
+samples change nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
 _DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
-# what each uniform of a frame decides; the length is a multiple of four, Philox's block
+# The use of each uniform number of a frame. The length is a multiple of four, Philox's block.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40
@@ -45,24 +45,24 @@ def draw(
     num_frames: int,
     source_hw: Int[Tensor, "b 2"],
 ) -> dict[str, Float[Tensor, "b t ..."]]:
-    """All random parameters of one view, on the CPU; the draws are made in float64.
+    """Draw all random parameters of one view, in float64 on the CPU.
 
     Args:
-        spec: The view; `spec.per_frame` names the operations that the frames of a clip do not share, `spec.as_first`
-            those that have the draws of view 0.
+        spec: The view. `spec.per_frame` names the operations drawn for each frame of a clip separately,
+            `spec.as_first` those that share the draws of view 0.
         seed: Seed of the run.
         step: Training step, below 2^48.
-        position: Place of each sample in the global batch.
-        view: Which view of its sample.
+        position: Index of each sample in the global batch.
+        view: Number of the view.
         num_frames: t, frames of the clip; 1 for an image.
         source_hw: Height and width of each sample's frames, pixels.
 
     Returns:
         "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
         counterclockwise; "turns" (quarters, counterclockwise); "brightness", "contrast", "saturation" (factors, 1:
-        unchanged), "hue" (of the whole circle, 0: unchanged); "order" (b, t, 4): which of these four, numbered so, is
-        applied first, second ..., then -1: none; "gray"; "sigma" of the blur in pixels of the view, 0: none;
-        "solarize".
+        unchanged); "hue" (fraction of the circle, 0: unchanged); "order" (b, t, 4): the number of the operation (0 to 3
+        in the order of these four) applied first, second, ..., filled up with -1; "gray"; "sigma" of the blur in pixels
+        of the view, 0: no blur; "solarize".
     """
     drawn = num_frames if spec.per_frame else 1
     numbers = partial(uniforms, drawn * _PER_FRAME, seed=seed, step=step, position=position.numpy())
@@ -88,7 +88,7 @@ def draw(
 
 
 def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[np.int64]) -> Array:
-    """`count` numbers in [0, 1) for each global position, shape (b, count)."""
+    """Draw `count` numbers in [0, 1) for each global position, shape (b, count)."""
     blocks = -(-count // 4)
     first = int(position.min())
     num_rows = int(position.max()) - first + 1
@@ -100,13 +100,13 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
-    """Boxes by the law of torchvision's `RandomResizedCrop`: the first of ten tries that fits, else the centre.
+    """Return boxes as torchvision's `RandomResizedCrop` does: the first of ten tries that fits, else the centre.
 
     Args:
         u: Uniforms of the frames, (b, t, 40).
         hw: Height and width of the frames in pixels, (b, 1, 2).
-        scale: Least and largest area of the crop, as a fraction of the frame's.
-        ratio: Least and largest width over height, drawn uniformly in its logarithm.
+        scale: Smallest and largest area of the crop, as a fraction of the frame's.
+        ratio: Smallest and largest width over height; its logarithm is uniform.
 
     Returns:
         Top, left, height and width in whole pixels, (b, t, 4).
@@ -126,7 +126,7 @@ def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[
 
 
 def _centre_size(height: Array, width: Array, ratio: tuple[float, float]) -> Array:
-    """The largest box within the allowed ratios."""
+    """Return the size of the largest box within the allowed ratios."""
     tall, wide = width / height < ratio[0], width / height > ratio[1]
     box_height = np.where(tall, np.rint(width / ratio[0]), height)
     box_width = np.where(wide, np.rint(height * ratio[1]), width)
@@ -134,7 +134,7 @@ def _centre_size(height: Array, width: Array, ratio: tuple[float, float]) -> Arr
 
 
 def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
-    """Factors and order of the colour jitter, as torchvision's `ColorJitter` draws them."""
+    """Draw factors and order of the colour jitter as torchvision's `ColorJitter` does."""
     on = u[..., _JITTER] < spec.jitter_p
     factors = {}
     strengths = {"brightness": spec.brightness, "contrast": spec.contrast, "saturation": spec.saturation}
@@ -150,7 +150,7 @@ def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
 
 
 def _turns(u: Array, p: float) -> Array:
-    """0 with probability 1 - p, else 1, 2 or 3, alike."""
+    """Return 0 with probability 1 - p, else 1, 2 or 3 with equal probability."""
     return np.where(u < p, 1 + np.minimum(np.floor(3 * u / max(p, 1e-12)), 2), 0)
 
 
@@ -159,6 +159,6 @@ def _between(u: Array, limits: tuple[float, float]) -> Array:
 
 
 def _tensor(value: NDArray[np.generic], num_frames: int) -> Tensor:
-    """Float32, repeated over the frames of a clip that shares its draws."""
+    """Convert to float32, repeated over the frames of a clip that shares its draws."""
     whole = torch.from_numpy(value.astype(np.float32))
     return whole.expand(-1, num_frames, *whole.shape[2:]).contiguous()

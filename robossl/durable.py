@@ -1,4 +1,4 @@
-"""Writing that survives: one writer a folder, files replaced in one step, a full disk said in one line."""
+"""Durable writing: one writer per folder, atomic replacement of files, one line about a full disk."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 
 from robossl.errors import InputError, ResourceError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
-    """Turn the error of a full disk, a quota or a file size limit inside the block into one line.
+def raise_disk_full(folder: Path) -> Iterator[None]:
+    """Replace the error of a full disk, a quota or a file size limit by one line.
 
     Raises:
-        ResourceError: there was no room to write.
+        ResourceError: the disk is full.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL_ERRNOS:
             raise ResourceError(f"disk full while writing {folder}; make room and run the same command again") from None
         raise
 
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Make a folder, and keep others who lock it out while the block runs; the lock ends with the process.
+    """Make a folder and hold its lock while the block runs; the lock ends with the process.
 
     Raises:
         InputError: the folder cannot be written to.
-        ResourceError: another process has it, and `wait` is off.
+        ResourceError: another process holds the lock, and `wait` is false.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; rename it to `path` at the end of the block, or remove it after an error."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
@@ -70,7 +70,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def is_whole_array(path: Path) -> bool:
-    """Whether an array in numpy's format lies there in full: a disk, or a hand, may cut what was written whole."""
+    """Check that a file is a complete numpy array: it may have been cut after it was written."""
     import numpy as np
 
     try:
@@ -81,18 +81,18 @@ def is_whole_array(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file and its folder: a reader sees the old one or the new one.
+    """Write a text file atomically; make its folder if needed.
 
     Raises:
-        InputError: the path is a folder's, or nothing can be written there.
+        InputError: the path is a folder, or nothing can be written there.
         ResourceError: the disk is full.
     """
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file in it")
     try:
-        with full_disk_said(path.parent):
+        with raise_disk_full(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(path) as aside:
+            with atomic_write(path) as aside:
                 aside.write_text(text, encoding="utf-8")
     except ResourceError:
         raise
@@ -101,10 +101,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_out(out: Path | None, *, option: str = "--out") -> None:
-    """Check that a file can be written, before the work whose result it is to hold; its folder is made.
+    """Check that an output file can be written, before the work starts; make its folder if needed.
 
     Raises:
-        InputError: it is a folder, or its folder cannot be written to.
+        InputError: the path is a folder, or its folder cannot be written to.
     """
     if out is None:
         return
@@ -114,20 +114,20 @@ def check_out(out: Path | None, *, option: str = "--out") -> None:
 
 
 def check_folder(folder: Path, *, option: str) -> None:
-    """Make a folder and write to it, before work that would be lost; `option` is what names another.
+    """Make a folder and check that files can be written to it; messages name `option`.
 
     Raises:
-        InputError: that is not possible.
+        InputError: the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # root may write anywhere, but not on a read-only disk
+        tempfile.TemporaryFile(dir=folder).close()  # permission bits do not show a read-only disk
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another {option}") from None
 
 
 def sync(path: Path) -> None:
-    """Make a file's contents, or the renames inside a folder, survive a power cut."""
+    """Flush a file, or the renames inside a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -136,5 +136,5 @@ def sync(path: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Let those read a file who may read its folder: safetensors writes for the owner alone, whatever the umask."""
+    """Give a file the read and write permissions of its folder; safetensors writes files for the owner alone."""
     path.chmod(path.parent.stat().st_mode & 0o666)

@@ -1,4 +1,4 @@
-"""Heads: the multilayer perceptrons that methods put on the pooled feature."""
+"""Heads: multilayer perceptrons on the pooled feature."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ def mlp(
     last_bias: bool = True,
     init_std: float | None = None,
 ) -> nn.Sequential:
-    """Linear layers between `dims`, each but the last followed by batch-norm and ReLU.
+    """Return linear layers between `dims`; all but the last are followed by batch-norm and ReLU.
 
-    A linear layer in front of a batch-norm has no bias, since the norm would take it away. Weights are drawn
-    from torch's global generator: as `nn.Linear` does (uniform in +-1/sqrt(fan in)), or N(0, init_std) where
-    that is given.
+    A linear layer before a batch-norm has no bias, which the norm would remove. Weights are drawn from torch's global
+    generator: by default as in `nn.Linear` (uniform in +-1/sqrt(fan in)), or from N(0, init_std).
 
     Args:
         dims: input, hidden and output widths; two or more.
         norm: batch-norm of the hidden layers.
         last_norm: batch-norm of the output; no ReLU follows it.
-        last_bias: whether an output layer without norm has a bias.
+        last_bias: whether an output layer without batch-norm has a bias.
         init_std: standard deviation of the weights, as in SimCLR's official code.
     """
     layers: list[nn.Module] = []
@@ -58,5 +57,5 @@ def _batch_norm(dim: int, norm: Norm) -> list[nn.Module]:
         return []
     layer = nn.BatchNorm1d(dim, affine=norm != "plain")
     if norm == "scale":
-        layer.bias.requires_grad_(False)  # stays at its zero: torch has no batch-norm with a scale alone
+        layer.bias.requires_grad_(False)  # stays 0: torch has no batch-norm with only a scale
     return [layer]

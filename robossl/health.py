@@ -1,4 +1,4 @@
-"""Health: whether a method's outputs still tell samples apart, said in plain words when they do not."""
+"""Collapse monitor: check whether a method's outputs still differ between samples, and warn if they do not."""
 
 from __future__ import annotations
 
@@ -11,76 +11,76 @@ from torch.nn import functional as F
 
 from robossl.losses import full_precision, unit
 
-LOW_STD = 0.1  # of the std of directions spread evenly over the sphere, 1 / sqrt(d)
-LOW_CHECKS = 3  # so many low checks running are reported: the first steps of a run may be low
+LOW_STD = 0.1  # relative to directions spread evenly over the sphere, whose std is 1 / sqrt(d)
+LOW_CHECKS = 3  # consecutive low checks before a warning: the first steps of a run may be low
 LOW_RANK = 2.0
-MIN_SAMPLES_FOR_RANK = 8  # b samples have rank b - 1 at most: fewer say nothing
+MIN_SAMPLES_FOR_RANK = 8  # b samples have rank b - 1 at most: fewer tell nothing
 
 
 def std_normalised(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Mean over dimensions of the std of l2-normalised outputs (figure 2 of arXiv:2011.10566).
+    """Return the std of l2-normalised outputs, mean over dimensions (figure 2 of arXiv:2011.10566).
 
-    0 when collapsed, 1 / sqrt(d) when spread evenly.
+    0 if collapsed, 1 / sqrt(d) if spread evenly.
     """
     return unit(z).std(dim=0, correction=0).mean()
 
 
 def effective_rank(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """How many directions centred outputs use, from 1 to min(b - 1, d): exp of the singular values' entropy.
+    """Return the effective number of directions, 1 to min(b - 1, d): exp of the entropy of the singular values.
 
-    RankMe (arXiv:2210.02885) of outputs less their mean, lest a constant offset count as a direction.
+    RankMe (arXiv:2210.02885) of centred outputs, so that a constant offset does not count as a direction.
     """
     x = full_precision(z)
     singular = torch.linalg.svdvals(x - x.mean(dim=0))
     rounding = torch.finfo(x.dtype).eps * torch.linalg.matrix_norm(x)
-    singular = torch.where(singular > rounding, singular, 0)  # the noise of a constant would have full rank
+    singular = torch.where(singular > rounding, singular, 0)  # rounding noise has full rank
     share = singular / singular.sum().clamp_min(torch.finfo(x.dtype).tiny)
     entropy = -torch.xlogy(share, share).sum()
     return entropy.exp()
 
 
 def alignment(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Mean squared distance of the two views of a sample on the sphere, 0 to 4 (arXiv:2005.10242)."""
+    """Return the mean squared distance of a sample's two views on the sphere, 0 to 4 (arXiv:2005.10242)."""
     return (unit(z0) - unit(z1)).square().sum(dim=1).mean()
 
 
 def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Log of the mean of exp(-2 |x - y|^2) over pairs on the sphere (arXiv:2005.10242).
+    """Return log mean exp(-2 |x - y|^2) over pairs on the sphere (arXiv:2005.10242).
 
-    0 when collapsed, about -4 when spread evenly.
+    0 if collapsed, about -4 if spread evenly.
     """
     distances = F.pdist(unit(z))
     return distances.square().mul(-2).exp().mean().log()
 
 
-class Health(NamedTuple):
-    """One check."""
+class CollapseCheck(NamedTuple):
+    """Metrics of one check, and a warning if the outputs have collapsed."""
 
     metrics: dict[str, float]
     warning: str | None
 
 
-class HealthMonitor:
-    """Watches the outputs of a run for collapse.
+class CollapseMonitor:
+    """Monitor the outputs of a run for collapse.
 
-    Its only state is how many checks running were low, so a resumed run warns when an unbroken one would.
+    The number of consecutive low checks is saved, so a resumed run warns at the same step.
     """
 
     def __init__(self) -> None:
         self.low_checks = 0
 
-    def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> Health:
-        """Measure the outputs of the global batch, one tensor a view, and say whether they have collapsed."""
+    def check(self, outputs: tuple[Float[Tensor, "b d"], ...]) -> CollapseCheck:
+        """Check the outputs of the global batch, one tensor for each view."""
         if len(outputs[0]) < 2:
-            return Health({}, None)  # one frame has nothing to differ from
+            return CollapseCheck({}, None)  # one frame has nothing to compare with
         if not all(z.isfinite().all() for z in outputs):
-            return Health({}, "the outputs are no longer finite; the loss will say so when it is next looked at")
+            return CollapseCheck({}, "the outputs are not finite; the run stops at the next check of the loss")
         stds = [std_normalised(z) for z in outputs]
         spread = _mean([std * z.shape[1] ** 0.5 for std, z in zip(stds, outputs, strict=True)])
         rank = _mean([effective_rank(z) for z in outputs])
         metrics = {
             "health/std": _mean(stds),
-            "health/std_reference": sum(z.shape[1] ** -0.5 for z in outputs) / len(outputs),  # of a uniform output
+            "health/std_reference": sum(z.shape[1] ** -0.5 for z in outputs) / len(outputs),  # if spread evenly
             "health/rank": rank,
             "health/uniformity": _mean([uniformity(z) for z in outputs]),
         }
@@ -88,7 +88,7 @@ class HealthMonitor:
             metrics["health/alignment"] = float(alignment(outputs[0], outputs[1]))
         self.low_checks = self.low_checks + 1 if spread < LOW_STD else 0
         enough = len(outputs[0]) >= MIN_SAMPLES_FOR_RANK
-        return Health(metrics, self._warning(spread, rank if enough else float("inf")))
+        return CollapseCheck(metrics, self._warning(spread, rank if enough else float("inf")))
 
     def _warning(self, spread: float, rank: float) -> str | None:
         if self.low_checks >= LOW_CHECKS:
@@ -107,11 +107,11 @@ class HealthMonitor:
         return None
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs, as plain numbers."""
+        """Return the state for a checkpoint, as plain numbers."""
         return {"low_checks": self.low_checks}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.low_checks = state["low_checks"]
 
 

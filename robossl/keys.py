@@ -1,7 +1,7 @@
-"""Keys: MoCo's slow copy of an encoder and its head, and the shuffling of batch-norm (section 3.3 of arXiv:1911.05722).
+"""Momentum keys: MoCo's slow copy of an encoder and its head, and shuffled batch-norm (arXiv:1911.05722, section 3.3).
 
-Where statistics are of the sample's own group, a key could be told from the others by them: keys are therefore encoded
-in groups other than those of their queries, on one device as on several.
+If batch-norm took a key's statistics from the group of its query, they would reveal the key. Keys are therefore encoded
+in other groups than their queries, on one device as on several.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from robossl.teacher import Ema
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether statistics of a batch are taken anywhere in it."""
+    """Check whether a module contains batch-norm."""
     return any(isinstance(each, _BatchNorm) for each in module.modules())
 
 
 class MomentumKeys(Ema):
-    """The copies of an encoder and its head that make unit keys.
+    """Copies of an encoder and its head that make unit keys.
 
     Args:
-        encoder: followed by the first copy.
-        head: followed by the second; it takes the pooled feature.
-        shuffled: whether the samples are shuffled over all ranks before they are encoded.
+        encoder: the first copy follows it.
+        head: the second copy follows it; its input is the pooled feature.
+        shuffled: whether samples are shuffled over all ranks before they are encoded.
     """
 
     draws: Tensor
@@ -36,15 +36,15 @@ class MomentumKeys(Ema):
     def __init__(self, encoder: Encoder, head: nn.Module, *, shuffled: bool) -> None:
         super().__init__(encoder, head)
         self.shuffled = shuffled
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn; the next one's seed
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn, the seed of the next
 
     @torch.no_grad()
     def forward(self, pixels: Float[Tensor, "b 3 h w"], *, number: int = 0) -> Float[Tensor, "b *s d"]:
-        """Keys in the order of the pixels, whatever order they are encoded in.
+        """Return the keys in the order of the pixels.
 
         Args:
             pixels: one view of each sample.
-            number: which of the batch's views this is; each is shuffled in an order of its own.
+            number: number of the view in the batch; every view gets another shuffle.
         """
         encoder, head = self.copies
         if not self.shuffled:
@@ -56,10 +56,10 @@ class MomentumKeys(Ema):
         return keys[order.argsort()[first : first + b]]
 
     def next_shuffle(self, num_views: int = 1) -> None:
-        """Let the next step shuffle in other orders than this one, which had so many views."""
+        """Change the shuffles for the next step; this step had `num_views` views."""
         if self.shuffled:
             self.draws.add_(num_views)
 
     def _permutation(self, n: int, number: int) -> Int[Tensor, " n"]:
-        """The same on all ranks, in all micro-batches of a step and after a resume."""
+        """Draw a permutation, the same on all ranks, in all micro-batches of a step and after a resume."""
         return torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws) + number))

@@ -1,6 +1,6 @@
-"""The losses as pure functions of tensors; how each spreads over ranks is said in its docstring.
+"""Losses as pure functions of tensors; each docstring says how the loss spreads over ranks.
 
-All are computed in at least float32, under autocast too: bf16 has steps of 1/16 at a logit of 14.
+All are computed in float32 or more, under autocast too: bf16 has steps of 1/16 at a logit of 14.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from torch.nn import functional as F
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The tensor as float32, or as float64 when it is that already."""
+    """Convert to float32; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def unit(x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
-    """Vectors of length 1 along the last dimension, in at least float32."""
+    """Normalise vectors along the last dimension, in float32 or more."""
     return F.normalize(full_precision(x), dim=-1)
 
 
 def negative_cosine(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """SimSiam's D(p, z), equation 1 of arXiv:2011.10566: minus the cosine, mean over the batch.
+    """Return SimSiam's D(p, z), equation 1 of arXiv:2011.10566: minus the cosine, mean over the batch.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
     """
     return -(unit(p) * unit(z)).sum(dim=1).mean()
 
 
 def softmax_cross_entropy(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """-softmax(z) . log softmax(p) over channels, mean over the batch: section 4.5 of arXiv:2011.10566.
+    """Return -softmax(z) . log softmax(p) over channels, mean over the batch: section 4.5 of arXiv:2011.10566.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
     """
     target = full_precision(z).softmax(dim=1)
     return -(target * full_precision(p).log_softmax(dim=1)).sum(dim=1).mean()
@@ -45,16 +45,16 @@ def nt_xent(
     first: int = 0,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """NT-Xent, equation 1 of arXiv:2002.05709: the mean over this rank's 2b anchors.
+    """Return NT-Xent, equation 1 of arXiv:2002.05709, mean over this rank's 2b anchors.
 
-    Each anchor is told from the 2n - 1 other embeddings of the global batch; its positive is the other view
-    of its sample. Over ranks: gather both views with gradients and pass this rank's place; the mean of the
-    ranks' values is then the global value. In one process `everyone` is `views`.
+    An anchor's positive is the other view of its sample; the 2n - 2 other embeddings of the global batch are negatives.
+    Over ranks: gather both views with gradients and pass this rank's `first`; the mean of the ranks' values is then the
+    global value. In one process `everyone` is `views`.
 
     Args:
         views: this rank's embeddings of the two views, not normalised.
         everyone: the embeddings of the global batch, in rank order.
-        first: where this rank's samples begin in the global batch.
+        first: index of this rank's first sample in the global batch.
         temperature: tau of the paper.
     """
     b, n = len(views[0]), len(everyone[0])

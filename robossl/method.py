@@ -1,4 +1,4 @@
-"""Method: the one interface between the loop and every pretraining method."""
+"""Method: the one interface between the training loop and every pretraining method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robossl.views import Batch, ViewSpec
 
 
 class Loss(NamedTuple):
-    """What a method's forward returns."""
+    """The result of a method's forward pass."""
 
     value: Float[Tensor, ""]  # this rank's share: the mean over ranks is the loss of the global batch
     metrics: dict[str, Tensor]  # detached scalars to log
-    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings, one a view, that the health monitors watch
-    weight: Float[Tensor, ""] | None = None  # of a micro-batch in its step: pairs counted on all ranks; None: all alike
+    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings, one for each view, for the collapse monitor
+    weight: Float[Tensor, ""] | None = None  # of a micro-batch: pairs counted on all ranks; None: equal weights
 
 
 class Method(nn.Module):
@@ -29,34 +29,34 @@ class Method(nn.Module):
     Call it as `method(batch)`, never `.forward`: DDP acts in hooks.
     """
 
-    encoder: Encoder  # what is exported: the student or the teacher, as the paper evaluates
-    constant_lr: tuple[str, ...] = ()  # prefixes of parameter names whose learning rate does not decay
-    takes_clips: bool = False  # whether its views have a time axis
-    batch_norm_groups: int | None = None  # groups of the global batch with statistics of their own; None: one for all
-    shared_in_batch: tuple[str, ...] = ()  # what a frame's loss takes from the rest of its (micro-)batch: "negatives"
-    _waiting: list[dict[str, Tensor]] | None = None  # remembered by the step's micro-batches; None: write at once
+    encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates
+    constant_lr: tuple[str, ...] = ()  # prefixes of the parameters whose learning rate does not decay
+    takes_clips: bool = False  # whether its views are clips
+    batch_norm_groups: int | None = None  # groups of the global batch with separate statistics; None: one group
+    shared_in_batch: tuple[str, ...] = ()  # what a loss takes from the rest of the (micro-)batch: "negatives"
+    _waiting: list[dict[str, Tensor]] | None = None  # rows of the step's micro-batches; None: write at once
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """The views of one sample, in the order that `forward` expects them."""
+        """Return the views of one sample, in the order that `forward` expects."""
         raise NotImplementedError
 
     def encoder_sizes(self) -> set[int]:
-        """Sides of the squares that the encoder is trained on, in pixels: those of the views, unless it cuts them."""
+        """Return the sizes of the encoder's inputs in pixels; override if the method cuts its views."""
         return {spec.size for spec in self.views()}
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss of this rank's share of the global batch."""
+        """Return the loss of this rank's share of the global batch."""
         raise NotImplementedError
 
     def remember(self, rows: dict[str, Tensor]) -> None:
-        """Hand what this batch adds to the memory (a queue, centre or bank) to `update_memory`, once a step.
+        """Pass rows for the memory (a queue, centre or bank) to `update_memory`, once per step.
 
-        Call it once in every `forward`, after the loss, and write to no buffer there: under gradient accumulation a
-        forward sees a micro-batch, and the next one must find the memory as it was when the step began.
+        Call it once in every `forward`, after the loss, and write to no buffer in `forward`: with gradient accumulation
+        a forward pass sees one micro-batch, and the next one must find the memory unchanged.
 
         Args:
-            rows: tensors by name, a row a sample (or a row a micro-batch, such as its mean). Those of a step's
-                micro-batches are joined along the first axis.
+            rows: tensors by name, with one row for each sample, or one for the micro-batch, such as its mean. The rows
+                of a step's micro-batches are joined along the first axis.
         """
         detached = {name: value.detach() for name, value in rows.items()}
         if self._waiting is None:
@@ -65,16 +65,16 @@ class Method(nn.Module):
             self._waiting.append(detached)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Move the memory by this rank's rows of the whole step; `Queue`, `Center` and the bank gather those of all.
+        """Update the memory with this rank's rows of the whole step; `Queue`, `Center` and the bank gather all ranks.
 
         Args:
-            rows: what `remember` was given, without gradients.
+            rows: the rows given to `remember`, without gradients.
         """
         raise NotImplementedError
 
     @contextlib.contextmanager
     def one_step(self) -> Iterator[None]:
-        """Treat the forward passes inside as the micro-batches of one step: the memory moves once, at the end."""
+        """Treat the forward passes inside as micro-batches of one step: update the memory once, at the end."""
         self._waiting = []
         try:
             yield
@@ -85,16 +85,16 @@ class Method(nn.Module):
             self.update_memory({name: torch.cat([rows[name] for rows in waiting]) for name in waiting[0]})
 
     def before_step(self, step: int, steps: int) -> None:
-        """Called before every step with its number, from 0, and the run's length (temperatures, what is frozen).
+        """Prepare step `step` (from 0) of a run of `steps`: set temperatures, freeze layers, change weights.
 
-        It may change weights, as SwAV does. A resumed run is told again, so what is set here needs no buffer.
+        The loop calls it before every step, also of a resumed run, so values set here need no buffer.
         """
 
     def after_backward(self) -> None:
-        """Called when the step's gradients are whole, before they are clipped and used (frozen layers)."""
+        """Change the step's gradients, before they are clipped: for frozen layers."""
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step; progress rises to 1 at the end of the run (EMA)."""
+        """Move teachers, after every optimizer step; progress rises to 1 at the end of the run."""
 
 
 @runtime_checkable
@@ -102,5 +102,5 @@ class MethodConfig(Protocol):
     """A method's configuration: a frozen dataclass that builds it."""
 
     def build(self, encoder: Encoder) -> Method:
-        """Make the method around an encoder; draws initial weights from torch's global generator."""
+        """Make the method around an encoder; draw initial weights from torch's global generator."""
         ...

@@ -1,4 +1,4 @@
-"""Micro-batches: a step's batch in parts, which give one gradient and move a method's memory once."""
+"""Micro-batches: process a step's batch in parts that give one gradient and update a method's memory once."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 def accumulate(
     method: Method, model: nn.Module, parts: list[Batch], forward: Callable[[], AbstractContextManager[object]]
 ) -> Loss:
-    """Add up the gradients of a step's micro-batches and return the step's loss; ranks talk once, at the last.
+    """Sum the gradients of a step's micro-batches and return the step's loss; ranks synchronise once, in the last.
 
-    The step's loss is the mean over micro-batches, weighted by `Loss.weight`. Memory moves once, by the rows of all.
+    The step's loss is the mean over micro-batches, weighted by `Loss.weight`. Memory is updated once, with all rows.
 
     Args:
-        method: the method whose memory moves.
-        model: the method as it is called: compiled, wrapped for ranks.
+        method: the method whose memory is updated.
+        model: the method, compiled and wrapped for several ranks.
         parts: the micro-batches.
-        forward: makes the context of each forward pass (autocast).
+        forward: returns the context of a forward pass (autocast).
     """
     losses: list[Loss] = []
     with method.one_step() if len(parts) > 1 else contextlib.nullcontext():
@@ -54,7 +54,7 @@ def accumulate(
 
 
 def mean_loss(losses: list[Loss], weights: Tensor) -> Loss:
-    """The weighted mean of the losses and metrics of a step's micro-batches, with the outputs of the last one."""
+    """Return the weighted mean of the micro-batches' losses and metrics, with the outputs of the last one."""
     last, shares = losses[-1], weights / weights.sum()
     value = (torch.stack([loss.value.detach() for loss in losses]) * shares).sum()
     metrics = {
@@ -64,14 +64,14 @@ def mean_loss(losses: list[Loss], weights: Tensor) -> Loss:
 
 
 def _weights(losses: list[Loss]) -> Tensor:
-    """The weights of the micro-batches, the same on all ranks; all 1 where none counts anything."""
+    """Return the weights of the micro-batches, the same on all ranks; all 1 if every weight is 0."""
     value = losses[0].value.detach()
     weights = torch.stack([value.new_ones(()) if loss.weight is None else loss.weight.to(value) for loss in losses])
     return weights if weights.any() else torch.ones_like(weights)
 
 
 def describe_parts(method: Method, *, batch_size: int, parts: int) -> str:
-    """What each micro-batch has for itself, for the line that a run begins with; empty without accumulation."""
+    """Describe what each micro-batch computes separately, for the first line of a run; empty without accumulation."""
     if parts == 1:
         return ""
     own = [*method.shared_in_batch, *(["batch-norm statistics"] if has_batch_norm(method) else [])]

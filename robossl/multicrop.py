@@ -1,4 +1,4 @@
-"""Multi-crop: many views of several sizes through one encoder (section 3.2 of SwAV, arXiv:2006.09882)."""
+"""Multi-crop: encode many views of several sizes (section 3.2 of SwAV, arXiv:2006.09882)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from robossl.views import View
 
 
 def encode_crops(encoder: Encoder, views: Sequence[View]) -> list[Features]:
-    """Features of each run of views of one size, view after view along the batch.
+    """Encode each run of views of one size as one batch, view after view.
 
-    Views of one size go through the encoder together, so that its batch-norm sees them together, as in the official
-    code of SwAV and DINO. SwAV's synchronises its statistics over 8 GPUs, here they are of the global batch.
+    Batch-norm therefore takes its statistics over the views of one size, as in the official code of SwAV and DINO.
+    SwAV's code synchronises them over 8 GPUs; here they are those of the global batch.
     """
     runs = [list(alike) for _, alike in groupby(views, key=lambda view: view.pixels.shape[-2:])]
     return [encoder(cat([view.pixels for view in run])) for run in runs]
 
 
 def pooled_crops(encoder: Encoder, views: Sequence[View]) -> Float[Tensor, "v*b d"]:
-    """The pooled feature of every view, view after view."""
+    """Return the pooled feature of every view, view after view."""
     return cat([features.pooled for features in encode_crops(encoder, views)])
 
 
 def cls_crops(encoder: Encoder, views: Sequence[View]) -> Float[Tensor, "v*b d"]:
-    """The class token of every view where the backbone has one, else the pooled feature; view after view."""
+    """Return the class token of every view, view after view; the pooled feature if the backbone has no class token."""
     found = encode_crops(encoder, views)
     return cat([features.pooled if features.cls is None else features.cls for features in found])

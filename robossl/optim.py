@@ -1,4 +1,4 @@
-"""Optimizers with the conventions of each recipe: what decays, what adapts, how the rate scales with the batch."""
+"""Optimizers with the conventions of each recipe: weight decay, LARS adaptation, scaling of the rate with the batch."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class OptimConfig:
     decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales neither decay nor adapt (LARS)
     trust_coefficient: float = 1e-3  # lars
     lars_momentum: Literal["inside", "outside"] = "outside"  # lr inside the velocity (SimCLR's code) or outside it
-    weight_decay_end: float | None = None  # the decay goes there by half a cosine (DINO); None: it is constant
-    bias_lr: float | None = None  # before scaling: of biases and norm scales (Barlow Twins); None: `lr` for all
+    weight_decay_end: float | None = None  # weight decay at the end of half a cosine (DINO); None: constant
+    bias_lr: float | None = None  # before scaling, for biases and norm scales (Barlow Twins); None: `lr`
     warmup_steps: int = 0
     warmup_start: float = 0.0  # fraction of the peak at the start of the warm-up
     final_lr: float = 0.0  # fraction of the peak at the end of the cosine
     clip_grad_norm: float | None = None
-    clip_over: Literal["all", "tensor"] = "all"  # what the norm is taken over: all gradients, or each alone (DINO)
+    clip_over: Literal["all", "tensor"] = "all"  # norm over all gradients together, or of each tensor (DINO)
 
     def __post_init__(self) -> None:
         check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)
@@ -55,9 +55,9 @@ class OptimConfig:
 class Lars(torch.optim.Optimizer):
     """LARS (arXiv:1708.03888): SGD whose step is scaled, for each tensor, by trust * |w| / |g + wd * w|.
 
-    A tensor whose norm or update norm is zero keeps ratio 1. Groups with `adapt=False` are plain SGD without decay
-    (the caller sets their weight decay to 0). With `momentum_lr="inside"` the velocity is m * v + lr * ratio * update,
-    as in SimCLR's code, so that a change of rate acts on new gradients only; `"outside"` is torch's SGD.
+    A tensor whose norm or update norm is 0 has ratio 1. Groups with `adapt=False` use plain SGD; the caller sets their
+    weight decay to 0. With `momentum_lr="inside"` the velocity is m * v + lr * ratio * update, as in SimCLR's code, so
+    a change of the learning rate affects new gradients only; `"outside"` is torch's SGD.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Lars(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:
@@ -102,7 +102,7 @@ class Lars(torch.optim.Optimizer):
 
 
 def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
-    """Learning rate at the top of the schedule for a global batch size.
+    """Return the peak learning rate for a global batch size.
 
     Examples:
         >>> peak_lr(OptimConfig(lr=0.05), batch_size=512)
@@ -113,14 +113,14 @@ def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
 
 
 def lr_factor(config: OptimConfig, *, step: int, steps: int) -> float:
-    """What a step of a run of `steps` multiplies the peak rate by."""
+    """Return the factor on the peak learning rate at a step of a run of `steps`."""
     return warmup_cosine(
         step, steps=steps, warmup_steps=config.warmup_steps, start=config.warmup_start, end=config.final_lr
     )
 
 
 def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> torch.optim.Optimizer:
-    """The optimizer over the method's trainable parameters, in groups by decay and by whether the rate decays."""
+    """Build the optimizer; parameters are grouped by weight decay and by schedule of the learning rate."""
     lr = peak_lr(config, batch_size=batch_size)
     groups = _param_groups(config, method)
     match config.name:
@@ -162,7 +162,7 @@ def _param_groups(config: OptimConfig, method: nn.Module) -> list[dict[str, Any]
 def set_rates(
     optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, steps: int, batch_size: int
 ) -> float:
-    """Set every group's learning rate and weight decay for this step and return the decaying rate."""
+    """Set every group's learning rate and weight decay for this step; return the scheduled learning rate."""
     peak = peak_lr(config, batch_size=batch_size)
     factor = lr_factor(config, step=step, steps=steps)
     decay, end = config.weight_decay, config.weight_decay_end
@@ -175,7 +175,7 @@ def set_rates(
 
 
 def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
-    """Scale gradients down to `clip_grad_norm`, together or each tensor alone; nothing where none is set."""
+    """Clip gradients to `clip_grad_norm`, if it is set: all together, or each tensor."""
     if config.clip_grad_norm is None:
         return
     weights = [weight for weight in method.parameters() if weight.grad is not None]

@@ -1,6 +1,6 @@
-"""Pairs of views that differ in blur and solarization alone: BYOL's augmentation (table 6 of arXiv:2006.07733).
+"""Pairs of views that differ only in blur and solarization: BYOL's augmentation (table 6 of arXiv:2006.07733).
 
-MoCo v3, Barlow Twins and VICReg took it over, with torchvision's operations; BYOL's own are `colour: byol`.
+MoCo v3, Barlow Twins and VICReg adopted it with torchvision's operations; BYOL's own are `colour: byol`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from robossl.views import ViewSpec
 
-VIEW = ViewSpec(  # what both views have in common; table 6
+VIEW = ViewSpec(  # common to both views; table 6
     scale=(0.08, 1.0),
     interpolation="bicubic",
     brightness=0.4,
@@ -24,7 +24,7 @@ SOLARIZE_P = (0.0, 0.2)  # table 6
 def pair_of(
     view: ViewSpec, *, blur_p: tuple[float, float], solarize_p: tuple[float, float]
 ) -> tuple[ViewSpec, ViewSpec]:
-    """The two views of a sample: `view` with the probabilities of each, in place of its own.
+    """Return two views: `view` with each of the two probabilities of blur and solarization.
 
     Examples:
         >>> [spec.blur_p for spec in pair_of(VIEW, blur_p=(1.0, 0.1), solarize_p=(0.0, 0.2))]

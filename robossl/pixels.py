@@ -1,7 +1,8 @@
-"""Pixels: which bins of two views' feature maps show the same place of the frame (section 3.1 of arXiv:2011.10043).
+"""Pixel matching: bins of two views' feature maps that show the same place (section 3.1 of arXiv:2011.10043).
 
-Distances are taken in pixels of the source frame: robot frames are not square, so fractions would stretch them. The
-authors' code takes fractions (`in_fractions`), which is the same on square frames.
+A bin is one position of a feature map. Distances are in pixels of the source frame, because fractions would stretch the
+frames of robots, which are not square. The authors' code uses fractions (`in_fractions`); on square frames that is the
+same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Grid = tuple[int, int]  # rows and columns of a feature map
 
 
 def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, "b n 2"]:
-    """Where the centre of each bin of a view lies in the source frame: x and y in pixels, bins row by row."""
+    """Return the centre of each bin in the source frame: x and y in pixels, bins row by row."""
     x0, y0, x1, y1 = _corners(box, source_hw).unsqueeze(-1).unbind(1)
     rows, columns = grid
     across = (torch.arange(columns, device=box.device) + 0.5) / columns
@@ -27,7 +28,7 @@ def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: 
 
 
 def bin_diagonals(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, " b"]:
-    """Length of the diagonal of a bin of each view, in pixels of the source frame."""
+    """Return the diagonal of a bin of each view, in pixels of the source frame."""
     x0, y0, x1, y1 = _corners(box, source_hw).unbind(1)
     rows, columns = grid
     return torch.hypot((x1 - x0) / columns, (y1 - y0) / rows)
@@ -40,13 +41,13 @@ def matched_bins(
     *,
     threshold: float,
 ) -> Bool[Tensor, "b n m"]:
-    """A(i, j), equation 1: whether bin i of one view and bin j of the other are near in the source frame.
+    """Return A(i, j) of equation 1: whether bin i of one view and bin j of the other are near in the source frame.
 
     Args:
-        boxes: signed corners of the two views in fractions of the frame, x0 > x1 where a view is flipped.
+        boxes: signed corners of the two views in fractions of the frame, x0 > x1 if a view is flipped.
         source_hw: height and width of the source frames.
         grids: rows and columns of the two feature maps.
-        threshold: largest distance of the centres, over the larger of the two bins' diagonals.
+        threshold: largest distance of the centres, divided by the larger of the two bins' diagonals.
     """
     (x, y), (other_x, other_y) = (
         bin_centres(box, source_hw, grid).unbind(-1) for box, grid in zip(boxes, grids, strict=True)
@@ -63,7 +64,7 @@ def matched_views(
     threshold: float,
     in_fractions: bool = False,
 ) -> Bool[Tensor, "b n m"]:
-    """`matched_bins` of two views and the feature maps that came of them."""
+    """Return `matched_bins` for two views and their feature maps."""
     first, second = (view.box for view in views)
     assert first is not None and second is not None
     grids = tuple((each.shape[-2], each.shape[-1]) for each in maps)
@@ -72,7 +73,7 @@ def matched_views(
 
 
 def check_boxes(*specs: ViewSpec) -> None:
-    """Refuse views whose bins cannot be placed in the frame.
+    """Refuse views whose bins have no place in the frame.
 
     Raises:
         InputError: a view is rotated or turned, or is a clip.
@@ -88,9 +89,9 @@ def check_boxes(*specs: ViewSpec) -> None:
 
 
 def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """A head on every bin: two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
+    """Return a head for every bin: two 1 x 1 convolutions with batch-norm and ReLU between them (section 3.1)."""
     return nn.Sequential(
-        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # the batch-norm would take a bias away
+        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # batch-norm would remove a bias
         nn.BatchNorm2d(hidden_dim),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden_dim, output_dim, 1),
@@ -98,12 +99,12 @@ def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential
 
 
 def bins(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
-    """A map as a list of its bins, row by row."""
+    """Return the bins of a map, row by row."""
     return x.flatten(2).mT
 
 
 def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-    """The bin in the middle of each map: one place, so that an output that depends on the place alone is seen."""
+    """Return the middle bin of each map: at one place, outputs that depend only on the place show as collapse."""
     return x[:, :, x.shape[2] // 2, x.shape[3] // 2]
 
 

@@ -1,4 +1,4 @@
-"""Positions: where each token of a backbone lies in the frame, and position embeddings carried to another grid."""
+"""Positions: the grid of a backbone's tokens, and position embeddings resized to another grid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_PREFIX = 2  # tokens with a position before the patches: a class token, and 
 
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of the square cells, row by row, that so many tokens make of a frame; None if they make none."""
+    """Return rows and columns of the grid of square cells that the tokens form on a frame; None without such a grid."""
     if num_tokens < 1:
         return None
     cell = math.sqrt(hw[0] * hw[1] / num_tokens)
-    height, width = hw[0] / cell, hw[1] / cell  # of the frame in cells; a remainder at the border may be cut or padded
+    height, width = hw[0] / cell, hw[1] / cell  # in cells; a remainder at the border may be cut or padded
     rows = [rows for rows in range(max(1, math.ceil(height - 1)), int(height + 1) + 1) if num_tokens % rows == 0]
     grids = [(row, num_tokens // row) for row in rows if abs(num_tokens // row - width) < 1]
     return min(grids, key=lambda grid: abs(grid[0] - height) + abs(grid[1] - width), default=None)
@@ -29,16 +29,16 @@ def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
 def fit_positions(
     positions: Float[Tensor, "1 n d"], backbone: Any, *, source_hw: tuple[int, int] | None, origin: str
 ) -> Float[Tensor, "1 m d"]:
-    """A checkpoint's position embeddings on the backbone's grid; tokens before the patches keep theirs.
+    """Resize a checkpoint's position embeddings to the backbone's grid; keep those of tokens before the patches.
 
     Args:
-        positions: those of the checkpoint.
-        backbone: has `pos_embed` and `patch_embed.grid_size`; another one gets the positions as they are.
-        source_hw: the input size that the checkpoint was trained at; None if nothing says it.
-        origin: the checkpoint, for messages.
+        positions: position embeddings of the checkpoint.
+        backbone: the model; without `pos_embed` and `patch_embed.grid_size`, the positions are returned unchanged.
+        source_hw: the input size of the checkpoint's training; None if it is unknown.
+        origin: name of the checkpoint, for messages.
 
     Raises:
-        InputError: nothing says which grid the checkpoint's positions lie on, or what says it is wrong.
+        InputError: the grid of the checkpoint's positions is unknown or contradicts `source_hw`.
     """
     target, grid = backbone.pos_embed, getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
     if grid is None or target is None or positions.ndim != 3 or target.ndim != 3:
@@ -57,7 +57,7 @@ def fit_positions(
 def _check_prefix(
     num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
 ) -> None:
-    """Refuse positions that make no grid, but would with another number of tokens before the patches."""
+    """Refuse positions that form a square grid only with another number of tokens before the patches."""
     if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
         return
     num_tokens = num_patches + num_prefix
@@ -79,7 +79,7 @@ def _source_grid(
     patch_hw: tuple[int, int] | None,
     origin: str,
 ) -> tuple[int, int]:
-    """The grid that a checkpoint was trained on: as stated, or else a square one, as published checkpoints have."""
+    """Return the grid that a checkpoint was trained on: from `source_hw`, else a square one, as in most checkpoints."""
     holds = f"{origin} holds positions of {num_patches} patches"
     if source_hw is not None:
         grid = token_grid(num_patches, source_hw)

@@ -14,13 +14,14 @@ from robossl.config import as_plain, load, override
 from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
-from robossl.metrics import Progress, Sink, open_sinks
+from robossl.metrics import Sink, open_sinks
 from robossl.micro_batches import describe_parts
 from robossl.next_steps import next_steps
+from robossl.progress import Progress
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
-from robossl.train import Stopped, Trainer
+from robossl.train import RunInterrupted, Trainer
 
 
 def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
@@ -29,7 +30,7 @@ def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
     Raises:
         InputError: configuration, data and run folder do not fit together.
         ResourceError: a checkpoint could not be written, or another run is writing to the folder.
-        Stopped: SIGTERM or SIGINT came, and the run was saved.
+        RunInterrupted: SIGTERM or SIGINT came, and the run was saved.
     """
     with contextlib.closing(Ranks.join(device_name(config))) as ranks:
         trainer = build_trainer(config, ranks, out, resume=resume)
@@ -56,7 +57,9 @@ def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
 
 def _train(trainer: Trainer, start: int) -> None:
     out, stop, knn = trainer.folder.path, trainer.config.train.steps, trainer.config.knn
-    with Progress(start=start, stop=stop, log=out / "log.txt" if trainer.ranks.is_main else None) as progress:
+    is_main = trainer.ranks.is_main
+    # A short bar leaves room for the figures of a step in 80 columns.
+    with Progress(stderr=True, log=out / "log.txt" if is_main else None, quiet=not is_main, bar_width=12) as progress:
         progress.say(plan(trainer, start))
         for remark in trainer.remarks:
             progress.say(remark)
@@ -65,7 +68,7 @@ def _train(trainer: Trainer, start: int) -> None:
         sinks = _open_sinks(trainer, start)
         try:
             trainer.run(start=start, progress=progress, sinks=sinks)
-        except Stopped as stopped:
+        except RunInterrupted as stopped:
             progress.say(str(stopped))
             raise
         finally:
@@ -98,7 +101,7 @@ def restore(trainer: Trainer) -> int:
     if start:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
-        trainer.health.load_state_dict(state["health"])
+        trainer.collapse.load_state_dict(state["health"])
     barrier()  # nobody writes before all have read
     return start
 
@@ -168,6 +171,6 @@ def command(argv: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
-    except Stopped:
+    except RunInterrupted:
         return 143  # 128 + SIGTERM: not done, saved
     return 0

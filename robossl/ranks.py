@@ -1,8 +1,8 @@
-"""Ranks: every call of torch.distributed, each of them a no-op in a process on its own.
+"""Ranks: every call of torch.distributed; in a single process each is a no-op.
 
-The gradients of `gather` and `all_reduce_mean` are those of the joined computation: when each rank's loss is
-its share (the mean over ranks is the global loss) and gradients are averaged, as DDP does, they equal those
-of one process on the joined batch. Ranks must hold equally many samples. Batch-norm is in batch_norm.py.
+The gradients of `gather` and `all_reduce_mean` are those of the joined computation: if each rank's loss is its share
+(the mean over ranks is the global loss) and gradients are averaged, as DDP does, they equal those of one process on the
+joined batch. Ranks must hold equally many samples. Batch-norm is in batch_norm.py.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @classmethod
     def join(cls, device: str) -> Ranks:
-        """Join the group that torchrun's environment names, or be alone where there is none.
+        """Join the group that torchrun's environment names; without one, run alone.
 
         Args:
-            device: "cpu" (gloo) or "cuda" (nccl, one GPU a process, with gloo beside it for plain values).
+            device: "cpu" (gloo) or "cuda" (nccl, one GPU per process, and gloo for plain values).
         """
         size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
         on_gpu = device.startswith("cuda")
@@ -49,7 +49,7 @@ class Ranks:
         return cls(rank=rank(), world_size=world_size(), device=own)
 
     def close(self) -> None:
-        """Leave the group; the last thing a process does."""
+        """Leave the group, at the end of the process."""
         if _joined():
             dist.destroy_process_group()
 
@@ -59,12 +59,12 @@ def _joined() -> bool:
 
 
 def rank() -> int:
-    """This process's number, 0 when alone."""
+    """Return the number of this process, 0 if it runs alone."""
     return dist.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Return the number of processes."""
     return dist.get_world_size() if _joined() else 1
 
 
@@ -77,7 +77,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # every rank's loss depends on this slice: gradients are summed before it is cut (lightly #1528)
+        # Every rank's loss depends on this slice, so sum the gradients before cutting it (lightly #1528).
         return all_reduce_sum(grad).chunk(world_size())[rank()]
 
 
@@ -92,7 +92,7 @@ class _AllReduceMean(torch.autograd.Function):
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """The sum of a tensor over ranks, without gradients."""
+    """Return the sum of a tensor over ranks, without gradients."""
     if world_size() == 1:
         return x
     total = x.clone(memory_format=torch.contiguous_format)
@@ -101,7 +101,7 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
-    """All ranks' tensors joined along the batch in rank order, with gradients to every rank."""
+    """Join all ranks' tensors along the batch in rank order, with gradients to every rank."""
     if world_size() == 1:
         return x
     joined: Tensor = _Gather.apply(x)
@@ -109,7 +109,7 @@ def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
 
 
 def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The mean of a tensor over ranks, with gradients to every rank."""
+    """Return the mean of a tensor over ranks, with gradients to every rank."""
     if world_size() == 1:
         return x
     mean: Tensor = _AllReduceMean.apply(x)
@@ -117,12 +117,12 @@ def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def barrier() -> None:
-    """Wait until every rank has come here."""
+    """Wait for every rank."""
     any_rank(False)
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on at least one rank; the same answer everywhere."""
+    """Return whether the flag is set on at least one rank; every rank gets the same answer."""
     if world_size() == 1:
         return flag
     raised = torch.tensor(int(flag))
@@ -131,7 +131,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast(values: Sequence[float]) -> list[float]:
-    """The main process's numbers, on every rank (exact for integers up to 2**53); all pass equally many."""
+    """Return the main process's numbers on every rank (exact for integers up to 2**53); all pass equally many."""
     if world_size() == 1:
         return list(values)
     numbers = torch.tensor(values, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Rotation of whole frames about their centre: bilinear, not supersampled, black where nothing is seen."""
+"""Rotation of whole frames about their centre: bilinear, without supersampling, black outside the frame."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def rotate(
 
     Args:
         frames: Decoded frames, padded at the right and bottom to a common size.
-        degrees: Angle of each.
-        source_hw: Size of each without its padding, pixels.
+        degrees: Angle of each frame.
+        source_hw: Size of each frame without its padding, pixels.
 
     Returns:
-        Frames of the same size in channels-last memory; the padding holds nothing of use.
+        Frames of the same size in channels-last memory; the padding has no defined content.
     """
     height, width = frames.shape[-2:]
     source = source_hw.to(frames.device, torch.float32)[:, :, None, None]
@@ -31,6 +31,6 @@ def rotate(
     from_x = torch.cos(radians) * dx - torch.sin(radians) * dy + source[:, 1] / 2
     from_y = torch.sin(radians) * dx + torch.cos(radians) * dy + source[:, 0] / 2
     grid = torch.stack([2 * from_x / width - 1, 2 * from_y / height - 1], -1)
-    seen = frames * inside[:, None]  # what lies in the padding must not bleed in
+    seen = frames * inside[:, None]  # the padding must not bleed in
     turned = functional.grid_sample(seen.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return turned.round_().to(torch.uint8, memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from robossl.checkpoint import checkpoints
 from robossl.config import as_plain, difference, load, to_yaml
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.method import MethodConfig
@@ -156,7 +156,7 @@ class RunFolder:
         """
         self.check(config, resume=resume, may_lengthen=may_lengthen)
         self.path.mkdir(parents=True, exist_ok=True)
-        with written_aside(self.path / "config.yaml") as aside:
+        with atomic_write(self.path / "config.yaml") as aside:
             aside.write_text(to_yaml(config))
 
     def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
@@ -203,7 +203,7 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            with written_aside(path) as aside:
+            with atomic_write(path) as aside:
                 aside.write_text("".join(f"{line}\n" for line in kept))
 
 

@@ -1,4 +1,4 @@
-"""Schedules: plain functions of the step."""
+"""Schedules as functions of the step."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.0, end: float = 0.0) -> float:
-    """Factor on the peak learning rate: linear from `start` to 1 over the warm-up, then half a cosine to `end`.
+    """Return the factor on the peak learning rate: linear from `start` to 1, then half a cosine to `end`.
 
-    The first step of a warm-up already moves (step 0 gives `start + (1 - start) / warmup_steps`), and the last step of
-    the run is the last one above `end` (SGDR, arXiv:1608.03983, without restarts).
+    Step 0 of a warm-up gives `start + (1 - start) / warmup_steps`, and the last step of the run is still above `end`
+    (SGDR, arXiv:1608.03983, without restarts).
 
     Examples:
         >>> [round(warmup_cosine(s, steps=6, warmup_steps=2), 3) for s in range(6)]
@@ -22,7 +22,7 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.
 
 
 def cosine(start: float, end: float, *, progress: float) -> float:
-    """Half a cosine from `start` to `end` as progress goes from 0 to 1: BYOL's and DINO's schedule of momentum.
+    """Return half a cosine from `start` to `end` as progress goes from 0 to 1: BYOL's and DINO's schedule of momentum.
 
     Examples:
         >>> [round(cosine(0.996, 1.0, progress=p), 3) for p in (0.0, 0.5, 1.0)]

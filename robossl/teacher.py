@@ -1,4 +1,4 @@
-"""Teachers: where the targets of a loss come from when it is not the network of this moment."""
+"""Teachers and memories: moving averages, queues, centres and banks that provide a loss with targets."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from robossl.ranks import all_reduce_mean, gather
 
 
 def check_momentum(momentum: float, *, paper: float) -> None:
-    """Refuse a share of the old weights that is none.
+    """Refuse a momentum outside 0 to 1.
 
     Raises:
-        InputError: outside of 0 to 1.
+        InputError: the momentum is outside 0 to 1.
     """
     if not 0 <= momentum <= 1:
         raise InputError(f"momentum must lie in 0 to 1, got {momentum}; the paper has {paper}")
 
 
 class Ema(nn.Module):
-    """Copies of modules whose parameters follow them: t <- momentum * t + (1 - momentum) * s.
+    """Exponential moving averages of modules: t <- momentum * t + (1 - momentum) * s, for each parameter.
 
-    Buffers do not follow: in training the copies keep batch-norm statistics of their own, as in BYOL, MoCo and DINO.
+    Buffers do not follow: in training the copies have their own batch-norm statistics, as in BYOL, MoCo and DINO.
     Dropout and drop path are off in the copies. Call the members of `copies` under `torch.no_grad()`.
 
     Args:
-        students: the modules followed; they are not kept, so that each parameter has one owner.
+        students: the modules to copy; they are not stored, so that each parameter has one owner.
     """
 
     def __init__(self, *students: nn.Module) -> None:
         super().__init__()
         self.copies = nn.ModuleList(copy.deepcopy(student) for student in students).requires_grad_(False)
-        for module in self.modules():  # by their rates: whoever trains a copy alone would switch them on again
+        # Set the rates to 0: `train()` on a copy would switch the modules on again.
+        for module in self.modules():
             if isinstance(module, DropPath):
                 module.drop_prob = 0.0
             if isinstance(module, nn.Dropout):
@@ -45,7 +46,7 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, *students: nn.Module, momentum: float) -> None:
-        """Move every copy towards its student, in the order given at the start."""
+        """Move every copy towards its student; students come in the order of the constructor."""
         targets: list[Tensor] = [weight for copied in self.copies for weight in copied.parameters()]
         sources: list[Tensor] = [weight for student in students for weight in student.parameters()]
         assert len(targets) == len(sources)
@@ -53,9 +54,9 @@ class Ema(nn.Module):
 
 
 class Queue(nn.Module):
-    """The last `size` rows pushed, l2-normalised noise before that (MoCo, arXiv:1911.05722); a ring in float32.
+    """The last `size` rows pushed, as a ring buffer in float32; normalised noise at first (MoCo, arXiv:1911.05722).
 
-    Batches of any size fit, the last partial one too. Saved with the model, so a resumed run goes on exactly.
+    Batches of any size fit, also a last partial one. It is saved with the model, so resume is exact.
     """
 
     rows: Tensor
@@ -68,7 +69,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Float[Tensor, "b d"]) -> None:
-        """Overwrite the oldest rows by those of all ranks.
+        """Overwrite the oldest rows with the rows of all ranks.
 
         Raises:
             InputError: the global batch is larger than the queue.
@@ -80,7 +81,7 @@ class Queue(nn.Module):
         self.start.copy_((self.start + len(everyone)) % len(self.rows))
 
     def check_batch(self, size: int) -> None:
-        """Refuse batches of so many rows, over all ranks, where they do not fit.
+        """Refuse a global batch of `size` rows that does not fit.
 
         Raises:
             InputError: the global batch is larger than the queue.
@@ -93,7 +94,7 @@ class Queue(nn.Module):
 
 
 class Center(nn.Module):
-    """A running mean of the teacher's logits, taken off them against collapse (equation 4 of arXiv:2104.14294).
+    """A running mean of the teacher's logits, subtracted from them to prevent collapse (arXiv:2104.14294, equation 4).
 
     Args:
         dim: number of logits.
@@ -109,7 +110,7 @@ class Center(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Float[Tensor, "b k"]) -> None:
-        """Move towards the mean over the batch of all ranks; call it after the loss."""
+        """Move towards the mean over the global batch; call it after the loss."""
         batch_mean = all_reduce_mean(logits.detach().to(self.mean.dtype).mean(0))
         self.mean.lerp_(batch_mean, 1 - self.momentum)
 
@@ -117,9 +118,8 @@ class Center(nn.Module):
 class MovingAverageBank(nn.Module):
     """A moving average of every sample's output over its visits: section 5.2 of arXiv:2011.10566.
 
-    eta_x <- momentum * eta_x + (1 - momentum) * z, where a sample's first visit sets eta_x to z. Buffers are
-    saved with the model, so a resumed run goes on exactly; over ranks every rank applies everyone's updates
-    and all banks stay equal.
+    eta_x <- momentum * eta_x + (1 - momentum) * z; a sample's first visit sets eta_x to z. Buffers are saved with the
+    model, so resume is exact. Every rank applies the updates of all ranks, so all banks stay equal.
 
     Args:
         num_samples: one row for each sample, float32: num_samples * dim * 4 bytes.
@@ -137,17 +137,17 @@ class MovingAverageBank(nn.Module):
         self.register_buffer("visited", torch.zeros(num_samples, dtype=torch.bool))
 
     def forward(self, index: Int[Tensor, " b"], z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """The averages as they will be with these outputs; nothing is stored, gradients flow to `z`.
+        """Return the averages updated with these outputs, without storing them; gradients flow to `z`.
 
         Raises:
-            InputError: an index that the bank has no row for.
+            InputError: the bank has no row for an index.
         """
         self.check_sample(int(index.max()))
         mixed = self.momentum * self.average[index] + (1 - self.momentum) * z
         return torch.where(self.visited[index].unsqueeze(1), mixed, z.to(mixed.dtype))
 
     def check_sample(self, last: int) -> None:
-        """Refuse samples up to this one where there is no row for it.
+        """Refuse samples up to number `last` if the bank is too small.
 
         Raises:
             InputError: the bank has fewer rows.
@@ -160,8 +160,8 @@ class MovingAverageBank(nn.Module):
 
     @torch.no_grad()
     def store(self, index: Int[Tensor, " b"], average: Float[Tensor, "b d"]) -> None:
-        """Keep new averages; where a sample is twice in the global batch, its first one is kept."""
+        """Store new averages; if a sample occurs twice in the global batch, its first average counts."""
         rows, values = gather(index), gather(average.detach())
-        first = (rows.unsqueeze(1) == rows).int().argmax(1)  # so that equal rows write equal values, in any order
+        first = (rows.unsqueeze(1) == rows).int().argmax(1)  # equal rows then write equal values, in any order
         self.average[rows] = values[first].to(self.average.dtype)
         self.visited[rows] = True

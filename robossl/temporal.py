@@ -1,7 +1,7 @@
-"""What temporal methods share: clips through an encoder, a pool of candidate frames, telling one from the others.
+"""Parts of the temporal methods: encoding of clips, a pool of candidate frames, contrast of frame pairs.
 
-Frames past their episode's end count nowhere, so ranks hold unequal numbers of pairs: all means are over those of the
-global batch (`shares`). Losses are in at least float32, under autocast too.
+Frames beyond the end of their episode do not count, so ranks hold different numbers of pairs. Every mean is therefore
+taken over the pairs of the global batch (`global_means`). Losses are in float32 or more, under autocast too.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from robossl.losses import full_precision
 from robossl.views import ClipSpec, ViewSpec
 
 Negatives = Literal["other", "same", "both"]
-"""Which frames a pair is told from: those of other clips, of its own clip, or all."""
+"""Frames that serve as negatives: those of other clips, those of the same clip, or both."""
 
 Similarity = Literal["dot", "cosine", "l2"]
-"""Of two vectors: their product, that of their directions, or minus their distance."""
+"""Similarity of two vectors: dot product, cosine, or minus the Euclidean distance."""
 
 
-class Pool(NamedTuple):
+class FramePool(NamedTuple):
     """The frames of the global batch as candidates, in rank order."""
 
     z: Float[Tensor, "n d"]
-    clip: Int[Tensor, " n"]  # number of its clip
-    moment: Float[Tensor, " n"]  # frames of a clip with equal moments are one frame of the store
+    clip: Int[Tensor, " n"]  # number of the frame's clip
+    moment: Float[Tensor, " n"]  # frames of one clip with equal moments are the same frame of the store
     valid: Bool[Tensor, " n"]
-    own: Int[Tensor, "b t"]  # places of this rank's frames
+    own: Int[Tensor, "b t"]  # indices of this rank's frames in the pool
 
 
-class Tally(NamedTuple):
-    """Sums over pairs of this rank; the last three are over those that have negatives in their own clip."""
+class PairSums(NamedTuple):
+    """Sums over this rank's pairs; the last three cover only pairs that have negatives in their own clip."""
 
     loss: Float[Tensor, ""]
     pairs: Float[Tensor, ""]
     hits: Float[Tensor, ""]
-    chance: Float[Tensor, ""]  # of a guess among the candidates
+    chance: Float[Tensor, ""]  # hits expected of a random guess
     own_pairs: Float[Tensor, ""]
-    own_hits: Float[Tensor, ""]  # told from the frames of its own clip alone, where the background does not help
+    own_hits: Float[Tensor, ""]  # against the frames of the own clip only, where the background does not help
     own_chance: Float[Tensor, ""]
 
 
-class Residual(nn.Module):
-    """x + MLP(x), the predictor of ATC (arXiv:2009.08319): no batch-norm."""
+class ResidualMLP(nn.Module):
+    """x + MLP(x) without batch-norm: the predictor of ATC (arXiv:2009.08319)."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.mlp = mlp([dim, hidden_dim, dim], norm="none")
 
     def forward(self, x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
-        """The sum."""
+        """Return x + MLP(x)."""
         out: Tensor = x + self.mlp(x)
         return out
 
 
 def clip_view(view: ViewSpec, clip: ClipSpec) -> ViewSpec:
-    """The view cut from a method's clip.
+    """Return the view with the method's clip.
 
     Raises:
-        InputError: the view has a clip of its own.
+        InputError: the view sets a clip itself.
     """
     if view.clip != ClipSpec():
         raise InputError(
@@ -78,16 +78,16 @@ def clip_view(view: ViewSpec, clip: ClipSpec) -> ViewSpec:
 
 
 def encode_clip(encoder: nn.Module, projector: nn.Module, pixels: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t d"]:
-    """Every frame through encoder and projector; batch-norm sees all of them together."""
+    """Encode and project every frame in one batch, so that batch-norm takes its statistics over all frames."""
     z = full_precision(projector(encoder(pixels.flatten(0, 1)).pooled))
     return z.reshape(*pixels.shape[:2], -1)
 
 
-def pool_frames(z: Float[Tensor, "b t d"], moment: Float[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> Pool:
-    """The frames of all ranks, with gradients."""
+def pool_frames(z: Float[Tensor, "b t d"], moment: Float[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> FramePool:
+    """Gather the frames of all ranks, with gradients."""
     b, t = valid.shape
     places = torch.arange(b * t * ranks.world_size(), device=z.device)
-    return Pool(
+    return FramePool(
         z=ranks.gather(z.flatten(0, 1)),
         clip=places // t,
         moment=ranks.gather(moment.flatten()),
@@ -99,7 +99,7 @@ def pool_frames(z: Float[Tensor, "b t d"], moment: Float[Tensor, "b t"], valid: 
 def similarity(
     a: Float[Tensor, "p d"], b: Float[Tensor, "n d"], kind: Similarity, temperature: float = 1.0
 ) -> Float[Tensor, "p n"]:
-    """Of every row of `a` to every row of `b`, over the temperature."""
+    """Return the similarity of every row of `a` to every row of `b`, divided by the temperature."""
     with torch.autocast(a.device.type, enabled=False):
         a, b = full_precision(a), full_precision(b)
         match kind:
@@ -107,23 +107,41 @@ def similarity(
                 return a @ b.T / temperature
             case "cosine":
                 return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
-            case "l2":  # by differences: products lose the small distances
+            case "l2":
+                # Through a matrix product, small distances would be lost to rounding.
                 return -torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") / temperature
+
+
+def rowwise_similarity(
+    a: Float[Tensor, "*lead d"], b: Float[Tensor, "*lead d"], kind: Literal["l2", "cosine"] = "l2"
+) -> Float[Tensor, " *lead"]:
+    """Return the similarity of each row of `a` to the same row of `b`."""
+    a, b = full_precision(a), full_precision(b)
+    score: Tensor = -torch.linalg.vector_norm(a - b, dim=-1) if kind == "l2" else F.cosine_similarity(a, b, dim=-1)
+    return score
 
 
 def contrast(
     logits: Float[Tensor, "p n"],
-    pool: Pool,
+    pool: FramePool,
     *,
     anchor: Int[Tensor, " p"],
     positive: Int[Tensor, " p"],
     negatives: Negatives,
-) -> Tally:
-    """InfoNCE (arXiv:1807.03748, equation 4) of each pair of places in the pool: -log softmax(logits)[positive].
+) -> PairSums:
+    """Sum InfoNCE (arXiv:1807.03748, equation 4) over frame pairs: -log softmax(logits)[positive].
 
-    Told from are valid frames only, never the anchor's or the positive's own frame again within its clip (another clip
-    of the episode may hold it too: draw a clip an episode, `data.epoch_over: episodes`). A pair needs a valid anchor, a
-    valid positive and a negative. A hit is a positive that scores above all negatives: a tie is none.
+    Negatives are valid frames. Another copy of the anchor or of the positive in the same clip is not a negative, but
+    one in another clip of the episode is: draw one clip from each episode to prevent that (`data.epoch_over:
+    episodes`). A pair counts if its anchor and positive are valid and it has a negative. A hit is a positive that
+    scores above all negatives; a tie is not a hit.
+
+    Args:
+        logits: similarity of each anchor to every frame of the pool.
+        pool: the candidates.
+        anchor: index of each pair's anchor in the pool.
+        positive: index of each pair's positive in the pool.
+        negatives: which frames are negatives.
     """
     same_clip = pool.clip[anchor, None] == pool.clip
     taken = (pool.moment[anchor, None] == pool.moment) | (pool.moment[positive, None] == pool.moment)
@@ -133,44 +151,44 @@ def contrast(
     candidate = chosen.scatter(1, positive[:, None], True)
     losses = F.cross_entropy(logits.masked_fill(~candidate, -torch.inf), positive, reduction="none")
     own = others & same_clip
-    return Tally(
+    return PairSums(
         (losses * is_pair).sum(),
         is_pair.to(losses.dtype).sum(),
-        *_guesses(logits, chosen, positive, is_pair),
+        *_hits_and_chance(logits, chosen, positive, is_pair),
         (is_pair & own.any(1)).to(losses.dtype).sum(),
-        *_guesses(logits, own, positive, is_pair & own.any(1)),
+        *_hits_and_chance(logits, own, positive, is_pair & own.any(1)),
     )
 
 
 @torch.no_grad()
-def _guesses(logits: Tensor, negative: Tensor, positive: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Hits, and those expected of a blind guess."""
+def _hits_and_chance(logits: Tensor, negative: Tensor, positive: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the hits, and the hits expected of a random guess."""
     best = logits.masked_fill(~negative, -torch.inf).amax(1)
     hits = logits.gather(1, positive[:, None]).squeeze(1) > best
     chance = 1 / (1 + negative.sum(1, dtype=logits.dtype))
     return (hits & counted).to(logits.dtype).sum(), (chance * counted).sum()
 
 
-def mean_tally(
-    tallies: Collection[Tally], shown: Mapping[str, Tally], *, same_clip: bool = True
+def mean_over_pairs(
+    summed: Collection[PairSums], shown: Mapping[str, PairSums], *, same_clip: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, every pair weighted alike, and the accuracies to show, each with its chance level beside it."""
-    losses, pairs = (torch.stack([tally[i] for tally in tallies]).sum() for i in (0, 1))
+    """Return the mean loss over all pairs, and the accuracy and chance level of each entry of `shown`."""
+    losses, pairs = (torch.stack([each[i] for each in summed]).sum() for i in (0, 1))
     sums = {"loss": (losses, pairs)}
-    for name, tally in shown.items():
-        sums[f"accuracy_{name}"] = (tally.hits, tally.pairs)
-        sums[f"chance_{name}"] = (tally.chance, tally.pairs)
+    for name, each in shown.items():
+        sums[f"accuracy_{name}"] = (each.hits, each.pairs)
+        sums[f"chance_{name}"] = (each.chance, each.pairs)
         if same_clip:
-            sums[f"same_clip_accuracy_{name}"] = (tally.own_hits, tally.own_pairs)
-            sums[f"same_clip_chance_{name}"] = (tally.own_chance, tally.own_pairs)
-    means = shares(sums)
+            sums[f"same_clip_accuracy_{name}"] = (each.own_hits, each.own_pairs)
+            sums[f"same_clip_chance_{name}"] = (each.own_chance, each.own_pairs)
+    means = global_means(sums)
     return means.pop("loss"), means
 
 
-def shares(sums: Mapping[str, tuple[Float[Tensor, ""], Float[Tensor, ""]]]) -> dict[str, Tensor]:
-    """Of each (sum, count) this rank's share: the mean over ranks is all ranks' sum over all ranks' count.
+def global_means(sums: Mapping[str, tuple[Float[Tensor, ""], Float[Tensor, ""]]]) -> dict[str, Tensor]:
+    """Return this rank's share of the global mean of each (sum, count): sum * world size / count over all ranks.
 
-    The gradients of a sum are kept. A count of nothing gives 0.
+    The mean of the ranks' shares is the global mean. Sums keep their gradients. A global count of 0 gives 0.
     """
     counts = torch.stack([count.detach() for _, count in sums.values()])
     factors = ranks.world_size() / ranks.all_reduce_sum(counts).clamp_min(1)
@@ -178,58 +196,50 @@ def shares(sums: Mapping[str, tuple[Float[Tensor, ""], Float[Tensor, ""]]]) -> d
 
 
 def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-    """Sum and count, for `shares`, of the values that count."""
+    """Return sum and count of the selected values, for `global_means`."""
     return (values * where).sum(), where.to(values.dtype).sum()
 
 
 @torch.no_grad()
-def num_counted(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """How many count on all ranks: the weight of a micro-batch whose loss is their mean."""
+def count_true(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    """Count the true values on all ranks: the weight of a micro-batch whose loss is a mean over them."""
     return ranks.all_reduce_sum(where.sum(dtype=torch.float32))
 
 
 @torch.no_grad()
-def num_pairs(tallies: Collection[Tally]) -> Float[Tensor, ""]:
-    """How many pairs there are on all ranks: the weight of a micro-batch whose loss is `mean_tally`'s."""
-    return ranks.all_reduce_sum(torch.stack([tally.pairs for tally in tallies]).sum())
+def count_pairs(summed: Collection[PairSums]) -> Float[Tensor, ""]:
+    """Count the pairs on all ranks: the weight of a micro-batch whose loss is that of `mean_over_pairs`."""
+    return ranks.all_reduce_sum(torch.stack([each.pairs for each in summed]).sum())
 
 
-def likeness(
-    a: Float[Tensor, "*lead d"], b: Float[Tensor, "*lead d"], kind: Literal["l2", "cosine"] = "l2"
-) -> Float[Tensor, " *lead"]:
-    """Minus the distance of two vectors, or the cosine between them."""
-    a, b = full_precision(a), full_precision(b)
-    score: Tensor = -torch.linalg.vector_norm(a - b, dim=-1) if kind == "l2" else F.cosine_similarity(a, b, dim=-1)
-    return score
-
-
-def penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[Tensor, " b"]:
-    """Weighted l1 and l2 lengths of the codes, mean over the frames of a clip."""
+def length_penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[Tensor, " b"]:
+    """Return the weighted l1 and l2 norms of the codes, mean over the frames of each clip."""
     lengths: Tensor = l1 * torch.linalg.vector_norm(z, 1, dim=-1) + l2 * torch.linalg.vector_norm(z, 2, dim=-1)
     return lengths.mean(1)
 
 
 def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Logarithm of the mean of exp(x) over what counts on all ranks, whole on each of them; it does not overflow.
+    """Return log mean exp(x) over the selected values of all ranks, without overflow; every rank gets the whole value.
 
-    0 where nothing counts, as in the only clip of a batch, which has no stranger.
+    If nothing is selected, return 0 (the only clip of a batch has no other clip).
     """
     everyone, counted = ranks.gather(x.flatten()), ranks.gather(where.flatten().to(torch.uint8)).bool()
-    least = torch.finfo(x.dtype).min  # not -inf, whose gradients are nan where nothing counts
+    # Not -inf: its gradients are nan if nothing is selected.
+    least = torch.finfo(x.dtype).min
     mean = everyone.masked_fill(~counted, least).logsumexp(0) - counted.sum().clamp_min(1).to(x.dtype).log()
     return torch.where(counted.any(), mean, torch.zeros_like(mean))
 
 
 def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
-    """At most `count` different distances below `num`, drawn by the step: the same on all ranks."""
+    """Draw at most `count` distinct shifts from 1 to `num` - 1, seeded by the step: the same on all ranks."""
     draw = torch.Generator().manual_seed(step)
     return torch.randperm(num - 1, generator=draw)[:count] + 1
 
 
-def strangers(
+def draw_other_clips(
     z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
-    """For each clip those at `cyclic_shifts` from it in the global batch, never itself; and which of them count."""
+    """Return for each clip those at `cyclic_shifts` from it in the global batch, and whether each is valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
     own = torch.arange(len(z)) + ranks.rank() * len(z)
     at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)

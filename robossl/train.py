@@ -1,4 +1,7 @@
-"""The one loop: it knows no method by name. Resume is exact because everything drawn depends on (seed, step) alone."""
+"""The training loop, the same for every method.
+
+Everything random is drawn from (seed, step), so a resumed run gives the same numbers as one without interruption.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from robossl.augment import Augment
-from robossl.batch_norm import one_value_said
+from robossl.batch_norm import raise_small_batch
 from robossl.cards import data_before
 from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
@@ -24,88 +27,87 @@ from robossl.data.loader import Loader
 from robossl.data.store import Store
 from robossl.encoder import save_encoder
 from robossl.errors import InputError
-from robossl.health import HealthMonitor
+from robossl.health import CollapseMonitor
 from robossl.method import Loss, Method
-from robossl.metrics import Progress, Sink
+from robossl.metrics import Sink, describe_step
 from robossl.micro_batches import accumulate, split
 from robossl.online import OnlineKnn
 from robossl.optim import clip_gradients, set_rates
+from robossl.progress import Progress
 from robossl.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
 from robossl.run import RunConfig, RunFolder
 from robossl.views import Batch
 
 
-class Stopped(Exception):
-    """SIGTERM or SIGINT came; the run was saved."""
+class RunInterrupted(Exception):
+    """SIGTERM or SIGINT stopped the run, after it was saved."""
 
 
 @dataclass(slots=True)
 class Trainer:
-    """Everything one rank holds while training."""
+    """The parts of a run on one rank, and the loop over its steps."""
 
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
-    stores: list[Store]  # the first is evaluated on while training
+    stores: list[Store]  # online kNN reads the first
     method: Method
-    model: nn.Module  # the method, wrapped for ranks and compilation
+    model: nn.Module  # the method, compiled and wrapped for several ranks
     optimizer: torch.optim.Optimizer
     loader: Loader
     augment: Augment
-    health: HealthMonitor
+    collapse: CollapseMonitor
     knn: OnlineKnn | None
-    remarks: tuple[str, ...] = ()  # on what of the recipe was changed to fit; said when the run starts
+    remarks: tuple[str, ...] = ()  # changes to the recipe, printed when the run starts
 
     def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
-        """Steps `start` to the end. Raises `Stopped` after saving when told to stop."""
-        steps = self.config.train.steps
+        """Train from step `start` to the last one.
+
+        Raises:
+            InputError: the loss or the weights are no longer finite.
+            RunInterrupted: a signal came; the run was saved.
+        """
+        config, steps = self.config.train, self.config.train.steps
+        progress.show("pretrain", start, steps, note="")
         if start == steps:
-            self.write_encoder(start)  # it may have been killed after the last checkpoint, before this was written
-        clock, clock_step = time.perf_counter(), start
-        with stop_signals() as told, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
+            # The run may have been killed between its last checkpoint and its encoder.
+            self.write_encoder(start)
+        logged, logged_at = start, time.perf_counter()
+        with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
-                lr = set_rates(
-                    self.optimizer,
-                    self.config.optim,
-                    step=step,
-                    steps=steps,
-                    batch_size=self.config.train.batch_size,
-                )
+                lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
                 loss = self.step(step, self.augment(raw))
-                done = step + 1
+                done, is_last = step + 1, step + 1 == steps
+
                 values: dict[str, float] = {}
-                if done % self.config.train.log_every == 0 or done == steps:
-                    values = self.scalars(loss, lr) | {
-                        "samples_per_s": (done - clock_step)
-                        * self.config.train.batch_size
-                        / (time.perf_counter() - clock)
-                    }
-                    progress.update(done, values)
-                    clock, clock_step = time.perf_counter(), done
+                if done % config.log_every == 0 or is_last:
+                    values = self.scalars(loss, lr)  # waits for a GPU, so read the clock after it
+                    values["samples_per_s"] = (done - logged) * config.batch_size / (time.perf_counter() - logged_at)
+                    note = ("" if is_last else "{left} left  ") + describe_step(values)
+                    line = "step {done}/{total}  " + note
+                    progress.show("pretrain", done, steps, note=note, line=line, line_now=is_last or logged == start)
+                    logged, logged_at = done, time.perf_counter()
                 values |= self.checks(done, loss, progress)
-                if values:
-                    for sink in sinks:
-                        sink.write(done, values)
-                stops = any_rank(bool(told))
-                if stops or done % self.config.train.checkpoint_every == 0 or done == steps:
+                for sink in sinks if values else []:
+                    sink.write(done, values)
+
+                interrupted = any_rank(bool(signals))
+                if interrupted or done % config.checkpoint_every == 0 or is_last:
                     self.check_finite(done, loss)
                     self.save(done)
-                if stops:
-                    raise Stopped(
-                        f"stopped at step {done} and saved; go on with --resume: "
-                        + shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
-                    )
+                if interrupted:
+                    command = shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
+                    raise RunInterrupted(f"stopped at step {done} and saved; go on with --resume: {command}")
 
     def step(self, step: int, batch: Batch) -> Loss:
-        """Forward, backward and update on one batch; model randomness (drop path) is drawn from (seed, step, rank).
-
-        The loss returned is the mean over micro-batches, with the outputs of the last.
-        """
+        """Update the weights with one batch; return the mean loss of its micro-batches and the last one's outputs."""
         config = self.config.train
+        # Drop path and other randomness of the model depends on (seed, step, rank).
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward)
+        # Forward and backward pass of each micro-batch; the gradients add up to those of the whole batch.
+        loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward_context)
         self.method.after_backward()
         clip_gradients(self.method, self.config.optim)
         self.optimizer.step()
@@ -113,17 +115,21 @@ class Trainer:
         return loss
 
     @contextlib.contextmanager
-    def _forward(self) -> Iterator[None]:
-        """The context of a forward pass."""
+    def _forward_context(self) -> Iterator[None]:
+        """Set the precision of a forward pass."""
         config = self.config.train
         with (
             torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
-            one_value_said(config.batch_size),
+            raise_small_batch(config.batch_size),
         ):
             yield
 
     def scalars(self, loss: Loss, lr: float) -> dict[str, float]:
-        """Loss and metrics, averaged over ranks. Raises InputError when the loss is no longer finite."""
+        """Return loss, metrics and learning rate, averaged over ranks.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
         names = ["loss", *loss.metrics]
         mean = all_reduce_mean(torch.stack([loss.value.detach().float(), *(v.float() for v in loss.metrics.values())]))
         values = dict(zip(names, mean.tolist(), strict=True)) | {"lr": lr}
@@ -131,8 +137,24 @@ class Trainer:
             raise self._diverged("the loss is not finite")
         return values
 
+    def checks(self, done: int, loss: Loss, progress: Progress) -> dict[str, float]:
+        """Check for collapse and run online kNN, each at its interval; return their scalars."""
+        values: dict[str, float] = {}
+        if done % self.config.train.health_every == 0:
+            values, warning = self.collapse.check(tuple(gather(out) for out in loss.outputs))
+            if warning:
+                progress.say(f"step {done}: {warning}")
+        if self.knn and self.ranks.is_main and (done % self.knn.config.every == 0 or done == self.config.train.steps):
+            values |= (scored := self.knn(self.method.encoder))
+            progress.say(f"step {done}: {self.knn.describe(scored)}")
+        return values
+
     def check_finite(self, done: int, loss: Loss) -> None:
-        """Refuse to save what no run can go on from. Raises InputError on every rank when it is so on one."""
+        """Refuse to save a diverged run, on every rank if it diverged on one.
+
+        Raises:
+            InputError: the loss, the weights or the optimizer state are not finite.
+        """
         slots = (value for slots in self.optimizer.state.values() for value in slots.values())
         held = [loss.value.detach(), *self.method.state_dict().values(), *slots]
         finite = [value.isfinite().all() for value in held if isinstance(value, Tensor) and value.is_floating_point()]
@@ -144,20 +166,8 @@ class Trainer:
         good = f"{saved[-1]} is from before" if saved else "no checkpoint was written before"
         return InputError(f"{what}; lower optim.lr, add optim.warmup_steps or use train.precision fp32; {good}")
 
-    def checks(self, done: int, loss: Loss, progress: Progress) -> dict[str, float]:
-        """Health and online kNN, when they are due."""
-        values: dict[str, float] = {}
-        if done % self.config.train.health_every == 0:
-            values, warning = self.health.check(tuple(gather(out) for out in loss.outputs))
-            if warning:
-                progress.say(f"step {done}: {warning}")
-        if self.knn and self.ranks.is_main and (done % self.knn.config.every == 0 or done == self.config.train.steps):
-            values |= (scored := self.knn(self.method.encoder))
-            progress.say(f"step {done}: {self.knn.describe(scored)}")
-        return values
-
     def save(self, done: int) -> None:
-        """Checkpoint and encoder, written by the first rank."""
+        """Write a checkpoint and the encoder, on the first rank."""
         if self.ranks.is_main:
             save_checkpoint(
                 self.folder.checkpoints,
@@ -165,7 +175,7 @@ class Trainer:
                 method=self.method,
                 optimizer=self.optimizer,
                 state={
-                    "health": self.health.state_dict(),
+                    "health": self.collapse.state_dict(),
                     "stores": [store.content_hash for store in self.stores],
                     "frames": self.frames_hashes(),
                 },
@@ -174,12 +184,12 @@ class Trainer:
         self.write_encoder(done)
 
     def frames_hashes(self) -> list[str]:
-        """What each store gives to train on, without labels."""
+        """Return a hash of the frames that each store contributes, without their labels."""
         parts = zip(self.stores, self.config.data.parts, strict=True)
         return [store.frames_hash(part.split) for store, part in parts]
 
     def write_encoder(self, done: int) -> None:
-        """The encoder alone, written by the first rank."""
+        """Write the encoder and its provenance, on the first rank; the other ranks wait."""
         if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
             seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
@@ -198,23 +208,23 @@ class Trainer:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGTERM and SIGINT instead of the process being ended; a second Ctrl-C ends it.
+    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends it.
 
-    SIGTERM may come twice: to all processes at once, and again from the launcher, which was told as well.
+    SIGTERM may come twice: to all processes, and again from the launcher, which got it too.
     """
-    told: list[int] = []
+    signals: list[int] = []
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+    def collect(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
         if number == signal.SIGINT:
             signal.signal(number, before[signal.SIGINT])
 
     if threading.current_thread() is not threading.main_thread():
-        yield told  # only the main thread may take signals
+        yield signals  # only the main thread may handle signals
         return
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, collect) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield told
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What flows from a store to a method: frames as decoded, views as declared, views as made, a batch."""
+"""Data from store to method: decoded frames, declared views, augmented views, batches."""
 
 from __future__ import annotations
 
@@ -16,51 +16,53 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames a view is cut from; views with equal `ClipSpec` share one draw of frames.
+    """The frames that a view shows; views with equal `ClipSpec` share one draw of frames.
 
-    Time is in seconds, so that data of mixed frame rates mix. Outside of its episode a frame is not valid, and the
-    episode's first or last stands in for it.
+    Times are in seconds, so that data of different frame rates can be mixed. A frame outside its episode is not valid;
+    the episode's first or last frame replaces it.
     """
 
     num_frames: int = 0  # 0: one frame without a time axis; t >= 1: a clip with one
     stride_seconds: float = 0.0
-    offset_seconds: tuple[float, float] = (0.0, 0.0)  # the first frame lies uniformly in this range from the anchor
-    rule: str = "stride"  # how times are chosen: a name of data/times.py
-    columns: tuple[str, ...] = ()  # what comes with every frame: "action", "state", ...
+    offset_seconds: tuple[float, float] = (0.0, 0.0)  # of the first frame from the anchor, uniform in this range
+    rule: str = "stride"  # for choosing times: a name from data/times.py
+    columns: tuple[str, ...] = ()  # to read with every frame: "action", "state", ...
 
     def __post_init__(self) -> None:
         check_range(0, num_frames=self.num_frames, stride_seconds=self.stride_seconds)
 
     @property
     def has_time(self) -> bool:
-        """Whether it reaches beyond the anchor frame."""
+        """Whether the clip shows other frames than the anchor."""
         return self.num_frames > 0 or self.offset_seconds != (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """One view as a method declares it. Defaults are MoCo v2's augmentation (arXiv:2003.04297), SimSiam's too."""
+    """A view as a method declares it; defaults are the augmentation of MoCo v2 (arXiv:2003.04297) and SimSiam."""
 
     size: int = 224
     scale: tuple[float, float] = (0.2, 1.0)  # area of the crop as a fraction of the frame
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, in source pixels
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
     hflip_p: float = 0.5
-    rotation_degrees: float = 0.0  # uniform in +- this, applied to the frame before it is cropped; box is then None
-    turn_p: float = 0.0  # of a turn by 90, 180 or 270 degrees, alike; 0.75: all four ways are; box is then None
+    rotation_degrees: float = 0.0  # uniform in +- this, before the crop; box is then None
+    turn_p: float = (
+        0.0  # of a turn by 90, 180 or 270 degrees; 0.75: all four directions equally likely; box is then None
+    )
     jitter_p: float = 0.8
     brightness: float = 0.4  # factors uniform in [max(0, 1 - x), 1 + x]
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.1  # turns, uniform in +- this
-    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose code: see colour_official.py; blur too
+    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose code, for blur too: see colour_official.py
     grayscale_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once for all
+    per_frame: tuple[Operation, ...] = ()  # operations drawn for every frame of a clip; the others once per clip
     as_first: tuple[Operation, ...] = ()  # operations that share the draws of the sample's first view
 
     def __post_init__(self) -> None:
@@ -89,41 +91,41 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """Decoded frames of one `ClipSpec`, before augmentation; t is 1 where the clip has no time axis."""
+class RawFrames:
+    """Decoded frames of one `ClipSpec`, before augmentation; t is 1 if the clip has no time axis."""
 
-    pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; smaller frames are padded at the right and bottom
-    source_hw: Int[Tensor, "b 2"]  # true size of each sample's frames inside the padding
+    pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; small frames are padded at the right and bottom
+    source_hw: Int[Tensor, "b 2"]  # size of each sample's frames without padding
     time_seconds: Float[Tensor, "b t"]
-    valid: Bool[Tensor, "b t"]  # whether the time asked for lies in the episode
+    valid: Bool[Tensor, "b t"]  # whether the requested time lies in the episode
     columns: dict[str, Float[Tensor, "b t d"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """One step's local share of the global batch, before augmentation."""
+    """This rank's share of a step's batch, before augmentation."""
 
     step: int
-    position: Int[Tensor, " b"]  # place of each sample in the global batch: augmentation draws by it
+    position: Int[Tensor, " b"]  # of each sample in the global batch; seeds its augmentation
     index: Int[Tensor, " b"]  # store row of the anchor frame
-    clips: dict[ClipSpec, Frames]
+    clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One augmented view; a clip has a time axis after b."""
+    """An augmented view; a clip has a time axis after b."""
 
     pixels: Float[Tensor, "b *t 3 h w"]  # on the training device, normalised with the run's mean and std
     box: Float[Tensor, "b *t 4"] | None  # signed x0 y0 x1 y1 in source-frame fractions, x0 > x1 when flipped
     source_hw: Int[Tensor, "b 2"]
-    params: dict[str, Float[Tensor, "b ..."]]  # what each augmentation did
+    params: dict[str, Float[Tensor, "b ..."]]  # parameters of each augmentation
     time_seconds: Float[Tensor, " b *t"]
-    valid: Bool[Tensor, " b *t"]  # whether the time asked for lies in the episode
-    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # what the clip asks for: actions, states
+    valid: Bool[Tensor, " b *t"]  # whether the requested time lies in the episode
+    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # requested by the clip: actions, states
 
     def __getitem__(self, part: slice) -> View:
-        """The samples of a slice of the batch."""
+        """Return the samples of a slice of the batch."""
         return View(
             pixels=self.pixels[part],
             box=None if self.box is None else self.box[part],
@@ -137,13 +139,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a method's forward receives."""
+    """The input of a method's forward pass."""
 
     views: tuple[View, ...]
     index: Int[Tensor, " b"]
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, part: slice) -> Batch:
-        """The samples of a slice of the batch."""
+        """Return the samples of a slice of the batch."""
         extra = {name: value[part] for name, value in self.extra.items()}
         return Batch(views=tuple(view[part] for view in self.views), index=self.index[part], extra=extra)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from robossl.augment import Augment, apply
 from robossl.draws import draw
-from robossl.views import OPERATIONS, ClipSpec, Frames, RawBatch, ViewSpec
+from robossl.views import OPERATIONS, ClipSpec, RawBatch, RawFrames, ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
@@ -26,14 +26,15 @@ def raw_batch(n=8, *, clip=BUSY.clip, step=5, hw=(40, 60), seed=0):
     t = max(1, clip.num_frames)
     pixels = torch.randint(0, 256, (n, t, *hw, 3), dtype=torch.uint8, generator=generator).permute(0, 1, 4, 2, 3)
     source_hw = torch.tensor([[hw[0] - 3 * (i % 3), hw[1] - 7 * (i % 2)] for i in range(n)])
-    frames = Frames(pixels, source_hw, torch.arange(n * t).view(n, t) / 10, torch.ones(n, t, dtype=torch.bool))
+    frames = RawFrames(pixels, source_hw, torch.arange(n * t).view(n, t) / 10, torch.ones(n, t, dtype=torch.bool))
     return RawBatch(step, torch.arange(n), torch.arange(n) + 100, {clip: frames}, {"action": torch.ones(n, 2)})
 
 
 def part(raw, rows):
     """The same samples in a smaller batch, as another rank would get them."""
     clips = {
-        c: Frames(f.pixels[rows], f.source_hw[rows], f.time_seconds[rows], f.valid[rows]) for c, f in raw.clips.items()
+        c: RawFrames(f.pixels[rows], f.source_hw[rows], f.time_seconds[rows], f.valid[rows])
+        for c, f in raw.clips.items()
     }
     return RawBatch(raw.step, raw.position[rows], raw.index[rows], clips, {})
 
@@ -190,7 +191,7 @@ def test_a_clip_is_its_frames(per_frame):
     params = draw_for(spec, raw)
     frames = raw.clips[CLIP]
     for t in range(3):
-        alone = Frames(
+        alone = RawFrames(
             frames.pixels[:, t : t + 1], frames.source_hw, frames.time_seconds[:, t : t + 1], frames.valid[:, :1]
         )
         own = {name: value[:, t : t + 1] for name, value in params.items()}
@@ -206,7 +207,9 @@ def test_pixels_come_from_where_the_box_says(height, width, step):
     y_plane = (slope * torch.arange(height))[:, None].expand(height, width)
     frame = torch.stack([x_plane, y_plane, y_plane], -1).to(torch.uint8)
     pixels = frame.expand(4, 3, height, width, 3).permute(0, 1, 4, 2, 3)
-    frames = Frames(pixels, torch.tensor([[height, width]] * 4), torch.zeros(4, 3), torch.ones(4, 3, dtype=torch.bool))
+    frames = RawFrames(
+        pixels, torch.tensor([[height, width]] * 4), torch.zeros(4, 3), torch.ones(4, 3, dtype=torch.bool)
+    )
     raw = RawBatch(step, torch.arange(4), torch.arange(4), {CLIP: frames})
     off = {"jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}
     spec = ViewSpec(size=16, scale=(0.1, 1.0), clip=CLIP, per_frame=OPERATIONS, **off)

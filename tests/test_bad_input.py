@@ -170,7 +170,7 @@ SIMSIAM = YAML.splitlines()[1].removeprefix("method: {").removesuffix("}")
         ),
         ("name: tcn, window_seconds: 40.0", "needs 80.00 s of video in one piece, the longest episode of the split "),
         ("name: vip, discount: 1.5", "discount must be in [0, 1), got 1.5"),
-        ("name: cpc_rows", "resnet10t has batch-norm, through which a patch learns of its neighbours"),
+        ("name: cpc_rows", "resnet10t has batch-norm, through which patches share information"),
         ("name: cpc_rows, view: {size: 128}", "3 rows of patches (64 pixels, 32 apart): steps must be 1 to 1, got 5"),
     ],
 )
@@ -346,5 +346,5 @@ def test_groups_of_one_frame_are_said(config: Path, fails: Callable[..., str], t
     settings = yaml.safe_load(config.read_text())
     settings["method"] = {"name": "moco", "view": {"size": 32}, "queue_size": 8, "batch_norm_groups": 4}
     config.write_text(yaml.safe_dump(settings))
-    wanted = "train.batch_size 4 leaves a batch-norm one value to take its statistics of; raise it"
+    wanted = "train.batch_size 4 leaves a batch-norm one value for its statistics; raise it"
     assert wanted in fails("pretrain", config, "--out", tmp_path / "run")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
 from robossl.errors import InputError
-from robossl.health import HealthMonitor
+from robossl.health import CollapseMonitor
 from robossl.methods import METHODS, resolve_method
 from robossl.ranks import Ranks
 
@@ -135,7 +135,7 @@ def warnings_of(config, *, lr, steps, b):
     method = build(config, dtype=torch.float32)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=lr, momentum=0.9)
-    health, said = HealthMonitor(), []
+    health, said = CollapseMonitor(), []
     for step in range(steps):
         method.before_step(step, steps)
         out = method(make_batch(method, b=b, seed=step))

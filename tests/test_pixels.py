@@ -13,7 +13,7 @@ from robossl.augment import Augment
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.pixels import bin_centres, bin_diagonals, bins, centre_bin, check_boxes, matched_bins, matched_views
-from robossl.views import ClipSpec, Frames, RawBatch, ViewSpec
+from robossl.views import ClipSpec, RawBatch, RawFrames, ViewSpec
 
 ORACLE = reference("pixpro")
 GRIDS = st.tuples(st.integers(1, 7), st.integers(1, 7))
@@ -127,7 +127,7 @@ def real(clip_store: Store):
     n, _, h, w = pixels.shape
     assert n >= 6 and h != w
     hw, valid = torch.tensor([[h, w]]).repeat(n, 1), torch.ones(n, 1, dtype=torch.bool)
-    frames = Frames(pixels.unsqueeze(1), hw, torch.zeros(n, 1), valid)
+    frames = RawFrames(pixels.unsqueeze(1), hw, torch.zeros(n, 1), valid)
     raw = RawBatch(0, torch.arange(n), torch.arange(n), {GEOMETRY.clip: frames})
     augment = Augment((GEOMETRY, GEOMETRY), mean=(0, 0, 0), std=(1, 1, 1), seed=0, device=torch.device("cpu"))
     views = augment(raw).views

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from methods_kit import build, configured, gradient, make_batch
 from torch import nn
 
-from robossl.context import Columns, build_context
+from robossl.context import ColumnEmbedding, build_context
 from robossl.encoder import Features
 from robossl.errors import InputError
 from robossl.methods.cpc import CPC, CPCConfig
@@ -205,7 +205,7 @@ def test_rows_context_sees_nothing_below():
 def test_columns_are_standardised_embedded_looked_up_and_late():
     torch.manual_seed(0)
     z, force, tool = torch.zeros(3, 4, 2), 1000 + 50 * torch.randn(3, 4, 5), torch.tensor([0.0, 2.0, 1.0, 2.0])
-    columns = Columns({"force": 5}, {"tool": 3}, dim=6, lag=1)
+    columns = ColumnEmbedding({"force": 5}, {"tool": 3}, dim=6, lag=1)
     values = {"force": force, "tool": tool.expand(3, 4)[..., None]}
     out = columns(z, values)
     assert out.shape == (3, 4, 2 + 6 + 6)
@@ -225,7 +225,7 @@ def test_columns_are_standardised_embedded_looked_up_and_late():
 )
 def test_columns_of_another_kind_are_refused(columns, message):
     with pytest.raises(InputError, match=message):
-        Columns({"action": 5}, {"tool": 3}, dim=2, lag=0)(torch.zeros(2, 3, 2), columns)
+        ColumnEmbedding({"action": 5}, {"tool": 3}, dim=2, lag=0)(torch.zeros(2, 3, 2), columns)
 
 
 @given(st.integers(1, 50), st.integers(0, 60), st.integers(0, 1000))
@@ -291,5 +291,5 @@ def test_r3m_and_vip_draw_other_negatives_at_every_step():
 
 
 def test_cpc_rows_refuses_batch_norm():
-    with pytest.raises(InputError, match="has batch-norm, through which a patch learns of its neighbours; choose one"):
+    with pytest.raises(InputError, match="has batch-norm, through which patches share information; choose one"):
         build(CPCRowsConfig())

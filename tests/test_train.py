@@ -31,7 +31,7 @@ from robossl.micro_batches import split
 from robossl.pretrain import pretrain
 from robossl.ranks import Ranks
 from robossl.run import OnlineKnnConfig, RunConfig, RunFolder
-from robossl.train import Stopped, stop_signals
+from robossl.train import RunInterrupted, stop_signals
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 
@@ -150,7 +150,7 @@ def test_a_signal_to_all_processes_of_a_run_saves_and_says_so(clip_store_path: P
         wait_for_step(None, out, done + 5)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(Stopped):
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RunInterrupted):
         pool.submit(tell)
         pretrain(config, out=out, resume=True)
     assert saved_and_said(out) >= done + 5

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from robossl.cpus import num_cpus
-from robossl.durable import full_disk_said, locked
+from robossl.durable import locked, raise_disk_full
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError
+from robossl.progress import Progress
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import Crew
 from robossl_envs.collection.environment import Described, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
-from robossl_envs.collection.progress import Progress
 from robossl_envs.collection.settings import Settings
 from robossl_envs.collection.todo import MAX_ATTEMPTS, Todo
 from robossl_envs.collection.trial import described_apart
@@ -98,7 +98,7 @@ def collect(
     environment = open_env(settings)
     try:
         resolve_agent(agent).check(environment)
-        with locked(out, "collection"), full_disk_said(out):
+        with locked(out, "collection"), raise_disk_full(out):
             ledger = Ledger(out, settings)
             writer = LeRobotWriter(out, _layout(settings, described))
             ledger.open(writer)
@@ -109,11 +109,11 @@ def collect(
                 crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds, encode)
             else:
                 crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
-            with Progress(len(todo)) as progress:
+            with Progress(unit="episodes") as progress:
                 _announce(progress, out, settings, described, todo, num_workers)
-                _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
+                num_frames = _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
                 collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
-                _conclude(progress, out, collected)
+                _conclude(progress, out, collected, num_frames)
                 _refuse_nothing(ledger, collected)
                 return collected
     finally:
@@ -152,8 +152,10 @@ def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: i
 
 def _settle(
     crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, *, frames: int | None, max_steps: int
-) -> None:
-    """Play, and account for every attempt; an episode that ended early may make another one needed."""
+) -> int:
+    """Play, account for every attempt and return the frames played; an early end may make another episode needed."""
+    done, total, num_frames = 0, len(todo), 0
+    progress.show("collect", done, total)
     for outcome in crew.run(todo):
         if outcome.reason:
             progress.say(f"episode {outcome.number} failed: {outcome.reason}")
@@ -162,11 +164,15 @@ def _settle(
             progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
-            progress.advance(outcome.num_frames)
+            done, num_frames = done + 1, num_frames + outcome.num_frames
+            per_s = f"{num_frames / progress.seconds:.0f} frames/s"
+            line = "collect: {done} of {total} episodes, " + per_s + ", {minutes_left:.1f} min left"
+            progress.show("collect", done, total, line=line)
         while frames is not None and ledger.most_frames(todo.last, max_steps) < frames:
             todo.add(ledger.following(todo.last))
-            progress.extend()
+            total += 1
     ledger.commit(everything=True)
+    return num_frames
 
 
 def _ensemble(
@@ -222,10 +228,10 @@ def _announce(
     )
 
 
-def _conclude(progress: Progress, out: Path, collected: Collected) -> None:
+def _conclude(progress: Progress, out: Path, collected: Collected, num_frames: int) -> None:
     progress.say(
-        f"done in {progress.seconds:.0f} s: {progress.num_frames} new frames "
-        f"({progress.num_frames / progress.seconds:.0f} frames/s); {out} holds {collected.num_episodes} episodes, "
+        f"done in {progress.seconds:.0f} s: {num_frames} new frames "
+        f"({num_frames / progress.seconds:.0f} frames/s); {out} holds {collected.num_episodes} episodes, "
         f"{collected.num_frames} frames; {collected.num_failures} attempts failed, "
         f"{collected.num_dropped} episodes dropped"
     )

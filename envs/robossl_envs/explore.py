@@ -19,14 +19,14 @@ from robossl.adapt import shorten_warmup
 from robossl.config import load
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
-from robossl.durable import full_disk_said, locked, written_aside
+from robossl.durable import atomic_write, locked, raise_disk_full
 from robossl.encoder import build_encoder, save_encoder
 from robossl.encoder_files import read_about
 from robossl.errors import InputError, ResourceError
 from robossl.next_steps import next_steps
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig, RunFolder
-from robossl.train import Stopped
+from robossl.train import RunInterrupted
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
 from robossl_envs.collection.settings import Settings
@@ -89,7 +89,7 @@ def explore_loop(
         print(remark, flush=True)
     asked = Exploring(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
     _check(base, asked, rounds)
-    with locked(out, "exploration loop"), full_disk_said(out):
+    with locked(out, "exploration loop"), raise_disk_full(out):
         _claim(out, base, asked)
         encoder, sources = _start(base, out), list[Path]()
         for number in range(rounds):
@@ -145,7 +145,7 @@ def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:
     (out / "config.yaml").unlink(missing_ok=True)
     shutil.rmtree(out / "start", ignore_errors=True)
     RunFolder(out).claim(base, resume=False)
-    with written_aside(out / FILE) as aside:
+    with atomic_write(out / FILE) as aside:
         aside.write_text(json.dumps(asdict(asked), indent=1), encoding="utf-8")
 
 
@@ -198,5 +198,5 @@ def _is_done(encoder: Path, base: RunConfig) -> bool:
 def _learn(config: RunConfig, run: Path) -> None:
     try:
         pretrain(config, out=run, resume=(run / "config.yaml").exists())
-    except Stopped:
+    except RunInterrupted:
         raise ResourceError("stopped and saved; run the same command again to go on") from None

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from av.video.stream import VideoStream
 
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.errors import InputError, reason
 from robossl_envs.lerobot_layout import (
     CHUNK,
@@ -61,11 +61,11 @@ class LeRobotWriter:
         """Add episodes, in this order, as one more file of each kind; on return they are safe on disk."""
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]
-        with written_aside(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
+        with atomic_write(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
             join_videos([part.video for part in parts], aside, self._layout.frames_per_s)
-        with written_aside(self._file("data", place, ".parquet")) as aside:
+        with atomic_write(self._file("data", place, ".parquet")) as aside:
             rows = self._write_data(aside, tables, place)
-        with written_aside(self._file("meta/episodes", place, ".parquet")) as aside:
+        with atomic_write(self._file("meta/episodes", place, ".parquet")) as aside:
             pq.write_table(pa.Table.from_pylist(rows), aside)
         self._num_files += 1
         for row in rows:
@@ -130,7 +130,7 @@ class LeRobotWriter:
     def _write_tasks(self) -> None:
         path = self._root / "meta" / "tasks.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             pq.write_table(tasks_table(self._layout.task), aside)
 
     def _write_summary(self) -> None:
@@ -185,5 +185,5 @@ def _indexed(part: pa.Table, number: int, start: int, frames_per_s: int) -> pa.T
 
 
 def _write_json(path: Path, value: Any) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=1), encoding="utf-8")

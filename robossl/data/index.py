@@ -20,7 +20,7 @@ import pyarrow as pa
 from robossl.data.manifest import Manifest, Problem, SourceEntry
 from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
-from robossl.durable import sync, written_aside
+from robossl.durable import atomic_write, sync
 
 LABEL = "label:"  # prefix of the label columns of episodes.arrow
 
@@ -188,7 +188,7 @@ def _frames_table(store: Path, kept: Sequence[Entry]) -> pa.Table:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     with (
-        written_aside(path) as aside,
+        atomic_write(path) as aside,
         pa.OSFile(str(aside), "wb") as file,
         pa.ipc.new_file(file, table.schema) as writer,
     ):

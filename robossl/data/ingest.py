@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,17 @@ from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_
 from robossl.data.jobs import Listed, plan, run_jobs
 from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
-from robossl.data.progress import Progress
 from robossl.data.shards import read_records
 from robossl.data.source import Listing, Reading
 from robossl.data.sources import detect_format, source_class
 from robossl.data.worker import ShardJob
-from robossl.durable import full_disk_said, locked
+from robossl.durable import locked, raise_disk_full
 from robossl.errors import InputError, ResourceError
+from robossl.progress import Progress
 from robossl.ranges import check_positive
 
 SHORT_SIDE, QUALITY = 256, 90  # of a new store
+MAX_PROBLEMS_SAID = 20
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
 
@@ -74,7 +76,7 @@ def ingest(
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
     table = None if labels == "auto" else NO_LABELS if labels == "none" else labels
     found = [_find(root, format, table, reading) for root in roots]
-    with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
+    with _nothing_left(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
         listed, manifest = _name_sources(found, manifest, licence)
@@ -85,17 +87,24 @@ def ingest(
         stored = {name: {key for key in found if not found[key].record.reason} for name, found in done.items()}
         jobs = plan(out, manifest, listed, stored)
         num_frames = sum(job.num_frames for job in jobs)
-        with Progress(num_frames) as progress:
+        with Progress(unit="frames") as progress:
             workers = min(workers or num_cpus(), max(1, len(jobs)))
-            _announce(progress, out, listed, jobs, workers)
+            problem_numbers = itertools.count(1)
+            _announce(progress, out, listed, jobs, workers, problem_numbers)
             _check_disk(out, num_frames, manifest.short_side)
             write_manifest(out, manifest)
+            done_frames = 0
+            progress.show("ingest", done_frames, num_frames)
             for job, problems in run_jobs(jobs, workers):
-                progress.advance(job.num_frames, job.source, problems)
+                done_frames += job.num_frames
+                _say_problems(progress, job.source, problems, problem_numbers)
+                per_s = f"{done_frames / progress.seconds:.0f} frames/s"
+                line = "ingest: {done} of about {total} frames, " + per_s + ", {minutes_left:.1f} min left"
+                progress.show("ingest", done_frames, num_frames, line=line)
                 if strict:
                     _refuse([(job.source, problems)])
         manifest = _commit(out, manifest, listed, progress)
-        progress.result(manifest)
+        _say_result(progress, manifest)
         return manifest
 
 
@@ -118,7 +127,14 @@ def _any_stored(out: Path) -> bool:
     return any(not record.reason for records in read_records(out / "shards").values() for record in records)
 
 
-def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Sequence[ShardJob], workers: int) -> None:
+def _announce(
+    progress: Progress,
+    out: Path,
+    listed: Sequence[Listed],
+    jobs: Sequence[ShardJob],
+    workers: int,
+    problem_numbers: Iterator[int],
+) -> None:
     for one in listed:
         num_new = sum(len(job.units) for job in jobs if job.source == one.entry.name)
         progress.say(
@@ -127,8 +143,8 @@ def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Seq
         )
         for line in one.listing.said:
             progress.say(f"{one.entry.name}: {line}")
-        progress.problems(one.entry.name, one.listing.skipped)
-        progress.problems(one.entry.name, one.listing.notes, verb="noted")
+        _say_problems(progress, one.entry.name, one.listing.skipped, problem_numbers)
+        _say_problems(progress, one.entry.name, one.listing.notes, problem_numbers, verb="noted")
     num_frames = sum(job.num_frames for job in jobs)
     if jobs:
         need, free = estimate_bytes(num_frames, jobs[0].short_side), shutil.disk_usage(out).free
@@ -137,6 +153,25 @@ def _announce(progress: Progress, out: Path, listed: Sequence[Listed], jobs: Seq
             f"about {num_frames} frames to store at short side {jobs[0].short_side}: {minutes:.1f} min with {workers} "
             f"workers, {need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
         )
+
+
+def _say_problems(
+    progress: Progress, source: str, problems: Sequence[Problem], numbers: Iterator[int], verb: str = "skipped"
+) -> None:
+    """Name the first files of an ingest that were skipped or corrected; the manifest lists all."""
+    for problem, number in zip(problems, numbers, strict=False):
+        if number <= MAX_PROBLEMS_SAID:
+            progress.say(f"{verb} {source}/{problem.path}: {problem.reason}")
+        elif number == MAX_PROBLEMS_SAID + 1:
+            progress.say("more of these are in manifest.json")
+
+
+def _say_result(progress: Progress, manifest: Manifest) -> None:
+    progress.say(
+        f"done in {progress.seconds:.0f} s: {manifest.num_episodes} episodes, {manifest.num_frames} frames, "
+        f"{manifest.num_bytes / 2**20:.0f} MiB; dropped {manifest.duplicate_frames} repeated frames and "
+        f"{manifest.duplicate_episodes} repeated episodes; skipped {manifest.num_skipped} files"
+    )
 
 
 def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed], progress: Progress) -> Manifest:

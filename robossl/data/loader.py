@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from robossl.data.mixture import Readable
 from robossl.data.sampler import ClipRows, MixedSampler, Sampler
 from robossl.data.worker import start_worker
-from robossl.views import ClipSpec, Frames, RawBatch
+from robossl.views import ClipSpec, RawBatch, RawFrames
 
 _TOLD_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
@@ -70,14 +70,14 @@ class Loader:
     def batch(self, step: int) -> RawBatch:
         """The raw batch of one step."""
         anchors = self.sampler.anchors(step)[self.local]
-        clips: dict[ClipSpec, Frames] = {}
+        clips: dict[ClipSpec, RawFrames] = {}
         for clip in dict.fromkeys(self.clips):
             drawn = self.sampler.clip_rows(step, clip, anchors, self.local)
             clips[clip] = self._frames(drawn, clip.columns)
         position = torch.arange(self.sampler.batch_size)[self.local]
         return RawBatch(step=step, position=position, index=torch.from_numpy(anchors), clips=clips)
 
-    def _frames(self, drawn: ClipRows, columns: tuple[str, ...]) -> Frames:
+    def _frames(self, drawn: ClipRows, columns: tuple[str, ...]) -> RawFrames:
         b, t = drawn.rows.shape
         flat = drawn.rows.reshape(-1)
         hw = self.store.frame_hw[flat].astype(np.int64)
@@ -86,7 +86,7 @@ class Loader:
         else:
             self._held = self._held or ResidentFrames(self.store, self.resident_rows, self.device)
             pixels = self._held.gather(flat, hw)
-        return Frames(
+        return RawFrames(
             pixels=pixels.view(b, t, *pixels.shape[1:]).permute(0, 1, 4, 2, 3),
             source_hw=torch.from_numpy(hw.reshape(b, t, 2)[:, 0].copy()),
             time_seconds=torch.from_numpy(drawn.time_seconds),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.errors import InputError
 
 SCHEMA = "robossl.store/1"
@@ -111,7 +111,7 @@ def read_manifest(store: Path) -> Manifest:
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Replace `store/manifest.json` in one step."""
     content = {"schema": SCHEMA, **asdict(manifest)}
-    with written_aside(store / "manifest.json") as aside:
+    with atomic_write(store / "manifest.json") as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

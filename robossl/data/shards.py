@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-from robossl.durable import sync, written_aside
+from robossl.durable import atomic_write, sync
 
 BATCH_ROWS = 256  # every record batch but the last: a row is found by division
 
@@ -112,7 +112,7 @@ def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
     """Write unit records in one step."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
     with (
-        written_aside(path) as aside,
+        atomic_write(path) as aside,
         pa.OSFile(str(aside), "wb") as file,
         pa.ipc.new_file(file, table.schema) as writer,
     ):

@@ -19,7 +19,7 @@ from robossl.data.pictures import encode_jpeg, shrink
 from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
 from robossl.data.sources import source_class
-from robossl.durable import full_disk_said
+from robossl.durable import raise_disk_full
 from robossl.errors import reason
 
 
@@ -63,7 +63,7 @@ def write_shard(job: ShardJob) -> list[Problem]:
         ResourceError: the disk is full; nothing half-written is left.
     """
     source = source_class(job.format)(job.root)
-    with full_disk_said(job.folder), ShardWriter(job.folder, job.name, job.columns) as shard:
+    with raise_disk_full(job.folder), ShardWriter(job.folder, job.name, job.columns) as shard:
         records = [_store_unit(job, source, number, shard) for number in range(len(job.units))]
         shard.finish(records)
     return [Problem(record.key, record.reason) for record in records if record.reason]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robossl.durable import full_disk_said, written_aside
+from robossl.durable import atomic_write, raise_disk_full
 from robossl.evaluate.lines import KINDS, Line
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_forest(lines: Sequence[Line], path: Path, *, columns: Sequence[str] = 
     grid[0, 0].set_yticks(range(len(names)), names, fontsize=8)
     grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(CAPTION, fontsize=8, color="#4d565f")
-    with full_disk_said(path), written_aside(path) as aside:
+    with raise_disk_full(path), atomic_write(path) as aside:
         figure.savefig(aside, dpi=DPI, format="png")
 
 

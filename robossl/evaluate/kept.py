@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from robossl import statistics
-from robossl.durable import check_folder, share, written_aside
+from robossl.durable import atomic_write, check_folder, share
 from robossl.errors import ResourceError, reason
 from robossl.evaluate.protocol import EvaluationProtocol, Scores
 
@@ -39,7 +39,7 @@ def write_kept(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str])
         ResourceError: the disk is full.
     """
     try:
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             save_file(arrays, aside, metadata=metadata)
             share(aside)
     except (OSError, SafetensorError) as error:

@@ -1,9 +1,8 @@
-"""ATC: a frame's prediction meets the frame k steps later, seen by a slow copy of the encoder (arXiv:2009.08319).
+"""ATC: predict the code of the frame k steps later, as a slow copy of the encoder sees it (arXiv:2009.08319).
 
-Two frames of a clip are augmented apart. The paper shifts them by up to 4 pixels; here each is cropped to nearly the
-whole frame, so give `view.ratio` the ratio of your frames (a crop of another shape cannot be nearly all of one). The
-authors' code shifts every frame on DMControl, and a tenth of them on DMLab and Atari. Further deviations:
-docs/methods.md.
+The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels: every frame on DMControl,
+a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area, so set `view.ratio` to
+the aspect ratio of your frames: a crop of another shape cannot cover 80 %. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -17,21 +16,30 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.teacher import Ema, check_momentum
-from robossl.temporal import Residual, clip_view, contrast, encode_clip, mean_tally, num_pairs, pool_frames, similarity
+from robossl.temporal import (
+    ResidualMLP,
+    clip_view,
+    contrast,
+    count_pairs,
+    encode_clip,
+    mean_over_pairs,
+    pool_frames,
+    similarity,
+)
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # for the random shift
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # replaces the random shift
 
 
 @dataclass(frozen=True, slots=True)
 class ATCConfig:
-    """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py), the view apart."""
+    """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py), except the view."""
 
     ahead_seconds: float = 0.1  # k: 1 step on DMControl, 3 on DMLab and Atari
     output_dim: int = 128  # latent size; 256 on DMLab and Atari
     predictor_hidden_dim: int = 512
     momentum: float = 0.99  # tau 0.01 at every update
-    view: ViewSpec = VIEW  # its operations are drawn anew for each of the two frames
+    view: ViewSpec = VIEW  # operations are drawn for each of the two frames separately
 
     def __post_init__(self) -> None:
         if self.ahead_seconds <= 0:
@@ -45,7 +53,7 @@ class ATCConfig:
 
 
 class ATC(Method):
-    """The other clips' later frames, on all ranks, are the negatives."""
+    """InfoNCE whose negatives are the later frames of the other clips on all ranks."""
 
     takes_clips = True
     shared_in_batch = ("negatives",)
@@ -55,17 +63,17 @@ class ATC(Method):
         self.config = config
         self.encoder = encoder
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
-        self.predictor = Residual(config.output_dim, config.predictor_hidden_dim)
+        self.predictor = ResidualMLP(config.output_dim, config.predictor_hidden_dim)
         self.w = nn.Linear(config.output_dim, config.output_dim, bias=False)
         self.teacher = Ema(self.encoder, self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One clip of two frames."""
+        """Return one clip of two frames."""
         clip = ClipSpec(2, self.config.ahead_seconds, rule="inside")
         return (replace(clip_view(self.config.view, clip), per_frame=OPERATIONS),)
 
     def forward(self, batch: Batch) -> Loss:
-        """InfoNCE of (c + MLP(c)) W against the teacher's code of the later frame."""
+        """Return InfoNCE of (c + MLP(c)) W; the positive is the teacher's code of the later frame."""
         view = batch.views[0]
         c = encode_clip(self.encoder, self.projector, view.pixels[:, :1])
         with torch.no_grad():
@@ -74,9 +82,9 @@ class ATC(Method):
         pool = pool_frames(later, view.time_seconds[:, 1:], view.valid.all(1, keepdim=True))
         own = pool.own.flatten()
         logits = similarity(self.w(self.predictor(c[:, 0])), pool.z, "dot")
-        tally = contrast(logits, pool, anchor=own, positive=own, negatives="other")
-        loss, metrics = mean_tally([tally], {"later": tally}, same_clip=False)
-        return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=num_pairs([tally]))
+        sums = contrast(logits, pool, anchor=own, positive=own, negatives="other")
+        loss, metrics = mean_over_pairs([sums], {"later": sums}, same_clip=False)
+        return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=count_pairs([sums]))
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the encoder."""

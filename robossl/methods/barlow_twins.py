@@ -1,8 +1,8 @@
-"""Barlow Twins: the two views' outputs correlate channel by channel and no further (arXiv:2103.03230).
+"""Barlow Twins: drive the cross-correlation of two views' outputs to the identity (arXiv:2103.03230).
 
-The gradient is that of the loss of the global batch. In the authors' code it is divided by the number of GPUs, since
-their all-reduce has no backward. So their rate of biases and norms, and their weight decay, must be scaled before they
-are used here, as in configs/barlow_twins_resnet50_imagenet.yaml. Further deviations: docs/methods.md.
+The gradient is that of the global batch's loss. The authors' code divides it by the number of GPUs, because their
+all-reduce has no backward pass. Scale their learning rate of biases and norms, and their weight decay, before you use
+them here: see configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BarlowTwinsConfig:
     hidden_dim: int = 8192  # section 2.2
     output_dim: int = 8192  # section 2.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.projector_layers < 1:
@@ -47,9 +47,9 @@ class BarlowTwinsConfig:
 
 
 def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The two terms of equation 1: on the diagonal sum (1 - c_ii)^2, off it weight * sum c_ij^2.
+    """Return the two terms of equation 1: sum (1 - c_ii)^2, and weight * sum c_ij^2 off the diagonal.
 
-    Over ranks: pass the cross-correlation of the global batch; every rank then has the global value.
+    Over ranks: pass the cross-correlation of the global batch; every rank then gets the global value.
     """
     squares = c.square()
     on_diagonal = (1 - c.diagonal()).square().sum()
@@ -57,7 +57,7 @@ def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor,
 
 
 class BarlowTwins(Method):
-    """The cross-correlation of the two views over the batch of all ranks is drawn towards the identity."""
+    """Barlow Twins loss on the cross-correlation of the two views over the global batch."""
 
     shared_in_batch = ("correlations",)
 
@@ -67,14 +67,14 @@ class BarlowTwins(Method):
         self.encoder = encoder
         dims = [encoder.feature_dim, *[config.hidden_dim] * (config.projector_layers - 1), config.output_dim]
         self.projector = mlp(dims, last_bias=False)
-        self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # of the global batch, as any batch-norm here
+        self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # over the global batch, as every batch-norm here
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views: one always blurred, one now and then solarized."""
+        """Return two views: the first is always blurred, the second sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Algorithm 1; batch-norm sees each view on its own."""
+        """Return the loss of algorithm 1; batch-norm takes its statistics from each view separately."""
         z0, z1 = (full_precision(self.projector(self.encoder(view.pixels).pooled)) for view in batch.views)
         with torch.autocast(z0.device.type, enabled=False):
             c = ranks.all_reduce_mean(self.norm(z0).T @ self.norm(z1) / len(z0))

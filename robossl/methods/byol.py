@@ -1,9 +1,10 @@
-"""BYOL: predict what a slow copy of oneself says of another view (arXiv:2006.07733).
+"""BYOL: predict a slow copy's projection of another view (arXiv:2006.07733).
 
-The copy follows after the optimizer's step, parameters only. The encoder exported is the one that is trained.
-The strengths and probabilities of the views are table 6's; the operations are torchvision's, as in the methods that
-took them over. BYOL's own code adds to brightness, changes contrast about each channel's mean and saturation in HSV,
-and blurs with zeros beyond the border: `view: {colour: byol}`. Further deviations: docs/methods.md.
+The copy, the paper's target network, moves after the optimizer step; its parameters follow, its buffers do not. The
+exported encoder is the trained one. The views have the strengths and probabilities of table 6 and the operations of
+torchvision, as in the methods that adopted them. BYOL's own code adds to brightness, changes contrast about each
+channel's mean and saturation in HSV, and pads with zeros to blur: `view: {colour: byol}`.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class BYOLConfig:
     momentum: float = 0.996  # section 3.2, 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
     hidden_dim: int = 4096  # section 3.2
     output_dim: int = 256  # section 3.2
-    predictor: bool = True  # table 5b: without one it collapses
+    predictor: bool = True  # table 5b: it collapses without one
     target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that never moves (table 5a: 18.8% top-1)
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         check_momentum(self.momentum, paper=0.996)
@@ -47,15 +48,15 @@ class BYOLConfig:
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Equation 2 of the paper: the squared distance of two unit vectors, mean over the batch.
+    """Return equation 2: the squared distance of two unit vectors, mean over the batch.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
     """
     return 2 + 2 * negative_cosine(q, z)
 
 
 class BYOL(Method):
-    """The prediction from each view meets the target's projection of the other."""
+    """Symmetric loss between the prediction of each view and the target's projection of the other view."""
 
     def __init__(self, encoder: Encoder, config: BYOLConfig) -> None:
         super().__init__()
@@ -66,11 +67,11 @@ class BYOL(Method):
         self.predictor = _head(config.output_dim, config) if config.predictor else nn.Identity()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views: one always blurred, one now and then solarized."""
+        """Return two views: the first is always blurred, the second sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """The symmetric loss; batch-norm sees each view on its own, as in the official code."""
+        """Return the symmetric loss; batch-norm sees each view separately, as in the official code."""
         x0, x1 = (view.pixels for view in batch.views)
         z0, z1 = (self.projector(self.encoder(x).pooled) for x in (x0, x1))
         loss = regression(self.predictor(z0), self._project(x1)) + regression(self.predictor(z1), self._project(x0))
@@ -83,7 +84,7 @@ class BYOL(Method):
         return z
 
     def after_step(self, progress: float) -> None:
-        """The target follows, ever more slowly: tau goes from `momentum` to 1 by half a cosine (section 3.2)."""
+        """Move the target; tau rises from `momentum` to 1 along half a cosine (section 3.2)."""
         if self.config.target == "ema":
             tau = cosine(self.config.momentum, 1.0, progress=progress)
             self.target.update(self.encoder, self.projector, momentum=tau)

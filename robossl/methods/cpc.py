@@ -1,10 +1,10 @@
-"""CPC on video: from the frames so far, tell the frame k steps ahead from others (arXiv:1807.03748).
+"""CPC on video: find the frame k steps ahead among other frames, given the frames so far (arXiv:1807.03748).
 
-The frames' vectors z_t and, where asked, actions and joint states run through a context c_t; for each k = 1..K
-a matrix W_k makes a prediction whose product with z_{t+k} is the log-bilinear score of equation 3. What the
-augmentation does to all frames of a clip alike tells clips apart without any content, so colour is drawn anew for
-each frame; watch `same_clip_accuracy`, which the background cannot help.
-The anchor's own frame is no negative, which it is in rlpyt's code. Further deviations: docs/methods.md.
+A context c_t summarises the vectors z of the frames up to t and, if configured, actions and joint states. For each
+k = 1..K a matrix W_k makes a prediction from c_t; its product with z_{t+k} is the log-bilinear score of equation 3.
+An augmentation that all frames of a clip share would identify the clip without any content, so colour is drawn for each
+frame separately. Watch `same_clip_accuracy`: the background cannot raise it.
+The anchor's own frame is not a negative; in rlpyt's code it is one. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robossl.context import Columns, ContextKind, build_context
+from robossl.context import ColumnEmbedding, ContextKind, build_context
 from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.ranges import check_range
 from robossl.teacher import Ema
 from robossl.temporal import (
+    FramePool,
     Negatives,
-    Pool,
-    Residual,
+    PairSums,
+    ResidualMLP,
     Similarity,
-    Tally,
     clip_view,
     contrast,
+    count_pairs,
     encode_clip,
-    mean_tally,
-    num_pairs,
+    mean_over_pairs,
     pool_frames,
     similarity,
 )
@@ -42,12 +42,12 @@ VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # the paper has no r
 
 @dataclass(frozen=True, slots=True)
 class CPCConfig:
-    """CPC with the numbers of the paper's section 3.1 (speech), and of rlpyt's CPC for control (DMLab) where named."""
+    """CPC with the numbers of section 3.1 (speech); those of rlpyt's CPC for control (DMLab) are marked."""
 
     num_frames: int = 32  # rlpyt, T
     stride_seconds: float = 0.1
     steps: int = 12  # section 3.1: K
-    warmup_frames: int = 0  # rlpyt has 16: they feed the context, and are neither anchors nor candidates
+    warmup_frames: int = 0  # rlpyt: 16; they feed the context and are neither anchors nor candidates
     output_dim: int = 256  # rlpyt; 512 for audio
     context: ContextKind = "gru"  # section 3.1; rlpyt: lstm
     context_dim: int = 256  # section 3.1
@@ -60,9 +60,9 @@ class CPCConfig:
     target: Literal["online", "stop_gradient", "ema"] = "online"
     momentum: float = 0.99  # of the ema target
     columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column that the context sees
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete one
-    column_dim: int = 32  # each is embedded to this width
-    column_lag: int = 0  # frames; rlpyt has 1: the context sees the action that led to a frame
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete column
+    column_dim: int = 32  # width of each embedded column
+    column_lag: int = 0  # frames; rlpyt: 1, so that the context sees the action that led to a frame
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class CPCConfig:
 
     @property
     def clip(self) -> ClipSpec:
-        """The clip that it takes."""
+        """Return the clip that the method reads."""
         return ClipSpec(
             self.num_frames, self.stride_seconds, rule="inside", columns=(*self.columns, *self.discrete_columns)
         )
@@ -99,7 +99,7 @@ class CPCConfig:
 
 
 class CPC(Method):
-    """Each prediction meets all frames of the global batch."""
+    """InfoNCE of each prediction against all frames of the global batch."""
 
     takes_clips = True
 
@@ -109,7 +109,9 @@ class CPC(Method):
         self.encoder = encoder
         self.shared_in_batch = () if config.negatives == "same" else ("negatives",)
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
-        self.columns = Columns(config.columns, config.discrete_columns, dim=config.column_dim, lag=config.column_lag)
+        self.columns = ColumnEmbedding(
+            config.columns, config.discrete_columns, dim=config.column_dim, lag=config.column_lag
+        )
         width = config.output_dim + self.columns.dim
         self.context = build_context(
             config.context,
@@ -119,29 +121,29 @@ class CPC(Method):
             num_frames=config.num_frames,
         )
         width = width if config.context == "none" else config.context_dim
-        residual = Residual(width, config.head_hidden_dim) if config.head == "residual" else nn.Identity()
+        residual = ResidualMLP(width, config.head_hidden_dim) if config.head == "residual" else nn.Identity()
         self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))  # all W_k
         self.teacher = Ema(self.encoder, self.projector) if config.target == "ema" else None
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One clip."""
+        """Return one clip."""
         return (clip_view(self.config.view, self.config.clip),)
 
     def forward(self, batch: Batch) -> Loss:
-        """The mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch."""
+        """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch."""
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, self.projector, view.pixels)
         c = self.context(self.columns(z, view.columns))
         predictions = self.heads(c).unflatten(-1, (config.steps, config.output_dim))
         trained = torch.arange(z.shape[1], device=z.device) >= config.warmup_frames
         pool = pool_frames(self._targets(z, view), view.time_seconds, view.valid & trained)
-        tallies = {k: self._step(predictions[:, :, k - 1], pool, k) for k in range(1, config.steps + 1)}
-        shown = {f"k{k}": tally for k, tally in tallies.items() if k in (1, 2, config.steps)}
-        loss, metrics = mean_tally(tallies.values(), shown)
+        sums = {k: self._step(predictions[:, :, k - 1], pool, k) for k in range(1, config.steps + 1)}
+        shown = {f"k{k}": step_sums for k, step_sums in sums.items() if k in (1, 2, config.steps)}
+        loss, metrics = mean_over_pairs(sums.values(), shown)
         outputs = (z[:, 0].detach(), z[:, -1].detach())
-        return Loss(loss, metrics, outputs, weight=num_pairs(tallies.values()))
+        return Loss(loss, metrics, outputs, weight=count_pairs(sums.values()))
 
-    def _step(self, prediction: Tensor, pool: Pool, k: int) -> Tally:
+    def _step(self, prediction: Tensor, pool: FramePool, k: int) -> PairSums:
         first, config = self.config.warmup_frames, self.config
         logits = similarity(prediction[:, first:-k].flatten(0, 1), pool.z, config.similarity, config.temperature)
         anchor, positive = pool.own[:, first:-k].flatten(), pool.own[:, first + k :].flatten()
@@ -155,6 +157,6 @@ class CPC(Method):
             return encode_clip(encoder, projector, view.pixels)
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher, if there is one; a fresh one equals the student."""
+        """Move the teacher, if there is one."""
         if self.teacher is not None:
             self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

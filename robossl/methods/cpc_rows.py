@@ -1,10 +1,10 @@
-"""CPC over the rows of one image: from the patches above, tell those below from others (arXiv:1807.03748, section 3.2).
+"""CPC over the rows of an image: find the patches below, given those above (arXiv:1807.03748, section 3.2).
 
-Overlapping patches go through the encoder one by one; a row-causal convolutional context predicts, for each column,
-the patches k rows further down. Patches share pixels with their neighbours, and through batch-norm they would share
-more: an encoder with batch-norm can solve the task by its statistics, so it is refused (the paper removed them too).
-Patches are not jittered one by one as in the paper. The encoder learns on patches and is later given whole frames.
-The authors have published no code. What differs from the paper, and from Greedy InfoMax's CPC: docs/methods.md.
+Overlapping patches go through the encoder one by one. In each column, a row-causal convolutional context predicts the
+patch k rows further down. An encoder with batch-norm is refused, because patches could identify their neighbours by the
+shared statistics; the paper removed batch-norm too. Unlike in the paper, patches are not jittered one by one. The
+encoder learns on patches and later receives whole frames. The authors have published no code. docs/methods.md lists
+the deviations from the paper and from Greedy InfoMax's CPC.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from robossl.errors import InputError
 from robossl.losses import full_precision
 from robossl.method import Loss, Method
 from robossl.ranges import check_positive, check_range
-from robossl.temporal import Negatives, Pool, Tally, contrast, mean_tally, pool_frames, similarity
+from robossl.temporal import FramePool, Negatives, PairSums, contrast, mean_over_pairs, pool_frames, similarity
 from robossl.views import Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_p=0.0)  # section 3.2: colour gives away
+# Grey, because colour is a shortcut (section 3.2).
+VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class CPCRowsConfig:
     patch_size: int = 64  # pixels of the view
     patch_stride: int = 32
     steps: int = 5  # rows predicted
-    skip_rows: int = 1  # the row that overlaps is not predicted (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
-    output_dim: int = 256  # Greedy InfoMax has the feature itself, 1024 wide
+    skip_rows: int = 1  # overlapping rows, which are not predicted (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
+    output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
     context_layers: int = 5  # CPC v2; the paper says "PixelCNN"
     negatives: Negatives = "both"  # patches of other images and of the same
     temperature: float = 1.0
@@ -62,14 +63,14 @@ class CPCRowsConfig:
         """Make the method around an encoder."""
         if not self.allow_batch_norm and any(isinstance(layer, _BatchNorm) for layer in encoder.modules()):
             raise InputError(
-                f"{encoder.config.backbone} has batch-norm, through which a patch learns of its neighbours; choose one "
+                f"{encoder.config.backbone} has batch-norm, through which patches share information; choose one "
                 "without (vit_tiny_patch16_224, convnext_atto, resnet50_gn) or set method.allow_batch_norm"
             )
         return CPCRows(encoder, self)
 
 
 class RowsContext(nn.Module):
-    """Residual blocks in which a patch sees its own row and those above, as in CPC v2."""
+    """Residual blocks in which a patch sees its own row and the rows above, as in CPC v2."""
 
     def __init__(self, dim: int, layers: int) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class RowsContext(nn.Module):
             nn.Sequential(
                 nn.Conv2d(dim, dim, (1, 3), padding=(0, 1)),
                 nn.ReLU(),
-                nn.ZeroPad2d((0, 0, 1, 0)),  # so that the next convolution looks up, not down
+                nn.ZeroPad2d((0, 0, 1, 0)),  # makes the next convolution look up, not down
                 nn.Conv2d(dim, dim, (2, 1)),
                 nn.ReLU(),
                 nn.Conv2d(dim, dim, 1),
@@ -86,7 +87,7 @@ class RowsContext(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "b r c d"]) -> Float[Tensor, "b r c d"]:
-        """The context at every patch."""
+        """Return the context of every patch."""
         x = z.permute(0, 3, 1, 2)
         for block in self.blocks:
             x = x + block(F.relu(x))
@@ -94,7 +95,7 @@ class RowsContext(nn.Module):
 
 
 class CPCRows(Method):
-    """Each prediction meets all patches of the global batch."""
+    """InfoNCE of each prediction against all patches of the global batch."""
 
     shared_in_batch = ("negatives",)
 
@@ -107,35 +108,35 @@ class CPCRows(Method):
         self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)  # all W_k
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One view."""
+        """Return one view."""
         return (self.config.view,)
 
     def encoder_sizes(self) -> set[int]:
-        """Its patches."""
+        """Return the side of a patch, in pixels."""
         return {self.config.patch_size}
 
     def forward(self, batch: Batch) -> Loss:
-        """The mean of -log softmax(z W_k c)[row + k, same column] over all patches that have one."""
+        """Return the mean of -log softmax(z W_k c)[row + k, same column] over all patches that have a row + k."""
         z = self.patches(batch.views[0].pixels)
         predictions = self.heads(self.context(z)).unflatten(-1, (self.config.steps, -1))
         places = torch.arange(z.shape[1] * z.shape[2], device=z.device).expand(len(z), -1)
         pool = pool_frames(z.flatten(1, 2), places, torch.ones_like(places, dtype=torch.bool))
         first = self.config.skip_rows + 1
-        tallies = {
+        sums = {
             f"row{k}": self._step(predictions[..., k - first, :], pool, k)
             for k in range(first, first + self.config.steps)
         }
-        loss, metrics = mean_tally(tallies.values(), tallies)
+        loss, metrics = mean_over_pairs(sums.values(), sums)
         return Loss(loss, metrics, outputs=(z[:, 0, 0].detach(), z[:, -1, -1].detach()))
 
     def patches(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b r c d"]:
-        """Every patch through encoder and projector."""
+        """Encode and project every patch."""
         size, stride = self.config.patch_size, self.config.patch_stride
         grid = pixels.unfold(2, size, stride).unfold(3, size, stride).permute(0, 2, 3, 1, 4, 5)
         z = full_precision(self.projector(self.encoder(grid.flatten(0, 2)).pooled))
         return z.reshape(*grid.shape[:3], -1)
 
-    def _step(self, prediction: Tensor, pool: Pool, k: int) -> Tally:
+    def _step(self, prediction: Tensor, pool: FramePool, k: int) -> PairSums:
         logits = similarity(prediction[:, :-k].flatten(0, 2), pool.z, "dot", self.config.temperature)
         own = pool.own.view(prediction.shape[:3])
         return contrast(

@@ -1,7 +1,7 @@
-"""DINO: a student on all crops finds the centred, sharpened output of its own average (arXiv:2104.14294).
+"""DINO: match a student on all crops to the centred, sharpened output of its average (arXiv:2104.14294).
 
-The teacher follows the student after the step, as in the paper's algorithm 1, and is what is exported. Its temperature
-rises with every step; the authors' code raises it once an epoch. Further deviations: docs/methods.md.
+The teacher, that average, moves after the optimizer step, as in algorithm 1 of the paper, and is exported. Its
+temperature rises with every step; the authors' code raises it once an epoch. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from robossl.views import Batch, ViewSpec
 
 GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # BYOL's
 LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
-MAX_WARMUP = 0.3  # of the run, whatever the number of steps: lightly-train's bound
-MAX_FREEZE = 0.1
+MAX_WARMUP = 0.3  # of the run's steps at most, as in lightly-train
+MAX_FREEZE = 0.1  # of the run's steps at most
 
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (1250 an epoch of ImageNet).
+    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (an epoch of ImageNet: 1250).
 
-    The temperatures are the paper's and of the authors' 300-epoch command. Their plain 100-epoch command has a constant
-    0.04: configs/dino_vit_small_imagenet.yaml.
+    The temperatures are those of the paper and of the authors' 300-epoch command. Their 100-epoch command has a
+    constant 0.04: configs/dino_vit_small_imagenet.yaml.
     """
 
     prototypes: int = 65536  # K, appendix C; see `for_num_images`
@@ -48,14 +48,14 @@ class DINOConfig:
     norm_last_layer: bool = True  # prototypes of length 1; off in the authors' 300-epoch command for ViT-S
     transformer: Literal["timm", "official"] = "timm"  # official: see `_prepare`
     student_temperature: float = 0.1  # section 3.2
-    teacher_temperature: float = 0.07  # section 3.2; as high as the student's: no sharpening
+    teacher_temperature: float = 0.07  # section 3.2; the student's value would not sharpen
     teacher_temperature_start: float = 0.04  # section 3.2
     teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run
     freeze_last_layer_steps: int = 1250  # official code: the first epoch; at most 0.1 of the run
     center: bool = True  # section 5.3
-    center_momentum: float = 0.9  # official code; appendix D has 0 to 0.999
-    momentum: float = 0.996  # section 3.1: to 1 by a cosine
-    num_local_views: int = 8  # table 8 has 2 to 10, the official code 8
+    center_momentum: float = 0.9  # official code; appendix D: 0 to 0.999
+    momentum: float = 0.996  # section 3.1; rises to 1 along a cosine
+    num_local_views: int = 8  # official code; table 8: 2 to 10
     global_view_0: ViewSpec = GLOBAL_0
     global_view_1: ViewSpec = GLOBAL_1
     local_view: ViewSpec = LOCAL
@@ -73,11 +73,11 @@ class DINOConfig:
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:
-        """Settings that leave ln(prototypes) behind on few images, after lightly-train's table.
+        """Return settings for a small set of images, after lightly-train's table.
 
         Few images do not fill 65536 prototypes: the loss then stays at ln K (facebookresearch/dino issues 43 and 246).
-        The temperature rises from 0.02 at 20 thousand images to 0.07 at ImageNet's 1.28 million, the start momentum
-        from 0.99 to 0.996, both in the logarithm of the number of images.
+        From 20 thousand images to ImageNet's 1.28 million, the teacher's temperature rises from 0.02 to 0.07 and the
+        initial momentum from 0.99 to 0.996, linearly in the logarithm of the number of images.
 
         Examples:
             >>> small = DINOConfig.for_num_images(10_000)
@@ -102,14 +102,14 @@ class DINOConfig:
 
 
 class DINO(Method):
-    """The student's distribution on each crop meets the teacher's on each other global crop."""
+    """Cross-entropy between the student on each crop and the teacher on every other global crop."""
 
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         super().__init__()
         _prepare(encoder, config)
         self.config = config
         self.student = encoder
-        self.head = Head(encoder.feature_dim, config)
+        self.head = DINOHead(encoder.feature_dim, config)
         self.teacher = Ema(encoder, self.head)
         self.center = Center(config.prototypes, momentum=config.center_momentum)
         self.teacher_temperature = config.teacher_temperature_start
@@ -117,17 +117,17 @@ class DINO(Method):
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]
-        """The teacher's, which is the better one all along (figure 6)."""
+        """Return the teacher's encoder, which is better throughout training (figure 6)."""
         encoder: Encoder = self.teacher.copies[0]  # type: ignore[assignment]
         return encoder
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global crops, then the local ones."""
+        """Return two global crops, then the local crops."""
         config = self.config
         return (config.global_view_0, config.global_view_1, *[config.local_view] * config.num_local_views)
 
     def before_step(self, step: int, steps: int) -> None:
-        """Warm the teacher up, linearly, and hold the last layer for the first steps."""
+        """Set the teacher's temperature, which rises linearly, and freeze the last layer in the first steps."""
         config = self.config
         warmup = min(config.teacher_temperature_warmup_steps, int(MAX_WARMUP * steps))
         risen = min(1.0, step / warmup) if warmup else 1.0
@@ -136,9 +136,9 @@ class DINO(Method):
         self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
 
     def forward(self, batch: Batch) -> Loss:
-        """Equation 3: H(P_t(global), P_s(other)), mean over the pairs of crops; the centre moves after it.
+        """Return equation 3: H(P_t(global), P_s(other)), mean over the pairs of crops.
 
-        Over ranks: the mean of the ranks' values is the global value; the centre is the global batch's.
+        Over ranks: the mean of the ranks' values is the global value; the centre is that of the global batch.
         """
         num_views = len(batch.views)
         with torch.no_grad():
@@ -153,11 +153,11 @@ class DINO(Method):
 
         self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
-        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: either at 0 is a collapse
+        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: 0 in either is a collapse
         return Loss(loss, metrics, outputs=p_t)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Move the centre; micro-batches are of one size, so that the mean of their means is the step's."""
+        """Move the centre; micro-batches have one size, so the mean of their means is the mean of the step."""
         self.center.update(rows["teacher_mean"])
 
     def after_backward(self) -> None:
@@ -174,10 +174,9 @@ class DINO(Method):
 
 
 def _prepare(encoder: Encoder, config: DINOConfig) -> None:
-    """Set a transformer up as the authors' code does.
+    """Set up a transformer as the authors' code does.
 
-    Positions are resized without antialiasing for crops of another size, and a class token from random weights starts
-    at a standard deviation of 0.02.
+    Position embeddings are resized without antialiasing, and a random class token has a standard deviation of 0.02.
     """
     if config.transformer == "timm":
         return
@@ -187,8 +186,8 @@ def _prepare(encoder: Encoder, config: DINOConfig) -> None:
         start_class_token(transformer, std=0.02)
 
 
-class Head(nn.Module):
-    """Three layers with GELU, l2-norm, and the cosine to each prototype, times its length if that is learned."""
+class DINOHead(nn.Module):
+    """Three layers with GELU, then the cosine to each prototype, times the prototype's length if that is learned."""
 
     def __init__(self, dim: int, config: DINOConfig) -> None:
         super().__init__()
@@ -204,11 +203,11 @@ class Head(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
-        # a matrix, which decays, as in the authors' code
+        # As a matrix it gets weight decay, as in the authors' code.
         self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        """Logits in full precision; the weight norm is a division here, so that copies and checkpoints are plain."""
+        """Return logits in full precision; normalising here, without `weight_norm`, keeps checkpoints plain."""
         z = full_precision(self.mlp(x))
         with torch.autocast(x.device.type, enabled=False):
             prototypes = F.normalize(self.prototypes.weight, dim=1)

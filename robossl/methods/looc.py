@@ -1,10 +1,10 @@
-"""LooC: spaces that each keep one kind of augmentation, beside one that keeps none (arXiv:2008.05659).
+"""LooC: one embedding space for each augmentation to be kept, and one that keeps none (arXiv:2008.05659).
 
-A query and n + 1 keys are views of one sample. Key 0 is drawn apart; key i has its i-th augmentation as the query has
-it. In space 0 all keys are positives; in space i key i alone is, and the other keys are negatives with the queue: what
-tells key i from them is that augmentation, so the encoder must keep it. Keys, queues and batch-norm are MoCo's.
-The paper leaves open which keys are kept for later batches: here each space's queue has its own positives, in space 0
-those of key 0. The authors have published no code. Deviations from the paper: docs/methods.md.
+A query and n + 1 keys are views of one sample. Key 0 is drawn independently; key i shares its i-th augmentation with
+the query. In space 0 all keys are positives. In space i only key i is a positive; the other keys and the queue are
+negatives. Only that augmentation tells key i from the other keys, so the encoder must keep it. Keys, queues and
+batch-norm are MoCo's. The paper does not say which keys are queued: here each space queues its own positives, space 0
+those of key 0. The authors have published no code. docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from robossl.method import Loss, Method
 from robossl.teacher import Queue, check_momentum
 from robossl.views import Batch, Operation, ViewSpec
 
-VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's and the paper's rotation: 0, 90, 180 or 270 degrees
+VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's, plus the paper's rotation by 0, 90, 180 or 270 degrees
 
 
 @dataclass(frozen=True, slots=True)
 class LooCConfig:
     """LooC over MoCo v2's numbers."""
 
-    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # a space each; colour and rotation
+    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # one space each: colour, rotation
     temperature: float = 0.2  # MoCo v2, table 2
     momentum: float = 0.999  # MoCo v1, section 3.3
     queue_size: int = 16384  # rows of each space's queue
@@ -55,7 +55,7 @@ class LooCConfig:
         for space in self.kept:
             if not any(_is_drawn(self.view, operation) for operation in space):
                 raise InputError(
-                    f"kept has a space for {', '.join(space)}, which the view never draws: its key would be as key 0; "
+                    f"kept has a space for {', '.join(space)}, which the view never draws: its key would equal key 0; "
                     "give method.view a probability for it or leave it out of kept"
                 )
 
@@ -74,13 +74,13 @@ def _is_drawn(view: ViewSpec, operation: Operation) -> bool:
 def looc_loss(
     q: Float[Tensor, "b s d"], k: Float[Tensor, "v b s d"], queues: Float[Tensor, "s n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Section 3's loss of one query, mean over the batch: 2 n + 1 terms over n + 1, for unit vectors.
+    """Return the loss of section 3 for unit vectors, mean over the batch: 2 n + 1 terms, divided by n + 1.
 
-    Over ranks: the mean of the ranks' values is the global value; queues are the same on all.
+    Over ranks: the mean of the ranks' values is the global value; queues are the same on all ranks.
 
     Args:
-        q: queries in each of s = n + 1 spaces.
-        k: the keys of their samples: v = s of them, each in every space.
+        q: queries in each of the s = n + 1 spaces.
+        k: v = s keys of the same samples, each in every space.
         queues: negatives of each space.
         temperature: tau.
     """
@@ -94,34 +94,34 @@ def looc_loss(
     return total.mean() / len(positive)
 
 
-class Heads(nn.ModuleList):
-    """The projections into every space, each by a head of its own."""
+class LooCHeads(nn.ModuleList):
+    """One projection head for each space."""
 
     def forward(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b s d"]:
-        """One embedding a space."""
+        """Return one embedding for each space."""
         return torch.stack([head(pooled) for head in self], dim=1)
 
 
 class LooC(Method):
-    """One encoder, one head and one queue for every space."""
+    """LooC loss with one encoder, and one head and one queue for each space."""
 
     def __init__(self, encoder: Encoder, config: LooCConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         dims = [encoder.feature_dim, encoder.feature_dim, config.output_dim]
-        self.projector = Heads(mlp(dims, norm="none") for _ in range(1 + len(config.kept)))
+        self.projector = LooCHeads(mlp(dims, norm="none") for _ in range(1 + len(config.kept)))
         self.batch_norm_groups = config.batch_norm_groups if has_batch_norm(encoder) else None
         self.keys = MomentumKeys(encoder, self.projector, shuffled=(self.batch_norm_groups or 1) > 1)
         self.queues = nn.ModuleList(Queue(config.queue_size, config.output_dim) for _ in self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """The query, the key drawn apart, and a key for every space that keeps something."""
+        """Return the query, the independent key, and one key for each space that keeps an augmentation."""
         view = self.config.view
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss; `kept_*`: how often the nearest key of the sample in a space is the one that shares its draws."""
+        """Return the loss; metrics `kept_*`: how often the nearest key in a space is the one that shares its draws."""
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
         queues = cast("list[Queue]", list(self.queues))
@@ -135,11 +135,11 @@ class LooC(Method):
         return Loss(loss, metrics=metrics, outputs=(q.detach().flatten(1), k[0].flatten(1)))
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue each space's positives; the next keys are shuffled anew."""
+        """Queue each space's positives; draw a new shuffle for the next keys."""
         self.keys.next_shuffle(len(self.queues))
         for queue, own in zip(cast("list[Queue]", list(self.queues)), rows["positives"].unbind(1), strict=True):
             queue.push(own)
 
     def after_step(self, progress: float) -> None:
-        """The key encoder follows, as in MoCo."""
+        """Move the key encoder, as in MoCo."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)

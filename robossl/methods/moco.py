@@ -1,10 +1,10 @@
-"""MoCo v1 and v2: tell a sample's key from those of the last batches, kept in a queue (arXiv:1911.05722, 2003.04297).
+"""MoCo v1 and v2: find a sample's key among a queue of earlier keys (arXiv:1911.05722, 2003.04297).
 
-Version 2 is the default; version 1 is another head, temperature and augmentation: see configs/moco_v1_*. Batch-norm
-has statistics of groups of the batch and keys are shuffled over those, on one device as on several (section 3.3).
-The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
-Frames go grey after their colours are jittered, as in version 2; in the official code of version 1 they go grey before.
-Further deviations: docs/methods.md.
+Version 2 is the default; version 1 has another head, temperature and augmentation: configs/moco_v1_*. Batch-norm takes
+its statistics from groups of the batch, and keys are shuffled across those groups, on one device as on several (section
+3.3). The key encoder moves after the step. The official code moves it before the next keys, which is equivalent: it
+starts as a copy. Frames turn grey after colour jitter, as in version 2; in the official code of version 1 before.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MoCoConfig:
     queue_size: int = 65536  # v1, section 3.2
     head: Literal["mlp", "linear"] = "mlp"  # v2, section 3; v1: linear
     output_dim: int = 128  # v1, section 3.3; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # v1, section 3.3: one for each of its 8 GPUs; 1: no shuffling (keys can be told by it)
+    batch_norm_groups: int = 8  # v1, section 3.3: one for each of 8 GPUs; 1: no shuffling
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -59,9 +59,9 @@ class MoCoConfig:
 def info_nce(
     q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch; the positive is the first of n + 1.
+    """Return equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch; the positive comes first.
 
-    Over ranks: the mean of the ranks' values is the global value; queues are the same on all.
+    Over ranks: the mean of the ranks' values is the global value; queues are the same on all ranks.
     """
     with torch.autocast(q.device.type, enabled=False):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
@@ -69,7 +69,7 @@ def info_nce(
 
 
 class MoCo(Method):
-    """Queries from one view; keys from the other by a slow copy, the older ones from a queue."""
+    """InfoNCE of one view's queries against the other view's keys, by a slow copy, and a queue of older keys."""
 
     def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
         super().__init__()
@@ -81,26 +81,26 @@ class MoCo(Method):
         self.queue = Queue(config.queue_size, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views, drawn alike."""
+        """Return two views with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """Algorithm 1 of the paper."""
+        """Return the loss of algorithm 1."""
         x_q, x_k = (view.pixels for view in batch.views)
         q = unit(self.projector(self.encoder(x_q).pooled))
         k = self.keys(x_k)
-        queue = self.queue.rows.clone()  # as it was: its rows change before the backward pass
+        queue = self.queue.rows.clone()  # a copy: the rows change before the backward pass
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
         self.remember({"keys": k})
         return Loss(loss, metrics={}, outputs=(q.detach(), k))
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue the keys; the next ones are shuffled anew."""
+        """Queue the keys; draw a new shuffle for the next ones."""
         self.keys.next_shuffle()
         self.queue.push(rows["keys"])
 
     def after_step(self, progress: float) -> None:
-        """The key encoder follows: equation 2 of arXiv:1911.05722."""
+        """Move the key encoder: equation 2 of arXiv:1911.05722."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
 
 

@@ -1,7 +1,7 @@
-"""MoCo v3: both views are queries, the other's keys of the whole batch their choice (arXiv:2104.02057).
+"""MoCo v3: each view's queries find the other view's keys in the global batch (arXiv:2104.02057).
 
-The key encoder follows after the step, which equals the official order (before the next keys): it starts as a copy.
-Deviations: docs/methods.md.
+The key encoder moves after the step. The official code moves it before the next keys, which is equivalent: it starts as
+a copy. docs/methods.md lists the deviations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from robossl.transformer import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code; for ResNet-50 with a scale of 0.2 to 1
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code, which for ResNet-50 has a scale of 0.2 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class MoCoV3Config:
     momentum: float = 0.99  # section 3; official code: 0.996 for 1000 epochs of ResNet-50
     hidden_dim: int = 4096  # section 5
     output_dim: int = 256  # section 5
-    projector_layers: int | None = None  # 3 for a transformer (section 5), 2 otherwise (official code)
-    predictor_last_norm: bool | None = None  # for a transformer (section 5), not otherwise (official code)
-    class_token: bool = True  # as the feature, where there is one; pooled after the final norm is worse: table 5
+    projector_layers: int | None = None  # None: 3 for a transformer (section 5), else 2 (official code)
+    predictor_last_norm: bool | None = None  # None: for a transformer only (section 5, official code)
+    class_token: bool = True  # as the feature, if there is one; pooling after the final norm is worse (table 5)
     freeze_patch_projection: bool | None = None  # section 4.1; None: for a transformer
-    fixed_positions: bool | None = None  # section 5, sines and cosines; None: for a transformer from random weights
-    xavier: bool | None = None  # initial weights of the official code; None: for a transformer from random weights
+    fixed_positions: bool | None = None  # section 5, sines and cosines; None: for a transformer with random weights
+    xavier: bool | None = None  # initial weights of the official code; None: for a transformer with random weights
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -67,10 +67,10 @@ class MoCoV3Config:
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Algorithm 1's ctr: 2 tau times the cross-entropy of each query's own key among those of the global batch.
+    """Return algorithm 1's ctr: 2 tau times the cross-entropy of each query's key among the global batch's keys.
 
-    Over ranks: gather the keys without gradients and pass this rank's place; the mean of the ranks' values is
-    then the global value.
+    Over ranks: gather the keys without gradients and pass the index of this rank's first sample; the mean of the ranks'
+    values is then the global value.
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):
@@ -79,7 +79,7 @@ def contrast(
 
 
 class MoCoV3(Method):
-    """Predictions of one view's queries choose the other view's keys, which a slow copy gives."""
+    """Contrastive loss of each view's predictions against the other view's keys, which a slow copy makes."""
 
     shared_in_batch = ("negatives",)
 
@@ -93,11 +93,11 @@ class MoCoV3(Method):
         self.predictor = _predictor(encoder, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views: one always blurred, one now and then solarized."""
+        """Return two views: the first is always blurred, the second sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Algorithm 1; batch-norm sees each view on its own."""
+        """Return the loss of algorithm 1; batch-norm takes its statistics from each view separately."""
         x0, x1 = (view.pixels for view in batch.views)
         q0, q1 = (self.predictor(self.projector(self._feature(self.encoder(x)))) for x in (x0, x1))
         k0, k1 = self.encode_keys(x0), self.encode_keys(x1)
@@ -108,7 +108,7 @@ class MoCoV3(Method):
 
     @torch.no_grad()
     def encode_keys(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "n d"]:
-        """The keys of all ranks, without gradients."""
+        """Return the keys of all ranks, without gradients."""
         encoder, projector = self.keys.copies
         return ranks.gather(full_precision(projector(self._feature(encoder(pixels)))))
 
@@ -116,13 +116,13 @@ class MoCoV3(Method):
         return features.cls if self.config.class_token and features.cls is not None else features.pooled
 
     def after_step(self, progress: float) -> None:
-        """The key encoder follows, ever more slowly: from `momentum` to 1 by half a cosine."""
+        """Move the key encoder; its momentum rises to 1 along half a cosine."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.keys.update(self.encoder, self.projector, momentum=momentum)
 
 
 def _prepare(encoder: Encoder, config: MoCoV3Config) -> None:
-    """Set a transformer up: random weights anew where asked, then what is fixed."""
+    """Draw a transformer's weights and freeze its parts, as configured."""
     is_transformer = transformer_of(encoder) is not None
     from_random = is_transformer and encoder.config.init == "random"
     if from_random if config.xavier is None else config.xavier:

@@ -1,7 +1,7 @@
-"""PixContrast: a pixel finds the pixels of its place among all of the other view's (arXiv:2011.10043, section 3.1).
+"""PixContrast: find the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
 
-The other view is encoded by an average of the encoder, which follows it after the step. The authors' code does not have
-this method. Deviations from the paper: docs/methods.md.
+The other view goes through a moving average of the encoder, which moves after the step. The authors' code does not
+contain this method. docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from robossl.views import Batch, ViewSpec
 class PixContrastConfig:
     """PixContrast with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1: in diagonals of a bin
+    threshold: float = 0.7  # section 3.1, equation 1; in bin diagonals
     temperature: float = 0.3  # section 3.1, equation 2
     hidden_dim: int = 2048  # section 3.1
     output_dim: int = 256  # section 3.1
-    momentum: float = 0.99  # section 4.1: to 1 by a cosine
+    momentum: float = 0.99  # section 4.1; rises to 1 along a cosine
     view_0: ViewSpec = VIEW_0
     view_1: ViewSpec = VIEW_1
 
@@ -49,7 +49,7 @@ class PixContrastConfig:
 
 
 class PixContrast(Method):
-    """Pixels of one view against the averaged encoder's pixels of the other view of the same frame."""
+    """Contrastive loss of each view's pixels against the averaged encoder's pixels of the other view."""
 
     def __init__(self, encoder: Encoder, config: PixContrastConfig) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ class PixContrast(Method):
         self.teacher = Ema(encoder, self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views of different blur and solarization."""
+        """Return two views with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Equation 2 for the pixels of each view, mean over the two."""
+        """Return equation 2 for the pixels of each view, mean over the two views."""
         first, second = batch.views
         x0, x1 = (self.projector(self.encoder(view.pixels).dense) for view in batch.views)
         with torch.no_grad():
@@ -79,7 +79,7 @@ class PixContrast(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def after_step(self, progress: float) -> None:
-        """Move the averages; their momentum rises to 1."""
+        """Move the moving average; its momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.encoder, self.projector, momentum=momentum)
 
@@ -87,14 +87,14 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """-log of the share of the matched pixels; mean over an image's pixels that have a match, then over images.
+    """Return -log of the matched pixels' softmax share: mean over an image's pixels with a match, then over images.
 
-    An image without any match counts as 0. Over ranks: the mean of the ranks' values is the global value; pixels of
-    other images are no negatives, so nothing needs to be gathered.
+    An image without a match counts as 0. Over ranks: the mean of the ranks' values is the global value; pixels of
+    other images are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
-    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # a row without any: a loss of 0
+    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # a row without a match: loss 0
     losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
     return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()

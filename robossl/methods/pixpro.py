@@ -1,9 +1,9 @@
-"""PixPro: a pixel, smoothed over the pixels like it, finds itself in the other view (arXiv:2011.10043, section 3.2).
+"""PixPro: match a pixel, smoothed over similar pixels, to itself in the other view (arXiv:2011.10043, section 3.2).
 
-The teacher follows the student after the step; the official code does so before the next forward, which is the same.
+The teacher moves after the step; the official code moves it before the next forward pass, which is equivalent.
 `variant: official` is the loss of that code (zdaxie/PixPro): g is l2-normalised, the loss is twice the paper's, pixels
-match by distance in fractions of the frame, and the branch between frames pools after its heads, not before. Further
-deviations: docs/methods.md.
+match by distance in fractions of the frame, and the instance branch pools after its heads, not before.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 
 class PixProConfig:
     """PixPro with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1: in diagonals of a bin
+    threshold: float = 0.7  # section 3.1, equation 1; in bin diagonals
     sharpness: float = 2.0  # gamma, section 3.2, equation 4
-    transform_layers: int = 1  # section 3.2: l of g, with batch-norm and ReLU between two; 0 is the identity
-    hidden_dim: int = 2048  # section 3.1; the official code has 4096
+    transform_layers: int = 1  # section 3.2: l of g; 2 have batch-norm and ReLU between them, 0 is the identity
+    hidden_dim: int = 2048  # section 3.1; official code: 4096
     output_dim: int = 256  # section 3.1
-    momentum: float = 0.99  # section 4.1: to 1 by a cosine
+    momentum: float = 0.99  # section 4.1; rises to 1 along a cosine
     variant: Literal["paper", "official"] = "paper"
-    instance_weight: float = 0.0  # section 3.3: 1 adds the same between the frames' pooled features
+    instance_weight: float = 0.0  # section 3.3: 1 adds the instance loss on whole frames
     view_0: ViewSpec = VIEW_0
     view_1: ViewSpec = VIEW_1
 
@@ -62,7 +62,7 @@ class PixProConfig:
 
 
 class PixPro(Method):
-    """Propagated pixels of the student meet the teacher's plain pixels of the same place in the other view."""
+    """Consistency of the student's propagated pixels with the teacher's pixels of the same place in the other view."""
 
     def __init__(self, encoder: Encoder, config: PixProConfig) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class PixPro(Method):
         self.projector = pixel_projector(encoder.feature_dim, config.hidden_dim, config.output_dim)
         self.propagation = Propagation(config)
         self.instance = _Instance(encoder.feature_dim, config) if config.instance_weight else None
-        self.teacher = Ema(*self._followed())
+        self.teacher = Ema(*self._students())
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views of different blur and solarization."""
+        """Return two views with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over the matched pairs of an image, then over images."""
+        """Return equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over matched pairs, then over images."""
         first, second = batch.views
         features = [self.encoder(view.pixels) for view in batch.views]
         x0, x1 = (self.projector(each.dense) for each in features)
@@ -101,7 +101,7 @@ class PixPro(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
-        """BYOL's loss between whole frames, at the scale of the pixels' loss."""
+        """Return BYOL's loss between whole frames, scaled like the pixel loss."""
         assert self.instance is not None
         p0, p1 = (self.instance(each) for each in features)
         with torch.no_grad():
@@ -112,9 +112,9 @@ class PixPro(Method):
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
-        self.teacher.update(*self._followed(), momentum=momentum)
+        self.teacher.update(*self._students(), momentum=momentum)
 
-    def _followed(self) -> tuple[nn.Module, ...]:
+    def _students(self) -> tuple[nn.Module, ...]:
         instance = () if self.instance is None else (self.instance.projector,)
         return (self.encoder, self.projector, *instance)
 
@@ -122,9 +122,9 @@ class PixPro(Method):
 def pixel_consistency(
     y: Float[Tensor, "b n d"], x: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"]
 ) -> Float[Tensor, ""]:
-    """Minus the cosine, mean over each image's matched pairs, then over images; one without any counts as 0.
+    """Return minus the cosine: mean over an image's matched pairs (0 without any), then over images.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing needs to be gathered.
+    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
     """
     with torch.autocast(y.device.type, enabled=False):
         similarity = unit(y) @ unit(x).mT
@@ -143,7 +143,7 @@ class Propagation(nn.Module):
         self.sharpness, self.unit_values = config.sharpness, config.variant == "official"
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
-        """Smoothed pixels, row by row."""
+        """Return the smoothed pixels, row by row."""
         pixels, values = unit(bins(x)), full_precision(bins(self.transform(x)))
         with torch.autocast(x.device.type, enabled=False):
             similarity = (pixels @ pixels.mT).clamp_min(0).pow(self.sharpness)
@@ -151,7 +151,7 @@ class Propagation(nn.Module):
 
 
 class _Instance(nn.Module):
-    """Projector and predictor of the branch between frames, on the pooled feature or, officially, on the map."""
+    """Projector and predictor of the instance branch, on the pooled feature or (`official`) on the feature map."""
 
     def __init__(self, dim: int, config: PixProConfig) -> None:
         super().__init__()
@@ -161,11 +161,11 @@ class _Instance(nn.Module):
         self.predictor = head(config.output_dim, config.hidden_dim, config.output_dim)
 
     def forward(self, features: Features) -> Float[Tensor, "b o"]:
-        """The prediction of a frame."""
+        """Return the prediction for each frame."""
         return self.project(features, self.projector, self.predictor)
 
     def project(self, features: Features, *heads: nn.Module) -> Float[Tensor, "b o"]:
-        """One vector a frame from the heads given."""
+        """Apply the heads and return one vector for each frame."""
         x = features.dense if self.on_maps else features.pooled
         for head in heads:
             x = head(x)

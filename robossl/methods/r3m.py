@@ -1,10 +1,10 @@
-"""R3M's time-contrastive part: of three frames in order, neighbours in time are neighbours in space (arXiv:2203.12601).
+"""R3M's time-contrastive loss: of three frames in order, neighbours are the most similar (arXiv:2203.12601).
 
-Without the language reward: the authors' config_rep.yaml has it off, the training command of their README has it on
-(`agent.langweight=1.0`). Their clips have two more frames, for that reward, which count in batch-norm and penalties;
-ours have three frames in all. Their negatives from other videos come from a random permutation, which may choose the
-video itself; these are cyclic shifts of the global batch, which never do. All frames of a clip are cropped alike, as in
-that command (`rctraj`). The pooled feature itself is the code. Further deviations: docs/methods.md.
+The language reward is left out: the authors' config_rep.yaml has it off, the training command of their README has it on
+(`agent.langweight=1.0`). Their clips have two more frames for that reward, which also enter batch-norm and penalties.
+Their negatives from other videos come from a random permutation, which may select the video itself; ours are cyclic
+shifts of the global batch, which never do. All frames of a clip get the same crop, as in that command (`rctraj`). The
+code of a frame is the pooled feature itself. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.ranges import check_range
-from robossl.temporal import clip_view, encode_clip, likeness, mean_where, num_counted, penalty, shares, strangers
+from robossl.temporal import (
+    clip_view,
+    count_true,
+    draw_other_clips,
+    encode_clip,
+    global_means,
+    length_penalty,
+    mean_where,
+    rowwise_similarity,
+)
 from robossl.views import Batch, ClipSpec, ViewSpec
 
 VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
@@ -33,7 +42,7 @@ class R3MConfig:
     num_negatives: int = 3  # from other videos
     l1_weight: float = 1e-5
     l2_weight: float = 1e-5
-    gap_seconds: float = 0.1  # least time between the first two frames; one frame in the official loader
+    gap_seconds: float = 0.1  # at least, between the first two frames; one frame in the official loader
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -50,7 +59,7 @@ class R3MConfig:
 
 
 class R3M(Method):
-    """S(s1, s2) and S(s0, s1) are to exceed S(s0, s2) and likeness to other videos."""
+    """Raise S(s1, s2) and S(s0, s1) above S(s0, s2) and above the similarity to other videos."""
 
     takes_clips = True
 
@@ -62,28 +71,28 @@ class R3M(Method):
         self.step = 0
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One clip of three frames in order."""
+        """Return one clip of three frames in order."""
         return (clip_view(self.config.view, ClipSpec(3, self.config.gap_seconds, rule="ordered")),)
 
     def before_step(self, step: int, steps: int) -> None:
-        """The step draws which videos are negatives."""
+        """Store the step, which seeds the choice of negatives."""
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
-        """L_tcn and the penalties, mean over the global batch."""
+        """Return L_tcn plus the penalties, mean over the global batch."""
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, nn.Identity(), view.pixels)
         s0, s1, s2 = z.unbind(1)
         valid = view.valid.all(1)
-        near2, near0, far = (likeness(a, b, config.similarity) for a, b in ((s2, s1), (s1, s0), (s2, s0)))
-        others, known = strangers(z, valid, count=config.num_negatives, step=self.step)
+        near2, near0, far = (rowwise_similarity(a, b, config.similarity) for a, b in ((s2, s1), (s1, s0), (s2, s0)))
+        others, known = draw_other_clips(z, valid, count=config.num_negatives, step=self.step)
         away2, away0 = (
-            likeness(s[:, None], others[:, :, i], config.similarity).masked_fill(~known, -torch.inf)
+            rowwise_similarity(s[:, None], others[:, :, i], config.similarity).masked_fill(~known, -torch.inf)
             for i, s in ((2, s2), (0, s0))
         )
-        late, early = _first_wins(near2, far, away2), _first_wins(near0, far, away0)
-        loss = (late + early) / 2 + penalty(z, l1=config.l1_weight, l2=config.l2_weight)
-        means = shares(
+        late, early = _info_nce(near2, far, away2), _info_nce(near0, far, away0)
+        loss = (late + early) / 2 + length_penalty(z, l1=config.l1_weight, l2=config.l2_weight)
+        means = global_means(
             {
                 "loss": mean_where(loss, valid),
                 "accuracy_late": mean_where((near2 > far).to(loss.dtype), valid),
@@ -91,9 +100,9 @@ class R3M(Method):
                 "chance": mean_where(torch.full_like(loss, 0.5), valid),
             }
         )
-        return Loss(means.pop("loss"), means, outputs=(s0.detach(), s2.detach()), weight=num_counted(valid))
+        return Loss(means.pop("loss"), means, outputs=(s0.detach(), s2.detach()), weight=count_true(valid))
 
 
-def _first_wins(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
-    """-log of the first score's share in the softmax, for each clip."""
+def _info_nce(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
+    """Return -log softmax of the first score, for each clip."""
     return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

@@ -1,9 +1,9 @@
-"""SimCLR: every other sample of the batch is a negative (arXiv:2002.05709).
+"""SimCLR: the other samples of the batch are the negatives (arXiv:2002.05709).
 
-The loss is the paper's mean over the 2N anchors; the official code sums the two halves, which doubles it.
-The strengths of the view are appendix A's; the operations are torchvision's. SimCLR's own code changes contrast about
-each channel's mean and saturation in HSV, and blurs with zeros beyond the border: `view: {colour: simclr}`. Further
-deviations: docs/methods.md.
+The loss is the paper's mean over the 2N anchors; the official code sums two halves, which gives twice that. The view
+has the strengths of appendix A and the operations of torchvision. SimCLR's own code changes contrast about each
+channel's mean and saturation in HSV, and pads with zeros to blur: `view: {colour: simclr}`.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SimCLRConfig:
 
 
 class SimCLR(Method):
-    """Two views of each sample attract each other and repel the views of all others, on all ranks."""
+    """NT-Xent: the views of a sample attract each other and repel the views of all other samples of all ranks."""
 
     shared_in_batch = ("negatives",)
 
@@ -65,11 +65,11 @@ class SimCLR(Method):
         self.projector = _projector(encoder.feature_dim, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views, drawn alike."""
+        """Return two views with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """NT-Xent over the global batch; batch-norm sees both views together, as in the official code."""
+        """Return NT-Xent over the global batch; batch-norm sees both views in one batch, as in the official code."""
         pixels = cat([view.pixels for view in batch.views])
         z: Float[Tensor, "2*b d"] = full_precision(self.projector(self.encoder(pixels).pooled))
         z0, z1 = z.chunk(2)

@@ -1,6 +1,6 @@
-"""SimSiam: two views, a predictor, a stopped gradient (arXiv:2011.10566), with the paper's ablations.
+"""SimSiam: two views, a predictor and a stop-gradient (arXiv:2011.10566), with the paper's ablations.
 
-Deviations from the authors' code: docs/methods.md.
+docs/methods.md lists the deviations from the authors' code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robossl.ranges import check_range
 from robossl.teacher import MovingAverageBank
 from robossl.views import Batch, ViewSpec
 
-VIEW = ViewSpec()  # MoCo v2's, as section 3 has it
+VIEW = ViewSpec()  # MoCo v2's, as in section 3
 SIMILARITIES = {"cosine": negative_cosine, "cross_entropy": softmax_cross_entropy}
 
 
@@ -30,7 +30,7 @@ class SimSiamConfig:
     projector_layers: int = 3  # section 3; 2 on CIFAR (appendix D)
     projector_hidden_dim: int = 2048  # section 3
     output_dim: int = 2048  # section 3
-    predictor_hidden_dim: int = 512  # section 3: a bottleneck of a quarter
+    predictor_hidden_dim: int = 512  # section 3: a quarter of output_dim, a bottleneck
     head: Literal["paper", "official"] = "paper"  # official: the projector's last batch-norm has no scale and shift
     stop_gradient: bool = True  # figure 2
     predictor: Literal["none", "fixed", "mlp", "moving_average"] = "mlp"  # table 1; moving average: section 5.2
@@ -39,7 +39,7 @@ class SimSiamConfig:
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
     symmetric: bool = True  # section 4.6; off: only D(p0, z1)
     bank_momentum: float = 0.8  # section 5.2
-    bank_size: int = 0  # moving_average needs it: one row of output_dim for each frame of the store
+    bank_size: int = 0  # for moving_average: the number of frames in the store
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class SimSiamConfig:
 
 
 class SimSiam(Method):
-    """Each view's prediction meets the other view's projection, which gets no gradient."""
+    """Similarity of each view's prediction to the other view's projection, which gets no gradient."""
 
     def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
         super().__init__()
@@ -71,11 +71,11 @@ class SimSiam(Method):
         self.constant_lr = ("predictor.",) if constant else ()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views, drawn alike."""
+        """Return two views with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """The (symmetric) loss; batch-norm sees each view on its own, as in the official code."""
+        """Return the loss; batch-norm takes its statistics from each view separately, as in the official code."""
         distance = SIMILARITIES[self.config.similarity]
         z0, z1 = (self.projector(self.encoder(view.pixels).pooled) for view in batch.views)
         t0, t1 = self._targets(batch.index, z0, z1)
@@ -94,7 +94,7 @@ class SimSiam(Method):
         return t0, t1
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Keep the samples' new averages."""
+        """Store the samples' new averages."""
         assert self.bank is not None
         self.bank.store(rows["index"], rows["average"])
 

@@ -1,7 +1,7 @@
-"""SwAV: codes of one crop, equally shared out over prototypes, are read off the other crops (arXiv:2006.09882).
+"""SwAV: predict the balanced cluster codes of one crop from the other crops (arXiv:2006.09882).
 
-Batch-norm has the statistics of the global batch; the authors' runs have those of groups of 8 GPUs, 512 samples of a
-batch of 4096. Further deviations: docs/methods.md.
+Batch-norm takes its statistics from the global batch; in the authors' runs from groups of 8 GPUs, which hold 512 of the
+4096 samples of a batch. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
-LEAST_EPSILON = 0.0125  # e^80 times a batch of thousands is the most that float32 holds
-MAX_FREEZE = 0.1  # of the run, whatever the number of steps
+LEAST_EPSILON = 0.0125  # float32 can hold e^80 times a batch of thousands, not more
+MAX_FREEZE = 0.1  # of the run's steps at most
 
 
 @dataclass(frozen=True, slots=True)
 class SwAVConfig:
-    """SwAV with the paper's numbers; steps are those of its batch of 4096."""
+    """SwAV with the paper's numbers; numbers of steps are for its batch of 4096."""
 
     prototypes: int = 3000  # appendix A
     hidden_dim: int = 2048  # appendix A
@@ -43,8 +43,8 @@ class SwAVConfig:
     epsilon: float = 0.05  # appendix A: how soft the codes are
     sinkhorn_iterations: int = 3  # section 3.1; 0: codes are a plain softmax
     freeze_prototypes_steps: int = 313  # official code: the first epoch (5005 at batch 256); at most 0.1 of the run
-    queue_size: int = 0  # section 3.1: 3840 at batch 256; frames whose features help to share out, for each of 2 crops
-    queue_from_step: int = 0  # 75,075 at batch 256: epoch 15, when features have settled
+    queue_size: int = 0  # section 3.1: 3840 at batch 256; earlier features that help to balance
+    queue_from_step: int = 0  # 75,075 at batch 256: epoch 15, when features are stable
     num_local_views: int = 6  # section 4: 2 x 224 + 6 x 96
     global_view: ViewSpec = GLOBAL
     local_view: ViewSpec = LOCAL
@@ -68,7 +68,7 @@ class SwAVConfig:
 
 
 class SwAV(Method):
-    """The first two crops get codes, which every other crop predicts."""
+    """Cross-entropy between the codes of the first two crops and the predictions of every other crop."""
 
     num_queued: Tensor
 
@@ -84,20 +84,20 @@ class SwAV(Method):
         self.queue_takes_rows, self.prototypes_are_frozen = True, False
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global crops, then the local ones."""
+        """Return two global crops, then the local crops."""
         return (self.config.global_view,) * 2 + (self.config.local_view,) * self.config.num_local_views
 
     def before_step(self, step: int, steps: int) -> None:
-        """Give the prototypes unit length; hold them for the first steps, and start the queues when it is time."""
+        """Normalise the prototypes, freeze them in the first steps, and start the queues at `queue_from_step`."""
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         self.prototypes_are_frozen = step < min(self.config.freeze_prototypes_steps, int(MAX_FREEZE * steps))
         self.queue_takes_rows = step >= self.config.queue_from_step
 
     def forward(self, batch: Batch) -> Loss:
-        """Section 3.2: -q_i . log p_v, mean over the codes i of the first two crops and the other crops v.
+        """Return section 3.2's loss: -q_i . log p_v, mean over codes i of the first two crops, other crops v.
 
-        Over ranks: the mean of the ranks' values is the global value; codes are shared out over the global batch.
+        Over ranks: the mean of the ranks' values is the global value; codes are balanced over the global batch.
         """
         num_views = len(batch.views)
         z = F.normalize(full_precision(self.projector(pooled_crops(self.encoder, batch.views))), dim=1)
@@ -110,7 +110,8 @@ class SwAV(Method):
 
         entropy = -torch.stack([torch.xlogy(each, each).sum(dim=1).mean() for each in q]).mean()
         self.remember({"features": torch.stack(z.chunk(num_views)[:2], dim=1)})
-        outputs = tuple(each.detach().exp() for each in log_p[:2])  # features may differ and all fall to one prototype
+        # Not the features: they may differ while all of them select one prototype.
+        outputs = tuple(each.detach().exp() for each in log_p[:2])
         return Loss(loss, {"code_entropy": entropy}, outputs)
 
     def _scores(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
@@ -120,19 +121,19 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _codes(self, scores: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
-        """The codes of the two crops of this rank, shared out together with the queues' rows once those are full."""
+        """Return the codes of this rank's two crops, balanced together with the queues once those are full."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
         full = bool(queues) and int(self.num_queued) >= config.queue_size
         for i, own in enumerate(scores):
-            # every rank holds the same queue and takes its part of it
+            # Every rank holds the same queue and takes its own part.
             queued = [self._scores(queues[i].rows[rank() :: world_size()].to(own.dtype))] if full else []
             codes = sinkhorn(cat([own, *queued]), epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
             found.append(codes[: len(own)])
         return found
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue the features of the first two crops, when it is time."""
+        """Queue the features of the first two crops, from `queue_from_step` on."""
         if self.queues and self.queue_takes_rows:
             for queue, own in zip(self.queues, rows["features"].unbind(1), strict=True):
                 assert isinstance(queue, Queue)
@@ -146,9 +147,9 @@ class SwAV(Method):
 
 
 def sinkhorn(scores: Float[Tensor, "b k"], *, epsilon: float, iterations: int) -> Float[Tensor, "b k"]:
-    """Codes near the scores whose prototypes get equal shares of the global batch (equations 3 to 5).
+    """Return codes near the scores that use all prototypes equally over the global batch (equations 3 to 5).
 
-    Each row sums to one. Over ranks: every rank passes its own rows; the prototypes' shares are summed over all.
+    Each row sums to 1. Over ranks: every rank passes its own rows; the prototypes' sums are over all ranks.
     """
     codes = (scores / epsilon).exp()
     for _ in range(iterations):

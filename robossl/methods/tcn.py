@@ -1,8 +1,8 @@
-"""Time-contrastive network on one view: near in time is near in space, far is far (arXiv:1704.06888, section 3.1).
+"""Time-contrastive network on one view: near in time is near in embedding (arXiv:1704.06888, section 3.1).
 
-A frame, a second within a window of it, and a third at least twice the window away, of the same video. Whose numbers
-and steps these are, and what differs from the authors' code: docs/methods.md. The exported encoder gives the
-backbone's pooled feature; the paper uses the embedding after it.
+A sample is three frames of one video: an anchor, a near frame within a window of it, and a far frame at least two
+windows away. The exported encoder gives the backbone's pooled feature; the paper uses the embedding after it.
+docs/methods.md names the source of the numbers and lists the deviations from the authors' code.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.ranges import check_range
 from robossl.temporal import (
+    FramePool,
     Negatives,
-    Pool,
     clip_view,
     contrast,
+    count_pairs,
+    count_true,
     encode_clip,
-    mean_tally,
+    global_means,
+    mean_over_pairs,
     mean_where,
-    num_counted,
-    num_pairs,
     pool_frames,
-    shares,
     similarity,
 )
 from robossl.views import Batch, ClipSpec, View, ViewSpec
@@ -45,15 +45,15 @@ class TCNConfig:
     The softmax form and its numbers are ours.
     """
 
-    window_seconds: float = 0.2  # 6 frames at 29 a second; the third frame is twice as far away or farther
+    window_seconds: float = 0.2  # 6 frames at 29 frames/s; the far frame is at least twice that away
     form: Literal["triplet", "softmax"] = "triplet"
-    # of the triplet; none: the clip's own far frame (section 3.1), as in runs of the versions that had no mining
+    # Negatives of the triplet; none: the clip's own far frame (section 3.1), as in versions without mining.
     mining: Literal["semi_hard", "none"] = field(default="semi_hard", metadata={"before": "none"})
     margin: float = 0.2  # of the triplet, on squared distances
     temperature: float = 0.1  # of the softmax form, on cosines
-    negatives: Negatives = "both"  # that are mined, and of the softmax form
+    negatives: Negatives = "both"  # mined for the triplet, or used by the softmax form
     output_dim: int = 32
-    length: float = 1.0  # of every embedding in the triplet form; 0: as it comes, and the margin means little
+    length: float = 1.0  # of the embeddings in the triplet form; 0: not normalised, the margin then means little
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ def semi_hard(
 ) -> Float[Tensor, " p"]:
     """Return each pair's semi-hard negative: the nearest one beyond the positive, or the farthest if none is beyond.
 
-    Over ranks: gather the candidates with gradients. A pair without any negative gets 0.
+    Over ranks: gather the candidates with gradients. A pair without a negative gets 0.
 
     Args:
         distance: from each pair's anchor to every candidate.
@@ -88,7 +88,7 @@ def semi_hard(
 
 
 class TCN(Method):
-    """Distances of three frames of a clip: anchor, near, far."""
+    """Triplet or softmax loss on the anchor, near and far frame of each clip."""
 
     takes_clips = True
 
@@ -101,11 +101,11 @@ class TCN(Method):
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One clip of three frames."""
+        """Return one clip of three frames."""
         return (clip_view(self.config.view, ClipSpec(3, self.config.window_seconds, rule="near_and_far")),)
 
     def forward(self, batch: Batch) -> Loss:
-        """The mean over the global batch of either form."""
+        """Return the loss of the configured form, mean over the global batch."""
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
@@ -113,54 +113,55 @@ class TCN(Method):
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """max(0, margin + |a - near|^2 - |a - negative|^2), where there is a negative."""
+        """Return max(0, margin + |a - near|^2 - |a - negative|^2), mean over the pairs that have a negative."""
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)
         anchor, near, far = z.unbind(1)
         gap = (anchor - near).square().sum(1) - (anchor - far).square().sum(1)
         hinges, counted = self._mined(z, view, has_far) if self.config.mining == "semi_hard" else (gap, has_far)
         losses = F.relu(self.config.margin + hinges)
-        means = shares(
+        means = global_means(
             {
                 "loss": mean_where(losses, counted),
-                "active": mean_where((losses > 0).to(gap.dtype), counted),  # the share of triplets that train
+                "active": mean_where((losses > 0).to(gap.dtype), counted),  # share with a gradient
                 "accuracy": mean_where((gap < 0).to(gap.dtype), has_far),
                 "chance": mean_where(torch.full_like(gap, 0.5), has_far),
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),
             }
         )
-        return means.pop("loss"), means, num_counted(counted)
+        return means.pop("loss"), means, count_true(counted)
 
     def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
-        """|a - near|^2 - |a - semi-hard negative|^2 with either frame as the anchor, and which of these pairs count."""
+        """Return |a - near|^2 - |a - semi-hard negative|^2 with either frame as anchor, and which pairs count."""
         pool = pool_frames(z, view.time_seconds, torch.cat([view.valid[:, :2], has_far[:, None]], 1))
         pairs = pool.own[:, [0, 1]].flatten(), pool.own[:, [1, 0]].flatten()
         distance = _squared_distances(pool.z[pairs[0]], pool.z)
         positive = distance.gather(1, pairs[1][:, None]).squeeze(1)
         negative = self._negatives(pool, pairs[0])
         counted = pool.valid[pairs[0]] & pool.valid[pairs[1]] & negative.any(1)
-        counted = counted & (pool.moment[pairs[0]] != pool.moment[pairs[1]])  # in a pause the store keeps one frame
+        # During a pause the store keeps one frame, so anchor and near frame may be the same.
+        counted = counted & (pool.moment[pairs[0]] != pool.moment[pairs[1]])
         return positive - semi_hard(distance, positive, negative), counted
 
-    def _negatives(self, pool: Pool, anchor: Tensor) -> Tensor:
-        """Frames of other clips, and those of the anchor's own that are at least twice the window away."""
+    def _negatives(self, pool: FramePool, anchor: Tensor) -> Tensor:
+        """Mark frames of other clips, and frames of the own clip at least two windows away."""
         same_clip = pool.clip[anchor, None] == pool.clip
         away = (pool.moment[anchor, None] - pool.moment).abs() >= 2 * self.config.window_seconds - 1e-6
         kinds = {"other": ~same_clip, "same": same_clip & away, "both": ~same_clip | away}
         return pool.valid & kinds[self.config.negatives]
 
     def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """-log softmax(cos(a, .) / T)[near] over the own far frame and all others' near and far ones."""
+        """Return -log softmax(cos(a, .) / T)[near]; negatives: the far frame and other clips' near and far frames."""
         valid = torch.stack([view.valid[:, :2].all(1), has_far], 1)
         pool = pool_frames(z[:, 1:], view.time_seconds[:, 1:], valid)
         near = pool.own[:, 0]
         logits = similarity(z[:, 0], pool.z, "cosine", self.config.temperature)
-        tally = contrast(logits, pool, anchor=near, positive=near, negatives=self.config.negatives)
-        return *mean_tally([tally], {"near": tally}), num_pairs([tally])
+        sums = contrast(logits, pool, anchor=near, positive=near, negatives=self.config.negatives)
+        return *mean_over_pairs([sums], {"near": sums}), count_pairs([sums])
 
 
 def _has_far(view: View) -> Tensor:
-    """Whether a clip has a far frame that is another one: in a pause the store keeps one frame."""
+    """Check that a far frame is not the anchor or near frame: during a pause the store keeps one frame."""
     anchor, near, far = view.time_seconds.unbind(1)
     return view.valid[:, 2] & (far != anchor) & (far != near)
 

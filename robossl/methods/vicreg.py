@@ -1,7 +1,7 @@
-"""VICReg: views agree, every channel varies over the batch, no two covary (arXiv:2105.04906).
+"""VICReg: views agree, every channel varies over the batch, no two channels covary (arXiv:2105.04906).
 
-Weights are those of the official code, which takes the mean over the two branches of the variance term and the mean
-over channels of the invariance term; equation 6 of the paper sums both. Further deviations: docs/methods.md.
+The weights are those of the official code, which averages the variance term over the two branches and the invariance
+term over channels; equation 6 of the paper sums both. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class VICRegConfig:
     covariance_weight: float = 1.0  # nu, section 4.2
     target_std: float = 1.0  # gamma, section 4.1
     epsilon: float = 1e-4  # section 4.1
-    variance_over: Literal["mean", "sum"] = "mean"  # of the two branches: official code; sum: equation 6
+    variance_over: Literal["mean", "sum"] = "mean"  # over the two branches: official code; sum: equation 6
     expander_layers: int = 3  # section 4.2
     hidden_dim: int = 8192  # section 4.2
     output_dim: int = 8192  # section 4.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # of the two views, in place of view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # of the two views, in place of view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
@@ -56,15 +56,15 @@ class VICRegConfig:
 
 
 def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
-    """Equations 1 and 2: how far each channel's standard deviation falls short, mean over channels.
+    """Return equations 1 and 2: the shortfall of each channel's standard deviation, mean over channels.
 
-    Over ranks, for this and `covariance`: gather with gradients; every rank then has the global value.
+    Over ranks, for this and `covariance`: gather with gradients; every rank then gets the global value.
     """
     return F.relu(target_std - (z.var(dim=0) + epsilon).sqrt()).mean()
 
 
 def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Equations 3 and 4: the squared covariances of different channels, sum over pairs divided by d."""
+    """Return equations 3 and 4: the squared covariances of different channels, summed over pairs, divided by d."""
     centred = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         squares = (centred.T @ centred / (len(z) - 1)).square()
@@ -72,7 +72,7 @@ def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 
 class VICReg(Method):
-    """Invariance between the views; variance and covariance of each over the batch of all ranks."""
+    """Invariance between the views; variance and covariance of each view over the global batch."""
 
     shared_in_batch = ("variances and covariances",)
 
@@ -84,11 +84,11 @@ class VICReg(Method):
         self.expander = mlp(dims, last_bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two views: one always blurred, one now and then solarized."""
+        """Return two views: the first is always blurred, the second sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Equation 6; batch-norm sees each view on its own."""
+        """Return equation 6; batch-norm takes its statistics from each view separately."""
         config = self.config
         z0, z1 = (full_precision(self.expander(self.encoder(view.pixels).pooled)) for view in batch.views)
         everyone = (ranks.gather(z0), ranks.gather(z1))

@@ -1,9 +1,8 @@
-"""VIP: the distance to a goal frame as a value function that time steps decrease (arXiv:2210.00030, algorithm 1).
+"""VIP: minus the distance to a goal frame is a value function of the current frame (arXiv:2210.00030, algorithm 1).
 
-The logarithm of the mean of exponentials is over the global batch and taken without overflow, which the authors' code
-does not see to. All frames of a clip are cropped alike, as there. The exported encoder gives the backbone's pooled
-feature; the authors' model gives the code of the layer after it, in which the distance is a value. Further deviations:
-docs/methods.md.
+The log mean exp covers the global batch and cannot overflow; in the authors' code it can. All frames of a clip get the
+same crop, as there. The exported encoder gives the backbone's pooled feature; the authors' model gives the code of the
+layer after it, in which the distance is the value. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -17,7 +16,16 @@ from robossl.encoder import Encoder
 from robossl.errors import InputError
 from robossl.method import Loss, Method
 from robossl.ranges import check_range
-from robossl.temporal import clip_view, encode_clip, likeness, log_mean_exp, mean_where, penalty, shares, strangers
+from robossl.temporal import (
+    clip_view,
+    draw_other_clips,
+    encode_clip,
+    global_means,
+    length_penalty,
+    log_mean_exp,
+    mean_where,
+    rowwise_similarity,
+)
 from robossl.views import Batch, ClipSpec, ViewSpec
 
 VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
@@ -29,8 +37,8 @@ class VIPConfig:
 
     output_dim: int = 1024
     discount: float = 0.98  # gamma
-    step_seconds: float = 0.1  # from o_k to o_k+1: one frame in the official loader
-    num_negatives: int = 0  # transitions of other videos towards one's own goal; 3 in config_vip_ego4d.yaml
+    step_seconds: float = 0.1  # from o_k to o_k+1; one frame in the official loader
+    num_negatives: int = 0  # other videos' transitions, for this video's goal; 3 in config_vip_ego4d.yaml
     l1_weight: float = 1e-3
     l2_weight: float = 1e-3
     view: ViewSpec = VIEW
@@ -65,30 +73,30 @@ class VIP(Method):
         self.step = 0
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """One clip: a first frame, one on the way, the next, the goal."""
+        """Return one clip: the first frame, a frame on the way, the next frame, the goal."""
         return (clip_view(self.config.view, ClipSpec(4, self.config.step_seconds, rule="goal")),)
 
     def before_step(self, step: int, steps: int) -> None:
-        """The step draws which videos are negatives."""
+        """Store the step, which seeds the choice of negatives."""
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
-        """(1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), r = -1 short of the goal."""
+        """Return (1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), r = -1 before the goal."""
         view, gamma = batch.views[0], self.config.discount
         z = encode_clip(self.encoder, self.projector, view.pixels)
         valid, goal = view.valid.all(1), z[:, 3]
-        v_first, v_now, v_next = (likeness(z[:, i], goal) for i in range(3))
+        v_first, v_now, v_next = (rowwise_similarity(z[:, i], goal) for i in range(3))
         reward = -(view.time_seconds[:, 1] != view.time_seconds[:, 3]).to(z.dtype)
-        start = (gamma - 1) * v_first + penalty(z, l1=self.config.l1_weight, l2=self.config.l2_weight)
+        start = (gamma - 1) * v_first + length_penalty(z, l1=self.config.l1_weight, l2=self.config.l2_weight)
         way = log_mean_exp(-(reward + gamma * v_next - v_now), valid)
         if self.config.num_negatives:
-            others, known = strangers(z, valid, count=self.config.num_negatives, step=self.step)
-            u_now, u_next = (likeness(others[:, :, i], goal[:, None]) for i in (1, 2))
+            others, known = draw_other_clips(z, valid, count=self.config.num_negatives, step=self.step)
+            u_now, u_next = (rowwise_similarity(others[:, :, i], goal[:, None]) for i in (1, 2))
             way = way + log_mean_exp(1 - gamma * u_next + u_now, known & valid[:, None])
-        means = shares(
+        means = global_means(
             {
                 "start": mean_where(start, valid),
-                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # the next frame is nearer to the goal
+                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # next frame nearer to the goal
                 "chance": mean_where(torch.full_like(v_now, 0.5), valid),
                 "distance": mean_where(-v_first.detach(), valid),
             }

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from robossl.durable import full_disk_said, is_whole_array, locked
+from robossl.durable import is_whole_array, locked, raise_disk_full
 from robossl.probes.subjects.probed import Output, Probed
 
 CHUNK = 64  # frames between two writes: what a stop loses at most
@@ -62,7 +62,7 @@ def features(
             files = {name: _path(folder, view, name) for name in view.outputs if name in probed.outputs}
             missing = {name: path for name, path in files.items() if not is_whole_array(path)}
             if missing:
-                with full_disk_said(folder):
+                with raise_disk_full(folder):
                     for done in _embed(probed, each, missing):
                         watch(f"embed with {probed.about.name}", before + done, total)
             before += len(each)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl.durable import full_disk_said
+from robossl.durable import raise_disk_full
 from robossl.probes.document import write_report
 from robossl.probes.grouping import Group, grouped
 from robossl.probes.report.page import write_page
@@ -29,7 +29,7 @@ def write_all(found: Found, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / "views.png"
     image = contact_sheet(found.views, found.plan.jobs)
-    with full_disk_said(folder):
+    with raise_disk_full(folder):
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
     write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.probes.factors import resolve_factor
 from robossl.probes.views import Job, Views
 
@@ -51,7 +51,7 @@ def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks
 
 def write_sheet(image: Image.Image, path: Path) -> None:
     """Write it as PNG, in one step."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         image.save(aside, format="PNG", optimize=True)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from robossl.durable import full_disk_said, is_whole_array, written_aside
+from robossl.durable import atomic_write, is_whole_array, raise_disk_full
 from robossl.errors import InputError
 from robossl.probes import factors
 from robossl.probes.factors import resolve_factor
@@ -164,7 +164,7 @@ class Views:
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with full_disk_said(path.parent), written_aside(path) as aside:
+        with raise_disk_full(path.parent), atomic_write(path) as aside:
             out = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=self.shape(job))
             for start in range(0, len(at), _CHUNK):
                 rows = slice(start, start + _CHUNK)
@@ -172,7 +172,7 @@ class Views:
                 tell(min(start + _CHUNK, len(at)))
             out.flush()
             if compared is not None:
-                with written_aside(path.with_suffix(".json")) as beside:
+                with atomic_write(path.with_suffix(".json")) as beside:
                     beside.write_text(json.dumps(_apart(compared, out, plain=self.clean(job).factor == "plain")))
 
     def _rendered(self, job: Job, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:

@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.errors import InputError
 from robossl_envs.collection.part import is_whole, num_rows, part_of
 from robossl_envs.collection.settings import Settings
@@ -155,7 +155,7 @@ class Ledger:
     def _write(self) -> None:
         (self._root / FILE).parent.mkdir(exist_ok=True)
         kept = {"version": VERSION, "settings": asdict(self._settings), "dropped": self.dropped}
-        with written_aside(self._root / FILE) as aside:
+        with atomic_write(self._root / FILE) as aside:
             aside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 

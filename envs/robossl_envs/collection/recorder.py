@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
-from robossl.durable import full_disk_said
+from robossl.durable import raise_disk_full
 from robossl_envs.collection.environment import ENVIRONMENT, STATE, Described, open_env, picture, vectors
 from robossl_envs.collection.part import PartWriter
 from robossl_envs.collection.settings import Settings, draws
@@ -56,7 +56,7 @@ class Recorder:
         row["next.success"] = bool(info.get("is_success", False))
         self._writer.add(self.frame, row)
         if terminated or truncated:
-            with full_disk_said(self._parts.parent):
+            with raise_disk_full(self._parts.parent):
                 return self._writer.finish(self._parts, self._number, self._described.columns)
         self._look(observation, info)
         return 0

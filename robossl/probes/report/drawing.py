@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robossl.durable import written_aside
+from robossl.durable import atomic_write
 from robossl.probes.result import Family
 
 WIDTH = 360  # points: the width of a phone, so that letters keep their size there
@@ -70,5 +70,5 @@ def to_svg(figure: Figure, words: str) -> str:
 
 def write_png(figure: Figure, path: Path) -> None:
     """The figure as a picture, 1,000 pixels wide, written aside and renamed."""
-    with styled(), written_aside(path) as aside:
+    with styled(), atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=200, facecolor="white", metadata={"Software": None})

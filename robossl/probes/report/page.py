@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from robossl.durable import full_disk_said, write_text
+from robossl.durable import raise_disk_full, write_text
 from robossl.probes.report.drawing import to_svg, write_png
 from robossl.probes.report.heatmap import draw_heatmap
 from robossl.probes.report.lookup import LEVELS, Lookup
@@ -58,7 +58,7 @@ def write_page(
     body += [render_health(report, to_svg(draw_spectrum(report), "Spectrum of the features"))]
     body += [render_table(look), _again(report)]
     write_text(page, whole(f"{report.encoder.name}: RoboSSL probe", "".join(body)))
-    with full_disk_said(folder):
+    with raise_disk_full(folder):
         for figure, path in zip((heat, flat), pictures, strict=True):
             write_png(figure, path)
     return (page, *pictures)

@@ -16,7 +16,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
 from robossl.access import access
-from robossl.durable import check_folder, full_disk_said, written_aside
+from robossl.durable import atomic_write, check_folder, raise_disk_full
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
 from robossl_serving.bench.figures import Figures, figures_of
@@ -170,7 +170,7 @@ def _write(out: Path, title: str, load: Load, traces: Sequence[Trace], capacity_
         "capacity_per_s": capacity_per_s,
         "classes": {kind: asdict(figures) for kind, figures in _classes(traces).items()},
     }
-    with full_disk_said(out):
-        with written_aside(out / "bench.json") as aside:
+    with raise_disk_full(out):
+        with atomic_write(out / "bench.json") as aside:
             aside.write_text(json.dumps(content, indent=2) + "\n")
         plot(out / "bench.png", traces, title)
