@@ -20,7 +20,7 @@ from robossl.batch_norm import one_value_said
 from robossl.cards import data_before
 from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
-from robossl.data.loader import Loader
+from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
 from robossl.encoder import save_encoder
 from robossl.errors import InputError
@@ -50,7 +50,7 @@ class Trainer:
     method: Method
     model: nn.Module  # the method, wrapped for ranks and compilation
     optimizer: torch.optim.Optimizer
-    loader: Loader
+    loader: BatchLoader
     augment: Augment
     health: HealthMonitor
     knn: OnlineKnn | None

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import dots  # noqa: F401
 import pytest
-from robossl_envs.doctor import FAMILIES, Family, command, examine, family_of, lacking, probe
+from robossl_envs.doctor import FAMILIES, EnvFamily, command, examine, family_of, find_missing, probe
 
 from robossl.errors import InputError
 
 
 def test_what_is_not_installed_comes_with_its_pip_line() -> None:
-    family = Family("x", "x/", {"no_such_module": "no-such[extra]", "numpy": "numpy"})
-    assert lacking(family) == ["no_such_module is not installed: pip install 'no-such[extra]'"]
+    family = EnvFamily("x", "x/", {"no_such_module": "no-such[extra]", "numpy": "numpy"})
+    assert find_missing(family) == ["no_such_module is not installed: pip install 'no-such[extra]'"]
 
 
 def test_a_wrong_pin_is_said_and_a_right_one_is_not() -> None:
-    (said,) = lacking(Family("x", "x/", {}, pins={"numpy": "0.1"}))
+    (said,) = find_missing(EnvFamily("x", "x/", {}, pins={"numpy": "0.1"}))
     assert said.startswith("it is made for numpy 0.1, found ") and "pip install 'numpy==0.1.*'" in said
-    assert lacking(Family("x", "x/", {}, pins={"numpy": "2"})) == []
+    assert find_missing(EnvFamily("x", "x/", {}, pins={"numpy": "2"})) == []
 
 
 @pytest.mark.parametrize(

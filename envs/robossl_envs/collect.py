@@ -17,14 +17,14 @@ from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
-from robossl_envs.collection.crew import Crew
-from robossl_envs.collection.environment import Described, Environment, open_env
+from robossl_envs.collection.crew import ActorPool
+from robossl_envs.collection.environment import EnvDescription, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
 from robossl_envs.collection.progress import Progress
-from robossl_envs.collection.settings import Settings
-from robossl_envs.collection.todo import MAX_ATTEMPTS, Todo
-from robossl_envs.collection.trial import described_apart
-from robossl_envs.collection.vector import Ensemble
+from robossl_envs.collection.settings import CollectionSettings
+from robossl_envs.collection.todo import MAX_ATTEMPTS, EpisodeQueue
+from robossl_envs.collection.trial import describe_in_process
+from robossl_envs.collection.vector import LearnerPool
 from robossl_envs.lerobot_layout import Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
@@ -34,7 +34,7 @@ BYTES_PER_PIXEL = 0.25  # of a frame of our environments, for the estimate of di
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class CollectionSummary:
     """What a collection came to."""
 
     num_episodes: int
@@ -59,7 +59,7 @@ def collect(
     nuisances: str = "",
     module: tuple[str, ...] = (),
     hang_seconds: float = 60.0,
-) -> Collected:
+) -> CollectionSummary:
     """Play episodes and write them as a LeRobotDataset v3.0; run again with the same arguments, it goes on.
 
     The frames of an episode depend on the seed and its number, not on the number of workers; agents that learn across
@@ -68,7 +68,7 @@ def collect(
     Args:
         env: id of any registered gymnasium environment that renders rgb_array.
         agent: who acts; see robossl_envs.agents.AGENTS.
-        episodes: how many, those already collected included.
+        episodes: how many, those already summary included.
         frames: instead of episodes: the fewest whole episodes that make so many frames.
         out: the data set, a folder.
         encoder: whose embeddings the agent novelty acts on: a run folder, an encoder folder or an exported model.
@@ -89,33 +89,37 @@ def collect(
     workers = num_cpus() if workers is None else workers
     _check(episodes, frames, workers, hang_seconds)
     chosen = tuple(name for name in nuisances.split(",") if name)
-    settings = Settings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
+    settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
     encode = _open_encoder(agent, encoder)  # torch must be imported before any GL context is made
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
-    described = described_apart(settings, hang_seconds=hang_seconds)
+    description = describe_in_process(settings, hang_seconds=hang_seconds)
     environment = open_env(settings)
     try:
         resolve_agent(agent).check(environment)
         with locked(out, "collection"), full_disk_said(out):
             ledger = Ledger(out, settings)
-            writer = LeRobotWriter(out, _layout(settings, described))
+            writer = LeRobotWriter(out, _layout(settings, description))
             ledger.open(writer)
-            todo = _todo(ledger, episodes, frames, described.max_steps)
-            num_workers = min(workers, max(1, len(todo)))
-            crew: Crew | Ensemble
+            queue = _make_queue(ledger, episodes, frames, description.max_steps)
+            num_workers = min(workers, max(1, len(queue)))
+            pool: ActorPool | LearnerPool
             if resolve_agent(agent).learns:
-                crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds, encode)
+                pool = _learner_pool(
+                    environment, settings, description, ledger.parts, num_workers, hang_seconds, encode
+                )
             else:
-                crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
-            with Progress(len(todo)) as progress:
-                _announce(progress, out, settings, described, todo, num_workers)
-                _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
-                collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
-                _conclude(progress, out, collected)
-                _refuse_nothing(ledger, collected)
-                return collected
+                pool = ActorPool(settings, description, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
+            with Progress(len(queue)) as progress:
+                _announce(progress, out, settings, description, queue, num_workers)
+                _settle(pool, queue, ledger, progress, frames=frames, max_steps=description.max_steps)
+                summary = CollectionSummary(
+                    writer.num_episodes, writer.num_frames, len(ledger.dropped), queue.num_failures
+                )
+                _conclude(progress, out, summary)
+                _refuse_nothing(ledger, summary)
+                return summary
     finally:
         environment.close()
 
@@ -139,50 +143,56 @@ def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
     return None if encoder is None else load_encode(encoder, outputs=("pooled",))
 
 
-def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> Todo:
+def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> EpisodeQueue:
     """Episodes to play; for frames as many as are needed at least, and `_settle` adds to them."""
     if frames is None:
         assert episodes is not None
-        return Todo(ledger.todo(episodes))
-    todo = Todo(ledger.gaps())
-    while ledger.most_frames(todo.last, max_steps) < frames:
-        todo.add(ledger.following(todo.last))
-    return todo
+        return EpisodeQueue(ledger.pending(episodes))
+    queue = EpisodeQueue(ledger.gaps())
+    while ledger.max_frames(queue.last, max_steps) < frames:
+        queue.add(ledger.next_pending(queue.last))
+    return queue
 
 
 def _settle(
-    crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, *, frames: int | None, max_steps: int
+    pool: ActorPool | LearnerPool,
+    queue: EpisodeQueue,
+    ledger: Ledger,
+    progress: Progress,
+    *,
+    frames: int | None,
+    max_steps: int,
 ) -> None:
     """Play, and account for every attempt; an episode that ended early may make another one needed."""
-    for outcome in crew.run(todo):
+    for outcome in pool.run(queue):
         if outcome.reason:
             progress.say(f"episode {outcome.number} failed: {outcome.reason}")
-        if todo.settle(outcome):
+        if queue.settle(outcome):
             ledger.drop(outcome.number, outcome.reason)
             progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
             progress.advance(outcome.num_frames)
-        while frames is not None and ledger.most_frames(todo.last, max_steps) < frames:
-            todo.add(ledger.following(todo.last))
+        while frames is not None and ledger.max_frames(queue.last, max_steps) < frames:
+            queue.add(ledger.next_pending(queue.last))
             progress.extend()
     ledger.commit(everything=True)
 
 
-def _ensemble(
+def _learner_pool(
     environment: Environment,
-    settings: Settings,
-    described: Described,
+    settings: CollectionSettings,
+    description: EnvDescription,
     parts: Path,
     workers: int,
     hang_seconds: float,
     encode: Encode | None,
-) -> Ensemble:
+) -> LearnerPool:
     rng = np.random.default_rng(SeedSequence((settings.seed,)))
     learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)
-    return Ensemble(
+    return LearnerPool(
         settings,
-        described,
+        description,
         parts,
         learner,
         environment.action_space,
@@ -192,49 +202,54 @@ def _ensemble(
     )
 
 
-def _layout(settings: Settings, described: Described) -> Layout:
+def _layout(settings: CollectionSettings, description: EnvDescription) -> Layout:
     return Layout(
         camera=CAMERA,
-        height=described.height,
-        width=described.width,
-        frames_per_s=described.frames_per_s,
-        columns=described.columns,
+        height=description.height,
+        width=description.width,
+        frames_per_s=description.frames_per_s,
+        columns=description.columns,
         robot_type=settings.env,
         task=settings.env,
     )
 
 
 def _announce(
-    progress: Progress, out: Path, settings: Settings, described: Described, todo: Todo, workers: int
+    progress: Progress,
+    out: Path,
+    settings: CollectionSettings,
+    description: EnvDescription,
+    queue: EpisodeQueue,
+    workers: int,
 ) -> None:
-    if not len(todo):
+    if not len(queue):
         progress.say(f"{out} already holds every episode")
         return
-    num_frames = len(todo) * described.max_steps
-    pixels = described.height * described.width
-    seconds = num_frames * (described.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
+    num_frames = len(queue) * description.max_steps
+    pixels = description.height * description.width
+    seconds = num_frames * (description.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
     free = shutil.disk_usage(out).free
     progress.say(
-        f"{len(todo)} episodes of {settings.env} by {settings.agent}, {described.max_steps} steps at most, "
-        f"{described.width}x{described.height} at {described.frames_per_s} fps: up to {num_frames} frames, "
+        f"{len(queue)} episodes of {settings.env} by {settings.agent}, {description.max_steps} steps at most, "
+        f"{description.width}x{description.height} at {description.frames_per_s} fps: up to {num_frames} frames, "
         f"{seconds / 60:.1f} min with {workers} workers, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
         f"{free / 2**20:.0f} MiB free in {out}"
     )
 
 
-def _conclude(progress: Progress, out: Path, collected: Collected) -> None:
+def _conclude(progress: Progress, out: Path, summary: CollectionSummary) -> None:
     progress.say(
         f"done in {progress.seconds:.0f} s: {progress.num_frames} new frames "
-        f"({progress.num_frames / progress.seconds:.0f} frames/s); {out} holds {collected.num_episodes} episodes, "
-        f"{collected.num_frames} frames; {collected.num_failures} attempts failed, "
-        f"{collected.num_dropped} episodes dropped"
+        f"({progress.num_frames / progress.seconds:.0f} frames/s); {out} holds {summary.num_episodes} episodes, "
+        f"{summary.num_frames} frames; {summary.num_failures} attempts failed, "
+        f"{summary.num_dropped} episodes dropped"
     )
 
 
-def _refuse_nothing(ledger: Ledger, collected: Collected) -> None:
-    if collected.num_dropped and not collected.num_episodes:
+def _refuse_nothing(ledger: Ledger, summary: CollectionSummary) -> None:
+    if summary.num_dropped and not summary.num_episodes:
         number, why = max(ledger.dropped.items())
         raise ResourceError(
-            f"no episode could be played, {collected.num_dropped} dropped, the last one, {number}, with {why}; "
-            "mend the environment and run the same command again"
+            f"no episode could be played, {summary.num_dropped} dropped, the last one, {number}, with {why}; "
+            "fix the environment and run the same command again"
         )

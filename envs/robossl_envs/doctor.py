@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import gymnasium
 
 from robossl.errors import InputError
-from robossl_envs.collection.environment import import_registering
+from robossl_envs.collection.environment import import_env_module
 
 PROBE_SECONDS = 120.0
 EGL, OSMESA, GL = "libEGL.so.1", "libOSMesa.so.8", "libGL.so.1"
@@ -44,7 +44,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class EnvFamily:
     """Environments that need the same things."""
 
     about: str
@@ -57,33 +57,35 @@ class Family:
 
 METAWORLD = dict.fromkeys(("metaworld", "mujoco", "packaging"), "robossl[metaworld]")
 FAMILIES = {
-    "robossl": Family("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
-    "classic_control": Family(
+    "robossl": EnvFamily("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
+    "classic_control": EnvFamily(
         "CartPole, Pendulum", "gymnasium.envs.classic_control", {"pygame": "gymnasium[classic-control]"}
     ),
-    "toy_text": Family("FrozenLake, Taxi", "gymnasium.envs.toy_text", {"pygame": "gymnasium[toy-text]"}),
-    "box2d": Family(
+    "toy_text": EnvFamily("FrozenLake, Taxi", "gymnasium.envs.toy_text", {"pygame": "gymnasium[toy-text]"}),
+    "box2d": EnvFamily(
         "LunarLander, CarRacing", "gymnasium.envs.box2d", {"Box2D": "gymnasium[box2d]", "pygame": "gymnasium[box2d]"}
     ),
-    "mujoco": Family(
+    "mujoco": EnvFamily(
         "Pusher, Reacher",
         "gymnasium.envs.mujoco",
         {"mujoco": "gymnasium[mujoco]", "imageio": "imageio", "packaging": "packaging"},
         needs_gl=True,
     ),
-    "pusht": Family("gym-pusht", "gym_pusht/", {"gym_pusht": "robossl[pusht]"}, pins={"pymunk": "6"}, needs_cv2=True),
-    "metaworld": Family("MetaWorld", "Meta-World/", METAWORLD, pins={"mujoco": "3.3"}, needs_gl=True),
-    "metaworld_drawn_fast": Family(
+    "pusht": EnvFamily(
+        "gym-pusht", "gym_pusht/", {"gym_pusht": "robossl[pusht]"}, pins={"pymunk": "6"}, needs_cv2=True
+    ),
+    "metaworld": EnvFamily("MetaWorld", "Meta-World/", METAWORLD, pins={"mujoco": "3.3"}, needs_gl=True),
+    "metaworld_drawn_fast": EnvFamily(
         "MetaWorld drawn fast",
         "metaworld/",
         {"robossl_envs.metaworld": "robossl"} | METAWORLD,
         pins={"mujoco": "3.3"},
         needs_gl=True,
     ),
-    "aloha": Family("gym-aloha", "gym_aloha/", {"gym_aloha": "gym-aloha"}, needs_gl=True),
-    "minigrid": Family("MiniGrid", "MiniGrid-", {"minigrid": "minigrid"}),
-    "panda": Family("panda-gym", "Panda", {"panda_gym": "panda-gym"}),
-    "robotics": Family(
+    "aloha": EnvFamily("gym-aloha", "gym_aloha/", {"gym_aloha": "gym-aloha"}, needs_gl=True),
+    "minigrid": EnvFamily("MiniGrid", "MiniGrid-", {"minigrid": "minigrid"}),
+    "panda": EnvFamily("panda-gym", "Panda", {"panda_gym": "panda-gym"}),
+    "robotics": EnvFamily(
         "gymnasium-robotics", "Fetch", {"gymnasium_robotics": "gymnasium-robotics", "mujoco": "mujoco"}, needs_gl=True
     ),
 }
@@ -113,7 +115,7 @@ def survey() -> int:
         if missing and name != "robossl":
             print(f"{family.about}: not installed: pip install {' '.join(map(_quoted, dict.fromkeys(missing)))}")
             continue
-        found = lacking(family)
+        found = find_missing(family)
         code = code or int(bool(found))
         for sentence in found or ["nothing is missing"]:
             print(f"{family.about}: {sentence}")
@@ -128,15 +130,15 @@ def examine(env: str, module: str = "") -> int:
     """
     if module:
         try:
-            import_registering(module)
+            import_env_module(module)
         except InputError as error:
-            remedy = remedy_of(str(error))
+            remedy = find_remedy(str(error))
             if not remedy:
                 raise
             print(f"{env}: {remedy}")
             return 1
     family = family_of(env)
-    found = lacking(family) if family else []
+    found = find_missing(family) if family else []
     if family and not family.prefix.startswith("gymnasium."):
         module = module or next(iter(family.modules))
     sentences = found or [probe(env, module)]
@@ -145,7 +147,7 @@ def examine(env: str, module: str = "") -> int:
     return int(bool(found) or not sentences[0].startswith("draws"))
 
 
-def family_of(env: str) -> Family | None:
+def family_of(env: str) -> EnvFamily | None:
     """Which family an id belongs to; None for one that is registered and of no known family.
 
     Raises:
@@ -161,7 +163,7 @@ def family_of(env: str) -> Family | None:
     raise InputError(f"no environment {env!r} is registered or known; the nearest are {', '.join(near)}")
 
 
-def lacking(family: Family) -> list[str]:
+def find_missing(family: EnvFamily) -> list[str]:
     """One sentence for each thing that a family lacks here."""
     found = [
         f"{module} is not installed: pip install {_quoted(pip)}"
@@ -194,10 +196,10 @@ def probe(env: str, module: str = "") -> str:
     if done.returncode < 0:
         return f"crashed with signal {-done.returncode} while drawing; for OpenGL: {GL_LINE}"
     last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return remedy_of(done.stderr) or f"fails with {last_line}"
+    return find_remedy(done.stderr) or f"fails with {last_line}"
 
 
-def remedy_of(said: str) -> str:
+def find_remedy(said: str) -> str:
     """What to do about an error, by its text; empty where nobody knows."""
     return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 

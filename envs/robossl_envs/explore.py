@@ -29,14 +29,14 @@ from robossl.run import RunConfig, RunFolder
 from robossl.train import Stopped
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
-from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.settings import CollectionSettings
 
 FILE = "loop.json"
 MAX_ROUNDS = 1000  # round k of seed s draws from seed 1000 s + k
 
 
 @dataclass(frozen=True, slots=True)
-class Exploring:
+class LoopSettings:
     """What must agree when a loop goes on, beside the configuration of the pretraining."""
 
     env: str
@@ -87,16 +87,16 @@ def explore_loop(
     base, remarks = shorten_warmup(base)
     for remark in remarks:
         print(remark, flush=True)
-    asked = Exploring(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
-    _check(base, asked, rounds)
+    settings = LoopSettings(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
+    _check(base, settings, rounds)
     with locked(out, "exploration loop"), full_disk_said(out):
-        _claim(out, base, asked)
+        _claim(out, base, settings)
         encoder, sources = _start(base, out), list[Path]()
         for number in range(rounds):
             folder = out / f"round_{number}"
             print(f"round {number + 1} of {rounds}: {frames} frames by {agent}, the encoder is {encoder}", flush=True)
             sources.append(folder / "frames")
-            _look(sources[-1], asked, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
+            _look(sources[-1], settings, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
             run_config = _round_config(base, encoder, out / "store", number)
             encoder = folder / "run" / "encoder"
             if _is_done(encoder, base):
@@ -108,16 +108,16 @@ def explore_loop(
     return f"{encoder} has seen {rounds} rounds; next: " + "\n  ".join(lines)
 
 
-def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
+def _check(base: RunConfig, settings: LoopSettings, rounds: int) -> None:
     if not 1 <= rounds <= MAX_ROUNDS:
         raise InputError(f"--rounds must be 1 to {MAX_ROUNDS}, got {rounds}")
-    if asked.frames < 1:
-        raise InputError(f"--frames must be at least 1, got {asked.frames}")
-    Settings(asked.env, asked.agent, asked.image_size, max_steps=asked.max_steps).check()
+    if settings.frames < 1:
+        raise InputError(f"--frames must be at least 1, got {settings.frames}")
+    CollectionSettings(settings.env, settings.agent, settings.image_size, max_steps=settings.max_steps).check()
     method = base.method.build(build_encoder(replace(base.encoder, init="random")))
     size = max(view.size for view in method.views())
-    if size > asked.image_size:
-        raise InputError(f"views of {size} px need frames as large; got --image-size {asked.image_size}")
+    if size > settings.image_size:
+        raise InputError(f"views of {size} px need frames as large; got --image-size {settings.image_size}")
 
 
 def _without_knn(base: RunConfig) -> RunConfig:
@@ -126,14 +126,14 @@ def _without_knn(base: RunConfig) -> RunConfig:
     return replace(base, knn=None)
 
 
-def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:
+def _claim(out: Path, base: RunConfig, settings: LoopSettings) -> None:
     """Write down what the loop is, or check that the one on disk is the same; before its first frame it may change."""
     if (out / "round_0" / "frames").exists():
         kept = _read(out / FILE)
-        now = json.loads(json.dumps(asdict(asked)))
+        now = json.loads(json.dumps(asdict(settings)))
         differing = [
             f"--{field.name.replace('_', '-')} {kept.get(field.name)}, not {now[field.name]}"
-            for field in fields(asked)
+            for field in fields(settings)
             if kept.get(field.name) != now[field.name]
         ]
         if differing:
@@ -146,7 +146,7 @@ def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:
     shutil.rmtree(out / "start", ignore_errors=True)
     RunFolder(out).claim(base, resume=False)
     with written_aside(out / FILE) as aside:
-        aside.write_text(json.dumps(asdict(asked), indent=1), encoding="utf-8")
+        aside.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -166,19 +166,19 @@ def _start(base: RunConfig, out: Path) -> Path:
     return folder
 
 
-def _look(frames: Path, asked: Exploring, encoder: Path, *, seed: int, workers: int | None) -> None:
+def _look(frames: Path, settings: LoopSettings, encoder: Path, *, seed: int, workers: int | None) -> None:
     collect(
-        env=asked.env,
-        agent=asked.agent,
-        frames=asked.frames,
+        env=settings.env,
+        agent=settings.agent,
+        frames=settings.frames,
         out=frames,
-        encoder=encoder if needs_encoder(asked.agent) else None,
+        encoder=encoder if needs_encoder(settings.agent) else None,
         workers=workers,
-        image_size=asked.image_size,
+        image_size=settings.image_size,
         seed=seed,
-        max_steps=asked.max_steps,
-        nuisances=asked.nuisances,
-        module=asked.module,
+        max_steps=settings.max_steps,
+        nuisances=settings.nuisances,
+        module=settings.module,
     )
 
 

@@ -20,7 +20,7 @@ STRENGTHS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class NuisanceFactor:
     """One factor: its clean value and five values a side, mild to hard."""
 
     about: str
@@ -48,34 +48,36 @@ def _both(*values: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(-value for value in values), values
 
 
-FACTORS: dict[str, Factor] = {
-    "brightness": Factor("gain of all light", 1.0, ((0.8, 0.6, 0.45, 0.3, 0.2), (1.15, 1.3, 1.5, 1.75, 2.0))),
-    "light_color": Factor(
+FACTORS: dict[str, NuisanceFactor] = {
+    "brightness": NuisanceFactor("gain of all light", 1.0, ((0.8, 0.6, 0.45, 0.3, 0.2), (1.15, 1.3, 1.5, 1.75, 2.0))),
+    "light_color": NuisanceFactor(
         "colour temperature of the light, K",
         6500.0,
         ((5500, 4500, 3800, 3200, 2700), (7500, 9000, 11000, 14000, 20000)),
     ),
-    "light_direction": Factor("turn of the light about the table, degrees", 0.0, _both(15, 30, 60, 90, 180)),
-    "shadow": Factor("depth of a shadow cast across the table", 0.0, ((0.2, 0.35, 0.5, 0.6, 0.7),)),
-    "table_color": Factor("turn of the table's hue", 0.0, _both(0.03, 0.08, 0.15, 0.25, 0.4)),
-    "table_texture": Factor("how far another texture replaces the table's", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
-    "manip_object_color": Factor("turn of the hue of what is moved", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
-    "manip_object_texture": Factor("contrast of a texture on what is moved", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
-    "manip_object_size": Factor(
+    "light_direction": NuisanceFactor("turn of the light about the table, degrees", 0.0, _both(15, 30, 60, 90, 180)),
+    "shadow": NuisanceFactor("depth of a shadow cast across the table", 0.0, ((0.2, 0.35, 0.5, 0.6, 0.7),)),
+    "table_color": NuisanceFactor("turn of the table's hue", 0.0, _both(0.03, 0.08, 0.15, 0.25, 0.4)),
+    "table_texture": NuisanceFactor("how far another texture replaces the table's", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_color": NuisanceFactor("turn of the hue of what is moved", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "manip_object_texture": NuisanceFactor("contrast of a texture on what is moved", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_size": NuisanceFactor(
         "size of what is moved", 1.0, ((0.95, 0.9, 0.85, 0.8, 0.75), (1.05, 1.1, 1.15, 1.2, 1.25))
     ),
-    "receiver_object_color": Factor("turn of the target's hue", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
-    "distractors": Factor("objects that do not matter, beside the workspace", 0, ((1, 2, 4, 6, 8),)),
-    "occluder": Factor("share of the picture hidden from one side", 0.0, ((0.02, 0.05, 0.1, 0.2, 0.35),)),
-    "camera_shift": Factor("shift of the view, in views", 0.0, ((0.02, 0.04, 0.08, 0.12, 0.16),)),
-    "camera_rotation": Factor("roll of the camera, degrees", 0.0, _both(3, 7, 15, 30, 60)),
-    "camera_zoom": Factor("magnification", 1.0, ((0.95, 0.87, 0.8, 0.7, 0.6), (1.05, 1.15, 1.3, 1.45, 1.6))),
-    "camera_perspective": Factor(
+    "receiver_object_color": NuisanceFactor("turn of the target's hue", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "distractors": NuisanceFactor("objects that do not matter, beside the workspace", 0, ((1, 2, 4, 6, 8),)),
+    "occluder": NuisanceFactor("share of the picture hidden from one side", 0.0, ((0.02, 0.05, 0.1, 0.2, 0.35),)),
+    "camera_shift": NuisanceFactor("shift of the view, in views", 0.0, ((0.02, 0.04, 0.08, 0.12, 0.16),)),
+    "camera_rotation": NuisanceFactor("roll of the camera, degrees", 0.0, _both(3, 7, 15, 30, 60)),
+    "camera_zoom": NuisanceFactor("magnification", 1.0, ((0.95, 0.87, 0.8, 0.7, 0.6), (1.05, 1.15, 1.3, 1.45, 1.6))),
+    "camera_perspective": NuisanceFactor(
         "tilt of the camera: shift of corners, in views", 0.0, ((0.02, 0.05, 0.1, 0.15, 0.2),)
     ),
-    "blur": Factor("standard deviation of a Gaussian blur, in views", 0.0, ((0.001, 0.002, 0.004, 0.007, 0.012),)),
-    "noise": Factor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
-    "latency": Factor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
+    "blur": NuisanceFactor(
+        "standard deviation of a Gaussian blur, in views", 0.0, ((0.001, 0.002, 0.004, 0.007, 0.012),)
+    ),
+    "noise": NuisanceFactor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
+    "latency": NuisanceFactor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
 }
 
 

@@ -40,7 +40,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DatasetPart:
     """One finished episode: an h264 video and a table of its columns, whose metadata hold the pixels' statistics."""
 
     video: Path

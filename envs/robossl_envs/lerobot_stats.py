@@ -32,7 +32,7 @@ def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-class Statistics:
+class EpisodeStatistics:
     """Those of all episodes, from those of each."""
 
     def __init__(self) -> None:

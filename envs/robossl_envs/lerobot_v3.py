@@ -26,13 +26,13 @@ from robossl_envs.lerobot_layout import (
     INDEX_DTYPES,
     PLACE,
     Column,
+    DatasetPart,
     Layout,
-    Part,
     arrow_array,
     info,
     tasks_table,
 )
-from robossl_envs.lerobot_stats import Statistics, column_statistics
+from robossl_envs.lerobot_stats import EpisodeStatistics, column_statistics
 
 
 class LeRobotWriter:
@@ -47,7 +47,7 @@ class LeRobotWriter:
         for path in root.glob("**/*.tmp"):  # of a killed run
             path.unlink()
         self.num_episodes = self.num_frames = self._num_files = 0
-        self._statistics = Statistics()
+        self._statistics = EpisodeStatistics()
         for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
             with _damage_said(path, "choose another --out"):
                 for row in pq.read_table(path).to_pylist():
@@ -57,7 +57,7 @@ class LeRobotWriter:
         self._write_tasks()
         self._write_summary()  # before the first episode: with its metadata the data set is complete
 
-    def append(self, parts: Sequence[Part]) -> None:
+    def append(self, parts: Sequence[DatasetPart]) -> None:
         """Add episodes, in this order, as one more file of each kind; on return they are safe on disk."""
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]

@@ -38,7 +38,7 @@ def planck(kelvin: float) -> Colour:
     return red / luma, green / luma, blue / luma
 
 
-def turned(colour: Colour, turns: float) -> Colour:
+def rotate_hue(colour: Colour, turns: float) -> Colour:
     """The colour with its hue turned, lightness and saturation kept."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*colour)
     return colorsys.hls_to_rgb((hue + turns) % 1, lightness, saturation)

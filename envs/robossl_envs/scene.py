@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 
 from robossl_envs import textures
 from robossl_envs.camera import Camera, Grid
-from robossl_envs.light import REACH, Colour, illumination, towards_light, turned
+from robossl_envs.light import REACH, Colour, illumination, rotate_hue, towards_light
 from robossl_envs.shapes import Box, Disc, Shape, Triangle
 
 WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
@@ -37,7 +37,7 @@ Pose = tuple[float, float, float]  # x and y in metres, angle in radians
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class SceneObject:
     """Something to draw: at height 0 a marking on the table."""
 
     name: str
@@ -52,7 +52,7 @@ class Scene:
 
     def __init__(
         self,
-        markings: Sequence[tuple[Thing, Pose]],
+        markings: Sequence[tuple[SceneObject, Pose]],
         values: Mapping[str, float],
         rng: Generator,
         *,
@@ -73,7 +73,7 @@ class Scene:
         self._still = still
         self._occluder = self._sleeve(rng)
 
-    def draw(self, things: Sequence[tuple[Thing, Pose]], rng: Generator) -> Picture:
+    def draw(self, things: Sequence[tuple[SceneObject, Pose]], rng: Generator) -> Picture:
         """The picture with what moves, from the lowest to the uppermost."""
         picture = self._still.copy()
         for thing, pose in things:
@@ -91,7 +91,7 @@ class Scene:
             picture = np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
         return picture
 
-    def masks(self, things: Sequence[tuple[Thing, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
+    def masks(self, things: Sequence[tuple[SceneObject, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
         """Where each thing is seen: pixels it covers by half, without what lies above; the occluder counts."""
         found: dict[str, Bool[ndarray, "h w"]] = {}
         for thing, (x, y, angle) in things:
@@ -108,7 +108,7 @@ class Scene:
                 mask[window] &= cover[..., 0] < 0.5
         return found
 
-    def _paint(self, picture: Picture, thing: Thing, pose: Pose) -> None:
+    def _paint(self, picture: Picture, thing: SceneObject, pose: Pose) -> None:
         """Lay a thing and its shadow over the picture; colours are worked out where either falls."""
         x, y, angle = pose
         sx, sy = self._away[0] * thing.height, self._away[1] * thing.height
@@ -165,7 +165,7 @@ class Scene:
         replaced = np.float32(self.values["table_texture"])
         other = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         grain = np.float32(0.05) * textures.CLEAN(x, y) * (1 - replaced) + np.float32(0.3) * other(x, y) * replaced
-        colour = np.array(turned(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
+        colour = np.array(rotate_hue(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
         colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -Box(2 * TABLE, 2 * TABLE).distance(x, y))
         rail = np.abs(Box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
         colour = self._over(colour, np.array(RAIL_COLOUR, np.float32), rail)
@@ -225,14 +225,14 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
     )
 
 
-def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
+def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
     """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
-    found: list[tuple[Thing, Pose]] = []
+    found: list[tuple[SceneObject, Pose]] = []
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
         along += 0.22 * (place % 2)  # two a side
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
-        shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), turned((0.8, 0.25, 0.25), hue)
-        found.append((Thing(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))
+        shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), rotate_hue((0.8, 0.25, 0.25), hue)
+        found.append((SceneObject(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))
     return found

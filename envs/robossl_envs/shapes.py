@@ -128,7 +128,7 @@ class Triangle:
 
 
 @dataclass(frozen=True, slots=True)
-class Union:
+class CompoundShape:
     """Boxes that make up one rigid shape; its origin is where the parts say."""
 
     parts: tuple[Box, ...]
@@ -149,15 +149,15 @@ class Union:
             np.minimum(found, part.distance(x, y), out=found)
         return found
 
-    def scaled(self, factor: float) -> Union:
+    def scaled(self, factor: float) -> CompoundShape:
         """Larger or smaller."""
-        return Union(tuple(part.scaled(factor) for part in self.parts))
+        return CompoundShape(tuple(part.scaled(factor) for part in self.parts))
 
 
-def tee(size: float) -> Union:
+def t_shape(size: float) -> CompoundShape:
     """A T whose bar is `size` wide, about its centre of mass; the stem points to -y."""
     below = (3 / 4 * size / 2) / (1 + 3 / 4)  # the centre of mass lies this far below the bar's middle
-    return Union((Box(size, size / 4, y=below), Box(size / 4, size * 3 / 4, y=below - size / 2)))
+    return CompoundShape((Box(size, size / 4, y=below), Box(size / 4, size * 3 / 4, y=below - size / 2)))
 
 
 def radius_of(shape: Shape) -> float:

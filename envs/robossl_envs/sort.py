@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from robossl_envs.light import Colour, turned
+from robossl_envs.light import Colour, rotate_hue
 from robossl_envs.pushing import Point, passes, push
-from robossl_envs.scene import Thing
+from robossl_envs.scene import SceneObject
 from robossl_envs.shapes import Box, radius_of
-from robossl_envs.task import Action, Score, Start
+from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
 SIDE = 0.045  # metres: a block
@@ -27,7 +27,7 @@ class Sort:
     bodies: tuple[str, ...] = ("red", "blue")
     target_dim: int = 4
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
         """Blocks in the middle third, apart from each other; bins left and right."""
         places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
         while math.dist(*places) < 0.09:
@@ -40,20 +40,22 @@ class Sort:
         bodies, things = {}, {}
         for name, colour, (x, y), angle in zip(self.bodies, (RED, BLUE), places, angles, strict=True):
             bodies[name] = Body(name, shape), (float(x), float(y), float(angle))
-            things[name] = Thing(name, shape, turned(colour, values["manip_object_color"]), height=0.03, patterned=True)
-        return Start(
+            things[name] = SceneObject(
+                name, shape, rotate_hue(colour, values["manip_object_color"]), height=0.03, patterned=True
+            )
+        return EpisodeStart(
             tool=(float(tool[0]), float(tool[1])),
             bodies=bodies,
             things=things,
             markings=tuple(
                 marking
                 for name, colour in zip(self.bodies, (RED, BLUE), strict=True)
-                for marking in _bin(f"{name}_bin", turned(colour, values["receiver_object_color"]), *bins[name])
+                for marking in _bin(f"{name}_bin", rotate_hue(colour, values["receiver_object_color"]), *bins[name])
             ),
             target=(*bins["red"], *bins["blue"]),
         )
 
-    def score(self, world: World, start: Start) -> Score:
+    def score(self, world: World, start: EpisodeStart) -> Score:
         """Minus the ways of both blocks into their bins, and a tenth of the tool's way to the nearer one left."""
         lefts = {name: _outside(world.pose(name), bin_) for name, bin_ in _bins(self, start)}
         todo = [name for name, left in lefts.items() if left > 0]
@@ -62,7 +64,7 @@ class Sort:
         near = min(math.dist(world.tool, world.pose(name)[:2]) for name in todo)
         return Score(-sum(lefts.values()) - 0.1 * near, success=False)
 
-    def expert(self, world: World, start: Start) -> Action:
+    def expert(self, world: World, start: EpisodeStart) -> Action:
         """One block after the other, the nearer first; round the other one where that lies in the way."""
         places = {name: world.pose(name)[:2] for name in self.bodies}
         todo = [(name, bin_) for name, bin_ in _bins(self, start) if _outside(world.pose(name), bin_) > 0]
@@ -90,7 +92,7 @@ def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
     return bin_
 
 
-def _bins(task: Sort, start: Start) -> list[tuple[str, Point]]:
+def _bins(task: Sort, start: EpisodeStart) -> list[tuple[str, Point]]:
     t = start.target
     return [(name, (t[2 * k], t[2 * k + 1])) for k, name in enumerate(task.bodies)]
 
@@ -101,9 +103,9 @@ def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> f
     return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
 
 
-def _bin(name: str, colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
+def _bin(name: str, colour: Colour, x: float, y: float) -> list[tuple[SceneObject, tuple[float, float, float]]]:
     pale = tuple(0.5 + 0.35 * part for part in colour)
     return [
-        (Thing(name, Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
-        (Thing(name, Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
+        (SceneObject(name, Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
+        (SceneObject(name, Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
     ]

@@ -21,9 +21,9 @@ from numpy import ndarray
 
 from robossl_envs.camera import Camera, homography
 from robossl_envs.factors import FACTORS, draw_values, factors_of, vector
-from robossl_envs.scene import Picture, Pose, Scene, Thing, draw_camera
+from robossl_envs.scene import Picture, Pose, Scene, SceneObject, draw_camera
 from robossl_envs.shapes import Box, Disc
-from robossl_envs.task import Start, Task
+from robossl_envs.task import EpisodeStart, TabletopTask
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
 SHOULDER = (0.0, 0.43)  # metres: beyond the upper border of a clean view
@@ -62,7 +62,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         render_mode: str | None = None,
         masks: bool = False,
     ) -> None:
-        self.task: Task = pkgutil.resolve_name(task)()
+        self.task: TabletopTask = pkgutil.resolve_name(task)()
         self.obs_type, self.reward_type, self.render_mode, self._with_masks = obs_type, reward_type, render_mode, masks
         self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(self.height, self.width) < 16:
@@ -104,11 +104,11 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         self._nuisance, self._look = vector(self._values), look
         self.camera: Camera = draw_camera(self._values, look, height=self.height, width=self.width)
         self._homography = homography(self.camera, height=self.height, width=self.width)
-        self._start: Start = self.task.start(layout, self._values)
+        self._start: EpisodeStart = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # drawn at the first picture
         delay = int(self._values["latency"])
-        self._seen: deque[list[tuple[Thing, Pose]]] = deque([self._things()] * (delay + 1), maxlen=delay + 1)
+        self._seen: deque[list[tuple[SceneObject, Pose]]] = deque([self._things()] * (delay + 1), maxlen=delay + 1)
         self._picture: Picture | None = None
         return self._observation(), self._info(success=self.task.score(self._world, self._start).success)
 
@@ -147,7 +147,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             self._picture = self._scene.draw(self._seen[0], self._look)
         return self._picture
 
-    def _things(self) -> list[tuple[Thing, Pose]]:
+    def _things(self) -> list[tuple[SceneObject, Pose]]:
         """What moves and where it is, from the lowest to the uppermost."""
         x, y = self._world.tool
         things = [(thing, self._world.pose(name)) for name, thing in self._start.things.items()]
@@ -204,10 +204,10 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         return info
 
 
-_TOOL = Thing("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
+_TOOL = SceneObject("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
 
 
-def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
+def _arm(x: float, y: float) -> list[tuple[SceneObject, Pose]]:
     """Forearm from the tool to the elbow, upper arm from there to the shoulder."""
     sx, sy = SHOULDER[0] - x, SHOULDER[1] - y
     upper, fore = LINKS
@@ -219,13 +219,13 @@ def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
     return [_link("forearm", x, y, x + ex, y + ey), _link("upper_arm", x + ex, y + ey, *SHOULDER)]
 
 
-def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[SceneObject, Pose]:
     length = math.hypot(bx - ax, by - ay)
-    thing = Thing(name, Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    thing = SceneObject(name, Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
     return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
 
 
-def _keypoints(scene: Scene, things: list[tuple[Thing, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
+def _keypoints(scene: Scene, things: list[tuple[SceneObject, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
     """Corners and joints of every thing as image fractions (x, y)."""
     found: dict[str, Float32[ndarray, "k 2"]] = {}
     for thing, (x, y, angle) in things:

@@ -8,20 +8,20 @@ from typing import Protocol
 
 from numpy.random import Generator
 
-from robossl_envs.scene import Pose, Thing
+from robossl_envs.scene import Pose, SceneObject
 from robossl_envs.world import Body, World
 
 Action = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class EpisodeStart:
     """One episode's beginning."""
 
     tool: tuple[float, float]  # metres
     bodies: Mapping[str, tuple[Body, Pose]]
-    things: Mapping[str, Thing]  # how each body looks
-    markings: tuple[tuple[Thing, Pose], ...]  # what is drawn on the table
+    things: Mapping[str, SceneObject]  # how each body looks
+    markings: tuple[tuple[SceneObject, Pose], ...]  # what is drawn on the table
     target: tuple[float, ...]  # what the state vector says of the target
 
 
@@ -33,12 +33,12 @@ class Score:
     success: bool
 
 
-class Task(Protocol):
+class TabletopTask(Protocol):
     """One task on the table."""
 
     @property
     def target_dim(self) -> int:
-        """Length of Start.target."""
+        """Length of EpisodeStart.target."""
         ...
 
     @property
@@ -46,14 +46,14 @@ class Task(Protocol):
         """Names of what can be pushed, in the order of the state vector."""
         ...
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
         """Lay the table; `values` are those of the factors, of which size and colours matter here."""
         ...
 
-    def score(self, world: World, start: Start) -> Score:
+    def score(self, world: World, start: EpisodeStart) -> Score:
         """Reward and success of a state."""
         ...
 
-    def expert(self, world: World, start: Start) -> Action:
+    def expert(self, world: World, start: EpisodeStart) -> Action:
         """What to do now: a velocity in shares of full speed."""
         ...

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pymunk
 
 from robossl_envs.scene import WORKSPACE, Pose
-from robossl_envs.shapes import Box, Disc, Union, radius_of
+from robossl_envs.shapes import Box, CompoundShape, Disc, radius_of
 
 STEP_SECONDS = 0.1
 SUBSTEPS = 5
@@ -29,7 +29,7 @@ class Body:
     """An object that can be pushed."""
 
     name: str
-    shape: Disc | Box | Union
+    shape: Disc | Box | CompoundShape
     mass: float = 0.15  # kilograms
 
 
@@ -114,8 +114,8 @@ class World:
         return tuple(name for name, body in self._bodies.items() if body in found)
 
 
-def _parts(shape: Disc | Box | Union) -> tuple[Disc | Box, ...]:
-    return shape.parts if isinstance(shape, Union) else (shape,)
+def _parts(shape: Disc | Box | CompoundShape) -> tuple[Disc | Box, ...]:
+    return shape.parts if isinstance(shape, CompoundShape) else (shape,)
 
 
 def _moment(mass: float, part: Disc | Box) -> float:

@@ -1,4 +1,4 @@
-"""`robossl info STORE`: what a store holds, in tables."""
+"""`robossl info STORE`: print the contents of a store as tables."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.table import Table
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 
-MAX_CLASSES = 12  # classes named per label
+MAX_CLASSES = 12  # printed per label
 MAX_PROBLEMS = 20
 
 
 def info(store: Path) -> None:
-    """Print what a store holds: frames, episodes, splits, labels with class counts, licences, what was skipped.
+    """Print the contents of a store: frames, episodes, splits, labels with class counts, licences, skipped files.
 
     Args:
-        store: folder written by `robossl ingest`.
+        store: a folder written by `robossl ingest`.
     """
     describe(open_store(store))
 

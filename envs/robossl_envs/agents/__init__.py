@@ -1,4 +1,4 @@
-"""AGENTS: who acts while frames are collected, by name; resolved at use, so that naming them imports no torch."""
+"""AGENTS: agents that act while frames are collected, by name; imported at use, so that their names need no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENTS = {
 
 
 def resolve_agent(name: str) -> type[Actor] | type[Learner]:
-    """The class of an agent.
+    """Return the class of an agent.
 
     Raises:
         InputError: no agent has that name.
@@ -36,7 +36,7 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
 
 
 def needs_encoder(name: str) -> bool:
-    """Whether an agent acts on an encoder's embeddings.
+    """Return whether an agent acts on the embeddings of an encoder.
 
     Raises:
         InputError: no agent has that name.

@@ -1,4 +1,4 @@
-"""Random: every action drawn evenly from the action space, of any kind."""
+"""Random: every action is uniform over the action space of any kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl_envs.agents.agent import check_space
 
 
 class Random:
-    """White noise: on a velocity-controlled arm it trembles about where it started."""
+    """White noise; a velocity-controlled arm stays near its start."""
 
     learns: ClassVar[bool] = False
 
@@ -21,9 +21,9 @@ class Random:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Any environment that can be collected from."""
+        """Require a Box or discrete actions."""
         check_space(env)
 
     def __call__(self) -> Any:
-        """An action drawn evenly."""
+        """Return a uniform action."""
         return self._space.sample()
