@@ -1,15 +1,11 @@
-"""Where numbers go while a run trains: metrics.jsonl always, tensorboard and other sinks by choice, a progress line."""
+"""Sinks for the scalars of a run: metrics.jsonl always, tensorboard and others by choice."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import sys
-import time
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from robossl.errors import InputError, reason
@@ -111,64 +107,6 @@ def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict
     return sinks
 
 
-class Progress:
-    """What a person watches: a bar on a terminal, a plain line now and then elsewhere; `log.txt` gets the lines."""
-
-    def __init__(self, *, start: int, stop: int, log: Path | None, line_every_seconds: float = 10.0) -> None:
-        self.stop, self.line_every_seconds, self.last_line = stop, line_every_seconds, 0.0
-        self.since, self.is_warm = (start, time.monotonic()), False  # what the time left is estimated from
-        self.log = log.open("a") if log else None
-        self.bar = self.task = None
-        if log and sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            self.bar = Bar(
-                TextColumn("pretrain"),
-                BarColumn(bar_width=12),  # so that the figures fit into 80 columns
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-            )
-            self.task = self.bar.add_task("", total=stop, completed=start)
-            self.bar.start()
-
-    def say(self, text: str) -> None:
-        """A line that stays: on the terminal and in log.txt."""
-        if self.log is None:
-            return
-        self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
-        self.log.flush()
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Where the run is."""
-        left = f"{self._time_left(step)} left  " if step < self.stop else ""
-        text = f"{left}loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=step, description=text)
-        elif time.monotonic() - self.last_line > self.line_every_seconds or step == self.stop:
-            self.last_line = time.monotonic()
-            self.say(f"step {step}/{self.stop}  {text}")
-
-    def _time_left(self, step: int) -> str:
-        """Estimated time to the last step, at the mean speed; the slow start counts at first only."""
-        first, began = self.since
-        now = time.monotonic()
-        seconds = round((self.stop - step) * (now - began) / max(1, step - first))
-        if not self.is_warm:
-            self.since, self.is_warm = (step, now), True
-        return str(timedelta(seconds=seconds))
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar:
-            self.bar.stop()
-        if self.log:
-            self.log.close()
+def describe_step(values: Mapping[str, float]) -> str:
+    """Return the loss, the learning rate and the speed as one piece of a line."""
+    return f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"

@@ -14,9 +14,10 @@ from robossl.config import as_plain, load, override
 from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
-from robossl.metrics import Progress, Sink, open_sinks
+from robossl.metrics import Sink, open_sinks
 from robossl.micro_batches import describe_parts
 from robossl.next_steps import next_steps
+from robossl.progress import Progress
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
@@ -56,7 +57,9 @@ def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
 
 def _train(trainer: Trainer, start: int) -> None:
     out, stop, knn = trainer.folder.path, trainer.config.train.steps, trainer.config.knn
-    with Progress(start=start, stop=stop, log=out / "log.txt" if trainer.ranks.is_main else None) as progress:
+    is_main = trainer.ranks.is_main
+    # A short bar leaves room for the figures of a step in 80 columns.
+    with Progress(stderr=True, log=out / "log.txt" if is_main else None, quiet=not is_main, bar_width=12) as progress:
         progress.say(plan(trainer, start))
         for remark in trainer.remarks:
             progress.say(remark)

@@ -26,10 +26,11 @@ from robossl.encoder import save_encoder
 from robossl.errors import InputError
 from robossl.health import HealthMonitor
 from robossl.method import Loss, Method
-from robossl.metrics import Progress, Sink
+from robossl.metrics import Sink, describe_step
 from robossl.micro_batches import accumulate, split
 from robossl.online import OnlineKnn
 from robossl.optim import clip_gradients, set_rates
+from robossl.progress import Progress
 from robossl.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
 from robossl.run import RunConfig, RunFolder
 from robossl.views import Batch
@@ -62,6 +63,7 @@ class Trainer:
         if start == steps:
             self.write_encoder(start)  # it may have been killed after the last checkpoint, before this was written
         clock, clock_step = time.perf_counter(), start
+        progress.show("pretrain", start, steps, note="")
         with stop_signals() as told, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(
@@ -80,7 +82,10 @@ class Trainer:
                         * self.config.train.batch_size
                         / (time.perf_counter() - clock)
                     }
-                    progress.update(done, values)
+                    is_first, is_last = clock_step == start, done == steps
+                    note = ("" if is_last else "{left} left  ") + describe_step(values)
+                    line = "step {done}/{total}  " + note
+                    progress.show("pretrain", done, steps, note=note, line=line, line_now=is_first or is_last)
                     clock, clock_step = time.perf_counter(), done
                 values |= self.checks(done, loss, progress)
                 if values:

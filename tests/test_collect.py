@@ -74,7 +74,7 @@ def test_one_worker_and_two_give_the_same_bytes(tmp_path: Path, capsys: pytest.C
     common: dict[str, Any] = {"env": "dots/Known-v0", "agent": "pink", "episodes": 7, "nuisances": "all"}
     one = collect(out=tmp_path / "one", workers=1, seed=3, **common)
     said = capsys.readouterr().out
-    assert "7 episodes of dots/Known-v0 by pink, 20 steps at most, 96x96 at 10 fps" in said
+    assert "7 episodes of dots/Known-v0 by pink, at most 20 steps each, 96x96 at 10 fps" in said
     assert f"holds 7 episodes, {one.num_frames} frames; 0 attempts failed, 0 episodes dropped" in said
     assert one == collect(out=tmp_path / "two", workers=2, seed=3, **common)
     assert files(tmp_path / "one") == files(tmp_path / "two")
@@ -340,8 +340,8 @@ def test_a_full_disk_ends_with_one_line_and_what_was_written(
         ({"episodes": None, "frames": 0}, r"--frames must be at least 1"),
         ({"frames": 9}, r"give either --episodes or --frames, got both"),
         ({"episodes": None}, r"give either --episodes or --frames, got neither"),
-        ({"agent": "novelty"}, r"agent novelty acts on the embeddings of an encoder; add --encoder RUN"),
-        ({"encoder": Path("run")}, r"agent random acts without an encoder; leave out --encoder, or use --agent nov"),
+        ({"agent": "novelty"}, r"agent novelty acts on embeddings; name the encoder with --encoder RUN"),
+        ({"encoder": Path("run")}, r"agent random uses no encoder; leave out --encoder, or use --agent nov"),
         ({"agent": "novelty", "encoder": Path("no_run")}, r"no_run is no encoder; pass a run folder"),
         ({"workers": 0}, r"--workers must be at least 1"),
         ({"seed": -1}, r"--seed must not be negative"),

@@ -19,8 +19,8 @@ from robossl.assemble import build_trainer
 from robossl.checkpoint import checkpoints, step_of
 from robossl.encoder import load_encoder
 from robossl.errors import InputError
-from robossl.metrics import Progress
 from robossl.pretrain import claimed, restore
+from robossl.progress import Progress
 from robossl.ranks import Ranks
 
 
@@ -29,7 +29,7 @@ def worker(store: Path, out: Path) -> None:
     config = replace(config, encoder=replace(config.encoder, backbone="test_convnext"))
     ranks = Ranks.join("cpu")
     trainer = build_trainer(config, ranks, out / "run", resume=False)
-    with claimed(trainer, resume=False), Progress(start=0, stop=3, log=None) as progress:
+    with claimed(trainer, resume=False), Progress(quiet=True) as progress:
         trainer.run(start=0, progress=progress, sinks=[])
     seen = out / "run" if ranks.is_main else out / "elsewhere"
     try:

@@ -1,4 +1,4 @@
-"""Collect: play episodes of an environment in worker processes and write them as a LeRobotDataset v3.0, restartably."""
+"""Collect: play episodes of an environment in worker processes and write them as a LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import cast
 import numpy as np
 from numpy.random import SeedSequence
 
+from robossl.counts import format_count
 from robossl.cpus import num_cpus
 from robossl.durable import full_disk_said, locked
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError
+from robossl.progress import Progress
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import ActorPool
 from robossl_envs.collection.environment import EnvDescription, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
-from robossl_envs.collection.progress import Progress
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import MAX_ATTEMPTS, EpisodeQueue
 from robossl_envs.collection.trial import describe_in_process
@@ -29,18 +30,19 @@ from robossl_envs.lerobot_layout import Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
 CAMERA = "observation.images.top"
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker, for the estimate of time
-BYTES_PER_PIXEL = 0.25  # of a frame of our environments, for the estimate of disk space
+# For the estimates of time and disk space, measured on our environments.
+ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker
+BYTES_PER_PIXEL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
-    """What a collection came to."""
+    """The size of a data set after a collection, and what failed."""
 
     num_episodes: int
     num_frames: int
-    num_dropped: int  # episodes that failed every attempt
-    num_failures: int  # attempts of this call that crashed, hung or raised
+    num_dropped: int  # episodes whose every attempt failed
+    num_failures: int  # attempts of this call that crashed, hung or raised an error
 
 
 def collect(
@@ -60,30 +62,32 @@ def collect(
     module: tuple[str, ...] = (),
     hang_seconds: float = 60.0,
 ) -> CollectionSummary:
-    """Play episodes and write them as a LeRobotDataset v3.0; run again with the same arguments, it goes on.
+    """Play episodes of an environment and write them as a LeRobot data set (LeRobotDataset v3.0).
 
-    The frames of an episode depend on the seed and its number, not on the number of workers; agents that learn across
-    episodes (count, rnd, novelty) excepted, which also begin anew when a collection goes on.
+    To continue an interrupted collection, or to extend it, run the command again with the same settings. The frames of
+    an episode depend on the seed and the episode's number, not on the number of workers. Agents that learn across
+    episodes (count, rnd, novelty) are the exception; they also forget what they learned when a collection continues.
 
     Args:
-        env: id of any registered gymnasium environment that renders rgb_array.
-        agent: who acts; see robossl_envs.agents.AGENTS.
-        episodes: how many, those already summary included.
-        frames: instead of episodes: the fewest whole episodes that make so many frames.
-        out: the data set, a folder.
-        encoder: whose embeddings the agent novelty acts on: a run folder, an encoder folder or an exported model.
-        workers: processes, by default one a CPU that this process may use.
-        image_size: pixels of the shorter side of frames.
-        fps: frames per second of the videos, by default what the environment says.
-        seed: of everything that is drawn.
-        max_steps: end of an episode, by default the environment's.
-        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        env: id of a registered gymnasium environment that renders rgb_array, such as robossl/Push-v0.
+        agent: who acts: random, pink, ornstein_uhlenbeck, count, rnd, novelty, expert or noisy_expert.
+        episodes: number of episodes in the data set, including those collected before. Give this or --frames.
+        frames: least number of frames in the data set, including those collected before; episodes stay whole.
+        out: folder of the data set.
+        encoder: the encoder whose embeddings the agent novelty explores: a run folder, an encoder folder or an
+            exported model.
+        workers: number of worker processes. Default: one per available CPU.
+        image_size: length of the shorter side of the frames in pixels, an even number.
+        fps: frame rate of the videos. Default: the rate that the environment states.
+        seed: seed of all random numbers.
+        max_steps: most steps in an episode. Default: the limit of the environment.
+        nuisances: nuisance factors that change from episode to episode, each with a random strength: NAME,NAME or all.
         module: packages to import first because they register environments.
-        hang_seconds: a worker that makes no step for so long is replaced.
+        hang_seconds: seconds without a step after which a worker is replaced.
 
     Raises:
-        InputError: environment, agent and the other arguments do not fit together, or not those of an earlier run.
-        ResourceError: the disk is full, attempts fail one after another, no episode could be played, or another run
+        InputError: the arguments do not fit together, or differ from those of the collection in `out`.
+        ResourceError: the disk is full, too many attempts failed, no episode could be played, or another process
             writes to the same folder.
     """
     workers = num_cpus() if workers is None else workers
@@ -91,7 +95,7 @@ def collect(
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    encode = _open_encoder(agent, encoder)  # torch must be imported before any GL context is made
+    encode = _open_encoder(agent, encoder)  # imports torch, which must come before any GL context
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
     description = describe_in_process(settings, hang_seconds=hang_seconds)
@@ -103,22 +107,19 @@ def collect(
             writer = LeRobotWriter(out, _layout(settings, description))
             ledger.open(writer)
             queue = _make_queue(ledger, episodes, frames, description.max_steps)
-            num_workers = min(workers, max(1, len(queue)))
+            workers = min(workers, max(1, len(queue)))
             pool: ActorPool | LearnerPool
             if resolve_agent(agent).learns:
-                pool = _learner_pool(
-                    environment, settings, description, ledger.parts, num_workers, hang_seconds, encode
-                )
+                pool = _learner_pool(environment, settings, description, ledger.parts, workers, hang_seconds, encode)
             else:
-                pool = ActorPool(settings, description, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
-            with Progress(len(queue)) as progress:
-                _announce(progress, out, settings, description, queue, num_workers)
-                _settle(pool, queue, ledger, progress, frames=frames, max_steps=description.max_steps)
-                summary = CollectionSummary(
-                    writer.num_episodes, writer.num_frames, len(ledger.dropped), queue.num_failures
-                )
-                _conclude(progress, out, summary)
-                _refuse_nothing(ledger, summary)
+                pool = ActorPool(settings, description, ledger.parts, workers=workers, hang_seconds=hang_seconds)
+            with Progress(unit="episodes") as progress:
+                _announce(progress, out, settings, description, queue, workers)
+                num_frames = _play(pool, queue, ledger, progress, frames=frames, max_steps=description.max_steps)
+                dropped = ledger.dropped
+                summary = CollectionSummary(writer.num_episodes, writer.num_frames, len(dropped), queue.num_failures)
+                _conclude(progress, out, summary, num_frames)
+                _refuse_empty(ledger, summary)
                 return summary
     finally:
         environment.close()
@@ -137,14 +138,14 @@ def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds:
 def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
     needed = needs_encoder(agent)
     if needed and encoder is None:
-        raise InputError(f"agent {agent} acts on the embeddings of an encoder; add --encoder RUN")
+        raise InputError(f"agent {agent} acts on embeddings; name the encoder with --encoder RUN")
     if encoder is not None and not needed:
-        raise InputError(f"agent {agent} acts without an encoder; leave out --encoder, or use --agent novelty")
+        raise InputError(f"agent {agent} uses no encoder; leave out --encoder, or use --agent novelty")
     return None if encoder is None else load_encode(encoder, outputs=("pooled",))
 
 
 def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> EpisodeQueue:
-    """Episodes to play; for frames as many as are needed at least, and `_settle` adds to them."""
+    """Return the episodes to play; for a number of frames the fewest possible, to which `_play` adds."""
     if frames is None:
         assert episodes is not None
         return EpisodeQueue(ledger.pending(episodes))
@@ -154,7 +155,7 @@ def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_st
     return queue
 
 
-def _settle(
+def _play(
     pool: ActorPool | LearnerPool,
     queue: EpisodeQueue,
     ledger: Ledger,
@@ -162,8 +163,10 @@ def _settle(
     *,
     frames: int | None,
     max_steps: int,
-) -> None:
-    """Play, and account for every attempt; an episode that ended early may make another one needed."""
+) -> int:
+    """Play the queue, settle every attempt and return the frames played; add episodes if some ended early."""
+    done, total, num_frames = 0, len(queue), 0
+    progress.show("collect", done, total)
     for outcome in pool.run(queue):
         if outcome.reason:
             progress.say(f"episode {outcome.number} failed: {outcome.reason}")
@@ -172,11 +175,15 @@ def _settle(
             progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
-            progress.advance(outcome.num_frames)
+            done, num_frames = done + 1, num_frames + outcome.num_frames
+            per_s = f"{num_frames / progress.seconds:.0f} frames/s"
+            line = "collect: {done} of {total} episodes, " + per_s + ", {minutes_left:.1f} min left"
+            progress.show("collect", done, total, line=line)
         while frames is not None and ledger.max_frames(queue.last, max_steps) < frames:
             queue.add(ledger.next_pending(queue.last))
-            progress.extend()
+            total += 1
     ledger.commit(everything=True)
+    return num_frames
 
 
 def _learner_pool(
@@ -222,6 +229,7 @@ def _announce(
     queue: EpisodeQueue,
     workers: int,
 ) -> None:
+    """Print the plan with its estimated time and disk space."""
     if not len(queue):
         progress.say(f"{out} already holds every episode")
         return
@@ -230,26 +238,27 @@ def _announce(
     seconds = num_frames * (description.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
     free = shutil.disk_usage(out).free
     progress.say(
-        f"{len(queue)} episodes of {settings.env} by {settings.agent}, {description.max_steps} steps at most, "
-        f"{description.width}x{description.height} at {description.frames_per_s} fps: up to {num_frames} frames, "
-        f"{seconds / 60:.1f} min with {workers} workers, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
-        f"{free / 2**20:.0f} MiB free in {out}"
+        f"{format_count(len(queue), 'episode')} of {settings.env} by {settings.agent}, at most {description.max_steps} "
+        f"steps each, {description.width}x{description.height} at {description.frames_per_s} fps: up to {num_frames} "
+        f"frames, {seconds / 60:.1f} min with {format_count(workers, 'worker')}, "
+        f"{num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
     )
 
 
-def _conclude(progress: Progress, out: Path, summary: CollectionSummary) -> None:
+def _conclude(progress: Progress, out: Path, summary: CollectionSummary, num_frames: int) -> None:
     progress.say(
-        f"done in {progress.seconds:.0f} s: {progress.num_frames} new frames "
-        f"({progress.num_frames / progress.seconds:.0f} frames/s); {out} holds {summary.num_episodes} episodes, "
-        f"{summary.num_frames} frames; {summary.num_failures} attempts failed, "
-        f"{summary.num_dropped} episodes dropped"
+        f"done in {progress.seconds:.0f} s: {format_count(num_frames, 'new frame')} "
+        f"({num_frames / progress.seconds:.0f} frames/s); {out} holds "
+        f"{format_count(summary.num_episodes, 'episode')}, {format_count(summary.num_frames, 'frame')}; "
+        f"{format_count(summary.num_failures, 'attempt')} failed, "
+        f"{format_count(summary.num_dropped, 'episode')} dropped"
     )
 
 
-def _refuse_nothing(ledger: Ledger, summary: CollectionSummary) -> None:
+def _refuse_empty(ledger: Ledger, summary: CollectionSummary) -> None:
     if summary.num_dropped and not summary.num_episodes:
         number, why = max(ledger.dropped.items())
         raise ResourceError(
-            f"no episode could be played, {summary.num_dropped} dropped, the last one, {number}, with {why}; "
+            f"no episode could be played, {summary.num_dropped} dropped; the last one, {number}, failed with {why}; "
             "fix the environment and run the same command again"
         )

@@ -12,16 +12,16 @@ from typing import Literal
 from robossl.counts import format_count
 from robossl.cpus import num_cpus
 from robossl.data.index import IndexEntry, count_unlisted, merge_entries, problems_of, read_entries, write_index
-from robossl.data.ingest_report import announce, check_disk, next_step
+from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
 from robossl.data.labels import NO_LABELS
 from robossl.data.listed_sources import ListedSource, list_source, name_sources
 from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
-from robossl.data.progress import Progress
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
 from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError
+from robossl.progress import Progress
 from robossl.ranges import check_positive
 
 SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store
@@ -94,17 +94,19 @@ def _add_units(
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
     jobs = plan_jobs(out, manifest, listed, stored)
     num_frames, workers = sum(job.num_frames for job in jobs), min(max_workers, max(1, len(jobs)))
-    with Progress(num_frames) as progress:
-        announce(progress, out, listed, jobs, workers)
+    with Progress(unit="frames") as progress:
+        report = IngestReport(progress, out)
+        report.plan(listed, jobs, workers)
         check_disk(out, num_frames, manifest.short_side)
         write_manifest(out, manifest)
+        report.advance(0, num_frames)
         for job, problems in run_jobs(jobs, workers):
-            progress.advance(job.num_frames, job.source, problems)
+            report.problems(job.source, problems)
+            report.advance(job.num_frames, num_frames)
             if strict:
                 _refuse([(job.source, problems)])
-        manifest = _commit(out, manifest, listed, progress)
-        progress.result(manifest)
-        progress.say(next_step(out))
+        manifest = _commit(out, manifest, listed, report)
+        report.result(manifest)
     return manifest
 
 
@@ -127,14 +129,14 @@ def _any_stored(out: Path) -> bool:
     return any(not record.reason for records in read_records(out / "shards").values() for record in records)
 
 
-def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], progress: Progress) -> Manifest:
+def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], report: IngestReport) -> Manifest:
     """Write the index of everything that is stored now, and the manifest that names it."""
     finished = _read_finished(out)
     by_name = {one.entry.name: one for one in listed}
     listings = {name: one.listing for name, one in by_name.items()}
     entries = merge_entries(read_entries(out, manifest), listings, finished)
     for name, count in count_unlisted(entries, listings).items():
-        progress.say(
+        report.say(
             f"{name}: kept {format_count(count, 'stored episode')} that the source no longer has; "
             "ingest into a new --out to leave out what is gone"
         )

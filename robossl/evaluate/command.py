@@ -59,8 +59,8 @@ def evaluate(
 
     from robossl.data.store import open_store
     from robossl.evaluate.evaluation import Settings, run_evaluation
-    from robossl.evaluate.progress import Progress
     from robossl.evaluate.table import print_tables, to_markdown
+    from robossl.progress import Progress
 
     if not models:
         raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
@@ -82,7 +82,7 @@ def evaluate(
     cache = cache or (runs[0] / "features" if runs else None)
     out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
     check_out(out)
-    with Progress() as progress:
+    with Progress(stderr=True) as progress:
         evaluation = run_evaluation(
             models,
             open_store(store),
@@ -90,7 +90,7 @@ def evaluate(
             cache=cache,
             command=command_line(models, store, settings),
             say=progress.say,
-            watch=progress.watch,
+            watch=progress.advance,
         )
     if markdown:
         print(to_markdown(evaluation), end="")

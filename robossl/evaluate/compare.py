@@ -19,7 +19,7 @@ from robossl.evaluate.lines import write_lines as write_lines
 
 if TYPE_CHECKING:
     from robossl.evaluate.evaluation import Watch
-    from robossl.evaluate.progress import Progress
+    from robossl.progress import Progress
     from robossl.statistics import Interval
 
 
@@ -93,7 +93,7 @@ def compare(
     """
     from rich.console import Console
 
-    from robossl.evaluate.progress import Progress
+    from robossl.progress import Progress
 
     if not models:
         raise InputError("nothing to compare; name two or more run folders")
@@ -108,7 +108,7 @@ def compare(
     of_labels |= {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed, "output": output}
     lines: dict[str, Line] = {}
-    with Progress() as progress:
+    with Progress(stderr=True) as progress:
         for name, kind, column, cell in _figures(models, asks, state, of_labels, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
     table = write_lines(list(lines.values()), out)
@@ -141,7 +141,7 @@ def _figures(
     titles = _titles([*(asked.store for asked in asks), *(path for path, _ in states)])
 
     def watch(store: Path) -> Watch:
-        return lambda what, done, total: progress.watch(f"{titles[store]}: {what}", done, total)
+        return lambda what, done, total: progress.advance(f"{titles[store]}: {what}", done, total)
 
     for asked in asks:
         about = Settings(label=asked.labels, test=asked.tests, **of_labels, **settings)

@@ -60,8 +60,8 @@ def regress(
     from rich.console import Console
 
     from robossl.data.store import open_store
-    from robossl.evaluate.progress import Progress
     from robossl.evaluate.state import StateSettings, run_state
+    from robossl.progress import Progress
 
     if not models:
         raise InputError("nothing to probe; name a run folder, an encoder folder or an exported model")
@@ -71,8 +71,8 @@ def regress(
     check_out(out)
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)
-    with Progress() as progress:
-        result = run_state(models, open_store(store), settings, cache=cache, watch=progress.watch)
+    with Progress(stderr=True) as progress:
+        result = run_state(models, open_store(store), settings, cache=cache, watch=progress.advance)
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
     console = Console()

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from robossl.bar import Bar
 from robossl.probes.features import Features, features
 from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Label
@@ -29,6 +29,7 @@ from robossl.probes.settings import mapped
 from robossl.probes.subjects import Probed
 from robossl.probes.verdict import judge, overall
 from robossl.probes.views import Job, Views
+from robossl.progress import Progress
 
 
 class Found(NamedTuple):
@@ -123,13 +124,9 @@ def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache:
 @contextmanager
 def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
     """A bar, or lines where there is none; yields what is told the units done and in all."""
-    with Bar(what, unit, total) as bar:
-
-        def show(done: int, total: int) -> None:
-            if bar.show(done, total):
-                bar.say(f"{what}: {done} of {total} {unit}")
-
-        yield show
+    with Progress(unit=unit) as progress:
+        progress.show(what, 0, total)
+        yield partial(progress.show, what)
 
 
 def _data(views: Views, labels: Mapping[str, Label]) -> Data:

@@ -17,16 +17,16 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
         label: Label that marks a neighbour as a hit. Default: what was evaluated first, else the store's first.
     """
     from robossl.data.store import open_store
-    from robossl.evaluate.progress import Progress
+    from robossl.progress import Progress
     from robossl.report.neighbours import look_up
     from robossl.report.page import render
     from robossl.report.record import read_run
 
     record = read_run(run)
     gallery = None
-    with Progress() as progress:
+    with Progress(stderr=True) as progress:
         if store:
-            gallery = look_up(record, open_store(store), label=label, watch=progress.watch)
+            gallery = look_up(record, open_store(store), label=label, watch=progress.advance)
         out = out or run / "report.html"
         write_text(out, render(record, gallery))
         progress.say(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); open it in a browser")
