@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dots  # noqa: F401
 import pytest
-from robossl_envs.doctor import FAMILIES, EnvFamily, command, examine, family_of, find_missing, probe
+from robossl_envs.doctor import FAMILIES, EnvFamily, command, examine, family_of, find_missing, try_rendering
 
 from robossl.errors import InputError
 
@@ -44,7 +44,7 @@ def test_an_id_nobody_knows_is_refused() -> None:
 
 
 def test_a_missing_library_is_recognised_by_what_it_says() -> None:
-    assert "opencv-python-headless" in probe("dots/NoGL-v0", "dots")
+    assert "opencv-python-headless" in try_rendering("dots/NoGL-v0", "dots")
 
 
 def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
@@ -62,7 +62,7 @@ def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
 
 
 def test_a_crash_while_drawing_is_survived() -> None:
-    assert probe("dots/Segfault-v0", "dots").startswith("crashed with signal 11 while drawing")
+    assert try_rendering("dots/Segfault-v0", "dots").startswith("crashed with signal 11 while drawing")
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

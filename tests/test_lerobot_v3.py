@@ -198,7 +198,7 @@ def test_folders_are_full_at_a_thousand_files(
 def test_another_layout_is_refused(parts: list[DatasetPart], tmp_path: Path) -> None:
     LeRobotWriter(tmp_path / "out", LAYOUT).append(parts)
     other = Layout("observation.images.top", 32, 48, 10, COLUMNS[1:], robot_type="a/B-v0", task="a/B-v0")
-    with pytest.raises(InputError, match="has other features than this environment gives now; choose another --out"):
+    with pytest.raises(InputError, match="has different features than this environment has now; choose another --out"):
         LeRobotWriter(tmp_path / "out", other)
 
 

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from robossl_envs.factors import FACTORS
 from robossl_envs.scene import draw_camera
-from robossl_envs.sheet import sheet
+from robossl_envs.sheet import draw_sheet
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
@@ -267,7 +267,7 @@ def test_the_sheet_shows_what_can_be_set(tmp_path: Path) -> None:
         [sys.executable, "-m", "robossl_envs.sheet", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.startswith("usage: ") and not list(tmp_path.iterdir())
-    heights = [sheet(env_id).height for env_id in ("robossl/Reach-v0", "robossl/Push-v0")]
+    heights = [draw_sheet(env_id).height for env_id in ("robossl/Reach-v0", "robossl/Push-v0")]
     assert heights[0] * 10 == heights[1] * 8
 
 

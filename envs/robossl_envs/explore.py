@@ -1,8 +1,8 @@
-"""The loop of perception and action: look where the encoder finds things new, learn from what was seen, look again.
+"""The exploration loop: collect frames that are new to the encoder, train the encoder on all frames, repeat.
 
-A round collects with the agent `novelty`, which acts on the embeddings of the encoder as it is then; adds the frames to
-one store; and goes on training that encoder on all of them. What a round hands on is the encoder: heads, optimizer and
-schedule of the learning rate begin anew. Each of the three steps goes on where it was stopped, so the loop does too.
+Each round collects with an agent such as `novelty`, which acts on the encoder's current embeddings; adds the frames to
+one store; and trains the encoder on the whole store. Only the encoder passes from round to round: heads, optimizer and
+learning-rate schedule start anew. Each of the three steps continues after an interruption, so the loop does too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from robossl.adapt import shorten_warmup
 from robossl.config import load
+from robossl.counts import format_count
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.durable import full_disk_said, locked, written_aside
@@ -32,12 +33,12 @@ from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings
 
 FILE = "loop.json"
-MAX_ROUNDS = 1000  # round k of seed s draws from seed 1000 s + k
+MAX_ROUNDS = 1000  # round k with seed s uses seed 1000 s + k
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """What must agree when a loop goes on, beside the configuration of the pretraining."""
+    """The arguments that must stay the same when a loop continues, in addition to the pretraining configuration."""
 
     env: str
     agent: str
@@ -63,25 +64,28 @@ def explore_loop(
     module: tuple[str, ...] = (),
     licence: str | None = None,
 ) -> str:
-    """Alternate exploring and pretraining; run again with the same arguments, it goes on; more rounds are added.
+    """Alternate between collecting frames with an agent and pretraining an encoder on all frames collected so far.
+
+    To continue an interrupted loop, or to add rounds, run the command again with the same arguments.
 
     Args:
-        config: of the pretraining; its store and split become the loop's own, its steps are those of one round.
+        config: pretraining configuration (a yaml file). Its steps are those of one round; its store and its split are
+            replaced by the loop's own.
         env: id of a registered gymnasium environment.
-        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run.
-        rounds: of collecting and learning.
-        frames: to collect in a round, in whole episodes.
-        agent: who acts; novelty follows the encoder, others do as they do in `robossl collect`.
-        workers: processes that play and ingest, by default one a CPU that this process may use.
-        image_size: pixels of the shorter side of frames.
-        max_steps: end of an episode, by default the environment's.
-        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        out: folder of the loop. It will hold start/encoder, store, and round_K/frames and round_K/run of each round.
+        rounds: number of rounds.
+        frames: number of frames to collect per round; episodes stay whole.
+        agent: who acts. novelty follows the encoder; other agents act as in `robossl collect`.
+        workers: number of worker processes that play and ingest. Default: one per available CPU.
+        image_size: length of the shorter side of the frames in pixels, an even number.
+        max_steps: most steps in an episode. Default: the limit of the environment.
+        nuisances: nuisance factors that change from episode to episode, each with a random strength: NAME,NAME or all.
         module: packages to import first because they register environments.
-        licence: of the frames, which the encoder's card names.
+        licence: licence of the frames, which the encoder's card will state.
 
     Raises:
-        InputError: the arguments do not fit together, or not those of an earlier run.
-        ResourceError: the disk is full, attempts fail one after another, or the loop was told to stop; nothing is lost.
+        InputError: the arguments do not fit together, or differ from those of the loop in `out`.
+        ResourceError: the disk is full, too many attempts failed, or the loop was stopped; all results are kept.
     """
     base = _without_knn(load(config, RunConfig))
     base, remarks = shorten_warmup(base)
@@ -91,21 +95,21 @@ def explore_loop(
     _check(base, settings, rounds)
     with locked(out, "exploration loop"), full_disk_said(out):
         _claim(out, base, settings)
-        encoder, sources = _start(base, out), list[Path]()
+        encoder, sources = _initial_encoder(base, out), list[Path]()
         for number in range(rounds):
             folder = out / f"round_{number}"
             print(f"round {number + 1} of {rounds}: {frames} frames by {agent}, the encoder is {encoder}", flush=True)
             sources.append(folder / "frames")
-            _look(sources[-1], settings, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
+            _collect_round(sources[-1], settings, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
             run_config = _round_config(base, encoder, out / "store", number)
             encoder = folder / "run" / "encoder"
             if _is_done(encoder, base):
                 RunFolder(folder / "run").claim(run_config, resume=True)
                 continue
             ingest(sources, out=out / "store", short_side=image_size, licence=licence, workers=workers)
-            _learn(run_config, folder / "run")
+            _pretrain_round(run_config, folder / "run")
     lines = next_steps(encoder.parent, open_store(out / "store"))
-    return f"{encoder} has seen {rounds} rounds; next: " + "\n  ".join(lines)
+    return f"{encoder} was trained in {format_count(rounds, 'round')}; next: " + "\n  ".join(lines)
 
 
 def _check(base: RunConfig, settings: LoopSettings, rounds: int) -> None:
@@ -117,7 +121,9 @@ def _check(base: RunConfig, settings: LoopSettings, rounds: int) -> None:
     method = base.method.build(build_encoder(replace(base.encoder, init="random")))
     size = max(view.size for view in method.views())
     if size > settings.image_size:
-        raise InputError(f"views of {size} px need frames as large; got --image-size {settings.image_size}")
+        raise InputError(
+            f"views of {size} px need frames of at least that size; got --image-size {settings.image_size}"
+        )
 
 
 def _without_knn(base: RunConfig) -> RunConfig:
@@ -127,7 +133,7 @@ def _without_knn(base: RunConfig) -> RunConfig:
 
 
 def _claim(out: Path, base: RunConfig, settings: LoopSettings) -> None:
-    """Write down what the loop is, or check that the one on disk is the same; before its first frame it may change."""
+    """Save the loop's settings, or check them against the saved ones; they may change until the first frame."""
     if (out / "round_0" / "frames").exists():
         kept = _read(out / FILE)
         now = json.loads(json.dumps(asdict(settings)))
@@ -137,11 +143,11 @@ def _claim(out: Path, base: RunConfig, settings: LoopSettings) -> None:
             if kept.get(field.name) != now[field.name]
         ]
         if differing:
-            raise InputError(f"{out} explores with {'; '.join(differing)}; use the same, or another --out")
+            raise InputError(f"{out} explores with {'; '.join(differing)}; use the same settings, or another --out")
         RunFolder(out).claim(base, resume=True)
         return
     if any(path.name not in (".lock", FILE, "config.yaml", "start") for path in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no exploration loop; choose another --out")
+        raise InputError(f"{out} is not empty and is not an exploration loop; choose another --out")
     (out / "config.yaml").unlink(missing_ok=True)
     shutil.rmtree(out / "start", ignore_errors=True)
     RunFolder(out).claim(base, resume=False)
@@ -157,8 +163,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({error}); choose another --out") from None
 
 
-def _start(base: RunConfig, out: Path) -> Path:
-    """The encoder before the first round: kept, so that a loop that goes on began with the same."""
+def _initial_encoder(base: RunConfig, out: Path) -> Path:
+    """Return the encoder before the first round; it is kept, so that a loop that continues starts from the same."""
     folder = out / "start" / "encoder"
     if not folder.exists():
         torch.manual_seed(base.seed)
@@ -166,7 +172,7 @@ def _start(base: RunConfig, out: Path) -> Path:
     return folder
 
 
-def _look(frames: Path, settings: LoopSettings, encoder: Path, *, seed: int, workers: int | None) -> None:
+def _collect_round(frames: Path, settings: LoopSettings, encoder: Path, *, seed: int, workers: int | None) -> None:
     collect(
         env=settings.env,
         agent=settings.agent,
@@ -195,7 +201,7 @@ def _is_done(encoder: Path, base: RunConfig) -> bool:
     return encoder.exists() and read_about(encoder)["extra"]["step"] == base.train.steps
 
 
-def _learn(config: RunConfig, run: Path) -> None:
+def _pretrain_round(config: RunConfig, run: Path) -> None:
     try:
         pretrain(config, out=run, resume=(run / "config.yaml").exists())
     except Stopped:

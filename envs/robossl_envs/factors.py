@@ -1,8 +1,8 @@
-"""Nuisance factors: what may change in a scene without changing the task, each at five strengths.
+"""Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
-Names follow THE COLOSSEUM (arXiv:2402.08191) where it has them (`manip_object_*`, `receiver_object_*`, `light_*`,
-`table_*`); grids are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with two
-sides (darker or brighter) draws its side once an episode.
+Names follow THE COLOSSEUM (arXiv:2402.08191) if it has the factor (`manip_object_*`, `receiver_object_*`, `light_*`,
+`table_*`); the values are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with
+two sides (darker or brighter) draws its side once per episode.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ STRENGTHS = 5
 
 @dataclass(frozen=True, slots=True)
 class NuisanceFactor:
-    """One factor: its clean value and five values a side, mild to hard."""
+    """One factor: its clean value, and five values per side from mild to hard."""
 
     about: str
     clean: float
     sides: tuple[tuple[float, ...], ...]
 
     def value(self, strength: int, rng: Generator) -> float:
-        """The value at a strength of 0 to 5; the side is drawn."""
-        side = int(rng.integers(len(self.sides)))  # drawn at strength 0 too: the draws that follow do not move
+        """Return the value at a strength of 0 to 5; the side is drawn."""
+        # Drawn at strength 0 too, so that later draws do not change.
+        side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value, the clean one included."""
+        """Smallest and largest value, including the clean one."""
         values = [self.clean, *(value for side in self.sides for value in side)]
         return min(values), max(values)
 
     @property
     def whole(self) -> bool:
-        """Whether it counts something."""
+        """Whether all values are whole numbers."""
         return all(isinstance(value, int) for value in (self.clean, *(value for side in self.sides for value in side)))
 
 
@@ -81,23 +82,25 @@ FACTORS: dict[str, NuisanceFactor] = {
 }
 
 
-def factors_of(bodies: Sequence[str]) -> tuple[str, ...]:
-    """The factors that change something where these bodies are what can be moved."""
+def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
+    """Return the factors that have an effect if these bodies can be moved."""
     return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
 
 
 def draw_values(
     options: Mapping[str, Any], rng: Generator, *, names: Collection[str] = tuple(FACTORS)
 ) -> dict[str, float]:
-    """The value of every factor for one episode.
+    """Draw the value of every factor for one episode.
 
-    `options["strengths"]` maps factors to strengths of 0 to 5, or is "random": every factor at a strength drawn evenly.
-    `options["factors"]` maps factors to values, taken as they are. What neither names is clean. `names` are the factors
-    that the task has.
+    Args:
+        options: `strengths` maps factors to strengths of 0 to 5, or is "random": every factor gets a uniform strength.
+            `factors` maps factors to values. All other factors are clean.
+        rng: the episode's generator.
+        names: the factors of the task.
 
     Raises:
-        ValueError: an unknown factor or one that the task lacks, a strength that is none, a value outside the factor's
-            bounds, a fraction of what is counted.
+        ValueError: an unknown factor or one that the task lacks, an invalid strength, a value outside the factor's
+            bounds, or a fraction for a factor of whole numbers.
     """
     strengths = options.get("strengths", {})
     if strengths == "random":
@@ -108,7 +111,7 @@ def draw_values(
         if name not in FACTORS:
             raise ValueError(f"unknown factor {name!r}; choose from {', '.join(names)}")
         if name not in names:
-            raise ValueError(f"{name} changes nothing where nothing can be moved; choose from {', '.join(names)}")
+            raise ValueError(f"{name} has no effect, because nothing can be moved; choose from {', '.join(names)}")
     values = {}
     for name, factor in FACTORS.items():
         strength = strengths.get(name, 0)
@@ -125,6 +128,6 @@ def draw_values(
     return values
 
 
-def vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
-    """Values in the order of FACTORS, as a data set keeps them."""
+def factor_vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
+    """Return the values as a vector in the order of FACTORS."""
     return np.array([values[name] for name in FACTORS], np.float32)

@@ -1,4 +1,4 @@
-"""What a task is: what lies on the table, what is good, and a hand-written expert."""
+"""The interface of a task: the initial layout, the reward, and a scripted expert."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ Action = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class EpisodeStart:
-    """One episode's beginning."""
+    """The initial state of an episode."""
 
     tool: tuple[float, float]  # metres
     bodies: Mapping[str, tuple[Body, Pose]]
-    things: Mapping[str, SceneObject]  # how each body looks
-    markings: tuple[tuple[SceneObject, Pose], ...]  # what is drawn on the table
-    target: tuple[float, ...]  # what the state vector says of the target
+    objects: Mapping[str, SceneObject]  # appearance of each body
+    markings: tuple[tuple[SceneObject, Pose], ...]  # drawn on the table
+    target: tuple[float, ...]  # the target's part of the state vector
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How things stand."""
+    """Reward and success of a state."""
 
     reward: float  # dense, about -1 to 0, and 1 on success
     success: bool
 
 
 class TabletopTask(Protocol):
-    """One task on the table."""
+    """A task on the table."""
 
     @property
     def target_dim(self) -> int:
-        """Length of EpisodeStart.target."""
+        """Length of `EpisodeStart.target`."""
         ...
 
     @property
     def bodies(self) -> tuple[str, ...]:
-        """Names of what can be pushed, in the order of the state vector."""
+        """Names of the bodies that can be pushed, in the order of the state vector."""
         ...
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Lay the table; `values` are those of the factors, of which size and colours matter here."""
+        """Draw the initial state; `values` are those of the factors, of which sizes and colours are used."""
         ...
 
     def score(self, world: World, start: EpisodeStart) -> Score:
-        """Reward and success of a state."""
+        """Return reward and success of a state."""
         ...
 
     def expert(self, world: World, start: EpisodeStart) -> Action:
-        """What to do now: a velocity in shares of full speed."""
+        """Return the expert's action: a velocity in fractions of full speed."""
         ...
