@@ -15,7 +15,7 @@ from robossl_envs.agents.agent import AgentObservations
 from robossl_envs.agents.cells import CellHasher
 from robossl_envs.agents.novelty import embedding_distillation
 from robossl_envs.agents.pink import coloured_noise
-from robossl_envs.agents.rnd import frame_distillation, grey
+from robossl_envs.agents.rnd import frame_distillation, grey_views
 from torch import Tensor
 
 from robossl.errors import InputError
@@ -142,7 +142,7 @@ def old_and_new(kind: str) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(rng.normal(size=(2, 8, 48)).astype(np.float32) * 3 + 1).unbind()
     old = np.zeros((8, 48, 48, 3), np.uint8)
     old[:, 10:20, 10:20] = 200
-    return grey(old), grey(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
+    return grey_views(old), grey(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["frames", "embeddings"])

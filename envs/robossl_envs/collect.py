@@ -70,20 +70,19 @@ def collect(
 
     Args:
         env: id of a registered gymnasium environment that renders rgb_array, such as robossl/Push-v0.
-        agent: who acts: random, pink, ornstein_uhlenbeck, count, rnd, novelty, expert or noisy_expert.
-        episodes: number of episodes in the data set, including those collected before. Give this or --frames.
-        frames: least number of frames in the data set, including those collected before; episodes stay whole.
+        agent: the agent that acts: random, pink, ornstein_uhlenbeck, count, rnd, novelty, expert or noisy_expert.
+        episodes: number of episodes in the data set, earlier ones included. Give either this or --frames.
+        frames: least number of frames in the data set, earlier ones included; the last episode is completed.
         out: folder of the data set.
-        encoder: the encoder whose embeddings the agent novelty explores: a run folder, an encoder folder or an
-            exported model.
-        workers: number of worker processes. Default: one per available CPU.
-        image_size: length of the shorter side of the frames in pixels, an even number.
-        fps: frame rate of the videos. Default: the rate that the environment states.
+        encoder: run folder, encoder folder or exported model whose embeddings the agent novelty explores.
+        workers: number of worker processes. none: one per available CPU.
+        image_size: shorter side of the frames in pixels, an even number.
+        fps: frame rate of the videos. none: the rate that the environment states.
         seed: seed of all random numbers.
-        max_steps: most steps in an episode. Default: the limit of the environment.
-        nuisances: nuisance factors that change from episode to episode, each with a random strength: NAME,NAME or all.
+        max_steps: largest number of steps in an episode. none: the environment's own limit.
+        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
         module: packages to import first because they register environments.
-        hang_seconds: seconds without a step after which a worker is replaced.
+        hang_seconds: a worker that takes no step for this many seconds is replaced.
 
     Raises:
         InputError: the arguments do not fit together, or differ from those of the collection in `out`.

@@ -69,19 +69,18 @@ def explore_loop(
     To continue an interrupted loop, or to add rounds, run the command again with the same arguments.
 
     Args:
-        config: pretraining configuration (a yaml file). Its steps are those of one round; its store and its split are
-            replaced by the loop's own.
-        env: id of a registered gymnasium environment.
-        out: folder of the loop. It will hold start/encoder, store, and round_K/frames and round_K/run of each round.
+        config: yaml file of the pretraining. Its steps are those of one round; the loop sets the store and the split.
+        env: id of a registered gymnasium environment, such as robossl/Push-v0.
+        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run of every round.
         rounds: number of rounds.
-        frames: number of frames to collect per round; episodes stay whole.
-        agent: who acts. novelty follows the encoder; other agents act as in `robossl collect`.
-        workers: number of worker processes that play and ingest. Default: one per available CPU.
-        image_size: length of the shorter side of the frames in pixels, an even number.
-        max_steps: most steps in an episode. Default: the limit of the environment.
-        nuisances: nuisance factors that change from episode to episode, each with a random strength: NAME,NAME or all.
+        frames: number of frames to collect in a round; the last episode is completed.
+        agent: the agent that acts. novelty follows the encoder; others act as in `robossl collect`.
+        workers: number of worker processes that play and ingest. none: one per available CPU.
+        image_size: shorter side of the frames in pixels, an even number.
+        max_steps: largest number of steps in an episode. none: the environment's own limit.
+        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
         module: packages to import first because they register environments.
-        licence: licence of the frames, which the encoder's card will state.
+        licence: licence of the frames, stated in the encoder's card.
 
     Raises:
         InputError: the arguments do not fit together, or differ from those of the loop in `out`.

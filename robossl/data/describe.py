@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robossl.counts import format_count
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 
@@ -51,7 +52,8 @@ def _summary(store: Store) -> Table:
     table.add_row("frames", str(manifest.num_frames))
     table.add_row("episodes", str(manifest.num_episodes))
     table.add_row("pictures", f"{manifest.num_bytes / 2**20:.0f} MiB, short side at most {manifest.short_side}")
-    table.add_row("dropped repetitions", f"{manifest.duplicate_frames} frames, {manifest.duplicate_episodes} episodes")
+    dropped = format_count(manifest.duplicate_frames, "frame"), format_count(manifest.duplicate_episodes, "episode")
+    table.add_row("dropped repetitions", ", ".join(dropped))
     table.add_row("skipped files", str(manifest.num_skipped))
     table.add_row("content hash", manifest.content_hash[:16])
     return table

@@ -75,7 +75,7 @@ def count_unlisted(entries: Iterable[IndexEntry], listings: Mapping[str, Listing
 def split_duplicates(
     entries: Sequence[IndexEntry], sources: Sequence[SourceEntry]
 ) -> tuple[list[IndexEntry], list[IndexEntry]]:
-    """Return the entries to keep in index order, and the later entries with the same content."""
+    """Return the entries to keep, in index order, and the dropped entries, whose content occurs earlier."""
     place = {source.name: number for number, source in enumerate(sources)}
     ordered = sorted(entries, key=lambda entry: (place[entry.record.source], entry.record.key))
     seen: set[str] = set()

@@ -47,23 +47,23 @@ def ingest(
     Episodes that the store already has are not read again. To continue an interrupted ingest, run it again.
 
     Args:
-        sources: folders or files: videos, images, parquet tables or tar archives of images, LeRobot datasets.
+        sources: folders or files to read: videos, images, parquet tables or tar archives of images, LeRobot datasets.
         out: folder of the store.
-        format: auto detects the format of the sources; or lerobot, mp4 (any video), parquet, tar, images.
-        labels: csv file with the labels of the episodes: a column `path` (file or folder, relative to the source), an
-            optional column `split` (such as train or val), and one column per label. `auto` uses the csv in the
-            source folder, if there is one; `none` reads no labels.
-        label_columns: names of the csv columns to use as labels. Default: all columns of the csv given with --labels;
-            if the csv was found in the source folder, all columns except times and measurements.
-        image_folders: how to read a folder of numbered images such as 0001.jpg, 0002.jpg: `episodes` reads each folder
-            as one video, `images` reads each image by itself, `auto` decides by the folder name and by how similar
-            neighbouring images are.
-        image_fps: frame rate of numbered images that are read as a video, in frames per second.
-        licence: licence of the sources. Default: the licence stated in the files beside the data.
-        short_side: length of the shorter side of stored frames in pixels; larger frames are shrunk, smaller ones kept.
-            Default: 256 for a new store, else the store's own setting.
-        quality: JPEG quality of stored frames, 1 to 100. Default: 90 for a new store, else the store's own setting.
-        workers: number of worker processes. Default: one per available CPU.
+        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, tar or images.
+        labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
+            source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
+            in the source folder, if there is one. `none`: no labels.
+        label_columns: the csv columns that are labels. none: all columns of a csv named by --labels; in a csv found in
+            the source folder, all columns except times and measurements.
+        image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
+            video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
+            neighbouring images look alike.
+        image_fps: frame rate, in frames per second, of numbered images that are read as a video.
+        licence: licence of the sources. none: the licence stated in the files beside the data.
+        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. none: as in
+            the store, 256 in a new store.
+        quality: JPEG quality of stored frames, 1 to 100. none: as in the store, 90 in a new store.
+        workers: number of worker processes. none: one per available CPU.
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:

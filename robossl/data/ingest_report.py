@@ -22,7 +22,7 @@ MAX_PROBLEMS = 20  # printed
 FRAMES_PER_S = 240  # of one worker, measured on 320x180 video
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29
 
-# A recipe that trains on images and on videos, without labels or splits, and what it needs.
+# A recipe that trains on images and videos, without labels or splits, and its view size, batch size and frame rate.
 RECIPE = Path("configs/simsiam_resnet18_video.yaml")
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 

@@ -15,7 +15,7 @@ from robossl.data.source import Damaged
 # 64 megapixels are 192 MB of RGB; a larger image is treated as a decompression bomb.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384
-# Detected by content. Other Pillow readers may start external programs.
+# Allowed formats, detected by content. Other Pillow readers may start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 

@@ -16,7 +16,7 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # random streams, one per use
-POOL_STREAMS = 2**32  # distance between the streams of two pools; streams of clips are smaller
+POOL_STREAMS = 2**32  # offset between the streams of two pools; larger than any stream of a clip
 
 
 class ClipRows(NamedTuple):
@@ -160,7 +160,7 @@ class MixedSampler:
         return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
 
     def _epoch_steps(self) -> list[int]:
-        """Return the steps in an epoch of each pool; minus one unit, because rounding may take one sample more."""
+        """Return the number of steps in an epoch of each pool, less one unit: rounding may draw one sample more."""
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
@@ -216,5 +216,5 @@ def hash_clip(clip: ClipSpec) -> int:
 
 
 def generator(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """Return a Philox generator (Salmon et al., SC 2011) of a seed, a stream and a counter: no state to save."""
+    """Return a Philox generator (Salmon et al., SC 2011) for a seed, stream and counter; it needs no saved state."""
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))

@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from robossl.durable import sync, written_aside
 
-BATCH_ROWS = 256  # of every record batch but the last, so that a division finds a row
+BATCH_ROWS = 256  # rows of every record batch except the last, so that a division locates a row
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 from robossl.data.video_damage import check_matroska, packet_check, strict_options
 
-# Detected by content. Other ffmpeg formats, such as playlists, would open further files.
+# Allowed formats, detected by content. Others, such as playlists, would open further files.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Containers seek by decode time, which is before display time if the stream has B-frames.
 SEEK_MARGIN_SECONDS = 0.5
@@ -93,7 +93,7 @@ class Video:
         )
 
     def frames(self, from_seconds: float = -math.inf) -> Iterator[tuple[float, UInt8[ndarray, "h w 3"]]]:
-        """Yield the time in the file and the upright RGB pixels of each frame from a time on.
+        """Yield (time in the file, upright RGB pixels) of each frame from a given time on.
 
         Raises:
             Damaged: a frame is corrupt, or the stream breaks off.

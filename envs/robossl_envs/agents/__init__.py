@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from robossl_envs.agents.agent import Actor, Learner
 
 AGENTS = {
-    "count": "robossl_envs.agents.count:Count",
-    "expert": "robossl_envs.agents.expert:Expert",
-    "noisy_expert": "robossl_envs.agents.expert:NoisyExpert",
-    "novelty": "robossl_envs.agents.novelty:Novelty",
-    "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeck",
-    "pink": "robossl_envs.agents.pink:Pink",
-    "random": "robossl_envs.agents.random:Random",
-    "rnd": "robossl_envs.agents.rnd:RND",
+    "count": "robossl_envs.agents.count:CountAgent",
+    "expert": "robossl_envs.agents.expert:ExpertAgent",
+    "noisy_expert": "robossl_envs.agents.expert:NoisyExpertAgent",
+    "novelty": "robossl_envs.agents.novelty:NoveltyAgent",
+    "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeckAgent",
+    "pink": "robossl_envs.agents.pink:PinkNoiseAgent",
+    "random": "robossl_envs.agents.random:RandomAgent",
+    "rnd": "robossl_envs.agents.rnd:RNDAgent",
 }
 
 

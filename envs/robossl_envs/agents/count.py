@@ -13,7 +13,7 @@ from robossl_envs.agents.cells import NUM_CELLS, CellHasher
 from robossl_envs.agents.walk import CellPlanner, check_candidate_actions
 
 
-class Count:
+class CountAgent:
     """The novelty of a cell is one over the square root of its visits."""
 
     learns: ClassVar[bool] = True

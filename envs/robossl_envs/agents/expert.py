@@ -15,7 +15,7 @@ from robossl_envs.agents.agent import action_range, check_space, env_name
 from robossl_envs.agents.pink import coloured_noise
 
 
-class Expert:
+class ExpertAgent:
     """Takes the action of `env.unwrapped.expert()`."""
 
     learns: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class Expert:
         return self._expert()
 
 
-class NoisyExpert:
+class NoisyExpertAgent:
     """Adds pink noise to the expert's actions; its level is drawn per episode, from zero to the expert's own range."""
 
     learns: ClassVar[bool] = False
@@ -51,7 +51,7 @@ class NoisyExpert:
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
         """Require a bounded Box and an expert."""
-        Expert.check(env)
+        ExpertAgent.check(env)
         action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:

@@ -19,7 +19,7 @@ from robossl_envs.agents.walk import check_candidate_actions
 WIDTH = 256
 
 
-class Novelty:
+class NoveltyAgent:
     """The bonus is the distillation error on pooled embeddings, standardised over the embeddings so far."""
 
     learns: ClassVar[bool] = True

@@ -15,7 +15,7 @@ from robossl_envs.agents.agent import action_range
 THETA, SIGMA = 0.15, 0.2  # per step, in half ranges of the action; DDPG's values
 
 
-class OrnsteinUhlenbeck:
+class OrnsteinUhlenbeckAgent:
     """Starts in the middle, as in DDPG."""
 
     learns: ClassVar[bool] = False

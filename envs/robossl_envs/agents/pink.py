@@ -18,7 +18,7 @@ from robossl_envs.agents.agent import action_range
 BETA = 1.0  # the paper's recommendation, section 5
 
 
-class Pink:
+class PinkNoiseAgent:
     """Noise of unit variance, clipped at the bounds of the action space."""
 
     learns: ClassVar[bool] = False

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from robossl_envs.agents.agent import check_space
 
 
-class Random:
+class RandomAgent:
     """White noise; a velocity-controlled arm stays near its start."""
 
     learns: ClassVar[bool] = False

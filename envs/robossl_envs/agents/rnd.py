@@ -20,7 +20,7 @@ from robossl_envs.agents.walk import check_candidate_actions
 SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)  # narrow: a few ms per frame on one core
 
 
-class RND:
+class RNDAgent:
     """The bonus is the distillation error on grey frames of 84 px, as in URLB (arXiv:2110.15191)."""
 
     learns: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class RND:
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
         """Return one action per row."""
-        return self._pursue(observations, self._bonus(grey(observations.frames)))
+        return self._pursue(observations, self._bonus(grey_views(observations.frames)))
 
 
 def frame_distillation(*, seed: int) -> Distillation:
@@ -45,7 +45,7 @@ def frame_distillation(*, seed: int) -> Distillation:
     return Distillation(lambda: nn.BatchNorm2d(1, affine=False), _network, seed=seed)
 
 
-def grey(frames: UInt8[ndarray, "n h w 3"]) -> Float[Tensor, "n 1 84 84"]:
+def grey_views(frames: UInt8[ndarray, "n h w 3"]) -> Float[Tensor, "n 1 84 84"]:
     """Convert frames to small grey views, 0 to 1."""
     return functional.interpolate(torch.from_numpy(frames).float().mean(dim=3)[:, None] / 255, SIDE, mode="area")
 

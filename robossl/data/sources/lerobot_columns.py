@@ -17,7 +17,7 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_meta import LeRobotMetadata
 
-MOST = 0.9  # share of rows that must have the same width; episodes with other rows are refused
+MIN_SHARE = 0.9  # of rows with one width, for a column that is stored; episodes with other rows are refused
 NUM_SAMPLED = 16  # data files read for the widths; reading all files of a large data set takes minutes
 
 _INFO = "meta/info.json"
@@ -77,7 +77,7 @@ def _common_width(rows: Sequence[ndarray | None], file: str) -> int:
     if not counts:
         raise Damaged(f"is null in {file}")
     width, num_rows = counts.most_common(1)[0]
-    if num_rows < MOST * counts.total():
+    if num_rows < MIN_SHARE * counts.total():
         raise Damaged(f"has rows of {min(counts)} to {max(counts)} values in {file}")
     if width == 0:
         raise Damaged(f"has no values in {file}")
