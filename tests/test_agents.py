@@ -142,7 +142,7 @@ def old_and_new(kind: str) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(rng.normal(size=(2, 8, 48)).astype(np.float32) * 3 + 1).unbind()
     old = np.zeros((8, 48, 48, 3), np.uint8)
     old[:, 10:20, 10:20] = 200
-    return grey_views(old), grey(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
+    return grey_views(old), grey_views(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["frames", "embeddings"])

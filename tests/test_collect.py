@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from robossl_envs.collect import CollectionSummary
 from robossl_envs.collect import collect as collect_any
 from robossl_envs.collection import crew, trial
+from robossl_envs.collection.report import CollectionSummary
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.trial import describe_in_process
 

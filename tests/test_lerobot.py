@@ -136,7 +136,7 @@ def test_v3_episodes_are_cut_out_of_shared_files(tmp_path, codec):
     assert listing.columns == {"state": 2, "next.done": 1}
     wrong = [note.reason for note in listing.notes]
     assert wrong == (
-        [] if codec == "libsvtav1" else [f"observation.images.{n} is h264, stated codec is av1" for n in "ab"]
+        [] if codec == "libsvtav1" else [f"observation.images.{n} is h264, but the stated codec is av1" for n in "ab"]
     )
     for number in (4, 1, 2, 5, 0, 3):  # any order: the open video is sought again
         unit = listing.units[number]
@@ -213,7 +213,7 @@ def shape(features, name, **changes):
         ({"features": lambda f: shape(f, "action", shape=[30])}, "action has 30 values by its shape, 26 in data/"),
         (
             {"features": lambda f: shape(f, CAMERA, info={"video.codec": "av1"})},
-            "cam_high is h264, stated codec is av1",
+            "cam_high is h264, but the stated codec is av1",
         ),
         ({"splits": {"train": "0:1"}}, "splits cover 1 of 2 episodes, not 1"),
         ({"splits": {"train": "0:50"}}, "split train covers 0:50, the last episode is 1"),

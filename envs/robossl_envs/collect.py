@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.random import SeedSequence
 
-from robossl.counts import format_count
 from robossl.cpus import num_cpus
 from robossl.durable import full_disk_said, locked
 from robossl.encode import Encode, identity, load_encode
@@ -22,6 +20,7 @@ from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import ActorPool
 from robossl_envs.collection.environment import EnvDescription, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
+from robossl_envs.collection.report import CollectionReport, CollectionSummary
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import MAX_ATTEMPTS, EpisodeQueue
 from robossl_envs.collection.trial import describe_in_process
@@ -30,19 +29,6 @@ from robossl_envs.lerobot_layout import Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
 CAMERA = "observation.images.top"
-# For the estimates of time and disk space, measured on our environments.
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker
-BYTES_PER_PIXEL = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionSummary:
-    """The size of a data set after a collection, and what failed."""
-
-    num_episodes: int
-    num_frames: int
-    num_dropped: int  # episodes whose every attempt failed
-    num_failures: int  # attempts of this call that crashed, hung or raised an error
 
 
 def collect(
@@ -107,19 +93,17 @@ def collect(
             ledger.open(writer)
             queue = _make_queue(ledger, episodes, frames, description.max_steps)
             workers = min(workers, max(1, len(queue)))
-            pool: ActorPool | LearnerPool
-            if resolve_agent(agent).learns:
-                pool = _learner_pool(environment, settings, description, ledger.parts, workers, hang_seconds, encode)
-            else:
-                pool = ActorPool(settings, description, ledger.parts, workers=workers, hang_seconds=hang_seconds)
+            pool = _make_pool(environment, settings, description, ledger.parts, workers, hang_seconds, encode)
             with Progress(unit="episodes") as progress:
-                _announce(progress, out, settings, description, queue, workers)
-                num_frames = _play(pool, queue, ledger, progress, frames=frames, max_steps=description.max_steps)
-                dropped = ledger.dropped
-                summary = CollectionSummary(writer.num_episodes, writer.num_frames, len(dropped), queue.num_failures)
-                _conclude(progress, out, summary, num_frames)
-                _refuse_empty(ledger, summary)
-                return summary
+                report = CollectionReport(progress, out)
+                report.plan(settings, description, num_episodes=len(queue), workers=workers)
+                progress.show("collect", 0, len(queue))
+                _play(pool, queue, ledger, report, frames=frames, max_steps=description.max_steps)
+                dropped, num_failures = len(ledger.dropped), queue.num_failures
+                summary = CollectionSummary(writer.num_episodes, writer.num_frames, dropped, num_failures)
+                report.result(summary)
+        _refuse_empty(ledger, summary)
+        return summary
     finally:
         environment.close()
 
@@ -158,34 +142,29 @@ def _play(
     pool: ActorPool | LearnerPool,
     queue: EpisodeQueue,
     ledger: Ledger,
-    progress: Progress,
+    report: CollectionReport,
     *,
     frames: int | None,
     max_steps: int,
-) -> int:
-    """Play the queue, settle every attempt and return the frames played; add episodes if some ended early."""
-    done, total, num_frames = 0, len(queue), 0
-    progress.show("collect", done, total)
+) -> None:
+    """Play the queue and settle every attempt; add episodes if some ended early."""
+    total = len(queue)
     for outcome in pool.run(queue):
         if outcome.reason:
-            progress.say(f"episode {outcome.number} failed: {outcome.reason}")
+            report.say(f"episode {outcome.number} failed: {outcome.reason}")
         if queue.settle(outcome):
             ledger.drop(outcome.number, outcome.reason)
-            progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
+            report.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
-            done, num_frames = done + 1, num_frames + outcome.num_frames
-            per_s = f"{num_frames / progress.seconds:.0f} frames/s"
-            line = "collect: {done} of {total} episodes, " + per_s + ", {minutes_left:.1f} min left"
-            progress.show("collect", done, total, line=line)
+            report.advance(outcome.num_frames, total=total)
         while frames is not None and ledger.max_frames(queue.last, max_steps) < frames:
             queue.add(ledger.next_pending(queue.last))
             total += 1
     ledger.commit(everything=True)
-    return num_frames
 
 
-def _learner_pool(
+def _make_pool(
     environment: Environment,
     settings: CollectionSettings,
     description: EnvDescription,
@@ -193,14 +172,16 @@ def _learner_pool(
     workers: int,
     hang_seconds: float,
     encode: Encode | None,
-) -> LearnerPool:
+) -> ActorPool | LearnerPool:
+    agent = resolve_agent(settings.agent)
+    if not agent.learns:
+        return ActorPool(settings, description, parts, workers=workers, hang_seconds=hang_seconds)
     rng = np.random.default_rng(SeedSequence((settings.seed,)))
-    learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)
     return LearnerPool(
         settings,
         description,
         parts,
-        learner,
+        cast("type[Learner]", agent)(environment, rng, workers),
         environment.action_space,
         workers=workers,
         hang_seconds=hang_seconds,
@@ -217,40 +198,6 @@ def _layout(settings: CollectionSettings, description: EnvDescription) -> Layout
         columns=description.columns,
         robot_type=settings.env,
         task=settings.env,
-    )
-
-
-def _announce(
-    progress: Progress,
-    out: Path,
-    settings: CollectionSettings,
-    description: EnvDescription,
-    queue: EpisodeQueue,
-    workers: int,
-) -> None:
-    """Print the plan with its estimated time and disk space."""
-    if not len(queue):
-        progress.say(f"{out} already holds every episode")
-        return
-    num_frames = len(queue) * description.max_steps
-    pixels = description.height * description.width
-    seconds = num_frames * (description.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
-    free = shutil.disk_usage(out).free
-    progress.say(
-        f"{format_count(len(queue), 'episode')} of {settings.env} by {settings.agent}, at most {description.max_steps} "
-        f"steps each, {description.width}x{description.height} at {description.frames_per_s} fps: up to {num_frames} "
-        f"frames, {seconds / 60:.1f} min with {format_count(workers, 'worker')}, "
-        f"{num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
-    )
-
-
-def _conclude(progress: Progress, out: Path, summary: CollectionSummary, num_frames: int) -> None:
-    progress.say(
-        f"done in {progress.seconds:.0f} s: {format_count(num_frames, 'new frame')} "
-        f"({num_frames / progress.seconds:.0f} frames/s); {out} holds "
-        f"{format_count(summary.num_episodes, 'episode')}, {format_count(summary.num_frames, 'frame')}; "
-        f"{format_count(summary.num_failures, 'attempt')} failed, "
-        f"{format_count(summary.num_dropped, 'episode')} dropped"
     )
 
 
