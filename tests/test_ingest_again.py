@@ -99,7 +99,7 @@ def test_a_column_that_is_nowhere_is_noted_and_left_out(tmp_path: Path) -> None:
     assert store.num_episodes == 2
     assert {"observation.ghost", "language"}.isdisjoint(store.manifest.sources[0].columns)
     notes = " ".join(note.reason for note in store.manifest.sources[0].notes)
-    assert "observation.ghost is not in" in notes and "language is not in" in notes
+    assert "observation.ghost is not a numeric column of" in notes and "language is not a numeric column of" in notes
 
 
 def test_a_column_of_another_width_is_the_episode_s_damage(tmp_path: Path) -> None:
