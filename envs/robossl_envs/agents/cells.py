@@ -1,7 +1,7 @@
 """Coarse cells of observations by hashing: #Exploration (arXiv:1611.04717), section 2.2.
 
-A cell says on which side of `BITS` random planes the state lies; without a state, the frame as 8x8 grey means. The
-number of cells does not depend on the number of dimensions.
+A cell says on which side of `BITS` random planes the state lies; if there is no state, the frame's 8x8 grey means
+take its place. The number of cells does not depend on the number of dimensions.
 """
 
 from __future__ import annotations
