@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from robossl.data.index import Entry, write_index
+from robossl.data.index import IndexEntry, write_index
 from robossl.data.manifest import Manifest, SourceEntry, write_manifest
 from robossl.data.pictures import encode_jpeg
 from robossl.data.shards import ShardWriter, UnitRecord
@@ -70,7 +70,7 @@ def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: i
     """A store of one tiny picture a million times, by the store's own parts."""
     (path / "shards").mkdir(parents=True)
     jpeg, per_shard = encode_jpeg(Image.new("RGB", (8, 8)), 50), num_episodes // num_shards
-    entries: list[Entry] = []
+    entries: list[IndexEntry] = []
     for number in range(num_shards):
         records = []
         with ShardWriter(path / "shards", f"{number}", {}) as shard:
@@ -80,7 +80,7 @@ def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: i
                 key = f"{number * per_shard + episode:07d}"
                 records.append(UnitRecord("made", key, "", "", episode * frames_each, frames_each, hash=key))
             shard.finish(records)
-        entries += [Entry(record, f"{number}", "train", {"scene": record.key[-1]}) for record in records]
+        entries += [IndexEntry(record, f"{number}", "train", {"scene": record.key[-1]}) for record in records]
     write_manifest(path, write_index(path, Manifest(8, 50, (SourceEntry("made", "", "mp4"),)), entries))
 
 

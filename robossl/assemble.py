@@ -15,9 +15,9 @@ from robossl.adapt import adapt, describe_lengthening
 from robossl.augment import Augment
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.data.clips import check_clips, moving_rows
-from robossl.data.loader import Loader, ResidentFrames
-from robossl.data.mixture import Mixture, Readable
-from robossl.data.sampler import MixedSampler, Sampler, thin
+from robossl.data.loader import BatchLoader, ResidentFrames
+from robossl.data.mixture import FrameStore, Mixture
+from robossl.data.sampler import MixedSampler, Sampler, thin_rows
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError, reason
@@ -125,7 +125,7 @@ def check_size(encoder: Encoder, size: int) -> None:
     encoder.train()
 
 
-def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
+def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:
     """Refuse a queue smaller than a batch, and a bank without a row for every frame."""
     for module in method.modules():
         if isinstance(module, Queue):
@@ -134,10 +134,10 @@ def check_memories(method: Method, config: RunConfig, loader: Loader) -> None:
             module.check_sample(int(loader.sampler.rows.max()))
 
 
-def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> Loader:
+def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> BatchLoader:
     """Return the loader of this rank's share of every batch; frames stay in memory if all of them fit."""
     data, batch_size = config.data, config.train.batch_size
-    readable: Readable = Mixture(stores) if len(stores) > 1 else stores[0]
+    readable: FrameStore = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
     reaches = any(clip.has_time for clip in clips)  # beyond the anchor frames
     parts = data.parts
@@ -147,7 +147,9 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
         moving = moving_rows(store, rows) if reaches else rows
         if len(moving) or len(parts) == 1:  # in a mixture, a store of images may give no clips
             check_clips(store, rows, clips)
-            anchors[number] = first + (moving if part.frames_per_s is None else thin(store, moving, part.frames_per_s))
+            anchors[number] = first + (
+                moving if part.frames_per_s is None else thin_rows(store, moving, part.frames_per_s)
+            )
             weights.append(part.weight)
             drawn.append(first + moving if reaches else anchors[number])
         first += store.num_frames
@@ -161,7 +163,7 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
     every = np.concatenate(drawn)
     fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
     share = batch_size // ranks.world_size
-    return Loader(
+    return BatchLoader(
         store=readable,
         sampler=pools[0] if len(parts) == 1 else MixedSampler(tuple(pools), tuple(weights), batch_size),
         clips=clips,

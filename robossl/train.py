@@ -23,7 +23,7 @@ from robossl.batch_norm import raise_small_batch
 from robossl.cards import data_before
 from robossl.checkpoint import checkpoints, save_checkpoint
 from robossl.config import as_plain, config_hash
-from robossl.data.loader import Loader
+from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
 from robossl.encoder import save_encoder
 from robossl.errors import InputError
@@ -54,7 +54,7 @@ class Trainer:
     method: Method
     model: nn.Module  # the method, compiled and wrapped for several ranks
     optimizer: torch.optim.Optimizer
-    loader: Loader
+    loader: BatchLoader
     augment: Augment
     collapse: CollapseMonitor
     knn: OnlineKnn | None

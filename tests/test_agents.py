@@ -11,11 +11,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from robossl_envs.agents import AGENTS, resolve_agent
-from robossl_envs.agents.agent import Seen
-from robossl_envs.agents.cells import Cells
+from robossl_envs.agents.agent import AgentObservations
+from robossl_envs.agents.cells import CellHasher
 from robossl_envs.agents.novelty import embedding_distillation
-from robossl_envs.agents.pink import coloured
-from robossl_envs.agents.rnd import frame_distillation, grey
+from robossl_envs.agents.pink import coloured_noise
+from robossl_envs.agents.rnd import frame_distillation, grey_views
 from torch import Tensor
 
 from robossl.errors import InputError
@@ -28,10 +28,10 @@ def make(name: str = "Known", steps: int = 200) -> gymnasium.Env[Any, Any]:
     return gymnasium.make(f"dots/{name}-v0", render_mode="rgb_array", max_episode_steps=steps, disable_env_checker=True)
 
 
-def seen(env: gymnasium.Env[Any, Any], state: Any, *, started: bool) -> Seen:
+def seen(env: gymnasium.Env[Any, Any], state: Any, *, started: bool) -> AgentObservations:
     frames = np.asarray(env.render())[None]
     embeddings = np.float32(frames[:, ::6, ::6].reshape(1, -1))  # an encoder as plain as can be
-    return Seen(np.zeros(1, np.int64), frames, np.float32(state)[None], np.array([started]), embeddings)
+    return AgentObservations(np.zeros(1, np.int64), frames, np.float32(state)[None], np.array([started]), embeddings)
 
 
 def walk(name: str, num_steps: int, *, env_name: str = "Known", seed: int = 0, with_state: bool = True) -> np.ndarray:
@@ -72,14 +72,14 @@ def test_another_generator_gives_others(name: str) -> None:
 
 
 def test_pink_noise_has_unit_variance_and_falls_with_frequency() -> None:
-    noise = coloured(np.random.default_rng(0), 256, 2000)
+    noise = coloured_noise(np.random.default_rng(0), 256, 2000)
     assert noise.shape == (256, 2000)
     assert np.square(noise).mean() == pytest.approx(1, abs=0.02)
     power = np.square(np.abs(np.fft.rfft(noise, axis=0))).mean(axis=1)
     frequency = np.fft.rfftfreq(256)
     slope, _ = np.polyfit(np.log(frequency[1:-1]), np.log(power[1:-1]), 1)
     assert slope == pytest.approx(-1, abs=0.03)
-    white = coloured(np.random.default_rng(0), 255, 2000, beta=0)
+    white = coloured_noise(np.random.default_rng(0), 255, 2000, beta=0)
     assert np.square(white).mean() == pytest.approx(1, abs=0.02)
     assert abs(np.mean(white[1:] * white[:-1])) < 0.02
 
@@ -127,9 +127,9 @@ def test_cells_tell_places_apart_whatever_their_scale() -> None:
     rng = np.random.default_rng(0)
     places = rng.uniform(-1, 1, (600, 3)) * (0.01, 100, 0)
     frames = np.zeros((1, 8, 8, 3), np.uint8)
-    cells = Cells(rng)
+    cells = CellHasher(rng)
     slots, started = np.zeros(1, np.int64), np.zeros(1, np.bool_)
-    codes = [int(cells(Seen(slots, frames, np.float32(row)[None], started))[0]) for row in places]
+    codes = [int(cells(AgentObservations(slots, frames, np.float32(row)[None], started))[0]) for row in places]
     assert set(codes[:255]) == {0}
     inside = {code: places[256:][np.array(codes[256:]) == code] / (0.01, 100, 1) for code in set(codes[256:])}
     assert len(inside) > 8
@@ -142,7 +142,7 @@ def old_and_new(kind: str) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(rng.normal(size=(2, 8, 48)).astype(np.float32) * 3 + 1).unbind()
     old = np.zeros((8, 48, 48, 3), np.uint8)
     old[:, 10:20, 10:20] = 200
-    return grey(old), grey(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
+    return grey_views(old), grey_views(rng.integers(0, 255, (8, 48, 48, 3), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["frames", "embeddings"])

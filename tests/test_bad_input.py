@@ -160,7 +160,7 @@ SIMSIAM = YAML.splitlines()[1].removeprefix("method: {").removesuffix("}")
 @pytest.mark.parametrize(
     ("method", "wanted"),
     [
-        (CPC.replace("0.2", "60"), "needs 180.00 s of video in one piece, the longest episode of the split lasts "),
+        (CPC.replace("0.2", "60"), "needs 180.00 s of continuous video, but the longest episode of the split lasts "),
         (CPC + ", columns: {action: 7}", "column 'action' is needed from droid; "),
         (CPC + ", columns: [action]", "run.yaml:2: method.columns must be a mapping, got a list of 1"),
         (CPC.replace("steps: 2", "steps: 4"), "steps must be 1 to num_frames - warmup_frames - 1 = 3, got 4"),
@@ -168,7 +168,7 @@ SIMSIAM = YAML.splitlines()[1].removeprefix("method: {").removesuffix("}")
             CPC.replace("32}", "32, clip: {num_frames: 3}}"),
             "method.view.clip is set, but this method chooses its clips",
         ),
-        ("name: tcn, window_seconds: 40.0", "needs 80.00 s of video in one piece, the longest episode of the split "),
+        ("name: tcn, window_seconds: 40.0", "needs 80.00 s of continuous video, but the longest episode of the split "),
         ("name: vip, discount: 1.5", "discount must be in [0, 1), got 1.5"),
         ("name: cpc_rows", "resnet10t has batch-norm, through which patches share information"),
         ("name: cpc_rows, view: {size: 128}", "3 rows of patches (64 pixels, 32 apart): steps must be 1 to 1, got 5"),

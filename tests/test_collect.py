@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from robossl_envs.collect import Collected
 from robossl_envs.collect import collect as collect_any
 from robossl_envs.collection import crew, trial
-from robossl_envs.collection.settings import Settings
-from robossl_envs.collection.trial import described_apart
+from robossl_envs.collection.report import CollectionSummary
+from robossl_envs.collection.settings import CollectionSettings
+from robossl_envs.collection.trial import describe_in_process
 
 from robossl.data.ingest import ingest
 from robossl.data.sources.lerobot import LeRobotSource
@@ -74,7 +74,7 @@ def test_one_worker_and_two_give_the_same_bytes(tmp_path: Path, capsys: pytest.C
     common: dict[str, Any] = {"env": "dots/Known-v0", "agent": "pink", "episodes": 7, "nuisances": "all"}
     one = collect(out=tmp_path / "one", workers=1, seed=3, **common)
     said = capsys.readouterr().out
-    assert "7 episodes of dots/Known-v0 by pink, 20 steps at most, 96x96 at 10 fps" in said
+    assert "7 episodes of dots/Known-v0 by pink, at most 20 steps each, 96x96 at 10 fps" in said
     assert f"holds 7 episodes, {one.num_frames} frames; 0 attempts failed, 0 episodes dropped" in said
     assert one == collect(out=tmp_path / "two", workers=2, seed=3, **common)
     assert files(tmp_path / "one") == files(tmp_path / "two")
@@ -146,7 +146,7 @@ def test_a_failed_episode_is_counted_and_played_again(
     collected = collect(
         env="dots/Failing-v0", agent=agent, episodes=4, out=tmp_path / "out", workers=2, hang_seconds=HANG_SECONDS
     )
-    assert collected == Collected(4, collected.num_frames, num_dropped=0, num_failures=1)
+    assert collected == CollectionSummary(4, collected.num_frames, num_dropped=0, num_failures=1)
     assert len(readable(tmp_path / "out")) == 4
     assert f"failed: {said}\n" in capsys.readouterr().out
     if agent == "random":
@@ -188,7 +188,7 @@ def test_a_collection_without_an_episode_has_failed(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
     monkeypatch.setenv("DOTS_FAULT_STAYS", "1")
     common: dict[str, Any] = {"env": "dots/Failing-v0", "agent": "random", "out": tmp_path / "out", "workers": 1}
-    with pytest.raises(ResourceError, match=r"^no episode could be played, 1 dropped, .*: the motor stalled; mend the"):
+    with pytest.raises(ResourceError, match=r"^no episode could be played, 1 dropped, .*: the motor stalled; fix the"):
         collect(episodes=1, **common)
     (tmp_path / "fault").unlink()
     assert collect(episodes=1, **common).num_episodes == 1
@@ -221,7 +221,7 @@ def test_what_is_no_number_costs_its_episode_and_is_not_written(tmp_path: Path) 
 
 def test_all_nuisances_are_those_that_change_something() -> None:
     reach, push = (
-        described_apart(Settings(f"robossl/{name}-v0", "random", nuisances=("all",)), hang_seconds=60)
+        describe_in_process(CollectionSettings(f"robossl/{name}-v0", "random", nuisances=("all",)), hang_seconds=60)
         for name in ("Reach", "Push")
     )
     assert {*push.nuisances} - {*reach.nuisances} == {f"manip_object_{what}" for what in ("color", "size", "texture")}
@@ -259,11 +259,12 @@ def test_episodes_are_added_and_other_arguments_refused(tmp_path: Path, capsys: 
     with pytest.raises(InputError) as caught:
         collect(env="dots/Dot-v0", agent="pink", episodes=3, out=out, workers=1, fps=5)
     assert str(caught.value) == (
-        f"{out} was collected with --agent random, not pink; --fps (default), not 5; use the same, or another --out"
+        f"{out} was collected with --agent random, not pink; --fps (default), not 5; use the same settings, "
+        "or another --out"
     )
     with locked(out, "collection"), pytest.raises(ResourceError, match="another collection is writing to"):
         collect(env="dots/Dot-v0", agent="random", episodes=3, out=out, workers=1)
-    with pytest.raises(InputError, match="is not empty and holds no collection; choose another --out"):
+    with pytest.raises(InputError, match="is not empty and is not a collection; choose another --out"):
         collect(env="dots/Dot-v0", agent="random", episodes=3, out=tmp_path, workers=1)
 
 
@@ -321,7 +322,7 @@ def test_a_full_disk_ends_with_one_line_and_what_was_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"env": "dots/Dto-v0"}, r"no environment 'dots/Dto-v0' is registered; the nearest are dots/Dot-v0"),
+        ({"env": "dots/Dto-v0"}, r"no environment 'dots/Dto-v0' is registered; the nearest ids are dots/Dot-v0"),
         ({"env": "dots/Blind-v0"}, r"cannot render rgb_array \(it offers human\)"),
         ({"env": "dots/NoGL-v0"}, r"cannot be made \(ImportError: libGL.so.1.*robossl doctor dots/NoGL-v0 says what"),
         ({"env": "dots/Odd-v0"}, r"has actions Dict.*collection takes Box and Discrete"),
@@ -332,15 +333,15 @@ def test_a_full_disk_ends_with_one_line_and_what_was_written(
         ({"env": "dots/Known-v0", "nuisances": "ligth"}, r"has no nuisance ligth; choose from all, light"),
         ({"env": "robossl/Reach-v0", "nuisances": "manip_object_size"}, r"has no nuisance manip_object_size; choose"),
         ({"module": ("no_such_module",)}, r"--module no_such_module cannot be imported"),
-        ({"module": ("",)}, r"--module '' cannot be imported \(ValueError: Empty module name\); is it a whole name"),
-        ({"module": (".x",)}, r"--module .x cannot be imported \(TypeError: .*\); is it a whole name"),
+        ({"module": ("",)}, r"--module '' cannot be imported \(ValueError: Empty module name\); check the name"),
+        ({"module": (".x",)}, r"--module .x cannot be imported \(TypeError: .*\); check the name"),
         ({"image_size": 33}, r"--image-size must be even"),
         ({"episodes": 0}, r"--episodes must be at least 1"),
         ({"episodes": None, "frames": 0}, r"--frames must be at least 1"),
         ({"frames": 9}, r"give either --episodes or --frames, got both"),
         ({"episodes": None}, r"give either --episodes or --frames, got neither"),
-        ({"agent": "novelty"}, r"agent novelty acts on the embeddings of an encoder; add --encoder RUN"),
-        ({"encoder": Path("run")}, r"agent random acts without an encoder; leave out --encoder, or use --agent nov"),
+        ({"agent": "novelty"}, r"agent novelty acts on embeddings; name the encoder with --encoder RUN"),
+        ({"encoder": Path("run")}, r"agent random uses no encoder; leave out --encoder, or use --agent nov"),
         ({"agent": "novelty", "encoder": Path("no_run")}, r"no_run is no encoder; pass a run folder"),
         ({"workers": 0}, r"--workers must be at least 1"),
         ({"seed": -1}, r"--seed must not be negative"),

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import dots  # noqa: F401
 import pytest
-from robossl_envs.doctor import FAMILIES, Family, command, examine, family_of, lacking, probe
+from robossl_envs.doctor import FAMILIES, EnvFamily, command, examine, family_of, find_missing, try_rendering
 
 from robossl.errors import InputError
 
 
 def test_what_is_not_installed_comes_with_its_pip_line() -> None:
-    family = Family("x", "x/", {"no_such_module": "no-such[extra]", "numpy": "numpy"})
-    assert lacking(family) == ["no_such_module is not installed: pip install 'no-such[extra]'"]
+    family = EnvFamily("x", "x/", {"no_such_module": "no-such[extra]", "numpy": "numpy"})
+    assert find_missing(family) == ["no_such_module is not installed: pip install 'no-such[extra]'"]
 
 
 def test_a_wrong_pin_is_said_and_a_right_one_is_not() -> None:
-    (said,) = lacking(Family("x", "x/", {}, pins={"numpy": "0.1"}))
+    (said,) = find_missing(EnvFamily("x", "x/", {}, pins={"numpy": "0.1"}))
     assert said.startswith("it is made for numpy 0.1, found ") and "pip install 'numpy==0.1.*'" in said
-    assert lacking(Family("x", "x/", {}, pins={"numpy": "2"})) == []
+    assert find_missing(EnvFamily("x", "x/", {}, pins={"numpy": "2"})) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_id_nobody_knows_is_refused() -> None:
 
 
 def test_a_missing_library_is_recognised_by_what_it_says() -> None:
-    assert "opencv-python-headless" in probe("dots/NoGL-v0", "dots")
+    assert "opencv-python-headless" in try_rendering("dots/NoGL-v0", "dots")
 
 
 def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
@@ -56,13 +56,13 @@ def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
     assert capsys.readouterr().out.startswith("x/Y-v0: MuJoCo finds no OpenGL: apt-get install")
     (tmp_path / "odd.py").write_text("1 / 0")
     with pytest.raises(
-        InputError, match=r"--module odd cannot be imported \(ZeroDivisionError: division by zero\); is"
+        InputError, match=r"--module odd cannot be imported \(ZeroDivisionError: division by zero\); check"
     ):
         command(["x/Y-v0", "--module", "odd"])
 
 
 def test_a_crash_while_drawing_is_survived() -> None:
-    assert probe("dots/Segfault-v0", "dots").startswith("crashed with signal 11 while drawing")
+    assert try_rendering("dots/Segfault-v0", "dots").startswith("crashed with signal 11 while drawing")
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,9 @@ def test_each_round_looks_with_and_goes_on_with_the_encoder_of_the_last(
 ) -> None:
     out = tmp_path / "loop"
     said = loop(tmp_path, out)
-    assert said.startswith(f"{out}/round_1/run/encoder has seen 2 rounds; next: robossl regress {out}/round_1/run")
+    assert said.startswith(
+        f"{out}/round_1/run/encoder was trained in 2 rounds; next: robossl regress {out}/round_1/run"
+    )
     *others, last = (shlex.split(line) for line in said.partition("next: ")[2].splitlines())
     assert all(main(words[1:]) == 0 for words in others)
     assert last[:2] == ["robossl", "export"]  # which refuses an encoder of four steps on dots
@@ -112,7 +114,7 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr
-    assert "round_1/run/encoder has seen 2 rounds" in done.stdout
+    assert "round_1/run/encoder was trained in 2 rounds" in done.stdout
     assert (out / "round_0/run/encoder/encoder.json").read_bytes() == first
     assert [read_about(out / f"round_{k}/run/encoder")["extra"]["step"] for k in (0, 1)] == [12, 12]
     assert open_store(out / "store").num_frames >= 80
@@ -124,7 +126,7 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
         ({"rounds": 0}, r"--rounds must be 1 to 1000, got 0"),
         ({"frames": 0}, r"--frames must be at least 1, got 0"),
         ({"agent": "novel"}, r"unknown agent 'novel'; did you mean 'novelty'"),
-        ({"image_size": 16}, r"views of 32 px need frames as large; got --image-size 16"),
+        ({"image_size": 16}, r"views of 32 px need frames of at least that size; got --image-size 16"),
         ({"env": "dots/Dto-v0"}, r"no environment 'dots/Dto-v0' is registered"),
     ],
 )
@@ -143,7 +145,7 @@ def test_what_was_refused_can_be_mended_and_other_folders_are_left_alone(tmp_pat
     assert "encoder" in collection(tmp_path / "loop", 0) and collection(tmp_path / "loop", 0)["encoder"] is None
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"is not empty and holds no exploration loop; choose another --out"):
+    with pytest.raises(InputError, match=r"is not empty and is not an exploration loop; choose another --out"):
         loop(tmp_path, tmp_path / "taken")
 
 

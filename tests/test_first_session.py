@@ -18,8 +18,9 @@ from terminal import on_a_terminal
 
 from robossl.adapt import adapt, shorten_warmup
 from robossl.cli import main
-from robossl.config import load, override
+from robossl.config import as_plain, load, override
 from robossl.data.ingest import ingest
+from robossl.data.ingest_report import RECIPE, RECIPE_BATCH, RECIPE_FRAMES_PER_S, RECIPE_VIEW, next_step
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.evaluate.evaluation import Settings, run_evaluation
@@ -185,6 +186,21 @@ def test_each_printed_command_works_as_it_is(
     assert [words[1] for words in commands] == [*wanted, "report", "export"]
     for words in commands:
         assert main(words[1:]) == 0, words
+
+
+def test_ingest_suggests_the_recipe_only_for_a_store_that_it_can_train_on(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load(ROOT / RECIPE, RunConfig)
+    view, batch, data = as_plain(recipe)["method"]["view"], recipe.train.batch_size, recipe.data
+    assert (view["size"], batch, data.frames_per_s) == (RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S)
+    assert data.split is None and recipe.knn is None
+    monkeypatch.chdir(ROOT)
+    info, train = f"next: robossl info {plain}", f"robossl pretrain {RECIPE} --data.store {plain} --out runs/store"
+    assert next_step(plain) == f"{info}; {train}"
+    few = tmp_path / "few"
+    ingest((next(CLIPS.rglob("*.mp4")),), out=few, short_side=48, workers=1)
+    assert next_step(few) == f"next: robossl info {few}"
 
 
 def test_a_probe_that_can_pass_is_suggested_for_plain_video(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

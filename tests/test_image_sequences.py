@@ -70,7 +70,7 @@ def test_numbered_images_right_in_the_source_are_said_and_stay_images(
     for number in range(6):
         level(tmp_path / "images" / f"{number}.jpg", 10 + 4 * number)
     assert len(episodes(tmp_path / "images", tmp_path / "out")) == 6
-    assert "lie in no folder of their own (--image-folders episodes" in capsys.readouterr().out
+    assert "are not in a subfolder (--image-folders episodes" in capsys.readouterr().out
     assert episodes(tmp_path / "images", tmp_path / "asked", image_folders="episodes") == {"images": ramp(range(6))}
 
 
@@ -85,7 +85,7 @@ def test_a_gap_keeps_its_time_and_is_noted_and_a_step_is_none(
     assert found["ep_0"] == [(0.0, 10), (0.1, 14), (0.2, 18), (0.6, 34), (0.7, 38)]
     assert found["ep_1"] == [(round(k / 10, 6), 100 + 10 * k) for k in range(6)]
     said = capsys.readouterr().out
-    assert "noted in/ep_0: 3 numbers are missing" in said and "in/ep_1" not in said
+    assert "noted in/ep_0: 3 frame numbers missing" in said and "in/ep_1" not in said
     assert "2 episodes of 11 frames in all (ep_0, ...) at 10 frames/s (--image-fps" in said
 
 
@@ -110,7 +110,7 @@ def test_classes_of_numbered_photographs_stay_images(
     assert sorted(found) == sorted(f"{folder}/{name.format(number)}" for number in range(8))
     assert set(open_store(tmp_path / "out").labels("label")) == {folder.removeprefix("train/")}
     said = capsys.readouterr().out
-    assert f"numbered images of 1 folders ({folder}, ...) are read one by one" in said
+    assert f"numbered images of 1 folder ({folder}, ...) are read one by one" in said
     assert "--image-folders episodes" in said
 
 
@@ -224,4 +224,4 @@ def test_a_folder_named_like_an_episode_that_is_none_is_said(
     for number, name in enumerate(names):
         level(tmp_path / "in/ep_0" / f"{name}.png", 10 + 4 * number)
     assert len(episodes(tmp_path / "in", tmp_path / "out")) == 6
-    assert "images of 1 folders named like episodes (ep_0, ...) are read one by one" in capsys.readouterr().out
+    assert "images of 1 folder named like episodes (ep_0, ...) are read one by one" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 
 from robossl.cli import main
 from robossl.data.ingest import ingest
-from robossl.data.labels import measured
+from robossl.data.labels import reason_not_label
 from robossl.data.store import open_store
 from robossl.errors import InputError
 
@@ -42,9 +42,9 @@ def test_what_lies_beside_the_videos_is_announced_and_measurements_are_no_labels
     assert names(clips, tmp_path / "out") == LABELS
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "labels from episodes.csv" in line]
     for name in LABELS:
-        assert name in said.split("no labels:")[0]
+        assert name in said.split("not labels:")[0]
     for name in ("time (a time)", "frames (a measurement)", "fps (a", "width (a", "height (a"):
-        assert name in said.split("no labels:")[1]
+        assert name in said.split("not labels:")[1]
     assert "--label-columns" in said and "--labels none" in said
 
 
@@ -90,7 +90,7 @@ def test_columns_can_be_chosen_or_none(clips: Path, tmp_path: Path, capsys: pyte
     ],
 )
 def test_which_columns_look_like_measurements(name: str, values: list[str], why: str) -> None:
-    assert measured(name, values) == why
+    assert reason_not_label(name, values) == why
 
 
 @pytest.mark.parametrize("before", ["nothing", "an empty folder"])

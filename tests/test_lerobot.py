@@ -73,7 +73,7 @@ def test_v21_store_columns(tmp_path):
     )
     rows = np.random.default_rng(0).permutation(488)
     assert np.array_equal(store.column("state", rows), expected.astype(np.float32)[rows])
-    with pytest.raises(InputError, match=r"column 'reward' is needed from g1.* has it as nothing"):
+    with pytest.raises(InputError, match=r"column 'reward' is needed from g1; no source of"):
         store.column("reward", rows)
 
 
@@ -136,7 +136,7 @@ def test_v3_episodes_are_cut_out_of_shared_files(tmp_path, codec):
     assert listing.columns == {"state": 2, "next.done": 1}
     wrong = [note.reason for note in listing.notes]
     assert wrong == (
-        [] if codec == "libsvtav1" else [f"observation.images.{n} is h264, stated codec is av1" for n in "ab"]
+        [] if codec == "libsvtav1" else [f"observation.images.{n} is h264, but the stated codec is av1" for n in "ab"]
     )
     for number in (4, 1, 2, 5, 0, 3):  # any order: the open video is sought again
         unit = listing.units[number]
@@ -190,7 +190,7 @@ def test_missing_video_and_pointer_are_skipped(g1, tmp_path):
 
 def test_paths_under_another_folder_are_found_by_looking(g1):
     (g1 / "videos").rename(g1 / "video")
-    assert "says videos/, found by looking in video/ (2 files)" in notes_of(g1)
+    assert "says videos/, but the files are in video/ (2 files)" in notes_of(g1)
     assert len(LeRobotSource(g1).listing().units) == 2
 
 
@@ -213,7 +213,7 @@ def shape(features, name, **changes):
         ({"features": lambda f: shape(f, "action", shape=[30])}, "action has 30 values by its shape, 26 in data/"),
         (
             {"features": lambda f: shape(f, CAMERA, info={"video.codec": "av1"})},
-            "cam_high is h264, stated codec is av1",
+            "cam_high is h264, but the stated codec is av1",
         ),
         ({"splits": {"train": "0:1"}}, "splits cover 1 of 2 episodes, not 1"),
         ({"splits": {"train": "0:50"}}, "split train covers 0:50, the last episode is 1"),
@@ -232,7 +232,7 @@ def test_noted_defects(g1, tmp_path, changes, note):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"codebase_version": "v1.6"}, r"is LeRobotDataset v1\.6; readable are"),
+        ({"codebase_version": "v1.6"}, r"is LeRobotDataset v1\.6; supported are"),
         ({"video_path": "../{video_key}.mp4"}, "leaves the dataset"),
         ({"video_path": "{video_key.__class__}"}, "template that is not understood"),
         ({"data_path": "data/{episode_index:0999999999d}"}, "template that is not understood"),

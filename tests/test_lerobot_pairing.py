@@ -76,7 +76,7 @@ def test_v21_frames_of_a_discarded_take_are_refused(before: int, tmp_path: Path)
     write_v21(tmp_path / "in", 12, codes=codes)
     source = LeRobotSource(tmp_path / "in")
     (unit,) = source.listing().units
-    with pytest.raises(Damaged, match="video has 20 frames for 12 rows: which frames are extra is not known"):
+    with pytest.raises(Damaged, match="video has 20 frames for 12 rows: which frames are extra is unknown"):
         list(source.frames(unit))
 
 

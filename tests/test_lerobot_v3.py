@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import robossl_envs.lerobot_v3 as lerobot_v3
 from robossl_envs.collection.part import PartWriter, is_whole, part_of
-from robossl_envs.lerobot_layout import Column, Layout, Part
+from robossl_envs.lerobot_layout import Column, DatasetPart, Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
 from robossl.data.sources.lerobot import LeRobotSource
@@ -40,7 +40,7 @@ def frames_of(number: int, length: int) -> np.ndarray:
     return frames
 
 
-def write_part(folder: Path, number: int, length: int) -> Part:
+def write_part(folder: Path, number: int, length: int) -> DatasetPart:
     writer = PartWriter(frames_per_s=10, height=32, width=48)
     for k, frame in enumerate(frames_of(number, length)):
         row = {"observation.state": [number, k], "action": k % 3, "next.done": k == length - 1, "agent": "me"}
@@ -50,7 +50,7 @@ def write_part(folder: Path, number: int, length: int) -> Part:
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> list[Part]:
+def parts(tmp_path: Path) -> list[DatasetPart]:
     folder = tmp_path / "parts"
     folder.mkdir()
     return [write_part(folder, number, length) for number, length in enumerate((7, 4, 9, 5))]
@@ -65,7 +65,7 @@ def everything(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_our_reader_reads_every_episode_beside_its_rows(parts: list[Part], tmp_path: Path) -> None:
+def test_our_reader_reads_every_episode_beside_its_rows(parts: list[DatasetPart], tmp_path: Path) -> None:
     writer = LeRobotWriter(tmp_path / "out", LAYOUT)
     writer.append(parts[:1])
     writer.append(parts[1:])
@@ -82,7 +82,7 @@ def test_our_reader_reads_every_episode_beside_its_rows(parts: list[Part], tmp_p
             assert np.abs(frame.pixels.astype(int) - drawn).mean() < 4
 
 
-def test_videos_are_copied_packet_by_packet(parts: list[Part], tmp_path: Path) -> None:
+def test_videos_are_copied_packet_by_packet(parts: list[DatasetPart], tmp_path: Path) -> None:
     LeRobotWriter(tmp_path / "out", LAYOUT).append(parts)
     joined = tmp_path / "out/videos/observation.images.top/chunk-000/file-000.mp4"
     assert packets(joined) == [packet for part in parts for packet in packets(part.video)]
@@ -96,7 +96,7 @@ def test_videos_are_copied_packet_by_packet(parts: list[Part], tmp_path: Path) -
     assert all(a or b for a, b in pairwise(keys))  # a GOP of 2
 
 
-def test_metadata_is_what_lerobot_looks_for(parts: list[Part], tmp_path: Path) -> None:
+def test_metadata_is_what_lerobot_looks_for(parts: list[DatasetPart], tmp_path: Path) -> None:
     writer = LeRobotWriter(tmp_path / "out", LAYOUT)
     writer.append(parts[:2])
     writer.append(parts[2:])
@@ -126,7 +126,7 @@ def test_metadata_is_what_lerobot_looks_for(parts: list[Part], tmp_path: Path) -
     assert pq.ParquetFile(tmp_path / "out/data/chunk-000/file-001.parquet").num_row_groups == 2
 
 
-def test_statistics_are_those_of_all_frames(parts: list[Part], tmp_path: Path) -> None:
+def test_statistics_are_those_of_all_frames(parts: list[DatasetPart], tmp_path: Path) -> None:
     writer = LeRobotWriter(tmp_path / "out", LAYOUT)
     writer.append(parts[:3])
     LeRobotWriter(tmp_path / "out", LAYOUT).append(parts[3:])  # opened again: joined from the metadata
@@ -164,7 +164,7 @@ writer.append([part_of(parts, 2), part_of(parts, 3)])
 
 
 @pytest.mark.parametrize("moment", range(1, 6))
-def test_killed_at_any_file_it_leaves_what_was_there(moment: int, parts: list[Part], tmp_path: Path) -> None:
+def test_killed_at_any_file_it_leaves_what_was_there(moment: int, parts: list[DatasetPart], tmp_path: Path) -> None:
     """Video, data, episodes, statistics, info: killed when one is written aside and has no name yet."""
     LeRobotWriter(tmp_path / "straight", LAYOUT).append(parts[:2])
     shutil.copytree(tmp_path / "straight", tmp_path / "died")
@@ -183,7 +183,7 @@ def test_killed_at_any_file_it_leaves_what_was_there(moment: int, parts: list[Pa
 
 
 def test_folders_are_full_at_a_thousand_files(
-    parts: list[Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: list[DatasetPart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lerobot_v3, "CHUNK", 2)
     writer = LeRobotWriter(tmp_path / "out", LAYOUT)
@@ -195,10 +195,10 @@ def test_folders_are_full_at_a_thousand_files(
     assert [len(list(source.frames(unit))) for unit in source.listing().units] == [7, 4, 9]
 
 
-def test_another_layout_is_refused(parts: list[Part], tmp_path: Path) -> None:
+def test_another_layout_is_refused(parts: list[DatasetPart], tmp_path: Path) -> None:
     LeRobotWriter(tmp_path / "out", LAYOUT).append(parts)
     other = Layout("observation.images.top", 32, 48, 10, COLUMNS[1:], robot_type="a/B-v0", task="a/B-v0")
-    with pytest.raises(InputError, match="has other features than this environment gives now; choose another --out"):
+    with pytest.raises(InputError, match="has different features than this environment has now; choose another --out"):
         LeRobotWriter(tmp_path / "out", other)
 
 
@@ -211,7 +211,7 @@ def test_another_layout_is_refused(parts: list[Part], tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_data_set_is_said_in_one_line(
-    name: str, left: bytes, remedy: str, parts: list[Part], tmp_path: Path
+    name: str, left: bytes, remedy: str, parts: list[DatasetPart], tmp_path: Path
 ) -> None:
     LeRobotWriter(tmp_path / "out", LAYOUT).append(parts)
     whole = everything(tmp_path / "out")
@@ -225,7 +225,7 @@ def test_a_damaged_data_set_is_said_in_one_line(
         assert everything(tmp_path / "out") == whole
 
 
-def test_broken_parts_are_found(parts: list[Part]) -> None:
+def test_broken_parts_are_found(parts: list[DatasetPart]) -> None:
     assert all(map(is_whole, parts))
     parts[0].video.write_bytes(parts[0].video.read_bytes()[:300])
     shutil.copy(parts[2].video, parts[1].video)
@@ -240,10 +240,10 @@ def test_the_real_lerobot_reads_the_same(tmp_path: Path) -> None:
     if not python:
         pytest.skip("needs ROBOSSL_LEROBOT_PYTHON, a Python that has lerobot")
     from robossl_envs.collect import collect
-    from robossl_envs.collection.environment import open_env, picture
-    from robossl_envs.collection.settings import Settings, draws
+    from robossl_envs.collection.environment import open_env, render_frame
+    from robossl_envs.collection.settings import CollectionSettings, episode_generators
 
-    settings = Settings("dots/Known-v0", "pink", image_size=64, seed=5, modules=("dots",))
+    settings = CollectionSettings("dots/Known-v0", "pink", image_size=64, seed=5, modules=("dots",))
     out = tmp_path / "out"
     collect(env=settings.env, agent="pink", episodes=5, out=out, workers=1, image_size=64, seed=5, module=("dots",))
     rows = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("data/*/*.parquet"))).to_pydict()
@@ -251,8 +251,8 @@ def test_the_real_lerobot_reads_the_same(tmp_path: Path) -> None:
     frames, env = [], open_env(settings)
     for action, number, k in zip(rows["action"], rows["episode_index"], rows["frame_index"], strict=True):
         if k == 0:
-            env.reset(seed=draws(settings, number)[0])
-        frames.append(picture(env, 64, 64))
+            env.reset(seed=episode_generators(settings, number)[0])
+        frames.append(render_frame(env, 64, 64))
         env.step(np.float32(action))
     arrays = {name: np.array(rows[name]) for name in names}
     arrays["nuisance"] = arrays["nuisance"].reshape(-1)

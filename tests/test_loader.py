@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from robossl.data.loader import Loader, ResidentFrames, pad_stack
+from robossl.data.loader import BatchLoader, ResidentFrames, pad_stack
 from robossl.data.sampler import Sampler
 from robossl.data.store import Store
 from robossl.views import ClipSpec, RawBatch
@@ -11,9 +11,9 @@ IMAGE, CLIP = ClipSpec(), ClipSpec(num_frames=3, stride_seconds=0.2, offset_seco
 CPU = torch.device("cpu")
 
 
-def loader_of(store: Store, *, resident: bool = False, workers: int = 0, local: slice = slice(0, 4)) -> Loader:
+def loader_of(store: Store, *, resident: bool = False, workers: int = 0, local: slice = slice(0, 4)) -> BatchLoader:
     rows = store.rows(None)
-    return Loader(
+    return BatchLoader(
         store=store,
         sampler=Sampler(store, rows, seed=2, batch_size=4),
         clips=(IMAGE, CLIP, IMAGE),

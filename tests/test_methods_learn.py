@@ -17,7 +17,7 @@ from methods_kit import reference, settings_at
 
 from robossl.augment import Augment
 from robossl.config import as_plain, from_mapping, load
-from robossl.data.loader import Loader
+from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder
@@ -45,7 +45,7 @@ def accuracy(encoder: Encoder, store: Store) -> float:
     """Share of treated frames of the second halves whose clip is found, in %."""
     rows = spread_rows(store, np.arange(store.num_episodes), per_episode=PER_CLIP)
     sampler = Sampler(store, rows, seed=0, batch_size=len(rows))
-    loader = Loader(store, sampler, (QUESTION.clip,), slice(None), CPU, num_workers=0)
+    loader = BatchLoader(store, sampler, (QUESTION.clip,), slice(None), CPU, num_workers=0)
     config = encoder.config
     view = Augment((QUESTION,), mean=config.mean, std=config.std, seed=0, device=CPU)(loader.batch(0)).views[0]
     with torch.no_grad():

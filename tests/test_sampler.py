@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robossl.data.sampler import Sampler, thin
+from robossl.data.sampler import Sampler, thin_rows
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.views import ClipSpec
@@ -66,7 +66,7 @@ def test_ranks_cut_the_same_global_draw(clip_store: Store) -> None:
 
 def test_thinning_keeps_the_rate_and_every_episode(clip_store: Store) -> None:
     rows = clip_store.rows(None)
-    kept = thin(clip_store, rows, 5.0)
+    kept = thin_rows(clip_store, rows, 5.0)
     assert set(clip_store.episode_of(kept)) == set(clip_store.episode_of(rows))
     same_episode = np.diff(clip_store.episode_of(kept)) == 0
     slots = np.floor(clip_store.time_seconds[kept] * 5 + 1e-6)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robossl_envs.shapes import Box, Disc, Shape, Triangle, Union, radius_of, tee
+from robossl_envs.shapes import Box, CompoundShape, Disc, Shape, Triangle, radius_of, t_shape
 
 SHAPES: dict[str, Shape] = {
     "disc": Disc(0.4),
     "box": Box(0.8, 0.4, x=0.1),
     "triangle": Triangle(((-0.4, -0.3), (0.4, -0.3), (0.0, 0.5))),
-    "tee": tee(1.0),
+    "t_shape": t_shape(1.0),
 }
 SIDE = np.linspace(-1.2, 1.2, 241, dtype=np.float32)
 X, Y = np.meshgrid(SIDE, SIDE)
@@ -18,7 +18,7 @@ AREAS = {
     "disc": np.pi * 0.16,
     "box": 0.32,
     "triangle": 0.32,
-    "tee": 7 / 16,
+    "t_shape": 7 / 16,
 }
 
 
@@ -50,7 +50,7 @@ def test_a_distance_never_changes_faster_than_the_way(name: str) -> None:
 
 
 def test_a_tee_lies_about_its_centre_of_mass() -> None:
-    tee_shape = tee(1.0)
-    assert isinstance(tee_shape, Union)
+    tee_shape = t_shape(1.0)
+    assert isinstance(tee_shape, CompoundShape)
     inside = tee_shape.distance(X, Y) < 0
     assert (X[inside].mean(), Y[inside].mean()) == pytest.approx((0, 0), abs=0.01)

@@ -224,7 +224,7 @@ def test_tar_refuses_what_leaves_it(tmp_path):
     reasons = {problem.path: problem.reason for problem in listing.skipped}
     assert reasons["i.tar:../up.jpg"] == reasons["i.tar:/abs.jpg"] == "path leaves the archive"
     assert "link" in reasons["i.tar:link.jpg"] and "empty" in reasons["i.tar:empty.jpg"]
-    assert reasons["gone.jpg"] == "listed in the csv, missing" and "leaves" in reasons["../../etc/x.jpg"]
+    assert reasons["gone.jpg"] == "listed in the csv, but missing" and "leaves" in reasons["../../etc/x.jpg"]
 
 
 def test_truncated_and_compressed_tars(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from robossl.data.describe import info
-from robossl.data.index import Entry, write_index
+from robossl.data.index import IndexEntry, write_index
 from robossl.data.ingest import ingest
 from robossl.data.manifest import Manifest, SourceEntry, read_manifest, write_manifest
 from robossl.data.pictures import encode_jpeg, shrink
@@ -152,7 +152,7 @@ def write_synthetic(path: Path, num_episodes: int, frames_each: int, per_shard: 
                 record = UnitRecord(
                     "s", f"{number:07d}", "x", "", (number - first) * frames_each, frames_each, hash=f"{number}"
                 )
-                entries.append(Entry(record, f"s{first}", "train", {"scene": f"{number % 9}"}))
+                entries.append(IndexEntry(record, f"s{first}", "train", {"scene": f"{number % 9}"}))
             shard.finish([entry.record for entry in entries[first:]])
     manifest = Manifest(8, 50, (SourceEntry("s", "/s", "mp4"),))
     write_manifest(path, write_index(path, replace(manifest), entries))

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from robossl_envs.factors import FACTORS
 from robossl_envs.scene import draw_camera
-from robossl_envs.sheet import sheet
+from robossl_envs.sheet import draw_sheet
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
@@ -252,7 +252,7 @@ def test_wrong_options_are_one_clear_line(options: dict[str, Any], said: str) ->
 def test_where_nothing_can_be_moved_its_factors_are_refused(kind: str) -> None:
     env = make("robossl/Reach-v0")
     with pytest.raises(
-        ValueError, match="manip_object_size changes nothing where nothing can be moved; choose from br"
+        ValueError, match="manip_object_size has no effect, because nothing can be moved; choose from br"
     ):
         env.reset(options={kind: {"blur": 0, "manip_object_size": 1}})
     for seed in range(5):
@@ -267,7 +267,7 @@ def test_the_sheet_shows_what_can_be_set(tmp_path: Path) -> None:
         [sys.executable, "-m", "robossl_envs.sheet", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.startswith("usage: ") and not list(tmp_path.iterdir())
-    heights = [sheet(env_id).height for env_id in ("robossl/Reach-v0", "robossl/Push-v0")]
+    heights = [draw_sheet(env_id).height for env_id in ("robossl/Reach-v0", "robossl/Push-v0")]
     assert heights[0] * 10 == heights[1] * 8
 
 
@@ -275,7 +275,7 @@ def test_the_sheet_shows_what_can_be_set(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"obs_type": "picture"}, "obs_type must be 'state', 'pixels' or 'pixels_agent_pos', got 'picture'"),
-        ({"image_size": 8}, "image_size must be at least 16 pixels a side, got 8"),
+        ({"image_size": 8}, "image_size must be at least 16 pixels per side, got 8"),
         ({"reward_type": "sparse"}, "reward_type must be 'dense' or 'success', got 'sparse'"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from methods_kit import build, configured, make_batch, reference
 
 from robossl.augment import Augment
-from robossl.data.loader import Loader
+from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
 from robossl.health import std_normalised
 from robossl.methods.tcn import TCNConfig, semi_hard
@@ -73,7 +73,7 @@ def run(store, **words):
     method = build(configured("tcn", **words), dtype=torch.float32)
     specs = method.views()
     sampler = Sampler(store, store.rows(None), seed=0, batch_size=16, epoch_over="episodes")
-    loader = Loader(store, sampler, (specs[0].clip,), slice(None), CPU, num_workers=0)
+    loader = BatchLoader(store, sampler, (specs[0].clip,), slice(None), CPU, num_workers=0)
     augment = Augment(specs, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, device=CPU)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
     spreads = []

@@ -13,7 +13,7 @@ import pytest
 from robossl.data.ingest import ingest
 from robossl.data.source import Damaged
 from robossl.data.sources.mp4 import Mp4Source
-from robossl.data.video import Video, probe
+from robossl.data.video import Video, read_header
 
 CORNERS = np.zeros((48, 64, 3), np.uint8)  # red, green / blue, black
 CORNERS[:24, :32, 0] = CORNERS[:24, 32:, 1] = CORNERS[24:, :32, 2] = 255
@@ -76,7 +76,7 @@ def test_frames_stand_upright_whichever_way_they_are_stored(
 def test_matroska_states_no_count_and_is_estimated_and_checked_by_its_duration(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 200, (48, 64, 3), np.uint8)
     whole = write(tmp_path / "v.mkv", list(range(0, 4000, 100)), noise)
-    header = probe(whole)
+    header = read_header(whole)
     assert not header.is_counted and header.duration_seconds == pytest.approx(4.0, abs=0.2)
     (unit,) = Mp4Source(tmp_path).listing().units
     assert 30 <= unit.num_frames <= 50
@@ -88,7 +88,7 @@ def test_matroska_states_no_count_and_is_estimated_and_checked_by_its_duration(t
 
 def test_a_last_frame_that_is_shown_for_long_is_no_truncation(tmp_path: Path) -> None:
     write(tmp_path / "v.mp4", list(range(0, 1000, 100)), last_ms=10_000)
-    assert probe(tmp_path / "v.mp4").duration_seconds > 9
+    assert read_header(tmp_path / "v.mp4").duration_seconds > 9
     (unit,) = Mp4Source(tmp_path).listing().units
     assert len(list(Mp4Source(tmp_path).frames(unit))) == 10
 
@@ -109,7 +109,7 @@ def test_one_video_of_an_unknown_codec_leaves_the_others(tmp_path: Path) -> None
     (root / "b.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
     manifest = ingest((root,), out=tmp_path / "store", short_side=48, workers=1)
     assert manifest.num_episodes == 1
-    assert [problem.reason for problem in manifest.sources[0].skipped] == ["its codec is not known here"]
+    assert [problem.reason for problem in manifest.sources[0].skipped] == ["its codec is not supported"]
 
 
 def test_a_playlist_does_not_open_other_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gymnasium environments with controllable nuisances, exploring agents and collection."""
+"""Gymnasium environments with controllable nuisances, exploring agents, and data collection."""
 
 import gymnasium
 
@@ -12,5 +12,5 @@ for _name, _task, _steps in (
         entry_point="robossl_envs.tabletop:Tabletop",
         kwargs={"task": _task},
         max_episode_steps=_steps,
-        disable_env_checker=True,  # a tenth of a step; tests/test_tabletop.py checks
+        disable_env_checker=True,  # costs a tenth of a step; the tests check instead
     )

@@ -1,4 +1,4 @@
-"""The camera above the table: which point of the table each pixel sees, and back.
+"""The camera above the table: maps pixels to points of the table and back.
 
 Table coordinates are metres, x to the right and y away from the viewer; image fractions run from (0, 0), the upper left
 corner, to (1, 1).
@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
 
-HALF_VIEW = 0.32  # metres from the middle to the nearer border of a clean view
+HALF_VIEW = 0.32  # metres from the middle to the nearest border of a clean view
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A view from above, moved by the camera's factors; angles in degrees, lengths in views (2 x HALF_VIEW)."""
+    """A view from above, changed by the camera factors; angles in degrees, lengths in views (2 x HALF_VIEW)."""
 
     shift: tuple[float, float] = (0.0, 0.0)
     roll: float = 0.0
@@ -38,7 +38,7 @@ class Camera:
 
 
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
-    """Where a camera shows what the clean one shows, for points on the table: pixels (column, row) to pixels."""
+    """Return the homography of table points from the clean camera's pixels (column, row) to this camera's pixels."""
     half = min(height, width) / 2
     pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])
     moved = pixels @ np.linalg.inv(camera.to_table) @ Camera().to_table @ np.linalg.inv(pixels)
@@ -47,7 +47,7 @@ def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 
 
 
 class Grid:
-    """What the pixels of a picture of some size see through a camera."""
+    """The table coordinates of every pixel of a picture, as seen by a camera."""
 
     def __init__(self, camera: Camera, *, height: int, width: int) -> None:
         self.camera, self.height, self.width = camera, height, width
@@ -60,26 +60,26 @@ class Grid:
         self.x: Float32[ndarray, "h w"] = (xs[0].reshape(height, width) / depth).astype(np.float32)
         self.y: Float32[ndarray, "h w"] = (xs[1].reshape(height, width) / depth).astype(np.float32)
         scale = math.sqrt(abs(float(np.linalg.det(to_table)))) / self.half
-        self.per_metre: Float32[ndarray, "h w"] = (np.abs(depth) ** 1.5 / scale).astype(np.float32)  # pixels a metre
+        self.per_metre: Float32[ndarray, "h w"] = (np.abs(depth) ** 1.5 / scale).astype(np.float32)  # pixels per metre
         self._to_picture = np.linalg.inv(to_table)
         self._rows = self._to_picture.tolist()
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """(column, row) of a point of the table, in pixels."""
+        """Return (column, row) in pixels of a point of the table."""
         a, b, c = self._rows
         depth = c[0] * x + c[1] * y + c[2]
         u, v = (a[0] * x + a[1] * y + a[2]) / depth, (b[0] * x + b[1] * y + b[2]) / depth
         return self.width / 2 + u * self.half, self.height / 2 - v * self.half
 
     def fractions(self, points: Float[ndarray, "n 2"]) -> Float32[ndarray, "n 2"]:
-        """Points of the table as image fractions (x, y); outside of 0 to 1 they are out of the picture."""
+        """Convert points of the table to image fractions (x, y); values outside 0 to 1 are outside the picture."""
         homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ self._to_picture.T
         u, v = homogeneous[:, 0] / homogeneous[:, 2], homogeneous[:, 1] / homogeneous[:, 2]
         columns, rows = self.width / 2 + u * self.half, self.height / 2 - v * self.half
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
     def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
-        """Rows and columns that hold a rectangle on the table, in metres; None where it is out of the picture."""
+        """Return the rows and columns that contain a rectangle on the table, None if it is outside the picture."""
         corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
         along, down = [column for column, _ in corners], [row for _, row in corners]
         rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))

@@ -1,10 +1,9 @@
-"""Collect: play episodes of an environment in worker processes and write them as a LeRobotDataset v3.0, restartably."""
+"""Collect: play episodes of an environment in worker processes and write them as a LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,29 +17,18 @@ from robossl.errors import InputError, ResourceError
 from robossl.progress import Progress
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
-from robossl_envs.collection.crew import Crew
-from robossl_envs.collection.environment import Described, Environment, open_env
+from robossl_envs.collection.crew import ActorPool
+from robossl_envs.collection.environment import EnvDescription, Environment, open_env
 from robossl_envs.collection.ledger import Ledger
-from robossl_envs.collection.settings import Settings
-from robossl_envs.collection.todo import MAX_ATTEMPTS, Todo
-from robossl_envs.collection.trial import described_apart
-from robossl_envs.collection.vector import Ensemble
+from robossl_envs.collection.report import CollectionReport, CollectionSummary
+from robossl_envs.collection.settings import CollectionSettings
+from robossl_envs.collection.todo import MAX_ATTEMPTS, EpisodeQueue
+from robossl_envs.collection.trial import describe_in_process
+from robossl_envs.collection.vector import LearnerPool
 from robossl_envs.lerobot_layout import Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
 CAMERA = "observation.images.top"
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker, for the estimate of time
-BYTES_PER_PIXEL = 0.25  # of a frame of our environments, for the estimate of disk space
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What a collection came to."""
-
-    num_episodes: int
-    num_frames: int
-    num_dropped: int  # episodes that failed every attempt
-    num_failures: int  # attempts of this call that crashed, hung or raised
 
 
 def collect(
@@ -59,63 +47,63 @@ def collect(
     nuisances: str = "",
     module: tuple[str, ...] = (),
     hang_seconds: float = 60.0,
-) -> Collected:
-    """Play episodes and write them as a LeRobotDataset v3.0; run again with the same arguments, it goes on.
+) -> CollectionSummary:
+    """Play episodes of an environment and write them as a LeRobot data set (LeRobotDataset v3.0).
 
-    The frames of an episode depend on the seed and its number, not on the number of workers; agents that learn across
-    episodes (count, rnd, novelty) excepted, which also begin anew when a collection goes on.
+    To continue an interrupted collection, or to extend it, run the command again with the same settings. The frames of
+    an episode depend on the seed and the episode's number, not on the number of workers. Agents that learn across
+    episodes (count, rnd, novelty) are the exception; they also forget what they learned when a collection continues.
 
     Args:
-        env: id of any registered gymnasium environment that renders rgb_array.
-        agent: who acts; see robossl_envs.agents.AGENTS.
-        episodes: how many, those already collected included.
-        frames: instead of episodes: the fewest whole episodes that make so many frames.
-        out: the data set, a folder.
-        encoder: whose embeddings the agent novelty acts on: a run folder, an encoder folder or an exported model.
-        workers: processes, by default one a CPU that this process may use.
-        image_size: pixels of the shorter side of frames.
-        fps: frames per second of the videos, by default what the environment says.
-        seed: of everything that is drawn.
-        max_steps: end of an episode, by default the environment's.
-        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        env: id of a registered gymnasium environment that renders rgb_array, such as robossl/Push-v0.
+        agent: the agent that acts: random, pink, ornstein_uhlenbeck, count, rnd, novelty, expert or noisy_expert.
+        episodes: number of episodes in the data set, earlier ones included. Give either this or --frames.
+        frames: least number of frames in the data set, earlier ones included; the last episode is completed.
+        out: folder of the data set.
+        encoder: run folder, encoder folder or exported model whose embeddings the agent novelty explores.
+        workers: number of worker processes. none: one per available CPU.
+        image_size: shorter side of the frames in pixels, an even number.
+        fps: frame rate of the videos. none: the rate that the environment states.
+        seed: seed of all random numbers.
+        max_steps: largest number of steps in an episode. none: the environment's own limit.
+        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
         module: packages to import first because they register environments.
-        hang_seconds: a worker that makes no step for so long is replaced.
+        hang_seconds: a worker that takes no step for this many seconds is replaced.
 
     Raises:
-        InputError: environment, agent and the other arguments do not fit together, or not those of an earlier run.
-        ResourceError: the disk is full, attempts fail one after another, no episode could be played, or another run
+        InputError: the arguments do not fit together, or differ from those of the collection in `out`.
+        ResourceError: the disk is full, too many attempts failed, no episode could be played, or another process
             writes to the same folder.
     """
     workers = num_cpus() if workers is None else workers
     _check(episodes, frames, workers, hang_seconds)
     chosen = tuple(name for name in nuisances.split(",") if name)
-    settings = Settings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
+    settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    encode = _open_encoder(agent, encoder)  # torch must be imported before any GL context is made
+    encode = _open_encoder(agent, encoder)  # imports torch, which must come before any GL context
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
-    described = described_apart(settings, hang_seconds=hang_seconds)
+    description = describe_in_process(settings, hang_seconds=hang_seconds)
     environment = open_env(settings)
     try:
         resolve_agent(agent).check(environment)
         with locked(out, "collection"), raise_disk_full(out):
             ledger = Ledger(out, settings)
-            writer = LeRobotWriter(out, _layout(settings, described))
+            writer = LeRobotWriter(out, _layout(settings, description))
             ledger.open(writer)
-            todo = _todo(ledger, episodes, frames, described.max_steps)
-            num_workers = min(workers, max(1, len(todo)))
-            crew: Crew | Ensemble
-            if resolve_agent(agent).learns:
-                crew = _ensemble(environment, settings, described, ledger.parts, num_workers, hang_seconds, encode)
-            else:
-                crew = Crew(settings, described, ledger.parts, workers=num_workers, hang_seconds=hang_seconds)
+            queue = _make_queue(ledger, episodes, frames, description.max_steps)
+            workers = min(workers, max(1, len(queue)))
+            pool = _make_pool(environment, settings, description, ledger.parts, workers, hang_seconds, encode)
             with Progress(unit="episodes") as progress:
-                _announce(progress, out, settings, described, todo, num_workers)
-                num_frames = _settle(crew, todo, ledger, progress, frames=frames, max_steps=described.max_steps)
-                collected = Collected(writer.num_episodes, writer.num_frames, len(ledger.dropped), todo.num_failures)
-                _conclude(progress, out, collected, num_frames)
-                _refuse_nothing(ledger, collected)
-                return collected
+                report = CollectionReport(progress, out)
+                report.plan(settings, description, num_episodes=len(queue), workers=workers)
+                progress.show("collect", 0, len(queue))
+                _play(pool, queue, ledger, report, frames=frames, max_steps=description.max_steps)
+                dropped, num_failures = len(ledger.dropped), queue.num_failures
+                summary = CollectionSummary(writer.num_episodes, writer.num_frames, dropped, num_failures)
+                report.result(summary)
+        _refuse_empty(ledger, summary)
+        return summary
     finally:
         environment.close()
 
@@ -133,64 +121,67 @@ def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds:
 def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
     needed = needs_encoder(agent)
     if needed and encoder is None:
-        raise InputError(f"agent {agent} acts on the embeddings of an encoder; add --encoder RUN")
+        raise InputError(f"agent {agent} acts on embeddings; name the encoder with --encoder RUN")
     if encoder is not None and not needed:
-        raise InputError(f"agent {agent} acts without an encoder; leave out --encoder, or use --agent novelty")
+        raise InputError(f"agent {agent} uses no encoder; leave out --encoder, or use --agent novelty")
     return None if encoder is None else load_encode(encoder, outputs=("pooled",))
 
 
-def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> Todo:
-    """Episodes to play; for frames as many as are needed at least, and `_settle` adds to them."""
+def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> EpisodeQueue:
+    """Return the episodes to play; for a number of frames the fewest possible, to which `_play` adds."""
     if frames is None:
         assert episodes is not None
-        return Todo(ledger.todo(episodes))
-    todo = Todo(ledger.gaps())
-    while ledger.most_frames(todo.last, max_steps) < frames:
-        todo.add(ledger.following(todo.last))
-    return todo
+        return EpisodeQueue(ledger.pending(episodes))
+    queue = EpisodeQueue(ledger.gaps())
+    while ledger.max_frames(queue.last, max_steps) < frames:
+        queue.add(ledger.next_pending(queue.last))
+    return queue
 
 
-def _settle(
-    crew: Crew | Ensemble, todo: Todo, ledger: Ledger, progress: Progress, *, frames: int | None, max_steps: int
-) -> int:
-    """Play, account for every attempt and return the frames played; an early end may make another episode needed."""
-    done, total, num_frames = 0, len(todo), 0
-    progress.show("collect", done, total)
-    for outcome in crew.run(todo):
+def _play(
+    pool: ActorPool | LearnerPool,
+    queue: EpisodeQueue,
+    ledger: Ledger,
+    report: CollectionReport,
+    *,
+    frames: int | None,
+    max_steps: int,
+) -> None:
+    """Play the queue and settle every attempt; add episodes if some ended early."""
+    total = len(queue)
+    for outcome in pool.run(queue):
         if outcome.reason:
-            progress.say(f"episode {outcome.number} failed: {outcome.reason}")
-        if todo.settle(outcome):
+            report.say(f"episode {outcome.number} failed: {outcome.reason}")
+        if queue.settle(outcome):
             ledger.drop(outcome.number, outcome.reason)
-            progress.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
+            report.say(f"episode {outcome.number} dropped after {MAX_ATTEMPTS} attempts")
         elif not outcome.reason:
             ledger.finish(outcome.number, outcome.num_frames)
-            done, num_frames = done + 1, num_frames + outcome.num_frames
-            per_s = f"{num_frames / progress.seconds:.0f} frames/s"
-            line = "collect: {done} of {total} episodes, " + per_s + ", {minutes_left:.1f} min left"
-            progress.show("collect", done, total, line=line)
-        while frames is not None and ledger.most_frames(todo.last, max_steps) < frames:
-            todo.add(ledger.following(todo.last))
+            report.advance(outcome.num_frames, total=total)
+        while frames is not None and ledger.max_frames(queue.last, max_steps) < frames:
+            queue.add(ledger.next_pending(queue.last))
             total += 1
     ledger.commit(everything=True)
-    return num_frames
 
 
-def _ensemble(
+def _make_pool(
     environment: Environment,
-    settings: Settings,
-    described: Described,
+    settings: CollectionSettings,
+    description: EnvDescription,
     parts: Path,
     workers: int,
     hang_seconds: float,
     encode: Encode | None,
-) -> Ensemble:
+) -> ActorPool | LearnerPool:
+    agent = resolve_agent(settings.agent)
+    if not agent.learns:
+        return ActorPool(settings, description, parts, workers=workers, hang_seconds=hang_seconds)
     rng = np.random.default_rng(SeedSequence((settings.seed,)))
-    learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)
-    return Ensemble(
+    return LearnerPool(
         settings,
-        described,
+        description,
         parts,
-        learner,
+        cast("type[Learner]", agent)(environment, rng, workers),
         environment.action_space,
         workers=workers,
         hang_seconds=hang_seconds,
@@ -198,49 +189,22 @@ def _ensemble(
     )
 
 
-def _layout(settings: Settings, described: Described) -> Layout:
+def _layout(settings: CollectionSettings, description: EnvDescription) -> Layout:
     return Layout(
         camera=CAMERA,
-        height=described.height,
-        width=described.width,
-        frames_per_s=described.frames_per_s,
-        columns=described.columns,
+        height=description.height,
+        width=description.width,
+        frames_per_s=description.frames_per_s,
+        columns=description.columns,
         robot_type=settings.env,
         task=settings.env,
     )
 
 
-def _announce(
-    progress: Progress, out: Path, settings: Settings, described: Described, todo: Todo, workers: int
-) -> None:
-    if not len(todo):
-        progress.say(f"{out} already holds every episode")
-        return
-    num_frames = len(todo) * described.max_steps
-    pixels = described.height * described.width
-    seconds = num_frames * (described.step_seconds + pixels * ENCODE_SECONDS_PER_PIXEL) / workers
-    free = shutil.disk_usage(out).free
-    progress.say(
-        f"{len(todo)} episodes of {settings.env} by {settings.agent}, {described.max_steps} steps at most, "
-        f"{described.width}x{described.height} at {described.frames_per_s} fps: up to {num_frames} frames, "
-        f"{seconds / 60:.1f} min with {workers} workers, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
-        f"{free / 2**20:.0f} MiB free in {out}"
-    )
-
-
-def _conclude(progress: Progress, out: Path, collected: Collected, num_frames: int) -> None:
-    progress.say(
-        f"done in {progress.seconds:.0f} s: {num_frames} new frames "
-        f"({num_frames / progress.seconds:.0f} frames/s); {out} holds {collected.num_episodes} episodes, "
-        f"{collected.num_frames} frames; {collected.num_failures} attempts failed, "
-        f"{collected.num_dropped} episodes dropped"
-    )
-
-
-def _refuse_nothing(ledger: Ledger, collected: Collected) -> None:
-    if collected.num_dropped and not collected.num_episodes:
+def _refuse_empty(ledger: Ledger, summary: CollectionSummary) -> None:
+    if summary.num_dropped and not summary.num_episodes:
         number, why = max(ledger.dropped.items())
         raise ResourceError(
-            f"no episode could be played, {collected.num_dropped} dropped, the last one, {number}, with {why}; "
-            "mend the environment and run the same command again"
+            f"no episode could be played, {summary.num_dropped} dropped; the last one, {number}, failed with {why}; "
+            "fix the environment and run the same command again"
         )

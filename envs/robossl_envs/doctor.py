@@ -1,4 +1,4 @@
-"""Doctor: says in one sentence each what an environment lacks on this machine, and what to type."""
+"""Doctor: say what an environment lacks on this machine, one sentence each, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import gymnasium
 
 from robossl.errors import InputError
-from robossl_envs.collection.environment import import_registering
+from robossl_envs.collection.environment import import_env_module
 
-PROBE_SECONDS = 120.0
+TRIAL_SECONDS = 120.0
 EGL, OSMESA, GL = "libEGL.so.1", "libOSMesa.so.8", "libGL.so.1"
 GL_LINE = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri and MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
 CV2_LINE = "pip uninstall opencv-python && pip install opencv-python-headless, or apt-get install libgl1"
 
-# Draws a frame in a process of its own: a wrong GL library ends it with a segmentation fault.
-PROBE = """
+# Renders a frame in another process, because a wrong GL library ends the process with a segmentation fault.
+TRIAL = """
 import sys, gymnasium, robossl_envs
 if sys.argv[2]: __import__(sys.argv[2])
 env = gymnasium.make(sys.argv[1], render_mode="rgb_array", disable_env_checker=True)
@@ -32,72 +32,76 @@ frame = env.render()
 print(f"draws {frame.shape[1]}x{frame.shape[0]}")
 """
 
-# What a failed probe says -> what to do about it.
+# Text of a failed trial -> remedy.
 REMEDIES = {
     "libGL.so.1": f"OpenCV needs {GL}: {CV2_LINE}",
     "eglQueryString": f"MuJoCo finds no OpenGL: {GL_LINE}",
     "gladLoadGL": f"MuJoCo finds no OpenGL: {GL_LINE}",
     "glfw": f"MuJoCo looks for a display; without one set MUJOCO_GL: {GL_LINE}",
-    "mjtJoint": "this package does not know the installed mujoco: pin an older one, pip install 'mujoco<3.17'",
-    "flex_vertedge": "this dm_control does not know the installed mujoco: pip install 'mujoco<4'",
+    "mjtJoint": "this package does not support the installed mujoco; install an older one: pip install 'mujoco<3.17'",
+    "flex_vertedge": "this dm_control does not support the installed mujoco: pip install 'mujoco<4'",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Environments that need the same things."""
+class EnvFamily:
+    """Environments with the same requirements."""
 
     about: str
-    prefix: str  # of the ids, or of the module that an id's entry point is in
-    modules: dict[str, str]  # that must be importable -> what pip calls them; the first one registers the ids
-    pins: dict[str, str] | None = None  # package -> version it must start with
+    prefix: str  # of the ids, or of the module of an id's entry point
+    modules: dict[str, str]  # required module -> its name for pip; the first module registers the ids
+    pins: dict[str, str] | None = None  # package -> required start of its version
     needs_gl: bool = False
     needs_cv2: bool = False
 
 
 METAWORLD = dict.fromkeys(("metaworld", "mujoco", "packaging"), "robossl[metaworld]")
 FAMILIES = {
-    "robossl": Family("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
-    "classic_control": Family(
+    "robossl": EnvFamily("robossl's own", "robossl/", {"robossl_envs": "robossl", "pymunk": "pymunk", "av": "av"}),
+    "classic_control": EnvFamily(
         "CartPole, Pendulum", "gymnasium.envs.classic_control", {"pygame": "gymnasium[classic-control]"}
     ),
-    "toy_text": Family("FrozenLake, Taxi", "gymnasium.envs.toy_text", {"pygame": "gymnasium[toy-text]"}),
-    "box2d": Family(
+    "toy_text": EnvFamily("FrozenLake, Taxi", "gymnasium.envs.toy_text", {"pygame": "gymnasium[toy-text]"}),
+    "box2d": EnvFamily(
         "LunarLander, CarRacing", "gymnasium.envs.box2d", {"Box2D": "gymnasium[box2d]", "pygame": "gymnasium[box2d]"}
     ),
-    "mujoco": Family(
+    "mujoco": EnvFamily(
         "Pusher, Reacher",
         "gymnasium.envs.mujoco",
         {"mujoco": "gymnasium[mujoco]", "imageio": "imageio", "packaging": "packaging"},
         needs_gl=True,
     ),
-    "pusht": Family("gym-pusht", "gym_pusht/", {"gym_pusht": "robossl[pusht]"}, pins={"pymunk": "6"}, needs_cv2=True),
-    "metaworld": Family("MetaWorld", "Meta-World/", METAWORLD, pins={"mujoco": "3.3"}, needs_gl=True),
-    "metaworld_drawn_fast": Family(
+    "pusht": EnvFamily(
+        "gym-pusht", "gym_pusht/", {"gym_pusht": "robossl[pusht]"}, pins={"pymunk": "6"}, needs_cv2=True
+    ),
+    "metaworld": EnvFamily("MetaWorld", "Meta-World/", METAWORLD, pins={"mujoco": "3.3"}, needs_gl=True),
+    "metaworld_drawn_fast": EnvFamily(
         "MetaWorld drawn fast",
         "metaworld/",
         {"robossl_envs.metaworld": "robossl"} | METAWORLD,
         pins={"mujoco": "3.3"},
         needs_gl=True,
     ),
-    "aloha": Family("gym-aloha", "gym_aloha/", {"gym_aloha": "gym-aloha"}, needs_gl=True),
-    "minigrid": Family("MiniGrid", "MiniGrid-", {"minigrid": "minigrid"}),
-    "panda": Family("panda-gym", "Panda", {"panda_gym": "panda-gym"}),
-    "robotics": Family(
+    "aloha": EnvFamily("gym-aloha", "gym_aloha/", {"gym_aloha": "gym-aloha"}, needs_gl=True),
+    "minigrid": EnvFamily("MiniGrid", "MiniGrid-", {"minigrid": "minigrid"}),
+    "panda": EnvFamily("panda-gym", "Panda", {"panda_gym": "panda-gym"}),
+    "robotics": EnvFamily(
         "gymnasium-robotics", "Fetch", {"gymnasium_robotics": "gymnasium-robotics", "mujoco": "mujoco"}, needs_gl=True
     ),
 }
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl doctor [ENV_ID]`: 0 when nothing is missing, 1 when something is."""
+    """Run `robossl doctor [ENV_ID]`; return 0 if nothing is missing, else 1."""
     import tyro
 
     def doctor(env: str = "", /, *, module: str = "") -> int:
-        """Say what an environment lacks on this machine; without one, look at all that robossl knows.
+        """Say what an environment needs that is missing on this machine, and how to install it.
+
+        Without an environment, check all families of environments that robossl knows.
 
         Args:
-            env: id of an environment.
+            env: id of an environment, such as robossl/Push-v0.
             module: package to import first because it registers the environment.
         """
         return examine(env, module) if env else survey()
@@ -106,14 +110,14 @@ def command(argv: Sequence[str]) -> int:
 
 
 def survey() -> int:
-    """All families: robossl's own must work, others where they are installed."""
+    """Check all families: robossl's own must work, others only if they are installed."""
     code = 0
     for name, family in FAMILIES.items():
         missing = [pip for module, pip in family.modules.items() if not _installed(module)]
         if missing and name != "robossl":
             print(f"{family.about}: not installed: pip install {' '.join(map(_quoted, dict.fromkeys(missing)))}")
             continue
-        found = lacking(family)
+        found = find_missing(family)
         code = code or int(bool(found))
         for sentence in found or ["nothing is missing"]:
             print(f"{family.about}: {sentence}")
@@ -121,35 +125,35 @@ def survey() -> int:
 
 
 def examine(env: str, module: str = "") -> int:
-    """One environment: what it lacks, and when that is nothing, whether it draws.
+    """Check one environment; if nothing is missing, also render a frame.
 
     Raises:
-        InputError: nobody knows the id, or the module cannot be imported.
+        InputError: the id is unknown, or the module cannot be imported.
     """
     if module:
         try:
-            import_registering(module)
+            import_env_module(module)
         except InputError as error:
-            remedy = remedy_of(str(error))
+            remedy = find_remedy(str(error))
             if not remedy:
                 raise
             print(f"{env}: {remedy}")
             return 1
     family = family_of(env)
-    found = lacking(family) if family else []
+    found = find_missing(family) if family else []
     if family and not family.prefix.startswith("gymnasium."):
         module = module or next(iter(family.modules))
-    sentences = found or [probe(env, module)]
+    sentences = found or [try_rendering(env, module)]
     for sentence in sentences:
         print(f"{env}: {sentence}")
     return int(bool(found) or not sentences[0].startswith("draws"))
 
 
-def family_of(env: str) -> Family | None:
-    """Which family an id belongs to; None for one that is registered and of no known family.
+def family_of(env: str) -> EnvFamily | None:
+    """Return the family of an id, None for a registered environment of no known family.
 
     Raises:
-        InputError: it is not registered, and looks like none that could be.
+        InputError: the id is not registered and belongs to no known family.
     """
     for family in FAMILIES.values():
         if env.startswith(family.prefix):
@@ -158,11 +162,11 @@ def family_of(env: str) -> Family | None:
         entry = str(gymnasium.registry[env].entry_point)
         return next((family for family in FAMILIES.values() if entry.startswith(family.prefix)), None)
     near = difflib.get_close_matches(env, gymnasium.registry, n=3, cutoff=0.4) or ["robossl/Push-v0"]
-    raise InputError(f"no environment {env!r} is registered or known; the nearest are {', '.join(near)}")
+    raise InputError(f"no environment {env!r} is registered or known; the nearest ids are {', '.join(near)}")
 
 
-def lacking(family: Family) -> list[str]:
-    """One sentence for each thing that a family lacks here."""
+def find_missing(family: EnvFamily) -> list[str]:
+    """Return one sentence for each missing requirement of a family."""
     found = [
         f"{module} is not installed: pip install {_quoted(pip)}"
         for module, pip in family.modules.items()
@@ -182,28 +186,28 @@ def lacking(family: Family) -> list[str]:
     return found
 
 
-def probe(env: str, module: str = "") -> str:
-    """Draw one frame in another process; what came of it, in a sentence."""
-    argv = [sys.executable, "-c", PROBE, env, module]
+def try_rendering(env: str, module: str = "") -> str:
+    """Render one frame in another process, and describe the result in a sentence."""
+    argv = [sys.executable, "-c", TRIAL, env, module]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROBE_SECONDS, env=_same_modules())
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=TRIAL_SECONDS, env=_subprocess_env())
     except subprocess.TimeoutExpired:
-        return f"drew nothing in {PROBE_SECONDS:g} s"
+        return f"drew nothing in {TRIAL_SECONDS:g} s"
     if done.returncode == 0:
         return done.stdout.strip().splitlines()[-1]
     if done.returncode < 0:
         return f"crashed with signal {-done.returncode} while drawing; for OpenGL: {GL_LINE}"
     last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return remedy_of(done.stderr) or f"fails with {last_line}"
+    return find_remedy(done.stderr) or f"fails with {last_line}"
 
 
-def remedy_of(said: str) -> str:
-    """What to do about an error, by its text; empty where nobody knows."""
+def find_remedy(said: str) -> str:
+    """Return the remedy for an error by its text; "" if none is known."""
     return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
-def _same_modules() -> dict[str, str]:
-    """An environment in which another process finds the modules that this one finds."""
+def _subprocess_env() -> dict[str, str]:
+    """Return environment variables with which another process finds the modules of this one."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 

@@ -1,9 +1,9 @@
-"""Embeddings instead of pixels: a wrapper that puts any `Encode` between an environment and whoever learns in it.
+"""Embeddings instead of pixels: wrappers that put an encoder between an environment and a learner.
 
     encode = load_encode("models/simclr_resnet18")          # torch, ONNX, or a served encoder
     env = EncodedObservation(gymnasium.make("robossl/Push-v0", obs_type="pixels"), encode, stack=3)
 
-What the learner sees is a float32 vector, so Stable-Baselines3's MlpPolicy, say, takes the environment as it is.
+The learner receives a float32 vector, so for example Stable-Baselines3's MlpPolicy accepts the environment unchanged.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from numpy import ndarray
 
 from robossl.encode import Encode
 
-FINAL = ("final_obs", "final_observation")  # in info: this step ended an episode and began the next
+FINAL = ("final_obs", "final_observation")  # keys of info: this step ended an episode and started the next
 
 
 class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Replaces the picture of an observation by its embedding; what stands beside it in a dict stays.
+    """Replaces the picture in an observation with its embedding; other entries of a dict observation stay.
 
-    A new episode begins a new stack, also if the environment inside resets itself: in the step after the end of an
-    episode, as gymnasium's Autoreset does, or in the same step, with the last observation in `info["final_obs"]`.
+    A new episode starts a new stack, also if the wrapped environment resets itself: in the step after the end of an
+    episode (gymnasium's Autoreset), or in the same step with the last observation in `info["final_obs"]`.
 
     Args:
-        env: with uint8 pictures (h, w, 3) as observations, or a dict that holds one.
+        env: environment with uint8 pictures (h, w, 3) as observations, or in a dict observation.
         encode: the encoder.
-        output: which of its outputs, a vector a frame.
-        stack: how many embeddings, the newest last, make up the vector; the first of an episode is repeated.
-        key: of the picture in a dict.
+        output: name of an encoder output with one vector per frame.
+        stack: number of embeddings in the vector, newest last; the first embedding of an episode is repeated.
+        key: key of the picture in a dict observation.
 
     Raises:
-        ValueError: no picture in the observations; an output that the encoder lacks or that is no vector.
+        ValueError: the observations hold no picture, or the encoder has no such output of vectors.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         key: str = "pixels",
     ) -> None:
         super().__init__(env)
-        self._frames = _Frames(env.observation_space, encode, output=output, stack=stack, key=key)
+        self._frames = _EmbeddingStack(env.observation_space, encode, output=output, stack=stack, key=key)
         self.observation_space = self._frames.space
         self._ended = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The first observation, its embedding repeated."""
+        """Return the first observation, with its embedding repeated."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._ended = False
         return self._one(observation, first=True), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """One step, encoded."""
+        """Take one step and encode its observation."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ends = bool(terminated or truncated)
         is_reset_now = ends and any(name in info for name in FINAL)
@@ -75,13 +75,13 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class EncodedVectorObservation(VectorWrapper):
-    """The same for a vector of environments: one call of the encoder a step.
+    """`EncodedObservation` for a vector of environments, with one call of the encoder per step.
 
-    An environment that begins a new episode begins a new stack. With AutoresetMode.SAME_STEP the last observation of an
+    An environment that starts a new episode starts a new stack. With AutoresetMode.SAME_STEP the last observation of an
     ended episode, `info["final_obs"]`, stays a picture.
 
     Raises:
-        ValueError: as EncodedObservation; AutoresetMode.DISABLED.
+        ValueError: as `EncodedObservation`; or the autoreset mode is DISABLED.
     """
 
     def __init__(
@@ -99,23 +99,23 @@ class EncodedVectorObservation(VectorWrapper):
             raise ValueError(
                 "a vector of encoded environments needs autoreset_mode NEXT_STEP or SAME_STEP, got DISABLED"
             )
-        self._frames = _Frames(env.single_observation_space, encode, output=output, stack=stack, key=key)
+        self._frames = _EmbeddingStack(env.single_observation_space, encode, output=output, stack=stack, key=key)
         self.single_observation_space = self._frames.space
         self.observation_space = batch_space(self._frames.space, env.num_envs)
         self._ended = np.zeros(env.num_envs, bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """First observations of all."""
+        """Return the first observations of all environments."""
         observations, info = self.env.reset(seed=seed, options=options)
         self._ended[:] = False
         return self._all(observations, np.ones(self.num_envs, bool)), info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of all, encoded."""
+        """Take one step in all environments and encode their observations."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         ends = terminated | truncated
         is_reset_now = ends if self._mode == AutoresetMode.SAME_STEP else np.zeros_like(ends)
-        for name in FINAL:  # also of a vector whose metadata do not say so
+        for name in FINAL:  # also if the vector's metadata do not state the mode
             is_reset_now = is_reset_now | (ends & np.asarray(info.get(f"_{name}", False)))
         encoded = self._all(observations, self._ended | is_reset_now)
         self._ended = ends & ~is_reset_now
@@ -125,8 +125,8 @@ class EncodedVectorObservation(VectorWrapper):
         return self._frames.replaced(observations, self._frames.push(self._frames.picture_of(observations), first))
 
 
-class _Frames:
-    """Where the picture is in an observation, and the embeddings of the last frames."""
+class _EmbeddingStack:
+    """Finds the picture in an observation, and stacks the embeddings of the last frames."""
 
     def __init__(self, space: spaces.Space[Any], encode: Encode, *, output: str, stack: int, key: str) -> None:
         self._key = key if isinstance(space, spaces.Dict) else None
@@ -147,12 +147,12 @@ class _Frames:
             self.space = spaces.Dict({name: vector if name == key else part for name, part in space.spaces.items()})
 
     def picture_of(self, observation: Any) -> UInt8[ndarray, "*n h w 3"]:
-        """The picture, or pictures, of an observation."""
+        """Return the picture, or pictures, of an observation."""
         found: ndarray = observation if self._key is None else observation[self._key]
         return found
 
     def push(self, frames: UInt8[ndarray, "n h w 3"], first: Bool[ndarray, " n"]) -> Float32[ndarray, "n s"]:
-        """Encode frames and append them to the stacks; where an episode begins the stack is filled."""
+        """Encode frames and append them to the stacks; fill the stack if an episode starts."""
         new = self._encode(frames)[self._output].astype(np.float32, copy=False)
         if self._kept is None or len(self._kept) != len(new):
             self._kept = np.zeros((len(new), self._stack, self._dim), np.float32)
@@ -162,5 +162,5 @@ class _Frames:
         return self._kept.reshape(len(new), -1).copy()
 
     def replaced(self, observation: Any, embedding: ndarray) -> Any:
-        """The observation with the embedding in the picture's place."""
+        """Return the observation with the embedding in place of the picture."""
         return embedding if self._key is None else {**observation, self._key: embedding}

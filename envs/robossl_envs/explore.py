@@ -1,8 +1,8 @@
-"""The loop of perception and action: look where the encoder finds things new, learn from what was seen, look again.
+"""The exploration loop: collect frames that are new to the encoder, train the encoder on all frames, repeat.
 
-A round collects with the agent `novelty`, which acts on the embeddings of the encoder as it is then; adds the frames to
-one store; and goes on training that encoder on all of them. What a round hands on is the encoder: heads, optimizer and
-schedule of the learning rate begin anew. Each of the three steps goes on where it was stopped, so the loop does too.
+Each round collects with an agent such as `novelty`, which acts on the encoder's current embeddings; adds the frames to
+one store; and trains the encoder on the whole store. Only the encoder passes from round to round: heads, optimizer and
+learning-rate schedule start anew. Each of the three steps continues after an interruption, so the loop does too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from robossl.adapt import shorten_warmup
 from robossl.config import load
+from robossl.counts import format_count
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.durable import atomic_write, locked, raise_disk_full
@@ -29,15 +30,15 @@ from robossl.run import RunConfig, RunFolder
 from robossl.train import RunInterrupted
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
-from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.settings import CollectionSettings
 
 FILE = "loop.json"
-MAX_ROUNDS = 1000  # round k of seed s draws from seed 1000 s + k
+MAX_ROUNDS = 1000  # round k with seed s uses seed 1000 s + k
 
 
 @dataclass(frozen=True, slots=True)
-class Exploring:
-    """What must agree when a loop goes on, beside the configuration of the pretraining."""
+class LoopSettings:
+    """The arguments that must stay the same when a loop continues, in addition to the pretraining configuration."""
 
     env: str
     agent: str
@@ -63,61 +64,65 @@ def explore_loop(
     module: tuple[str, ...] = (),
     licence: str | None = None,
 ) -> str:
-    """Alternate exploring and pretraining; run again with the same arguments, it goes on; more rounds are added.
+    """Alternate between collecting frames with an agent and pretraining an encoder on all frames collected so far.
+
+    To continue an interrupted loop, or to add rounds, run the command again with the same arguments.
 
     Args:
-        config: of the pretraining; its store and split become the loop's own, its steps are those of one round.
-        env: id of a registered gymnasium environment.
-        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run.
-        rounds: of collecting and learning.
-        frames: to collect in a round, in whole episodes.
-        agent: who acts; novelty follows the encoder, others do as they do in `robossl collect`.
-        workers: processes that play and ingest, by default one a CPU that this process may use.
-        image_size: pixels of the shorter side of frames.
-        max_steps: end of an episode, by default the environment's.
-        nuisances: factors whose strength is drawn anew each episode, NAME,NAME or all.
+        config: yaml file of the pretraining. Its steps are those of one round; the loop sets the store and the split.
+        env: id of a registered gymnasium environment, such as robossl/Push-v0.
+        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run of every round.
+        rounds: number of rounds.
+        frames: number of frames to collect in a round; the last episode is completed.
+        agent: the agent that acts. novelty follows the encoder; others act as in `robossl collect`.
+        workers: number of worker processes that play and ingest. none: one per available CPU.
+        image_size: shorter side of the frames in pixels, an even number.
+        max_steps: largest number of steps in an episode. none: the environment's own limit.
+        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
         module: packages to import first because they register environments.
-        licence: of the frames, which the encoder's card names.
+        licence: licence of the frames, stated in the encoder's card.
 
     Raises:
-        InputError: the arguments do not fit together, or not those of an earlier run.
-        ResourceError: the disk is full, attempts fail one after another, or the loop was told to stop; nothing is lost.
+        InputError: the arguments do not fit together, or differ from those of the loop in `out`.
+        ResourceError: the disk is full, too many attempts failed, or the loop was stopped; all results are kept.
     """
     base = _without_knn(load(config, RunConfig))
     base, remarks = shorten_warmup(base)
     for remark in remarks:
         print(remark, flush=True)
-    asked = Exploring(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
-    _check(base, asked, rounds)
+    settings = LoopSettings(env, agent, frames, image_size, max_steps, nuisances, tuple(module))
+    _check(base, settings, rounds)
     with locked(out, "exploration loop"), raise_disk_full(out):
-        _claim(out, base, asked)
-        encoder, sources = _start(base, out), list[Path]()
+        _claim(out, base, settings)
+        encoder, sources = _initial_encoder(base, out), list[Path]()
         for number in range(rounds):
             folder = out / f"round_{number}"
             print(f"round {number + 1} of {rounds}: {frames} frames by {agent}, the encoder is {encoder}", flush=True)
             sources.append(folder / "frames")
-            _look(sources[-1], asked, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
+            _collect_round(sources[-1], settings, encoder, seed=MAX_ROUNDS * base.seed + number, workers=workers)
             run_config = _round_config(base, encoder, out / "store", number)
             encoder = folder / "run" / "encoder"
             if _is_done(encoder, base):
                 RunFolder(folder / "run").claim(run_config, resume=True)
                 continue
             ingest(sources, out=out / "store", short_side=image_size, licence=licence, workers=workers)
-            _learn(run_config, folder / "run")
+            _pretrain_round(run_config, folder / "run")
     lines = next_steps(encoder.parent, open_store(out / "store"))
-    return f"{encoder} has seen {rounds} rounds; next: " + "\n  ".join(lines)
+    return f"{encoder} was trained in {format_count(rounds, 'round')}; next: " + "\n  ".join(lines)
 
 
-def _check(base: RunConfig, asked: Exploring, rounds: int) -> None:
+def _check(base: RunConfig, settings: LoopSettings, rounds: int) -> None:
     if not 1 <= rounds <= MAX_ROUNDS:
         raise InputError(f"--rounds must be 1 to {MAX_ROUNDS}, got {rounds}")
-    if asked.frames < 1:
-        raise InputError(f"--frames must be at least 1, got {asked.frames}")
-    Settings(asked.env, asked.agent, asked.image_size, max_steps=asked.max_steps).check()
+    if settings.frames < 1:
+        raise InputError(f"--frames must be at least 1, got {settings.frames}")
+    CollectionSettings(settings.env, settings.agent, settings.image_size, max_steps=settings.max_steps).check()
     method = base.method.build(build_encoder(replace(base.encoder, init="random")))
     size = max(view.size for view in method.views())
-    if size > asked.image_size:
-        raise InputError(f"views of {size} px need frames as large; got --image-size {asked.image_size}")
+    if size > settings.image_size:
+        raise InputError(
+            f"views of {size} px need frames of at least that size; got --image-size {settings.image_size}"
+        )
 
 
 def _without_knn(base: RunConfig) -> RunConfig:
@@ -126,27 +131,27 @@ def _without_knn(base: RunConfig) -> RunConfig:
     return replace(base, knn=None)
 
 
-def _claim(out: Path, base: RunConfig, asked: Exploring) -> None:
-    """Write down what the loop is, or check that the one on disk is the same; before its first frame it may change."""
+def _claim(out: Path, base: RunConfig, settings: LoopSettings) -> None:
+    """Save the loop's settings, or check them against the saved ones; they may change until the first frame."""
     if (out / "round_0" / "frames").exists():
         kept = _read(out / FILE)
-        now = json.loads(json.dumps(asdict(asked)))
+        now = json.loads(json.dumps(asdict(settings)))
         differing = [
             f"--{field.name.replace('_', '-')} {kept.get(field.name)}, not {now[field.name]}"
-            for field in fields(asked)
+            for field in fields(settings)
             if kept.get(field.name) != now[field.name]
         ]
         if differing:
-            raise InputError(f"{out} explores with {'; '.join(differing)}; use the same, or another --out")
+            raise InputError(f"{out} explores with {'; '.join(differing)}; use the same settings, or another --out")
         RunFolder(out).claim(base, resume=True)
         return
     if any(path.name not in (".lock", FILE, "config.yaml", "start") for path in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no exploration loop; choose another --out")
+        raise InputError(f"{out} is not empty and is not an exploration loop; choose another --out")
     (out / "config.yaml").unlink(missing_ok=True)
     shutil.rmtree(out / "start", ignore_errors=True)
     RunFolder(out).claim(base, resume=False)
     with atomic_write(out / FILE) as aside:
-        aside.write_text(json.dumps(asdict(asked), indent=1), encoding="utf-8")
+        aside.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -157,8 +162,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({error}); choose another --out") from None
 
 
-def _start(base: RunConfig, out: Path) -> Path:
-    """The encoder before the first round: kept, so that a loop that goes on began with the same."""
+def _initial_encoder(base: RunConfig, out: Path) -> Path:
+    """Return the encoder before the first round; it is kept, so that a loop that continues starts from the same."""
     folder = out / "start" / "encoder"
     if not folder.exists():
         torch.manual_seed(base.seed)
@@ -166,19 +171,19 @@ def _start(base: RunConfig, out: Path) -> Path:
     return folder
 
 
-def _look(frames: Path, asked: Exploring, encoder: Path, *, seed: int, workers: int | None) -> None:
+def _collect_round(frames: Path, settings: LoopSettings, encoder: Path, *, seed: int, workers: int | None) -> None:
     collect(
-        env=asked.env,
-        agent=asked.agent,
-        frames=asked.frames,
+        env=settings.env,
+        agent=settings.agent,
+        frames=settings.frames,
         out=frames,
-        encoder=encoder if needs_encoder(asked.agent) else None,
+        encoder=encoder if needs_encoder(settings.agent) else None,
         workers=workers,
-        image_size=asked.image_size,
+        image_size=settings.image_size,
         seed=seed,
-        max_steps=asked.max_steps,
-        nuisances=asked.nuisances,
-        module=asked.module,
+        max_steps=settings.max_steps,
+        nuisances=settings.nuisances,
+        module=settings.module,
     )
 
 
@@ -195,7 +200,7 @@ def _is_done(encoder: Path, base: RunConfig) -> bool:
     return encoder.exists() and read_about(encoder)["extra"]["step"] == base.train.steps
 
 
-def _learn(config: RunConfig, run: Path) -> None:
+def _pretrain_round(config: RunConfig, run: Path) -> None:
     try:
         pretrain(config, out=run, resume=(run / "config.yaml").exists())
     except RunInterrupted:

@@ -1,8 +1,8 @@
-"""Nuisance factors: what may change in a scene without changing the task, each at five strengths.
+"""Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
-Names follow THE COLOSSEUM (arXiv:2402.08191) where it has them (`manip_object_*`, `receiver_object_*`, `light_*`,
-`table_*`); grids are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with two
-sides (darker or brighter) draws its side once an episode.
+Names follow THE COLOSSEUM (arXiv:2402.08191) if it has the factor (`manip_object_*`, `receiver_object_*`, `light_*`,
+`table_*`); the values are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with
+two sides (darker or brighter) draws its side once per episode.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ STRENGTHS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
-    """One factor: its clean value and five values a side, mild to hard."""
+class NuisanceFactor:
+    """One factor: its clean value, and five values per side from mild to hard."""
 
     about: str
     clean: float
     sides: tuple[tuple[float, ...], ...]
 
     def value(self, strength: int, rng: Generator) -> float:
-        """The value at a strength of 0 to 5; the side is drawn."""
-        side = int(rng.integers(len(self.sides)))  # drawn at strength 0 too: the draws that follow do not move
+        """Return the value at a strength of 0 to 5; the side is drawn."""
+        # Drawn at strength 0 too, so that later draws do not change.
+        side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value, the clean one included."""
+        """Smallest and largest value, including the clean one."""
         values = [self.clean, *(value for side in self.sides for value in side)]
         return min(values), max(values)
 
     @property
     def whole(self) -> bool:
-        """Whether it counts something."""
+        """Whether all values are whole numbers."""
         return all(isinstance(value, int) for value in (self.clean, *(value for side in self.sides for value in side)))
 
 
@@ -48,54 +49,58 @@ def _both(*values: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(-value for value in values), values
 
 
-FACTORS: dict[str, Factor] = {
-    "brightness": Factor("gain of all light", 1.0, ((0.8, 0.6, 0.45, 0.3, 0.2), (1.15, 1.3, 1.5, 1.75, 2.0))),
-    "light_color": Factor(
+FACTORS: dict[str, NuisanceFactor] = {
+    "brightness": NuisanceFactor("gain of all light", 1.0, ((0.8, 0.6, 0.45, 0.3, 0.2), (1.15, 1.3, 1.5, 1.75, 2.0))),
+    "light_color": NuisanceFactor(
         "colour temperature of the light, K",
         6500.0,
         ((5500, 4500, 3800, 3200, 2700), (7500, 9000, 11000, 14000, 20000)),
     ),
-    "light_direction": Factor("turn of the light about the table, degrees", 0.0, _both(15, 30, 60, 90, 180)),
-    "shadow": Factor("depth of a shadow cast across the table", 0.0, ((0.2, 0.35, 0.5, 0.6, 0.7),)),
-    "table_color": Factor("turn of the table's hue", 0.0, _both(0.03, 0.08, 0.15, 0.25, 0.4)),
-    "table_texture": Factor("how far another texture replaces the table's", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
-    "manip_object_color": Factor("turn of the hue of what is moved", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
-    "manip_object_texture": Factor("contrast of a texture on what is moved", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
-    "manip_object_size": Factor(
+    "light_direction": NuisanceFactor("turn of the light about the table, degrees", 0.0, _both(15, 30, 60, 90, 180)),
+    "shadow": NuisanceFactor("depth of a shadow cast across the table", 0.0, ((0.2, 0.35, 0.5, 0.6, 0.7),)),
+    "table_color": NuisanceFactor("turn of the table's hue", 0.0, _both(0.03, 0.08, 0.15, 0.25, 0.4)),
+    "table_texture": NuisanceFactor("how far another texture replaces the table's", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_color": NuisanceFactor("turn of the hue of what is moved", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "manip_object_texture": NuisanceFactor("contrast of a texture on what is moved", 0.0, ((0.2, 0.4, 0.6, 0.8, 1.0),)),
+    "manip_object_size": NuisanceFactor(
         "size of what is moved", 1.0, ((0.95, 0.9, 0.85, 0.8, 0.75), (1.05, 1.1, 1.15, 1.2, 1.25))
     ),
-    "receiver_object_color": Factor("turn of the target's hue", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
-    "distractors": Factor("objects that do not matter, beside the workspace", 0, ((1, 2, 4, 6, 8),)),
-    "occluder": Factor("share of the picture hidden from one side", 0.0, ((0.02, 0.05, 0.1, 0.2, 0.35),)),
-    "camera_shift": Factor("shift of the view, in views", 0.0, ((0.02, 0.04, 0.08, 0.12, 0.16),)),
-    "camera_rotation": Factor("roll of the camera, degrees", 0.0, _both(3, 7, 15, 30, 60)),
-    "camera_zoom": Factor("magnification", 1.0, ((0.95, 0.87, 0.8, 0.7, 0.6), (1.05, 1.15, 1.3, 1.45, 1.6))),
-    "camera_perspective": Factor(
+    "receiver_object_color": NuisanceFactor("turn of the target's hue", 0.0, _both(0.02, 0.05, 0.1, 0.2, 0.35)),
+    "distractors": NuisanceFactor("objects that do not matter, beside the workspace", 0, ((1, 2, 4, 6, 8),)),
+    "occluder": NuisanceFactor("share of the picture hidden from one side", 0.0, ((0.02, 0.05, 0.1, 0.2, 0.35),)),
+    "camera_shift": NuisanceFactor("shift of the view, in views", 0.0, ((0.02, 0.04, 0.08, 0.12, 0.16),)),
+    "camera_rotation": NuisanceFactor("roll of the camera, degrees", 0.0, _both(3, 7, 15, 30, 60)),
+    "camera_zoom": NuisanceFactor("magnification", 1.0, ((0.95, 0.87, 0.8, 0.7, 0.6), (1.05, 1.15, 1.3, 1.45, 1.6))),
+    "camera_perspective": NuisanceFactor(
         "tilt of the camera: shift of corners, in views", 0.0, ((0.02, 0.05, 0.1, 0.15, 0.2),)
     ),
-    "blur": Factor("standard deviation of a Gaussian blur, in views", 0.0, ((0.001, 0.002, 0.004, 0.007, 0.012),)),
-    "noise": Factor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
-    "latency": Factor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
+    "blur": NuisanceFactor(
+        "standard deviation of a Gaussian blur, in views", 0.0, ((0.001, 0.002, 0.004, 0.007, 0.012),)
+    ),
+    "noise": NuisanceFactor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
+    "latency": NuisanceFactor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
 }
 
 
-def factors_of(bodies: Sequence[str]) -> tuple[str, ...]:
-    """The factors that change something where these bodies are what can be moved."""
+def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
+    """Return the factors that have an effect if these bodies can be moved."""
     return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
 
 
 def draw_values(
     options: Mapping[str, Any], rng: Generator, *, names: Collection[str] = tuple(FACTORS)
 ) -> dict[str, float]:
-    """The value of every factor for one episode.
+    """Draw the value of every factor for one episode.
 
-    `options["strengths"]` maps factors to strengths of 0 to 5, or is "random": every factor at a strength drawn evenly.
-    `options["factors"]` maps factors to values, taken as they are. What neither names is clean. `names` are the factors
-    that the task has.
+    Args:
+        options: `strengths` maps factors to strengths of 0 to 5, or is "random": every factor gets a uniform strength.
+            `factors` maps factors to values. All other factors are clean.
+        rng: the episode's generator.
+        names: the factors of the task.
 
     Raises:
-        ValueError: an unknown factor or one that the task lacks, a strength that is none, a value outside the factor's
-            bounds, a fraction of what is counted.
+        ValueError: an unknown factor or one that the task lacks, an invalid strength, a value outside the factor's
+            bounds, or a fraction for a factor of whole numbers.
     """
     strengths = options.get("strengths", {})
     if strengths == "random":
@@ -106,7 +111,7 @@ def draw_values(
         if name not in FACTORS:
             raise ValueError(f"unknown factor {name!r}; choose from {', '.join(names)}")
         if name not in names:
-            raise ValueError(f"{name} changes nothing where nothing can be moved; choose from {', '.join(names)}")
+            raise ValueError(f"{name} has no effect, because nothing can be moved; choose from {', '.join(names)}")
     values = {}
     for name, factor in FACTORS.items():
         strength = strengths.get(name, 0)
@@ -123,6 +128,6 @@ def draw_values(
     return values
 
 
-def vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
-    """Values in the order of FACTORS, as a data set keeps them."""
+def factor_vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
+    """Return the values as a vector in the order of FACTORS."""
     return np.array([values[name] for name in FACTORS], np.float32)

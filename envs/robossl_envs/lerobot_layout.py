@@ -1,4 +1,4 @@
-"""The layout of a LeRobotDataset v3.0: columns, the video, and what `info.json` and `tasks.parquet` say of them."""
+"""The layout of a LeRobotDataset v3.0: columns, video, and the contents of `info.json` and `tasks.parquet`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-CHUNK = 1000  # files a folder
+CHUNK = 1000  # files per folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 INDEX_DTYPES = {
     "timestamp": "float32",
@@ -31,7 +31,7 @@ ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One per-frame column; of width 1 it is a scalar."""
+    """One per-frame column; width 1 means a scalar."""
 
     name: str
     dtype: str  # float32, int64, bool, string
@@ -40,8 +40,8 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One finished episode: an h264 video and a table of its columns, whose metadata hold the pixels' statistics."""
+class DatasetPart:
+    """A finished episode: an h264 video, and a table of its columns with pixel statistics in the metadata."""
 
     video: Path
     table: Path
@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What every episode of a data set has in common."""
+    """The properties that all episodes of a data set share."""
 
     camera: str  # observation.images.NAME
     height: int
@@ -61,7 +61,7 @@ class Layout:
 
 
 def arrow_array(column: Column, values: Sequence[Any] | ndarray) -> pa.Array[Any]:
-    """Values of all frames as parquet keeps them."""
+    """Convert the values of all frames to the column's Arrow type."""
     kind = ARROW[column.dtype]
     if column.dtype == "string":
         return pa.array(values, kind)
@@ -70,7 +70,7 @@ def arrow_array(column: Column, values: Sequence[Any] | ndarray) -> pa.Array[Any
 
 
 def info(layout: Layout, num_episodes: int, num_frames: int) -> dict[str, Any]:
-    """What `info.json` says."""
+    """Return the content of `info.json`."""
     features: dict[str, Any] = {layout.camera: _video_feature(layout)}
     for column in layout.columns:
         names = list(column.names) if column.names else None
@@ -112,7 +112,7 @@ def _video_feature(layout: Layout) -> dict[str, Any]:
 
 
 def tasks_table(task: str) -> pa.Table:
-    """What `tasks.parquet` holds, with the task as the index of pandas, which is where lerobot looks for it."""
+    """Return the content of `tasks.parquet`, with the task as pandas index, where lerobot looks for it."""
     fields = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     pandas = {
         "index_columns": ["task"],

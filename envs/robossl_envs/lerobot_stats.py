@@ -1,4 +1,4 @@
-"""Statistics of per-frame columns: of one episode, and of all, joined without reading a frame again."""
+"""Statistics of per-frame columns: of one episode, and merged over episodes without reading a frame again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("min", "max", "mean", "std", "count")
 
 
 def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
-    """Of every column of numbers or booleans, over all rows: lists as long as the column is wide, and the count."""
+    """Return the statistics of every numeric or boolean column: lists of the column's width, and the row count."""
     found = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -32,21 +32,21 @@ def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-class Statistics:
-    """Those of all episodes, from those of each."""
+class EpisodeStatistics:
+    """Merges the statistics of episodes."""
 
     def __init__(self) -> None:
         self._joined: dict[str, dict[str, Float[ndarray, " *d"]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One episode, as its row of metadata has it: `stats/<column>/<name>`."""
+        """Add one episode, given as its row of metadata with keys `stats/<column>/<name>`."""
         for key in [name.removeprefix("stats/").removesuffix("/mean") for name in row if name.endswith("/mean")]:
             new = {name: np.asarray(row[f"stats/{key}/{name}"], np.float64) for name in NAMES}
             old = self._joined.get(key)
             self._joined[key] = new if old is None else _join(old, new)
 
     def result(self) -> dict[str, dict[str, Any]]:
-        """As `stats.json` has it."""
+        """Return the merged statistics in the layout of `stats.json`."""
         return {
             key: {
                 name: value.astype(np.int64).tolist() if name == "count" else value.tolist()
@@ -59,7 +59,7 @@ class Statistics:
 def _join(
     a: Mapping[str, Float[ndarray, " *d"]], b: Mapping[str, Float[ndarray, " *d"]]
 ) -> dict[str, Float[ndarray, " *d"]]:
-    """Two samples as one (Chan, Golub & LeVeque 1979)."""
+    """Merge the statistics of two samples (Chan, Golub & LeVeque 1979)."""
     count = a["count"] + b["count"]
     share_a, share_b = float(a["count"][0] / count[0]), float(b["count"][0] / count[0])
     mean = share_a * a["mean"] + share_b * b["mean"]

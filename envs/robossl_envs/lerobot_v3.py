@@ -1,7 +1,7 @@
-"""Writes LeRobotDataset v3.0, the layout of huggingface/lerobot, without its package.
+"""Write LeRobotDataset v3.0, the layout of huggingface/lerobot, without its package.
 
-Files are only ever added: each `append` writes one video, one data file and, last, one file of episode metadata, which
-is what makes its episodes exist. Whenever the process dies, what is there can be read, and nothing is encoded twice.
+Each `append` only adds files: one video, one data file and last one file of episode metadata, which makes its episodes
+part of the data set. Whenever the process dies, the data set stays readable, and nothing is encoded twice.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from robossl_envs.lerobot_layout import (
     INDEX_DTYPES,
     PLACE,
     Column,
+    DatasetPart,
     Layout,
-    Part,
     arrow_array,
     info,
     tasks_table,
 )
-from robossl_envs.lerobot_stats import Statistics, column_statistics
+from robossl_envs.lerobot_stats import EpisodeStatistics, column_statistics
 
 
 class LeRobotWriter:
-    """A data set open for adding episodes, new or found on disk.
+    """Adds episodes to a new or an existing data set.
 
     Raises:
-        InputError: the one on disk has other columns, or is damaged.
+        InputError: the data set on disk has other columns, or is damaged.
     """
 
     def __init__(self, root: Path, layout: Layout) -> None:
         self._root, self._layout = root, layout
-        for path in root.glob("**/*.tmp"):  # of a killed run
+        for path in root.glob("**/*.tmp"):  # left by a killed run
             path.unlink()
         self.num_episodes = self.num_frames = self._num_files = 0
-        self._statistics = Statistics()
+        self._statistics = EpisodeStatistics()
         for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
-            with _damage_said(path, "choose another --out"):
+            with _refuse_damaged(path, "choose another --out"):
                 for row in pq.read_table(path).to_pylist():
                     self._count(row)
             self._num_files += 1
         self._check()
         self._write_tasks()
-        self._write_summary()  # before the first episode: with its metadata the data set is complete
+        self._write_summary()  # first, so that the metadata of an episode complete the data set
 
-    def append(self, parts: Sequence[Part]) -> None:
-        """Add episodes, in this order, as one more file of each kind; on return they are safe on disk."""
+    def append(self, parts: Sequence[DatasetPart]) -> None:
+        """Add episodes in this order, in one more file of each kind; they are safe on disk on return."""
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]
         with atomic_write(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
@@ -78,12 +78,14 @@ class LeRobotWriter:
             return
         now = info(self._layout, self.num_episodes, self.num_frames)
         names = ("features", "fps", "robot_type")
-        with _damage_said(path, "remove it and run the same command again, which writes it anew"):
+        with _refuse_damaged(path, "remove it and run the same command again to rewrite it"):
             said = json.loads(path.read_text(encoding="utf-8"))
             kept = {name: said[name] for name in names}
         for name in names:
             if kept[name] != now[name]:
-                raise InputError(f"{self._root} has other {name} than this environment gives now; choose another --out")
+                raise InputError(
+                    f"{self._root} has different {name} than this environment has now; choose another --out"
+                )
 
     def _file(self, folder: str, place: Mapping[str, int], suffix: str) -> Path:
         path = self._root / folder / (PLACE.format(**place) + suffix)
@@ -91,7 +93,7 @@ class LeRobotWriter:
         return path
 
     def _write_data(self, path: Path, tables: Sequence[pa.Table], place: Mapping[str, int]) -> list[dict[str, Any]]:
-        """One row group an episode; returns their rows of metadata."""
+        """Write one row group per episode and return the episodes' rows of metadata."""
         rows: list[dict[str, Any]] = []
         start = self.num_frames
         writer: pq.ParquetWriter | None = None
@@ -108,7 +110,7 @@ class LeRobotWriter:
     def _episode(
         self, number: int, start: int, in_file: int, table: pa.Table, part: pa.Table, place: Mapping[str, int]
     ) -> dict[str, Any]:
-        """The row of metadata of one episode."""
+        """Return the row of metadata of one episode."""
         rate, camera = self._layout.frames_per_s, self._layout.camera
         row: dict[str, Any] = {"episode_index": number, "tasks": [self._layout.task], "length": len(table)}
         for what in ("data", f"videos/{camera}", "meta/episodes"):
@@ -139,7 +141,7 @@ class LeRobotWriter:
 
 
 @contextmanager
-def _damage_said(path: Path, remedy: str) -> Iterator[None]:
+def _refuse_damaged(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
@@ -147,9 +149,9 @@ def _damage_said(path: Path, remedy: str) -> Iterator[None]:
 
 
 def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
-    """Copy the packets of videos of one encoder's settings behind each other; nothing is decoded.
+    """Concatenate videos of equal encoder settings by copying their packets.
 
-    The sources must have no B-frames: their packets lie in the order of display.
+    The sources must have no B-frames, so that their packets are in display order.
     """
     with open(path, "wb") as file, av.open(file, "w", format="mp4") as joined:
         stream: VideoStream | None = None
@@ -169,7 +171,7 @@ def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
 
 
 def _indexed(part: pa.Table, number: int, start: int, frames_per_s: int) -> pa.Table:
-    """The columns of an episode and those that say where it is."""
+    """Return the columns of an episode plus the index columns."""
     frames = np.arange(len(part))
     index = {
         "timestamp": frames / frames_per_s,

@@ -1,4 +1,4 @@
-"""Light on the table: colour of a temperature, slope with the direction, one cast shadow."""
+"""Light on the table: colour temperature, brightness that varies with the direction, and one cast shadow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from numpy.random import Generator
 from robossl_envs.camera import HALF_VIEW, Grid
 
 Colour = tuple[float, float, float]
-WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: where the eye's red, green and blue peak, near enough
+WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate peaks of the eye's red, green and blue
 DAYLIGHT = 6500.0  # K
-GAMMA = 2.2  # pixels are not linear in light
+GAMMA = 2.2  # pixel values are not linear in light
 AZIMUTH = 135.0  # degrees: a clean scene is lit from the upper left
-SLOPE = 0.14  # how much brighter the border of a clean view is on the side of the light
-REACH = 0.9  # length of a shadow over the height of what casts it
+SLOPE = 0.14  # relative extra brightness at the border of a clean view on the side of the light
+REACH = 0.9  # length of a shadow divided by the height of the object
 
 
 def planck(kelvin: float) -> Colour:
-    """Gains of red, green and blue under light of a colour temperature (Planck's law), brightness kept.
+    """Return the gains of red, green and blue under light of a colour temperature (Planck's law) at equal brightness.
 
     Examples:
         >>> [round(gain, 2) for gain in planck(3000.0)]  # a light bulb
@@ -34,30 +34,31 @@ def planck(kelvin: float) -> Colour:
         return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # second radiation constant, m K
 
     red, green, blue = ((radiance(w, kelvin) / radiance(w, DAYLIGHT)) ** (1 / GAMMA) for w in WAVELENGTHS)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera exposes for it
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera adjusts its exposure to it
     return red / luma, green / luma, blue / luma
 
 
-def turned(colour: Colour, turns: float) -> Colour:
-    """The colour with its hue turned, lightness and saturation kept."""
+def rotate_hue(colour: Colour, turns: float) -> Colour:
+    """Rotate the hue of a colour; keep lightness and saturation."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*colour)
     return colorsys.hls_to_rgb((hue + turns) % 1, lightness, saturation)
 
 
 def towards_light(turn_degrees: float) -> tuple[float, float]:
-    """Unit vector on the table towards the light."""
+    """Return the unit vector on the table towards the light."""
     azimuth = math.radians(AZIMUTH + turn_degrees)
     return math.cos(azimuth), math.sin(azimuth)
 
 
 def illumination(grid: Grid, values: Mapping[str, float], rng: Generator) -> Float32[ndarray, "h w 3"]:
-    """What every pixel's colour is multiplied by."""
+    """Return the factor of every pixel's colour."""
     lx, ly = towards_light(values["light_direction"])
     level = 1 + SLOPE * (grid.x * lx + grid.y * ly) / HALF_VIEW
-    np.clip(level, 0.5, 1.5, out=level)  # a tilted camera sees far
+    np.clip(level, 0.5, 1.5, out=level)  # a tilted camera sees distant points
     angle, offset = rng.uniform(0, math.pi), rng.uniform(-0.12, 0.12)
     across = np.abs(grid.x * math.cos(angle) + grid.y * math.sin(angle) - offset)
-    edge = np.clip((0.11 - across) / 0.03, -0.5, 0.5) + 0.5  # a band 22 cm wide with a soft border of 3 cm
+    # The shadow is a band 22 cm wide with soft edges of 3 cm.
+    edge = np.clip((0.11 - across) / 0.03, -0.5, 0.5) + 0.5
     level *= 1 - values["shadow"] * edge
     gains = np.array(planck(values["light_color"])) * values["brightness"]
     found: Float32[ndarray, "h w 3"] = (level[..., None] * gains).astype(np.float32)

@@ -2,9 +2,9 @@
 
     robossl collect --module robossl_envs.metaworld --env metaworld/push-v3 --agent expert --frames 10000 --out DIR
 
-Needs `pip install 'robossl[metaworld]'` in an environment of its own, a library for OpenGL (`robossl doctor
+It needs `pip install 'robossl[metaworld]'` in its own environment, a library for OpenGL (`robossl doctor
 metaworld/push-v3` says which) and, without a display, MUJOCO_GL=egl. Frames are drawn without multisampling, shadows
-and reflections, which take most of the time where a CPU draws.
+and reflections, which take most of the time when a CPU renders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from gymnasium.spaces import Box
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-HAND, THINGS, GOAL = slice(0, 4), slice(4, 18), slice(36, 39)  # of MetaWorld's observation; 18 to 36 is the step before
+# Slices of MetaWorld's observation; 18 to 36 hold the previous step.
+HAND, OBJECTS, GOAL = slice(0, 4), slice(4, 18), slice(36, 39)
 HAND_NAMES = ("hand.x", "hand.y", "hand.z", "gripper")
 POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
 MAX_STEPS = 500  # MetaWorld's own
@@ -32,15 +33,15 @@ TASKS = """
 
 
 class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
-    """A task with its goal drawn anew each episode, which ends with success.
+    """A task whose goal is drawn per episode; success ends the episode.
 
-    Actions are displacements of the hand and the closing of the gripper, all in -1 to 1.
+    Actions are displacements of the hand and the closing of the gripper, all from -1 to 1.
 
     Args:
-        task: MetaWorld's name, "push-v3".
-        obs_type: "state" (what MetaWorld observes, the goal included), or "pixels".
-        image_size: pixels a side.
-        camera: one of MetaWorld's.
+        task: MetaWorld's name, such as "push-v3".
+        obs_type: "state" (MetaWorld's observation with the goal) or "pixels".
+        image_size: pixels per side.
+        camera: one of MetaWorld's cameras.
         render_mode: None or "rgb_array".
     """
 
@@ -63,7 +64,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         self._env: Any = ALL_V3_ENVIRONMENTS[task]()
         self._env._partially_observable, self._env._freeze_rand_vec = False, False
         self._env.seeded_rand_vec = self._env._set_task_called = True
-        del self._env.sawyer_observation_space  # cached while the goal was hidden
+        del self._env.sawyer_observation_space  # cached without the goal
         self._policy = ENV_POLICY_MAP[task]()
         self._renderer: Any = None
         self.action_space = Box(-1, 1, (4,), np.float32)
@@ -75,42 +76,43 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
 
     @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the dimensions of what `info` holds as vectors: metres and quaternions; what is not there is 0."""
+        """Names of the dimensions of the vectors in `info`: metres and quaternions; missing objects are 0."""
         things = [f"thing_{number}.{part}" for number in (1, 2) for part in POSE]
         return {"agent_state": HAND_NAMES, "environment_state": (*things, "goal.x", "goal.y", "goal.z")}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Draw places of things and goal; there are no options."""
+        """Draw the places of objects and goal; there are no options."""
         import mujoco
 
         super().reset(seed=seed)
         self._env.seed(int(self.np_random.integers(2**31)))
-        self._seen, _ = self._env.reset()
-        mujoco.mj_forward(self._env.model, self._env.data)  # else the first picture shows the goal where it was before
+        self._state, _ = self._env.reset()
+        # Without this, the first picture shows the previous goal.
+        mujoco.mj_forward(self._env.model, self._env.data)
         return self._observation(), self._info(success=False)
 
     def step(self, action: Float32[ndarray, " 4"]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step of 12.5 ms."""
-        self._seen, reward, _, truncated, info = self._env.step(np.clip(action, -1, 1))
+        """Take one step of 12.5 ms."""
+        self._state, reward, _, truncated, info = self._env.step(np.clip(action, -1, 1))
         success = bool(info["success"])
         return self._observation(), float(reward), success, truncated, self._info(success=success)
 
     def expert(self) -> Float32[ndarray, " 4"]:
-        """What MetaWorld's scripted policy would do now."""
-        action: Float32[ndarray, " 4"] = np.clip(self._policy.get_action(self._seen), -1, 1).astype(np.float32)
+        """Return the action of MetaWorld's scripted policy."""
+        action: Float32[ndarray, " 4"] = np.clip(self._policy.get_action(self._state), -1, 1).astype(np.float32)
         return action
 
     def render(self) -> UInt8[ndarray, "h w 3"] | None:
-        """The picture; nothing without render_mode."""
-        return None if self.render_mode is None else self._see()
+        """Return the picture, or None without a render_mode."""
+        return None if self.render_mode is None else self._render_picture()
 
     def close(self) -> None:
-        """Free what OpenGL holds."""
+        """Free the OpenGL renderer."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
 
-    def _see(self) -> UInt8[ndarray, "h w 3"]:
+    def _render_picture(self) -> UInt8[ndarray, "h w 3"]:
         import mujoco
 
         if self._renderer is None:
@@ -120,16 +122,17 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         flags = self._renderer.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         frame: UInt8[ndarray, "h w 3"] = self._renderer.render()
-        return frame[::-1, ::-1].copy() if self._camera.startswith("corner") else frame  # mounted upside down
+        # Corner cameras are mounted upside down.
+        return frame[::-1, ::-1].copy() if self._camera.startswith("corner") else frame
 
     def _observation(self) -> Any:
-        return self._see() if self.obs_type == "pixels" else self._seen.astype(np.float32)
+        return self._render_picture() if self.obs_type == "pixels" else self._state.astype(np.float32)
 
     def _info(self, *, success: bool) -> dict[str, Any]:
-        things = np.concatenate([self._seen[THINGS], self._seen[GOAL]])
+        objects = np.concatenate([self._state[OBJECTS], self._state[GOAL]])
         return {
-            "agent_state": self._seen[HAND].astype(np.float32),
-            "environment_state": things.astype(np.float32),
+            "agent_state": self._state[HAND].astype(np.float32),
+            "environment_state": objects.astype(np.float32),
             "is_success": success,
         }
 

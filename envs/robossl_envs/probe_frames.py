@@ -1,4 +1,4 @@
-"""Frames for the invariance probes: one scene a seed, eight steps in, any factor of the scene at any strength."""
+"""Frames for the invariance probes: one scene per seed, after eight steps, with any factor at any strength."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-STEMS = {"robossl/Push-v0": -math.pi / 2}  # which way of a thing's own its mirror keeps; squares look alike four ways
+# Direction of an object's axis in its own frame. Squares have none: they look the same four ways.
+STEMS = {"robossl/Push-v0": -math.pi / 2}
 
 
 class EnvFrames:
-    """Scenes of one environment, as the expert has left them after eight steps.
+    """Scenes of one environment after eight steps of the expert.
 
-    Labels: `point` of the first thing that can be pushed, or of the target where there is none; `angle`, which way the
-    stem of the T points; where there are two things, `class` says on which side the first one belongs.
+    Labels: `point`, the position of the first object that can be pushed, or of the target if there is none; `angle`,
+    the direction of the T's stem; with two objects `class`, the side on which the first one belongs.
     """
 
     cluster_key = "scene"
     notes: tuple[str, ...] = ()
 
     def __init__(self, env_id: str, *, num_scenes: int = 2500, image_size: int = 96, seed: int = 0) -> None:
-        """Play every scene once for its labels; pictures are drawn when asked for.
+        """Play every scene once for its labels; pictures are rendered on request.
 
         Raises:
-            InputError: an environment that is none of ours, fewer than two scenes, pictures under 16 pixels.
+            InputError: the environment is not ours, there are fewer than two scenes, or pictures are under 16 pixels.
         """
         if env_id not in IDS:
             raise InputError(unknown("environment", env_id, IDS))
@@ -58,26 +59,28 @@ class EnvFrames:
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
         hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
         drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
-        pictures = b"".join(each.tobytes() for each in drawn)  # of the code that draws, and of the grids
-        parts = (env_id.encode(), self._seeds.tobytes(), str(self.hw).encode(), states.tobytes(), pictures)
-        self.digest = hashlib.sha256(b"".join((*parts, repr(FACTORS).encode()))).hexdigest()
+        # The digest covers the drawing code and the values of the factors by these pictures.
+        pictures = b"".join(each.tobytes() for each in drawn)
+        factors = [(name, factor.clean, factor.sides) for name, factor in FACTORS.items()]
+        parts = (env_id, self._seeds.tobytes(), str(self.hw), states.tobytes(), pictures, repr(factors))
+        self.digest = hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """The scenes as they are."""
+        """Return the clean scenes."""
         return self._pictures(at, LATENCY_FRAMES, {})
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """The same scenes so many steps before.
+        """Return the same scenes a number of steps earlier.
 
         Raises:
-            Unavailable: the scenes have not lasted so long.
+            Unavailable: the scenes are younger.
         """
         if frames > LATENCY_FRAMES:
-            raise Unavailable(f"scenes are {LATENCY_FRAMES} steps old, {frames} are asked for")
+            raise Unavailable(f"scenes are {LATENCY_FRAMES} steps old, got {frames}")
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """The same scenes with a factor at a strength; a factor with two sides draws its side by the scene.
+        """Return the same scenes with a factor at a strength; a two-sided factor draws its side by the scene.
 
         Raises:
             Unavailable: the environment has no such factor.
@@ -86,13 +89,14 @@ class EnvFrames:
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Where points on the table go under `scene`: as the factor has moved the camera, if it has.
+        """Return how `scene` moves points on the table: the homography of the moved camera.
 
         Raises:
             Unavailable: the environment has no such factor.
         """
         self._check(factor)
-        up = np.diag([1.0, -1.0, 1.0])  # y of a picture's coordinates points up, that of labels down
+        # In a picture's coordinates y points up, in those of labels down.
+        up = np.diag([1.0, -1.0, 1.0])
         found = np.empty((len(at), 3, 3))
         for slot, seed in zip(found, self._seeds[at], strict=True):
             self._play(int(seed), 0, {factor: strength})
@@ -103,7 +107,7 @@ class EnvFrames:
         if factor not in FACTORS:
             raise Unavailable(f"{self.name} has no factor {factor}")
         if factor not in self._env.factors:
-            raise Unavailable(f"in {self.name} nothing is moved but the tool")
+            raise Unavailable(f"{self.name} has no object to move, so no factor {factor}")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)
@@ -122,7 +126,7 @@ class EnvFrames:
 def _labels(
     state: dict[str, Float[ndarray, " n"]], grid: Grid, bodies: tuple[str, ...], *, stem: float | None
 ) -> dict[str, Label]:
-    """Labels from the parts of the state by name."""
+    """Return the labels, computed from the named parts of the state."""
     x, y = (f"{bodies[0]}.x", f"{bodies[0]}.y") if bodies else ("target.0", "target.1")
     seen = grid.fractions(np.stack([state[x], state[y]], axis=1)).astype(np.float64)
     labels = {"point": Label("point", 2 * seen - 1)}

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from robossl_envs.light import turned
-from robossl_envs.pushing import push
-from robossl_envs.scene import Thing
-from robossl_envs.shapes import Disc, radius_of, tee
-from robossl_envs.task import Action, Score, Start
+from robossl_envs.light import rotate_hue
+from robossl_envs.pushing import push_to
+from robossl_envs.scene import SceneObject
+from robossl_envs.shapes import Disc, radius_of, t_shape
+from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
 WIDTH = 0.11  # metres: the bar of the T
-NEAR = 0.025  # metres between the block's centre of mass and the target's middle that count as there
+NEAR = 0.025  # metres from the block's centre of mass to the target's middle that count as success
 BLOCK_COLOUR, TARGET_COLOUR = (0.20, 0.45, 0.75), (0.45, 0.75, 0.40)
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The block is a T about its centre of mass; the target is a disc with a hole, anywhere in reach."""
+    """The block is a T about its centre of mass; the target is a ring, anywhere in reach."""
 
     bodies: tuple[str, ...] = ("block",)
     target_dim: int = 2
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
-        """Block and target at least 10 cm apart, the tool clear of both."""
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
+        """Draw block and target at least 10 cm apart, and the tool away from the block."""
         block = rng.uniform(-0.13, 0.13, size=2)
         angle = rng.uniform(-math.pi, math.pi)
         target = rng.uniform(-0.15, 0.15, size=2)
@@ -37,32 +37,32 @@ class Push:
         tool = rng.uniform(-0.22, 0.22, size=2)
         while math.dist(block, tool) < 0.12:
             tool = rng.uniform(-0.22, 0.22, size=2)
-        shape = tee(WIDTH).scaled(values["manip_object_size"])
-        colour = turned(BLOCK_COLOUR, values["manip_object_color"])
-        ring = turned(TARGET_COLOUR, values["receiver_object_color"])
+        shape = t_shape(WIDTH).scaled(values["manip_object_size"])
+        colour = rotate_hue(BLOCK_COLOUR, values["manip_object_color"])
+        ring = rotate_hue(TARGET_COLOUR, values["receiver_object_color"])
         place = (float(target[0]), float(target[1]), 0.0)
         inner = tuple(0.75 * part for part in ring)
-        return Start(
+        return EpisodeStart(
             tool=(float(tool[0]), float(tool[1])),
             bodies={"block": (Body("block", shape), (float(block[0]), float(block[1]), angle))},
-            things={"block": Thing("block", shape, colour, height=0.03, patterned=True)},
+            objects={"block": SceneObject("block", shape, colour, height=0.03, patterned=True)},
             markings=(
-                (Thing("target", Disc(0.045), ring, height=0), place),
-                (Thing("target", Disc(0.03), (inner[0], inner[1], inner[2]), height=0), place),
+                (SceneObject("target", Disc(0.045), ring, height=0), place),
+                (SceneObject("target", Disc(0.03), (inner[0], inner[1], inner[2]), height=0), place),
             ),
             target=place[:2],
         )
 
-    def score(self, world: World, start: Start) -> Score:
-        """Minus the block's way to the target, and a tenth of the tool's way to the block."""
+    def score(self, world: World, start: EpisodeStart) -> Score:
+        """Return minus the block's distance to the target, minus a tenth of the tool's distance to the block."""
         x, y, _ = world.pose("block")
         left = math.dist((x, y), start.target)
         if left < NEAR:
             return Score(1.0, success=True)
         return Score(-left - 0.1 * math.dist(world.tool, (x, y)), success=False)
 
-    def expert(self, world: World, start: Start) -> Action:
+    def expert(self, world: World, start: EpisodeStart) -> Action:
         """Push the centre of mass along the line to the target."""
         x, y, _ = world.pose("block")
         radius = radius_of(start.bodies["block"][0].shape)
-        return push(world.tool, (x, y), (start.target[0], start.target[1]), radius=radius)
+        return push_to(world.tool, (x, y), (start.target[0], start.target[1]), radius=radius)

@@ -1,4 +1,4 @@
-"""robossl/Reach-v0: bring the tool to a cross on the table."""
+"""robossl/Reach-v0: move the tool to a cross on the table."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from robossl_envs.light import turned
-from robossl_envs.pushing import go
-from robossl_envs.scene import Thing
-from robossl_envs.shapes import Box, Union
-from robossl_envs.task import Action, Score, Start
+from robossl_envs.light import rotate_hue
+from robossl_envs.pushing import move_to
+from robossl_envs.scene import SceneObject
+from robossl_envs.shapes import Box, CompoundShape
+from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import World
 
 NEAR = 0.012  # metres
-CROSS = Union((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # its lower arm is the longer one
+CROSS = CompoundShape((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # its lower arm is longer
 COLOUR = (0.80, 0.25, 0.22)
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Nothing but the tool and the cross."""
+    """A table with only the tool and the cross."""
 
     bodies: tuple[str, ...] = ()
     target_dim: int = 2
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
-        """Tool and cross at least 8 cm apart."""
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
+        """Draw tool and cross at least 8 cm apart."""
         target, tool = rng.uniform(-0.2, 0.2, size=2), rng.uniform(-0.22, 0.22, size=2)
         while math.dist(target, tool) < 0.08:
             tool = rng.uniform(-0.22, 0.22, size=2)
         place = (float(target[0]), float(target[1]), 0.0)
-        colour = turned(COLOUR, values["receiver_object_color"])
-        return Start(
+        colour = rotate_hue(COLOUR, values["receiver_object_color"])
+        return EpisodeStart(
             tool=(float(tool[0]), float(tool[1])),
             bodies={},
-            things={},
-            markings=((Thing("target", CROSS, colour, height=0), place),),
+            objects={},
+            markings=((SceneObject("target", CROSS, colour, height=0), place),),
             target=place[:2],
         )
 
-    def score(self, world: World, start: Start) -> Score:
-        """Minus the way that is left."""
+    def score(self, world: World, start: EpisodeStart) -> Score:
+        """Return minus the distance to the cross."""
         left = math.dist(world.tool, start.target)
         return Score(1.0, success=True) if left < NEAR else Score(-left, success=False)
 
-    def expert(self, world: World, start: Start) -> Action:
-        """Straight there."""
-        return go(world.tool, (start.target[0], start.target[1]))
+    def expert(self, world: World, start: EpisodeStart) -> Action:
+        """Move straight to the cross."""
+        return move_to(world.tool, (start.target[0], start.target[1]))

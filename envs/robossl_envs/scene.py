@@ -1,7 +1,8 @@
-"""A scene as a picture: the still part is drawn once an episode, what moves at every step.
+"""Draw a scene: the still part once per episode, the moving objects at every step.
 
-Everything is drawn with numpy in table coordinates: a pixel's signed distance to a shape, in pixels, is its coverage,
-so borders are antialiased at any size and under any camera. Light falls from one side: shapes have a shadow and a rim.
+Everything is drawn with numpy in table coordinates. A pixel's signed distance to a shape, in pixels, gives its
+coverage, so edges are antialiased at any size and under any camera. Light comes from one side: shapes have a shadow
+and a rim.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from scipy.ndimage import gaussian_filter
 
 from robossl_envs import textures
 from robossl_envs.camera import Camera, Grid
-from robossl_envs.light import REACH, Colour, illumination, towards_light, turned
+from robossl_envs.light import REACH, Colour, illumination, rotate_hue, towards_light
 from robossl_envs.shapes import Box, Disc, Shape, Triangle
 
 WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
 TABLE = 0.42  # metres from the middle to the edge of the table
-RIM = 0.005  # metres: width of the bright and dark borders of a solid
-SOFT = 0.008  # metres: width of a shadow's border
-MOST_TILTED = 0.8  # 1 minus the least depth in a picture, 0 being the horizon; square ones come to 0.57
+RIM = 0.005  # metres: width of the bright and dark edges of a solid
+SOFT = 0.008  # metres: width of a shadow's edge
+MOST_TILTED = 0.8  # 1 minus the smallest depth in a picture, 0 being the horizon; square pictures reach 0.57
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
 RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
@@ -37,22 +38,22 @@ Pose = tuple[float, float, float]  # x and y in metres, angle in radians
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """Something to draw: at height 0 a marking on the table."""
+class SceneObject:
+    """An object to draw; height 0 means a marking on the table."""
 
     name: str
     shape: Shape
     colour: Colour
     height: float  # metres
-    patterned: bool = False  # takes the texture of the factor `manip_object_texture`
+    patterned: bool = False  # gets the texture of the factor `manip_object_texture`
 
 
 class Scene:
-    """The picture of one episode's table: what stands still, the light and the camera."""
+    """Draws the table of one episode: still objects, light and camera."""
 
     def __init__(
         self,
-        markings: Sequence[tuple[Thing, Pose]],
+        markings: Sequence[tuple[SceneObject, Pose]],
         values: Mapping[str, float],
         rng: Generator,
         *,
@@ -67,17 +68,17 @@ class Scene:
         self._away = (-lx * REACH, -ly * REACH)
         self._pattern = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         still = self._table(rng)
-        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])  # what stands still, lowest first
-        for thing, pose in self.laid:
-            self._paint(still, thing, pose)
+        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])  # still objects, lowest first
+        for item, pose in self.laid:
+            self._paint(still, item, pose)
         self._still = still
         self._occluder = self._sleeve(rng)
 
-    def draw(self, things: Sequence[tuple[Thing, Pose]], rng: Generator) -> Picture:
-        """The picture with what moves, from the lowest to the uppermost."""
+    def draw(self, objects: Sequence[tuple[SceneObject, Pose]], rng: Generator) -> Picture:
+        """Draw the picture with the moving objects, given lowest first."""
         picture = self._still.copy()
-        for thing, pose in things:
-            self._paint(picture, thing, pose)
+        for item, pose in objects:
+            self._paint(picture, item, pose)
         if self._occluder is not None:
             window, cover, colour = self._occluder
             crop = picture[window]
@@ -91,53 +92,53 @@ class Scene:
             picture = np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
         return picture
 
-    def masks(self, things: Sequence[tuple[Thing, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
-        """Where each thing is seen: pixels it covers by half, without what lies above; the occluder counts."""
+    def masks(self, objects: Sequence[tuple[SceneObject, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
+        """Return the visible pixels of each object: covered by half or more, and not hidden by others."""
         found: dict[str, Bool[ndarray, "h w"]] = {}
-        for thing, (x, y, angle) in things:
+        for item, (x, y, angle) in objects:
             mine = np.zeros((self.grid.height, self.grid.width), bool)
-            window = self._window(thing.shape, (x, y, angle))
+            window = self._window(item.shape, (x, y, angle))
             if window is not None:
-                mine[window] = thing.shape.distance(*_local(self.grid, window, x, y, angle)) < 0
+                mine[window] = item.shape.distance(*_local(self.grid, window, x, y, angle)) < 0
             for other in found.values():
                 other &= ~mine
-            found[thing.name] = found.get(thing.name, False) | mine
+            found[item.name] = found.get(item.name, False) | mine
         if self._occluder is not None:
             window, cover, _ = self._occluder
             for mask in found.values():
                 mask[window] &= cover[..., 0] < 0.5
         return found
 
-    def _paint(self, picture: Picture, thing: Thing, pose: Pose) -> None:
-        """Lay a thing and its shadow over the picture; colours are worked out where either falls."""
+    def _paint(self, picture: Picture, item: SceneObject, pose: Pose) -> None:
+        """Draw an object and its shadow; compute colours only where either falls."""
         x, y, angle = pose
-        sx, sy = self._away[0] * thing.height, self._away[1] * thing.height
-        window = self._window(thing.shape, pose, sx, sy)
+        sx, sy = self._away[0] * item.height, self._away[1] * item.height
+        window = self._window(item.shape, pose, sx, sy)
         if window is None:
             return
         lx, ly = _local(self.grid, window, x, y, angle)
-        distance = thing.shape.distance(lx, ly)
+        distance = item.shape.distance(lx, ly)
         touched = distance * self.grid.per_metre[window] < 0.5
-        if thing.height:
+        if item.height:
             c, s = math.cos(angle), math.sin(angle)
-            shadow = thing.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
+            shadow = item.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
             touched |= shadow < SOFT / 2
-        here = np.flatnonzero(touched)  # in the window; `there` in the picture
+        here = np.flatnonzero(touched)  # indices in the window; `there` in the picture
         rows, columns = np.divmod(here, touched.shape[1])
         there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
         distance = distance.take(here)
         cover = _clipped(np.float32(0.5) - distance * self.grid.per_metre.take(there))[:, None]
         colour = self.light.reshape(-1, 3).take(there, axis=0)
-        colour *= np.array(thing.colour, np.float32)
+        colour *= np.array(item.colour, np.float32)
         pixels = picture.reshape(-1, 3)
         below = pixels.take(there, axis=0).astype(np.float32)
-        if thing.patterned and self.values["manip_object_texture"]:
+        if item.patterned and self.values["manip_object_texture"]:
             strength = np.float32(0.45 * self.values["manip_object_texture"])
-            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third as wide as on the table
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third of the width on the table
             colour *= (1 + strength * pattern)[:, None]
-        if thing.height:
+        if item.height:
             shadow = shadow.take(here)
-            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on borders towards the light
+            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on edges towards the light
             relief *= _clipped(distance * np.float32(1 / RIM) + 1)
             colour *= (1 + relief)[:, None]
             soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
@@ -150,7 +151,7 @@ class Scene:
         pixels[there] = np.minimum(below, 255, out=below)
 
     def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
-        """Where a shape and its shadow, (sx, sy) away, may be seen."""
+        """Return the part of the picture that may show a shape and its shadow, displaced by (sx, sy)."""
         x, y, angle = pose
         left, bottom, right, top = shape.bounds(angle)
         return self.grid.window(
@@ -165,7 +166,7 @@ class Scene:
         replaced = np.float32(self.values["table_texture"])
         other = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         grain = np.float32(0.05) * textures.CLEAN(x, y) * (1 - replaced) + np.float32(0.3) * other(x, y) * replaced
-        colour = np.array(turned(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
+        colour = np.array(rotate_hue(TABLE_COLOUR, self.values["table_color"]), np.float32) * (1 + grain)[..., None]
         colour = self._over(colour, np.array(FLOOR_COLOUR, np.float32), -Box(2 * TABLE, 2 * TABLE).distance(x, y))
         rail = np.abs(Box(2 * WORKSPACE, 2 * WORKSPACE).distance(x, y) - np.float32(0.004)) - np.float32(0.004)
         colour = self._over(colour, np.array(RAIL_COLOUR, np.float32), rail)
@@ -177,7 +178,7 @@ class Scene:
         return below + cover * (colour - below)
 
     def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
-        """Something in front of the lens that comes in from a border: where, how much it covers, its colour."""
+        """Return an occluder that enters the view from a border: its window, coverage and colour."""
         share = self.values["occluder"]
         side, lean, place = int(rng.integers(4)), rng.uniform(-0.15, 0.15), rng.uniform(0.35, 0.65)
         if not share:
@@ -197,13 +198,13 @@ class Scene:
 
 
 def _clipped(x: Any) -> Any:
-    """To 0..1, in place; np.clip costs more in calling than in clipping."""
+    """Clip to 0..1 in place; for small arrays np.clip has more overhead."""
     np.maximum(x, 0, out=x)
     return np.minimum(x, 1, out=x)
 
 
 def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: float) -> tuple[Any, Any]:
-    """The pixels of a window in the frame of a pose."""
+    """Return the pixels of a window in the frame of a pose."""
     gx, gy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
     if not angle:
         return gx, gy
@@ -212,7 +213,7 @@ def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: f
 
 
 def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, width: int) -> Camera:
-    """The camera of an episode: directions are drawn; a long picture tilts less where it would see the horizon."""
+    """Draw the camera of an episode; wide or tall pictures tilt less, so that they do not show the horizon."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
     along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
     nearing = (abs(along) * width + abs(across) * height) / min(height, width)  # 1 minus the depth of a corner
@@ -225,14 +226,14 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
     )
 
 
-def _distractors(rng: Generator) -> list[tuple[Thing, Pose]]:
-    """Eight things between the rail and the border of a clean view; always drawn, so that other draws do not move."""
-    found: list[tuple[Thing, Pose]] = []
+def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
+    """Return eight objects between rail and border; always drawn, so that later draws do not change."""
+    found: list[tuple[SceneObject, Pose]] = []
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
-        along += 0.22 * (place % 2)  # two a side
+        along += 0.22 * (place % 2)  # two per side
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
-        shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), turned((0.8, 0.25, 0.25), hue)
-        found.append((Thing(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))
+        shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), rotate_hue((0.8, 0.25, 0.25), hue)
+        found.append((SceneObject(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))
     return found

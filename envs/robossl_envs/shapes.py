@@ -1,6 +1,6 @@
 """Shapes as signed distances: negative inside, positive outside, in metres and in the shape's own frame.
 
-One description serves drawing (the distance gives the coverage of a pixel) and physics (corners and radii).
+The same description serves drawing (the distance gives a pixel's coverage) and physics (corners and radii).
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ Bounds = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 class Shape(Protocol):
-    """What can be drawn."""
+    """A shape that can be drawn."""
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """Points that a person would name: corners, ends, the centre of a disc."""
+        """Characteristic points: corners, ends, the centre of a disc."""
         ...
 
     def bounds(self, angle: float) -> Bounds:
-        """Of the shape turned by an angle in radians, in metres."""
+        """Return the bounds in metres of the shape rotated by an angle in radians."""
         ...
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Signed distance of points to the outline, in metres (outside corners: to the lines through the sides)."""
+        """Return the signed distance of points to the outline, in metres (outside corners: to the sides' lines)."""
         ...
 
     def scaled(self, factor: float) -> Shape:
-        """The same shape, larger or smaller."""
+        """Return the shape scaled by a factor."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Disc:
-    """A disc about the origin."""
+    """A disc around the origin."""
 
     radius: float
 
@@ -51,11 +51,11 @@ class Disc:
         return ((0.0, 0.0),)
 
     def bounds(self, angle: float) -> Bounds:
-        """The square about it."""
+        """Return the enclosing square."""
         return -self.radius, -self.radius, self.radius, self.radius
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Signed distance."""
+        """Return the signed distance."""
         found: Float[ndarray, "*n"] = x * x
         found += y * y
         np.sqrt(found, out=found)
@@ -63,13 +63,13 @@ class Disc:
         return found
 
     def scaled(self, factor: float) -> Disc:
-        """Larger or smaller."""
+        """Return the disc scaled by a factor."""
         return Disc(self.radius * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle about (x, y)."""
+    """A rectangle with centre (x, y)."""
 
     width: float
     height: float
@@ -87,7 +87,7 @@ class Box:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """The larger of the signed distances along both axes."""
+        """Return the larger of the signed distances along both axes."""
         found: Float[ndarray, "*n"] = np.abs(x - np.float32(self.x) if self.x else x)
         found -= np.float32(self.width / 2)
         other = np.abs(y - np.float32(self.y) if self.y else y)
@@ -96,13 +96,13 @@ class Box:
         return found
 
     def scaled(self, factor: float) -> Box:
-        """Larger or smaller."""
+        """Return the box scaled by a factor."""
         return Box(self.width * factor, self.height * factor, self.x * factor, self.y * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Triangle:
-    """Three corners, counter-clockwise."""
+    """A triangle with its corners counter-clockwise."""
 
     keypoints: tuple[Point, Point, Point]
 
@@ -111,7 +111,7 @@ class Triangle:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """The largest of the signed distances to the lines through the sides."""
+        """Return the largest of the signed distances to the lines of the sides."""
         sides = []
         for k, (ax, ay) in enumerate(self.keypoints):
             bx, by = self.keypoints[(k + 1) % 3]
@@ -122,14 +122,14 @@ class Triangle:
         return found
 
     def scaled(self, factor: float) -> Triangle:
-        """Larger or smaller."""
+        """Return the triangle scaled by a factor."""
         (ax, ay), (bx, by), (cx, cy) = self.keypoints
         return Triangle(((ax * factor, ay * factor), (bx * factor, by * factor), (cx * factor, cy * factor)))
 
 
 @dataclass(frozen=True, slots=True)
-class Union:
-    """Boxes that make up one rigid shape; its origin is where the parts say."""
+class CompoundShape:
+    """Several boxes as one rigid shape with a common origin."""
 
     parts: tuple[Box, ...]
 
@@ -139,29 +139,30 @@ class Union:
         return tuple(point for part in self.parts for point in part.keypoints)
 
     def bounds(self, angle: float) -> Bounds:
-        """Of all corners."""
+        """Return the bounds of all corners."""
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """The smallest of the parts' distances."""
+        """Return the smallest of the parts' distances."""
         found = self.parts[0].distance(x, y)
         for part in self.parts[1:]:
             np.minimum(found, part.distance(x, y), out=found)
         return found
 
-    def scaled(self, factor: float) -> Union:
-        """Larger or smaller."""
-        return Union(tuple(part.scaled(factor) for part in self.parts))
+    def scaled(self, factor: float) -> CompoundShape:
+        """Return the shape scaled by a factor."""
+        return CompoundShape(tuple(part.scaled(factor) for part in self.parts))
 
 
-def tee(size: float) -> Union:
-    """A T whose bar is `size` wide, about its centre of mass; the stem points to -y."""
-    below = (3 / 4 * size / 2) / (1 + 3 / 4)  # the centre of mass lies this far below the bar's middle
-    return Union((Box(size, size / 4, y=below), Box(size / 4, size * 3 / 4, y=below - size / 2)))
+def t_shape(size: float) -> CompoundShape:
+    """Return a T with a bar of width `size`, around its centre of mass; the stem points to -y."""
+    # The centre of mass lies this far below the middle of the bar.
+    below = (3 / 4 * size / 2) / (1 + 3 / 4)
+    return CompoundShape((Box(size, size / 4, y=below), Box(size / 4, size * 3 / 4, y=below - size / 2)))
 
 
 def radius_of(shape: Shape) -> float:
-    """Of the circle about the origin that holds a shape, in metres."""
+    """Return the radius of the circle around the origin that encloses a shape, in metres."""
     if isinstance(shape, Disc):
         return shape.radius
     return max(math.hypot(x, y) for x, y in shape.keypoints)

@@ -1,4 +1,4 @@
-"""A contact sheet: every factor at five strengths, one picture an environment.
+"""A contact sheet: every factor at five strengths, one picture per environment.
 
 python -m robossl_envs.sheet docs/figures
 """
@@ -19,11 +19,11 @@ from robossl_envs.factors import FACTORS, STRENGTHS
 
 ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
 SIZE, GAP, MARGIN = 80, 4, 16  # pixels: a picture, between pictures, a line of text
-STEPS = 4  # of the expert before the picture is taken, so that latency shows
+STEPS = 4  # of the expert before the picture, so that latency is visible
 
 
-def picture(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
-    """One episode's picture after a few steps of the expert."""
+def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
+    """Render one episode after a few steps of the expert."""
     env.reset(seed=seed, options={"strengths": {factor: strength}})
     for _ in range(STEPS):
         env.step(env.unwrapped.expert())  # type: ignore[attr-defined]
@@ -31,8 +31,8 @@ def picture(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UIn
     return found
 
 
-def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
-    """Two columns of factors, six pictures each: clean, then five strengths."""
+def draw_sheet(env_id: str, *, seed: int = 3) -> Image.Image:
+    """Draw two columns of factors with six pictures each: clean, then five strengths."""
     env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
     factors = env.get_wrapper_attr("factors")
     rows = -(-len(factors) // 2)
@@ -43,22 +43,22 @@ def sheet(env_id: str, *, seed: int = 3) -> Image.Image:
         left, top = (number // rows) * block, (number % rows) * (SIZE + GAP + MARGIN)
         pen.text((left + 2, top + 2), f"{name}: {FACTORS[name].about}", fill="black")
         for strength in range(STRENGTHS + 1):
-            tile = Image.fromarray(picture(env, name, strength, seed=seed))
+            tile = Image.fromarray(render_factor(env, name, strength, seed=seed))
             paper.paste(tile, (left + strength * (SIZE + GAP), top + MARGIN))
     env.close()
     return paper
 
 
 def main(folder: Path = Path(".")) -> None:
-    """Write one PNG an environment.
+    """Write one PNG per environment.
 
     Args:
-        folder: where to.
+        folder: the output folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for env_id in ENVIRONMENTS:
         path = folder / f"factors_{env_id.split('/')[1].split('-')[0].lower()}.png"
-        sheet(env_id).save(path, optimize=True)
+        draw_sheet(env_id).save(path, optimize=True)
         print(f"wrote {path}")
 
 

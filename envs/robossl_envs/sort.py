@@ -1,4 +1,4 @@
-"""robossl/Sort-v0: push the red block into the red bin, the blue one into the blue bin; only colour tells."""
+"""robossl/Sort-v0: push each block into the bin of its own colour, red or blue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from robossl_envs.light import Colour, turned
-from robossl_envs.pushing import Point, passes, push
-from robossl_envs.scene import Thing
+from robossl_envs.light import Colour, rotate_hue
+from robossl_envs.pushing import Point, crosses_circle, push_to
+from robossl_envs.scene import SceneObject
 from robossl_envs.shapes import Box, radius_of
-from robossl_envs.task import Action, Score, Start
+from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
 SIDE = 0.045  # metres: a block
@@ -22,13 +22,13 @@ RED, BLUE = (0.78, 0.22, 0.20), (0.20, 0.35, 0.78)
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """Two square blocks; which bin is left, and where the blocks lie, is drawn each time."""
+    """Two square blocks; the sides of the bins and the places of the blocks are drawn per episode."""
 
     bodies: tuple[str, ...] = ("red", "blue")
     target_dim: int = 4
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
-        """Blocks in the middle third, apart from each other; bins left and right."""
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
+        """Draw the blocks in the middle third, apart from each other, and the bins left and right."""
         places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
         while math.dist(*places) < 0.09:
             places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
@@ -37,24 +37,26 @@ class Sort:
         tool = (rng.uniform(-0.2, 0.2), rng.choice((-0.2, 0.2)))
         angles = rng.uniform(-math.pi / 4, math.pi / 4, size=2)
         shape = Box(SIDE, SIDE).scaled(values["manip_object_size"])
-        bodies, things = {}, {}
+        bodies, objects = {}, {}
         for name, colour, (x, y), angle in zip(self.bodies, (RED, BLUE), places, angles, strict=True):
             bodies[name] = Body(name, shape), (float(x), float(y), float(angle))
-            things[name] = Thing(name, shape, turned(colour, values["manip_object_color"]), height=0.03, patterned=True)
-        return Start(
+            objects[name] = SceneObject(
+                name, shape, rotate_hue(colour, values["manip_object_color"]), height=0.03, patterned=True
+            )
+        return EpisodeStart(
             tool=(float(tool[0]), float(tool[1])),
             bodies=bodies,
-            things=things,
+            objects=objects,
             markings=tuple(
                 marking
                 for name, colour in zip(self.bodies, (RED, BLUE), strict=True)
-                for marking in _bin(f"{name}_bin", turned(colour, values["receiver_object_color"]), *bins[name])
+                for marking in _bin(f"{name}_bin", rotate_hue(colour, values["receiver_object_color"]), *bins[name])
             ),
             target=(*bins["red"], *bins["blue"]),
         )
 
-    def score(self, world: World, start: Start) -> Score:
-        """Minus the ways of both blocks into their bins, and a tenth of the tool's way to the nearer one left."""
+    def score(self, world: World, start: EpisodeStart) -> Score:
+        """Return minus the blocks' distances to their bins, minus a tenth of the tool's to the nearest."""
         lefts = {name: _outside(world.pose(name), bin_) for name, bin_ in _bins(self, start)}
         todo = [name for name, left in lefts.items() if left > 0]
         if not todo:
@@ -62,8 +64,8 @@ class Sort:
         near = min(math.dist(world.tool, world.pose(name)[:2]) for name in todo)
         return Score(-sum(lefts.values()) - 0.1 * near, success=False)
 
-    def expert(self, world: World, start: Start) -> Action:
-        """One block after the other, the nearer first; round the other one where that lies in the way."""
+    def expert(self, world: World, start: EpisodeStart) -> Action:
+        """Push one block after the other, the nearest first; go around the other block if it is in the way."""
         places = {name: world.pose(name)[:2] for name in self.bodies}
         todo = [(name, bin_) for name, bin_ in _bins(self, start) if _outside(world.pose(name), bin_) > 0]
         if not todo:
@@ -75,14 +77,14 @@ class Sort:
 
         name, bin_ = min(todo, key=order)
         radius = radius_of(start.bodies[name][0].shape)
-        return push(world.tool, places[name], _goal(name, bin_, places), radius=radius)
+        return push_to(world.tool, places[name], _goal(name, bin_, places), radius=radius)
 
 
 def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
-    """The bin, or a point beside another block that lies in the way."""
+    """Return the bin, or a point beside another block that is in the way."""
     x, y = places[name]
     for other, (ox, oy) in places.items():
-        if other != name and passes((x, y), bin_, (ox, oy), 1.5 * SIDE):
+        if other != name and crosses_circle((x, y), bin_, (ox, oy), 1.5 * SIDE):
             length = math.hypot(bin_[0] - x, bin_[1] - y)
             nx, ny = (y - bin_[1]) / length, (bin_[0] - x) / length
             side = math.copysign(2.2 * SIDE, (x - ox) * nx + (y - oy) * ny)
@@ -90,20 +92,20 @@ def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
     return bin_
 
 
-def _bins(task: Sort, start: Start) -> list[tuple[str, Point]]:
+def _bins(task: Sort, start: EpisodeStart) -> list[tuple[str, Point]]:
     t = start.target
     return [(name, (t[2 * k], t[2 * k + 1])) for k, name in enumerate(task.bodies)]
 
 
 def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> float:
-    """How far a block's middle is from lying well inside its bin, in metres."""
+    """Return how far a block's middle is from being well inside its bin, in metres."""
     inner = BIN / 2 - SIDE / 2
     return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
 
 
-def _bin(name: str, colour: Colour, x: float, y: float) -> list[tuple[Thing, tuple[float, float, float]]]:
+def _bin(name: str, colour: Colour, x: float, y: float) -> list[tuple[SceneObject, tuple[float, float, float]]]:
     pale = tuple(0.5 + 0.35 * part for part in colour)
     return [
-        (Thing(name, Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
-        (Thing(name, Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
+        (SceneObject(name, Box(BIN, BIN), colour, height=0), (x, y, 0.0)),
+        (SceneObject(name, Box(BIN - 0.016, BIN - 0.016), (pale[0], pale[1], pale[2]), height=0), (x, y, 0.0)),
     ]

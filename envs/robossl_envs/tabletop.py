@@ -1,9 +1,9 @@
-"""The gymnasium environment: a task on a table seen from above, with every nuisance factor in `reset(options=...)`.
+"""The gymnasium environment: a task on a table seen from above, with all nuisance factors in `reset(options=...)`.
 
     env = gymnasium.make("robossl/Push-v0", obs_type="pixels", image_size=96)
     observation, info = env.reset(seed=0, options={"strengths": {"light_color": 3, "camera_shift": 2}})
 
-The same seed lays the same table whatever the factors are, size and colours of things excepted.
+Equal seeds give equal layouts for all factors, except for sizes and colours of objects.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from robossl_envs.camera import Camera, homography
-from robossl_envs.factors import FACTORS, draw_values, factors_of, vector
-from robossl_envs.scene import Picture, Pose, Scene, Thing, draw_camera
+from robossl_envs.factors import FACTORS, draw_values, effective_factors, factor_vector
+from robossl_envs.scene import Picture, Pose, Scene, SceneObject, draw_camera
 from robossl_envs.shapes import Box, Disc
-from robossl_envs.task import Start, Task
+from robossl_envs.task import EpisodeStart, TabletopTask
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
 SHOULDER = (0.0, 0.43)  # metres: beyond the upper border of a clean view
@@ -36,18 +36,18 @@ OPTIONS = ("strengths", "factors")
 class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
     """A planar arm with a round tool over a table.
 
-    Actions are velocities of the tool in shares of full speed (0.3 m/s), held for 0.1 s, cut to length 1.
+    Actions are velocities of the tool in fractions of full speed (0.3 m/s), held for 0.1 s; their length is at most 1.
 
     Args:
-        task: where the task is, "module:Class".
+        task: the class of the task, as "module:Class".
         obs_type: "state" (tool, bodies, target), "pixels", or "pixels_agent_pos" (a dict of the picture and the tool).
-        image_size: pixels a side, or (height, width).
+        image_size: pixels per side, or (height, width).
         reward_type: "dense", or "success" (1 on success, else 0).
         render_mode: None or "rgb_array".
-        masks: whether `info["masks"]` says which pixels show which thing.
+        masks: whether `info` holds the masks and keypoints of all objects.
 
     Raises:
-        ValueError: an unknown obs_type, reward_type or option, an image under 16 pixels.
+        ValueError: an unknown obs_type, reward_type or option, or an image under 16 pixels.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / STEP_SECONDS)}  # noqa: RUF012
@@ -62,11 +62,11 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         render_mode: str | None = None,
         masks: bool = False,
     ) -> None:
-        self.task: Task = pkgutil.resolve_name(task)()
+        self.task: TabletopTask = pkgutil.resolve_name(task)()
         self.obs_type, self.reward_type, self.render_mode, self._with_masks = obs_type, reward_type, render_mode, masks
         self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(self.height, self.width) < 16:
-            raise ValueError(f"image_size must be at least 16 pixels a side, got {image_size}")
+            raise ValueError(f"image_size must be at least 16 pixels per side, got {image_size}")
         if reward_type not in ("dense", "success"):
             raise ValueError(f"reward_type must be 'dense' or 'success', got {reward_type!r}")
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -76,12 +76,12 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The factors that can be set; those of what is moved need something that can be moved."""
-        return factors_of(self.task.bodies)
+        """The factors that can be set; those of moved objects need a body that can be moved."""
+        return effective_factors(self.task.bodies)
 
     @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the dimensions of what `info` holds as vectors: metres, metres a second, sine and cosine."""
+        """Names of the dimensions of the vectors in `info`: metres, metres per second, sine and cosine."""
         bodies = [f"{name}.{part}" for name in self.task.bodies for part in ("x", "y", "sin", "cos")]
         target = [f"target.{k}" for k in range(self.task.target_dim)]
         return {
@@ -91,7 +91,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         }
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Lay the table.
+        """Start an episode.
 
         Options: `strengths` and `factors`, see `robossl_envs.factors.draw_values`.
         """
@@ -99,41 +99,44 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         unknown = set(options or {}) - set(OPTIONS)
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
-        layout, look = self.np_random.spawn(2)  # two streams: factors do not move what the task draws
+        # Two streams, so that factors do not change the draws of the task.
+        layout, look = self.np_random.spawn(2)
         self._values = draw_values(options or {}, look, names=self.factors)
-        self._nuisance, self._look = vector(self._values), look
+        self._nuisance, self._look = factor_vector(self._values), look
         self.camera: Camera = draw_camera(self._values, look, height=self.height, width=self.width)
         self._homography = homography(self.camera, height=self.height, width=self.width)
-        self._start: Start = self.task.start(layout, self._values)
+        self._start: EpisodeStart = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # drawn at the first picture
         delay = int(self._values["latency"])
-        self._seen: deque[list[tuple[Thing, Pose]]] = deque([self._things()] * (delay + 1), maxlen=delay + 1)
+        self._delayed_objects: deque[list[tuple[SceneObject, Pose]]] = deque(
+            [self._scene_objects()] * (delay + 1), maxlen=delay + 1
+        )
         self._picture: Picture | None = None
         return self._observation(), self._info(success=self.task.score(self._world, self._start).success)
 
     def step(self, action: Float32[ndarray, 2]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Move the tool for 0.1 s; the episode ends with success."""
+        """Move the tool for 0.1 s; success ends the episode."""
         vx, vy = float(action[0]), float(action[1])
         if not (math.isfinite(vx) and math.isfinite(vy)):
             raise ValueError(f"an action must be two finite numbers, got {action}")
         longest = max(1.0, math.hypot(vx, vy))
         self._world.step((vx / longest, vy / longest))
-        self._seen.append(self._things())
+        self._delayed_objects.append(self._scene_objects())
         self._picture = None
         score = self.task.score(self._world, self._start)
         reward = score.reward if self.reward_type == "dense" else float(score.success)
         return self._observation(), reward, score.success, False, self._info(success=score.success)
 
     def render(self) -> Picture | None:
-        """The picture that the camera delivers now, uint8 (h, w, 3); nothing without render_mode."""
-        return None if self.render_mode is None else self._see()
+        """Return the camera's current picture, uint8 (h, w, 3), or None without a render_mode."""
+        return None if self.render_mode is None else self._render_picture()
 
     def expert(self) -> Float32[ndarray, 2]:
-        """What a scripted expert would do now."""
+        """Return the action of a scripted expert."""
         return np.array(self.task.expert(self._world, self._start), np.float32)
 
-    def _see(self) -> Picture:
+    def _render_picture(self) -> Picture:
         if self._scene is None:
             self._scene = Scene(
                 self._start.markings,
@@ -144,16 +147,16 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
                 width=self.width,
             )
         if self._picture is None:
-            self._picture = self._scene.draw(self._seen[0], self._look)
+            self._picture = self._scene.draw(self._delayed_objects[0], self._look)
         return self._picture
 
-    def _things(self) -> list[tuple[Thing, Pose]]:
-        """What moves and where it is, from the lowest to the uppermost."""
+    def _scene_objects(self) -> list[tuple[SceneObject, Pose]]:
+        """Return the moving objects with their poses, lowest first."""
         x, y = self._world.tool
-        things = [(thing, self._world.pose(name)) for name, thing in self._start.things.items()]
-        things += _arm(x, y)
-        things.append((_TOOL, (x, y, 0.0)))
-        return things
+        objects = [(item, self._world.pose(name)) for name, item in self._start.objects.items()]
+        objects += _arm(x, y)
+        objects.append((_TOOL, (x, y, 0.0)))
+        return objects
 
     def _state(self) -> tuple[Float32[ndarray, 4], Float32[ndarray, " k"]]:
         found: list[float] = []
@@ -165,11 +168,11 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     def _observation(self) -> Any:
         if self.obs_type == "pixels":
-            return self._see()
+            return self._render_picture()
         agent, environment = self._state()
         if self.obs_type == "state":
             return np.concatenate([agent, environment])
-        return {"pixels": self._see(), "agent_pos": agent}
+        return {"pixels": self._render_picture(), "agent_pos": agent}
 
     def _space(self) -> spaces.Space[Any]:
         agent = spaces.Box(-1, 1, (4,), np.float32)
@@ -196,19 +199,19 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             "contacts": self._world.touched(),
         }
         if self._with_masks:
-            self._see()
+            self._render_picture()
             assert self._scene is not None
-            things = [*self._scene.laid, *self._seen[0]]
-            info["masks"] = self._scene.masks(things)
-            info["keypoints"] = _keypoints(self._scene, things)
+            objects = [*self._scene.laid, *self._delayed_objects[0]]
+            info["masks"] = self._scene.masks(objects)
+            info["keypoints"] = _keypoints(self._scene, objects)
         return info
 
 
-_TOOL = Thing("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
+_TOOL = SceneObject("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
 
 
-def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
-    """Forearm from the tool to the elbow, upper arm from there to the shoulder."""
+def _arm(x: float, y: float) -> list[tuple[SceneObject, Pose]]:
+    """Return the forearm from tool to elbow and the upper arm from elbow to shoulder."""
     sx, sy = SHOULDER[0] - x, SHOULDER[1] - y
     upper, fore = LINKS
     far = min(math.hypot(sx, sy), upper + fore - 1e-6)
@@ -219,17 +222,17 @@ def _arm(x: float, y: float) -> list[tuple[Thing, Pose]]:
     return [_link("forearm", x, y, x + ex, y + ey), _link("upper_arm", x + ex, y + ey, *SHOULDER)]
 
 
-def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[Thing, Pose]:
+def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[SceneObject, Pose]:
     length = math.hypot(bx - ax, by - ay)
-    thing = Thing(name, Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
-    return thing, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
+    item = SceneObject(name, Box(length + ARM_WIDTH, ARM_WIDTH), ARM_COLOUR, height=ARM_HEIGHT)
+    return item, ((ax + bx) / 2, (ay + by) / 2, math.atan2(by - ay, bx - ax))
 
 
-def _keypoints(scene: Scene, things: list[tuple[Thing, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
-    """Corners and joints of every thing as image fractions (x, y)."""
+def _keypoints(scene: Scene, objects: list[tuple[SceneObject, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
+    """Return the corners and joints of every object as image fractions (x, y)."""
     found: dict[str, Float32[ndarray, "k 2"]] = {}
-    for thing, (x, y, angle) in things:
+    for item, (x, y, angle) in objects:
         c, s = math.cos(angle), math.sin(angle)
-        points = np.array([(x + c * px - s * py, y + s * px + c * py) for px, py in thing.shape.keypoints])
-        found.setdefault(thing.name, scene.grid.fractions(points))
+        points = np.array([(x + c * px - s * py, y + s * px + c * py) for px, py in item.shape.keypoints])
+        found.setdefault(item.name, scene.grid.fractions(points))
     return found

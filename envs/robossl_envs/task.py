@@ -1,4 +1,4 @@
-"""What a task is: what lies on the table, what is good, and a hand-written expert."""
+"""The interface of a task: the initial layout, the reward, and a scripted expert."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from typing import Protocol
 
 from numpy.random import Generator
 
-from robossl_envs.scene import Pose, Thing
+from robossl_envs.scene import Pose, SceneObject
 from robossl_envs.world import Body, World
 
 Action = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """One episode's beginning."""
+class EpisodeStart:
+    """The initial state of an episode."""
 
     tool: tuple[float, float]  # metres
     bodies: Mapping[str, tuple[Body, Pose]]
-    things: Mapping[str, Thing]  # how each body looks
-    markings: tuple[tuple[Thing, Pose], ...]  # what is drawn on the table
-    target: tuple[float, ...]  # what the state vector says of the target
+    objects: Mapping[str, SceneObject]  # appearance of each body
+    markings: tuple[tuple[SceneObject, Pose], ...]  # drawn on the table
+    target: tuple[float, ...]  # the target's part of the state vector
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How things stand."""
+    """Reward and success of a state."""
 
     reward: float  # dense, about -1 to 0, and 1 on success
     success: bool
 
 
-class Task(Protocol):
-    """One task on the table."""
+class TabletopTask(Protocol):
+    """A task on the table."""
 
     @property
     def target_dim(self) -> int:
-        """Length of Start.target."""
+        """Length of `EpisodeStart.target`."""
         ...
 
     @property
     def bodies(self) -> tuple[str, ...]:
-        """Names of what can be pushed, in the order of the state vector."""
+        """Names of the bodies that can be pushed, in the order of the state vector."""
         ...
 
-    def start(self, rng: Generator, values: Mapping[str, float]) -> Start:
-        """Lay the table; `values` are those of the factors, of which size and colours matter here."""
+    def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
+        """Draw the initial state; `values` are those of the factors, of which sizes and colours are used."""
         ...
 
-    def score(self, world: World, start: Start) -> Score:
-        """Reward and success of a state."""
+    def score(self, world: World, start: EpisodeStart) -> Score:
+        """Return reward and success of a state."""
         ...
 
-    def expert(self, world: World, start: Start) -> Action:
-        """What to do now: a velocity in shares of full speed."""
+    def expert(self, world: World, start: EpisodeStart) -> Action:
+        """Return the expert's action: a velocity in fractions of full speed."""
         ...

@@ -1,4 +1,4 @@
-"""Textures as functions of a point, in metres: -1 to 1."""
+"""Textures as functions of a point in metres, with values from -1 to 1."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Plane = Float32[ndarray, "h w"]
 
 
 def wood(x: Plane, y: Plane) -> Plane:
-    """Grain that runs along y: the clean table, so that a picture has an upright."""
+    """Wood grain along y, the clean table; it gives a picture an upright direction."""
     bent = x + np.float32(0.012) * np.sin(y * np.float32(9)) + np.float32(0.004) * np.sin(y * np.float32(31))
     grain = np.sin(bent * np.float32(95)) + np.float32(0.5) * np.sin(bent * np.float32(41) + y * np.float32(3))
     return grain / np.float32(1.5)
 
 
 def checker(x: Plane, y: Plane) -> Plane:
-    """Squares of 6 cm, borders softened."""
+    """Squares of 6 cm with soft edges."""
     found: Plane = np.clip(np.sin(x * np.float32(52)) * np.sin(y * np.float32(52)) * 4, -1, 1)
     return found
 
 
 def stripes(x: Plane, y: Plane) -> Plane:
-    """Oblique stripes, 4 cm."""
+    """Diagonal stripes, 4 cm."""
     found: Plane = np.clip(np.sin((x + y) * np.float32(111)) * 2, -1, 1)
     return found
 

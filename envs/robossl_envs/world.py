@@ -1,7 +1,7 @@
-"""The physics of the table, seen from above: pymunk bodies that slide with friction, a tool that pushes them.
+"""The physics of the table, seen from above: pymunk bodies that slide with friction, and a tool that pushes them.
 
-The tool is a disc drawn along by a joint of limited force, so it stops where it meets the rail and never passes through
-what it pushes. Objects rest on the table: friction of the plane brakes them, turning too.
+The tool is a disc pulled by a joint of limited force, so it stops at the rail and never passes through objects.
+Friction with the table slows objects down, also their rotation.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from dataclasses import dataclass
 import pymunk
 
 from robossl_envs.scene import WORKSPACE, Pose
-from robossl_envs.shapes import Box, Disc, Union, radius_of
+from robossl_envs.shapes import Box, CompoundShape, Disc, radius_of
 
 STEP_SECONDS = 0.1
 SUBSTEPS = 5
 TOOL_RADIUS = 0.014
-TOOL_SPEED = 0.3  # metres per second at an action of length 1
+TOOL_SPEED = 0.3  # metres per second for an action of length 1
 TOOL_FORCE = 6.0  # newton
 GRAVITY = 9.81
-SLIDING, TURNING = 0.35, 0.3  # friction of the plane: coefficient, and the lever that turning works at, in radii
+SLIDING, TURNING = 0.35, 0.3  # friction coefficient of the table; lever of rotational friction, in radii
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An object that can be pushed."""
+    """An object that the tool can push."""
 
     name: str
-    shape: Disc | Box | Union
+    shape: Disc | Box | CompoundShape
     mass: float = 0.15  # kilograms
 
 
 class World:
-    """Bodies, the tool and the rail; units are metres, seconds, kilograms."""
+    """Bodies, tool and rail; units are metres, seconds, kilograms."""
 
     def __init__(self, bodies: Mapping[str, tuple[Body, Pose]], tool: tuple[float, float]) -> None:
         self.space = pymunk.Space()
@@ -48,7 +48,7 @@ class World:
         shape = pymunk.Circle(self._tool, TOOL_RADIUS)
         shape.friction = 0.4
         pull = pymunk.PivotJoint(self._lead, self._tool, (0, 0), (0, 0))
-        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # follows the lead's velocity, not its place
+        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # follows the lead's velocity, not its position
         self.space.add(self._tool, shape, pull)
         self._add_rail()
 
@@ -80,31 +80,31 @@ class World:
             self.space.add(rail)
 
     def step(self, velocity: tuple[float, float]) -> None:
-        """Move the tool for one control step, at shares of its full speed."""
+        """Move the tool for one control step; velocities are fractions of its full speed."""
         self._lead.velocity = velocity[0] * TOOL_SPEED, velocity[1] * TOOL_SPEED
         for _ in range(SUBSTEPS):
             self.space.step(STEP_SECONDS / SUBSTEPS)
 
     @property
     def tool(self) -> tuple[float, float]:
-        """Where the tool is, in metres."""
+        """Position of the tool in metres."""
         x, y = self._tool.position
         return x, y
 
     @property
     def tool_velocity(self) -> tuple[float, float]:
-        """Metres a second."""
+        """Velocity of the tool in metres per second."""
         x, y = self._tool.velocity
         return x, y
 
     def pose(self, name: str) -> Pose:
-        """Of a body."""
+        """Return the pose of a body."""
         body = self._bodies[name]
         x, y = body.position
         return x, y, body.angle
 
     def touched(self) -> tuple[str, ...]:
-        """The bodies that the tool touches now."""
+        """Return the names of the bodies that the tool touches now."""
         found: set[pymunk.Body] = set()
 
         def note(arbiter: pymunk.Arbiter) -> None:
@@ -114,12 +114,12 @@ class World:
         return tuple(name for name, body in self._bodies.items() if body in found)
 
 
-def _parts(shape: Disc | Box | Union) -> tuple[Disc | Box, ...]:
-    return shape.parts if isinstance(shape, Union) else (shape,)
+def _parts(shape: Disc | Box | CompoundShape) -> tuple[Disc | Box, ...]:
+    return shape.parts if isinstance(shape, CompoundShape) else (shape,)
 
 
 def _moment(mass: float, part: Disc | Box) -> float:
-    """About the body's origin."""
+    """Return the moment of inertia about the body's origin."""
     if isinstance(part, Disc):
         return float(pymunk.moment_for_circle(mass, 0, part.radius))
     return float(pymunk.moment_for_poly(mass, part.keypoints))

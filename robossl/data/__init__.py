@@ -1,1 +1,1 @@
-"""Data: sources in foreign formats, the store they are ingested into, the sampler that draws from it."""
+"""Read foreign formats, store their frames, and sample batches from the store."""

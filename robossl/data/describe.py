@@ -1,4 +1,4 @@
-"""`robossl info STORE`: what a store holds, in tables."""
+"""`robossl info STORE`: print the contents of a store as tables."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robossl.counts import format_count
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 
-MAX_CLASSES = 12  # classes named per label
+MAX_CLASSES = 12  # printed per label
 MAX_PROBLEMS = 20
 
 
 def info(store: Path) -> None:
-    """Print what a store holds: frames, episodes, splits, labels with class counts, licences, what was skipped.
+    """Print the contents of a store: frames, episodes, splits, labels with class counts, licences, skipped files.
 
     Args:
-        store: folder written by `robossl ingest`.
+        store: a folder written by `robossl ingest`.
     """
     describe(open_store(store))
 
@@ -51,7 +52,8 @@ def _summary(store: Store) -> Table:
     table.add_row("frames", str(manifest.num_frames))
     table.add_row("episodes", str(manifest.num_episodes))
     table.add_row("pictures", f"{manifest.num_bytes / 2**20:.0f} MiB, short side at most {manifest.short_side}")
-    table.add_row("dropped repetitions", f"{manifest.duplicate_frames} frames, {manifest.duplicate_episodes} episodes")
+    dropped = format_count(manifest.duplicate_frames, "frame"), format_count(manifest.duplicate_episodes, "episode")
+    table.add_row("dropped repetitions", ", ".join(dropped))
     table.add_row("skipped files", str(manifest.num_skipped))
     table.add_row("content hash", manifest.content_hash[:16])
     return table

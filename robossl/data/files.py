@@ -1,4 +1,4 @@
-"""Which foreign files may be read: inside their root, not empty, not a pointer to somewhere else."""
+"""Find foreign files that are safe to read: inside their root, not empty, not a Git-LFS pointer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ _LICENCE_LINE = re.compile(r"^\W*licen[cs]e\W*:\s*(\S.*)$", re.IGNORECASE | re.M
 
 
 def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[Problem]]:
-    """Paths under `root` with one of `suffixes`, relative, with "/", sorted; and the ones that must not be read."""
+    """Return sorted relative paths under `root` with one of `suffixes`, and the files that must not be read.
+
+    Paths use "/" as the separator.
+    """
     found: list[str] = []
     refused: list[Problem] = []
 
     def closed(error: OSError) -> None:
         folder = Path(error.filename).relative_to(root).as_posix()
-        refused.append(Problem(spelled(folder), f"folder {_closed(error)}"))
+        refused.append(Problem(escape_name(folder), f"folder {_closed(error)}"))
 
     for folder, folders, names in os.walk(root, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -44,14 +47,14 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
             leaves = path.is_symlink() and not is_inside(root, path)
             reason = NOT_UTF8 if not is_utf8(relative) else OUTSIDE if leaves else _unreadable(path)
             if reason:
-                refused.append(Problem(spelled(relative), reason))
+                refused.append(Problem(escape_name(relative), reason))
             else:
                 found.append(relative)
     return sorted(found), sorted(refused, key=lambda problem: problem.path)
 
 
 def any_file(root: Path, suffixes: Collection[str]) -> bool:
-    """Whether there is a file under `root` with one of `suffixes`; none is opened."""
+    """Return whether a file under `root` has one of `suffixes`; opens no file."""
     return any(
         _is_media(name, suffixes)
         for folder, _, names in os.walk(root)
@@ -60,8 +63,8 @@ def any_file(root: Path, suffixes: Collection[str]) -> bool:
     )
 
 
-def damage(root: Path, relative: str) -> str:
-    """Why `root/relative` must not or cannot be read; empty when it can."""
+def unreadable_reason(root: Path, relative: str) -> str:
+    """Return why `root/relative` must not or cannot be read; "" if it can."""
     path = root / relative
     return OUTSIDE if leaves_root(relative) or not is_inside(root, path) else _unreadable(path)
 
@@ -93,7 +96,7 @@ def _closed(error: OSError) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name can be written down; Python smuggles other bytes through as surrogates."""
+    """Return whether a file name is valid UTF-8; Python represents other bytes as surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -101,29 +104,29 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def spelled(name: str) -> str:
-    """The name with what is not UTF-8 as escapes."""
+def escape_name(name: str) -> str:
+    """Return the name with bytes that are not UTF-8 as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def leaves_root(relative: str) -> bool:
-    """Whether a path written in a csv, a json or an archive points outside the folder it is relative to."""
+    """Return whether a relative path from a csv, a json or an archive points outside its folder."""
     normal = posixpath.normpath(relative.replace("\\", "/"))
     return normal.startswith(("/", "../")) or normal == ".." or bool(re.match(r"[A-Za-z]:", normal))
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether `path` still lies under `root` once symbolic links are followed."""
+    """Return whether `path` is under `root` after following symbolic links."""
     return path.resolve().is_relative_to(root.resolve())
 
 
 def fingerprint(*paths: Path) -> str:
-    """A text that changes when one of the files is replaced or edited."""
+    """Return a text that changes when one of the files is replaced or edited."""
     return ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (path.stat() for path in paths))
 
 
 def stated_licence(root: Path) -> str:
-    """The licence that the files beside the data state, else "unknown"; the words are kept as they stand."""
+    """Return the licence stated by the files beside the data, verbatim, or "unknown"."""
     folder = root if root.is_dir() else root.parent
     for name in ("README.md", "SOURCE.md", "README.txt", "README"):
         match = _LICENCE_LINE.search(_head_of(folder / name))

@@ -1,8 +1,8 @@
-"""The index of a store: which rows of which shards make its episodes, in an order that no restart changes.
+"""The index of a store: which rows of which shards form its episodes, in an order that restarts do not change.
 
-Order is by source, then by unit key. `episodes.arrow` has a row an episode, `frames.arrow` a row a frame,
-`dropped.arrow` the episodes whose content was already there. An index is a folder of its own, named by the manifest,
-so a store that is open while it grows keeps the index it was opened with.
+Entries are ordered by source, then by unit key. `episodes.arrow` has one row per episode, `frames.arrow` one row per
+frame, `dropped.arrow` the episodes whose content was already stored. Each index is its own folder, named in the
+manifest, so an open store keeps its index while the store grows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LABEL = "label:"  # prefix of the label columns of episodes.arrow
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored unit with what its source says about it now."""
+class IndexEntry:
+    """One stored unit with its current split and labels."""
 
     record: UnitRecord
     shard: str
@@ -36,17 +36,17 @@ class Entry:
 
 
 def merge_entries(
-    old: Iterable[Entry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], Entry]]
-) -> list[Entry]:
-    """Entries of the store: what it held, with newly listed units replacing or joining it.
+    old: Iterable[IndexEntry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], IndexEntry]]
+) -> list[IndexEntry]:
+    """Merge the entries of the previous index with the units listed now.
 
-    What a source no longer lists stays, since it may just be out of reach, but for content that the source has under
-    another key now: that was moved or renamed, and counts where it is.
+    Units that a source no longer lists stay, because they may be temporarily unavailable. The exception is content
+    that the source now lists under another key: it was moved or renamed, so only the new key stays.
 
     Args:
-        old: the entries of the previous index, dropped ones too.
-        listings: the sources of this run, by name.
-        done: per source name, finished units by (key, fingerprint).
+        old: entries of the previous index, including dropped duplicates.
+        listings: sources of this run, by name.
+        done: finished units of each source, by (key, fingerprint).
     """
     merged = {(entry.record.source, entry.record.key): entry for entry in old}
     for name, listing in listings.items():
@@ -61,8 +61,8 @@ def merge_entries(
     return list(merged.values())
 
 
-def no_longer_listed(entries: Iterable[Entry], listings: Mapping[str, Listing]) -> dict[str, int]:
-    """How many entries a source of this run no longer lists, by its name; none where there are none."""
+def count_unlisted(entries: Iterable[IndexEntry], listings: Mapping[str, Listing]) -> dict[str, int]:
+    """Count the entries that the sources of this run no longer list, by source name; omit zero counts."""
     keys = {name: {unit.key for unit in listing.units} for name, listing in listings.items()}
     gone = Counter(
         entry.record.source
@@ -72,21 +72,23 @@ def no_longer_listed(entries: Iterable[Entry], listings: Mapping[str, Listing]) 
     return dict(gone)
 
 
-def split_duplicates(entries: Sequence[Entry], sources: Sequence[SourceEntry]) -> tuple[list[Entry], list[Entry]]:
-    """Entries in index order: the first of every content, and the dropped rest."""
+def split_duplicates(
+    entries: Sequence[IndexEntry], sources: Sequence[SourceEntry]
+) -> tuple[list[IndexEntry], list[IndexEntry]]:
+    """Return the entries to keep, in index order, and the dropped entries, whose content occurs earlier."""
     place = {source.name: number for number, source in enumerate(sources)}
     ordered = sorted(entries, key=lambda entry: (place[entry.record.source], entry.record.key))
     seen: set[str] = set()
-    kept: list[Entry] = []
-    dropped: list[Entry] = []
+    kept: list[IndexEntry] = []
+    dropped: list[IndexEntry] = []
     for entry in ordered:
         (dropped if entry.record.hash in seen else kept).append(entry)
         seen.add(entry.record.hash)
     return kept, dropped
 
 
-def content_hash(kept: Iterable[Entry]) -> str:
-    """Hash of ids, splits, labels and stored content in index order; paths and shards do not enter."""
+def content_hash(kept: Iterable[IndexEntry]) -> str:
+    """Hash ids, splits, labels and stored content in index order; paths and shards do not count."""
     digest = hashlib.sha256()
     for entry in kept:
         labels = sorted((name, value) for name, value in entry.labels.items() if value)
@@ -94,7 +96,7 @@ def content_hash(kept: Iterable[Entry]) -> str:
     return digest.hexdigest()
 
 
-def write_index(store: Path, manifest: Manifest, entries: Sequence[Entry]) -> Manifest:
+def write_index(store: Path, manifest: Manifest, entries: Sequence[IndexEntry]) -> Manifest:
     """Write a new index folder and return the manifest that names it."""
     kept, dropped = split_duplicates(entries, manifest.sources)
     digest = content_hash(kept)
@@ -123,12 +125,12 @@ def write_index(store: Path, manifest: Manifest, entries: Sequence[Entry]) -> Ma
     )
 
 
-def read_entries(store: Path, manifest: Manifest) -> list[Entry]:
-    """The entries of the current index, dropped ones included."""
+def read_entries(store: Path, manifest: Manifest) -> list[IndexEntry]:
+    """Read the entries of the current index, including dropped duplicates."""
     if not manifest.index:
         return []
     names = list(UnitRecord.__dataclass_fields__)
-    entries: list[Entry] = []
+    entries: list[IndexEntry] = []
     for file in ("episodes.arrow", "dropped.arrow"):
         for row in read_table(store / manifest.index / file).to_pylist():
             labels = {
@@ -136,28 +138,27 @@ def read_entries(store: Path, manifest: Manifest) -> list[Entry]:
                 for name, value in row.items()
                 if name.startswith(LABEL) and value is not None
             }
-            entries.append(Entry(UnitRecord(**{name: row[name] for name in names}), row["shard"], row["split"], labels))
+            entries.append(
+                IndexEntry(UnitRecord(**{name: row[name] for name in names}), row["shard"], row["split"], labels)
+            )
     return entries
 
 
 def read_table(path: Path) -> pa.Table:
-    """Map an Arrow IPC file."""
+    """Memory-map an Arrow IPC file."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def problems_of(listing: Listing, done: Mapping[tuple[str, str], Entry]) -> tuple[Problem, ...]:
-    """What was left out of a source: what its listing refused, then what could not be decoded."""
+def problems_of(listing: Listing, done: Mapping[tuple[str, str], IndexEntry]) -> tuple[Problem, ...]:
+    """Return what was left out of a source: units refused by the listing, then units that could not be decoded."""
     records = [
         done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done
     ]
     return (*listing.skipped, *(Problem(record.key, record.reason) for record in records if record.reason))
 
 
-def _episodes_table(entries: Sequence[Entry], labels: Sequence[str]) -> pa.Table:
-    records = {
-        name: [getattr(entry.record, name) for entry in entries]  # the record's own fields, by their names
-        for name in UnitRecord.__dataclass_fields__
-    }
+def _episodes_table(entries: Sequence[IndexEntry], labels: Sequence[str]) -> pa.Table:
+    records = {name: [getattr(entry.record, name) for entry in entries] for name in UnitRecord.__dataclass_fields__}
     columns = {
         "id": pa.array([f"{entry.record.source}/{entry.record.key}" for entry in entries], pa.string()),
         "split": pa.array([entry.split for entry in entries], pa.string()),
@@ -168,7 +169,7 @@ def _episodes_table(entries: Sequence[Entry], labels: Sequence[str]) -> pa.Table
     return pa.table(columns).combine_chunks()
 
 
-def _frames_table(store: Path, kept: Sequence[Entry]) -> pa.Table:
+def _frames_table(store: Path, kept: Sequence[IndexEntry]) -> pa.Table:
     times = np.zeros(sum(entry.record.num_frames for entry in kept), np.float64)
     sizes = np.zeros((len(times), 2), np.int16)
     by_shard: dict[str, list[tuple[int, UnitRecord]]] = {}
@@ -195,7 +196,7 @@ def _write_table(path: Path, table: pa.Table) -> None:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
 
-def _count(source: SourceEntry, kept: Sequence[Entry], dropped: Sequence[Entry]) -> SourceEntry:
+def _count(source: SourceEntry, kept: Sequence[IndexEntry], dropped: Sequence[IndexEntry]) -> SourceEntry:
     own = [entry.record for entry in kept if entry.record.source == source.name]
     return replace(
         source,

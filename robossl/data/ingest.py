@@ -1,8 +1,7 @@
-"""Ingest: read foreign sources once and write them as a store, in parallel, restartable at any moment."""
+"""Ingest: read foreign sources once and write their frames to a store, in parallel; an interrupted ingest continues."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,25 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from robossl.counts import format_count
 from robossl.cpus import num_cpus
-from robossl.data.files import NOT_UTF8, is_utf8, spelled, stated_licence
-from robossl.data.index import Entry, merge_entries, no_longer_listed, problems_of, read_entries, write_index
-from robossl.data.jobs import Listed, plan, run_jobs
+from robossl.data.index import IndexEntry, count_unlisted, merge_entries, problems_of, read_entries, write_index
+from robossl.data.ingest_report import IngestReport, check_disk
+from robossl.data.jobs import plan_jobs, run_jobs
 from robossl.data.labels import NO_LABELS
-from robossl.data.manifest import Manifest, Problem, SourceEntry, read_manifest, write_manifest
+from robossl.data.listed_sources import ListedSource, list_source, name_sources
+from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
 from robossl.data.shards import read_records
-from robossl.data.source import Listing, Reading
-from robossl.data.sources import detect_format, source_class
-from robossl.data.worker import ShardJob
+from robossl.data.source import SourceOptions
 from robossl.durable import locked, raise_disk_full
-from robossl.errors import InputError, ResourceError
+from robossl.errors import InputError
 from robossl.progress import Progress
 from robossl.ranges import check_positive
 
-SHORT_SIDE, QUALITY = 256, 90  # of a new store
-MAX_PROBLEMS_SAID = 20
-FRAMES_PER_S = 240  # of one worker, measured on 320x180 video; for the estimate of time
-BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the estimate of disk space
+SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store
 
 
 def ingest(
@@ -46,71 +42,77 @@ def ingest(
     workers: int | None = None,
     strict: bool = False,
 ) -> Manifest:
-    """Add sources to a store, making it when it is new; what is already stored is not read again.
+    """Read videos and images once and add their frames to a store; create the store if it is new.
+
+    Episodes that the store already has are not read again. To continue an interrupted ingest, run it again.
 
     Args:
-        sources: folders or files: videos, images, parquet tables or tars of images, LeRobot datasets.
-        out: the store, a folder.
-        format: auto, or the format's name where detection would choose another.
-        labels: csv with a column `path` relative to the source, an optional column `split`, and labels; `auto` for the
-            csv in the source, if it has such a column; `none` for no labels.
-        label_columns: columns of the csv that are labels. By default all of a csv given by `labels`, and of one found
-            in the source those that are no times or measurements.
-        image_folders: what a folder of numbered images is: `episodes`, `images` on their own, or what its name and its
-            pictures say.
-        image_fps: frames a second of a folder of numbered images that is an episode.
-        licence: of all these sources; by default what the files beside the data state.
-        short_side: pixels of the shorter side of stored frames; smaller frames are not enlarged. By default what the
-            store was made with, and 256 for a new one.
-        quality: of the stored JPEG, 1 to 100. By default what the store was made with, and 90 for a new one.
-        workers: processes, by default one a CPU that this process may use.
-        strict: refuse when anything had to be skipped or corrected.
+        sources: folders or files to read: videos, images, parquet tables or tar archives of images, LeRobot datasets.
+        out: folder of the store.
+        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, tar or images.
+        labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
+            source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
+            in the source folder, if there is one. `none`: no labels.
+        label_columns: the csv columns that are labels. none: all columns of a csv named by --labels; in a csv found in
+            the source folder, all columns except times and measurements.
+        image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
+            video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
+            neighbouring images look alike.
+        image_fps: frame rate, in frames per second, of numbered images that are read as a video.
+        licence: licence of the sources. none: the licence stated in the files beside the data.
+        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. none: as in
+            the store, 256 in a new store.
+        quality: JPEG quality of stored frames, 1 to 100. none: as in the store, 90 in a new store.
+        workers: number of worker processes. none: one per available CPU.
+        strict: stop with an error if a file must be skipped or corrected.
 
     Raises:
-        InputError: a source cannot be used, the store was made with other settings, or `strict` and anything was wrong.
-        ResourceError: the disk is too small, a worker died, or another ingest writes to the same store.
+        InputError: a source cannot be used, the store has other settings, or a file is refused by `strict`.
+        ResourceError: the disk is too small, a worker died, or another ingest is writing to the store.
     """
     _check(sources, short_side, quality, workers)
     check_positive(image_fps=image_fps)
-    reading = Reading(label_columns, image_folders, image_fps)
+    options = SourceOptions(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
     table = None if labels == "auto" else NO_LABELS if labels == "none" else labels
-    found = [_find(root, format, table, reading) for root in roots]
-    with _nothing_left(out), locked(out, "ingest"), raise_disk_full(out):
+    found = [list_source(root, format, table, options) for root in roots]
+    with _removed_if_empty(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
         manifest = _open_or_create(out, short_side, quality)
-        listed, manifest = _name_sources(found, manifest, licence)
-        done = _finished(out)
+        listed, manifest = name_sources(found, manifest, licence)
         if strict:
             _refuse([(one.entry.name, one.listing.skipped) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
-        stored = {name: {key for key in found if not found[key].record.reason} for name, found in done.items()}
-        jobs = plan(out, manifest, listed, stored)
-        num_frames = sum(job.num_frames for job in jobs)
-        with Progress(unit="frames") as progress:
-            workers = min(workers or num_cpus(), max(1, len(jobs)))
-            problem_numbers = itertools.count(1)
-            _announce(progress, out, listed, jobs, workers, problem_numbers)
-            _check_disk(out, num_frames, manifest.short_side)
-            write_manifest(out, manifest)
-            done_frames = 0
-            progress.show("ingest", done_frames, num_frames)
-            for job, problems in run_jobs(jobs, workers):
-                done_frames += job.num_frames
-                _say_problems(progress, job.source, problems, problem_numbers)
-                per_s = f"{done_frames / progress.seconds:.0f} frames/s"
-                line = "ingest: {done} of about {total} frames, " + per_s + ", {minutes_left:.1f} min left"
-                progress.show("ingest", done_frames, num_frames, line=line)
-                if strict:
-                    _refuse([(job.source, problems)])
-        manifest = _commit(out, manifest, listed, progress)
-        _say_result(progress, manifest)
-        return manifest
+        return _add_units(out, manifest, listed, max_workers=workers or num_cpus(), strict=strict)
+
+
+def _add_units(
+    out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
+) -> Manifest:
+    """Write the units that are not stored yet, then the index, and return the new manifest."""
+    finished = _read_finished(out)
+    stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
+    jobs = plan_jobs(out, manifest, listed, stored)
+    num_frames, workers = sum(job.num_frames for job in jobs), min(max_workers, max(1, len(jobs)))
+    with Progress(unit="frames") as progress:
+        report = IngestReport(progress, out)
+        report.plan(listed, jobs, workers)
+        check_disk(out, num_frames, manifest.short_side)
+        write_manifest(out, manifest)
+        report.advance(0, num_frames)
+        for job, problems in run_jobs(jobs, workers):
+            report.problems(job.source, problems)
+            report.advance(job.num_frames, num_frames)
+            if strict:
+                _refuse([(job.source, problems)])
+        manifest = _commit(out, manifest, listed, report)
+        report.result(manifest)
+    return manifest
 
 
 @contextmanager
-def _nothing_left(out: Path) -> Iterator[None]:
-    """Remove a new store into which nothing could be read; a store that an error interrupted stays, to go on."""
+def _removed_if_empty(out: Path) -> Iterator[None]:
+    """Remove a new store if nothing could be read into it; keep an interrupted one, which can continue."""
     was_there, was_empty = out.exists(), out.is_dir() and not any(out.iterdir())
     try:
         yield
@@ -127,63 +129,18 @@ def _any_stored(out: Path) -> bool:
     return any(not record.reason for records in read_records(out / "shards").values() for record in records)
 
 
-def _announce(
-    progress: Progress,
-    out: Path,
-    listed: Sequence[Listed],
-    jobs: Sequence[ShardJob],
-    workers: int,
-    problem_numbers: Iterator[int],
-) -> None:
-    for one in listed:
-        num_new = sum(len(job.units) for job in jobs if job.source == one.entry.name)
-        progress.say(
-            f"{one.entry.name} ({one.entry.format}): {len(one.listing.units)} episodes, {num_new} new; "
-            f"licence: {one.entry.licence}"
-        )
-        for line in one.listing.said:
-            progress.say(f"{one.entry.name}: {line}")
-        _say_problems(progress, one.entry.name, one.listing.skipped, problem_numbers)
-        _say_problems(progress, one.entry.name, one.listing.notes, problem_numbers, verb="noted")
-    num_frames = sum(job.num_frames for job in jobs)
-    if jobs:
-        need, free = estimate_bytes(num_frames, jobs[0].short_side), shutil.disk_usage(out).free
-        minutes = num_frames / FRAMES_PER_S / workers / 60
-        progress.say(
-            f"about {num_frames} frames to store at short side {jobs[0].short_side}: {minutes:.1f} min with {workers} "
-            f"workers, {need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in {out}"
-        )
-
-
-def _say_problems(
-    progress: Progress, source: str, problems: Sequence[Problem], numbers: Iterator[int], verb: str = "skipped"
-) -> None:
-    """Name the first files of an ingest that were skipped or corrected; the manifest lists all."""
-    for problem, number in zip(problems, numbers, strict=False):
-        if number <= MAX_PROBLEMS_SAID:
-            progress.say(f"{verb} {source}/{problem.path}: {problem.reason}")
-        elif number == MAX_PROBLEMS_SAID + 1:
-            progress.say("more of these are in manifest.json")
-
-
-def _say_result(progress: Progress, manifest: Manifest) -> None:
-    progress.say(
-        f"done in {progress.seconds:.0f} s: {manifest.num_episodes} episodes, {manifest.num_frames} frames, "
-        f"{manifest.num_bytes / 2**20:.0f} MiB; dropped {manifest.duplicate_frames} repeated frames and "
-        f"{manifest.duplicate_episodes} repeated episodes; skipped {manifest.num_skipped} files"
-    )
-
-
-def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed], progress: Progress) -> Manifest:
-    done = _finished(out)
+def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], report: IngestReport) -> Manifest:
+    """Write the index of everything that is stored now, and the manifest that names it."""
+    finished = _read_finished(out)
     by_name = {one.entry.name: one for one in listed}
     listings = {name: one.listing for name, one in by_name.items()}
-    entries = merge_entries(read_entries(out, manifest), listings, done)
-    for name, count in no_longer_listed(entries, listings).items():
-        progress.say(
-            f"{name}: {count} stored episodes are no longer there; the store keeps them, a new --out would not"
+    entries = merge_entries(read_entries(out, manifest), listings, finished)
+    for name, count in count_unlisted(entries, listings).items():
+        report.say(
+            f"{name}: kept {format_count(count, 'stored episode')} that the source no longer has; "
+            "ingest into a new --out to leave out what is gone"
         )
-    problems = {name: problems_of(one.listing, done.get(name, {})) for name, one in by_name.items()}
+    problems = {name: problems_of(one.listing, finished.get(name, {})) for name, one in by_name.items()}
     if not entries:
         first = next((problem for found in problems.values() for problem in found), Problem("it", "holds nothing"))
         raise InputError(
@@ -225,47 +182,16 @@ def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> M
     return manifest
 
 
-def _find(root: Path, format: str, labels: Path | None, reading: Reading) -> tuple[Path, str, Listing]:
-    name = detect_format(root) if format == "auto" else format
-    if not is_utf8(str(root)):
-        raise InputError(f"source {spelled(str(root))}: {NOT_UTF8}")
-    return root, name, source_class(name)(root, labels, reading).listing()
-
-
-def _name_sources(
-    found: Sequence[tuple[Path, str, Listing]], manifest: Manifest, licence: str | None
-) -> tuple[list[Listed], Manifest]:
-    listed: list[Listed] = []
-    entries = {(entry.path, entry.format): entry for entry in manifest.sources}  # one folder may hold two formats
-    for root, format, listing in found:
-        entry = entries.get((str(root), format)) or SourceEntry(
-            _unique(root, [entry.name for entry in entries.values()]), str(root), format
-        )
-        known = entry.licence if entry.licence != "unknown" else stated_licence(root)
-        entry = replace(entry, columns=listing.columns, licence=licence or known)
-        entries[str(root), format] = entry
-        listed.append(Listed(entry, root, listing))
-    return listed, replace(manifest, sources=tuple(entries.values()))
-
-
-def _unique(root: Path, taken: Sequence[str]) -> str:
-    name = root.stem if root.is_file() else root.name
-    number = 2
-    while name in taken:
-        name, number = f"{root.name}-{number}", number + 1
-    return name
-
-
-def _finished(out: Path) -> dict[str, dict[tuple[str, str], Entry]]:
-    done: dict[str, dict[tuple[str, str], Entry]] = {}
+def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
+    """Return the units of each source that earlier jobs finished, by (key, fingerprint)."""
+    finished: dict[str, dict[tuple[str, str], IndexEntry]] = {}
     for shard, records in read_records(out / "shards").items():
         for record in records:
-            found = done.setdefault(record.source, {})
-            if (
-                not record.reason or (record.key, record.fingerprint) not in found
-            ):  # what failed may have been read since
-                found[record.key, record.fingerprint] = Entry(record, shard)
-    return done
+            found, key = finished.setdefault(record.source, {}), (record.key, record.fingerprint)
+            # A unit that failed may have been read since.
+            if not record.reason or key not in found:
+                found[key] = IndexEntry(record, shard)
+    return finished
 
 
 def _refuse(problems: Sequence[tuple[str, Sequence[Problem]]]) -> None:
@@ -273,19 +199,4 @@ def _refuse(problems: Sequence[tuple[str, Sequence[Problem]]]) -> None:
     if found:
         source, first = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise InputError(f"--strict: {source}: {first.path}: {first.reason}{more}; mend it or run without --strict")
-
-
-def _check_disk(out: Path, num_frames: int, short_side: int) -> None:
-    need = estimate_bytes(num_frames, short_side)
-    free = shutil.disk_usage(out).free
-    if need > free:
-        raise ResourceError(
-            f"{out} needs about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; "
-            "make room or use a smaller --short-side"
-        )
-
-
-def estimate_bytes(num_frames: int, short_side: int) -> int:
-    """Disk space of frames of aspect 16:9."""
-    return int(num_frames * (short_side * short_side * 16 / 9 * BYTES_PER_PIXEL + 64))
+        raise InputError(f"--strict: {source}: {first.path}: {first.reason}{more}; fix it or run without --strict")

@@ -1,4 +1,4 @@
-"""Jobs of an ingest: what is not stored yet, cut into shards, and run in worker processes."""
+"""Jobs of an ingest: cut the units that are not stored yet into shards, and write them in worker processes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,37 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from robossl.data.manifest import Manifest, Problem, SourceEntry
-from robossl.data.source import Listing
+from robossl.data.listed_sources import ListedSource
+from robossl.data.manifest import Manifest, Problem
 from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
-SHARD_FRAMES = 2048  # a killed ingest loses at most this much a worker
-MAX_SHARDS = 512  # a reader keeps a file open for every shard it touched
+SHARD_FRAMES = 2048  # per shard; each worker of a killed ingest loses at most one shard
+MAX_SHARDS = 512  # a reader keeps one open file per shard
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A source of this run and what it holds."""
-
-    entry: SourceEntry
-    root: Path
-    listing: Listing
-
-
-def plan(
-    out: Path, manifest: Manifest, listed: Sequence[Listed], done: Mapping[str, Collection[tuple[str, str]]]
+def plan_jobs(
+    out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Cut what is not stored yet into jobs, each of consecutive units of one source."""
-    todo = [
+    """Cut the units that are not stored yet into jobs of consecutive units of one source.
+
+    Args:
+        out: the store.
+        manifest: the size and quality of stored frames.
+        listed: the sources of this run.
+        done: stored units of each source, by (key, fingerprint).
+    """
+    unstored = [
         (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])
         for one in listed
     ]
-    num_frames = sum(unit.num_frames for _, units in todo for unit in units)
+    num_frames = sum(unit.num_frames for _, units in unstored for unit in units)
     per_shard = max(SHARD_FRAMES, num_frames // MAX_SHARDS)
     jobs: list[ShardJob] = []
-    for one, units in todo:
+    for one, units in unstored:
         start = size = 0
         for number, unit in enumerate(units):
             size += unit.num_frames
@@ -66,10 +63,10 @@ def plan(
 
 
 def run_jobs(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, list[Problem]]]:
-    """Run jobs in worker processes and yield each as it ends; one worker runs in this process.
+    """Run jobs in worker processes and yield each as it ends; a single worker runs in this process.
 
     Raises:
-        ResourceError: a worker was killed, most often for memory.
+        ResourceError: a worker process was killed, usually for lack of memory.
     """
     if min(workers, len(jobs)) <= 1:
         for job in jobs:

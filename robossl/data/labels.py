@@ -1,4 +1,4 @@
-"""Labels of media files: from a csv (column `path`, optional `split`, the rest are labels) or from folder names."""
+"""Labels of media files, from a csv (`path`, optional `split`, other columns are labels) or from folder names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robossl.errors import InputError
 from robossl.names import unknown
 
 NO_LABELS = Path("none")
-MAX_CLASSES_OF_FEW = 20  # numbers that differ this often may be classes, however few rows there are
+MAX_CLASSES_OF_FEW = 20  # numeric columns with at most this many values may be classes, however few the rows
 
 _LABEL = frozenset({"label", "labels", "class", "category", "target"})
 _TIME = frozenset({"time", "timestamp", "datetime", "duration", "seconds", "sec", "secs", "ms"})
@@ -40,19 +40,19 @@ _SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Rows by normalised path; empty when there is no csv."""
+    """Rows of a csv by normalised path; empty without a csv."""
 
     rows: dict[str, dict[str, str]]
     problems: tuple[Problem, ...] = ()
-    columns: tuple[str, ...] = ()  # those that are labels
-    said: tuple[str, ...] = ()  # which columns became labels, and which did not and why
+    columns: tuple[str, ...] = ()  # the label columns
+    remarks: tuple[str, ...] = ()  # which columns are labels, and why others are not
 
     def split(self, path: str) -> str:
-        """The split of a file, "" when the csv names none."""
+        """Return the split of a file, "" if the csv states none."""
         return self.rows.get(path, {}).get("split", "")
 
     def labels(self, path: str) -> dict[str, str]:
-        """The labels of a file, empty when the csv does not list it."""
+        """Return the labels of a file, empty if the csv does not list it."""
         row = self.rows.get(path)
         return {} if row is None else {name: row[name] for name in self.columns}
 
@@ -60,19 +60,19 @@ class LabelTable:
 def match_labels(
     root: Path, given: Path | None, files: Iterable[str], columns: Sequence[str] | None = None
 ) -> LabelTable:
-    """Read the labels of `files` (paths relative to `root`) from `given`, or from the csv that lies in `root`.
+    """Read the labels of `files` (paths relative to `root`) from the csv `given`, or from a csv in `root`.
 
-    All columns of a given csv are labels; of one that just lies there, those that do not look like measurements.
+    Every column of a given csv is a label; in a csv found in `root`, columns that look like measurements are not.
 
     Args:
         root: the source.
         given: a csv, or `none` for no labels.
-        files: what the csv may name.
-        columns: the columns that are labels, whatever they look like.
+        files: the files that the csv may list.
+        columns: names of the label columns; None chooses them.
 
     Raises:
-        InputError: the csv has no column `path`, cannot be read, names none of the files, or lacks one of `columns`; or
-            several could be meant.
+        InputError: the csv has no column `path`, cannot be read, lists none of the files or lacks one of `columns`; or
+            `root` holds several possible csv files.
     """
     found = find_table(root, given)
     if found is None:
@@ -84,10 +84,10 @@ def match_labels(
 
 
 def find_table(root: Path, given: Path | None) -> tuple[Path, LabelTable] | None:
-    """The csv of labels and its rows, or None.
+    """Return the csv of labels and its rows, or None.
 
     Raises:
-        InputError: it has no column `path` or cannot be read; or several could be meant.
+        InputError: it has no column `path` or cannot be read, or `root` holds several possible csv files.
     """
     if given is not None:
         return None if given == NO_LABELS else (given, _read(given))
@@ -102,7 +102,7 @@ def find_table(root: Path, given: Path | None) -> tuple[Path, LabelTable] | None
 
 
 def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, keep_all: bool) -> LabelTable:
-    """Say which columns are labels."""
+    """Choose the label columns and add a remark about them."""
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row if name not in ("path", "split")))
     for name in columns or ():
         if name not in names:
@@ -111,20 +111,22 @@ def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, kee
         left_out = {name: "not chosen" for name in names if name not in columns}
     else:
         values = {name: [row[name] for row in table.rows.values() if row[name]] for name in names}
-        left_out = {} if keep_all else {name: why for name in names if (why := measured(name, values[name]))}
+        left_out = {} if keep_all else {name: why for name in names if (why := reason_not_label(name, values[name]))}
     kept = tuple(name for name in names if name not in left_out)
-    said = f"labels from {path.name}: {', '.join(kept) or 'none'}"
+    remark = f"labels from {path.name}: {', '.join(kept) or 'none'}"
     if left_out:
-        said += f"; no labels: {', '.join(f'{name} ({why})' for name, why in left_out.items())}"
-    said += "; --label-columns NAME ... chooses others, --labels none takes none"
-    return replace(table, columns=kept, said=(said,) if names else ())
+        remark += f"; not labels: {', '.join(f'{name} ({why})' for name, why in left_out.items())}"
+    remark += "; change this with --label-columns NAME ... or --labels none"
+    return replace(table, columns=kept, remarks=(remark,) if names else ())
 
 
-def measured(name: str, values: Sequence[str]) -> str:
-    """Why a column does not look like a label; empty if it does.
+def reason_not_label(name: str, values: Sequence[str]) -> str:
+    """Return why a column does not look like a label; "" if it does.
 
-    >>> measured("frame_count", ["88", "59"]), measured("grip", ["0.25", "1.5"]), measured("camera", ["20103212"])
-    ('a measurement', 'fractions', '')
+    >>> reason_not_label("frame_count", ["88", "59"]), reason_not_label("grip", ["0.25", "1.5"])
+    ('a measurement', 'fractions')
+    >>> reason_not_label("camera", ["20103212"])
+    ''
     """
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
     if _LABEL.intersection(words):
@@ -150,12 +152,12 @@ def _number(text: str) -> float | None:
 
 
 def split_name(word: str) -> str:
-    """The split a folder or file name stands for, "" for any other word."""
+    """Return the split that a folder or file name stands for, "" for any other word."""
     return _SPLITS.get(word.lower(), "")
 
 
 def label_from_path(path: str) -> tuple[str, dict[str, str]]:
-    """Split and label of an image by its folders: `train/cup/a.jpg` is a cup of the train split."""
+    """Return split and label of an image by its folders: `train/cup/a.jpg` is a cup of the train split."""
     folders = path.split("/")[:-1]
     split = split_name(folders[0]) if folders else ""
     label = sys.intern("/".join(folders[1:] if split else folders))
@@ -198,7 +200,8 @@ def _read(path: Path) -> LabelTable:
                 elif name in rows:
                     problems.append(Problem(name, f"{path.name}: listed twice, the first row counts"))
                 else:
-                    rows[name] = {key: sys.intern(value) for key, value in row.items()}  # labels repeat a lot
+                    # Labels repeat a lot.
+                    rows[name] = {key: sys.intern(value) for key, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"labels {path} cannot be read: {error}") from None
     return LabelTable(rows, tuple(problems))

@@ -1,4 +1,4 @@
-"""From sampler to raw batches: decoded by worker processes, or once into memory on the training device."""
+"""Load the batches of a sampler: decode in worker processes, or once into memory of the training device."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from robossl.data.mixture import Readable
+from robossl.data.mixture import FrameStore
 from robossl.data.sampler import ClipRows, MixedSampler, Sampler
 from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, RawBatch, RawFrames
 
-_TOLD_TO_ALL = (signal.SIGINT, signal.SIGTERM)
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # sent to all processes of a run
 DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
 
 
 @dataclass(slots=True)
-class Loader:
-    """Yields the local share of every step's batch; the same batches resident or not, whatever the workers.
+class BatchLoader:
+    """Yields this rank's part of every batch; resident frames and the number of workers do not change the batches.
 
-    `local` is this rank's slice of the global batch. `resident_rows` are all that can be drawn, where they are to be
-    held in memory: they are decoded at the first batch.
+    `local` is this rank's slice of the global batch. `resident_rows` are all rows that can be drawn, if they are to be
+    held in memory; the first batch decodes them.
     """
 
-    store: Readable
+    store: FrameStore
     sampler: Sampler | MixedSampler
     clips: tuple[ClipSpec, ...]
     local: slice
@@ -44,7 +44,7 @@ class Loader:
     _held: ResidentFrames | None = None
 
     def batches(self, *, start: int, stop: int) -> Generator[RawBatch, None, None]:
-        """Raw batches of steps `start` to `stop - 1`, in order; workers end when it is closed."""
+        """Return the raw batches of steps `start` to `stop - 1`, in order; closing the generator ends the workers."""
         if self.resident_rows is not None or self.num_workers == 0:
             return (self.batch(step) for step in range(start, stop))
         return self._from_workers(start, stop)
@@ -56,19 +56,22 @@ class Loader:
             sampler=range(start, stop),
             num_workers=self.num_workers,
             prefetch_factor=3,
-            multiprocessing_context="forkserver",  # fork after torch has threads is unsafe
+            # Forking is unsafe once torch has threads.
+            multiprocessing_context="forkserver",
             worker_init_fn=_start_worker,
         )
-        resource_tracker.ensure_running()  # first: when it starts, it unblocks the signals
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_ALL)
+        # Start the resource tracker before blocking signals, because starting it unblocks them.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            batches = iter(loader)  # the fork server inherits what is blocked, and the workers from it
+            # The fork server inherits the blocked signals, and the workers inherit them from it.
+            batches = iter(loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from batches
 
     def batch(self, step: int) -> RawBatch:
-        """The raw batch of one step."""
+        """Return the raw batch of one step."""
         anchors = self.sampler.anchors(step)[self.local]
         clips: dict[ClipSpec, RawFrames] = {}
         for clip in dict.fromkeys(self.clips):
@@ -96,9 +99,9 @@ class Loader:
 
 
 class _Steps(Dataset[RawBatch]):
-    """The map from step to raw batch that DataLoader's workers call."""
+    """Maps a step to its raw batch, for the workers of the DataLoader."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader
 
     def __getitem__(self, step: int) -> RawBatch:
@@ -106,8 +109,8 @@ class _Steps(Dataset[RawBatch]):
 
 
 def _start_worker(number: int) -> None:
-    """Signals to a whole run (Ctrl-C, torchrun, systemd) are for the trainer, which wants batches until it saves."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_ALL)
+    """Block signals to a whole run (Ctrl-C, torchrun, systemd): the trainer needs batches until it has saved."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     start_worker()
     parent = parent_process()
     assert parent is not None
@@ -121,24 +124,25 @@ def _start_worker(number: int) -> None:
 
 
 class ResidentFrames:
-    """All frames of the given rows, decoded once and kept as uint8 (h, w, 3) on the training device.
+    """The frames of the given rows, decoded once and kept as uint8 (h, w, 3) on the training device.
 
     Args:
-        store: where the frames come from.
+        store: source of the frames.
         rows: store rows to hold, ascending.
-        device: where to hold them.
+        device: device that holds the frames.
     """
 
-    def __init__(self, store: Readable, rows: Int64[ndarray, " n"], device: torch.device) -> None:
+    def __init__(self, store: FrameStore, rows: Int64[ndarray, " n"], device: torch.device) -> None:
         self.rows = rows
         sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # decoding releases the interpreter
+        # Decoding releases the interpreter lock.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(lambda at: self._fill(store, at), range(0, len(rows), DECODE_CHUNK)):
                 pass
 
-    def _fill(self, store: Readable, at: int) -> None:
+    def _fill(self, store: FrameStore, at: int) -> None:
         chunk = self.rows[at : at + DECODE_CHUNK]
         start, stop = self.offsets[at], self.offsets[at + len(chunk)]
         staged = torch.empty(int(stop - start), dtype=torch.uint8)
@@ -148,12 +152,12 @@ class ResidentFrames:
         self.buffer[start:stop].copy_(staged)
 
     @staticmethod
-    def num_bytes(store: Readable, rows: Int64[ndarray, " n"]) -> int:
-        """Memory that holding these rows takes."""
+    def num_bytes(store: FrameStore, rows: Int64[ndarray, " n"]) -> int:
+        """Return the memory that these rows need, in bytes."""
         return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
 
     def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-        """Frames of these rows, padded to the largest."""
+        """Return the frames of these rows, padded to the largest."""
         at = np.searchsorted(self.rows, rows)
         frames = [
             self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
@@ -162,8 +166,8 @@ class ResidentFrames:
         return pad_stack(frames, hw)
 
 
-def decode_stack(store: Readable, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-    """Decoded frames of these rows, padded to the largest; frames of one size are decoded where they stay."""
+def decode_stack(store: FrameStore, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
+    """Decode the frames of these rows, padded to the largest; frames of equal size are decoded in place."""
     h, w = (int(x) for x in hw.max(axis=0))
     same = bool((hw == hw[0]).all())
     out = (torch.empty if same else torch.zeros)((len(rows), h, w, 3), dtype=torch.uint8)
@@ -178,7 +182,7 @@ def decode_stack(store: Readable, rows: Int64[ndarray, " b"], hw: Int64[ndarray,
 
 
 def pad_stack(frames: list[UInt8[Tensor, "h w 3"]], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-    """Stack frames of different sizes, padded with zeros at the right and bottom."""
+    """Stack frames of different sizes; pad with zeros at the right and bottom."""
     if (hw == hw[0]).all():
         return torch.stack(frames)
     h, w = (int(x) for x in hw.max(axis=0))

@@ -1,4 +1,4 @@
-"""The manifest: what a store holds, where it came from, under which licence, and what was left out and why."""
+"""The manifest: contents of a store, its sources and licences, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = "robossl.store/1"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file or member that was left out, or taken with a correction, and the reason in plain words."""
+    """A file or archive member that was left out, or read with a correction, and the reason."""
 
     path: str
     reason: str
@@ -23,9 +23,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One ingested source."""
+    """One ingested source and its counts."""
 
-    name: str  # folder name, made unique inside the store; first part of its episodes' ids
+    name: str  # folder name, made unique in the store; prefix of its episode ids
     path: str
     format: str
     licence: str = "unknown"
@@ -40,7 +40,7 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of `manifest.json`. `index` is empty until an ingest has finished once."""
+    """The content of `manifest.json`; `index` is empty until one ingest has finished."""
 
     short_side: int
     quality: int
@@ -55,22 +55,22 @@ class Manifest:
 
     @property
     def licences(self) -> tuple[str, ...]:
-        """The licences of the sources, each once, in source order."""
+        """Distinct licences of the sources, in source order."""
         return tuple(dict.fromkeys(source.licence for source in self.sources))
 
     @property
     def duplicate_frames(self) -> int:
-        """Frames dropped because they equalled the one before."""
+        """Number of frames dropped because they equal the previous frame."""
         return sum(source.duplicate_frames for source in self.sources)
 
     @property
     def duplicate_episodes(self) -> int:
-        """Episodes and images dropped because their content was already stored."""
+        """Number of episodes and images dropped because their content was already stored."""
         return sum(source.duplicate_episodes for source in self.sources)
 
     @property
     def num_skipped(self) -> int:
-        """Files and members that were left out."""
+        """Number of files and archive members that were left out."""
         return sum(len(source.skipped) for source in self.sources)
 
 
@@ -78,7 +78,7 @@ def read_manifest(store: Path) -> Manifest:
     """Read `store/manifest.json`.
 
     Raises:
-        InputError: the folder is no store, or its schema is one this version does not know.
+        InputError: the folder is not a store, or this version does not know its schema.
     """
     path = store / "manifest.json"
     try:
@@ -86,8 +86,8 @@ def read_manifest(store: Path) -> Manifest:
         schema = content.pop("schema")
     except FileNotFoundError:
         if store.is_dir() and any(store.iterdir()):
-            made = f"robossl ingest {store} --out stores/{store.resolve().name}, and pass that"
-            raise InputError(f"{store} is not a store (no manifest.json); make one of it with: {made}") from None
+            made = f"robossl ingest {store} --out stores/{store.resolve().name}, and pass the store"
+            raise InputError(f"{store} is not a store (no manifest.json); make a store from it with: {made}") from None
         raise InputError(
             f"{store} is not a store (no manifest.json); make one with: robossl ingest SOURCE --out {store}"
         ) from None
@@ -109,7 +109,7 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Replace `store/manifest.json` in one step."""
+    """Replace `store/manifest.json` atomically."""
     content = {"schema": SCHEMA, **asdict(manifest)}
     with atomic_write(store / "manifest.json") as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A mixture: several stores behind one row number, in the order given, so that one run can draw from all of them."""
+"""A mixture: several stores under one row number, so that one run can draw from all of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Mixture:
-    """Rows of the first store, then of the second, ...; pickles as its stores.
+    """Concatenates the rows of several stores, in the given order; pickles as its stores.
 
     Args:
-        stores: two or more.
+        stores: two or more stores.
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
@@ -28,16 +28,16 @@ class Mixture:
         self.first_row = np.cumsum([0, *(store.num_frames for store in self.stores)])
 
     def __getstate__(self) -> tuple[Store, ...]:
-        """The stores alone: what was joined is joined again."""
+        """Return the stores; joined arrays are computed again."""
         return self.stores
 
     def __setstate__(self, stores: tuple[Store, ...]) -> None:
-        """Join again."""
+        """Join the stores again."""
         Mixture.__init__(self, stores)
 
     @cached_property
     def episode_start(self) -> Int64[ndarray, " e_plus_1"]:
-        """Rows of episode i are episode_start[i] : episode_start[i + 1]."""
+        """First row of each episode: episode i has rows episode_start[i] : episode_start[i + 1]."""
         starts = [store.episode_start[:-1] + first for store, first in zip(self.stores, self.first_row, strict=False)]
         return np.concatenate([*starts, self.first_row[-1:]])
 
@@ -48,23 +48,23 @@ class Mixture:
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of every row since the start of its episode."""
+        """Time of each row since the start of its episode."""
         return np.concatenate([store.time_seconds for store in self.stores])
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of every row."""
+        """Height and width of each row."""
         return np.concatenate([store.frame_hw for store in self.stores])
 
     def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
-        """Episode number of each row."""
+        """Return the episode number of each row."""
         return np.searchsorted(self.episode_start, rows, side="right") - 1
 
     def column(self, name: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-        """Values of a per-frame column at the given rows.
+        """Return a per-frame column at the given rows.
 
         Raises:
-            InputError: a row lies in a store without the column.
+            InputError: a row belongs to a store without the column.
         """
         owner = self._owner(rows)
         parts = {i: self.stores[i].column(name, rows[owner == i] - self.first_row[i]) for i in np.unique(owner)}
@@ -74,7 +74,7 @@ class Mixture:
         return values
 
     def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
-        """Decode a frame into contiguous memory of its size on the CPU."""
+        """Decode a frame into contiguous CPU memory of its size."""
         owner = int(self._owner(np.array([row]))[0])
         self.stores[owner].decode_into(int(row - self.first_row[owner]), out)
 
@@ -82,5 +82,5 @@ class Mixture:
         return np.searchsorted(self.first_row, rows, side="right") - 1
 
 
-Readable = Store | Mixture
-"""What can be drawn and decoded from."""
+FrameStore = Store | Mixture
+"""Stores that a sampler draws from and a loader decodes."""

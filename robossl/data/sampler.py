@@ -1,4 +1,4 @@
-"""Which frames make up a step: a pure function of (seed, step), so that resuming needs nothing but the step."""
+"""Choose the frames of each step as a pure function of (seed, step), so that resuming needs only the step."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
-from robossl.data.mixture import Readable
+from robossl.data.mixture import FrameStore
 from robossl.data.store import Store
 from robossl.data.times import NUM_UNIFORMS, RULES
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # one random stream for each use
-POOL_STREAMS = 2**32  # clips' streams lie below
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # random streams, one per use
+POOL_STREAMS = 2**32  # offset between the streams of two pools; larger than any stream of a clip
 
 
 class ClipRows(NamedTuple):
-    """The frames of one `ClipSpec` for a batch of anchors."""
+    """The rows of one clip for a batch of anchors."""
 
     rows: Int64[ndarray, "b t"]
     time_seconds: Float64[ndarray, "b t"]
-    valid: Bool[ndarray, "b t"]  # whether the time wanted lies in the episode
+    valid: Bool[ndarray, "b t"]  # whether the requested time lies in the episode
 
 
 @dataclass(slots=True)
 class Sampler:
-    """Draws the anchors of each global batch, and the clips around them.
+    """Draws the anchors of each global batch, and clips around them.
 
-    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`,
-    which keeps near-identical frames out of one batch of negatives). The last partial batch is dropped.
+    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`: no
+    near-identical frames in one batch of negatives). The last partial batch is dropped.
 
     Raises:
         InputError: the batch is larger than an epoch.
     """
 
-    store: Readable
+    store: FrameStore
     rows: Int64[ndarray, " n"]
     seed: int
     batch_size: int  # global
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # which of a mixture's stores: each draws its own order
+    pool: int = 0  # number of the store in a mixture; each pool draws its own order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
-        """Check that at least one batch fits."""
+        """Refuse a batch larger than an epoch."""
         if self.batch_size > self.units_per_epoch:
             raise InputError(
                 f"batch of {self.batch_size} is larger than the data: {self.units_per_epoch} {self.epoch_over}; "
@@ -57,28 +57,28 @@ class Sampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the run's stores that frames are drawn from."""
+        """Numbers of the stores that this sampler draws from."""
         return (self.pool,)
 
     @property
     def units_per_epoch(self) -> int:
-        """Frames or episodes in an epoch, before the partial batch is dropped."""
+        """Number of frames or episodes in an epoch, before dropping the partial batch."""
         if self.epoch_over == "frames":
             return len(self.rows)
         return len(np.unique(self.store.episode_of(self.rows)))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches in an epoch."""
+        """Number of full batches in an epoch."""
         return self.units_per_epoch // self.batch_size
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Store rows of the global batch of one step."""
+        """Return the store rows of the global batch of one step."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self.epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def epoch_order(self, epoch: int) -> Int64[ndarray, " n"]:
-        """The rows of one epoch in the order they are drawn."""
+        """Return the rows of one epoch in drawing order."""
         if epoch != self._epoch or self._order is None:
             self._order, self._epoch = self._draw_epoch(epoch), epoch
         return self._order
@@ -96,21 +96,19 @@ class Sampler:
         return self.rows[picks[order.permutation(len(starts))]]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """The rows of one clip around the local anchors; see `draw_clip`."""
+        """Return the rows of one clip around the local anchors; see `draw_clip`."""
         return draw_clip(self.store, clip, anchors, _uniforms(self.seed, step, clip, self.batch_size)[local])
 
 
 @dataclass(slots=True)
 class MixedSampler:
-    """Draws every global batch from several pools of one mixture, each with its share, in a mixed order.
+    """Draws every global batch from several pools of one mixture, each with its share, in a shuffled order.
 
-    A pool's share of the batch is its weight's part of it, whole samples evened out over steps; each pool goes
-    through its own epochs, and begins a new one with a batch, so that no batch holds a frame (or an episode, as
-    `epoch_over` has it) twice.
+    A pool's share of the batch is proportional to its weight; rounding evens out over steps. Each pool has its own
+    epochs and starts a new one with a new batch, so a batch contains no frame (or episode, see `epoch_over`) twice.
 
     Raises:
-        InputError: a weight so small that it gives less than one sample a batch, or so large that it gives more than
-            the store has.
+        InputError: a weight gives less than one sample per batch, or more samples than the store has.
     """
 
     pools: tuple[Sampler, ...]
@@ -134,21 +132,21 @@ class MixedSampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the run's stores that frames are drawn from."""
+        """Numbers of the stores that this sampler draws from."""
         return tuple(pool.pool for pool in self.pools)
 
     @property
     def rows(self) -> Int64[ndarray, " n"]:
-        """All anchors of all pools."""
+        """Anchor rows of all pools."""
         return np.concatenate([pool.rows for pool in self.pools])
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps after which the first pool has been gone through once."""
+        """Number of steps in an epoch of the first pool."""
         return self._epoch_steps()[0]
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Rows of the global batch of one step."""
+        """Return the mixture rows of the global batch of one step."""
         draws = []
         for number, (pool, steps) in enumerate(zip(self.pools, self._epoch_steps(), strict=True)):
             epoch = step // steps
@@ -158,28 +156,28 @@ class MixedSampler:
         return np.concatenate(draws)[order]
 
     def _shares(self) -> list[float]:
-        """Samples of each pool in a batch."""
+        """Return the mean number of samples of each pool in a batch."""
         return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
 
     def _epoch_steps(self) -> list[int]:
-        """Steps that an epoch of each pool lasts: rounding may take one sample more than their shares."""
+        """Return the number of steps in an epoch of each pool, less one unit: rounding may draw one sample more."""
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
-        """How many samples each pool has given before a step; they sum to step * batch_size."""
+        """Return how many samples each pool gave before a step; they sum to step * batch_size."""
         ends = np.floor(np.cumsum(self.weights) / sum(self.weights) * (step * self.batch_size) + 1e-6).astype(np.int64)
         return [int(count) for count in np.diff(ends, prepend=0)]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """The rows of one clip around the local anchors; see `draw_clip`."""
-        pool = self.pools[0]  # all hold the mixture
+        """Return the rows of one clip around the local anchors; see `draw_clip`."""
+        pool = self.pools[0]  # every pool holds the whole mixture
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 
 
-def draw_clip(store: Readable, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
-    """The rows of one clip around anchors: the latest frame at or before each wanted time.
+def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
+    """Return the rows of one clip around anchors: the latest frame at or before each requested time.
 
-    Times outside the episode give its first or last frame, whose own time is reported, and are not valid.
+    A time outside the episode gives its first or last frame with that frame's own time, and is not valid.
     """
     if not clip.has_time:
         own_time = store.time_seconds[anchors][:, None]
@@ -198,12 +196,12 @@ def draw_clip(store: Readable, clip: ClipSpec, anchors: Int64[ndarray, " b"], u:
 
 
 def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[ndarray, "n 4"]:
-    """What the clips of a global batch are drawn from: ranks cut it, so that the draw does not depend on them."""
+    """Draw the random numbers of a clip for the global batch; ranks take slices, so their number does not matter."""
     return generator(seed, OFFSET_STREAM + hash_clip(clip), step).random((batch_size, NUM_UNIFORMS))
 
 
-def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
-    """The first of `rows` in every 1 / `frames_per_s` seconds of an episode: neighbours in a video are nearly alike."""
+def thin_rows(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
+    """Keep the first of `rows` in each 1 / `frames_per_s` seconds of an episode; neighbours are nearly alike."""
     slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
     episode = store.episode_of(rows)
     is_first = (np.diff(slot, prepend=-1) != 0) | (np.diff(episode, prepend=-1) != 0)
@@ -212,11 +210,11 @@ def thin(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64
 
 
 def hash_clip(clip: ClipSpec) -> int:
-    """A small number for a clip's definition; Python's own hash is not promised to be stable."""
+    """Return a small hash of a clip's definition that is stable across Python versions."""
     text = repr((clip.num_frames, clip.stride_seconds, clip.offset_seconds, clip.rule)).encode()
     return int.from_bytes(text, "little") % (2**31 - 1)
 
 
 def generator(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """Philox (Salmon et al., SC 2011) keyed by seed and stream and started at a counter: no state to save."""
+    """Return a Philox generator (Salmon et al., SC 2011) for a seed, stream and counter; it needs no saved state."""
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))

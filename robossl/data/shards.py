@@ -1,7 +1,7 @@
-"""Shards: Arrow IPC files of stored frames, one row a frame, and beside each the records of what became of its units.
+"""Shards: Arrow IPC files with one row per stored frame, each with a `.units` file of unit records beside it.
 
-A shard counts once its `.units` file exists; that file is renamed into place last. What a killed ingest leaves
-without one is removed by the next.
+A shard is valid once its `.units` file exists; the writer renames that file into place last. The next ingest removes
+shards without one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy import ndarray
 
 from robossl.durable import atomic_write, sync
 
-BATCH_ROWS = 256  # every record batch but the last: a row is found by division
+BATCH_ROWS = 256  # rows of every record batch except the last, so that a division locates a row
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """What became of one unit. With a `reason` it was left out and its rows, if any, belong to nobody."""
+    """The result of reading one unit. If `reason` is set, the unit was left out and its rows are unused."""
 
     source: str
     key: str
@@ -44,7 +44,7 @@ RECORD_SCHEMA = pa.schema([(entry.name, _TYPES[str(entry.type)]) for entry in fi
 
 
 class ShardWriter:
-    """Writes one shard; leaving the block with an error leaves no shard."""
+    """Writes one shard; leaving the block with an error removes it."""
 
     def __init__(self, folder: Path, name: str, columns: Mapping[str, int]) -> None:
         self._path = folder / f"{name}.arrow"
@@ -76,7 +76,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self, records: Sequence[UnitRecord]) -> None:
-        """Close the file and make the shard count."""
+        """Close the file and write the records that make the shard valid."""
         self._flush()
         self._writer.close()
         self._file.flush()
@@ -90,7 +90,8 @@ class ShardWriter:
     ) -> None:
         if kind is not None:
             self._path.unlink(missing_ok=True)
-            with suppress(OSError):  # a full disk complains again about what is still buffered
+            # Closing a file on a full disk raises again for the buffered bytes.
+            with suppress(OSError):
                 self._open_files.close()
 
     def _flush(self) -> None:
@@ -109,7 +110,7 @@ class ShardWriter:
 
 
 def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
-    """Write unit records in one step."""
+    """Write unit records atomically."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
     with (
         atomic_write(path) as aside,
@@ -120,7 +121,7 @@ def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
-    """The records of every shard that counts, by shard name; leftovers of killed runs are removed."""
+    """Read the records of every valid shard, by shard name; remove what killed ingests left."""
     found: dict[str, list[UnitRecord]] = {}
     for path in sorted(folder.glob("*.units")):
         found[path.stem] = [
@@ -133,14 +134,14 @@ def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
 
 
 class ShardReader:
-    """Random access to one shard through the memory map; batches are opened when first touched."""
+    """Random access to one shard through a memory map; opens each record batch on first use."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def jpeg(self, row: int) -> ndarray:
-        """The bytes of one picture, uint8, a view of the map."""
+        """Return the JPEG bytes of one row, uint8, a view of the map."""
         number, place = divmod(row, BATCH_ROWS)
         if number not in self._jpegs:
             self._jpegs[number] = self._open(number)
@@ -148,13 +149,13 @@ class ShardReader:
         return data[starts[place] : starts[place + 1]]
 
     def gather(self, column: str, rows: ndarray) -> ndarray:
-        """Values of a fixed-width column (rows,) or (rows, d) at the given rows."""
+        """Return a fixed-width column at the given rows: (n,) or (n, d)."""
         numbers = rows // BATCH_ROWS
         parts = {int(number): self._values(column, int(number)) for number in np.unique(numbers)}
         return np.stack([parts[int(number)][row] for number, row in zip(numbers, rows % BATCH_ROWS, strict=True)])
 
     def values(self, column: str) -> ndarray:
-        """A whole fixed-width column."""
+        """Return a whole fixed-width column."""
         parts = [self._values(column, number) for number in range(self._reader.num_record_batches)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -170,7 +171,7 @@ class ShardReader:
 
 
 def as_numpy(array: pa.Array[Any]) -> ndarray:
-    """A view of a fixed-width column: (n,), or (n, d) for fixed-size lists."""
+    """Return a view of a fixed-width column: (n,), or (n, d) for fixed-size lists."""
     if isinstance(array, pa.FixedSizeListArray):
         flat: ndarray = array.flatten().to_numpy()
         return flat.reshape(len(array), -1)
@@ -179,5 +180,5 @@ def as_numpy(array: pa.Array[Any]) -> ndarray:
 
 
 def as_lists(values: ndarray) -> pa.FixedSizeListArray[Any]:
-    """The reverse of `as_numpy` for (n, d)."""
+    """Convert (n, d) values to fixed-size lists; the inverse of `as_numpy`."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

@@ -1,4 +1,4 @@
-"""What a foreign format must offer to be ingested: a cheap list of units, and the frames of one unit."""
+"""The interface of a foreign format: a cheap list of units, and the frames of one unit."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from robossl.data.manifest import Problem
 
 
 class Damaged(Exception):
-    """A unit cannot be read; the text is the reason that is shown and kept in the manifest."""
+    """A unit cannot be read; the text is the reason shown to the user and kept in the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a source may be told about how to read it."""
+class SourceOptions:
+    """Options for reading a source."""
 
-    label_columns: tuple[str, ...] | None = None  # columns of the csv that are labels; by default those that look it
-    image_folders: Literal["auto", "images", "episodes"] = "auto"  # what a folder of numbered images is
-    image_fps: float = 10.0  # frames a second of a folder of images
+    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: choose by name and values
+    image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
+    image_fps: float = 10.0  # frames per second of a folder of images
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One episode as listed, before it is read: a video, an image, a camera of a recorded episode."""
+    """One episode in a listing: a video, an image, or one camera of a recorded episode."""
 
-    key: str  # unique in its source; units are stored in the order of their keys
-    fingerprint: str  # changes when the content may have changed
-    num_frames: int  # an estimate where the exact count would need decoding
+    key: str  # unique in its source; units are stored in key order
+    fingerprint: str  # changes if the content may have changed
+    num_frames: int  # an estimate if the exact count needs decoding
     split: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    address: dict[str, str | int | float] = field(default_factory=dict)  # where `Source.frames` finds it
+    address: dict[str, str | int | float] = field(default_factory=dict)  # tells `Source.frames` where to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +50,44 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a source holds. Units are in the order of their keys."""
+    """The units of a source, in key order."""
 
     units: list[Unit]
-    skipped: tuple[Problem, ...] = ()  # left out, and why
-    notes: tuple[Problem, ...] = ()  # taken with a correction, and which
+    skipped: tuple[Problem, ...] = ()  # files that were left out
+    notes: tuple[Problem, ...] = ()  # files that are read with a correction
     columns: dict[str, int] = field(default_factory=dict)  # width of each per-frame column
-    said: tuple[str, ...] = ()  # what was decided in reading it, for the user to see
+    remarks: tuple[str, ...] = ()  # decisions made while reading, shown to the user
 
 
 class Source(Protocol):
-    """One foreign format. A source is made anew in every worker process, so it may keep files open."""
+    """Reader of one foreign format. Every worker process makes its own, so it may keep files open."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None: ...
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None: ...
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """Whether `root` looks like this format; asked in the order of `SOURCES`."""
+        """Return whether `root` looks like this format. Detection asks formats in the order of `SOURCES`."""
         ...
 
     def listing(self) -> Listing:
-        """Find the units without decoding any.
+        """List the units without decoding any.
 
         Raises:
-            InputError: nothing here can be read, or the labels match nothing.
+            InputError: nothing can be read, or the labels match no file.
         """
         ...
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """The frames of one unit in time order, one at a time.
+        """Yield the frames of one unit in time order.
 
         Raises:
-            Damaged: the unit cannot be read to its end.
+            Damaged: the unit cannot be read completely.
         """
         ...
 
 
 def same_frame(a: Frame, b: Frame) -> bool:
-    """Whether two frames carry the same pixels and the same per-frame columns."""
+    """Return whether two frames have equal pixels and equal per-frame columns."""
     return np.array_equal(a.pixels, b.pixels) and all(
         np.array_equal(value, b.columns[name]) for name, value in a.columns.items()
     )

@@ -1,7 +1,7 @@
-"""The store: frames of many episodes behind one row number, memory-mapped, opened in milliseconds.
+"""The store: frames of many episodes under one row number, memory-mapped and opened in milliseconds.
 
-Episodes are contiguous runs of rows, frames in time order inside them. Repeated frames were dropped at ingest, so the
-frame at time t is the latest one at or before t.
+An episode is a contiguous range of rows in time order. Ingest drops repeated frames, so the frame at time t is the
+latest one at or before t.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def open_store(path: Path) -> Store:
-    """Open a store for reading; it may grow meanwhile, this view of it does not change.
+    """Open a store for reading. The returned view does not change if the store grows.
 
     Raises:
-        InputError: no store, an unknown schema, or an ingest that has not finished once.
+        InputError: not a store, an unknown schema, or a store whose first ingest did not finish.
     """
     manifest = read_manifest(Path(path))
     if not manifest.index:
@@ -41,7 +41,7 @@ def open_store(path: Path) -> Store:
 
 
 class Store:
-    """Read access by row. Pickles as its path, so that worker processes map the same pages."""
+    """Read access by row. Pickles as its path, so that worker processes map the same memory pages."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -51,30 +51,30 @@ class Store:
         self._readers: dict[int, ShardReader] = {}
 
     def __getstate__(self) -> tuple[Path, Manifest]:
-        """The path and the manifest: the index of this view, even if the store has grown since."""
+        """Return the path and the manifest; the manifest keeps this view's index if the store has grown."""
         return self.path, self.manifest
 
     def __setstate__(self, state: tuple[Path, Manifest]) -> None:
-        """Open again."""
+        """Open the store again."""
         Store.__init__(self, *state)
 
     @property
     def num_frames(self) -> int:
-        """Rows."""
+        """Number of frames, one per row."""
         return self.manifest.num_frames
 
     @property
     def num_episodes(self) -> int:
-        """Episodes, images included (episodes of one frame)."""
+        """Number of episodes; an image is an episode of one frame."""
         return self.manifest.num_episodes
 
     @property
     def content_hash(self) -> str:
-        """The same for the same frames, splits and labels, however they were ingested."""
+        """Hash of frames, splits and labels; it does not depend on how they were ingested."""
         return self.manifest.content_hash
 
     def frames_hash(self, split: str | None) -> str:
-        """The same for the same frames of a split in the same rows, whatever their labels are.
+        """Return a hash of a split's frames and their rows, without labels.
 
         Raises:
             InputError: no such split.
@@ -87,55 +87,55 @@ class Store:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Labels an episode can have."""
+        """Names of the labels."""
         return self.manifest.label_names
 
     @cached_property
     def episode_start(self) -> Int64[ndarray, " e_plus_1"]:
-        """Rows of episode i are episode_start[i] : episode_start[i + 1]."""
+        """First row of each episode: episode i has rows episode_start[i] : episode_start[i + 1]."""
         return np.concatenate([[0], np.cumsum(self._numbers("num_frames"))])
 
     @cached_property
     def episode_id(self) -> ndarray:
-        """(e,) str: source name / path or number in it."""
+        """(e,) str: source name / path or number within the source."""
         return self._texts("id")
 
     @cached_property
     def episode_split(self) -> ndarray:
-        """(e,) str, "" where the source names none."""
+        """(e,) str, "" if the source states no split."""
         return self._texts("split")
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, dropped repetitions included."""
+        """Time of the last frame of each episode, including dropped repetitions."""
         return self._numbers("end_seconds")
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of every row since the start of its episode; a view of the memory map."""
+        """Time of each row since the start of its episode; a view of the memory map."""
         return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of every row; a view of the memory map."""
+        """Height and width of each row; a view of the memory map."""
         return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
-        """One label of every episode, (e,) str, "" where missing.
+        """Return one label of every episode: (e,) str, "" if missing.
 
         Raises:
-            InputError: no such label, or none at all.
+            InputError: no such label, or no labels at all.
         """
         if not self.label_names:
             raise InputError(
-                f"{self.path} has no labels, got {name!r}; ingest with --labels, a table with such a column"
+                f"{self.path} has no labels, got {name!r}; ingest with --labels and a csv that has this column"
             )
         if name not in self.label_names:
             raise InputError(f"{self.path}: {unknown('label', name, self.label_names)}")
         return self._texts(LABEL + name)
 
     def rows(self, split: str | None) -> Int64[ndarray, " m"]:
-        """The rows of a split in order, of the whole store for None.
+        """Return the rows of a split in order, or all rows if `split` is None.
 
         Raises:
             InputError: no such split.
@@ -145,34 +145,35 @@ class Store:
         if not any(self.manifest.splits):
             raise InputError(
                 f"{self.path} has no splits, got {split!r}; take all of it (leave the split out; "
-                "`--split-by episode` of evaluate and compare), or ingest --labels, a table with a column `split`"
+                "`--split-by episode` of evaluate and compare), or ingest --labels with a csv that has a column `split`"
             )
         if split not in self.manifest.splits:
             raise InputError(f"{self.path}: {unknown('split', split, self.manifest.splits)}")
         return np.flatnonzero(np.repeat(self.episode_split == split, np.diff(self.episode_start)))
 
     def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
-        """Episode number of each row."""
+        """Return the episode number of each row."""
         return np.searchsorted(self.episode_start, rows, side="right") - 1
 
     def jpeg(self, row: int) -> UInt8[ndarray, " k"]:
-        """The encoded picture of a row; a view of the memory map."""
+        """Return the JPEG bytes of a row; a view of the memory map."""
         shard, shard_row = self._places(np.array([row]))
         return self._reader(int(shard[0])).jpeg(int(shard_row[0]))
 
     def column(self, name: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-        """Values of a per-frame column (state, action, ...) at the given rows.
+        """Return a per-frame column (state, action, ...) at the given rows.
 
         Raises:
-            InputError: a row lies in a source that lacks the column, or sources differ in its width.
+            InputError: a row belongs to a source without the column, or the sources disagree on its width.
         """
         have = {source.name: source.columns[name] for source in self.manifest.sources if name in source.columns}
         used = set(self._source[np.unique(self.episode_of(rows))])
         if used - have.keys() or len({have[source] for source in used}) > 1:
+            known = ", ".join(f"{source} ({width} wide)" for source, width in have.items())
             raise InputError(
-                f"column {name!r} is needed from {', '.join(sorted(used))}; {self.path} has it as "
-                f"{', '.join(f'{n} ({d} wide)' for n, d in have.items()) or 'nothing'}; ingest data that have it "
-                "(LeRobot), or choose what needs no such column"
+                f"column {name!r} is needed from {', '.join(sorted(used))}; "
+                f"{f'{self.path} has it from {known}' if known else f'no source of {self.path} has it'}; "
+                "ingest data with this column (LeRobot), or choose another column or method"
             )
         width = have[next(iter(used or have))]
         values = np.zeros((len(rows), width), np.float32)
@@ -183,7 +184,7 @@ class Store:
         return values
 
     def decode(self, rows: Iterable[int]) -> list[Tensor]:
-        """Decoded frames, uint8 (3, h, w) in channels-last memory."""
+        """Decode frames to uint8 (3, h, w) tensors in channels-last memory."""
         import torch
 
         frames = []
@@ -193,7 +194,7 @@ class Store:
         return [frame.permute(2, 0, 1) for frame in frames]
 
     def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
-        """Decode a frame into contiguous memory of its size on the CPU."""
+        """Decode a frame into contiguous CPU memory of its size."""
         simplejpeg.decode_jpeg(self.jpeg(row), "RGB", buffer=out.numpy())
 
     def _places(self, rows: ndarray) -> tuple[ndarray, ndarray]:
@@ -235,5 +236,6 @@ class Store:
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array[Any]:
-    (chunk,) = table[name].chunks  # written in one batch
+    # The index writes every table in one batch.
+    (chunk,) = table[name].chunks
     return chunk

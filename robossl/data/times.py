@@ -1,6 +1,7 @@
-"""Which times of an episode make up a clip: one function a rule, a pure function of the numbers drawn for a sample.
+"""Clip rules: functions that choose the times of a clip from the random numbers drawn for each sample.
 
-A time outside the episode is allowed: that frame is then marked as not valid.
+Arguments of a rule: the clip, uniform random numbers u (b, 4), the times of the anchors (b,) and the episode ends (b,),
+all in seconds. A time outside the episode is allowed; its frame is marked as not valid.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy import ndarray
 
 from robossl.views import ClipSpec
 
-NUM_UNIFORMS = 4  # drawn for each sample, whatever the rule needs
+NUM_UNIFORMS = 4  # random numbers per sample, for every rule
 
 Rule = Callable[
     [ClipSpec, Float64[ndarray, "b 4"], Float64[ndarray, " b"], Float64[ndarray, " b"]], Float64[ndarray, "b t"]
@@ -23,7 +24,7 @@ Rule = Callable[
 def stride(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b t"]:
-    """`num_frames` times, `stride_seconds` apart, the first within `offset_seconds` of the anchor."""
+    """Return `num_frames` times, `stride_seconds` apart, the first within `offset_seconds` of the anchor."""
     times: ndarray = _first(clip, u, anchor)[:, None] + _steps(clip)
     return times
 
@@ -31,10 +32,10 @@ def stride(
 def inside(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b t"]:
-    """As `stride`, but in its episode where that is long enough; else it starts with the episode.
+    """Return times as `stride` does, but inside the episode; a clip longer than its episode starts with it.
 
-    The anchor's place in the episode becomes the clip's: a uniform anchor gives a uniform clip (pushing back what
-    sticks out would pile clips up at the end), and without an offset the clip holds its anchor.
+    The anchor's relative position in the episode becomes the clip's, so uniform anchors give uniform clips; clipping at
+    the end would give too many clips there. Without an offset the clip contains its anchor.
     """
     steps = _steps(clip)
     room = np.maximum(0.0, end - steps[-1])
@@ -47,9 +48,10 @@ def inside(
 def near_and_far(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Anchor, a time within `stride_seconds` of it, one farther than twice that (single-view TCN, arXiv:1704.06888).
+    """Return the anchor, a time within `stride_seconds` of it, and one farther than twice that.
 
-    The far one is uniform over what the episode has of such times; where it has none, it lies past the end.
+    This is single-view TCN (arXiv:1704.06888). The far time is uniform over the allowed times of the episode; if there
+    are none, it lies after the end.
     """
     window = clip.stride_seconds
     near = _uniform(u[:, 0], np.maximum(0.0, anchor - window), np.minimum(end, anchor + window))
@@ -63,10 +65,10 @@ def near_and_far(
 def ordered(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Three times in order (R3M, arXiv:2203.12601): its s0 < s1 <= s2.
+    """Return three times s0 < s1 <= s2 of R3M (arXiv:2203.12601).
 
-    As in the official loader, s1 is uniform over the episode, s0 before it and s2 after it; s0 and s1 are
-    `stride_seconds` apart or more where the episode is long enough.
+    As in the official loader, s1 is uniform over the episode, s0 before it and s2 after it. s0 and s1 are at least
+    `stride_seconds` apart if the episode is long enough.
     """
     gap = np.minimum(clip.stride_seconds, end)
     s1 = _uniform(u[:, 0], gap, end)
@@ -76,9 +78,9 @@ def ordered(
 def goal(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 4"]:
-    """First, some time k, `stride_seconds` after it, and the goal (VIP, arXiv:2210.00030): o_0, o_k, o_k+1, g.
+    """Return four times of VIP (arXiv:2210.00030): the start o_0, o_k, o_k+1 `stride_seconds` later, and the goal g.
 
-    The first is uniform over the episode, the goal uniform after it, k uniform between them.
+    The start is uniform over the episode, the goal uniform after the start, k uniform between them.
     """
     step = clip.stride_seconds
     first = u[:, 0] * np.maximum(0.0, end - step)
@@ -97,7 +99,7 @@ RULES: dict[str, Rule] = {
 
 
 def span_seconds(clip: ClipSpec) -> float:
-    """How long an episode must be for all frames of a clip to lie in it, at the best of anchors."""
+    """Return how long an episode must be to contain all frames of a clip, for the best anchor."""
     match clip.rule:
         case "near_and_far":
             return 2 * clip.stride_seconds

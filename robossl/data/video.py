@@ -1,4 +1,4 @@
-"""Videos through PyAV, which brings its own ffmpeg and dav1d: h264, AV1 and the rest with no system library."""
+"""Decode videos with PyAV, which ships ffmpeg and dav1d (h264, AV1, ...) and needs no system library."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 from robossl.data.video_damage import check_matroska, packet_check, strict_options
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"  # by content: playlists of ffmpeg would open other files
-SEEK_MARGIN_SECONDS = 0.5  # containers seek by decode time, which lies before display time where there are B-frames
+# Allowed formats, detected by content. Others, such as playlists, would open further files.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+# Containers seek by decode time, which is before display time if the stream has B-frames.
+SEEK_MARGIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What the header says; zero where it does not."""
+    """The header of a video; zero for what it does not state."""
 
     codec: str
     frames_per_s: float
-    num_frames: int  # as stated, or what the duration makes
-    is_counted: bool  # whether it is stated
+    num_frames: int  # as stated, or computed from the duration
+    is_counted: bool  # whether the header states num_frames
     duration_seconds: float
-    end_seconds: float  # on the clock of the frames, which need not start at 0
+    end_seconds: float  # on the clock of the frames, which may start after 0
 
 
 class Video:
-    """An open video: one pass, or repeated reads from given times.
+    """An open video; read it once, or repeatedly from given times.
 
     Raises:
-        Damaged: the file cannot be opened, holds no video, or its frames are too large or no pictures.
+        Damaged: the file cannot be opened, holds no video, or its frames are too large or not pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,14 +54,14 @@ class Video:
         self._stream = self._container.streams.video[0]
         if self._stream.codec_context is None:
             self.close()
-            raise Damaged("its codec is not known here")
+            raise Damaged("its codec is not supported")
         try:
             check_size(self._stream.codec_context.width, self._stream.codec_context.height)
             _check_pixels(self._stream.codec_context.format)
         except Damaged:
             self.close()
             raise
-        self._stream.codec_context.thread_count = 1  # ingest runs one process a core
+        self._stream.codec_context.thread_count = 1  # ingest runs one process per core
         self._stream.codec_context.options = strict_options(self._stream.codec_context.codec.canonical_name)
         self._check = packet_check(self._stream.codec_context)
         self._is_summed = "matroska" not in self._container.format.name
@@ -70,9 +72,9 @@ class Video:
 
     @property
     def header(self) -> VideoHeader:
-        """What the container says about its video."""
+        """The header of the video stream, completed from the container."""
         stream, rate = self._stream, self._stream.average_rate
-        # Of sound too, if there is some. Matroska counts from 0, not from the first frame.
+        # The container's duration includes sound. Matroska counts it from 0, not from the first frame.
         whole = (self._container.duration or 0) / av.time_base
         end = whole if len(self._container.streams) == 1 else 0.0
         start = (self._container.start_time or 0) / av.time_base
@@ -91,7 +93,7 @@ class Video:
         )
 
     def frames(self, from_seconds: float = -math.inf) -> Iterator[tuple[float, UInt8[ndarray, "h w 3"]]]:
-        """Time in the file and upright RGB pixels of the frames from a time on.
+        """Yield (time in the file, upright RGB pixels) of each frame from a given time on.
 
         Raises:
             Damaged: a frame is corrupt, or the stream breaks off.
@@ -116,7 +118,7 @@ class Video:
             raise Damaged(f"breaks off while decoding ({_words(error)})") from error
 
     def packet_times(self) -> list[float]:
-        """Seconds at which the packets of the video are shown, in order; the video cannot be read after this."""
+        """Return the sorted display times of all packets in seconds; the video cannot be decoded after this."""
         base = float(self._stream.time_base or 1)
         try:
             packets = [packet for packet in self._container.demux(self._stream) if packet.size]
@@ -132,8 +134,8 @@ class Video:
             yield from packet.decode()
 
 
-def probe(path: Path) -> VideoHeader:
-    """Read the header only.
+def read_header(path: Path) -> VideoHeader:
+    """Return the header of a video file.
 
     Raises:
         Damaged: as `Video`.
@@ -146,7 +148,7 @@ def probe(path: Path) -> VideoHeader:
 
 
 def frame_times(path: Path) -> list[float]:
-    """Seconds of all frames, in order, without decoding any.
+    """Return the times of all frames in seconds, in order, without decoding any.
 
     Raises:
         Damaged: as `Video`.
@@ -160,18 +162,22 @@ def frame_times(path: Path) -> list[float]:
 
 def _check_pixels(format: av.VideoFormat | None) -> None:
     if format is not None and len(format.components) == 1 and (bits := format.components[0].bits) > 8:
-        raise Damaged(f"one channel of {bits} bits, as depth maps have; only pictures are read")
+        raise Damaged(f"one channel of {bits} bits, like a depth map; only pictures are read")
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
-    pixels = frame.to_ndarray(format="rgb24")  # by the frame's own colour matrix; BT.601 where it states none
-    side_data: Any = frame.side_data  # stated as a dict of motion vectors alone
+    # Uses the frame's own colour matrix, or BT.601 if it states none.
+    pixels = frame.to_ndarray(format="rgb24")
+    # PyAV's type stub declares side_data as motion vectors only.
+    side_data: Any = frame.side_data
     shown = side_data.get("DISPLAYMATRIX")
     if shown is None:
         return pixels
-    x_right, x_down, _, y_right, y_down, *_ = np.frombuffer(bytes(shown), np.int32)  # where a step along x, or y, leads
+    # The display matrix: how a step right, or down, in the stored frame moves in x and y of the displayed frame.
+    x_right, x_down, _, y_right, y_down, *_ = np.frombuffer(bytes(shown), np.int32)
     right, down = x_right, y_down
-    if abs(x_down) > abs(x_right):  # phones store sideways frames, and mirrored ones
+    # Phones store sideways frames, some of them mirrored.
+    if abs(x_down) > abs(x_right):
         pixels, right, down = pixels.transpose(1, 0, 2), y_right, x_down
     return np.ascontiguousarray(pixels[:: 1 if down >= 0 else -1, :: 1 if right >= 0 else -1])
 

@@ -1,8 +1,8 @@
-"""Damage that a video decoder does not report: strict decoder options, a second reader of each packet, checksums.
+"""Find damage that video decoders do not report: strict decoder options, a second decoder, checksums.
 
-Measured on forty frames with 12 bytes overwritten, 24 copies a codec: FFmpeg's own VP9 and VP8 decoders and its MJPEG
-decoder return smeared frames without an error. libvpx refuses all damaged VP9 and libjpeg most damaged MJPEG. HEVC has
-no such second reader: most of its damage shows only where the container carries checksums, as Matroska may.
+Measured on forty frames with 12 overwritten bytes, 24 copies per codec: FFmpeg's own VP9, VP8 and MJPEG decoders return
+smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg most damaged MJPEG. HEVC has no second
+decoder; most of its damage shows only if the container has checksums, as Matroska may.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ import simplejpeg
 
 from robossl.data.source import Damaged
 
-MAX_PADDING = 8  # bytes of filling that some cameras leave before the end marker of a JPEG
+MAX_PADDING = 8  # bytes that some cameras insert before the end marker of a JPEG
 
 _LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _JPEG_DAMAGE = re.compile(r"Corrupt JPEG|Invalid JPEG|Premature end|Bogus")
 _JPEG_PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
-_CRC = b"\xbf\x84"  # an element of four bytes
+_CRC = b"\xbf\x84"  # id of the CRC-32 element and its length, 4 bytes
 _CHUNK_BYTES = 1 << 20
 
 PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]
 
 
 def strict_options(codec: str) -> dict[str, str]:
-    """Options that make a decoder fail at damage instead of concealing it.
+    """Return options that make a decoder fail on damage instead of concealing it.
 
-    h264 needs none: its decoder marks damaged frames, and would also fail at harmless oddities of real recordings.
+    h264 needs none: its decoder marks damaged frames, and with the options would refuse harmless oddities of real
+    recordings.
     """
     return {} if codec == "h264" else {"err_detect": "crccheck+explode"}
 
 
 def packet_check(context: av.VideoCodecContext) -> PacketCheck | None:
-    """Return a function that raises `Damaged` for a damaged packet, or None if the decoder itself is all there is."""
+    """Return a function that raises `Damaged` for a damaged packet, or None if the codec has no second decoder."""
     codec = context.codec.canonical_name
     if codec == "mjpeg":
         return _check_jpeg
@@ -54,7 +55,8 @@ def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
         return
     try:
         simplejpeg.decode_jpeg(bytes(packet), "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
-    except ValueError as error:  # also for what libjpeg does not support but FFmpeg decodes
+    # libjpeg also refuses features that it does not support but FFmpeg decodes.
+    except ValueError as error:
         padding = _JPEG_PADDING.search(str(error))
         if _JPEG_DAMAGE.search(str(error)) and not (padding and int(padding[1]) <= MAX_PADDING):
             raise Damaged(f"corrupt frame ({error})") from error
@@ -63,7 +65,8 @@ def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
 def _libvpx_check(name: str, extradata: bytes | None) -> PacketCheck | None:
     try:
         context = av.CodecContext.create(name, "r")
-    except (av.FFmpegError, ValueError):  # a build of FFmpeg without libvpx
+    # This build of FFmpeg has no libvpx.
+    except (av.FFmpegError, ValueError):
         return None
     assert isinstance(context, av.VideoCodecContext)
     context.extradata, context.thread_count = extradata, 1
@@ -80,7 +83,7 @@ def _libvpx_check(name: str, extradata: bytes | None) -> PacketCheck | None:
 
 
 def check_matroska(path: Path) -> None:
-    """Compare the clusters of a Matroska file with the checksums that FFmpeg and others store in them.
+    """Verify the checksums that FFmpeg and other writers store in the clusters of a Matroska file.
 
     Raises:
         Damaged: a checksum is wrong.
@@ -90,13 +93,13 @@ def check_matroska(path: Path) -> None:
             return
         file.seek(0)
         size = path.stat().st_size
-        while (element := _element(file)) is not None:
+        while (element := _read_element(file)) is not None:
             kind, length = element
             begin = file.tell()
             if kind == _SEGMENT:
                 continue
             if length is None or begin + length > size:
-                return  # of unknown size, as in a live recording, or truncated, which the reader of frames finds
+                return  # unknown size (a live recording) or truncated, which the frame reader reports
             if kind == _CLUSTER:
                 _check_cluster(file, length)
             file.seek(begin + length)
@@ -113,17 +116,17 @@ def _check_cluster(file: io.BufferedReader, length: int) -> None:
         raise Damaged("corrupt: the checksum of a Matroska cluster is wrong")
 
 
-def _element(file: io.BufferedReader) -> tuple[int, int | None] | None:
-    """Read the head of an EBML element: its id and its length, None if unknown; None at the end of the file."""
-    kind, length = _number(file, keep_marker=True), _number(file, keep_marker=False)
+def _read_element(file: io.BufferedReader) -> tuple[int, int | None] | None:
+    """Read the head of an EBML element: (id, length or None if unknown); return None at the end of the file."""
+    kind, length = _read_number(file, keep_marker=True), _read_number(file, keep_marker=False)
     if kind is None or length is None:
         return None
     value, is_unknown = length
     return kind[0], None if is_unknown else value
 
 
-def _number(file: io.BufferedReader, *, keep_marker: bool) -> tuple[int, bool] | None:
-    """Read an EBML number of 1 to 8 bytes, and whether all of its bits are set."""
+def _read_number(file: io.BufferedReader, *, keep_marker: bool) -> tuple[int, bool] | None:
+    """Read an EBML number of 1 to 8 bytes; also return whether all of its bits are set."""
     first = file.read(1)
     if not first or not first[0]:
         return None

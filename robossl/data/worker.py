@@ -1,4 +1,4 @@
-"""One worker job of an ingest: read some units of one source and write them as one shard."""
+"""The job of an ingest worker: read some units of one source and write them as one shard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robossl.errors import reason
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What one worker does in one go."""
+    """The units of one shard and how to store them."""
 
     folder: Path
     name: str
@@ -39,12 +39,12 @@ class ShardJob:
 
     @property
     def num_frames(self) -> int:
-        """The estimate the progress bar counts by."""
+        """Estimated number of frames, for the progress bar."""
         return sum(unit.num_frames for unit in self.units)
 
 
 def start_worker() -> None:
-    """Prepare a worker process: Ctrl-C is the parent's business, and a killed parent takes its workers along."""
+    """Prepare a worker process: ignore Ctrl-C, which the parent handles, and exit when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -57,10 +57,10 @@ def start_worker() -> None:
 
 
 def write_shard(job: ShardJob) -> list[Problem]:
-    """Do one job and return the units that could not be read.
+    """Write one shard and return the units that could not be read.
 
     Raises:
-        ResourceError: the disk is full; nothing half-written is left.
+        ResourceError: the disk is full; no partial shard is left.
     """
     source = source_class(job.format)(job.root)
     with raise_disk_full(job.folder), ShardWriter(job.folder, job.name, job.columns) as shard:
@@ -76,7 +76,7 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
     num_read = num_bytes = 0
     end_seconds = 0.0
     try:
-        for frame in _guarded(source.frames(unit)):
+        for frame in _frames_or_damaged(source.frames(unit)):
             if previous is not None and frame.time_seconds < end_seconds:
                 raise Damaged(f"times go backwards, from {end_seconds:.2f} s to {frame.time_seconds:.2f} s")
             num_read, end_seconds = num_read + 1, frame.time_seconds
@@ -108,8 +108,8 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
     )
 
 
-def _guarded(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """Turn what fails while reading into `Damaged`, so that errors of writing stay apart."""
+def _frames_or_damaged(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Turn read errors into `Damaged`, so that they differ from write errors."""
     try:
         yield from frames
     except (OSError, pa.ArrowException) as error:

@@ -1,4 +1,4 @@
-"""AGENTS: who acts while frames are collected, by name; resolved at use, so that naming them imports no torch."""
+"""AGENTS: agents that act while frames are collected, by name; imported at use, so that their names need no torch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from robossl_envs.agents.agent import Actor, Learner
 
 AGENTS = {
-    "count": "robossl_envs.agents.count:Count",
-    "expert": "robossl_envs.agents.expert:Expert",
-    "noisy_expert": "robossl_envs.agents.expert:NoisyExpert",
-    "novelty": "robossl_envs.agents.novelty:Novelty",
-    "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeck",
-    "pink": "robossl_envs.agents.pink:Pink",
-    "random": "robossl_envs.agents.random:Random",
-    "rnd": "robossl_envs.agents.rnd:RND",
+    "count": "robossl_envs.agents.count:CountAgent",
+    "expert": "robossl_envs.agents.expert:ExpertAgent",
+    "noisy_expert": "robossl_envs.agents.expert:NoisyExpertAgent",
+    "novelty": "robossl_envs.agents.novelty:NoveltyAgent",
+    "ornstein_uhlenbeck": "robossl_envs.agents.ornstein_uhlenbeck:OrnsteinUhlenbeckAgent",
+    "pink": "robossl_envs.agents.pink:PinkNoiseAgent",
+    "random": "robossl_envs.agents.random:RandomAgent",
+    "rnd": "robossl_envs.agents.rnd:RNDAgent",
 }
 
 
 def resolve_agent(name: str) -> type[Actor] | type[Learner]:
-    """The class of an agent.
+    """Return the class of an agent.
 
     Raises:
         InputError: no agent has that name.
@@ -36,7 +36,7 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
 
 
 def needs_encoder(name: str) -> bool:
-    """Whether an agent acts on an encoder's embeddings.
+    """Return whether an agent acts on the embeddings of an encoder.
 
     Raises:
         InputError: no agent has that name.

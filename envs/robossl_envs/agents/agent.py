@@ -1,4 +1,4 @@
-"""What an agent is: an actor plays one episode by itself; a learner plays all of them and learns from each step."""
+"""The interfaces of agents: an actor plays one episode; a learner acts in all episodes and learns from every step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from robossl.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the environments that wait for an action show now."""
+class AgentObservations:
+    """Current observations of the environments that wait for an action; one row per environment."""
 
-    slots: Int64[ndarray, " n"]  # which environment each row is of
+    slots: Int64[ndarray, " n"]  # number of the environment of each row
     frames: UInt8[ndarray, "n h w 3"]
-    states: Float32[ndarray, "n d"]  # d is 0 where the environment tells no state
-    started: Bool[ndarray, " n"]  # the first of an episode
-    embeddings: Float32[ndarray, "n e"] | None = None  # of the frames, for an agent that needs an encoder
+    states: Float32[ndarray, "n d"]  # d is 0 if the environment has no state
+    started: Bool[ndarray, " n"]  # whether this is the first step of an episode
+    embeddings: Float32[ndarray, "n e"] | None = None  # of the frames, for agents that need an encoder
 
 
 class Actor(Protocol):
-    """Made anew for every episode, in a worker process; draws from its own generator alone."""
+    """Acts in one episode, in a worker process; draws random numbers only from its own generator."""
 
     learns: ClassVar[bool]  # False
 
@@ -35,20 +35,20 @@ class Actor(Protocol):
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment this agent cannot act in.
+        """Refuse an environment that this agent cannot act in.
 
         Raises:
-            InputError: the action space or something else does not fit.
+            InputError: the action space does not fit, or the environment lacks something.
         """
         ...
 
     def __call__(self) -> Any:
-        """The action to take now."""
+        """Return the next action."""
         ...
 
 
 class Learner(Protocol):
-    """Made once, in the collecting process; sees the steps of every worker's environment."""
+    """Acts in all episodes; lives in the collecting process and sees every worker's environment."""
 
     learns: ClassVar[bool]  # True
     needs_encoder: ClassVar[bool]
@@ -57,43 +57,43 @@ class Learner(Protocol):
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """As for an actor."""
+        """Refuse an environment, as `Actor.check` does."""
         ...
 
-    def __call__(self, seen: Seen) -> list[Any]:
-        """One action a row."""
+    def __call__(self, observations: AgentObservations) -> list[Any]:
+        """Return one action per row."""
         ...
 
 
 def check_space(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse actions that are neither a Box nor Discrete.
+    """Refuse action spaces other than Box and Discrete.
 
     Raises:
         InputError: another action space.
     """
     if not isinstance(env.action_space, Box | Discrete):
-        raise InputError(f"{name_of(env)} has actions {env.action_space}; collection takes Box and Discrete")
+        raise InputError(f"{env_name(env)} has actions {env.action_space}; collection takes Box and Discrete")
 
 
-def bounds(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Middle and half range of a bounded Box of floats, which noise is scaled to.
+def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
+    """Return the middle and half the range of a bounded Box of floats; agents scale noise to it.
 
-    Both are finite for any finite bounds: the range itself may be too large for float32, half of it is not.
+    Both are finite for any finite bounds; the full range could overflow float32.
 
     Raises:
         InputError: another action space.
     """
     space: Space[Any] = env.action_space
     if isinstance(space, Box) and not np.issubdtype(space.dtype, np.floating):
-        raise InputError(f"{name_of(env)} has actions {space}; this agent acts in floats, use random")
+        raise InputError(f"{env_name(env)} has actions {space}; this agent acts in floats, use random")
     if not isinstance(space, Box) or not space.is_bounded():
         others = "random" if isinstance(space, Box) else "random, count, rnd or novelty"
-        raise InputError(f"{name_of(env)} has actions {space}; this agent needs a bounded Box, use {others}")
+        raise InputError(f"{env_name(env)} has actions {space}; this agent needs a bounded Box, use {others}")
     largest = np.finfo(np.float32).max
     low, high = (np.clip(bound.astype(np.float64), -largest, largest) for bound in (space.low, space.high))
     return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
 
 
-def name_of(env: gymnasium.Env[Any, Any]) -> str:
-    """The id an environment was made by."""
+def env_name(env: gymnasium.Env[Any, Any]) -> str:
+    """Return the id of an environment."""
     return env.spec.id if env.spec else type(env.unwrapped).__name__

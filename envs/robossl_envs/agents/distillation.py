@@ -1,7 +1,7 @@
-"""Distillation: a network learns to predict a fixed random one, and its error says how new a thing is (RND's bonus).
+"""Distillation: a network learns to predict a fixed random network; its error measures novelty (the bonus of RND).
 
-Inputs and normalisation follow URLB's agent (arXiv:2110.15191): batch-normalised, cut at 5. The bonus of a view is the
-squared error before learning from it; `Pursuit` heads for the cells where it was largest lately.
+Inputs are batch-normalised and clipped at 5, as in URLB's agent (arXiv:2110.15191). The bonus of a view is the squared
+error before learning from it; `ErrorPursuit` moves towards the cells with the largest recent errors.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from numpy import ndarray
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from robossl_envs.agents.agent import Seen
-from robossl_envs.agents.cells import NUM_CELLS, Cells
-from robossl_envs.agents.walk import Walk
+from robossl_envs.agents.agent import AgentObservations
+from robossl_envs.agents.cells import NUM_CELLS, CellHasher
+from robossl_envs.agents.walk import CellPlanner
 
-DIM = 128  # of what is predicted
-LEARNING_RATE = 1e-3  # ten times URLB's: it learns from 1024 frames every other step, this from 64 every 32nd
+DIM = 128  # width of the predicted vector
+LEARNING_RATE = 1e-3  # URLB's times ten: URLB learns from 1024 frames every 2nd step, this from 64 every 32nd
 BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # frames
-PACE = 0.3  # of a cell's novelty towards its newest frame's
+PACE = 0.3  # step of a cell's novelty towards the error of its newest frame
 
 
 class Distillation:
-    """A random network and one that learns to predict it, on views as they come.
+    """A fixed random network, and a predictor that learns from the views in the order of their arrival.
 
     Args:
-        normalize: batch-norm for the views.
+        normalize: makes the batch-norm of the views.
         network: makes a network from a view to `DIM` numbers.
-        seed: of both networks and of what is remembered.
+        seed: seed of both networks and of the sampled views.
     """
 
     def __init__(self, normalize: Callable[[], nn.Module], network: Callable[[], nn.Sequential], *, seed: int) -> None:
@@ -50,7 +50,7 @@ class Distillation:
         self._num_seen = 0
 
     def __call__(self, views: Float[Tensor, "n ..."]) -> Float[ndarray, " n"]:
-        """The bonus of each view; every `LEARN_EVERY` views the predictor takes a step."""
+        """Return the bonus of each view; the predictor takes one step per `LEARN_EVERY` views."""
         with torch.no_grad():
             self._normalize.eval()
             errors: Float[ndarray, " n"] = self._errors(views).double().numpy()
@@ -77,17 +77,17 @@ class Distillation:
         self._optimizer.step()
 
 
-class Pursuit:
-    """Heads for errors: the novelty of a cell is the error on what was last seen in it, as a share of the largest."""
+class ErrorPursuit:
+    """Moves towards large errors: a cell's novelty is the error on its latest frames, relative to the largest."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
-        self._cells, self._walk = Cells(rng), Walk(env, rng, num_slots)
+        self._cells, self._walk = CellHasher(rng), CellPlanner(env, rng, num_slots)
         self._novelty = np.zeros(NUM_CELLS)
 
-    def __call__(self, seen: Seen, errors: Float[ndarray, " n"]) -> list[Any]:
-        """One action a row."""
-        cells = self._cells(seen)
+    def __call__(self, observations: AgentObservations, errors: Float[ndarray, " n"]) -> list[Any]:
+        """Return one action per row."""
+        cells = self._cells(observations)
         for cell, error in zip(cells, errors, strict=True):
             first = self._novelty[cell] == 0
             self._novelty[cell] += (1 if first else PACE) * (error - self._novelty[cell])
-        return self._walk(seen, cells, self._novelty / max(self._novelty.max(), 1e-12))
+        return self._walk(observations, cells, self._novelty / max(self._novelty.max(), 1e-12))

@@ -1,4 +1,4 @@
-"""The environment's scripted expert, alone or pushed off its path by pink noise."""
+"""The environment's scripted expert, alone or disturbed by pink noise."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from robossl.errors import InputError
-from robossl_envs.agents.agent import bounds, check_space, name_of
-from robossl_envs.agents.pink import coloured
+from robossl_envs.agents.agent import action_range, check_space, env_name
+from robossl_envs.agents.pink import coloured_noise
 
 
-class Expert:
-    """Does what `env.unwrapped.expert()` says."""
+class ExpertAgent:
+    """Takes the action of `env.unwrapped.expert()`."""
 
     learns: ClassVar[bool] = False
 
@@ -25,37 +25,38 @@ class Expert:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Only environments that bring an expert along."""
+        """Require an environment with a scripted expert."""
         check_space(env)
         if not env.has_wrapper_attr("expert"):
-            raise InputError(f"{name_of(env)} has no scripted expert (a method `expert`); use another --agent")
+            raise InputError(f"{env_name(env)} has no scripted expert (a method `expert`); use another --agent")
 
     def __call__(self) -> Any:
-        """The expert's action."""
+        """Return the expert's action."""
         return self._expert()
 
 
-class NoisyExpert:
-    """The expert and pink noise of a level drawn anew each episode, from none to as strong as the expert."""
+class NoisyExpertAgent:
+    """Adds pink noise to the expert's actions; its level is drawn per episode, from zero to the expert's own range."""
 
     learns: ClassVar[bool] = False
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None:
-        middle, half = bounds(env)
+        middle, half = action_range(env)
         self._low, self._high = middle - half, middle + half
         largest = np.finfo(np.float32).max
         self._expert = env.get_wrapper_attr("expert")
-        noise = rng.uniform() * coloured(rng, num_steps, middle.size).reshape(num_steps, *middle.shape)
+        noise = rng.uniform() * coloured_noise(rng, num_steps, middle.size).reshape(num_steps, *middle.shape)
         self._noise = iter(np.clip(half * noise, -largest, largest).astype(np.float32))
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """A bounded Box, and an expert."""
-        Expert.check(env)
-        bounds(env)
+        """Require a bounded Box and an expert."""
+        ExpertAgent.check(env)
+        action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
-        """The expert's action, disturbed."""
-        disturbed = np.asarray(self._expert(), np.float64) + next(self._noise)  # beyond float32 if the bounds are
+        """Return the expert's action with noise."""
+        # float64: with very wide bounds the sum may overflow float32.
+        disturbed = np.asarray(self._expert(), np.float64) + next(self._noise)
         action: Float32[ndarray, " *shape"] = np.clip(disturbed, self._low, self._high).astype(np.float32)
         return action

@@ -1,6 +1,6 @@
-"""Novelty: as RND (arXiv:1810.12894), but on the embeddings of an encoder: goes where that encoder finds things new.
+"""Novelty: RND (arXiv:1810.12894) on the embeddings of an encoder; seeks frames that are new to this encoder.
 
-With the encoder that is being trained this closes the loop of perception and action: `robossl explore-loop`.
+`robossl explore-loop` uses it with the encoder that is being trained.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import torch
 from numpy.random import Generator
 from torch import nn
 
-from robossl_envs.agents.agent import Seen
-from robossl_envs.agents.distillation import DIM, Distillation, Pursuit
-from robossl_envs.agents.walk import check_candidates
+from robossl_envs.agents.agent import AgentObservations
+from robossl_envs.agents.distillation import DIM, Distillation, ErrorPursuit
+from robossl_envs.agents.walk import check_candidate_actions
 
 WIDTH = 256
 
 
-class Novelty:
-    """The bonus is the distillation error on pooled embeddings, standardised as they come."""
+class NoveltyAgent:
+    """The bonus is the distillation error on pooled embeddings, standardised over the embeddings so far."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = True
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
-        self._pursue = Pursuit(env, rng, num_slots)
+        self._pursue = ErrorPursuit(env, rng, num_slots)
         self._seed = int(rng.integers(2**31))
         self._bonus: Distillation | None = None
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Discrete actions or a bounded Box."""
-        check_candidates(env)
+        """Require discrete actions or a bounded Box."""
+        check_candidate_actions(env)
 
-    def __call__(self, seen: Seen) -> list[Any]:
-        """One action a row."""
-        assert seen.embeddings is not None, "who collects hands them to an agent that needs an encoder"
+    def __call__(self, observations: AgentObservations) -> list[Any]:
+        """Return one action per row."""
+        assert observations.embeddings is not None, "collection supplies embeddings to agents that need an encoder"
         if self._bonus is None:
-            self._bonus = embedding_distillation(seen.embeddings.shape[1], seed=self._seed)
-        return self._pursue(seen, self._bonus(torch.from_numpy(seen.embeddings)))
+            self._bonus = embedding_distillation(observations.embeddings.shape[1], seed=self._seed)
+        return self._pursue(observations, self._bonus(torch.from_numpy(observations.embeddings)))
 
 
 def embedding_distillation(dim: int, *, seed: int) -> Distillation:
-    """Over vectors, with small fully connected networks."""
+    """Make the distillation of vectors with small fully connected networks."""
 
     def network() -> nn.Sequential:
         return nn.Sequential(nn.Linear(dim, WIDTH), nn.ReLU(), nn.Linear(WIDTH, DIM))

@@ -1,4 +1,4 @@
-"""Ornstein-Uhlenbeck noise: a random walk that is drawn back to the middle (DDPG, arXiv:1509.02971, section 7)."""
+"""Ornstein-Uhlenbeck noise: a random walk that is pulled to the middle (DDPG, arXiv:1509.02971, section 7)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from jaxtyping import Float32
 from numpy import ndarray
 from numpy.random import Generator
 
-from robossl_envs.agents.agent import bounds
+from robossl_envs.agents.agent import action_range
 
-THETA, SIGMA = 0.15, 0.2  # a step; DDPG's, in half ranges of the action
+THETA, SIGMA = 0.15, 0.2  # per step, in half ranges of the action; DDPG's values
 
 
-class OrnsteinUhlenbeck:
-    """Begins at rest, as DDPG does."""
+class OrnsteinUhlenbeckAgent:
+    """Starts in the middle, as in DDPG."""
 
     learns: ClassVar[bool] = False
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None:
-        self._middle, self._half = bounds(env)
+        self._middle, self._half = action_range(env)
         self._rng = rng
         self._value = np.zeros(self._middle.shape)
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Bounded Box actions only."""
-        bounds(env)
+        """Require a bounded Box."""
+        action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
-        """The next value of the walk."""
+        """Return the next action."""
         self._value += -THETA * self._value + SIGMA * self._rng.normal(size=self._value.shape)
         action: Float32[ndarray, " *shape"] = self._middle + self._half * np.clip(self._value, -1, 1)
         return action.astype(np.float32)

@@ -1,6 +1,6 @@
 """Pink noise over the whole episode: the default explorer for continuous actions (arXiv:2303.12077).
 
-Between white noise, which trembles, and red noise, which wanders off: power falls with frequency to the first power.
+Its power falls as 1 / frequency: smoother than white noise, and it drifts less than red noise.
 """
 
 from __future__ import annotations
@@ -13,42 +13,44 @@ from jaxtyping import Float, Float32
 from numpy import ndarray
 from numpy.random import Generator
 
-from robossl_envs.agents.agent import bounds
+from robossl_envs.agents.agent import action_range
 
 BETA = 1.0  # the paper's recommendation, section 5
 
 
-class Pink:
-    """Unit variance, cut at the bounds of the action space."""
+class PinkNoiseAgent:
+    """Noise of unit variance, clipped at the bounds of the action space."""
 
     learns: ClassVar[bool] = False
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None:
-        self._middle, self._half = bounds(env)
-        noise = coloured(rng, num_steps, self._middle.size).reshape(num_steps, *self._middle.shape)
+        self._middle, self._half = action_range(env)
+        noise = coloured_noise(rng, num_steps, self._middle.size).reshape(num_steps, *self._middle.shape)
         self._actions = iter((self._middle + self._half * np.clip(noise, -1, 1)).astype(np.float32))
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Bounded Box actions only."""
-        bounds(env)
+        """Require a bounded Box."""
+        action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
-        """The next value."""
+        """Return the next action."""
         action: Float32[ndarray, " *shape"] = next(self._actions)
         return action
 
 
-def coloured(rng: Generator, num_steps: int, dim: int, beta: float = BETA) -> Float[ndarray, "t dim"]:
-    """Gaussian noise of unit variance whose power falls with frequency**beta; columns are independent."""
+def coloured_noise(rng: Generator, num_steps: int, dim: int, beta: float = BETA) -> Float[ndarray, "t dim"]:
+    """Return Gaussian noise of unit variance whose power falls as 1 / frequency**beta; columns are independent."""
     length = max(2, num_steps)
     frequency = np.fft.rfftfreq(length)
-    frequency[0] = frequency[1]  # the mean over an episode varies too, as much as the slowest wave
+    # The mean over an episode varies too, as much as the slowest wave.
+    frequency[0] = frequency[1]
     scale = frequency ** (-beta / 2)
     real, imaginary = rng.normal(size=(2, dim, len(scale)))
     imaginary[:, 0] = 0
     real[:, 0] *= np.sqrt(2)
-    if length % 2 == 0:  # the fastest wave of an even length is real
+    # The fastest wave of an even length is real.
+    if length % 2 == 0:
         imaginary[:, -1] = 0
         real[:, -1] *= np.sqrt(2)
     noise = np.fft.irfft((real + 1j * imaginary) * scale, length)

@@ -1,4 +1,4 @@
-"""Random: every action drawn evenly from the action space, of any kind."""
+"""Random: every action is uniform over the action space of any kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.random import Generator
 from robossl_envs.agents.agent import check_space
 
 
-class Random:
-    """White noise: on a velocity-controlled arm it trembles about where it started."""
+class RandomAgent:
+    """White noise; a velocity-controlled arm stays near its start."""
 
     learns: ClassVar[bool] = False
 
@@ -21,9 +21,9 @@ class Random:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Any environment that can be collected from."""
+        """Require a Box or discrete actions."""
         check_space(env)
 
     def __call__(self) -> Any:
-        """An action drawn evenly."""
+        """Return a uniform action."""
         return self._space.sample()

@@ -1,4 +1,4 @@
-"""RND: goes where a network errs that learns to predict a fixed random network on frames (arXiv:1810.12894)."""
+"""RND: seeks frames on which a network fails to predict a fixed random network (arXiv:1810.12894)."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robossl_envs.agents.agent import Seen
-from robossl_envs.agents.distillation import DIM, Distillation, Pursuit
-from robossl_envs.agents.walk import check_candidates
+from robossl_envs.agents.agent import AgentObservations
+from robossl_envs.agents.distillation import DIM, Distillation, ErrorPursuit
+from robossl_envs.agents.walk import check_candidate_actions
 
-SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)  # narrow: a few ms a frame on one core
+SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)  # narrow: a few ms per frame on one core
 
 
-class RND:
-    """The bonus is the distillation error on frames, 84 px grey as in URLB (arXiv:2110.15191)."""
+class RNDAgent:
+    """The bonus is the distillation error on grey frames of 84 px, as in URLB (arXiv:2110.15191)."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
-        self._pursue = Pursuit(env, rng, num_slots)
+        self._pursue = ErrorPursuit(env, rng, num_slots)
         self._bonus = frame_distillation(seed=int(rng.integers(2**31)))
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Discrete actions or a bounded Box."""
-        check_candidates(env)
+        """Require discrete actions or a bounded Box."""
+        check_candidate_actions(env)
 
-    def __call__(self, seen: Seen) -> list[Any]:
-        """One action a row."""
-        return self._pursue(seen, self._bonus(grey(seen.frames)))
+    def __call__(self, observations: AgentObservations) -> list[Any]:
+        """Return one action per row."""
+        return self._pursue(observations, self._bonus(grey_views(observations.frames)))
 
 
 def frame_distillation(*, seed: int) -> Distillation:
-    """Over grey frames, with small convolutional networks."""
+    """Make the distillation of grey frames with small convolutional networks."""
     return Distillation(lambda: nn.BatchNorm2d(1, affine=False), _network, seed=seed)
 
 
-def grey(frames: UInt8[ndarray, "n h w 3"]) -> Float[Tensor, "n 1 84 84"]:
-    """Small grey views, 0 to 1."""
+def grey_views(frames: UInt8[ndarray, "n h w 3"]) -> Float[Tensor, "n 1 84 84"]:
+    """Convert frames to small grey views, 0 to 1."""
     return functional.interpolate(torch.from_numpy(frames).float().mean(dim=3)[:, None] / 255, SIDE, mode="area")
 
 

@@ -1,8 +1,8 @@
-"""A walk that heads for novelty: planning over the cells seen so far (R-max's optimism, Brafman & Tennenholtz 2002).
+"""Planning towards novelty over the cells visited so far (optimism of R-max, Brafman & Tennenholtz 2002).
 
-Of the ways to act on a bonus this is the simplest that covers more than noise does here: a table of where each action
-led from each cell, and value iteration over it. It has no network to train, so it follows a bonus that changes from
-step to step, where the policies of the bonus's own papers need 10^5 frames or more.
+The simplest way of acting on a bonus that covers more than noise does here: a table of the cell that each action led to
+from each cell, and value iteration over it. There is no network to train, so it follows a bonus that changes at every
+step; the policies of the bonus papers need 10^5 frames or more.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 from numpy.random import Generator
 
-from robossl_envs.agents.agent import Seen, bounds
+from robossl_envs.agents.agent import AgentObservations, action_range
 from robossl_envs.agents.cells import NUM_CELLS
 
-DISCOUNT = 0.9  # a decision
-HOLD = 8  # steps an action is held at most; it ends when the cell changes
+DISCOUNT = 0.9  # per decision
+HOLD = 8  # most steps that an action is repeated; it ends earlier if the cell changes
 PLAN_EVERY = 16  # decisions
 SWEEPS = 10
 DIRECTIONS = 8
 
 
-class Walk:
-    """Chooses among a few held actions the one that leads on to the most novelty; untried ones first."""
+class CellPlanner:
+    """Chooses the repeated action that leads to the most novelty; untried actions come first."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
         self._rng = rng
-        self._actions = candidates(env, rng)
+        self._actions = candidate_actions(env, rng)
         shape = (NUM_CELLS, len(self._actions))
         self._tried, self._after = np.zeros(shape, bool), np.zeros(shape, np.int64)
         self._value = np.zeros(NUM_CELLS)
         self._choice, self._origin, self._held = (np.zeros(num_slots, np.int64) for _ in range(3))
         self._num_decisions = 0
 
-    def __call__(self, seen: Seen, cells: Int64[ndarray, " n"], novelty: Float[ndarray, " cells"]) -> list[Any]:
-        """Actions for all rows; `novelty` of every cell lies between 0 and 1."""
-        for slot, cell, started in zip(seen.slots, cells, seen.started, strict=True):
+    def __call__(
+        self, observations: AgentObservations, cells: Int64[ndarray, " n"], novelty: Float[ndarray, " cells"]
+    ) -> list[Any]:
+        """Return the action of each row; `novelty` of each cell is between 0 and 1."""
+        for slot, cell, started in zip(observations.slots, cells, observations.started, strict=True):
             moved = cell != self._origin[slot]
             if not started and not moved and self._held[slot] < HOLD:
                 self._held[slot] += 1
@@ -54,7 +56,7 @@ class Walk:
                 self._plan(novelty)
             self._choice[slot] = self._decide(int(cell), novelty)
             self._origin[slot], self._held[slot] = cell, 1
-        return [self._actions[choice] for choice in self._choice[seen.slots]]
+        return [self._actions[choice] for choice in self._choice[observations.slots]]
 
     def _plan(self, novelty: Float[ndarray, " cells"]) -> None:
         for _ in range(SWEEPS):
@@ -70,11 +72,11 @@ class Walk:
         return np.where(self._tried[cells], known, 1 / (1 - DISCOUNT))
 
 
-def candidates(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]:
-    """All discrete actions, or full actions in directions spread over a Box."""
+def candidate_actions(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]:
+    """Return all discrete actions, or actions of full size in directions spread over a Box."""
     if isinstance(env.action_space, Discrete):
         return [env.action_space.start + np.int64(k) for k in range(int(env.action_space.n))]
-    middle, half = bounds(env)
+    middle, half = action_range(env)
     if middle.size == 1:
         directions = np.array([[-1.0], [1.0]])
     elif middle.size == 2:
@@ -86,11 +88,11 @@ def candidates(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]:
     return list((middle + half * directions.reshape(-1, *middle.shape)).astype(np.float32))
 
 
-def check_candidates(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse what `candidates` cannot take: anything but Discrete and a bounded Box.
+def check_candidate_actions(env: gymnasium.Env[Any, Any]) -> None:
+    """Refuse action spaces other than Discrete and a bounded Box.
 
     Raises:
         InputError: another action space.
     """
     if not isinstance(env.action_space, Discrete):
-        bounds(env)
+        action_range(env)

@@ -1,1 +1,1 @@
-"""Parts of `robossl collect`: settings, environments, episodes on disk, worker processes, and what is said."""
+"""Parts of `robossl collect`: settings, environments, episodes on disk, worker processes and progress."""

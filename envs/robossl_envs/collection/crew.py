@@ -1,6 +1,6 @@
-"""Worker processes that play whole episodes by themselves, and are watched: what crashes or hangs is replaced.
+"""Worker processes that play whole episodes; a process that crashes or hangs is replaced.
 
-Whole episodes, because in lock-step every worker waits for the slowest at every step.
+Workers play whole episodes, because in lock-step every worker waits for the slowest at every step.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from robossl.data.worker import start_worker
 from robossl.errors import ResourceError, reason
 from robossl_envs.agents import resolve_agent
 from robossl_envs.agents.agent import Actor
-from robossl_envs.collection.environment import Described
+from robossl_envs.collection.environment import EnvDescription
 from robossl_envs.collection.recorder import Recorder
-from robossl_envs.collection.settings import Settings
-from robossl_envs.collection.todo import Outcome, Todo
+from robossl_envs.collection.settings import CollectionSettings
+from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")  # LP: Mesa's llvmpipe
+# LP_NUM_THREADS is for Mesa's llvmpipe.
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 POLL_SECONDS = 0.5
-START_SECONDS = 60.0  # at least, before the first step: imports, and environments that are slow to make
+START_SECONDS = 60.0  # least time for the first step: imports, and slow environments
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Processes started inside the block use one thread: the variables are read when numpy and Mesa load."""
+def limit_threads() -> Iterator[None]:
+    """Let processes started inside the block use one thread; numpy and Mesa read the variables when they load."""
     before = {name: os.environ.get(name) for name in THREAD_LIMITS}
     os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
     try:
@@ -49,18 +50,19 @@ def one_thread_each() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, what it plays, and when it last gave a sign of life."""
+    """A worker process, the episode it plays, and the time of its last sign of life."""
 
     process: SpawnProcess
     connection: Connection
-    beat: Synchronized[int]  # steps taken, written by the process
+    beat: Synchronized[int]  # number of steps taken, written by the process
     number: int | None = None
     last_beat: int = 0
     alive_at: float = 0.0
 
     def assign(self, number: int) -> None:
         self.number, self.alive_at = number, time.monotonic()
-        with suppress(BrokenPipeError):  # it died as it started, which `_outcome` sees
+        # A process that died while starting is found by `_outcome`.
+        with suppress(BrokenPipeError):
             self.connection.send(number)
 
     def hangs(self, seconds: float) -> bool:
@@ -75,24 +77,30 @@ class _Worker:
         self.connection.close()
 
 
-class Crew:
-    """Workers of one collection."""
+class ActorPool:
+    """The worker processes of one collection with an actor."""
 
     def __init__(
-        self, settings: Settings, described: Described, parts: Path, *, workers: int, hang_seconds: float
+        self,
+        settings: CollectionSettings,
+        description: EnvDescription,
+        parts: Path,
+        *,
+        workers: int,
+        hang_seconds: float,
     ) -> None:
-        self._task = (settings, described, parts)
+        self._task = (settings, description, parts)
         self._num_workers, self._hang_seconds = workers, hang_seconds
         self._context = get_context("spawn")
 
-    def run(self, todo: Todo) -> Iterator[Outcome]:
-        """Play what is to do; yields every attempt as it ends, which the caller settles before asking for the next."""
-        with one_thread_each():
-            workers = [self._start() for _ in range(min(self._num_workers, len(todo)))]
+    def run(self, queue: EpisodeQueue) -> Iterator[AttemptOutcome]:
+        """Play the queue; yield every attempt as it ends. The caller settles it before asking for the next one."""
+        with limit_threads():
+            workers = [self._start() for _ in range(min(self._num_workers, len(queue)))]
             try:
                 while True:
                     for worker in workers:
-                        number = todo.take() if worker.number is None else None
+                        number = queue.take() if worker.number is None else None
                         if number is not None:
                             worker.assign(number)
                     if all(worker.number is None for worker in workers):
@@ -119,50 +127,53 @@ class Crew:
         theirs.close()
         return _Worker(process, ours, beat)
 
-    def _outcome(self, worker: _Worker) -> Outcome | None:
-        """What became of a worker's attempt; None while it goes on. After a crash or a hang its process is dead."""
+    def _outcome(self, worker: _Worker) -> AttemptOutcome | None:
+        """Return the outcome of a worker's attempt, None while it plays; kill a process that hangs."""
         if worker.number is None:
             return None
         if worker.connection.poll():
             try:
-                outcome: Outcome = worker.connection.recv()
+                outcome: AttemptOutcome = worker.connection.recv()
                 return outcome
             except (EOFError, OSError):
                 worker.process.join()
-                return Outcome(worker.number, reason=f"the worker {ending(worker.process.exitcode)}")
+                return AttemptOutcome(worker.number, reason=f"the worker {describe_exit(worker.process.exitcode)}")
         if worker.hangs(self._hang_seconds):
             worker.process.kill()
             worker.process.join()
-            return Outcome(worker.number, reason=f"the worker hung for {self._hang_seconds:g} s")
+            return AttemptOutcome(worker.number, reason=f"the worker hung for {self._hang_seconds:g} s")
         return None
 
 
-def ending(exitcode: int | None) -> str:
-    """How a process ended, in words."""
+def describe_exit(exitcode: int | None) -> str:
+    """Describe how a process ended."""
     if exitcode is not None and exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
     return f"ended by itself with exit code {exitcode}"
 
 
-def _work(settings: Settings, described: Described, parts: Path, connection: Connection, beat: Any) -> None:
-    """A worker process: plays the episodes it is told, until the connection closes."""
+def _work(
+    settings: CollectionSettings, description: EnvDescription, parts: Path, connection: Connection, beat: Any
+) -> None:
+    """Run a worker process: play the requested episodes until the connection closes."""
     start_worker()
     actor = cast("type[Actor]", resolve_agent(settings.agent))
     recorder: Recorder | None = None
     while True:
         number: int = connection.recv()
         try:
-            recorder = recorder or Recorder(settings, described, parts)
+            recorder = recorder or Recorder(settings, description, parts)
             recorder.begin(number)
-            act = actor(recorder.env, recorder.rng, described.max_steps)
+            act = actor(recorder.env, recorder.rng, description.max_steps)
             num_frames = 0
             while not num_frames:
                 num_frames = recorder.step(act())
                 beat.value += 1
-            outcome = Outcome(number, num_frames)
+            outcome = AttemptOutcome(number, num_frames)
         except ResourceError as error:
-            outcome = Outcome(number, reason=str(error), disk_full=True)
-        except Exception as error:  # whatever a foreign environment raises costs this attempt, not the collection
+            outcome = AttemptOutcome(number, reason=str(error), disk_full=True)
+        # Any error of a foreign environment ends this attempt, not the collection.
+        except Exception as error:
             recorder = None
-            outcome = Outcome(number, reason=f"{type(error).__name__}: {reason(error)}")
+            outcome = AttemptOutcome(number, reason=f"{type(error).__name__}: {reason(error)}")
         connection.send(outcome)

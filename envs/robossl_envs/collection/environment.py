@@ -1,4 +1,4 @@
-"""Any registered gymnasium environment, opened for collection, with what it lacks said in one line."""
+"""Open any registered gymnasium environment for collection; say in one line what it lacks."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from PIL import Image
 
 from robossl.errors import InputError, reason
 from robossl_envs.agents.agent import check_space
-from robossl_envs.collection.settings import DEFAULT_STEPS, Settings
+from robossl_envs.collection.settings import DEFAULT_STEPS, CollectionSettings
 from robossl_envs.lerobot_layout import Column
 
 STATE, ENVIRONMENT, NUISANCE = "observation.state", "observation.environment_state", "nuisance"
-VECTORS = {"agent_state": STATE, "environment_state": ENVIRONMENT, "nuisance": NUISANCE}  # in info -> in the data set
+# Key in the environment's info -> column of the data set.
+VECTORS = {"agent_state": STATE, "environment_state": ENVIRONMENT, "nuisance": NUISANCE}
 
 Environment = gymnasium.Env[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What a data set from an environment looks like."""
+class EnvDescription:
+    """What collection needs to know about an environment: frame size, rate, columns, nuisances and speed."""
 
     height: int
     width: int
     frames_per_s: int
     max_steps: int
     columns: tuple[Column, ...]
-    nuisances: tuple[str, ...]  # all that can be set
-    step_seconds: float  # of one, rendering included; for the estimate of time
+    nuisances: tuple[str, ...]  # factors drawn per episode
+    step_seconds: float  # of one step with rendering, for the estimate of time
 
 
-def open_env(settings: Settings) -> Environment:
-    """Make the environment, at the size of the frames where it can be told.
+def open_env(settings: CollectionSettings) -> Environment:
+    """Make the environment, at the requested frame size if it has an option for it.
 
     Raises:
-        InputError: it is not registered, cannot be made here, or draws no pictures.
+        InputError: it is not registered, cannot be made on this machine, or renders no pictures.
     """
     for module in settings.modules:
-        import_registering(module)
+        import_env_module(module)
     spec = find_spec(settings.env)
     creator = _creator(spec)
     modes = getattr(creator, "metadata", {}).get("render_modes")
@@ -64,10 +65,10 @@ def open_env(settings: Settings) -> Environment:
             spec, max_episode_steps=settings.max_steps or spec.max_episode_steps or DEFAULT_STEPS, **options
         )
     except Exception as error:
-        raise InputError(_cannot(settings.env, error)) from None
+        raise InputError(_describe_failure(settings.env, error)) from None
 
 
-def import_registering(module: str) -> None:
+def import_env_module(module: str) -> None:
     """Import a package that registers environments.
 
     Raises:
@@ -75,30 +76,30 @@ def import_registering(module: str) -> None:
     """
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever the foreign module raises
+    except Exception as error:  # a foreign module may raise anything
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
-            f"--module {module or repr(module)} cannot be imported ({said}); "
-            "is it a whole name, and on PYTHONPATH? robossl doctor ENV --module NAME knows more"
+            f"--module {module or repr(module)} cannot be imported ({said}); check the name and PYTHONPATH, or run: "
+            "robossl doctor ENV --module NAME"
         ) from None
 
 
 def find_spec(env: str) -> EnvSpec:
-    """The registration of an id.
+    """Return the registration of an environment id.
 
     Raises:
-        InputError: there is none; the nearest ids are named.
+        InputError: the id is not registered; the message names the nearest ids.
     """
     try:
         return gymnasium.spec(env)
     except (gymnasium.error.Error, ImportError) as error:
         if isinstance(error, ImportError):
-            raise InputError(_cannot(env, error)) from None
+            raise InputError(_describe_failure(env, error)) from None
     near = difflib.get_close_matches(env, gymnasium.registry, n=3, cutoff=0.4)
     known = near or [name for name in gymnasium.registry if name.startswith("robossl/")]
     raise InputError(
-        f"no environment {env!r} is registered; the nearest are {', '.join(known)}; "
-        "an installed package registers its own with --module NAME"
+        f"no environment {env!r} is registered; the nearest ids are {', '.join(known)}; "
+        "if an installed package registers it, name the package with --module NAME"
     )
 
 
@@ -107,39 +108,39 @@ def _creator(spec: EnvSpec) -> Callable[..., Any]:
         return spec.entry_point
     try:
         creator: Callable[..., Any] = load_env_creator(str(spec.entry_point))
-    except Exception as error:  # whatever the foreign module raises while it is imported
-        raise InputError(_cannot(spec.id, error)) from None
+    except Exception as error:  # a foreign module may raise anything
+        raise InputError(_describe_failure(spec.id, error)) from None
     return creator
 
 
-def _cannot(env: str, error: Exception) -> str:
+def _describe_failure(env: str, error: Exception) -> str:
     return f"{env} cannot be made ({type(error).__name__}: {reason(error)}); robossl doctor {env} says what is missing"
 
 
-def describe(env: Environment, settings: Settings) -> Described:
-    """Reset the environment, take a step, and note what there is to record.
+def describe(env: Environment, settings: CollectionSettings) -> EnvDescription:
+    """Reset the environment, take a step, and describe what can be recorded.
 
     Raises:
-        InputError: it has no frames, the wrong actions, or no such nuisances.
+        InputError: it renders no frames, its actions are not supported, or it lacks a requested nuisance.
     """
     check_space(env)
     try:
         env.reset(seed=0)
-        height, width = frame_size(raw_frame(env), settings.image_size)
+        height, width = frame_size(render_raw(env), settings.image_size)
         started = time.monotonic()
         env.action_space.seed(0)
         observation, _, _, _, info = env.step(env.action_space.sample())
-        picture(env, height, width)
+        render_frame(env, height, width)
         step_seconds = time.monotonic() - started
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_cannot(settings.env, error)) from None
+        raise InputError(_describe_failure(settings.env, error)) from None
     spec = env.spec
     names: dict[str, tuple[str, ...]] = (
         env.get_wrapper_attr("state_names") if env.has_wrapper_attr("state_names") else {}
     )
-    found = vectors(observation, info)
+    found = state_columns(observation, info)
     columns = [
         Column(name, "float32", len(found[name]), names.get(key)) for key, name in VECTORS.items() if name in found
     ]
@@ -147,13 +148,13 @@ def describe(env: Environment, settings: Settings) -> Described:
     columns += [Column("next.reward", "float32"), Column("next.done", "bool")]
     columns += [Column("next.success", "bool")] if "is_success" in info else []
     columns += [Column("agent", "string")]
-    return Described(
+    return EnvDescription(
         height=height,
         width=width,
         frames_per_s=settings.frames_per_s or round(env.metadata.get("render_fps") or 30),
         max_steps=(spec.max_episode_steps if spec else None) or DEFAULT_STEPS,
         columns=tuple(columns),
-        nuisances=_nuisances(settings, _settable(env, names)),
+        nuisances=_nuisances(settings, _effective_nuisances(env, names)),
         step_seconds=step_seconds,
     )
 
@@ -166,13 +167,13 @@ def _action_column(env: Environment) -> Column:
     return Column("action", "float32", int(np.prod(space.shape)))
 
 
-def _settable(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The nuisances that change something; an environment that tells no `factors` has those of its vector."""
+def _effective_nuisances(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the nuisances that have an effect; without an attribute `factors`, all that the environment names."""
     known: tuple[str, ...] = names.get("nuisance", ())
     return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known
 
 
-def _nuisances(settings: Settings, known: tuple[str, ...]) -> tuple[str, ...]:
+def _nuisances(settings: CollectionSettings, known: tuple[str, ...]) -> tuple[str, ...]:
     chosen = known if settings.nuisances == ("all",) else settings.nuisances
     if settings.nuisances and not known:
         raise InputError(f"{settings.env} has no nuisances to set; leave --nuisances out")
@@ -182,18 +183,18 @@ def _nuisances(settings: Settings, known: tuple[str, ...]) -> tuple[str, ...]:
     return chosen
 
 
-def vectors(observation: Any, info: dict[str, Any]) -> dict[str, ndarray]:
-    """The columns of one frame that tell the state; of a foreign environment its observation, where that is flat."""
+def state_columns(observation: Any, info: dict[str, Any]) -> dict[str, ndarray]:
+    """Return the state columns of one frame; without any, the observation if it is a vector."""
     found = {name: np.array(info[key], np.float32).reshape(-1) for key, name in VECTORS.items() if key in info}
     flat = isinstance(observation, ndarray) and observation.ndim == 1
     return found if STATE in found or not flat else {STATE: observation.astype(np.float32), **found}
 
 
-def raw_frame(env: Environment) -> UInt8[ndarray, "h w 3"]:
-    """The picture as the environment draws it.
+def render_raw(env: Environment) -> UInt8[ndarray, "h w 3"]:
+    """Return the picture in the environment's own size.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a uint8 picture.
     """
     frame: Any = env.render()
     if not isinstance(frame, ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -203,15 +204,15 @@ def raw_frame(env: Environment) -> UInt8[ndarray, "h w 3"]:
 
 
 def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, int]:
-    """Height and width with the shorter side as asked; both even, as yuv420p needs."""
+    """Return height and width with the requested shorter side, both even as yuv420p needs."""
     scale = image_size / min(frame.shape[:2])
     height, width = (2 * round(side * scale / 2) for side in frame.shape[:2])
     return height, width
 
 
-def picture(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
-    """The picture at the size of the data set, antialiased where it has to be scaled."""
-    frame = raw_frame(env)
+def render_frame(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
+    """Return the picture in the size of the data set, antialiased if scaled."""
+    frame = render_raw(env)
     if frame.shape[:2] == (height, width):
         return frame
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

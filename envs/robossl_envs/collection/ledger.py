@@ -1,4 +1,4 @@
-"""The folder of a collection: its settings, what was dropped, what is finished but not in the data set yet."""
+"""The folder of a collection: settings, dropped episodes, and finished episodes outside the data set."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from typing import Any
 from robossl.durable import atomic_write
 from robossl.errors import InputError
 from robossl_envs.collection.part import is_whole, num_rows, part_of
-from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.lerobot_v3 import LeRobotWriter
 
 VERSION = 1
 FILE = Path("meta", "collection.json")
-OPTIONS = {"frames_per_s": "fps", "modules": "module"}  # fields whose option has another name
-FILE_FRAMES = 8192  # of a full file; smaller ones come first, see `Ledger.commit`
+OPTIONS = {"frames_per_s": "fps", "modules": "module"}  # settings whose option has another name
+FILE_FRAMES = 8192  # of a full file; the first files are smaller, see `Ledger.commit`
 FILE_BYTES = 200 * 2**20  # LeRobot's own limit
 
 
 class Ledger:
-    """Finished episodes enter the data set in the order of their numbers, whichever was finished first.
+    """Adds finished episodes to the data set in the order of their numbers.
 
     Raises:
-        InputError: the folder holds something else, or a collection with other settings.
+        InputError: the folder holds other files, or a collection with other settings.
     """
 
-    def __init__(self, root: Path, settings: Settings) -> None:
+    def __init__(self, root: Path, settings: CollectionSettings) -> None:
         self._root, self._settings = root, settings
         self.parts = root / ".parts"
         self.dropped: dict[int, str] = {}
         if (root / FILE).exists():
             self._read()
         elif any(path.name != ".lock" for path in root.iterdir()):
-            raise InputError(f"{root} is not empty and holds no collection; choose another --out")
+            raise InputError(f"{root} is not empty and is not a collection; choose another --out")
         self.parts.mkdir(exist_ok=True)
         self._write()
 
     def open(self, writer: LeRobotWriter) -> None:
-        """Take up what a killed run left: finished parts stay, broken ones and leftovers go.
+        """Continue after a killed run: keep complete parts, delete incomplete ones and leftovers.
 
-        Episodes that were dropped get another chance, unless later ones are in the data set already.
+        Dropped episodes are played again, unless later episodes are already in the data set.
         """
         self._writer = writer
         last = max(islice(self._kept_numbers(), writer.num_episodes), default=-1)
@@ -59,43 +59,43 @@ class Ledger:
                 path.unlink()
         self._write()
 
-    def todo(self, num_episodes: int) -> list[int]:
-        """Numbers below `num_episodes` that are still to be played."""
-        return [k for k in range(num_episodes) if self.has_to_play(k)]
+    def pending(self, num_episodes: int) -> list[int]:
+        """Return the numbers below `num_episodes` that have yet to be played."""
+        return [k for k in range(num_episodes) if self.is_pending(k)]
 
     def gaps(self) -> list[int]:
-        """Numbers still to be played that finished episodes wait for."""
-        return self.todo(max(self._finished, default=-1) + 1)
+        """Return the unplayed numbers below the last finished episode."""
+        return self.pending(max(self._finished, default=-1) + 1)
 
-    def most_frames(self, last: int, max_steps: int) -> int:
-        """How many frames there can be once all numbers up to `last` are played."""
-        num_left = sum(self.has_to_play(number) for number in range(self._next, last + 1))
+    def max_frames(self, last: int, max_steps: int) -> int:
+        """Return the largest possible number of frames once all numbers up to `last` are played."""
+        num_left = sum(self.is_pending(number) for number in range(self._next, last + 1))
         return self._writer.num_frames + sum(self._finished.values()) + num_left * max_steps
 
-    def following(self, number: int) -> int:
-        """The next number after one that is still to be played."""
-        return next(k for k in count(number + 1) if self.has_to_play(k))
+    def next_pending(self, number: int) -> int:
+        """Return the next unplayed number after `number`."""
+        return next(k for k in count(number + 1) if self.is_pending(k))
 
-    def has_to_play(self, number: int) -> bool:
-        """Whether an episode is neither in the data set, nor finished, nor dropped."""
+    def is_pending(self, number: int) -> bool:
+        """Return whether an episode is neither in the data set, nor finished, nor dropped."""
         return number >= self._next and number not in self._finished and number not in self.dropped
 
     def finish(self, number: int, num_frames: int) -> None:
-        """A part is on disk."""
+        """Register a part that is on disk, and commit."""
         self._finished[number] = num_frames
         self.commit()
 
     def drop(self, number: int, reason: str) -> None:
-        """Give an episode up; the data set closes the gap."""
+        """Give up an episode; later episodes of the data set move up."""
         self.dropped[number] = reason
         self._write()
         self.commit()
 
     def commit(self, *, everything: bool = False) -> None:
-        """Move finished episodes into the data set, once there are enough for another file, or all of them.
+        """Move finished episodes into the data set once they fill a file, or all of them.
 
-        Enough is as many frames as the data set has, up to `FILE_FRAMES`: the first episode can be read at once, and
-        the number of files stays small.
+        A file is full with as many frames as the data set has, up to `FILE_FRAMES`: the first episode can be read at
+        once, and the number of files stays small.
         """
         ready = self._ready()
         while ready:
@@ -112,7 +112,7 @@ class Ledger:
             self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
-        """Finished episodes that no unfinished one comes before."""
+        """Return the finished episodes before the first unfinished one."""
         found: list[int] = []
         for number in self._kept_numbers(self._next):
             if number not in self._finished:
@@ -140,16 +140,18 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self._root / FILE} is damaged ({error}); choose another --out") from None
         if version != VERSION:
-            raise InputError(f"{self._root / FILE} has version {version}, readable is {VERSION}; choose another --out")
+            raise InputError(f"{self._root / FILE} has version {version}, supported is {VERSION}; choose another --out")
         now = json.loads(json.dumps(asdict(self._settings)))
         differing = [
-            f"--{OPTIONS.get(field.name, field.name).replace('_', '-')} {_said(settings.get(field.name))}, "
-            f"not {_said(now[field.name])}"
+            f"--{OPTIONS.get(field.name, field.name).replace('_', '-')} {_format_value(settings.get(field.name))}, "
+            f"not {_format_value(now[field.name])}"
             for field in fields(self._settings)
             if settings.get(field.name) != now[field.name]
         ]
         if differing:
-            raise InputError(f"{self._root} was collected with {'; '.join(differing)}; use the same, or another --out")
+            raise InputError(
+                f"{self._root} was collected with {'; '.join(differing)}; use the same settings, or another --out"
+            )
         self.dropped = {int(number): str(reason) for number, reason in dropped.items()}
 
     def _write(self) -> None:
@@ -159,7 +161,7 @@ class Ledger:
             aside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "(none)"
     return "(default)" if value is None else str(value)

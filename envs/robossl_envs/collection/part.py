@@ -1,4 +1,4 @@
-"""One finished episode on disk, not yet in the data set: a video and a table beside it; the table makes it count."""
+"""A finished episode on disk, before it enters the data set: a video and a table; the table makes it valid."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl_envs.lerobot_layout import Column, Part, arrow_array
+from robossl_envs.lerobot_layout import Column, DatasetPart, arrow_array
 
-# GOP 2: any frame is at most one away from a key frame. No B-frames: the order in the file is the order of display.
-# x264's macroblock tree makes the bytes depend on what memory held before: 75 of 4,800 encodings of one episode were
-# odd, and none of 4,800 without it. Without it crf 20 has the size and the PSNR that crf 18 had with it.
+# GOP 2: every frame is at most one frame after a key frame. No B-frames: the file order is the display order.
+# x264's macroblock tree makes the bytes depend on earlier contents of memory: 75 of 4,800 encodings of one episode
+# differed, none without it. Without it, crf 20 has the size and the PSNR of crf 18 with it.
 X264 = {"g": "2", "bf": "0", "crf": "20", "mbtree": "0", "preset": "veryfast"}
-STATS_EVERY, STATS_STRIDE = 10, 2  # frames; pixels, each way
+STATS_EVERY, STATS_STRIDE = 10, 2  # frames; pixels, in both directions
 
 
 class PartWriter:
-    """Encodes frames as they come; nothing is on disk before `finish`."""
+    """Encodes frames as they arrive; writes to disk in `finish`."""
 
     def __init__(self, *, frames_per_s: int, height: int, width: int) -> None:
         self._video = io.BytesIO()
         self._container = av.open(self._video, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.thread_count = 1  # one worker a core, and the same bytes every time
+        self._stream.codec_context.thread_count = 1  # one worker per core, and reproducible bytes
         self._pixels = PixelStats()
         self._rows: list[Mapping[str, Any]] = []
 
     def add(self, frame: UInt8[ndarray, "h w 3"], row: Mapping[str, Any]) -> None:
-        """One frame and its columns."""
+        """Add one frame and its columns."""
         if len(self._rows) % STATS_EVERY == 0:
             self._pixels.add(frame)
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         self._rows.append(row)
 
     def finish(self, folder: Path, number: int, columns: Sequence[Column]) -> int:
-        """Write the episode and return its frames; it counts once the table has its name."""
+        """Write the episode and return its number of frames; renaming the table makes it valid."""
         self._container.mux(self._stream.encode())
         self._container.close()
         arrays = {column.name: arrow_array(column, [row[column.name] for row in self._rows]) for column in columns}
@@ -60,7 +60,7 @@ class PartWriter:
 
 
 class PixelStats:
-    """Per-channel statistics of some frames, of pixels between 0 and 1, as LeRobot keeps them."""
+    """Statistics of pixels per channel, scaled to 0 to 1, in LeRobot's layout."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -68,7 +68,7 @@ class PixelStats:
         self._low, self._high = np.full(3, 255), np.zeros(3)
 
     def add(self, frame: UInt8[ndarray, "h w 3"]) -> None:
-        """Count a frame."""
+        """Add a frame."""
         flat = frame[::STATS_STRIDE, ::STATS_STRIDE].reshape(-1, 3)
         values = flat.astype(np.float64)
         self._sum += values.mean(axis=0)
@@ -77,7 +77,7 @@ class PixelStats:
         self._count += 1
 
     def result(self) -> dict[str, Any]:
-        """Lists of shape (3, 1, 1), and the number of frames."""
+        """Return lists of shape (3, 1, 1), and the number of frames."""
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._square / self._count - mean**2, 0))
         found = {"min": self._low, "max": self._high, "mean": mean, "std": std}
@@ -86,18 +86,18 @@ class PixelStats:
         }
 
 
-def part_of(folder: Path, number: int) -> Part:
-    """Where an episode's part lies, whether it is there or not."""
-    return Part(folder / f"{number:06d}.mp4", folder / f"{number:06d}.parquet")
+def part_of(folder: Path, number: int) -> DatasetPart:
+    """Return the paths of an episode's part; the files need not exist."""
+    return DatasetPart(folder / f"{number:06d}.mp4", folder / f"{number:06d}.parquet")
 
 
-def num_rows(part: Part) -> int:
-    """Frames of a part."""
+def num_rows(part: DatasetPart) -> int:
+    """Return the number of frames of a part."""
     return int(pq.read_metadata(part.table).num_rows)
 
 
-def is_whole(part: Part) -> bool:
-    """Whether a part found on disk can be used: a power cut may have left names without contents."""
+def is_whole(part: DatasetPart) -> bool:
+    """Return whether a part on disk is complete; a power cut may leave files without contents."""
     try:
         with av.open(str(part.video)) as container:
             return num_rows(part) == container.streams.video[0].frames
@@ -106,7 +106,7 @@ def is_whole(part: Part) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Under another name first; not forced to disk, since `is_whole` asks when it matters."""
+    """Write under another name, then rename; without fsync, because `is_whole` checks parts before use."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     aside.write_bytes(data)
     os.replace(aside, path)

@@ -1,4 +1,4 @@
-"""Plays episodes of one environment and writes each as a part; runs in the worker processes."""
+"""Play episodes of one environment and write each as a part; runs in the worker processes."""
 
 from __future__ import annotations
 
@@ -12,38 +12,45 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from robossl.durable import raise_disk_full
-from robossl_envs.collection.environment import ENVIRONMENT, STATE, Described, open_env, picture, vectors
+from robossl_envs.collection.environment import (
+    ENVIRONMENT,
+    STATE,
+    EnvDescription,
+    open_env,
+    render_frame,
+    state_columns,
+)
 from robossl_envs.collection.part import PartWriter
-from robossl_envs.collection.settings import Settings, draws
+from robossl_envs.collection.settings import CollectionSettings, episode_generators
 
-STRENGTHS = 5  # the strongest a nuisance can be; 0 is none
+STRENGTHS = 5  # largest strength of a nuisance; 0 is the clean scene
 
 
 class Recorder:
-    """One environment, played an episode at a time; `frame` and `state` are what there is to act on."""
+    """Records one environment, one episode at a time; agents act on `frame` and `state`."""
 
     frame: UInt8[ndarray, "h w 3"]
     state: Float32[ndarray, " d"]
-    rng: Generator  # the agent's, of this episode
+    rng: Generator  # of the agent, for this episode
 
-    def __init__(self, settings: Settings, described: Described, parts: Path) -> None:
+    def __init__(self, settings: CollectionSettings, description: EnvDescription, parts: Path) -> None:
         self.env = open_env(settings)
-        self._settings, self._described, self._parts = settings, described, parts
+        self._settings, self._description, self._parts = settings, description, parts
 
     def begin(self, number: int) -> None:
-        """Start an episode; everything that is drawn in it depends on the settings and its number alone."""
-        seed, self.rng, strengths = draws(self._settings, number)
+        """Start an episode; its random numbers depend only on the settings and its number."""
+        seed, self.rng, strengths = episode_generators(self._settings, number)
         self.env.action_space.seed(seed)
-        drawn = {name: int(strengths.integers(STRENGTHS + 1)) for name in self._described.nuisances}
+        drawn = {name: int(strengths.integers(STRENGTHS + 1)) for name in self._description.nuisances}
         observation, info = self.env.reset(seed=seed, options={"strengths": drawn} if drawn else None)
         self._number = number
         self._writer = PartWriter(
-            frames_per_s=self._described.frames_per_s, height=self._described.height, width=self._described.width
+            frames_per_s=self._description.frames_per_s, height=self._description.height, width=self._description.width
         )
-        self._look(observation, info)
+        self._observe(observation, info)
 
     def step(self, action: Any) -> int:
-        """Act; the number of frames when this ended the episode and it is on disk, else 0.
+        """Act; return the number of frames if this ended the episode and it is on disk, else 0.
 
         Raises:
             ResourceError: the disk is full.
@@ -57,20 +64,20 @@ class Recorder:
         self._writer.add(self.frame, row)
         if terminated or truncated:
             with raise_disk_full(self._parts.parent):
-                return self._writer.finish(self._parts, self._number, self._described.columns)
-        self._look(observation, info)
+                return self._writer.finish(self._parts, self._number, self._description.columns)
+        self._observe(observation, info)
         return 0
 
-    def _look(self, observation: Any, info: dict[str, Any]) -> None:
-        self._vectors = vectors(observation, info)
+    def _observe(self, observation: Any, info: dict[str, Any]) -> None:
+        self._vectors = state_columns(observation, info)
         _check_finite(self._vectors)
-        self.frame = picture(self.env, self._described.height, self._described.width)
+        self.frame = render_frame(self.env, self._description.height, self._description.width)
         known = [self._vectors[name] for name in (STATE, ENVIRONMENT) if name in self._vectors]
         self.state = np.concatenate(known) if known else np.zeros(0, np.float32)
 
 
 def _check_finite(columns: Mapping[str, Any]) -> None:
-    """Statistics, and so the file that holds them, have no place for other numbers."""
+    """Refuse values that are not finite; the statistics of the data set cannot hold them."""
     for name, values in columns.items():
         flat = np.ravel(values)
         wrong = np.flatnonzero(~np.isfinite(flat))

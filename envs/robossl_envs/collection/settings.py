@@ -1,4 +1,4 @@
-"""What makes a collection what it is: the same settings and the same episode number give the same frames."""
+"""The settings of a collection: equal settings and an equal episode number give equal frames."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from robossl.errors import InputError
 from robossl.names import unknown
 from robossl_envs.agents import AGENTS
 
-DEFAULT_STEPS = 1000  # of an episode, where neither the environment nor the caller sets an end
+DEFAULT_STEPS = 1000  # of an episode, if neither the environment nor the caller sets a limit
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that frames depend on, apart from the episode's number."""
+class CollectionSettings:
+    """Everything that the frames depend on, except the episode number."""
 
     env: str
     agent: str
     image_size: int = 96  # pixels of the shorter side
-    frames_per_s: int | None = None  # by default the environment's own
+    frames_per_s: int | None = None  # None: the environment's own rate
     seed: int = 0
     max_steps: int | None = None
-    nuisances: tuple[str, ...] = ()  # drawn evenly from strength 0 to 5, anew each episode; "all" for every one
-    modules: tuple[str, ...] = ()  # imported first, because they register environments
-    encoder: str | None = None  # digest of the one that an agent acts on
+    nuisances: tuple[str, ...] = ()  # each gets a strength of 0 to 5, drawn per episode; ("all",) for every nuisance
+    modules: tuple[str, ...] = ()  # packages imported first because they register environments
+    encoder: str | None = None  # digest of the encoder that the agent acts on
 
     def check(self) -> None:
-        """Refuse what no environment could be collected with.
+        """Refuse settings that no environment supports.
 
         Raises:
-            InputError: one of the settings.
+            InputError: a setting is out of range, or the agent is unknown.
         """
         if self.agent not in AGENTS:
             raise InputError(unknown("agent", self.agent, AGENTS))
@@ -46,7 +46,7 @@ class Settings:
             raise InputError(f"--max-steps must be at least 1, got {self.max_steps}")
 
 
-def draws(settings: Settings, number: int) -> tuple[int, Generator, Generator]:
-    """Of one episode: the environment's seed, the agent's generator, the generator of strengths."""
+def episode_generators(settings: CollectionSettings, number: int) -> tuple[int, Generator, Generator]:
+    """Return the environment's seed, the agent's generator and the generator of strengths of one episode."""
     for_env, for_agent, for_strengths = SeedSequence((settings.seed, number)).spawn(3)
     return int(for_env.generate_state(1)[0]), np.random.default_rng(for_agent), np.random.default_rng(for_strengths)

@@ -1,4 +1,4 @@
-"""A trial: an environment's first reset and step in a process of its own, where a hang or a crash ends in one line."""
+"""Try an environment in its own process: its first reset and step; a hang or a crash becomes a one-line error."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from multiprocessing.connection import Connection
 
 from robossl.data.worker import start_worker
 from robossl.errors import InputError
-from robossl_envs.collection.crew import START_SECONDS, ending, one_thread_each
-from robossl_envs.collection.environment import Described, describe, open_env
-from robossl_envs.collection.settings import Settings
+from robossl_envs.collection.crew import START_SECONDS, describe_exit, limit_threads
+from robossl_envs.collection.environment import EnvDescription, describe, open_env
+from robossl_envs.collection.settings import CollectionSettings
 
 
-def described_apart(settings: Settings, *, hang_seconds: float) -> Described:
-    """Open and describe an environment, watched as the workers are.
+def describe_in_process(settings: CollectionSettings, *, hang_seconds: float) -> EnvDescription:
+    """Open and describe an environment in another process, with a time limit.
 
     Raises:
-        InputError: as `open_env` and `describe`; it hung, or it ended its process.
+        InputError: as `open_env` and `describe`; or the process hung or died.
     """
     patience_seconds = max(hang_seconds, START_SECONDS)
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_try, args=(settings, theirs), daemon=True)
-    with one_thread_each():
+    process = context.Process(target=_send_description, args=(settings, theirs), daemon=True)
+    with limit_threads():
         process.start()
     theirs.close()
     try:
         if not ours.poll(patience_seconds):
-            raise InputError(_fell(settings, f"hung for {patience_seconds:g} s"))
+            raise InputError(_failure(settings, f"hung for {patience_seconds:g} s"))
         try:
-            found: Described | InputError = ours.recv()
+            found: EnvDescription | InputError = ours.recv()
         except (EOFError, OSError):
             process.join()
-            raise InputError(_fell(settings, ending(process.exitcode))) from None
+            raise InputError(_failure(settings, describe_exit(process.exitcode))) from None
     finally:
         process.kill()
         process.join()
@@ -42,12 +42,12 @@ def described_apart(settings: Settings, *, hang_seconds: float) -> Described:
     return found
 
 
-def _fell(settings: Settings, how: str) -> str:
+def _failure(settings: CollectionSettings, how: str) -> str:
     return f"{settings.env} {how} while it was opened, reset and stepped once; see robossl doctor {settings.env}"
 
 
-def _try(settings: Settings, connection: Connection) -> None:
-    """The process."""
+def _send_description(settings: CollectionSettings, connection: Connection) -> None:
+    """Describe the environment and send the description or the error."""
     start_worker()
     try:
         connection.send(describe(open_env(settings), settings))

@@ -1,7 +1,7 @@
-"""Agents that learn across episodes: gymnasium's AsyncVectorEnv steps the environments, the agent acts on all of them.
+"""Collection with a learner: gymnasium's AsyncVectorEnv steps the environments, the learner acts in all of them.
 
-The workers record and encode, and never import torch; observations come through shared memory. A crash or a hang ends
-the whole vector, which is made anew: the episode at fault is counted, those beside it are played again.
+The workers record and encode, and never import torch; observations pass through shared memory. A crash or a hang ends
+the whole vector, which is then made again: the failed episode is counted, interrupted episodes are played again.
 """
 
 from __future__ import annotations
@@ -21,61 +21,65 @@ from numpy import ndarray
 
 from robossl.data.worker import start_worker
 from robossl.errors import ResourceError, reason
-from robossl_envs.agents.agent import Learner, Seen
-from robossl_envs.collection.crew import START_SECONDS, ending, one_thread_each
-from robossl_envs.collection.environment import ENVIRONMENT, STATE, Described
+from robossl_envs.agents.agent import AgentObservations, Learner
+from robossl_envs.collection.crew import START_SECONDS, describe_exit, limit_threads
+from robossl_envs.collection.environment import ENVIRONMENT, STATE, EnvDescription
 from robossl_envs.collection.recorder import Recorder
-from robossl_envs.collection.settings import Settings
-from robossl_envs.collection.todo import Outcome, Todo
+from robossl_envs.collection.settings import CollectionSettings
+from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
 if TYPE_CHECKING:
     from robossl.encode import Encode
 
-GRACE_SECONDS = 1.0  # for a dead process to be seen as dead
+GRACE_SECONDS = 1.0  # until a dead process is reported as dead
 
 
-class Slot(gymnasium.Env[dict[str, ndarray], Any]):
-    """One worker's environment as the vector sees it: `reset(seed=K)` begins episode K; `info` tells how it ended."""
+class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
+    """The environment of one worker: `reset(seed=K)` starts episode K, and `info` holds the outcome at its end."""
 
-    def __init__(self, settings: Settings, described: Described, parts: Path, action_space: Space[Any]) -> None:
-        if multiprocessing.parent_process() is not None:  # the vector also makes one in the collecting process
+    def __init__(
+        self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]
+    ) -> None:
+        # The vector also makes one SlotEnv in the collecting process.
+        if multiprocessing.parent_process() is not None:
             start_worker()
-        self._task = (settings, described, parts)
+        self._task = (settings, description, parts)
         self._recorder: Recorder | None = None
         self._playing = False
         self.action_space = action_space
-        spaces: dict[str, Space[Any]] = {"frame": Box(0, 255, (described.height, described.width, 3), np.uint8)}
-        dim = sum(column.width for column in described.columns if column.name in (STATE, ENVIRONMENT))
+        spaces: dict[str, Space[Any]] = {"frame": Box(0, 255, (description.height, description.width, 3), np.uint8)}
+        dim = sum(column.width for column in description.columns if column.name in (STATE, ENVIRONMENT))
         if dim:
             spaces["state"] = Box(-np.inf, np.inf, (dim,), np.float32)
         self.observation_space = cast("Space[dict[str, ndarray]]", Dict(spaces))
-        self._shown = {name: np.zeros(space.shape or (), space.dtype) for name, space in spaces.items()}
+        self._observation = {name: np.zeros(space.shape or (), space.dtype) for name, space in spaces.items()}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode whose number is the seed."""
+        """Start the episode whose number is the seed."""
         assert seed is not None
-        return self._shown, self._told(lambda recorder: recorder.begin(seed))
+        return self._observation, self._attempt(lambda recorder: recorder.begin(seed))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Act, where an episode goes on; it is over when `info` holds an outcome."""
-        info = self._told(lambda recorder: recorder.step(action)) if self._playing else {}
-        return self._shown, 0.0, bool(info), False, info
+        """Act if an episode is running; it is over when `info` holds an outcome."""
+        info = self._attempt(lambda recorder: recorder.step(action)) if self._playing else {}
+        return self._observation, 0.0, bool(info), False, info
 
-    def _told(self, act: Callable[[Recorder], int | None]) -> dict[str, Any]:
-        """Do something with the recorder; empty while the episode goes on, else its outcome without the number."""
+    def _attempt(self, act: Callable[[Recorder], int | None]) -> dict[str, Any]:
+        """Call the recorder; return {} while the episode runs, else its outcome without the number."""
         try:
             self._recorder = self._recorder or Recorder(*self._task)
             num_frames = act(self._recorder)
         except ResourceError as error:
             outcome = {"num_frames": 0, "reason": str(error), "disk_full": True}
-        except Exception as error:  # whatever a foreign environment raises costs this attempt, not the collection
+        # Any error of a foreign environment ends this attempt, not the collection.
+        except Exception as error:
             self._recorder = None
             outcome = {"num_frames": 0, "reason": f"{type(error).__name__}: {reason(error)}", "disk_full": False}
         else:
             if not num_frames:
-                self._shown["frame"] = self._recorder.frame
-                if "state" in self._shown:
-                    self._shown["state"] = self._recorder.state
+                self._observation["frame"] = self._recorder.frame
+                if "state" in self._observation:
+                    self._observation["state"] = self._recorder.state
                 self._playing = True
                 return {}
             outcome = {"num_frames": num_frames, "reason": "", "disk_full": False}
@@ -83,13 +87,13 @@ class Slot(gymnasium.Env[dict[str, ndarray], Any]):
         return outcome
 
 
-class Ensemble:
-    """The slots of one collection, and the learner that acts in them, on embeddings where there is an encoder."""
+class LearnerPool:
+    """The environments of one collection, and the learner that acts in them, on embeddings if it needs an encoder."""
 
     def __init__(
         self,
-        settings: Settings,
-        described: Described,
+        settings: CollectionSettings,
+        description: EnvDescription,
         parts: Path,
         learner: Learner,
         action_space: Space[Any],
@@ -98,15 +102,15 @@ class Ensemble:
         hang_seconds: float,
         encode: Encode | None = None,
     ) -> None:
-        self._make = partial(Slot, settings, described, parts, action_space)
+        self._make = partial(SlotEnv, settings, description, parts, action_space)
         self._encode = encode
         self._learner, self._num_slots, self._hang_seconds = learner, workers, hang_seconds
 
-    def run(self, todo: Todo) -> Iterator[Outcome]:
-        """As `Crew.run`."""
-        while len(todo):
+    def run(self, queue: EpisodeQueue) -> Iterator[AttemptOutcome]:
+        """Play the queue and yield every attempt, as `ActorPool.run` does."""
+        while len(queue):
             numbers: list[int | None] = [None] * self._num_slots
-            with one_thread_each():
+            with limit_threads():
                 envs = AsyncVectorEnv(
                     [self._make] * self._num_slots,
                     shared_memory=True,
@@ -115,21 +119,21 @@ class Ensemble:
                     autoreset_mode=AutoresetMode.DISABLED,
                 )
             try:
-                yield from self._play(envs, todo, numbers)
+                yield from self._play(envs, queue, numbers)
                 envs.close()
             except (EOFError, OSError, multiprocessing.TimeoutError) as error:
                 if isinstance(error, ResourceError):
                     raise
-                yield from self._fallen(envs, todo, numbers)
+                yield from self._find_failures(envs, queue, numbers)
             finally:
                 _end(envs)
 
-    def _play(self, envs: AsyncVectorEnv, todo: Todo, numbers: list[int | None]) -> Iterator[Outcome]:
-        """Until nothing is left to do; `numbers` says at any time which episode each slot is at."""
+    def _play(self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]) -> Iterator[AttemptOutcome]:
+        """Play until the queue is empty; `numbers` holds the current episode of each slot."""
         started = np.zeros(self._num_slots, np.bool_)
         while True:
-            while len(todo) and None in numbers:
-                fresh = _take(todo, numbers)
+            while len(queue) and None in numbers:
+                fresh = _take(queue, numbers)
                 seeds: list[int | None] = [number or 0 for number in numbers]
                 envs.reset_async(seed=seeds, options={"reset_mask": fresh})
                 _, infos = envs.reset_wait(timeout=max(self._hang_seconds, START_SECONDS))
@@ -144,59 +148,63 @@ class Ensemble:
             yield from _outcomes(infos, numbers)
 
     def _act(self, envs: AsyncVectorEnv, slots: ndarray, started: Bool[ndarray, " n"]) -> Any:
-        """One action a slot; those of idle slots go nowhere."""
+        """Return one action per slot; actions of idle slots are ignored."""
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)
         actions = [envs.single_action_space.sample()] * self._num_slots
         frames = shown["frame"][slots]
         embeddings = self._encode(frames)["pooled"] if self._encode else None
-        seen = Seen(slots=slots, frames=frames, states=states, started=started[slots], embeddings=embeddings)
-        for slot, action in zip(slots, self._learner(seen), strict=True):
+        observations = AgentObservations(
+            slots=slots, frames=frames, states=states, started=started[slots], embeddings=embeddings
+        )
+        for slot, action in zip(slots, self._learner(observations), strict=True):
             actions[slot] = action
         return np.stack(actions)
 
-    def _fallen(self, envs: AsyncVectorEnv, todo: Todo, numbers: list[int | None]) -> Iterator[Outcome]:
-        """Find out who crashed or hangs; the others' episodes are played again."""
+    def _find_failures(
+        self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]
+    ) -> Iterator[AttemptOutcome]:
+        """Find the slots that crashed or hang; put the episodes of the others back into the queue."""
         for process in envs.processes:
             process.join(GRACE_SECONDS / self._num_slots)
         codes = [process.exitcode for process in envs.processes]
         if any(code is not None for code in codes):
-            reasons = ["" if code is None else f"the worker {ending(code)}" for code in codes]
-        else:  # those that answered in time have their answer waiting
+            reasons = ["" if code is None else f"the worker {describe_exit(code)}" for code in codes]
+        else:  # slots that answered in time have an answer waiting
             hung = f"the worker hung for {self._hang_seconds:g} s"
             reasons = ["" if pipe.poll() else hung for pipe in envs.parent_pipes]
         playing = [(number, reasons[slot]) for slot, number in enumerate(numbers) if number is not None]
         for number, why in reversed(playing):
             if not why:
-                todo.give_back(number)
+                queue.give_back(number)
         for number, why in playing:
             if why:
-                yield Outcome(number, reason=why)
+                yield AttemptOutcome(number, reason=why)
 
 
-def _take(todo: Todo, numbers: list[int | None]) -> Bool[ndarray, " n"]:
-    """Give idle slots an episode each; which ones got one."""
+def _take(queue: EpisodeQueue, numbers: list[int | None]) -> Bool[ndarray, " n"]:
+    """Give each idle slot an episode; return which slots got one."""
     fresh = np.zeros(len(numbers), np.bool_)
     for slot, number in enumerate(numbers):
         if number is None:
-            numbers[slot] = todo.take()
+            numbers[slot] = queue.take()
             fresh[slot] = numbers[slot] is not None
     return fresh
 
 
-def _outcomes(infos: dict[str, Any], numbers: list[int | None]) -> Iterator[Outcome]:
-    """The episodes that ended in this step; their slots become idle."""
+def _outcomes(infos: dict[str, Any], numbers: list[int | None]) -> Iterator[AttemptOutcome]:
+    """Yield the outcomes of the episodes that ended in this step; their slots become idle."""
     for slot in np.flatnonzero(infos.get("_reason", [])):
         number = numbers[slot]
         assert number is not None
         numbers[slot] = None
-        yield Outcome(
+        yield AttemptOutcome(
             number, int(infos["num_frames"][slot]), str(infos["reason"][slot]), bool(infos["disk_full"][slot])
         )
 
 
 def _end(envs: AsyncVectorEnv) -> None:
-    """Kill what is left: a process that hangs hears neither `close` nor SIGTERM."""
+    """Kill all processes: a hanging process reacts neither to `close` nor to SIGTERM."""
     for process in envs.processes:
         process.kill()
         process.join()

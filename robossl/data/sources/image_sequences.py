@@ -1,7 +1,7 @@
-"""Folders of numbered frames: which images of a folder are the frames of one episode, in which order.
+"""Folders of numbered frames: find the images of a folder that form one episode, and their order.
 
-Classes of photographs are numbered too (`apple/apple_001.jpg`), so numbers alone decide nothing. The images of a folder
-are an episode if their numbers are dense and the folder is named like one (`episode_3`) or neighbours look alike.
+Photographs are numbered too (`apple/apple_001.jpg`), so numbers alone do not decide. The images of a folder form an
+episode if their numbers have few gaps, and the folder is named like an episode (`episode_3`) or neighbours look alike.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from PIL import Image
 from robossl.data.pictures import FORMATS
 
 MIN_FRAMES = 4  # in a folder that is not named like an episode
-DENSE = 0.5  # share of the numbers between the first and the last that are there
-NUM_PAIRS = 4  # neighbours that are compared
-# Mean differences of pictures in 32x32 grey pixels, of 255. Measured on a hand-held camera (7-Scenes): neighbours 9,
-# far apart 63; on the classes of a data set of photographs: 35 to 64.
+DENSE = 0.5  # smallest share of present numbers between the first and the last
+NUM_PAIRS = 4  # pairs of neighbours to compare
+# Mean differences of 32x32 grey thumbnails, from 0 to 255. Measured on a hand-held camera (7-Scenes): neighbours 9,
+# frames far apart 63; on classes of a photograph data set: 35 to 64.
 ALIKE, STILL = 30.0, 6.0
-NEARER = 0.7  # neighbours of a moving camera differ by less than this share of what images far apart do
+NEARER = 0.7  # largest ratio of the neighbours' difference to the difference far apart, for a moving camera
 
 _NUMBERS = re.compile(r"(\d+)")
-_NUMBERS_AND_SECONDS = re.compile(r"((?<![\d.])\d+\.\d+$|\d+)")  # 1305031102.175304, a time, is one number
+# A time such as 1305031102.175304 is one number.
+_NUMBERS_AND_SECONDS = re.compile(r"((?<![\d.])\d+\.\d+$|\d+)")
 _EPISODE = re.compile(
     r"(^|[^a-z])(ep|episode|traj|trajectory|demo|seq|sequence|clip|video|vid|take|run|rollout)s?[^a-z0-9]*\d+$", re.I
 )
@@ -40,33 +41,33 @@ _EPISODE = re.compile(
 class ImageSequence:
     """Images of one folder whose names differ in a number."""
 
-    key: str  # the folder, and what the names have in common if the folder holds several sequences
+    key: str  # the folder, plus the common part of the names if the folder holds several sequences
     folder: str
-    paths: tuple[str, ...]  # in the order of their numbers
+    paths: tuple[str, ...]  # sorted by number
     numbers: tuple[int, ...]
 
     @property
     def places(self) -> list[int]:
-        """The place of each frame in time, from 0; a missing number leaves its place empty.
+        """The time index of each frame, from 0; a missing number leaves a gap.
 
-        Numbers that count by more than one, as when every tenth frame was extracted, are taken for neighbours.
+        Numbers with a constant step, such as every tenth frame, count as consecutive.
         """
         step = math.gcd(*(b - a for a, b in pairwise(self.numbers))) or 1
         return [(number - self.numbers[0]) // step for number in self.numbers]
 
     @property
     def num_missing(self) -> int:
-        """Places without a frame."""
+        """Number of gaps."""
         return self.places[-1] + 1 - len(self.numbers)
 
     @property
     def is_dense(self) -> bool:
-        """Whether the numbers count something, and are no identifiers."""
+        """Whether the numbers count frames; identifiers have more gaps."""
         return len(self.numbers) >= DENSE * (self.places[-1] + 1)
 
 
 def find_sequences(paths: Iterable[str], root_name: str) -> list[ImageSequence]:
-    """Group images by folder and by what their names have in common; two images of one number are no sequence."""
+    """Group images by folder and common part of their names; images with equal numbers form no sequence."""
     groups: dict[tuple[str, str], dict[str, int]] = {}
     for folder, names in _by_folder(paths).items():
         for common, numbers in _numbered(names).items():
@@ -94,10 +95,10 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Images of one folder by what they have in common, with the number of each.
+    """Group the images of one folder by the common part of their names; return the number of each image.
 
-    If a name has several numbers (`frame3_cam1`), the one with the most values counts; of equals, the last. A folder
-    may mix two formats, unless a number then stands for two images.
+    If a name has several numbers (`frame3_cam1`), use the one with the most values; ties go to the last. A folder may
+    mix two image formats, unless two images then have the same number.
     """
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name, parts in _parts(names).items():
@@ -121,7 +122,7 @@ def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def _parts(names: Sequence[str]) -> dict[str, list[str]]:
-    """Words and numbers of each name, in turn; a decimal number is one if all are of the same length."""
+    """Split each name into words and numbers; decimal numbers count as one if all have equally many decimals."""
     stems = {name: name.rpartition(".")[0] for name in names}
     parts = {name: _NUMBERS_AND_SECONDS.split(stem) for name, stem in stems.items()}
     digits = {len(part.partition(".")[2]) for found in parts.values() for part in found[1::2]}
@@ -129,22 +130,22 @@ def _parts(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def is_named_episode(folder: str) -> bool:
-    """Whether a folder is named like an episode, as `episode_3` is."""
+    """Return whether a folder is named like an episode, such as `episode_3`."""
     return bool(_EPISODE.search(folder))
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
-    """Whether numbered images are the frames of a recording; a few neighbours are decoded if the names do not say."""
+    """Return whether numbered images are one recording; decode a few neighbours if the names do not tell."""
     if not sequence.is_dense:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images right in the source may be one recording or a collection: only a name that says so makes them an episode.
+    # Images directly in the source may be a recording or a collection; only the name can make them an episode.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
-    """Whether neighbours look alike, and more so than images far apart or hardly different at all."""
+    """Return whether neighbours look alike, and are nearly still or more alike than images far apart."""
     last = len(sequence.paths) - 1
     first_places = sorted(set(np.linspace(0, last - 1, NUM_PAIRS).round().astype(int).tolist()))
     near = _difference(root, [(sequence.paths[i], sequence.paths[i + 1]) for i in first_places])
@@ -155,13 +156,13 @@ def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
 
 
 def _difference(root: Path, pairs: Iterable[tuple[str, str]]) -> float:
-    """The median difference of pairs of images; inf if their sizes differ or none can be read."""
+    """Return the median difference of pairs of images; inf if sizes differ or no pair can be read."""
     differences = []
     for one, other in ((_thumbnail(root / a), _thumbnail(root / b)) for a, b in pairs):
         if one is None or other is None:
-            continue  # damaged: it is reported when it is read
+            continue  # damaged; reported later, when it is read
         if one[0] != other[0]:
-            return math.inf  # photographs
+            return math.inf  # different sizes: photographs
         differences.append(float(np.abs(one[1] - other[1]).mean()))
     return float(np.median(differences)) if differences else math.inf
 
@@ -170,7 +171,8 @@ def _thumbnail(path: Path) -> tuple[tuple[int, int], Float[ndarray, "32 32"]] | 
     try:
         with Image.open(path, formats=FORMATS) as image:
             size = image.size
-            image.draft("L", (64, 64))  # a JPEG is decoded at a fraction of its size
+            # Decodes a JPEG at a fraction of its size.
+            image.draft("L", (64, 64))
             return size, np.asarray(image.convert("L").resize((32, 32), Image.Resampling.NEAREST), np.float64)
-    except Exception:  # Pillow's readers raise whatever the bytes provoke
+    except Exception:  # Pillow's readers raise any error for damaged bytes
         return None

@@ -1,6 +1,6 @@
-"""Folders of images: numbered frames of a folder are an episode, any other image is an episode of one frame.
+"""Folders of images: the numbered frames of a folder are one episode, any other image is an episode of one frame.
 
-Folders above are labels, top folders named train, val or test are splits; a csv may add labels.
+Folder names are labels; top folders named train, val or test are splits. A csv may add labels.
 """
 
 from __future__ import annotations
@@ -10,49 +10,54 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from robossl.counts import format_count
 from robossl.data.files import IMAGE_SUFFIXES, any_file, find_files, fingerprint
 from robossl.data.labels import LabelTable, find_table, label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
+from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.sources.image_sequences import ImageSequence, find_sequences, is_episode, is_named_episode
 
 
 class ImageFolderSource:
-    """Images under a folder."""
+    """Reads the images under a folder."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         self._root = root
         self._labels = labels
-        self._reading = reading or Reading()
+        self._options = options or SourceOptions()
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """A folder with at least one image, readable or not."""
+        """Return whether `root` is a folder with at least one image, readable or not."""
         return root.is_dir() and any_file(root, IMAGE_SUFFIXES)
 
     def listing(self) -> Listing:
-        """One unit a folder of frames, and one for each other image."""
+        """List one unit per folder of frames, and one per other image."""
         paths, skipped = find_files(self._root, IMAGE_SUFFIXES)
         episodes, others = self._episodes(paths)
         framed = {path for episode in episodes for path in episode.paths}
         single = [path for path in paths if path not in framed]
         known = {*single, *(episode.key for episode in episodes), *(problem.path for problem in skipped)}
-        table = match_labels(self._root, self._labels, known, self._reading.label_columns)
-        missing = [Problem(path, "listed in the csv, missing") for path in table.rows if path not in known]
+        table = match_labels(self._root, self._labels, known, self._options.label_columns)
+        missing = [Problem(path, "listed in the csv, but missing") for path in table.rows if path not in known]
         units = [_unit(path, fingerprint(self._root / path), 1, table) for path in single]
         units += [self._episode(episode, table) for episode in episodes]
         units.sort(key=lambda unit: unit.key)
         gaps = tuple(
-            Problem(episode.key, f"{episode.num_missing} numbers are missing between its frames; their time is kept")
+            Problem(
+                episode.key,
+                f"{format_count(episode.num_missing, 'frame number')} missing; the other frames keep their times",
+            )
             for episode in episodes
             if episode.num_missing
         )
-        said = (*self._said(episodes, len(framed), others), *self._unread(single, others), *table.said)
-        return Listing(units, (*skipped, *missing, *table.problems), gaps, said=said)
+        remarks = (*self._episode_remarks(episodes, len(framed), others), *self._name_remarks(single, others))
+        remarks += table.remarks
+        return Listing(units, (*skipped, *missing, *table.problems), gaps, remarks=remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """The one frame, or the frames of the folder in the order of their numbers."""
+        """Yield the image, or the frames of the folder in the order of their numbers."""
         if "frames" not in unit.address:
             yield Frame(decode_image((self._root / unit.key).read_bytes()))
             return
@@ -65,16 +70,18 @@ class ImageFolderSource:
             except Damaged as error:
                 raise Damaged(f"{name}: {error}") from error
             if shape not in (None, pixels.shape):
-                raise Damaged(f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, the frames before it have another size")
+                raise Damaged(
+                    f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, but the frames before it have a different size"
+                )
             shape = pixels.shape
             yield Frame(pixels, int(place) / frames_per_s)
 
     def _episodes(self, paths: Sequence[str]) -> tuple[list[ImageSequence], list[ImageSequence]]:
-        """The episodes, and the numbered images that are not taken for one."""
-        if self._reading.image_folders == "images":
+        """Return the episodes, and the numbered images that are read one by one."""
+        if self._options.image_folders == "images":
             return [], []
         found = find_sequences(paths, self._root.name)
-        if self._reading.image_folders == "episodes":
+        if self._options.image_folders == "episodes":
             return found, []
         labelled = self._labelled()
         kept: list[ImageSequence] = []
@@ -85,7 +92,7 @@ class ImageFolderSource:
         return kept, [sequence for sequence in others if sequence.is_dense]
 
     def _labelled(self) -> set[str]:
-        """Images that a csv lists one by one: each has labels of its own."""
+        """Return the images that a csv lists one by one; each has its own labels."""
         found = find_table(self._root, self._labels)
         return set() if found is None else set(found[1].rows)
 
@@ -97,37 +104,40 @@ class ImageFolderSource:
         address: dict[str, str | int | float] = {
             "folder": episode.folder,
             "frames": "\n".join(frames),
-            "frames_per_s": self._reading.image_fps,
+            "frames_per_s": self._options.image_fps,
         }
-        print_ = f"{hashlib.blake2b(prints.encode(), digest_size=8).hexdigest()}@{self._reading.image_fps:g}"
+        print_ = f"{hashlib.blake2b(prints.encode(), digest_size=8).hexdigest()}@{self._options.image_fps:g}"
         return _unit(episode.key, print_, len(episode.paths), table, address)
 
-    def _said(self, episodes: Sequence[ImageSequence], num_frames: int, others: Sequence[ImageSequence]) -> list[str]:
+    def _episode_remarks(
+        self, episodes: Sequence[ImageSequence], num_frames: int, others: Sequence[ImageSequence]
+    ) -> list[str]:
+        """Say which numbered images are read as episodes and which are not."""
         lines = []
         if episodes:
             lines.append(
-                f"numbered images are read as {len(episodes)} episodes of {num_frames} frames in all "
-                f"({episodes[0].key}, ...) at {self._reading.image_fps:g} frames/s (--image-fps changes it, "
+                f"numbered images are read as {format_count(len(episodes), 'episode')} of {num_frames} frames in all "
+                f"({episodes[0].key}, ...) at {self._options.image_fps:g} frames/s (--image-fps changes the rate; "
                 "--image-folders images reads each image by itself)"
             )
         if others:
             lines.append(
-                f"numbered images of {len(others)} folders ({others[0].key}, ...) are read one by one: they differ as "
-                "photographs do, are few, have labels of their own, or lie in no folder of their own (--image-folders "
-                "episodes reads each folder as an episode)"
+                f"numbered images of {format_count(len(others), 'folder')} ({others[0].key}, ...) are read one by one: "
+                "they look like photographs, are few, have their own labels, or are not in a subfolder "
+                "(--image-folders episodes reads each folder as an episode)"
             )
         return lines
 
-    def _unread(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
-        """Say which folders are named like episodes and are none, unless that is asked for or was said."""
+    def _name_remarks(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
+        """Say which other folders have names of episodes but are read image by image."""
         known = self._labelled().union(*(sequence.paths for sequence in others))
         counts = Counter(path.rpartition("/")[0] for path in single if path not in known)
         folders = sorted(f for f, count in counts.items() if count > 1 and is_named_episode(f.rpartition("/")[2]))
-        if not folders or self._reading.image_folders == "images":
+        if not folders or self._options.image_folders == "images":
             return []
         return [
-            f"images of {len(folders)} folders named like episodes ({folders[0]}, ...) are read one by one: their "
-            "names hold no numbers that count frames; name them 0.png, 1.png, ... to make each folder an episode"
+            f"images of {format_count(len(folders), 'folder')} named like episodes ({folders[0]}, ...) are read one by "
+            "one: their names have no frame numbers; name them 0.png, 1.png, ... to make each folder an episode"
         ]
 
 

@@ -1,4 +1,4 @@
-"""LeRobotDataset v2.1 and v3.0, read without the lerobot package; every camera of an episode is a store episode."""
+"""Read LeRobotDataset v2.1 and v3.0 without the lerobot package; each camera of an episode is a store episode."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from robossl.data.files import damage, fingerprint, leaves_root
+from robossl.data.files import fingerprint, leaves_root, unreadable_reason
 from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
+from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.sources.lerobot_columns import column_widths, read_matrix
 from robossl.data.sources.lerobot_frames import (
     MAX_MISSING_FRAMES,
-    Part,
-    Place,
+    LeRobotFrameSpan,
+    LeRobotSegment,
+    count_frame_spans,
     drift_frames,
-    frames_of_part,
-    places_in_file,
+    frames_of_segment,
     rows_in_order,
     rows_of_frames,
 )
-from robossl.data.sources.lerobot_meta import Dataset, Recording, read_dataset
-from robossl.data.video import Video, frame_times, probe
+from robossl.data.sources.lerobot_meta import LeRobotEpisode, LeRobotMetadata, read_metadata
+from robossl.data.video import Video, frame_times, read_header
 from robossl.errors import InputError
 
 
 class LeRobotSource:
-    """A dataset folder with `meta/info.json`."""
+    """Reads a dataset folder with `meta/info.json`."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         if labels not in (None, NO_LABELS):
-            raise InputError("--labels is for videos, images and tars; a LeRobot dataset brings its tasks along")
+            raise InputError("--labels is for videos, images and tars; a LeRobot dataset contains its own tasks")
         self._root = root
         self._video: tuple[str, Video] | None = None
         self._times: tuple[str, list[float]] | None = None
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """A folder with LeRobot's metadata."""
+        """Return whether `root` is a folder with LeRobot's metadata."""
         return (root / "meta" / "info.json").is_file()
 
     def listing(self) -> Listing:
-        """One unit a camera and episode, from the metadata alone."""
-        dataset = read_dataset(self._root)
+        """List one unit per camera and episode, from the metadata alone."""
+        dataset = read_metadata(self._root)
         units: list[Unit] = []
         skipped: list[Problem] = []
-        for recording in dataset.recordings:
-            reason = damage(self._root, recording.data_file)
+        for episode in dataset.episodes:
+            reason = unreadable_reason(self._root, episode.data_file)
             if reason:
-                skipped.append(Problem(recording.data_file, f"episode {recording.index}: {reason}"))
+                skipped.append(Problem(episode.data_file, f"episode {episode.index}: {reason}"))
                 continue
             for camera in dataset.cameras:
-                file = recording.videos[camera].file if camera in recording.videos else ""
-                reason = damage(self._root, file) if file else ""
+                file = episode.videos[camera].file if camera in episode.videos else ""
+                reason = unreadable_reason(self._root, file) if file else ""
                 if reason:
-                    skipped.append(Problem(file, f"episode {recording.index}: {reason}"))
+                    skipped.append(Problem(file, f"episode {episode.index}: {reason}"))
                 else:
-                    units.append(_unit(self._root, dataset, recording, camera))
+                    units.append(_unit(self._root, dataset, episode, camera))
         data_files = list(dict.fromkeys(str(unit.address["data"]) for unit in units))
         widths, notes = column_widths(self._root, dataset, data_files) if units else ({}, [])
         if dataset.shared_files:
-            units, drifts = _with_places(units, dataset)
+            units, drifts = _with_frame_spans(units, dataset)
             notes += drifts
         units = [_with_columns(unit, {name: dataset.columns[name] for name in widths}, widths) for unit in units]
         notes += [note for camera in dataset.cameras for note in self._codec_notes(dataset, units, camera)]
@@ -77,7 +77,7 @@ class LeRobotSource:
         return Listing(units, tuple(skipped), (*dataset.notes, *notes), widths)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Frames beside the rows of the data file, in order."""
+        """Yield the frames of an episode with their rows of the data file, in order."""
         columns, image = unit.address["columns"], str(unit.address["image"])
         names = dict(pair.split("=", 1) for pair in str(columns).split("\n") if pair)
         table = self._table(unit, [*names.values(), *([image] if image else [])])
@@ -91,7 +91,7 @@ class LeRobotSource:
             count += 1
             yield Frame(pixels, seconds - start, {name: matrix[row] for name, matrix in values.items()})
         if count + MAX_MISSING_FRAMES < table.num_rows:
-            raise Damaged(f"{count} frames decode for {table.num_rows} rows")
+            raise Damaged(f"only {count} frames can be decoded for {table.num_rows} rows")
 
     def _table(self, unit: Unit, columns: Sequence[str]) -> pa.Table:
         address = unit.address
@@ -103,19 +103,19 @@ class LeRobotSource:
         return table
 
     def _video_frames(self, unit: Unit, table: pa.Table) -> Iterator[tuple[int, float, np.ndarray]]:
-        """Row, time and pixels of each frame of the episode."""
+        """Yield row, time and pixels of each frame of the episode."""
         file, frames_per_s = str(unit.address["video"]), float(unit.address["frames_per_s"])
         if self._times is None or self._times[0] != file:
             self._times = (file, frame_times(self._root / file))
         times = self._times[1]
         if unit.address["shared_file"]:
-            part, place = _part_of(unit)
-            chosen = frames_of_part(times, part, place, frames_per_s)
+            segment, span = _segment_and_span(unit)
+            chosen = frames_of_segment(times, segment, span, frames_per_s)
             times = times[chosen.start : chosen.stop]
         start_seconds = float(unit.address["from_seconds"])
-        places = rows_of_frames(times, start_seconds, table.num_rows, frames_per_s)
+        row_numbers = rows_of_frames(times, start_seconds, table.num_rows, frames_per_s)
         order = rows_in_order(table["frame_index"].to_pylist())
-        rows = [order[place] for place in places]
+        rows = [order[number] for number in row_numbers]
         row_at = {round(seconds, 6): row for seconds, row in zip(times, rows, strict=True)}
         first = times[0] - 0.25 / frames_per_s
         for seconds, pixels in self._open(file, first).frames(first):
@@ -126,7 +126,7 @@ class LeRobotSource:
                 return
 
     def _open(self, file: str, from_seconds: float) -> Video:
-        """The open video of a shared file, which is sought in, or a new one."""
+        """Return the open video if the file is shared and can be sought in, else open it."""
         if self._video is None or self._video[0] != file or from_seconds <= 0:
             if self._video is not None:
                 self._video[1].close()
@@ -139,34 +139,38 @@ class LeRobotSource:
             data = picture["bytes"] if isinstance(picture, dict) else picture
             if data is None:
                 path = str(picture["path"])
-                if leaves_root(path) or damage(self._root, path):
-                    raise Damaged(f"image {path}: {damage(self._root, path) or 'path leaves the source folder'}")
+                if leaves_root(path) or unreadable_reason(self._root, path):
+                    raise Damaged(
+                        f"image {path}: {unreadable_reason(self._root, path) or 'path leaves the source folder'}"
+                    )
                 data = (self._root / path).read_bytes()
             yield row, number / float(unit.address["frames_per_s"]), decode_image(data)
 
-    def _codec_notes(self, dataset: Dataset, units: Sequence[Unit], camera: str) -> list[Problem]:
+    def _codec_notes(self, dataset: LeRobotMetadata, units: Sequence[Unit], camera: str) -> list[Problem]:
         stated = dataset.codecs.get(camera, "")
         files = [
             str(unit.address["video"]) for unit in units if unit.address["camera"] == camera and unit.address["video"]
         ]
         try:
-            actual = probe(self._root / files[0]).codec if stated and files else stated
+            actual = read_header(self._root / files[0]).codec if stated and files else stated
         except Damaged:
             return []
         return (
-            [] if actual == stated else [Problem("meta/info.json", f"{camera} is {actual}, stated codec is {stated}")]
+            []
+            if actual == stated
+            else [Problem("meta/info.json", f"{camera} is {actual}, but the stated codec is {stated}")]
         )
 
 
-def _unit(root: Path, dataset: Dataset, recording: Recording, camera: str) -> Unit:
-    video = recording.videos.get(camera)
+def _unit(root: Path, dataset: LeRobotMetadata, episode: LeRobotEpisode, camera: str) -> Unit:
+    video = episode.videos.get(camera)
     short = _short(camera)
     short = camera if [_short(other) for other in dataset.cameras].count(short) > 1 else short
-    files = [root / recording.data_file, *([root / video.file] if video else [])]
+    files = [root / episode.data_file, *([root / video.file] if video else [])]
     address: dict[str, str | int | float] = {
         "camera": camera,
-        "episode": recording.index,
-        "data": recording.data_file,
+        "episode": episode.index,
+        "data": episode.data_file,
         "shared_file": int(dataset.shared_files),
         "image": "" if video else camera,
         "video": video.file if video else "",
@@ -175,52 +179,53 @@ def _unit(root: Path, dataset: Dataset, recording: Recording, camera: str) -> Un
         "frames_per_s": dataset.frames_per_s,
     }
     return Unit(
-        key=f"episode_{recording.index:06d}/{short}",
-        fingerprint=f"{fingerprint(*files)}#{recording.index}",
-        num_frames=max(1, recording.length),
-        split=recording.split,
-        labels={"task": recording.task, "camera": short, "recording": f"{recording.index:06d}"},
+        key=f"episode_{episode.index:06d}/{short}",
+        fingerprint=f"{fingerprint(*files)}#{episode.index}",
+        num_frames=max(1, episode.length),
+        split=episode.split,
+        labels={"task": episode.task, "camera": short, "recording": f"{episode.index:06d}"},
         address=address,
     )
 
 
-def _with_places(units: Sequence[Unit], dataset: Dataset) -> tuple[list[Unit], list[Problem]]:
-    """Count the frames of the episodes of every shared video; note the videos whose timestamps drift off the counts.
+def _with_frame_spans(units: Sequence[Unit], dataset: LeRobotMetadata) -> tuple[list[Unit], list[Problem]]:
+    """Add to each unit the frames of its episode in a shared video; note the videos whose timestamps drift.
 
-    All recordings count, also those without a unit: they take their part of the video.
+    Episodes without a unit count too, because they occupy frames of the video.
     """
-    placed: dict[tuple[int, str], Place] = {}
+    placed: dict[tuple[int, str], LeRobotFrameSpan] = {}
     notes: list[Problem] = []
     for camera in dataset.cameras:
-        by_file: dict[str, list[tuple[Part, int]]] = {}
-        for recording in dataset.recordings:
-            if (video := recording.videos.get(camera)) is not None:
-                part = Part(video.from_seconds, video.to_seconds, recording.length)
-                by_file.setdefault(video.file, []).append((part, recording.index))
-        for file, parts in by_file.items():
-            parts.sort(key=lambda pair: pair[0].from_seconds)
-            places = places_in_file([part for part, _ in parts], dataset.frames_per_s)
-            placed |= {(index, camera): place for (_, index), place in zip(parts, places, strict=True)}
+        by_file: dict[str, list[tuple[LeRobotSegment, int]]] = {}
+        for episode in dataset.episodes:
+            if (video := episode.videos.get(camera)) is not None:
+                segment = LeRobotSegment(video.from_seconds, video.to_seconds, episode.length)
+                by_file.setdefault(video.file, []).append((segment, episode.index))
+        for file, segments in by_file.items():
+            segments.sort(key=lambda pair: pair[0].from_seconds)
+            spans = count_frame_spans([segment for segment, _ in segments], dataset.frames_per_s)
+            placed |= {(index, camera): span for (_, index), span in zip(segments, spans, strict=True)}
             drifts = [
-                drift_frames(part, place, dataset.frames_per_s) for (part, _), place in zip(parts, places, strict=True)
+                drift_frames(segment, span, dataset.frames_per_s)
+                for (segment, _), span in zip(segments, spans, strict=True)
             ]
             worst = max(drifts, key=abs)
             if abs(worst) >= 0.5:
-                said = f"from_timestamp is up to {worst:+.1f} frames off the lengths of the episodes; paired by counts"
-                notes.append(Problem(file, said))
-    return [_with_place(unit, placed) for unit in units], notes
+                drift = f"from_timestamp is up to {worst:+.1f} frames off the lengths of the episodes; paired by counts"
+                notes.append(Problem(file, drift))
+    return [_with_frame_span(unit, placed) for unit in units], notes
 
 
-def _with_place(unit: Unit, placed: Mapping[tuple[int, str], Place]) -> Unit:
-    place = placed.get((int(unit.address["episode"]), str(unit.address["camera"])))
-    return unit if place is None else replace(unit, address=unit.address | asdict(place))
+def _with_frame_span(unit: Unit, placed: Mapping[tuple[int, str], LeRobotFrameSpan]) -> Unit:
+    span = placed.get((int(unit.address["episode"]), str(unit.address["camera"])))
+    return unit if span is None else replace(unit, address=unit.address | asdict(span))
 
 
-def _part_of(unit: Unit) -> tuple[Part, Place]:
+def _segment_and_span(unit: Unit) -> tuple[LeRobotSegment, LeRobotFrameSpan]:
     address = unit.address
-    part = Part(float(address["from_seconds"]), float(address["to_seconds"]), unit.num_frames)
-    place: dict[str, Any] = {entry.name: address[entry.name] for entry in fields(Place)}
-    return part, Place(**place)
+    segment = LeRobotSegment(float(address["from_seconds"]), float(address["to_seconds"]), unit.num_frames)
+    span: dict[str, Any] = {entry.name: address[entry.name] for entry in fields(LeRobotFrameSpan)}
+    return segment, LeRobotFrameSpan(**span)
 
 
 def _with_columns(unit: Unit, columns: Mapping[str, str], widths: Mapping[str, int]) -> Unit:

@@ -1,4 +1,4 @@
-"""The per-frame columns of LeRobot data files: which are matrices of one width, and which are left out and why."""
+"""Per-frame columns of LeRobot data files: find matrices of one width, and say why others are left out."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from numpy import ndarray
 
 from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
-from robossl.data.sources.lerobot_meta import Dataset
+from robossl.data.sources.lerobot_meta import LeRobotMetadata
 
-MOST = 0.9  # share of rows of one width that makes a column a matrix; an episode with another row is refused
-NUM_SAMPLED = 16  # data files that are read for the widths; opening every file of a large data set takes minutes
+MIN_SHARE = 0.9  # of rows with one width, for a column that is stored; episodes with other rows are refused
+NUM_SAMPLED = 16  # data files read for the widths; reading all files of a large data set takes minutes
 
 _INFO = "meta/info.json"
 
 
-def column_widths(root: Path, dataset: Dataset, data_files: Sequence[str]) -> tuple[dict[str, int], list[Problem]]:
-    """Widths of the columns that can be stored, by name, and a note for each other one and each correction."""
+def column_widths(
+    root: Path, dataset: LeRobotMetadata, data_files: Sequence[str]
+) -> tuple[dict[str, int], list[Problem]]:
+    """Return the widths of the columns to store, by name, and a note per left-out column and per correction."""
     sample = data_files[:: max(1, len(data_files) // NUM_SAMPLED)][:NUM_SAMPLED]
     found: dict[str, int] = {}
     notes: list[Problem] = []
@@ -37,16 +39,16 @@ def column_widths(root: Path, dataset: Dataset, data_files: Sequence[str]) -> tu
         if num_null:
             notes.append(Problem(_INFO, f"{column} is null in {num_null} rows of {sample[0]}; stored as nan there"))
         if found[name] != dataset.widths[name]:
-            said = f"{column} has {dataset.widths[name]} values by its shape, {found[name]} in {sample[0]}"
-            notes.append(Problem(_INFO, said))
+            mismatch = f"{column} has {dataset.widths[name]} values by its shape, {found[name]} in {sample[0]}"
+            notes.append(Problem(_INFO, mismatch))
     return found, notes
 
 
 def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
-    """Width of a column and how many rows of the first file are null.
+    """Return the width of a column and the number of null rows in the first file.
 
     Raises:
-        Damaged: the column is no matrix of one width in most files.
+        Damaged: the column is not a matrix of one width in most files.
     """
     widths: list[int] = []
     reasons: list[str] = []
@@ -55,12 +57,12 @@ def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
         try:
             table = pq.ParquetFile(root / file)
             if column not in table.schema_arrow.names or not is_numeric(table.schema_arrow.field(column).type):
-                raise Damaged(f"is not in {file}, or no numbers")
+                raise Damaged(f"is not a numeric column of {file}")
             rows = _rows(column, table.read([column])[column])
             widths.append(_common_width(rows, file))
             num_null = num_null if number else sum(row is None for row in rows)
         except (OSError, pa.ArrowException):
-            continue  # its episodes are refused by name when they are read
+            continue  # reading its episodes will report the file
         except Damaged as error:
             reasons.append(str(error))
     if len(reasons) > len(widths):
@@ -75,7 +77,7 @@ def _common_width(rows: Sequence[ndarray | None], file: str) -> int:
     if not counts:
         raise Damaged(f"is null in {file}")
     width, num_rows = counts.most_common(1)[0]
-    if num_rows < MOST * counts.total():
+    if num_rows < MIN_SHARE * counts.total():
         raise Damaged(f"has rows of {min(counts)} to {max(counts)} values in {file}")
     if width == 0:
         raise Damaged(f"has no values in {file}")
@@ -83,23 +85,23 @@ def _common_width(rows: Sequence[ndarray | None], file: str) -> int:
 
 
 def read_matrix(name: str, column: Any, width: int) -> Float32[ndarray, "n d"]:
-    """The values of a column, a row a frame; a null row is nan.
+    """Return the values of a column, one row per frame; a null row becomes nan.
 
     Raises:
-        Damaged: a row has another number of values.
+        Damaged: a row has a different number of values.
     """
     rows = _rows(name, column)
     found = {len(row) for row in rows if row is not None}
     if len(found) > 1:
-        raise Damaged(f"column {name} is not rows of as many numbers each: {min(found)} to {max(found)}, not {width}")
+        raise Damaged(f"column {name} has rows of {min(found)} to {max(found)} values, expected {width}")
     if found and found != {width}:
-        raise Damaged(f"column {name} has {found.pop()} values a row, {width} in other episodes")
+        raise Damaged(f"column {name} has {found.pop()} values per row, but {width} in other episodes")
     missing = np.full(width, np.nan, np.float32)
     return np.stack([missing if row is None else row for row in rows])
 
 
 def is_numeric(type_: pa.DataType) -> bool:
-    """Whether a column holds numbers, or lists of numbers."""
+    """Return whether a column holds numbers or lists of numbers."""
     while isinstance(type_, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         type_ = type_.value_type
     return pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_)
@@ -109,4 +111,4 @@ def _rows(name: str, column: Any) -> list[Float32[ndarray, " d"] | None]:
     try:
         return [None if row is None else np.asarray(row, np.float32).ravel() for row in column.to_pylist()]
     except (ValueError, TypeError):
-        raise Damaged(f"column {name} has rows that are no lists of numbers") from None
+        raise Damaged(f"column {name} has rows that are not lists of numbers") from None

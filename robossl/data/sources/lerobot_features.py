@@ -1,4 +1,4 @@
-"""The features that `meta/info.json` of a LeRobot data set states: which are cameras, which are columns."""
+"""Read the features in `meta/info.json` of a LeRobot dataset: find the cameras and the columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDEX_COLUMNS = frozenset({"timestamp", "frame_index", "episode_index", "index",
 
 
 def cameras_of(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[str, ...]:
-    """The features that are pictures; depth maps are noted and left out.
+    """Return the features that are pictures; note depth maps and leave them out.
 
     Raises:
         InputError: there is no camera.
@@ -34,10 +34,10 @@ def cameras_of(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) 
 
 
 def _depth(feature: Mapping[str, Any]) -> str:
-    """Why a camera is taken for a depth map; empty if it is not.
+    """Return why a camera is a depth map; "" if it is not.
 
-    Data sets mark depth in `info`, older ones in `video_info`, with or without the prefix "video."; some only state one
-    channel, or the pixel format of a camera that measures more than 256 distances.
+    Datasets mark depth in `info`, older ones in `video_info`, with or without the prefix "video."; some only state one
+    channel, or a pixel format with more than 8 bits.
     """
     stated = {key: value for block in ("info", "video_info") for key, value in (feature.get(block) or {}).items()}
     for key, value in {**feature, **stated}.items():
@@ -51,7 +51,7 @@ def _depth(feature: Mapping[str, Any]) -> str:
 
 
 def _num_channels(feature: Mapping[str, Any]) -> int | None:
-    """Channels by the stated shape, (h, w, c) or (c, h, w); None if it does not say."""
+    """Return the channels of the stated shape, (h, w, c) or (c, h, w); None if it does not tell."""
     shape, names = feature.get("shape") or [], _flatten(feature.get("names"))
     if len(shape) == 2:
         return 1
@@ -66,7 +66,7 @@ def _num_channels(feature: Mapping[str, Any]) -> int | None:
 def columns_of(
     features: Mapping[str, Mapping[str, Any]], notes: list[Problem]
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """The per-frame columns of numbers by their names in the store, and their stated widths."""
+    """Return the numeric per-frame columns by their names in the store, and their stated widths."""
     columns: dict[str, str] = {}
     widths: dict[str, int] = {}
     for name, feature in features.items():

@@ -1,7 +1,7 @@
-"""Which frames of a video belong to which rows: by time, checked against counts; what disagrees is refused.
+"""Pair the frames of a video with the rows of its episodes: by time, checked against counts; refuse contradictions.
 
-A v2.1 video holds one episode, a v3.0 video many, each from `from_timestamp` to `to_timestamp`. Real data sets have
-frames of discarded takes, timestamps that drift, and lost last frames.
+A v2.1 video holds one episode, a v3.0 video many, each from `from_timestamp` to `to_timestamp`. Real data sets contain
+frames of discarded takes, drifting timestamps, and episodes without their last frames.
 """
 
 from __future__ import annotations
@@ -13,119 +13,121 @@ from dataclasses import dataclass
 
 from robossl.data.source import Damaged
 
-MAX_MISSING_FRAMES = 2  # encoders lose the last frame or two; the rows without a frame are left out
-SAME_LENGTH = 0.75  # frames; a stated part of the video that differs less from the episode's length is as long
-ON_FRAME = 0.25  # frames between a stated start and a frame that starts there
+MAX_MISSING_FRAMES = 2  # encoders may lose the last one or two frames; their rows are left out
+SAME_LENGTH = 0.75  # frames; a stated segment within this of the episode's length counts as equally long
+ON_FRAME = 0.25  # frames; largest distance of a stated start from a frame's time
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """An episode's part of a video as the metadata state it."""
+class LeRobotSegment:
+    """The segment of a video that the metadata state for an episode."""
 
     from_seconds: float
     to_seconds: float  # inf if not stated
-    length: int  # rows
+    length: int  # rows of the episode
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an episode's frames are among those of its video, as whole frames, and how many frames there should be."""
+class LeRobotFrameSpan:
+    """The frames of an episode in its video, counted in whole frames."""
 
     first_frame: int
     num_frames: int
-    num_in_file: int  # up to the end of the last episode
-    has_gaps: bool  # parts of the video belong to no episode
-    first_by_length: int  # if every episode had a frame for each row and nothing stood between them
-    num_by_length: int
+    num_in_file: int  # frames of the video up to the end of its last episode
+    has_gaps: bool  # some frames of the video belong to no episode
+    first_by_length: int  # first frame if every episode had one frame per row, without gaps
+    num_by_length: int  # frames of the whole video under the same assumption
 
 
-def places_in_file(parts: Sequence[Part], frames_per_s: float) -> list[Place]:
-    """Count the frames of the episodes of one video, given in the order of their times.
+def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
+    """Count the frames of all episodes of one video, given in time order.
 
-    Adding up whole frames undoes a drift of the timestamps, which grows over the episodes of a file.
+    Adding whole frames removes the drift of timestamps, which grows over the episodes of a file.
     """
     counted: list[tuple[int, int, int]] = []
-    position = round(parts[0].from_seconds * frames_per_s)
+    position = round(segments[0].from_seconds * frames_per_s)
     by_length, has_gaps = 0, position > 0
-    for number, part in enumerate(parts):
-        following = parts[number + 1].from_seconds if number + 1 < len(parts) else math.inf
-        end = min(part.to_seconds, following)
-        stated = (end - part.from_seconds) * frames_per_s
-        is_as_long = end == math.inf or abs(stated - part.length) < SAME_LENGTH
-        num_frames = part.length if is_as_long else max(0, round(stated))
+    for number, segment in enumerate(segments):
+        following = segments[number + 1].from_seconds if number + 1 < len(segments) else math.inf
+        end = min(segment.to_seconds, following)
+        stated = (end - segment.from_seconds) * frames_per_s
+        is_as_long = end == math.inf or abs(stated - segment.length) < SAME_LENGTH
+        num_frames = segment.length if is_as_long else max(0, round(stated))
         counted.append((position, num_frames, by_length))
         gap = round((following - end) * frames_per_s) if end < following < math.inf else 0
-        position, by_length = position + num_frames + gap, by_length + part.length
+        position, by_length = position + num_frames + gap, by_length + segment.length
         has_gaps |= gap > 0
-    return [Place(first, num, position, has_gaps, simple, by_length) for first, num, simple in counted]
+    return [LeRobotFrameSpan(first, num, position, has_gaps, simple, by_length) for first, num, simple in counted]
 
 
-def drift_frames(part: Part, place: Place, frames_per_s: float) -> float:
-    """How far the stated start is from the counted one."""
-    return part.from_seconds * frames_per_s - place.first_frame
+def drift_frames(segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float) -> float:
+    """Return the distance of the stated start from the counted start, in frames."""
+    return segment.from_seconds * frames_per_s - span.first_frame
 
 
-def frames_of_part(times: Sequence[float], part: Part, place: Place, frames_per_s: float) -> range:
-    """The frames of an episode among those of its video, whose times are given.
+def frames_of_segment(
+    times: Sequence[float], segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float
+) -> range:
+    """Return the indices of an episode's frames in `times`, the times of all frames of its video.
 
     Raises:
         Damaged: times and counts disagree.
     """
-    if len(times) == place.num_by_length and abs(place.num_frames - part.length) <= MAX_MISSING_FRAMES:
-        return range(place.first_by_length, place.first_by_length + part.length)
-    surplus = len(times) - place.num_in_file
+    if len(times) == span.num_by_length and abs(span.num_frames - segment.length) <= MAX_MISSING_FRAMES:
+        return range(span.first_by_length, span.first_by_length + segment.length)
+    surplus = len(times) - span.num_in_file
     num_by_time = round(times[-1] * frames_per_s) + 1 if times else 0
-    num_short = place.num_in_file - max(len(times), num_by_time)
-    if (surplus > 0 and not place.has_gaps) or num_short > MAX_MISSING_FRAMES:
+    num_short = span.num_in_file - max(len(times), num_by_time)
+    if (surplus > 0 and not span.has_gaps) or num_short > MAX_MISSING_FRAMES:
         raise Damaged(
-            f"the video has {len(times)} frames, its episodes take {place.num_in_file}: which frames belong to which "
-            "rows is not known"
+            f"the video has {len(times)} frames, its episodes take {span.num_in_file}: which frames belong to which "
+            "rows is unknown"
         )
-    end, half = place.first_frame + place.num_frames, 0.5 / frames_per_s
+    end, half = span.first_frame + span.num_frames, 0.5 / frames_per_s
     if surplus == 0:
-        return range(place.first_frame, end)
-    first = bisect_left(times, part.from_seconds - half)
-    if first == len(times) or abs(times[first] - part.from_seconds) * frames_per_s > ON_FRAME:
-        raise Damaged(f"the video has no frame at {part.from_seconds:.3f} s, where the episode starts")
-    if (found := round(times[first] * frames_per_s)) != place.first_frame:
+        return range(span.first_frame, end)
+    first = bisect_left(times, segment.from_seconds - half)
+    if first == len(times) or abs(times[first] - segment.from_seconds) * frames_per_s > ON_FRAME:
+        raise Damaged(f"the video has no frame at {segment.from_seconds:.3f} s, where the episode starts")
+    if (found := round(times[first] * frames_per_s)) != span.first_frame:
         raise Damaged(
             f"from_timestamp says frame {found} of the video, the lengths of the episodes before say "
-            f"{place.first_frame}: which is right is not known"
+            f"{span.first_frame}: which is right is unknown"
         )
     return range(first, bisect_left(times, end / frames_per_s - half))
 
 
 def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
-    """The rows of an episode in the order of their frames; as they stand if `frame_index` says nothing.
+    """Return the rows of an episode in frame order; keep the given order if `frame_index` has no information.
 
     Raises:
-        Damaged: a row is there twice, or one between the others is missing.
+        Damaged: a `frame_index` occurs twice or is missing.
     """
     numbers = [number for number in frame_index if number is not None]
     if len(numbers) < len(frame_index) or len(set(numbers)) == 1:
         return list(range(len(frame_index)))
     if len(set(numbers)) < len(numbers):
-        raise Damaged(f"{len(numbers)} rows have {len(set(numbers))} different frame_index: which to use is not known")
+        raise Damaged(f"{len(numbers)} rows have {len(set(numbers))} different frame_index: it is unknown which to use")
     if max(numbers) - min(numbers) + 1 != len(numbers):
         raise Damaged(f"{len(numbers)} rows for frame_index {min(numbers)} to {max(numbers)}: some are missing")
     return sorted(range(len(numbers)), key=numbers.__getitem__)
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """The row of each frame of an episode; if frames are missing, their times tell which.
+    """Return the row of each frame of an episode; if frames are missing, use their times.
 
     Raises:
-        Damaged: more frames than rows, or too few.
+        Damaged: more frames than rows, or too few frames.
     """
     num_frames = len(times)
     if num_frames == num_rows:
         return list(range(num_rows))
     if num_frames > num_rows:
-        raise Damaged(f"video has {num_frames} frames for {num_rows} rows: which frames are extra is not known")
+        raise Damaged(f"video has {num_frames} frames for {num_rows} rows: which frames are extra is unknown")
     if num_frames == 0 or num_frames + MAX_MISSING_FRAMES < num_rows:
         raise Damaged(f"video has {num_frames} frames for {num_rows} rows")
     if (times[0] - start_seconds) * frames_per_s > num_rows - num_frames + 0.5:
-        start_seconds = times[0]  # a clock of its own, no missing frames
+        start_seconds = times[0]  # the video has its own clock; no frames are missing
     rows: list[int] = []
     row, before = -1, start_seconds - 1 / frames_per_s
     for seconds in times:

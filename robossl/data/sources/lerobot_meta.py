@@ -1,7 +1,7 @@
-"""The metadata of a LeRobot dataset, v2.1 (jsonl) and v3.0 (parquet), with the defects that real datasets have.
+"""Read the metadata of a LeRobot dataset, v2.1 (jsonl) and v3.0 (parquet), and correct defects of real datasets.
 
-Layouts after huggingface/lerobot, src/lerobot/datasets/utils.py: v2.1 has a data file and a video an episode, v3.0 many
-episodes a file.
+Layouts: huggingface/lerobot, src/lerobot/datasets/utils.py. v2.1 has one data file and one video per episode, v3.0
+many episodes per file.
 """
 
 from __future__ import annotations
@@ -24,64 +24,66 @@ from robossl.errors import InputError
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 
-_FIELD = re.compile(r"\{(\w+)(?::0\d{1,2}d)?\}")  # the only placeholders that a path template of info.json may hold
+# The only placeholders that a path template of info.json may contain.
+_FIELD = re.compile(r"\{(\w+)(?::0\d{1,2}d)?\}")
 _RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class VideoPart:
-    """Where the video of an episode lies."""
+class LeRobotVideoLocation:
+    """File and time range of an episode's video."""
 
     file: str
     from_seconds: float = 0.0
-    to_seconds: float = math.inf  # other episodes may follow
+    to_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """One episode as the metadata describe it."""
+class LeRobotEpisode:
+    """One episode as described by the metadata."""
 
     index: int
     length: int
     task: str
     data_file: str
-    videos: dict[str, VideoPart]
+    videos: dict[str, LeRobotVideoLocation]
     split: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """A dataset as the metadata describe it, with paths that were found by looking where they were stated wrongly."""
+class LeRobotMetadata:
+    """The metadata of a dataset; wrongly stated paths are replaced by the files that were found."""
 
     frames_per_s: float
-    shared_files: bool  # v3.0: many episodes a data file
+    shared_files: bool  # v3.0: many episodes per data file
     cameras: tuple[str, ...]
-    columns: dict[str, str]  # name in the store -> column of the data files
-    widths: dict[str, int]  # by name in the store, as info.json states them
+    columns: dict[str, str]  # name in the store -> name in the data files
+    widths: dict[str, int]  # name in the store -> width stated by info.json
     codecs: dict[str, str]
-    recordings: list[Recording]
+    episodes: list[LeRobotEpisode]
     notes: list[Problem] = field(default_factory=list)
 
 
-def read_dataset(root: Path) -> Dataset:
-    """Read `root/meta`.
+def read_metadata(root: Path) -> LeRobotMetadata:
+    """Read the metadata in `root/meta`.
 
     Raises:
-        InputError: info.json or the list of episodes is missing, damaged, or of another version.
+        InputError: info.json or the list of episodes is missing, damaged, or of an unsupported version.
     """
     try:
         info: dict[str, Any] = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
         version = str(info["codebase_version"])
         if version not in VERSIONS:
-            raise InputError(f"{root} is LeRobotDataset {version}; readable are {', '.join(VERSIONS)}")
+            raise InputError(f"{root} is LeRobotDataset {version}; supported are {', '.join(VERSIONS)}")
         notes: list[Problem] = []
         shared = version == "v3.0"
         features: dict[str, dict[str, Any]] = info["features"]
         cameras = cameras_of(features, notes)
         columns, widths = columns_of(features, notes)
         rows = list(_episodes_v3(root) if shared else _episodes_v21(root))
-        recordings = [
-            _recording(info, row, cameras, features) for row in sorted(rows, key=lambda row: int(row["episode_index"]))
+        episodes = [
+            _parse_episode(info, row, cameras, features)
+            for row in sorted(rows, key=lambda row: int(row["episode_index"]))
         ]
         if shared:
             starts = {
@@ -90,10 +92,10 @@ def read_dataset(root: Path) -> Dataset:
                 for camera in cameras
                 if _seconds(row.get(f"videos/{camera}/from_timestamp")) is not None
             }
-            _check_starts(recordings, cameras, starts)
-        recordings = _assign_splits(_find_files(root, recordings, notes), info, notes)
+            _check_starts(episodes, cameras, starts)
+        episodes = _assign_splits(_find_files(root, episodes, notes), info, notes)
         codecs = {camera: str((features[camera].get("info") or {}).get("video.codec") or "") for camera in cameras}
-        return Dataset(_frames_per_s(info["fps"]), shared, cameras, columns, widths, codecs, recordings, notes)
+        return LeRobotMetadata(_frames_per_s(info["fps"]), shared, cameras, columns, widths, codecs, episodes, notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
@@ -108,24 +110,24 @@ def _frames_per_s(stated: Any) -> float:
 
 
 def _seconds(stated: Any) -> float | None:
-    """A timestamp of an episode, None if there is none."""
+    """Return a timestamp in seconds, or None if it is missing or not finite."""
     seconds = math.nan if stated is None else float(stated)
     return seconds if math.isfinite(seconds) else None
 
 
-def _check_starts(recordings: list[Recording], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
-    """Refuse a video of several episodes that do not all say where they start."""
+def _check_starts(episodes: list[LeRobotEpisode], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
+    """Refuse a video of several episodes if one of them states no start."""
     for camera in cameras:
         by_file: dict[str, list[int]] = {}
-        for recording in recordings:
-            if camera in recording.videos:
-                by_file.setdefault(recording.videos[camera].file, []).append(recording.index)
+        for episode in episodes:
+            if camera in episode.videos:
+                by_file.setdefault(episode.videos[camera].file, []).append(episode.index)
         for file, indices in by_file.items():
             lacking = [index for index in indices if (index, camera) not in starts]
             if len(indices) > 1 and lacking:
                 raise InputError(
                     f"{file} holds {len(indices)} episodes, episode {lacking[0]} states no from_timestamp: which "
-                    "frames are its own is not known; mend meta/episodes"
+                    "frames are its own is unknown; correct meta/episodes"
                 )
 
 
@@ -145,9 +147,9 @@ def _episodes_v3(root: Path) -> Iterator[dict[str, Any]]:
         yield from table.read([name for name in table.schema_arrow.names if not name.startswith("stats/")]).to_pylist()
 
 
-def _recording(
+def _parse_episode(
     info: Mapping[str, Any], row: Mapping[str, Any], cameras: tuple[str, ...], features: Mapping[str, Mapping[str, Any]]
-) -> Recording:
+) -> LeRobotEpisode:
     index = int(row["episode_index"])
     chunk = index // int(info.get("chunks_size") or 1000)
     place = {"episode_index": index, "episode_chunk": chunk}
@@ -158,17 +160,18 @@ def _recording(
         names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
         part = {name: row.get(f"videos/{camera}/{name}") for name in names}
         file = _fill(str(info["video_path"]), place | {"video_key": camera} | part)
-        videos[camera] = VideoPart(
+        videos[camera] = LeRobotVideoLocation(
             file, _seconds(part["from_timestamp"]) or 0.0, _seconds(part["to_timestamp"]) or math.inf
         )
     data = {name: row.get(f"data/{name}") for name in ("chunk_index", "file_index")}
     tasks = row.get("tasks") or []
     task = "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks)
-    return Recording(index, int(row["length"]), task, _fill(str(info["data_path"]), place | data), videos)
+    return LeRobotEpisode(index, int(row["length"]), task, _fill(str(info["data_path"]), place | data), videos)
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
-    if _FIELD.sub("", template).count("{"):  # str.format would also follow attributes and pad without limit
+    # str.format would also follow attributes and pad without limit.
+    if _FIELD.sub("", template).count("{"):
         raise InputError(f"info.json has a path template that is not understood: {template!r}")
     path = template.format(**values)
     if leaves_root(path):
@@ -176,8 +179,8 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
     return path
 
 
-def _find_files(root: Path, recordings: list[Recording], notes: list[Problem]) -> list[Recording]:
-    """Replace stated paths that do not exist by the one file with the same folders under another top folder."""
+def _find_files(root: Path, episodes: list[LeRobotEpisode], notes: list[Problem]) -> list[LeRobotEpisode]:
+    """Replace stated paths that do not exist by the only file with the same subfolders under another top folder."""
     by_name: dict[str, list[str]] = {}
     moved: dict[tuple[str, str], int] = {}
     for path in find_files(root, VIDEO_SUFFIXES | {".parquet"})[0]:
@@ -194,21 +197,23 @@ def _find_files(root: Path, recordings: list[Recording], notes: list[Problem]) -
         moved[tops] = moved.get(tops, 0) + 1
         return found[0]
 
-    looked = [
+    corrected = [
         replace(
-            recording,
-            data_file=look(recording.data_file),
-            videos={camera: replace(part, file=look(part.file)) for camera, part in recording.videos.items()},
+            episode,
+            data_file=look(episode.data_file),
+            videos={camera: replace(part, file=look(part.file)) for camera, part in episode.videos.items()},
         )
-        for recording in recordings
+        for episode in episodes
     ]
     for (stated, found), count in moved.items():
-        notes.append(Problem("meta/info.json", f"says {stated}/, found by looking in {found}/ ({count} files)"))
-    return looked
+        notes.append(Problem("meta/info.json", f"says {stated}/, but the files are in {found}/ ({count} files)"))
+    return corrected
 
 
-def _assign_splits(recordings: list[Recording], info: Mapping[str, Any], notes: list[Problem]) -> list[Recording]:
-    known = {recording.index for recording in recordings}
+def _assign_splits(
+    episodes: list[LeRobotEpisode], info: Mapping[str, Any], notes: list[Problem]
+) -> list[LeRobotEpisode]:
+    known = {episode.index for episode in episodes}
     if "total_episodes" in info and int(info["total_episodes"]) != len(known):
         notes.append(Problem("meta/info.json", f"says {info['total_episodes']} episodes, {len(known)} are listed"))
     split_of: dict[int, str] = {}
@@ -232,4 +237,4 @@ def _assign_splits(recordings: list[Recording], info: Mapping[str, Any], notes: 
                 f"splits cover {len(split_of)} of {len(known)} episodes, not {missing}; those have no split",
             )
         )
-    return [replace(recording, split=split_of.get(recording.index, "")) for recording in recordings]
+    return [replace(episode, split=split_of.get(episode.index, "")) for episode in episodes]

@@ -1,47 +1,47 @@
-"""A folder of videos, each an episode, with an optional csv of labels; or one video file."""
+"""A folder of videos with an optional csv of labels, or one video file; each video is an episode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, any_file, damage, find_files, fingerprint
+from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, any_file, find_files, fingerprint, unreadable_reason
 from robossl.data.labels import LabelTable, match_labels
 from robossl.data.manifest import Problem
-from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
-from robossl.data.video import Video, probe
+from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
+from robossl.data.video import Video, read_header
 
-FRAMES_PER_BYTE = 1e-4  # where no header says anything
-NUM_PROBED = 16  # headers opened to estimate frames from bytes; opening every file of a large folder takes minutes
+FRAMES_PER_BYTE = 1e-4  # estimate if no header states a number of frames
+NUM_SAMPLED = 16  # headers read to estimate frames per byte; reading all of a large folder takes minutes
 
 
 class Mp4Source:
-    """Videos under a folder (mp4, mov, mkv, webm, avi)."""
+    """Reads the videos under a folder (mp4, mov, mkv, webm, avi)."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None
         self._labels = labels
-        self._reading = reading or Reading()
+        self._options = options or SourceOptions()
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """A video file, or a folder with at least one video, readable or not."""
+        """Return whether `root` is a video file, or a folder with at least one video, readable or not."""
         if root.is_file():
             return root.suffix.lower() in VIDEO_SUFFIXES
         return any_file(root, VIDEO_SUFFIXES)
 
     def listing(self) -> Listing:
-        """One unit a video; frame counts from the csv or estimated from file sizes."""
+        """List one unit per video; frame counts come from the csv or are estimated from file sizes."""
         if self._only is None:
             paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
         else:
-            reason = damage(self._root, self._only)
+            reason = unreadable_reason(self._root, self._only)
             paths, skipped = ([], [Problem(self._only, reason)]) if reason else ([self._only], [])
         known = {*paths, *(problem.path for problem in skipped)}
-        table = match_labels(self._root, self._labels, known, self._reading.label_columns)
+        table = match_labels(self._root, self._labels, known, self._options.label_columns)
         if self._only is None:
-            skipped += [Problem(path, "listed in the csv, missing") for path in table.rows if path not in known]
+            skipped += [Problem(path, "listed in the csv, but missing") for path in table.rows if path not in known]
         notes = [
             Problem(path, "not listed in the csv, has no labels")
             for path in paths
@@ -52,10 +52,10 @@ class Mp4Source:
             notes.append(Problem(pictures[0], what))
         frames_per_byte = self._frames_per_byte(paths)
         units = [self._unit(path, table, frames_per_byte) for path in paths]
-        return Listing(units, (*skipped, *table.problems), tuple(notes), said=table.said)
+        return Listing(units, (*skipped, *table.problems), tuple(notes), remarks=table.remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """All frames of the video; a video that ends clearly before its stated end is damaged."""
+        """Yield all frames of the video; refuse a video that ends clearly before its stated end."""
         video = Video(self._root / unit.key)
         try:
             start = seconds = None
@@ -67,11 +67,11 @@ class Mp4Source:
             header = video.header
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
             if header.is_counted and count >= header.num_frames:
-                return  # a last frame may be shown for long
+                return  # the last frame may have a long duration
             start, seconds = start or 0.0, seconds or 0.0
             stated_seconds = header.end_seconds - start
             if seconds - start + 3 * frame_seconds < 0.95 * stated_seconds:
-                raise Damaged(f"truncated: {seconds - start:.1f} s of {stated_seconds:.1f} s decode")
+                raise Damaged(f"truncated: only {seconds - start:.1f} of {stated_seconds:.1f} s can be decoded")
         finally:
             video.close()
 
@@ -83,10 +83,10 @@ class Mp4Source:
 
     def _frames_per_byte(self, paths: list[str]) -> float:
         num_frames = num_bytes = 0
-        for path in paths[:: max(1, len(paths) // NUM_PROBED)]:
+        for path in paths[:: max(1, len(paths) // NUM_SAMPLED)]:
             try:
-                num_frames += probe(self._root / path).num_frames
+                num_frames += read_header(self._root / path).num_frames
                 num_bytes += (self._root / path).stat().st_size
             except Damaged:
-                continue  # it is read, and reported, later
+                continue  # reported later, when it is read
         return num_frames / num_bytes if num_frames and num_bytes else FRAMES_PER_BYTE

@@ -1,4 +1,4 @@
-"""Parquet tables of images as the Hugging Face datasets library writes them; the file name gives the split."""
+"""Parquet tables of images in the layout of the Hugging Face datasets library; the file name gives the split."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robossl.data.files import any_file, damage, find_files, fingerprint
+from robossl.data.files import any_file, find_files, fingerprint, unreadable_reason
 from robossl.data.labels import NO_LABELS, split_name
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Damaged, Frame, Listing, Reading, Unit
+from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.errors import InputError
 
 BATCH_ROWS = 64  # images held at once
 
 
 class ParquetSource:
-    """Every row is an episode of one frame; integer and text columns are labels, by class name where there is one."""
+    """Reads each row as an episode of one frame; integer and text columns are labels, by class name if known."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         if labels not in (None, NO_LABELS):
-            raise InputError("--labels is for videos, images and tars; a parquet table brings its labels along")
+            raise InputError("--labels is for videos, images and tars; a parquet table contains its own labels")
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None
         self._file = ""
@@ -35,15 +35,15 @@ class ParquetSource:
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """A parquet file, or a folder with one."""
+        """Return whether `root` is a parquet file, or a folder with one."""
         return root.suffix == ".parquet" if root.is_file() else any_file(root, {".parquet"})
 
     def listing(self) -> Listing:
-        """One unit a row; only the label columns are read."""
+        """List one unit per row; read only the label columns."""
         if self._only is None:
             paths, skipped = find_files(self._root, {".parquet"})
         else:
-            reason = damage(self._root, self._only)
+            reason = unreadable_reason(self._root, self._only)
             paths, skipped = ([], [Problem(self._only, reason)]) if reason else ([self._only], [])
         units: list[Unit] = []
         for path in paths:
@@ -54,7 +54,7 @@ class ParquetSource:
         return Listing(units, tuple(skipped))
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """The one frame; rows are read forward, so units in order cost one pass."""
+        """Yield the image; rows are read forward, so reading units in order takes one pass."""
         file, row = str(unit.address["file"]), int(unit.address["row"])
         if file != self._file or row < self._next_row:
             self._file, self._rows = file, self._walk(file, row)

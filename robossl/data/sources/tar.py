@@ -1,4 +1,4 @@
-"""Tar archives of images with an optional csv of labels beside them, read in place by offset."""
+"""Tar archives of images with an optional csv of labels beside them; images are read in place, by offset."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from robossl.data.files import (
     IMAGE_SUFFIXES,
     NOT_UTF8,
     any_file,
+    escape_name,
     find_files,
     fingerprint,
     is_utf8,
     leaves_root,
-    spelled,
 )
 from robossl.data.labels import label_from_path, match_labels
 from robossl.data.manifest import Problem
 from robossl.data.pictures import decode_image
-from robossl.data.source import Frame, Listing, Reading, Unit
+from robossl.data.source import Frame, Listing, SourceOptions, Unit
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class TarSource:
-    """Every image member is an episode of one frame; labels come from the csv and from the folders in the archive."""
+    """Reads each image as an episode of one frame; labels come from the csv and from folders in the archive."""
 
-    def __init__(self, root: Path, labels: Path | None = None, reading: Reading | None = None) -> None:
+    def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         self._root = root if root.is_dir() else root.parent
         self._only = root.name if root.is_file() else None
         self._labels = labels
-        self._reading = reading or Reading()
+        self._options = options or SourceOptions()
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """A tar, compressed or not, or a folder with one."""
+        """Return whether `root` is a tar archive, compressed or not, or a folder with one."""
         if root.is_file():
             return root.name.lower().endswith((".tar", *_COMPRESSED))
         return any_file(root, {".tar", *_COMPRESSED})
 
     def listing(self) -> Listing:
-        """One unit an image member, found by walking the headers."""
+        """List one unit per image by walking the headers of the archives."""
         archives, skipped = find_files(self._root, {".tar", *_COMPRESSED})
         if self._only is not None:
             archives = [name for name in archives if name == self._only]
@@ -54,18 +54,18 @@ class TarSource:
                 )
             else:
                 members |= self._members(archive, "" if len(archives) == 1 else f"{archive}/", skipped)
-        table = match_labels(self._root, self._labels, members, self._reading.label_columns)
-        missing = [Problem(path, "listed in the csv, missing") for path in table.rows if path not in members]
+        table = match_labels(self._root, self._labels, members, self._options.label_columns)
+        missing = [Problem(path, "listed in the csv, but missing") for path in table.rows if path not in members]
         units = []
         for key, unit in sorted(members.items()):
             split, labels = label_from_path(str(unit.address["member"]))
             units.append(
                 Unit(key, unit.fingerprint, 1, table.split(key) or split, labels | table.labels(key), unit.address)
             )
-        return Listing(units, (*skipped, *missing, *table.problems), said=table.said)
+        return Listing(units, (*skipped, *missing, *table.problems), remarks=table.remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """The one frame."""
+        """Yield the image."""
         archive = str(unit.address["archive"])
         with open(self._root / archive, "rb") as file:
             file.seek(int(unit.address["offset"]))
@@ -83,7 +83,7 @@ class TarSource:
                         continue
                     reason = _refusal(member, size)
                     if reason:
-                        skipped.append(Problem(f"{archive}:{spelled(member.name)}", reason))
+                        skipped.append(Problem(f"{archive}:{escape_name(member.name)}", reason))
                         continue
                     name = member.name.removeprefix("./")
                     address: dict[str, str | int | float] = {
@@ -93,7 +93,8 @@ class TarSource:
                         "size": member.size,
                     }
                     found[prefix + name] = Unit(prefix + name, f"{print_}@{member.offset_data}", 1, address=address)
-                if size < tar.offset + tarfile.BLOCKSIZE:  # tarfile takes a cut between two members for the end
+                # tarfile treats a cut between two members as the end of the archive.
+                if size < tar.offset + tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("no end marker")
         except (tarfile.TarError, OSError) as error:
             skipped.append(Problem(archive, f"archive breaks off after {len(found)} images ({error})"))

@@ -1,0 +1,59 @@
+"""The sources of an ingest: detect their formats, list their units, and give each a unique name in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from robossl.data.files import NOT_UTF8, escape_name, is_utf8, stated_licence
+from robossl.data.manifest import Manifest, SourceEntry
+from robossl.data.source import Listing, SourceOptions
+from robossl.data.sources import detect_format, source_class
+from robossl.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSource:
+    """A source of this run, its entry in the manifest, and its units."""
+
+    entry: SourceEntry
+    root: Path
+    listing: Listing
+
+
+def list_source(root: Path, format: str, labels: Path | None, options: SourceOptions) -> tuple[Path, str, Listing]:
+    """Return the root, the format and the units of one source.
+
+    Raises:
+        InputError: the source cannot be used.
+    """
+    name = detect_format(root) if format == "auto" else format
+    if not is_utf8(str(root)):
+        raise InputError(f"source {escape_name(str(root))}: {NOT_UTF8}")
+    return root, name, source_class(name)(root, labels, options).listing()
+
+
+def name_sources(
+    found: Sequence[tuple[Path, str, Listing]], manifest: Manifest, licence: str | None
+) -> tuple[list[ListedSource], Manifest]:
+    """Give new sources a name and a licence; return the listed sources and the manifest with their entries."""
+    listed: list[ListedSource] = []
+    entries = {(entry.path, entry.format): entry for entry in manifest.sources}  # one folder may hold two formats
+    for root, format, listing in found:
+        entry = entries.get((str(root), format)) or SourceEntry(
+            _unique_name(root, [entry.name for entry in entries.values()]), str(root), format
+        )
+        known = entry.licence if entry.licence != "unknown" else stated_licence(root)
+        entry = replace(entry, columns=listing.columns, licence=licence or known)
+        entries[str(root), format] = entry
+        listed.append(ListedSource(entry, root, listing))
+    return listed, replace(manifest, sources=tuple(entries.values()))
+
+
+def _unique_name(root: Path, taken: Sequence[str]) -> str:
+    name = root.stem if root.is_file() else root.name
+    number = 2
+    while name in taken:
+        name, number = f"{root.name}-{number}", number + 1
+    return name
