@@ -48,16 +48,16 @@ bench: $(STAMP)  ## ratios of speed and memory, taken in one run
 	$(BIN)/python benchmarks/run.py
 
 tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was stopped
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python studies/simsiam.py
 
 table: $(STAMP)  ## every method for the same time, beside the references; goes on where it was stopped
-	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python studies/methods.py
 
 invariances: $(STAMP)  ## which changes of the picture each recipe's encoder ignores; goes on where it was stopped
-	$(BIN)/python benchmarks/invariances.py
+	$(BIN)/python studies/invariances.py
 
 explore: $(STAMP)  ## exploring agents and the perception-action loop compared; goes on where it was stopped
-	$(BIN)/python benchmarks/explore.py
+	$(BIN)/python studies/explore.py
 
 client: $(STAMP)  ## the client's own wheel, for robots
 	cd serving && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist

@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in a run: cli.py sets it before torch is loaded
 
 from bench_train import bare, measure, ours
-from cells import small_recipe
+from losses import recipe
 
 from robossl.config import load
 from robossl.memory import keep_freed_memory
@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()  # as a run does
     for method in args.methods:
-        config = load(small_recipe(method), RunConfig)
+        config = load(recipe(method), RunConfig)
         if not config.data.store.exists():
             print(f"{method}: skipped, no store at {config.data.store}")
             continue
