@@ -25,13 +25,13 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-quickstart: $(STAMP)  ## from the shipped robot clips to a served encoder and reports
+quickstart: $(STAMP)  ## from the shipped robot clips to a verified encoder and a page to look at
 	$(BIN)/python examples/quickstart.py
 
-test: $(STAMP)  ## required for every change; JOBS=8 uses eight processes
+test: $(STAMP)  ## what every change must pass; JOBS=8 takes more processes than two
 	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses $(JOBS) --dist loadfile --timeout 600 -o faulthandler_timeout=660
 
-test-all: $(STAMP)  ## also the slow and the soak tests
+test-all: $(STAMP)  ## the slow and the soak tests too
 	$(BIN)/python -m pytest
 
 soak: $(STAMP)  ## ten minutes of load on a server; ROBOSSL_SOAK_SECONDS=20 for a trial
