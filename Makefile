@@ -1,4 +1,4 @@
-# The whole developer interface. Everything runs in .venv, which is made once and again when the lock changes.
+# The developer interface. Everything runs in .venv, which is remade when the lock changes.
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -34,7 +34,7 @@ test: $(STAMP)  ## what every change must pass; JOBS=8 takes more processes than
 test-all: $(STAMP)  ## the slow and the soak tests too
 	$(BIN)/python -m pytest
 
-soak: $(STAMP)  ## ten minutes of load on a server; ROBOSSL_SOAK_SECONDS=20 tries it
+soak: $(STAMP)  ## ten minutes of load on a server; ROBOSSL_SOAK_SECONDS=20 for a trial
 	$(BIN)/python -m pytest -m soak
 
 lint: $(STAMP)  ## style and formatting
@@ -44,29 +44,29 @@ lint: $(STAMP)  ## style and formatting
 types: $(STAMP)  ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## ratios of speed and memory, taken in one run
+bench: $(STAMP)  ## ratios of speed and memory
 	$(BIN)/python benchmarks/run.py
 
-tables: $(STAMP)  ## SimSiam's ablations on real frames; goes on where it was stopped
-	$(BIN)/python benchmarks/tables.py
+tables: $(STAMP)  ## study: SimSiam's ablations on real frames; resumes
+	$(BIN)/python studies/simsiam.py
 
-table: $(STAMP)  ## every method for the same time, beside the references; goes on where it was stopped
-	$(BIN)/python benchmarks/methods.py
+table: $(STAMP)  ## study: every method for the same time; resumes
+	$(BIN)/python studies/methods.py
 
-invariances: $(STAMP)  ## which changes of the picture each recipe's encoder ignores; goes on where it was stopped
-	$(BIN)/python benchmarks/invariances.py
+invariances: $(STAMP)  ## study: which changes of the picture encoders ignore; resumes
+	$(BIN)/python studies/invariances.py
 
-explore: $(STAMP)  ## exploring agents and the perception-action loop compared; goes on where it was stopped
-	$(BIN)/python benchmarks/explore.py
+explore: $(STAMP)  ## study: exploring agents and the loop compared; resumes
+	$(BIN)/python studies/explore.py
 
 client: $(STAMP)  ## the client's own wheel, for robots
 	cd serving && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
 
-lock: $(STAMP)  ## resolve requirements.lock anew
+lock: $(STAMP)  ## resolve requirements.lock again
 	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --upgrade --group dev --generate-hashes --universal --python-version 3.11 \
 		--fork-strategy fewest --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock
 
-clean:  ## remove what builds, tests and the quickstart leave; .venv stays
+clean:  ## remove files of builds, tests and the quickstart; keep .venv
 	rm -rf build dist quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

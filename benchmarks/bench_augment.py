@@ -1,9 +1,9 @@
-"""What augmentation costs: milliseconds a view for each operation, beside torchvision's v2 a sample at a time.
+"""Time each augmentation, in ms per view, against torchvision v2 applied per sample.
 
     python benchmarks/bench_augment.py --device cpu
 
-torchvision runs with one thread, as in a loader's worker, on uint8 images up to the normalisation, its fast case. Ours
-runs with one thread for the ratio, then with all. They take turns on the same frames; each figure is a median.
+torchvision runs on one thread, as in a loader's worker, on uint8 images until the normalisation (its fast case). Ours
+runs on one thread for the ratio, then on all. Both alternate on the same frames; each time is a median.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robossl.views import ClipSpec, RawBatch, RawFrames, ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BARE = ViewSpec(hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
-WHOLE = ViewSpec()  # MoCo v2's
+WHOLE = ViewSpec()  # MoCo v2
 OPERATIONS = {
     "crop, normalise": BARE,
     "+ flip": replace(BARE, hflip_p=WHOLE.hflip_p),
@@ -37,8 +37,8 @@ OPERATIONS = {
 }
 
 
-def torchvisions(spec: ViewSpec) -> Callable[[Tensor], Tensor]:
-    """The same operations as torchvision users compose them."""
+def torchvision_pipeline(spec: ViewSpec) -> Callable[[Tensor], Tensor]:
+    """Compose the same operations from torchvision."""
     jitter = v2.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
     steps: list[torch.nn.Module] = [v2.RandomResizedCrop(spec.size, spec.scale, spec.ratio, antialias=True)]
     if spec.rotation_degrees:
@@ -54,8 +54,8 @@ def torchvisions(spec: ViewSpec) -> Callable[[Tensor], Tensor]:
     return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
-def frames_like(batch: int, height: int, width: int) -> RawBatch:
-    """A batch of smooth random frames in the memory layout of a store."""
+def random_batch(batch: int, height: int, width: int) -> RawBatch:
+    """Return smooth random frames in the memory layout of a store."""
     coarse = torch.rand(batch, 3, height // 8, width // 8)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     pixels = (255 * smooth).to(torch.uint8).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)[:, None]
@@ -65,7 +65,7 @@ def frames_like(batch: int, height: int, width: int) -> RawBatch:
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -74,11 +74,11 @@ def milliseconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def compare(spec: ViewSpec, raw: RawBatch, device: torch.device, repeats: int) -> list[float]:
-    """Median milliseconds a view: ours with one thread and with all, torchvision's with one (always on the CPU)."""
+    """Return median ms per view: ours on one thread, ours on all, torchvision on one (always on the CPU)."""
     augment = Augment((spec,), mean=MEAN, std=STD, seed=0, device=device, memory_format=torch.channels_last)
     placed = raw.clips[ClipSpec()]
     ready = replace(raw, clips={ClipSpec(): replace(placed, pixels=placed.pixels.to(device))})
-    theirs, images = torchvisions(spec), list(placed.pixels[:, 0])
+    theirs, images = torchvision_pipeline(spec), list(placed.pixels[:, 0])
     num_threads = torch.get_num_threads()
     turns = [
         (1, lambda: augment(ready)),
@@ -95,6 +95,7 @@ def compare(spec: ViewSpec, raw: RawBatch, device: torch.device, repeats: int) -
 
 
 def main() -> None:
+    """Print one line per operation, view size and frame size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=64)
@@ -104,11 +105,11 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(0)
-    print(f"batch {arguments.batch}, {device}; ms a view with 1 thread, and ours with {torch.get_num_threads()}")
+    print(f"batch {arguments.batch}, {device}; ms per view with 1 thread, and ours with {torch.get_num_threads()}")
     print(f"{'source':>9} {'view':>5}  {'operation':<18} {'torchvision':>12} {'ours':>7} {'ratio':>6} {'threads':>8}")
     for source in arguments.sources:
         height, width = map(int, source.split("x"))
-        raw = frames_like(arguments.batch, height, width)
+        raw = random_batch(arguments.batch, height, width)
         for size in arguments.sizes:
             for name, spec in OPERATIONS.items():
                 one, every, theirs = compare(replace(spec, size=size), raw, device, arguments.repeats)

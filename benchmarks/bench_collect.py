@@ -1,9 +1,9 @@
-"""Collection on two workers against one: frames a second of whole collections, start to end.
+"""Compare collection on two workers and on one, in frames per second of whole collections.
 
     python benchmarks/bench_collect.py [--rounds 3] [--frames 30000] [--env robossl/Push-v0] [--agent random]
 
-Rendering, h264, parquet and the start of the processes are included. Beside it stands what two processes that only
-count make of one: the machine's own ratio, which is below 2 on hyperthreads and among neighbours.
+The time includes rendering, h264, parquet and the start of the processes. For comparison, the machine's own ratio is
+measured with processes that only count; it is below 2 with hyperthreads or other load.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ print(counted)
 """
 
 
-def cores_worth(seconds: float = 2.0) -> float:
-    """How much more two processes compute than one, just now: the machine's own ratio."""
+def machine_ratio(seconds: float = 2.0) -> float:
+    """Return how much faster two processes count than one at this moment."""
     line = [sys.executable, "-c", COUNT, str(seconds)]
 
     def count(number: int) -> int:
@@ -39,8 +39,8 @@ def cores_worth(seconds: float = 2.0) -> float:
     return count(2) / alone
 
 
-def rate(args: argparse.Namespace, workers: int) -> float:
-    """Frames a second of one whole collection."""
+def collect_rate(args: argparse.Namespace, workers: int) -> float:
+    """Return frames per second of one whole collection."""
     with tempfile.TemporaryDirectory() as scratch:
         line = [sys.executable, "-m", "robossl", "collect", "--env", args.env, "--agent", args.agent]
         line += ["--frames", str(args.frames), "--workers", str(workers), "--out", str(Path(scratch, "out"))]
@@ -51,7 +51,7 @@ def rate(args: argparse.Namespace, workers: int) -> float:
 
 
 def main() -> None:
-    """Print the ratio beside that of the machine."""
+    """Print the ratio and the machine's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=30_000)
@@ -61,9 +61,9 @@ def main() -> None:
     rates: dict[int, list[float]] = defaultdict(list)
     machine = []
     for _ in range(args.rounds):
-        machine.append(cores_worth())
+        machine.append(machine_ratio())
         for workers in (1, 2):
-            rates[workers].append(rate(args, workers))
+            rates[workers].append(collect_rate(args, workers))
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     print(
         f"{args.env} by {args.agent}: 2 workers / 1 {statistics.median(ratios):.2f} "

@@ -1,10 +1,10 @@
-"""Steps with rendering per second of one core: our environments beside gym-pusht, in turn.
+"""Measure steps with rendering per second on one core: our environments and gym-pusht, alternating.
 
     python benchmarks/bench_envs.py [--pusht PYTHON]        ROBOSSL_PUSHT_PYTHON=PYTHON make bench
 
-gym-pusht wants OpenCV with a display's libraries, so it lives in an environment of its own, whose interpreter
-`--pusht` names (`pip install gym-pusht opencv-python-headless`); without it its lines are left out. Each block is a
-process of its own on one thread; medians are printed, by the clock and by the CPU time of the process.
+gym-pusht needs OpenCV with display libraries, so it has its own environment (`pip install gym-pusht
+opencv-python-headless`). `--pusht` names its interpreter; without it gym-pusht is skipped. Each block is a process with
+one thread. Medians are printed, by the clock and by CPU time.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ OURS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
 PUSHT = "gym_pusht/PushT-v0"
 
 
-def block(python: str, env_id: str, size: int, seconds: float) -> list[float]:
-    """Steps a second, by the clock and by CPU time."""
+def measure(python: str, env_id: str, size: int, seconds: float) -> list[float]:
+    """Return steps per second by the clock and by CPU time."""
     module, settings = "robossl_envs", {"image_size": size}
     if env_id == PUSHT:
         module, settings = "gym_pusht", {"visualization_width": size, "visualization_height": size}
@@ -52,10 +52,10 @@ def block(python: str, env_id: str, size: int, seconds: float) -> list[float]:
 
 
 def main() -> None:
-    """Print one line an environment and size."""
+    """Print one line per environment and size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.environ.get("ROBOSSL_PUSHT_PYTHON")
-    parser.add_argument("--pusht", metavar="PYTHON", default=default, help="an interpreter that has gym-pusht")
+    parser.add_argument("--pusht", metavar="PYTHON", default=default, help="an interpreter with gym-pusht")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     args = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
     rates: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
     for _ in range(args.rounds):
         for (env_id, size), python in jobs.items():
-            rates[env_id, size].append(block(python, env_id, size, args.seconds))
+            rates[env_id, size].append(measure(python, env_id, size, args.seconds))
     for (env_id, size), each in rates.items():
         clock, cpu = (statistics.median(column) for column in zip(*each, strict=True))
         line = f"{env_id} at {size} px: {clock:.0f} steps/s by the clock, {cpu:.0f} by CPU time"
@@ -74,7 +74,7 @@ def main() -> None:
             line += f", {statistics.median(ratios):.1f} x gym-pusht"
         print(line)
     if not args.pusht:
-        print("gym-pusht: left out, no --pusht")
+        print("gym-pusht: skipped, no --pusht")
 
 
 if __name__ == "__main__":

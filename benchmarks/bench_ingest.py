@@ -1,6 +1,6 @@
-"""Peak memory of an ingest over all its processes, and what opening a store of a million frames costs.
+"""Measure the peak memory of an ingest, and the time and memory to open a store of a million frames.
 
-python benchmarks/bench_ingest.py --data PATH/droid_web
+Usage: python benchmarks/bench_ingest.py --data PATH/droid_web
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(f"{opened * 1e3:.0f} ms to open, {seconds:.2f} s with a split's rows and 1
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and all below it; pages that processes share count in each."""
+    """Return the resident memory of a process and its descendants; shared pages count once per process."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -48,7 +48,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def measure_ingest(data: Path, out: Path, short_side: int) -> None:
-    """Ingest in a process of its own and print its peak."""
+    """Ingest in a new process and print the peak memory."""
     code = "import sys; from robossl.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "ingest", str(data), "--out", str(out), "--short-side", str(short_side)]
     start, peak = time.perf_counter(), 0
@@ -67,7 +67,7 @@ def measure_ingest(data: Path, out: Path, short_side: int) -> None:
 
 
 def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: int = 200) -> None:
-    """A store of one tiny picture a million times, by the store's own parts."""
+    """Write a store that repeats one tiny picture a million times."""
     (path / "shards").mkdir(parents=True)
     jpeg, per_shard = encode_jpeg(Image.new("RGB", (8, 8)), 50), num_episodes // num_shards
     entries: list[IndexEntry] = []
@@ -85,7 +85,7 @@ def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: i
 
 
 def main() -> None:
-    """Print both measurements."""
+    """Print the ingest and both stores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/droid_web"))
     parser.add_argument("--short-side", type=int, default=256)

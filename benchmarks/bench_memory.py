@@ -1,8 +1,8 @@
-"""Training while the C library keeps what is freed, as `robossl pretrain` has it, against its default.
+"""Compare training with freed memory kept, as in `robossl pretrain`, and with the C library's default.
 
     python benchmarks/bench_memory.py [--rounds 3] [--seconds 12]
 
-Each block is a process of its own that trains ResNet-18 at 64 px on one thread, and counts its page faults.
+Each block is a process that trains ResNet-18 at 64 px on one thread and counts its page faults.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ print(steps * len(frames) / (time.perf_counter() - began), (faults() - before) /
 """
 
 
-def block(how: str, seconds: float) -> tuple[float, float]:
-    """Frames a second, and page faults a step."""
+def measure(how: str, seconds: float) -> tuple[float, float]:
+    """Return frames per second and page faults per step."""
     line = [sys.executable, "-c", BLOCK, how, str(seconds)]
     done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True)
     rate, faults = map(float, done.stdout.split())
@@ -49,16 +49,16 @@ def block(how: str, seconds: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print one line."""
+    """Print the ratio and the page faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=12)
     args = parser.parse_args()
-    pairs = [(block("kept", args.seconds), block("default", args.seconds)) for _ in range(args.rounds)]
+    pairs = [(measure("kept", args.seconds), measure("default", args.seconds)) for _ in range(args.rounds)]
     ratios = [kept[0] / default[0] for kept, default in pairs]
     print(
         f"kept / default {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) in frames/s; "
-        f"page faults a step {statistics.median(kept[1] for kept, _ in pairs):.0f} against "
+        f"page faults per step {statistics.median(kept[1] for kept, _ in pairs):.0f} against "
         f"{statistics.median(default[1] for _, default in pairs):.0f}"
     )
 

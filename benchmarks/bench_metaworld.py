@@ -1,9 +1,9 @@
-"""MetaWorld drawn as robossl_envs draws it, over the same scene drawn with MuJoCo's own settings, in turn.
+"""Compare MetaWorld's rendering in robossl_envs with MuJoCo's own settings on the same scene, alternating.
 
     python benchmarks/bench_metaworld.py [--metaworld PYTHON]        ROBOSSL_METAWORLD_PYTHON=PYTHON make bench
 
-MetaWorld pins its simulator, so it lives in an environment of its own (`pip install -e '.[metaworld]'`), whose
-interpreter `--metaworld` names; without it nothing is measured. MUJOCO_GL=egl is set where it is not.
+MetaWorld pins its simulator, so it has its own environment (`pip install -e '.[metaworld]'`). `--metaworld` names its
+interpreter; without it nothing is measured. MUJOCO_GL is egl unless it is set.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from robossl_envs.metaworld import MetaWorld
 size, pictures, rounds = map(int, sys.argv[1:])
 env = MetaWorld("push-v3", image_size=size, render_mode="rgb_array")
 env.reset(seed=0)
-plain = mujoco.Renderer(MetaWorld("push-v3")._env.model, size, size)  # a model of its own: the settings lie in it
+plain = mujoco.Renderer(MetaWorld("push-v3")._env.model, size, size)  # the settings are part of the model
 
-def as_it_comes():
+def draw_plain():
     plain.update_scene(env._env.data, camera="corner2")
     plain.render()
 
@@ -37,21 +37,21 @@ def timed(draw):
         seconds.append(time.perf_counter() - began)
     return 1e3 * statistics.median(seconds)
 
-env.render(), as_it_comes()
-print(json.dumps([[timed(env.render), timed(as_it_comes)] for _ in range(rounds)]))
+env.render(), draw_plain()
+print(json.dumps([[timed(env.render), timed(draw_plain)] for _ in range(rounds)]))
 """
 
 
 def main() -> None:
-    """Print one line a size."""
+    """Print one line per size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.environ.get("ROBOSSL_METAWORLD_PYTHON")
-    parser.add_argument("--metaworld", metavar="PYTHON", default=default, help="an interpreter that has metaworld")
+    parser.add_argument("--metaworld", metavar="PYTHON", default=default, help="an interpreter with metaworld")
     parser.add_argument("--pictures", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if not args.metaworld:
-        print("MetaWorld: left out, no --metaworld")
+        print("MetaWorld: skipped, no --metaworld")
         return
     root = Path(__file__).parents[1]
     paths = {"PYTHONPATH": f"{root}:{root / 'envs'}", "PYTHONWARNINGS": "ignore"}
@@ -61,7 +61,10 @@ def main() -> None:
         done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
         ours, plain = zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
         ratios = ", ".join(f"{slow / fast:.1f}" for fast, slow in zip(ours, plain, strict=True))
-        print(f"{size} px: {min(ours):.1f} ms a picture, {min(plain):.1f} as it comes; ratios {ratios}", flush=True)
+        print(
+            f"{size} px: {min(ours):.1f} ms per picture, {min(plain):.1f} with MuJoCo's; ratios {ratios}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

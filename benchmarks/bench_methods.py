@@ -1,8 +1,9 @@
-"""Full pretraining of every method over the bare forward-backward of the same networks on ready views.
-
-The small recipes of configs/ at their own sizes and batches, the store resident; blocks alternate, medians are printed.
+"""Compare pretraining of every method with bare forward and backward of the same networks on ready views.
 
     python benchmarks/bench_methods.py [--methods simclr dino ...]
+
+Uses the small recipes of configs/ with their sizes and batches, and the store in memory. Blocks alternate; medians are
+printed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in a run: cli.py sets it before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as cli.py does for a run, before torch is loaded
 
 from bench_train import bare, measure, ours
-from cells import small_recipe
+from losses import recipe
 
 from robossl.config import load
 from robossl.memory import keep_freed_memory
@@ -26,15 +27,15 @@ from robossl.run import RunConfig
 
 
 def main() -> None:
-    """Print one line a method."""
+    """Print one line per method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
-    keep_freed_memory()  # as a run does
+    keep_freed_memory()
     for method in args.methods:
-        config = load(small_recipe(method), RunConfig)
+        config = load(recipe(method), RunConfig)
         if not config.data.store.exists():
             print(f"{method}: skipped, no store at {config.data.store}")
             continue
@@ -42,7 +43,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             blocks = {"bare": bare(config, Path(scratch, "bare")), "ours": ours(config, Path(scratch, "ours"))}
             rates = measure(blocks, rounds=args.rounds, steps=args.steps, batch_size=config.train.batch_size)
-            del blocks  # before the next method's frames are held
+            del blocks  # frees the frames before the next method loads its own
         clock, cpu = ratios(rates, ""), ratios(rates, ", CPU time")
         print(
             f"{method}: {statistics.median(clock):.2f} of bare ({min(clock):.2f}-{max(clock):.2f}), "
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def ratios(rates: dict[str, list[float]], clock: str) -> list[float]:
-    """Ours over bare, round by round."""
+    """Return ours over bare for each round."""
     return [a / b for a, b in zip(rates[f"ours{clock}"], rates[f"bare{clock}"], strict=True)]
 
 

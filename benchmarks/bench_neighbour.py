@@ -1,11 +1,11 @@
-"""Training beside a neighbour and alone: threads that sleep soon, or at once, while they wait against the default.
+"""Compare policies of waiting threads while training, alone and beside a busy process.
 
     python benchmarks/bench_neighbour.py [--rounds 3] [--seconds 8]
 
-OpenMP's threads spin for some milliseconds before they sleep. `robossl` has them spin for a thirtieth of that
-(GOMP_SPINCOUNT=10000): a thread that spins holds the core which the thread it waits for needs, as soon as a robot or a
-shared machine has anything else to do, and one that sleeps at once (OMP_WAIT_POLICY=PASSIVE) wakes late. Each block is
-a process of its own that trains ResNet-18 at 64 px on all cores; the neighbour computes without end.
+OpenMP's threads spin for some milliseconds before they sleep. On a machine with other work, a spinning thread occupies
+the core that the awaited thread needs. A thread that sleeps at once (OMP_WAIT_POLICY=PASSIVE) wakes late. `robossl`
+lets threads spin for a thirtieth of the default (GOMP_SPINCOUNT=10000). Each block is a process that trains ResNet-18
+at 64 px on all cores; the neighbour computes without end.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ while time.perf_counter() - began < float(sys.argv[2]):
 print(steps * len(frames) / (time.perf_counter() - began))
 """
 POLICIES = {"soon": {"GOMP_SPINCOUNT": "10000"}, "at once": {"OMP_WAIT_POLICY": "PASSIVE"}, "default": {}}
-
 VARIABLES = {name for policy in POLICIES.values() for name in policy}
 
 
 @contextmanager
 def neighbour(wanted: bool) -> Iterator[None]:
-    """One process that computes without end, or none."""
+    """Run one busy process if wanted."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
     try:
         yield
@@ -50,8 +49,8 @@ def neighbour(wanted: bool) -> Iterator[None]:
             process.wait()
 
 
-def block(policy: dict[str, str], seconds: float) -> float:
-    """Frames a second."""
+def measure(policy: dict[str, str], seconds: float) -> float:
+    """Return frames per second."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | policy
     line = [sys.executable, "-c", BLOCK, str(num_cpus()), str(seconds)]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
@@ -59,7 +58,7 @@ def block(policy: dict[str, str], seconds: float) -> float:
 
 
 def main() -> None:
-    """Print a line alone and a line beside a neighbour."""
+    """Print two lines alone and two beside a neighbour."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
@@ -69,7 +68,7 @@ def main() -> None:
         for busy in (False, True):
             with neighbour(busy):
                 for name, policy in POLICIES.items():
-                    rates[busy, name].append(block(policy, args.seconds))
+                    rates[busy, name].append(measure(policy, args.seconds))
     for busy in (False, True):
         for name in ("soon", "at once"):
             ratios = [a / b for a, b in zip(rates[busy, name], rates[busy, "default"], strict=True)]

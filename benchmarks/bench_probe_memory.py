@@ -1,8 +1,8 @@
-"""Peak memory of a probe with few and with many encoders on the same frames: features lie on disk, so it stays level.
+"""Compare the peak memory of a probe with few and with many encoders; features are on disk, so it hardly grows.
 
     python benchmarks/bench_probe_memory.py [--encoders 2 8] [--scenes 900]
 
-Each block is a process of its own that probes ResNet-10t (random weights, one seed an encoder) on scenes of Push.
+Each block is a process that probes ResNet-10t (random weights, one seed per encoder) on scenes of Push.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, weights / 2**20
 
 
 def peak_mib(encoders: int, scenes: int) -> tuple[float, float]:
-    """Of a whole probe, and the weights of one encoder."""
+    """Return the peak of a whole probe and the size of one encoder's weights."""
     line = [sys.executable, "-c", BLOCK, str(encoders), str(scenes)]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
@@ -48,7 +48,7 @@ def peak_mib(encoders: int, scenes: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print one line."""
+    """Print the ratio of the peaks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", type=int, nargs=2, default=[2, 8])
     parser.add_argument("--scenes", type=int, default=900)
@@ -57,7 +57,7 @@ def main() -> None:
     (less, weights), (more, _) = (peak_mib(number, args.scenes) for number in (few, many))
     print(
         f"peak with {many} encoders / with {few}: {more / less:.2f} ({more:.0f} and {less:.0f} MiB); "
-        f"{(more - less) / (many - few):.1f} MiB an encoder more, of which its weights are {weights:.1f}"
+        f"{(more - less) / (many - few):.1f} MiB per further encoder, of which its weights are {weights:.1f}"
     )
 
 

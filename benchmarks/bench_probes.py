@@ -1,10 +1,10 @@
-"""What the statistics of a probe cost: everything but the encoder's forwards and the rendering of views.
+"""Time the statistics of a probe: everything except the encoder's forwards and the rendering of views.
 
     python benchmarks/bench_probes.py                           # 20 factors x 5 strengths, d = 512: target 180 s
-    python benchmarks/bench_probes.py --factors 2 --strengths 2 # a part of it, and what the whole would take
+    python benchmarks/bench_probes.py --factors 2 --strengths 2 # a part, and an estimate of the whole
 
-Features are random with structure (a linear view, clusters); one label, heads fitted clean and augmented, 1,000
-resamples, 99 shuffles, linear and MLP decodings, absolute and relative.
+Features are random with structure (a linear view, clusters). There is one label, heads fitted on clean and augmented
+frames, 1,000 resamples, 99 shuffles, and linear and MLP decodings, absolute and relative.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
 
 TARGET_SECONDS = 180
-WHOLE = 100  # views
+VIEWS = 100  # of a whole probe
 
 
-class Clock:
+class Stopwatch:
     """Seconds by stage."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Clock:
         self.cpu_seconds: dict[str, float] = {}
 
     def __call__(self, stage: str, work: Callable[[], Any]) -> Any:
-        """Do a stage and add up what it took."""
+        """Run a stage and add its time."""
         start, cpu_start = time.perf_counter(), time.process_time()
         found = work()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -46,18 +46,18 @@ class Clock:
         return found
 
     def total(self) -> tuple[float, float]:
-        """Seconds and CPU seconds of all stages but those in brackets, which are part of another."""
+        """Return seconds and CPU seconds of all stages; stages in brackets are part of another."""
         counted = [stage for stage in self.seconds if not stage.startswith("(")]
         return sum(self.seconds[each] for each in counted), sum(self.cpu_seconds[each] for each in counted)
 
 
 def main() -> None:
-    """Time each stage once per encoder and once per view."""
+    """Time each stage per encoder or per view."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("factors", 20), ("strengths", 5), ("dim", 512), ("frames", 500), ("reference", 2000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
-    rng, clock = np.random.default_rng(0), Clock()
+    rng, clock = np.random.default_rng(0), Stopwatch()
     clusters = [np.arange(n) // 5 for n in (asked.reference, asked.frames)]
     mix = rng.normal(size=(asked.dim, asked.dim)) / np.sqrt(np.arange(1, asked.dim + 1))[:, None]
     content = [rng.normal(size=(len(each), asked.dim)) for each in clusters]
@@ -107,11 +107,11 @@ def main() -> None:
                 task, moved[1], Moved(labels[1]), draws, factor="f", level=1, augmented=augmented
             ),
         )
-    whole, cpu = (first + (total - first) * WHOLE / views for first, total in zip(once, clock.total(), strict=True))
+    whole, cpu = (first + (total - first) * VIEWS / views for first, total in zip(once, clock.total(), strict=True))
     for stage, seconds in clock.seconds.items():
         print(f"{stage:28s}{seconds:8.2f} s, {clock.cpu_seconds[stage]:8.2f} s of CPU")
     print(f"{views} views, d = {asked.dim}, {asked.frames} frames, {asked.reference} reference frames")
-    print(f"{WHOLE} views: {whole:.0f} s, {cpu:.0f} s of CPU (target {TARGET_SECONDS} s: {whole / TARGET_SECONDS:.2f})")
+    print(f"{VIEWS} views: {whole:.0f} s, {cpu:.0f} s of CPU (target {TARGET_SECONDS} s: {whole / TARGET_SECONDS:.2f})")
 
 
 if __name__ == "__main__":

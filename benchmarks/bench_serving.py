@@ -1,11 +1,11 @@
-"""What our server adds to bare grpcio, and how old frames get when robots ask for four times what can be served.
+"""Measure the overhead of our server over bare grpcio, and the age of frames at four times the capacity.
 
     python benchmarks/bench_serving.py [--rounds 7] [--seconds 2] [--robot-seconds 20]
 
 First part: frames of 150 KB to a model that costs next to nothing, by calls, by the stream of newest frames, and by
-shared memory; in closed loop, at 30 Hz and at 100 Hz. Overhead is a round trip less the median run of onnxruntime in
-this process at the same pace. It is compared with a bare grpcio server that takes the same bytes and replies with as
-many bytes as ours does. Blocks of all ways take turns; p50 is the median over rounds, p99 is of all rounds together.
+shared memory; in a closed loop, at 30 Hz and at 100 Hz. Overhead is a round trip minus the median run of onnxruntime in
+this process at the same pace. It is compared with a bare grpcio server that receives and returns as many bytes. Blocks
+of all transports alternate; p50 is the median over rounds, p99 is over all rounds together.
 
 Second part: 8 robots at 30 Hz on a model that serves a quarter of that.
 """
@@ -38,14 +38,14 @@ from robossl.session import open_session
 PACES = {"closed loop": None, "30 Hz": 30.0, "100 Hz": 100.0}
 ROBOTS, HZ, TIMES = 8, 30.0, 4
 REPLY_BYTES = 4 * DIM + 284  # features, names, digests and times
-WAIT_MS = 10_000.0  # nothing takes so long, even on a busy machine
-Way = Callable[[], object]
-Key = tuple[str, str]  # pace, way
+WAIT_MS = 10_000.0  # longer than any request on a busy machine
+Ask = Callable[[], object]
+Key = tuple[str, str]  # pace, transport
 
 
 @contextmanager
-def ways(models: Path) -> Iterator[dict[str, Way]]:
-    """All ways to get an answer for one frame, each with its server running."""
+def open_transports(models: Path) -> Iterator[dict[str, Ask]]:
+    """Start the servers and yield one function per transport that asks for one frame."""
     frame = some_frame()
     raw = frame.tobytes()
     session = open_session(models / "null" / "1" / "model.onnx", threads=1)
@@ -83,33 +83,33 @@ def ways(models: Path) -> Iterator[dict[str, Way]]:
         }
 
 
-def block(way: Way, hz: float | None, seconds: float) -> list[float]:
-    """Seconds of each answer, one after the other or at a pace."""
+def block(ask: Ask, hz: float | None, seconds: float) -> list[float]:
+    """Return the seconds of each answer, one after another or at a pace."""
     taken = []
     began = time.perf_counter()
     while (now := time.perf_counter()) - began < seconds:
         if hz is not None:
             time.sleep(1 / hz - (now - began) % (1 / hz))
         asked = time.perf_counter()
-        way()
+        ask()
         taken.append(time.perf_counter() - asked)
     return taken
 
 
 def overhead(models: Path, *, rounds: int, seconds: float) -> None:
-    """Measure and print the first part."""
+    """Print the first part."""
     rows: dict[Key, list[list[float]]] = defaultdict(list)
-    with ways(models) as all_ways:
-        for way in all_ways.values():
+    with open_transports(models) as transports:
+        for ask in transports.values():
             for _ in range(50):
-                way()
-        order = list(all_ways)
+                ask()
+        order = list(transports)
         for _ in range(rounds):
             order = [*order[1:], order[0]]
             for pace, hz in PACES.items():
                 for name in order:
-                    # the slowest pace gets longer blocks, for its p99
-                    rows[pace, name].append(block(all_ways[name], hz, seconds if hz != 30 else 2 * seconds))
+                    # The slowest pace gets longer blocks, for its p99.
+                    rows[pace, name].append(block(transports[name], hz, seconds if hz != 30 else 2 * seconds))
     for pace in PACES:
         for ours, echo in (
             ("ours, calls", "echo, calls"),
@@ -119,16 +119,16 @@ def overhead(models: Path, *, rounds: int, seconds: float) -> None:
         ):
             print(_overhead_line(pace, ours, echo, rows))
         calls = _overheads(rows, pace, "ours, calls")
-        for way in ("ours, stream", "ours, shared memory", "ours, stream in shared memory"):
-            faster = [a / b for a, b in zip(calls, _overheads(rows, pace, way), strict=True)]
-            print(f"{pace}: {way} {_ranged(faster)} times as fast as calls at p50")
+        for name in ("ours, stream", "ours, shared memory", "ours, stream in shared memory"):
+            faster = [a / b for a, b in zip(calls, _overheads(rows, pace, name), strict=True)]
+            print(f"{pace}: {name} {_ranged(faster)} times as fast as calls at p50")
 
 
-def _overheads(rows: dict[Key, list[list[float]]], pace: str, way: str) -> list[float]:
-    """p50 of each round, less the run."""
+def _overheads(rows: dict[Key, list[list[float]]], pace: str, name: str) -> list[float]:
+    """Return p50 minus the run for each round."""
     return [
         statistics.median(taken) - statistics.median(run)
-        for taken, run in zip(rows[pace, way], rows[pace, "in process"], strict=True)
+        for taken, run in zip(rows[pace, name], rows[pace, "in process"], strict=True)
     ]
 
 
@@ -151,7 +151,7 @@ def _ranged(values: list[float]) -> str:
 
 
 def overload(models: Path, *, rounds: int, seconds: float) -> None:
-    """Measure and print the second part."""
+    """Print the second part."""
     frame = some_frame()
     with robossl_server(models) as port:
 
@@ -189,8 +189,8 @@ def main() -> None:
     """Print both parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a block; twice that at 30 Hz")
-    parser.add_argument("--robot-seconds", type=float, default=20.0, help="of a block of robots; 0 leaves them out")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per block; twice that at 30 Hz")
+    parser.add_argument("--robot-seconds", type=float, default=20.0, help="per block of robots; 0 skips them")
     parser.add_argument("--robot-rounds", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""What a robot and the machine feel of others' large pictures, dear images and batch requests.
+"""Measure how large pictures, expensive images and batch requests of others affect a robot and the machine.
 
     python benchmarks/bench_serving_faults.py [--parts pictures scans leave memory models]
 
 pictures: a robot at 30 Hz that allows 30 ms, on an idle encoder, while a batch client sends 1, 2 and 3 pictures of 12
-megapixels. scans: CPU time of one small JPEG of 883 scans, whose caller waits for two seconds. leave: CPU time of a
-call with PNGs whose caller leaves after a fifth of a second. memory: 24 PNGs of 4700x4700 at the same time. models:
-three cameras at 30 Hz, alone and beside a batch client of another model.
+megapixels. scans: CPU time of one small JPEG of 883 scans whose caller waits two seconds. leave: CPU time of a call
+with PNGs whose caller leaves after a fifth of a second. memory: 24 PNGs of 4700x4700 at the same time. models: three
+cameras at 30 Hz, alone and beside a batch client of another model.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from dear_images import flat_png, many_scans
 
 PARTS = ("pictures", "scans", "leave", "memory", "models")
 HZ, ALLOWED_MS = 30.0, 30.0
-LARGEST = 4700  # the side of the largest square that a call may hold
+LARGEST = 4700  # side of the largest square picture in a call, px
 
 
 @dataclass(frozen=True)
 class Server:
-    """A `robossl serve` with its own number of threads."""
+    """A running `robossl serve`."""
 
     pid: int
     port: int
 
     @property
     def target(self) -> str:
-        """Where it listens."""
+        """Return its address."""
         return f"127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
-        """CPU seconds so far."""
+        """Return its CPU seconds so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def settled_cpu_s(self) -> float:
-        """CPU seconds once it has done nothing for a second."""
+        """Wait until it is idle for a second; return its CPU seconds."""
         last = -1.0
         while (now := self.cpu_s()) - last > 0.1:
             last = now
@@ -70,14 +70,14 @@ class Server:
         return now
 
     def memory_mib(self, name: str) -> float:
-        """`VmRSS` or `VmHWM`."""
+        """Return `VmRSS` or `VmHWM`."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 @contextmanager
 def serve(models: Path) -> Iterator[Server]:
-    """A server as it starts without options."""
+    """Start a server without options."""
     command = [sys.executable, "-m", "robossl", "serve", str(models), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -92,14 +92,14 @@ def serve(models: Path) -> Iterator[Server]:
 
 @dataclass
 class Robot:
-    """Asks at a pace in a thread of its own, and remembers what it lost and how old the rest was."""
+    """Asks at a pace and records lost frames and the ages of the others."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     lost_s: list[float] = field(default_factory=list)
     ages_ms: list[float] = field(default_factory=list)
 
     def run(self, client: EncoderClient, frame: np.ndarray) -> None:
-        """Until it is stopped."""
+        """Ask until it is stopped."""
         began_s = time.monotonic()
         tick = 0
         while not self.stop.is_set():
@@ -112,7 +112,7 @@ class Robot:
 
 
 def pictures(folder: Path) -> None:
-    """Frames lost to large pictures."""
+    """Print the frames lost to large pictures."""
     small_vit(folder / "vit")
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 255, (94, 125, 3), np.uint8)).resize((4000, 3000), Image.Resampling.BICUBIC)
@@ -163,7 +163,7 @@ def _asking(server: Server) -> Iterator[grpc.UnaryUnaryMultiCallable]:
 
 
 def scans(folder: Path) -> None:
-    """CPU time of a JPEG of many scans."""
+    """Print the CPU time of a JPEG of many scans."""
     image = many_scans(LARGEST, num_scans=883)
     null_model(folder / "scans")
     with serve(folder / "scans") as server, _asking(server) as ask:
@@ -180,7 +180,7 @@ def scans(folder: Path) -> None:
 
 
 def leave(folder: Path) -> None:
-    """CPU time for a caller that has left."""
+    """Print the CPU time for a caller that has left."""
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (850, 850, 3), np.uint8)
     Image.fromarray(noise // 32 * 32).save(file, "PNG")
@@ -201,7 +201,7 @@ def leave(folder: Path) -> None:
 
 
 def memory(folder: Path) -> None:
-    """Peak of many large pictures, and what is left of it."""
+    """Print the peak memory of many large pictures and the memory after them."""
     picture = flat_png(LARGEST)
     null_model(folder / "memory")
     with serve(folder / "memory") as server, _asking(server) as ask:
@@ -220,7 +220,7 @@ def memory(folder: Path) -> None:
 
 
 def models(folder: Path) -> None:
-    """Three cameras beside a batch client of another model."""
+    """Print the rates of three cameras beside a batch client of another model."""
     for name in ("robots", "batch"):
         convolutions(folder / "models", name, layers=8)
     frame = some_frame()
@@ -275,7 +275,7 @@ def _cameras(client: EncoderClient, frame: np.ndarray, how: str, *, seconds: flo
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     with tempfile.TemporaryDirectory() as folder:

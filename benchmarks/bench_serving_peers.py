@@ -1,14 +1,13 @@
-"""ResNet-18 at 224 px: our server beside mosec, LitServe, BentoML and Triton, at 1 and at 8 clients.
+"""Compare our server with mosec, LitServe, BentoML and Triton on ResNet-18 at 224 px, with 1 and 8 clients.
 
     python -m venv PEERS && PEERS/bin/pip install mosec litserve python-multipart bentoml onnxruntime numpy
     python -m venv TRITON && TRITON/bin/pip install --no-deps nvidia-pytriton==0.7.0
     TRITON/bin/pip install onnxruntime 'numpy<2'  # its backend of 2024 gives empty outputs on numpy 2
     python benchmarks/bench_serving_peers.py --peers-venv PEERS [--triton-venv TRITON] [--rounds 7] [--seconds 4]
 
-All serve the same model.onnx by onnxruntime on one thread, frames of 150 KB as raw bytes in, 2 KB of features out.
-Clients are threads of this process that ask anew when they are answered, over a kept connection; ours is the batch
-class of our client, in which every frame is answered in turn. Triton is asked by our client too. Blocks take turns;
-ratios are medians over rounds.
+All serve the same model.onnx with onnxruntime on one thread: frames of 150 KB as raw bytes in, 2 KB of features out.
+Clients are threads of this process that ask again when they are answered, over a kept connection. Our server and Triton
+get our client's batch requests, which are answered in order. Blocks alternate; ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ PEERS = Path(__file__).parent / "peers"
 START_SECONDS = 60.0
 MODELS = {"resnet18": resnet18, "null": null_model}
 Ask = Callable[[], object]
-Figures = tuple[float, float, float]  # p50 ms, p99 ms, frames a second
+Timings = tuple[float, float, float]  # p50 ms, p99 ms, frames/s
 
 
 def commands(venv: Path, port: int) -> dict[str, list[str]]:
-    """How each peer is started."""
+    """Return the command that starts each peer."""
     python = str(venv / "bin" / "python")
     listen = ["--address", "127.0.0.1", "--port", str(port), "--timeout", "60000", "--log-level", "error"]
     bento = [str(venv / "bin" / "bentoml"), "serve", "bentoml_service:Serve", "--host", "127.0.0.1", "--port"]
@@ -55,7 +54,7 @@ def commands(venv: Path, port: int) -> dict[str, list[str]]:
 
 @contextmanager
 def peer(name: str, venv: Path, model: Path) -> Iterator[int]:
-    """A peer that answers; yields its port."""
+    """Start a peer, wait until it answers, yield its port."""
     port = _free_port()
     environment = os.environ | {
         "ROBOSSL_MODEL": str(model),
@@ -94,7 +93,7 @@ def peer(name: str, venv: Path, model: Path) -> Iterator[int]:
 
 @contextmanager
 def triton_server(venv: Path, model: Path) -> Iterator[int]:
-    """Triton with the model behind its Python backend; yields its gRPC port."""
+    """Start Triton with the model in its Python backend; yield its gRPC port."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as scratch:
         server = triton.prepare(venv, Path(scratch), name=model.parent.name)
@@ -118,7 +117,7 @@ def _free_port() -> int:
 
 
 def http_asker(name: str, port: int) -> Ask:
-    """A client with a connection of its own."""
+    """Return a function that asks over its own HTTP connection."""
     raw = some_frame().tobytes()
     body, headers, path = raw, {"Content-Type": "application/octet-stream"}, "/inference"
     if name == "BentoML":
@@ -147,7 +146,7 @@ def http_asker(name: str, port: int) -> Ask:
 
 
 def grpc_asker(stack: ExitStack, port: int, model: Path) -> Ask:
-    """Our client, of our server or of Triton's, which has no card."""
+    """Return a function that asks our server or Triton, which has no card, with our client."""
     card = EncoderCard.from_json((model / "card.json").read_text(), origin="card.json")
     client = EncoderClient(
         f"127.0.0.1:{port}", model=card.name, card=card, deadline_ms=60_000, connect_ms=1e3 * START_SECONDS
@@ -157,8 +156,8 @@ def grpc_asker(stack: ExitStack, port: int, model: Path) -> Ask:
     return lambda: client.encode(frame)
 
 
-def block(askers: list[Ask], seconds: float) -> Figures:
-    """Figures of clients that ask at the same time."""
+def block(askers: list[Ask], seconds: float) -> Timings:
+    """Return the timings of clients that ask at the same time."""
 
     def run(ask: Ask) -> list[float]:
         taken = []
@@ -187,8 +186,8 @@ def compare(
     seconds: float,
     clients: tuple[int, ...],
 ) -> None:
-    """Run the blocks and print a line for each server and number of clients."""
-    rows: dict[tuple[int, str], list[Figures]] = defaultdict(list)
+    """Run the blocks and print one line per server and number of clients."""
+    rows: dict[tuple[int, str], list[Timings]] = defaultdict(list)
     most = max(clients)
     with ExitStack() as stack:
         port = stack.enter_context(robossl_server(model.parents[1]))
@@ -215,8 +214,8 @@ def compare(
             print(f"  {name}: p50 {figures[0]:.2f} ms, p99 {figures[1]:.2f} ms, {figures[2]:.1f} frames/s")
 
 
-def _best_line(rows: dict[tuple[int, str], list[Figures]], number: int, names: list[str]) -> str:
-    """Ours over the peer that is best at the median: below 1 is better for times, above 1 for frames a second."""
+def _best_line(rows: dict[tuple[int, str], list[Timings]], number: int, names: list[str]) -> str:
+    """Compare ours with the peer of the best median; below 1 is better for times, above 1 for frames/s."""
     ratios = []
     for column, what, best in ((0, "p50", min), (1, "p99", min), (2, "frames/s", max)):
         medians = {name: statistics.median(each[column] for each in rows[number, name]) for name in names}
@@ -227,18 +226,18 @@ def _best_line(rows: dict[tuple[int, str], list[Figures]], number: int, names: l
 
 
 def main() -> None:
-    """Compare on ResNet-18, and on a model that costs nothing."""
+    """Run the comparison for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers-venv", type=Path, help="an environment that has the peers; without it nothing is done")
-    parser.add_argument("--triton-venv", type=Path, help="an environment that has Triton's server")
+    parser.add_argument("--peers-venv", type=Path, help="an environment with the peers; without it nothing runs")
+    parser.add_argument("--triton-venv", type=Path, help="an environment with Triton's server")
     parser.add_argument("--peers", nargs="+", default=["mosec", "LitServe", "BentoML"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a block")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per block")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["resnet18"])
     args = parser.parse_args()
     if args.peers_venv is None:
-        print("left out: no --peers-venv")
+        print("skipped: no --peers-venv")
         return
     venv = args.peers_venv.absolute()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Random 4-frame clips at 224 px per second: from a store, and by seeking in the videos it was made of.
+"""Measure random 4-frame clips at 224 px per second: from a store, and by seeking in its source videos.
 
-The videos are real ones, scaled to 455x256 and encoded with long distances between key frames as cameras do, so that
-both ways decode frames of the same size. Blocks of the two ways alternate; medians are printed.
+The videos are real, scaled to 456x256 and encoded with distant key frames as cameras do, so both ways decode frames of
+the same size. Blocks alternate; medians are printed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHORT_SIDE, SIZE, NUM_FRAMES, STRIDE_SECONDS, KEY_EVERY, ROUNDS, SECONDS = 256, 
 
 
 def scale_videos(data: Path, folder: Path, num_videos: int) -> list[Path]:
-    """Copies of some videos with a short side of 256 pixels."""
+    """Copy some videos with a short side of 256 pixels."""
     found = sorted(data.glob("**/*.mp4"))
     made = []
     for path in found[:: max(1, len(found) // num_videos)][:num_videos]:
@@ -43,12 +43,12 @@ def scale_videos(data: Path, folder: Path, num_videos: int) -> list[Path]:
 
 
 def crop(frames: Tensor) -> Tensor:
-    """One random antialiased crop of a clip (t, h, w, 3) -> (t, 3, 224, 224); fast in this memory order only."""
+    """Crop a clip at random with antialiasing, (t, h, w, 3) -> (t, 3, 224, 224); fast in this memory order only."""
     return v2.RandomResizedCrop(SIZE, (0.2, 1.0), antialias=True)(frames.permute(0, 3, 1, 2))
 
 
 def store_clip(store: Store, rng: np.random.Generator) -> Tensor:
-    """Frames at or before each time of a clip that starts at a random row."""
+    """Decode a clip that starts at a random row of the store."""
     row = int(rng.integers(store.num_frames))
     episode = int(store.episode_of(np.array([row]))[0])
     first, stop = store.episode_start[episode : episode + 2]
@@ -58,7 +58,7 @@ def store_clip(store: Store, rng: np.random.Generator) -> Tensor:
 
 
 def video_clip(paths: list[Path], rng: np.random.Generator) -> Tensor:
-    """The same by seeking to the key frame before and decoding on."""
+    """Decode a random clip by seeking to the key frame before it."""
     with av.open(str(paths[rng.integers(len(paths))])) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -76,8 +76,8 @@ def video_clip(paths: list[Path], rng: np.random.Generator) -> Tensor:
         return crop(torch.stack([*frames, *[frames[-1]] * (NUM_FRAMES - len(frames))]))
 
 
-def count(way: str, where: Path | list[Path], seed: int, seconds: float) -> float:
-    """Clips per second of one process."""
+def clips_per_s(way: str, where: Path | list[Path], seed: int, seconds: float) -> float:
+    """Return clips per second of one process."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def count(way: str, where: Path | list[Path], seed: int, seconds: float) -> floa
 
 
 def main() -> None:
-    """Print clips per second of both ways and their ratio."""
+    """Print clips per second of both and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/droid_web"))
     parser.add_argument("--videos", type=int, default=40)
@@ -108,7 +108,7 @@ def main() -> None:
         for round_ in range(ROUNDS):
             for way, where in (("store", store), ("videos", paths)):
                 calls = [(way, where, 100 * round_ + process, SECONDS) for process in range(args.processes)]
-                rates[way].append(sum(pool.starmap(count, calls)))
+                rates[way].append(sum(pool.starmap(clips_per_s, calls)))
     ratios = [ours / theirs for ours, theirs in zip(rates["store"], rates["videos"], strict=True)]
     print(f"random {NUM_FRAMES}-frame {SIZE} px clips/s of {SHORT_SIDE} px frames, {args.processes} processes:")
     print(f"  store {statistics.median(rates['store']):.0f} (target 500), ratio {statistics.median(ratios):.1f}")

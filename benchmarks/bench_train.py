@@ -1,9 +1,9 @@
-"""Full pretraining over the bare forward-backward loop, and over lightly, on the same networks, size and images.
-
-Each setting runs in interleaved blocks (bare, ours resident, ours with workers, lightly with 0 and 2 workers), so that
-a change of the machine's speed touches all; the medians of the per-round ratios are printed.
+"""Compare pretraining with a bare forward-backward loop and with lightly, on the same networks, sizes and images.
 
     python benchmarks/bench_train.py --data PATH/imagenette_128
+
+Blocks alternate (bare, ours resident, ours with workers, lightly with 0 and 2 workers), so that a change of the
+machine's speed affects all of them. The medians of the ratios per round are printed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from robossl.ranks import Ranks
 from robossl.run import RunConfig
 
 BATCH = 64
-PREFETCHED = 7  # more than the loaders hold ready
-Block = Callable[[int], None]  # runs that many steps
+PREFETCHED = 7  # more than the loaders prepare ahead
+Block = Callable[[int], None]  # runs a number of steps
 
 
 def config_for(store: Path, backbone: str, size: int, *, workers: bool) -> RunConfig:
-    """SimSiam with the paper's heads on images of one size."""
+    """Configure SimSiam with the paper's heads on images of one size."""
     return from_mapping(
         {
             "method": {"name": "simsiam", "view": {"size": size}},
@@ -48,7 +48,7 @@ def config_for(store: Path, backbone: str, size: int, *, workers: bool) -> RunCo
 
 
 def ours(config: RunConfig, folder: Path) -> Block:
-    """Steps of our loop with everything a run does but checkpoints."""
+    """Build a block that does everything a run does except checkpoints."""
     trainer = build_trainer(config, Ranks.join("cpu"), folder, resume=False)
     batches = enumerate(trainer.loader.batches(start=0, stop=config.train.steps))
 
@@ -72,10 +72,10 @@ def ours(config: RunConfig, folder: Path) -> Block:
 
 
 def bare(config: RunConfig, folder: Path) -> Block:
-    """Forward and backward of the same method on one ready batch: no data, no optimizer."""
+    """Build a block of forward and backward of the method on one ready batch, without data and optimizer."""
     trainer = build_trainer(config, Ranks.join("cpu"), folder, resume=False)
     batch, method = trainer.augment(trainer.loader.batch(0)), trainer.method
-    del trainer  # and the frames that it holds
+    del trainer  # frees its frames
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -86,7 +86,7 @@ def bare(config: RunConfig, folder: Path) -> Block:
 
 
 def lightly(backbone: str, size: int, images: Path, workers: int) -> Block:
-    """The loop of lightly's own SimSiam example on the same backbone and heads."""
+    """Build a block of lightly's own SimSiam loop on the same backbone and heads."""
     from lightly.data import LightlyDataset
     from lightly.loss import NegativeCosineSimilarity
     from lightly.models.modules.heads import SimSiamPredictionHead, SimSiamProjectionHead
@@ -119,7 +119,8 @@ def lightly(backbone: str, size: int, images: Path, workers: int) -> Block:
     batches = endless()
 
     def run(steps: int) -> None:
-        torch.use_deterministic_algorithms(False)  # which our own blocks turn on, in this same process
+        # Our own blocks turn it on in this process.
+        torch.use_deterministic_algorithms(False)
         for _ in range(steps):
             views = next(batches)
             if is_convolutional:
@@ -135,7 +136,7 @@ def lightly(backbone: str, size: int, images: Path, workers: int) -> Block:
 
 
 def write_images(store: Store, folder: Path, count: int) -> None:
-    """The store's JPEG files as an image folder for lightly."""
+    """Write the store's JPEGs as an image folder for lightly."""
     (folder / "images").mkdir(parents=True)
     for row in range(min(count, store.num_frames)):
         (folder / "images" / f"{row:06d}.jpg").write_bytes(bytes(store.jpeg(row)))
@@ -148,22 +149,22 @@ def measure(
     steps: int,
     batch_size: int = BATCH,
 ) -> dict[str, list[float]]:
-    """Samples per second of each block in each round, in turn, by the clock and by this process's CPU time."""
+    """Return samples per second of each block by round, by the clock and by this process's CPU time."""
     rates: dict[str, list[float]] = defaultdict(list)
     for round_number in range(rounds + 1):
         for name, run in blocks.items():
             if "workers" in name and "0 workers" not in name:
-                run(PREFETCHED)  # batches made while other blocks ran are not counted
+                run(PREFETCHED)  # use up the batches prepared during other blocks
             began, cpu = time.perf_counter(), time.process_time()
             run(steps)
-            if round_number:  # the first warms up
+            if round_number:  # the first round is a warm-up
                 rates[name].append(steps * batch_size / (time.perf_counter() - began))
                 rates[f"{name}, CPU time"].append(steps * batch_size / (time.process_time() - cpu))
     return rates
 
 
 def report(setting: str, rates: dict[str, list[float]]) -> None:
-    """One line a setting: ratios first."""
+    """Print one line per setting, ratios first."""
 
     def ratio(a: str, b: str) -> str:
         each = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
@@ -180,7 +181,7 @@ def report(setting: str, rates: dict[str, list[float]]) -> None:
 
 
 def main() -> None:
-    """Run all settings."""
+    """Measure all settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/imagenette_128"))
     parser.add_argument(

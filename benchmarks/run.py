@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark in turn, each printing its ratios; what needs absent data says so and is skipped."""
+"""Run every benchmark in turn (`make bench`); benchmarks without their data say so and are skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Run the named benchmarks, or all."""
+    """Run the named benchmarks, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=BENCHMARKS, help=f"some of {', '.join(BENCHMARKS)}")
     failed = []

@@ -1,4 +1,4 @@
-"""Models to serve in benchmarks: one that costs next to nothing, one of any cost, and a real ResNet-18."""
+"""Models to serve in benchmarks: one that costs next to nothing, one of a chosen cost, a ResNet-18, a small ViT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIM = 512  # floats of a reply
 
 
 def null_model(out: Path) -> Path:
-    """A mean over every sixteenth pixel and a projection: what is left is the transport. Returns its folder."""
+    """Write a mean over every sixteenth pixel and a projection, so that the transport dominates; return its folder."""
     rng = np.random.default_rng(0)
     weights = {
         "starts": np.array([0, 0]),
@@ -40,7 +40,7 @@ def null_model(out: Path) -> Path:
 
 
 def convolutions(out: Path, name: str, *, layers: int) -> Path:
-    """Convolutions of 48 channels on a quarter of the resolution; their number sets the cost. Returns its folder."""
+    """Write convolutions of 48 channels on a quarter of the resolution; return their folder."""
     rng = np.random.default_rng(0)
     nodes = [
         make_node("Cast", ["frames"], ["floats"], to=onnx.TensorProto.FLOAT),
@@ -62,7 +62,7 @@ def convolutions(out: Path, name: str, *, layers: int) -> Path:
 
 
 def model_of_cost(out: Path, seconds: float) -> Path:
-    """Convolutions that take about so long on one thread of this machine; returns their folder."""
+    """Write convolutions that take about `seconds` on one thread of this machine; return their folder."""
     few, many = 4, 12
     few_s, many_s = (
         run_seconds(convolutions(out / ".calibration", f"layers{layers}", layers=layers)) for layers in (few, many)
@@ -72,21 +72,21 @@ def model_of_cost(out: Path, seconds: float) -> Path:
 
 
 def resnet18(out: Path) -> Path:
-    """A ResNet-18 with random weights, exported as a run's encoder is; returns its folder."""
+    """Export a ResNet-18 with random weights; return its folder."""
     import torch
 
     from robossl.encoder import EncoderConfig, build_encoder, save_encoder
     from robossl.export import export
 
     torch.manual_seed(0)
-    # drawn with every branch alive: the exporter folds all-zero ones away
+    # The exporter removes branches whose weights are all zero.
     encoder = build_encoder(EncoderConfig("resnet18", input_hw=(SIDE, SIDE), zero_init_last=False))
     save_encoder(encoder, out / ".run" / "encoder", extra={"method": "none", "step": 0, "data": []})
     return export(out / ".run", out=out, name="resnet18", outputs=("pooled",))
 
 
 def small_vit(out: Path) -> Path:
-    """A ViT of four blocks for frames of 96x96, exported as a run's encoder is; returns its folder."""
+    """Export a ViT of four blocks for frames of 96x96; return its folder."""
     import torch
 
     from robossl.encoder import EncoderConfig, build_encoder, save_encoder
@@ -99,7 +99,7 @@ def small_vit(out: Path) -> Path:
 
 
 def run_seconds(folder: Path, *, num_runs: int = 30) -> float:
-    """The median run of one frame in this process, on one thread."""
+    """Return the median run of one frame in this process, on one thread."""
     session = open_session(folder / "model.onnx", threads=1)
     frame = some_frame()
     seconds = []
@@ -111,7 +111,7 @@ def run_seconds(folder: Path, *, num_runs: int = 30) -> float:
 
 
 def some_frame() -> ndarray:
-    """One frame of noise, (1, 224, 224, 3)."""
+    """Return one frame of noise, (1, 224, 224, 3)."""
     return np.random.default_rng(0).integers(0, 255, (1, SIDE, SIDE, 3), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Servers of benchmarks as processes of their own, each on a free port."""
+"""Start the servers of benchmarks as processes on free ports."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ server.wait_for_termination()
 
 
 def echo_server(reply_bytes: int) -> AbstractContextManager[int]:
-    """Bare grpcio: takes bytes, gives a reply of so many bytes; yields its port."""
+    """Start a bare grpcio server whose replies have `reply_bytes` bytes; yield its port."""
     return started([sys.executable, "-c", ECHO, str(reply_bytes)])
 
 
 def robossl_server(models: Path, *options: str) -> AbstractContextManager[int]:
-    """`robossl serve` on one thread; yields its port."""
+    """Start `robossl serve` on one thread; yield its port."""
     return started([sys.executable, "-m", "robossl", "serve", str(models), "--port", "0", "--threads", "1", *options])
 
 
 @contextmanager
 def started(command: Sequence[str]) -> Iterator[int]:
-    """A server that says "serving on HOST:PORT "; yields its port."""
+    """Start a server, wait for its line "serving on HOST:PORT ", yield its port."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, start_new_session=True

@@ -1,11 +1,11 @@
-"""A policy behind an encoder: clone the scripted expert from embeddings, and count how often the clone succeeds.
+"""Clone the scripted expert from embeddings and measure the success rate of the clone.
 
     python examples/encoded_policy.py RUN                         # a run folder, an encoder folder or an exported model
     python examples/encoded_policy.py --server 127.0.0.1:8001     # the same through `robossl serve`
 
-`EncodedObservation` puts any encoder between the environment and the learner, which sees a vector; nothing below knows
-whether that vector came from torch, onnxruntime or a server. Beside the encoder stand random weights of its backbone
-(what the policy reads off an encoder that has learned nothing) and the true state (what it could read at best).
+`EncodedObservation` puts any encoder between the environment and the learner, which sees a vector from torch,
+onnxruntime or a server. Two references are measured too: random weights of the same backbone (an encoder that has
+learned nothing) and the true state (the upper bound).
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from sklearn.preprocessing import StandardScaler
 from robossl.encode import Encode, load_encode, random_encode
 from robossl.evaluate.subjects import random_config
 
-NOISE = 0.5  # of the action that is carried out: the clone also learns to come back (DART, arXiv:1703.09327)
-TEST_SEED = 1_000_000  # episodes that nobody has demonstrated
+NOISE = 0.5  # std added to the executed action, so the clone learns to recover (DART, arXiv:1703.09327)
+TEST_SEED = 1_000_000  # far from the seeds of the demonstrations
 POLICIES = {
     "ridge": lambda: RidgeCV(10.0 ** np.arange(-2, 6)),
     "mlp": lambda: MLPRegressor(hidden_layer_sizes=(256, 256), early_stopping=True, max_iter=300, random_state=0),
 }
 
 
-def make(env_id: str, encode: Encode | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
-    """The environment as a learner of vectors sees it: embeddings of the last frames, or the true state."""
+def make_env(env_id: str, encode: Encode | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
+    """Make an environment whose observation is the embeddings of the last frames, or the true state."""
     if encode is None:
         return gymnasium.make(env_id, obs_type="state")
     return EncodedObservation(gymnasium.make(env_id, obs_type="pixels", image_size=image_size), encode, stack=stack)
 
 
 def demonstrate(env: gymnasium.Env[Any, Any], num_episodes: int) -> tuple[Float32[ndarray, "t d"], ndarray]:
-    """What the expert saw and what it did, while its hand was pushed about."""
+    """Return observations and actions of the expert while noise disturbs its hand."""
     rng = np.random.default_rng(0)
     expert = env.get_wrapper_attr("expert")
     seen, done = [], []
@@ -55,19 +55,19 @@ def demonstrate(env: gymnasium.Env[Any, Any], num_episodes: int) -> tuple[Float3
         while not over:
             seen.append(observation)
             done.append(expert())
-            observation, _, terminated, truncated, _ = env.step(disturbed(done[-1], rng))
+            observation, _, terminated, truncated, _ = env.step(add_noise(done[-1], rng))
             over = terminated or truncated
     return np.stack(seen), np.stack(done)
 
 
-def disturbed(action: Float32[ndarray, " k"], rng: Generator) -> Float32[ndarray, " k"]:
-    """The action with noise."""
+def add_noise(action: Float32[ndarray, " k"], rng: Generator) -> Float32[ndarray, " k"]:
+    """Add noise to an action."""
     noisy: Float32[ndarray, " k"] = np.clip(action + NOISE * rng.normal(size=action.shape), -1, 1).astype(np.float32)
     return noisy
 
 
 def success_rate(env: gymnasium.Env[Any, Any], policy: Any, num_episodes: int) -> float:
-    """Share of episodes that end in success when the policy acts."""
+    """Return the share of episodes in which the policy succeeds."""
     successes = 0
     for seed in range(TEST_SEED, TEST_SEED + num_episodes):
         observation, info = env.reset(seed=seed)
@@ -81,15 +81,15 @@ def success_rate(env: gymnasium.Env[Any, Any], policy: Any, num_episodes: int) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Clone and try, behind the encoder and its references."""
+    """Clone and test on the encoder and its references."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("encoder", nargs="?", help="a run folder, an encoder folder or an exported model")
-    parser.add_argument("--server", metavar="HOST:PORT", help="an encoder that `robossl serve` serves")
+    parser.add_argument("--server", metavar="HOST:PORT", help="an encoder on a server of `robossl serve`")
     parser.add_argument("--env", default="robossl/Reach-v0", help="one of robossl's environments")
-    parser.add_argument("--episodes", type=int, default=100, help="of the expert")
+    parser.add_argument("--episodes", type=int, default=100, help="demonstrations of the expert")
     parser.add_argument("--test-episodes", type=int, default=50)
     parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--stack", type=int, default=1, help="embeddings of the last frames side by side")
+    parser.add_argument("--stack", type=int, default=1, help="number of last frames whose embeddings are concatenated")
     parser.add_argument("--policy", choices=POLICIES, default="mlp")
     args = parser.parse_args(argv)
     if (args.encoder is None) == (args.server is None):
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{args.env}: {args.policy} on {args.episodes} demonstrations, {args.test_episodes} episodes each", flush=True
     )
     for name, source in rows.items():
-        env = make(args.env, source, image_size=args.image_size, stack=args.stack)
+        env = make_env(args.env, source, image_size=args.image_size, stack=args.stack)
         policy = make_pipeline(StandardScaler(), POLICIES[args.policy]())
         policy.fit(*demonstrate(env, args.episodes))
         print(f"  {name:24} success {success_rate(env, policy, args.test_episodes):.2f}", flush=True)

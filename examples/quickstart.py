@@ -1,4 +1,4 @@
-"""Quickstart: robot clips and collected frames in; an encoder, its scores, an ONNX model and a page to look at out."""
+"""Quickstart: from robot clips and collected frames to an encoder, its scores, an ONNX model and reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "quickstart"
-# As fast as two threads on two cores that are shared with others, where threads mostly wait for each other.
+# On two shared cores, two threads mostly wait for each other and are no faster than one.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"} | os.environ
 STEPS = (
     (
@@ -19,7 +19,7 @@ STEPS = (
         "ingest tests/data/droid --out quickstart/store --short-side 96",
     ),
     (
-        "explore: play an environment and keep what is seen",
+        "explore: play an environment and record its frames",
         "collect --env robossl/Push-v0 --agent pink --frames 300 --max-steps 100 --out quickstart/frames",
     ),
     (
@@ -29,21 +29,21 @@ STEPS = (
     ("look at it", "info quickstart/store"),
     ("pretrain SimSiam on both", "pretrain configs/quickstart.yaml --out quickstart/run"),
     (
-        "measure the encoder beside random weights, raw pixels and the majority (too few clips to prove anything)",
+        "evaluate the encoder, random weights, raw pixels and the majority (too few clips to prove anything)",
         "evaluate quickstart/run --store quickstart/store --label scene --protocol knn linear --train train --test val "
         "--min-episodes 1",
     ),
     (
-        "export it to ONNX, with parity checked",
+        "export it to ONNX and check parity",
         "export quickstart/run --out quickstart/models --name quickstart",
     ),
     (
         "embed frames with onnxruntime",
         "embed quickstart/models/quickstart/1 quickstart/store --split val --out quickstart/embeddings.npz",
     ),
-    ("make a page of it", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
+    ("write a report", "report quickstart/run --store quickstart/store --out quickstart/report.html"),
     (
-        "probe it: what is it blind to, and could an arm be steered on it? (an encoder of a minute should not pass)",
+        "probe it: what does it ignore, and is it safe for an arm? (an encoder of a minute should not pass)",
         "probe run quickstart/run --data env:robossl/Push-v0 --scenes 360 --image-size 48 --quick --frames 60 "
         "--profile pose-estimation --factors brightness hue noise rotation rot90 hflip --cache quickstart/cache "
         "--out quickstart/probe",
@@ -52,7 +52,7 @@ STEPS = (
 
 
 def main() -> None:
-    """Run every step with the same command a person would type, and name the files to open."""
+    """Run every step as a person would type it, and name the files to open."""
     shutil.rmtree(OUT, ignore_errors=True)
     began = time.monotonic()
     for number, (what, arguments) in enumerate(STEPS, start=1):
@@ -61,14 +61,14 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.returncode)
     clip = sorted((ROOT / "tests/data/droid").rglob("*.mp4"))[0]
-    print("\n[and] serve it, and ask as a control loop does\n$ robossl serve quickstart/models", flush=True)
+    print("\n[and] serve it and ask like a control loop\n$ robossl serve quickstart/models", flush=True)
     asked = [sys.executable, ROOT / "examples/serve_and_ask.py", OUT / "models", clip]
     if code := subprocess.run(asked, cwd=ROOT).returncode:
         sys.exit(code)
     print(f"\nDone in {time.monotonic() - began:.0f} s. Open:")
     for path, what in (
-        ("report.html", "the page: loss, health, scores, nearest neighbours"),
-        ("probe/report.html", "the probe: a verdict for each change of the picture, and why"),
+        ("report.html", "report: loss, health, scores, nearest neighbours"),
+        ("probe/report.html", "probe: a verdict for each change of the picture, with its reason"),
         ("run", "the run: config.yaml, metrics.jsonl, checkpoints, encoder"),
         ("models/quickstart", "the ONNX model and its card"),
         ("embeddings.npz", "embeddings of the validation frames"),

@@ -1,6 +1,6 @@
-"""BentoML: one worker, a route of an ASGI application. `ROBOSSL_MODEL=MODEL bentoml serve bentoml_service:Serve`.
+"""Serve the encoder with BentoML, one worker: `ROBOSSL_MODEL=MODEL bentoml serve bentoml_service:Serve`.
 
-Its own routes take no plain bytes. The encoder runs in the one thread that starlette is given for it.
+BentoML's own routes accept no plain bytes, so this is a route of an ASGI application. The encoder has one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ thread = ThreadPoolExecutor(1)
 
 
 async def infer(request: Request) -> Response:
-    """Features of a frame."""
+    """Return the features of a frame."""
     raw = await request.body()
     return Response(await get_running_loop().run_in_executor(thread, encoder, raw))
 
@@ -29,4 +29,4 @@ async def infer(request: Request) -> Response:
 @bentoml.asgi_app(Starlette(routes=[Route("/infer", infer, methods=["POST"])]), path="/raw")
 @bentoml.service(workers=1)
 class Serve:
-    """The routes are all there is."""
+    """A service without its own routes."""

@@ -1,4 +1,4 @@
-"""What every peer serves: the exported model in onnxruntime, set up as our server sets it up; raw bytes in and out."""
+"""The encoder of every peer: the exported model in onnxruntime with our server's settings; raw bytes in and out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIDE = 224
 
 
 class Encoder:
-    """One session on one thread."""
+    """An onnxruntime session on one thread."""
 
     def __init__(self, model: str) -> None:
         options = onnxruntime.SessionOptions()
@@ -18,7 +18,7 @@ class Encoder:
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, raw: bytes) -> bytes:
-        """Features of one frame, float32."""
+        """Return the float32 features of one frame."""
         frame = np.frombuffer(raw, np.uint8).reshape(1, SIDE, SIDE, 3)
         features: bytes = self._session.run(["pooled"], {"frames": frame})[0].tobytes()
         return features

@@ -1,6 +1,6 @@
-"""LitServe: one worker process, one API process. `ROBOSSL_MODEL=MODEL python litserve_server.py PORT`.
+"""Serve the encoder with LitServe, one worker, one API process: `ROBOSSL_MODEL=MODEL python litserve_server.py PORT`.
 
-It takes JSON and forms only; a form's file is the cheaper of the two for bytes.
+LitServe accepts only JSON and forms; for bytes, a file in a form is cheaper.
 """
 
 import os
@@ -19,19 +19,18 @@ class Serve(litserve.LitAPI):
         """Open the model."""
         self._encoder = Encoder(os.environ["ROBOSSL_MODEL"])
 
-    def decode_request(
-        self, request: Request
-    ) -> bytes:  # so it finds out that a request is wanted; what comes is its form
-        """The file of the form."""
+    # LitServe passes the form only if the argument is annotated as a Request.
+    def decode_request(self, request: Request) -> bytes:
+        """Read the file of the form."""
         raw: bytes = request["frame"].file.read()
         return raw
 
     def predict(self, x: bytes) -> bytes:
-        """Features of a frame."""
+        """Return the features of a frame."""
         return self._encoder(x)
 
     def encode_response(self, output: bytes) -> Response:
-        """Bytes instead of JSON."""
+        """Reply with bytes instead of JSON."""
         return Response(output, media_type="application/octet-stream")
 
 

@@ -1,4 +1,4 @@
-"""mosec: one worker process behind its HTTP server. `ROBOSSL_MODEL=MODEL python mosec_server.py --port PORT`."""
+"""Serve the encoder with mosec, one worker process: `ROBOSSL_MODEL=MODEL python mosec_server.py --port PORT`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from mosec import Server, Worker
 
 
 class Serve(Worker):
-    """Raw bytes in and out, instead of JSON."""
+    """A worker with raw bytes instead of JSON."""
 
     def __init__(self) -> None:
         super().__init__()
         self._encoder = Encoder(os.environ["ROBOSSL_MODEL"])
 
     def deserialize(self, data: bytes) -> bytes:
-        """The frame as it came."""
+        """Return the frame unchanged."""
         return data
 
     def serialize(self, data: bytes) -> bytes:
-        """The features as they are."""
+        """Return the features unchanged."""
         return data
 
     def forward(self, data: bytes) -> bytes:
-        """Features of a frame."""
+        """Return the features of a frame."""
         return self._encoder(data)
 
 

@@ -1,4 +1,4 @@
-"""Triton's own server, out of the wheel nvidia-pytriton: its gRPC front end before a model of the Python backend."""
+"""Start Triton's server from the wheel nvidia-pytriton, with the encoder in its Python backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ instance_group {{ count: 1 kind: KIND_CPU }}
 
 
 def prepare(venv: Path, scratch: Path, *, name: str) -> Path:
-    """A copy of the server with the stub for this Python beside its backend, and a repository of one model."""
+    """Copy the server, add the stub for this Python, write a repository of one model; return the server's folder."""
     wheel = next((venv / "lib").glob("python3*/site-packages/pytriton/tritonserver"))
     server = scratch / "tritonserver"
     shutil.copytree(wheel, server, symlinks=True)
@@ -28,12 +28,12 @@ def prepare(venv: Path, scratch: Path, *, name: str) -> Path:
     (model / "1").mkdir(parents=True)
     (model / "config.pbtxt").write_text(CONFIG.format(name=name))
     shutil.copy(PEERS / "triton_model.py", model / "1" / "model.py")
-    shutil.copy(PEERS / "encoder.py", model / "1")  # its interpreter looks there
+    shutil.copy(PEERS / "encoder.py", model / "1")  # on the path of the backend's interpreter
     return server
 
 
 def command(server: Path, scratch: Path, *, port: int) -> list[str]:
-    """What starts it, with gRPC alone."""
+    """Return the command that starts Triton with gRPC alone."""
     return [
         *(str(server / "bin" / "tritonserver"), "--model-repository", str(scratch / "repository")),
         *("--backend-directory", str(server / "backends"), "--allow-http", "false", "--allow-metrics", "false"),
@@ -42,7 +42,7 @@ def command(server: Path, scratch: Path, *, port: int) -> list[str]:
 
 
 def environment(venv: Path, model: Path) -> dict[str, str]:
-    """Where it finds its libraries and Python's; the packages are those of the first python on the path."""
+    """Return variables that point Triton to its libraries and to the packages of `venv`."""
     site = next((venv / "lib").glob("python3*/site-packages"))
     libraries = (sysconfig.get_config_var("LIBDIR"), site / "nvidia_pytriton.libs")
     return os.environ | {

@@ -1,4 +1,4 @@
-"""The encoder as a model of Triton's Python backend: the wheel that brings Triton's server has no other backend."""
+"""The encoder as a model of Triton's Python backend, the only backend in the wheel of Triton's server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from encoder import Encoder
 
 
 class TritonPythonModel:
-    """What the backend asks of a model."""
+    """A model as the backend requires it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the session."""
         self._encoder = Encoder(os.environ["ROBOSSL_MODEL"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Features of each request's frame."""
+        """Return the features of each request's frame."""
         return [triton.InferenceResponse([triton.Tensor("pooled", self._features(each))]) for each in requests]
 
     def _features(self, request: Any) -> np.ndarray:
         raw = triton.get_input_tensor_by_name(request, "frames").as_numpy().tobytes()
-        return np.frombuffer(self._encoder(raw), np.float32).reshape(1, -1).copy()  # it takes arrays that own theirs
+        # Triton accepts only arrays that own their memory.
+        return np.frombuffer(self._encoder(raw), np.float32).reshape(1, -1).copy()

@@ -1,4 +1,4 @@
-"""How often the quarter turn of a photograph is read off its features: every photograph in all four."""
+"""Read the quarter turn of a photograph off its features; every photograph is used in all four turns."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ N_REFERENCE, N_JUDGED = 2400, 1500
 _BATCH = 100
 
 
-def turns_read(subject: Probed, photographs: Frames) -> dict[str, float]:
-    """Right answers of a linear and of an MLP probe, by its name, in %; chance is 25."""
+def quarter_turn_accuracy(subject: Probed, photographs: Frames) -> dict[str, float]:
+    """Return the accuracy of a linear and of an MLP head in %, by head; chance is 25."""
     split = split_frames(photographs, n_reference=N_REFERENCE, n_evaluation=N_JUDGED)
-    reference, judged = (_turned(subject, photographs, at) for at in (split.reference, split.evaluation))
+    reference, judged = (_embed_turned(subject, photographs, at) for at in (split.reference, split.evaluation))
     draws = draw(np.tile(np.arange(len(judged[0])), 4), num_resamples=200)
-    found = decode(_drawn(reference), _drawn(judged), draws, factor="rot90", level=1, num_classes=4)
+    found = decode(_with_turn(reference), _with_turn(judged), draws, factor="rot90", level=1, num_classes=4)
     return {each.probe: 100 * each.accuracy for each in found if each.protocol == "abs" and each.accuracy is not None}
 
 
-def _turned(subject: Probed, photographs: Frames, at: Int[ndarray, " n"]) -> Float[ndarray, "4 n d"]:
+def _embed_turned(subject: Probed, photographs: Frames, at: Int[ndarray, " n"]) -> Float[ndarray, "4 n d"]:
     rows = []
     for start in range(0, len(at), _BATCH):
         frames = photographs.clean(at[start : start + _BATCH])
@@ -34,6 +34,6 @@ def _turned(subject: Probed, photographs: Frames, at: Int[ndarray, " n"]) -> Flo
     return np.concatenate(rows, axis=1)
 
 
-def _drawn(features: Float[ndarray, "4 n d"]) -> Drawn:
+def _with_turn(features: Float[ndarray, "4 n d"]) -> Drawn:
     turns = np.repeat(np.arange(4.0), features.shape[1])[:, None]
     return Drawn(np.concatenate([features[0]] * 4), np.concatenate(features), turns)

@@ -1,9 +1,9 @@
-"""SimSiam's tables in kind on real robot frames: `make tables`. Killed and started again, it goes on where it was.
+"""Repeat SimSiam's ablation tables on real robot frames: `make tables`; resumes after a kill.
 
-    python benchmarks/tables.py [--cells configs/ablations/simsiam.yaml] [--seeds 0 1] [--jobs 2] [--out runs/tables]
+    python studies/simsiam.py [--cells configs/ablations/simsiam.yaml] [--seeds 0 1] [--jobs 2] [--out runs/tables]
 
-Every cell is trained once a seed, one thread a job; cells that are the same run (the base stands in every table) are
-trained once. Writes docs/simsiam_tables.md and docs/figures/simsiam_stop_gradient.png.
+Every cell is trained once per seed, on one thread per job. Cells with the same configuration share one run (the base
+is in every table). Writes docs/simsiam_tables.md and docs/figures/simsiam_stop_gradient.png.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cells import history, merged, train_all
+from runs import history, merged, train_all
 
 from robossl.config import config_hash, from_mapping
 from robossl.data.store import open_store
@@ -36,7 +36,7 @@ class Cell:
 
 
 def read_cells(path: Path) -> tuple[dict[str, Any], list[Cell]]:
-    """The base and the cells of a yaml of `configs/ablations/`."""
+    """Read the base and the cells of a file of `configs/ablations/`."""
     content = yaml.safe_load(path.read_text())
     cells = [
         Cell(table, name, about["paper"].get(name), overrides)
@@ -47,7 +47,7 @@ def read_cells(path: Path) -> tuple[dict[str, Any], list[Cell]]:
 
 
 def config_of(base: dict[str, Any], cell: Cell, seed: int) -> RunConfig:
-    """The run of a cell; online kNN is taken four times whatever its number of steps."""
+    """Build the run of a cell, with four online kNN evaluations."""
     mapping = merged(base, cell.overrides)
     mapping["knn"] = mapping["knn"] | {"every": mapping["train"]["steps"] // 4}
     if mapping["method"].get("predictor") == "moving_average":
@@ -56,7 +56,7 @@ def config_of(base: dict[str, Any], cell: Cell, seed: int) -> RunConfig:
 
 
 def table_text(table: str, cells: list[Cell], folders: dict[tuple[str, str], list[Path]]) -> str:
-    """One table as markdown, with both orders under it."""
+    """Write one table as markdown, followed by our order and the paper's."""
     rows, ours, paper = [], {}, {}
     for cell in cells:
         runs = folders[cell.table, cell.name]
@@ -90,7 +90,7 @@ def table_text(table: str, cells: list[Cell], folders: dict[tuple[str, str], lis
 
 
 def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) -> None:
-    """Figure 2 of the paper in kind: loss, output std and kNN over steps, with and without stop-gradient."""
+    """Plot loss, output std and kNN over steps with and without stop-gradient, as in figure 2 of the paper."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -115,7 +115,7 @@ def plot_stop_gradient(folders: dict[tuple[str, str], list[Path]], out: Path) ->
 
 
 def main() -> None:
-    """Train what is missing, then write the tables and the plot."""
+    """Train the missing runs, then write the tables and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=Path, default=Path("configs/ablations/simsiam.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -138,11 +138,11 @@ def main() -> None:
     print(f"wrote {args.docs / 'simsiam_tables.md'}")
 
 
-HEAD = """# SimSiam's tables in kind
+HEAD = """# SimSiam's ablation tables
 
-Written by `make tables` ({seeds} seeds a cell, {steps} steps of 64 in the base, DROID web frames). The figure is the
-weighted kNN accuracy of scene on `val` at the last step; the paper's is ImageNet linear top-1 after 100 epochs, so only
-the order can be compared.
+Written by `make tables`: {seeds} seeds per cell, {steps} steps of 64 in the base, DROID web frames. Our score is the
+weighted kNN accuracy of the label `scene` on `val` at the last step. The paper's is ImageNet linear top-1 after 100
+epochs, so compare only the order. [results.md](results.md#simsiams-ablations) says what follows.
 
 ![loss, output std and kNN over steps](figures/simsiam_stop_gradient.png)
 

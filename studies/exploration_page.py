@@ -1,20 +1,24 @@
-"""docs/exploration.md from what `make explore` measured."""
+"""Write docs/exploration.md from the scores of `make explore`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-HEAD = """# Exploration: who collects, and whether the loop earns its place
+HEAD = """# Exploration: agents and the loop compared
 
-Written by `make explore` from `docs/exploration.json`; what it comes to is said in [collection.md](collection.md).
-Environment `robossl/Push-v0`; every encoder is trained as `{config}` says, from random weights,
-with batches and steps alike. R2 is that of the block's pose (x, y, sine and cosine of its angle), read off single
-frames by ridge regression on {episodes} episodes that no encoder saw (noisy expert and random, {frames} frames; no
-layout is there twice): every episode is predicted by a fit on others, mean over the four, 95 % intervals over episodes
-and seeds; beside it that of the place (x, y) and of the angle alone. Cells are those of a 10 x 10 grid over the table
-inside the rails in which the hand (of 100), the block's centre of mass (of 100), or the pair of both (of 10,000) was in
-at least one frame; mean over seeds. Agents that plan do so over cells of the true state; what differs is their bonus.
-* marks a difference that excludes zero; the interval of a row with one seed is over episodes alone, and has none.
+Written by `make explore`. The conclusions are in [collection.md](collection.md#does-the-loop-pay).
+
+- **Training:** every encoder starts from random weights and follows `{config}`, with the
+  same batches and steps.
+- **R2:** ridge regression predicts the block's pose (x, y, sine and cosine of its angle) from single frames of
+  {episodes} episodes that no encoder saw (noisy expert and random, {frames} frames, no layout twice). Each episode is
+  predicted by a fit on the others. R2 is the mean over the four values, with a 95 % interval over episodes and seeds.
+  The next column gives R2 of the place (x, y) and of the angle alone.
+- **Coverage:** a 10 x 10 grid covers the table inside the rails. The columns count the cells that the hand (of 100),
+  the block's centre of mass (of 100) or the pair of both (of 10,000) visited in at least one frame; mean over seeds.
+- **Agents:** those that plan do so over cells of the true state and differ in their bonus.
+- `*` marks a difference whose interval excludes zero. A row with one seed has an interval over episodes alone and gets
+  no mark.
 
 References: {references}.
 
@@ -25,16 +29,16 @@ References: {references}.
 LOOP = """
 ## The loop, {steps} steps in all
 
-`robossl explore-loop`: {rounds} rounds of about {frames} frames by `novelty` and {round_steps} steps on all frames so
-far; each round goes on from the last one's encoder, with a new head, a new optimizer, the schedule of the learning
-rate from its beginning, and an explorer that remembers nothing of earlier rounds. Against it: as many frames at once by
-another agent, and as many steps in one schedule.
+`robossl explore-loop` runs {rounds} rounds. Each round collects about {frames} frames with `novelty` and trains
+{round_steps} steps on all frames so far. It starts from the encoder of the round before, with a new head, a new
+optimizer, a new schedule and an explorer without memory. The other rows collect as many frames at once with another
+agent and train as many steps in one schedule.
 
 """
 
 
 def page(result: dict[str, Any]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     asked = result["asked"]
     found = [(name, f"{cell(each['r2'])}, {parts(each)}") for name, each in result["references"].items()]
     head = HEAD.format(
@@ -49,12 +53,12 @@ def page(result: dict[str, Any]) -> str:
         frames=f"{asked['frames']:,}",
         round_steps=asked["steps"],
     )
-    verdict = "\n".join(said(each) for each in result["loop_minus"])
+    verdict = "\n".join(comparison(each) for each in result["loop_minus"])
     return f"{head}{table(result['agents'])}\n{loop}{table(result['loop'])}\n\n{verdict}\n"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Agents with their coverage and scores."""
+    """Write a table of agents with coverage and scores."""
     names = list(rows[0]["minus"])
     titles = [
         "agent",
@@ -80,8 +84,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def said(one: dict[str, Any]) -> str:
-    """A difference in words."""
+def comparison(one: dict[str, Any]) -> str:
+    """Say in words whether the loop differs from one agent."""
     estimate, low, high = one["difference"]
     seeds = ", ".join(f"{value:+.3f}" for value in one["seeds"])
     if low > 0:
@@ -89,27 +93,27 @@ def said(one: dict[str, Any]) -> str:
     elif high < 0:
         verdict = "the loop is worse"
     else:
-        verdict = "no difference is shown"
+        verdict = "no difference shown"
     return f"The loop minus {one['agent']}: {estimate:+.3f} [{low:+.3f}, {high:+.3f}]; by seed {seeds}: {verdict}.\n"
 
 
 def parts(row: dict[str, Any]) -> str:
-    """R2 of the place alone, and of the angle."""
+    """Write R2 of the place and of the angle."""
     return f"{row['parts']['place']:.2f} / {row['parts']['angle']:.2f}"
 
 
 def mean(values: list[float]) -> float:
-    """Their mean."""
+    """Return the mean."""
     return sum(values) / len(values)
 
 
 def cell(interval: tuple[float, float, float], *, sign: bool = False, star: bool = False) -> str:
-    """An estimate with its interval; * where a difference excludes zero, unless it is of one seed."""
+    """Write an estimate with its interval; `star` marks an interval that excludes zero."""
     form = "{:+.2f}" if sign else "{:.2f}"
     estimate, low, high = (form.format(value) for value in interval)
     return f"{estimate} [{low}, {high}]" + (" *" if star and (interval[1] > 0 or interval[2] < 0) else "")
 
 
 def line(cells: list[str]) -> str:
-    """One line of a table."""
+    """Write one line of a table."""
     return f"| {' | '.join(cells)} |"

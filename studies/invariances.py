@@ -1,12 +1,12 @@
-"""What a method is shown decides what its encoder ignores: `make invariances`; goes on where it was stopped.
+"""Show that the views of a method decide which changes its encoder ignores: `make invariances`; resumes after a kill.
 
-    python benchmarks/invariances.py [--pose ../shared/data/scenes7_pose] [--at-a-time 2] [--out runs/invariances]
+    python studies/invariances.py [--pose ../shared/data/scenes7_pose] [--at-a-time 2] [--out runs/invariances]
 
-Trains the recipes of configs/ablations/invariances.yaml, probes each run on photographs that none has seen (and, with
-`--pose`, on a moving camera's frames), and sets three published findings beside ours: SimCLR's table 3, LooC's
-rotation gap, and Ericsson et al.'s ventral and dorsal encoders. A run whose figures lie in docs/invariances.json is
-neither trained nor probed again: move that file away for that. Writes docs/invariances.md and
-docs/figures/invariances.png as soon as every run is there.
+Trains the recipes of configs/ablations/invariances.yaml and probes each run on new photographs (with `--pose`, also on
+frames of a moving camera). Compares three published findings with ours: SimCLR's table 3, LooC's rotation gap, and
+the ventral and dorsal encoders of Ericsson et al. Scores are kept in studies/results/invariances.json; a run with
+scores is neither trained nor probed again. When every run has scores, the script writes docs/invariances.md and
+docs/figures/invariances.png.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from cells import Ledger, history, merged, train_all
-from quarter_turns import N_JUDGED, N_REFERENCE, turns_read
+from quarter_turns import N_JUDGED, N_REFERENCE, quarter_turn_accuracy
+from runs import ScoreFile, history, merged, train_all
 from scipy.stats import t as student
 
 from robossl.config import from_mapping
@@ -51,25 +51,25 @@ TURNED = (
     "simclr turned, longer",
     "simclr turned, longer, g(h)",
 )
-LEVEL = 3  # the strength a profile judges by default; a flip has one
+LEVEL = 3  # the strength that profiles judge by default; flips have only one
 SETTINGS = Settings(n_reference=1000, n_evaluation=500, levels=(LEVEL,), mlp=False, decode_all=False)
 POSE_SETTINGS = replace(SETTINGS, n_reference=415, n_evaluation=200)
 COLOURS = {"moco": "#0072B2", "moco turned": "#D55E00", "looc": "#009E73", "ventral": "#E69F00", "dorsal": "#56B4E9"}
 
 
 @dataclass(frozen=True, slots=True)
-class Probing:
-    """One encoder of one seed, as it was read; nan where it could not be."""
+class EncoderScores:
+    """Scores of one encoder of one seed; nan if a score is undefined."""
 
     nis_w: dict[str, float]  # whitened invariance by factor
-    turns: dict[str, float]  # by probe: quarter turns told from the view alone, %; chance is 25
-    class_head: float  # balanced accuracy above chance on whole clean frames, %
+    turns: dict[str, float]  # accuracy of quarter turns by head, %; chance is 25
+    class_head: float  # balanced accuracy above chance on clean frames, %
     pose_head: float | None  # R2 of the camera's pose on clean frames
-    kept_turn: float | None = None  # %, in LooC's space for rotation
+    kept_turn: float | None = None  # accuracy in LooC's space for rotation, %
 
 
-def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out: Path) -> Probing:
-    """Probe one encoder on photographs, and on a moving camera's frames where they are given."""
+def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out: Path) -> EncoderScores:
+    """Probe one encoder on photographs and, if given, on frames of a moving camera."""
 
     def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
         cache = out / "cache"
@@ -78,21 +78,21 @@ def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out
 
     seen = readings(photographs, SPATIAL + APPEARANCE, SETTINGS)
     pose = readings(kitchen, ("blur",), POSE_SETTINGS) if kitchen else None
-    return Probing(
+    return EncoderScores(
         nis_w={cell.factor: number(cell.figure.value) for cell in seen.cells if cell.metric == "nis_w"},
-        turns=turns_read(subject, photographs),
+        turns=quarter_turn_accuracy(subject, photographs),
         class_head=100 * number(next(kept.clean for kept in seen.retentions if kept.factor == "brightness")),
         pose_head=number(next(kept.clean for kept in pose.retentions)) if pose else None,
     )
 
 
 def number(value: float | None) -> float:
-    """Null is not a number."""
+    """Return nan instead of None."""
     return float("nan") if value is None else value
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    """Mean over seeds and its 95 % t interval."""
+    """Write the mean over seeds with its 95 % t interval."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return f"{mean:z.{digits}f}"
@@ -100,8 +100,8 @@ def spread(values: list[float], digits: int = 1) -> str:
     return f"{mean:z.{digits}f} [{mean - half:z.{digits}f}, {mean + half:z.{digits}f}]"
 
 
-def turns_table(found: dict[str, list[Probing]]) -> list[str]:
-    """Rows of SimCLR's and LooC's findings."""
+def turns_table(found: dict[str, list[EncoderScores]]) -> list[str]:
+    """Write the table of SimCLR's and LooC's findings."""
     papers = {
         "simclr turned": "67.6 (table 3, h)",
         "simclr turned, g(h)": "25.6 (table 3, g(h))",
@@ -128,8 +128,8 @@ def turns_table(found: dict[str, list[Probing]]) -> list[str]:
     return rows
 
 
-def streams_table(found: dict[str, list[Probing]]) -> list[str]:
-    """Rows of the ventral and dorsal encoders: whitened invariance by factor, then heads."""
+def streams_table(found: dict[str, list[EncoderScores]]) -> list[str]:
+    """Write the table of ventral and dorsal encoders: whitened invariance by factor, then heads."""
     rows = ["| | ventral | dorsal | ventral - dorsal | seeds with that sign |", "|---|---|---|---|---|"]
 
     def row(name: str, value: Any, digits: int = 2) -> str:
@@ -151,8 +151,8 @@ def streams_table(found: dict[str, list[Probing]]) -> list[str]:
     return rows
 
 
-def plot(found: dict[str, list[Probing]], out: Path) -> None:
-    """Whitened invariance by factor for the two streams; how well quarter turns are read."""
+def plot(found: dict[str, list[EncoderScores]], out: Path) -> None:
+    """Plot whitened invariance by factor for both streams, and the accuracy of quarter turns."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,13 +188,14 @@ def plot(found: dict[str, list[Probing]], out: Path) -> None:
 
 
 def main() -> None:
-    """Train what is missing, probe what is not probed, write the page."""
+    """Train and probe the missing runs, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", type=Path, default=Path("configs/ablations/invariances.yaml"))
     parser.add_argument("--photographs", default="stores/imagenette")
     parser.add_argument("--pose", type=Path, help="a folder in the TUM RGB-D layout")
     parser.add_argument("--at-a-time", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/invariances"))
+    parser.add_argument("--results", type=Path, default=Path("studies/results/invariances.json"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
     content = yaml.safe_load(args.recipes.read_text())
@@ -214,11 +215,11 @@ def main() -> None:
     photographs = open_frames(args.photographs, split="val")
     kitchen = open_frames(str(args.pose)) if args.pose else None
     about = {"pose": bool(kitchen), "base": content["base"], "turns": [N_REFERENCE, N_JUDGED]}
-    ledger = Ledger(args.docs / "invariances.json", about)
+    scores = ScoreFile(args.results, about)
     measured = partial(measure, photographs=photographs, kitchen=kitchen, out=args.out)
 
     def is_done(name: str, seed: int) -> bool:
-        kept = ledger.measured.get(f"{name} {seed}", {})
+        kept = scores.measured.get(f"{name} {seed}", {})
         return {key: value for key, value in kept.items() if key != "read"} == own(name)
 
     todo = [key for key in runs if not is_done(*key)]
@@ -229,50 +230,56 @@ def main() -> None:
         for name, seed in some:
             run = runs[name, seed] / "run"
             if recipes[name].get("projector"):
-                ledger[f"{name}, g(h) {seed}"] = {"read": asdict(measured(open_subject(f"projector:{run}")))}
+                scores[f"{name}, g(h) {seed}"] = {"read": asdict(measured(open_subject(f"projector:{run}")))}
             figures = measured(open_subject(str(run), outputs=("pooled",)))
             if nearest := [100 * value for _, value in history(run, "kept_turn")[-5:]]:
                 figures = replace(figures, kept_turn=float(np.mean(nearest)))
-            ledger[f"{name} {seed}"] = own(name) | {"read": asdict(figures)}
-            references(run, ledger, measured)
-    found: dict[str, list[Probing]] = {}
-    for key, figures in sorted(ledger.measured.items()):
-        found.setdefault(key.rpartition(" ")[0], []).append(Probing(**figures["read"]))
-    plot(found, args.docs / "figures" / "invariances.png")
+            scores[f"{name} {seed}"] = own(name) | {"read": asdict(figures)}
+            measure_references(run, scores, measured)
     steps = {"steps": content["base"]["train"]["steps"], "long_steps": content["long"]["steps"]}
-    page = HEAD.format(**steps, judged=SETTINGS.n_evaluation, turned=N_JUDGED)
-    lines = [page, *turns_table(found), MIDDLE, *streams_table(found), ""]
-    (args.docs / "invariances.md").write_text("\n".join(lines))
+    write_page(scores, args.docs, steps)
     print(f"wrote {args.docs / 'invariances.md'}")
 
 
-def references(run: Path, ledger: Ledger, measured: Callable[[Probed], Probing]) -> None:
-    """Random weights of the run's backbone and pooled pixels, once for all runs."""
-    for name in ledger.missing([*(f"random init {seed}" for seed in range(3)), "pixels 0"]):
+def measure_references(run: Path, scores: ScoreFile, measured: Callable[[Probed], EncoderScores]) -> None:
+    """Measure random weights of the run's backbone and pooled pixels, once for all runs."""
+    for name in scores.missing([*(f"random init {seed}" for seed in range(3)), "pixels 0"]):
         kind, _, seed = name.rpartition(" ")
         any_run = open_subject(str(run), outputs=("pooled",))
         random = random_reference(any_run, seed=int(seed), outputs=("pooled",))
-        ledger[name] = {"read": asdict(measured(pixels_reference() if kind == "pixels" else random))}
+        scores[name] = {"read": asdict(measured(pixels_reference() if kind == "pixels" else random))}
 
 
-HEAD = """# What a method is shown decides what its encoder ignores
+def write_page(scores: ScoreFile, docs: Path, steps: dict[str, int]) -> None:
+    """Write docs/invariances.md and its figure."""
+    found: dict[str, list[EncoderScores]] = {}
+    for key, figures in sorted(scores.measured.items()):
+        found.setdefault(key.rpartition(" ")[0], []).append(EncoderScores(**figures["read"]))
+    plot(found, docs / "figures" / "invariances.png")
+    page = HEAD.format(**steps, judged=SETTINGS.n_evaluation, turned=N_JUDGED)
+    lines = [page, *turns_table(found), MIDDLE, *streams_table(found), ""]
+    (docs / "invariances.md").write_text("\n".join(lines))
 
-Written by `make invariances`: ResNet-18 at 64 px, {steps} steps of 64 photographs of Imagenette ({long_steps:,} in
-bf16 where it says longer), recipes in `configs/ablations/invariances.yaml`; probed at strength 3 on {judged} pictures
-that none has seen, turns on {turned:,} in all four. Means over training seeds with 95 % t intervals. What the figures
-are is said in [probes.md](probes.md).
+
+HEAD = """# Training views decide which changes an encoder ignores
+
+Written by `make invariances`: ResNet-18 at 64 px, {steps} steps of 64 photographs of Imagenette ({long_steps:,} steps
+in bf16 in the rows named "longer"). The recipes are in `configs/ablations/invariances.yaml`. The encoders are probed
+at strength 3 on {judged} new pictures, and quarter turns on {turned:,} pictures in all four turns. Scores are means
+over training seeds with 95 % t intervals. [probes.md](probes.md#the-scores) defines them;
+[probe_results.md](probe_results.md#training-views-decide-which-changes-an-encoder-ignores) says what follows.
 
 ![invariance by factor, and quarter turns read](figures/invariances.png)
 
 ## Turned views: SimCLR's table 3 and LooC's gap
-Chance is 25 %. `own turn nearest`: in LooC's space for rotation, how often the nearest key of a photograph is the one
-that was turned alike, mean of five looks within the last 100 steps (chance 50 %; 33 % with colours).
+Chance is 25 %. `own turn nearest`: how often, in LooC's space for rotation, the nearest key of a photograph is the one
+with the same turn; mean of five checks within the last 100 steps (chance 50 %; 33 % with colours).
 """
 
 MIDDLE = """
 ## Moved views and recoloured views
-`nis_w` at strength 3: 1 where the encoder ignores the factor, 0 where it moves features as far as another photograph
-does.
+`nis_w` at strength 3: 1 if the encoder ignores the factor, 0 if the factor moves the features as far as another
+photograph does.
 """
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Who explores best, and whether the loop earns its place: `make explore`; goes on where it was stopped.
+"""Compare exploring agents, and the loop of exploring and learning: `make explore`; resumes after a kill.
 
-    python benchmarks/explore.py [--agents random pink count rnd] [--frames 10000] [--seeds 0 1 2] [--steps 240] ...
+    python studies/explore.py [--agents random pink count rnd] [--frames 10000] [--seeds 0 1 2] [--steps 240] ...
 
-Frames of each agent are collected, ingested and pretrained on with the same configuration and the same number of steps.
-Coverage is counted over all frames that an agent collected; the pose of the object is read off each encoder by ridge
-regression on a set of episodes that no encoder saw. Then the loop (rounds of exploring by novelty and learning) stands
-against as many frames collected at once and as many steps. An arm's seed whose figures lie in docs/exploration.json is
-not run again: move that file away for that. Writes docs/exploration.md as soon as every arm is there.
+For each agent: collect frames, ingest them, pretrain with the same configuration and the same number of steps. The
+coverage counts all frames of an agent; ridge regression reads the object's pose off each encoder on episodes that no
+encoder saw. The loop (rounds of exploring by novelty and learning) is compared with as many frames collected at once
+and as many steps. Scores are kept in studies/results/exploration.json, and a measured arm is not run again. When
+every arm is measured, the script writes docs/exploration.md.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import Ledger, train_all
-from exploration_text import page
+from exploration_page import page
 from jaxtyping import Float, Int
 from numpy import ndarray
 from robossl_envs.collect import collect
 from robossl_envs.explore import explore_loop
 from robossl_envs.scene import WORKSPACE
+from runs import ScoreFile, train_all
 
 from robossl.config import config_hash, load, to_yaml
 from robossl.data.ingest import ingest
@@ -38,43 +38,43 @@ from robossl.statistics import all_pairs
 
 ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_state"
 POSE = {"r2": (0, 1, 2, 3), "place": (0, 1), "angle": (2, 3)}  # of the environment's state: x, y, sine, cosine
-EVALUATION_SEED = 1_000_000  # far from those of the arms and of the loop's rounds
-CELLS = 10  # a side
+EVALUATION_SEED = 1_000_000  # far from the seeds of the arms and of the loop's rounds
+CELLS = 10  # per side
 RESAMPLES = 500  # of the evaluation's episodes
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to come by frames; several rounds are the loop."""
+    """One way to collect frames; an arm with several rounds is the loop."""
 
     agent: str
-    frames: int  # in all
-    steps: int  # in all
+    frames: int  # of all rounds
+    steps: int  # of all rounds
     rounds: int = 1
 
     def folder(self, out: Path, seed: int) -> Path:
-        """Where one seed of it lies."""
+        """Return the folder of one seed."""
         name = f"{self.agent}_{self.frames}_frames_{self.steps}_steps_{self.rounds}_rounds_seed{seed}"
         return out / name
 
     def run(self, out: Path, seed: int) -> Path:
-        """The run whose encoder counts."""
+        """Return the run of the last round."""
         last = [f"round_{self.rounds - 1}"] if self.rounds > 1 else []
         return self.folder(out, seed).joinpath(*last, "run")
 
 
 def gather(folder: Path, collections: dict[str, dict[str, Any]], *, seed: int, image_size: int) -> Path:
-    """Collect with one agent or several, no layout twice, and ingest all of it into one store, which is returned."""
+    """Collect with each agent, without a repeated layout; ingest everything into one store and return its path."""
     for number, (agent, amount) in enumerate(collections.items()):
-        own_seed = seed + number * EVALUATION_SEED  # a layout follows from seed and number of its episode
+        own_seed = seed + number * EVALUATION_SEED  # seed and episode number decide the layout
         collect(env=ENV, agent=agent, out=folder / agent, seed=own_seed, image_size=image_size, **amount)
     sources = [folder / agent for agent in collections]
-    ingest(sources, out=folder / "store", short_side=image_size, licence="CC0-1.0")  # drawn here
+    ingest(sources, out=folder / "store", short_side=image_size, licence="CC0-1.0")
     return folder / "store"
 
 
 def recipe(args: argparse.Namespace, store: Path, *, steps: int, seed: int) -> RunConfig:
-    """The configuration of one run, without what only costs time."""
+    """Build the configuration of one run, without logs."""
     base = load(args.config, RunConfig)
     return replace(
         base,
@@ -85,8 +85,8 @@ def recipe(args: argparse.Namespace, store: Path, *, steps: int, seed: int) -> R
     )
 
 
-def explore(arm: Arm, seed: int, args: argparse.Namespace) -> None:
-    """One seed of the loop."""
+def run_loop(arm: Arm, seed: int, args: argparse.Namespace) -> None:
+    """Run one seed of the loop."""
     folder = arm.folder(args.out, seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = args.out / f"loop_seed{seed}.yaml"
@@ -96,7 +96,7 @@ def explore(arm: Arm, seed: int, args: argparse.Namespace) -> None:
 
 
 def cells_visited(store: Store) -> dict[str, int]:
-    """Cells of a 10 x 10 grid over the table: where the hand was, where the block was, and both together."""
+    """Count the visited cells of a 10 x 10 grid over the table: of the hand, of the block, and of both together."""
     rows = np.arange(store.num_frames)
     hand, block = (cell_of(store.column(name, rows)[:, :2]) for name in (STATE, ENVIRONMENT))
     both = hand * CELLS**2 + block
@@ -104,7 +104,7 @@ def cells_visited(store: Store) -> dict[str, int]:
 
 
 def cell_of(places: Float[ndarray, "n 2"]) -> Int[ndarray, " n"]:
-    """The grid spans the space inside the rails; what leans over its border counts to the outermost cells."""
+    """Return the cell of each place; places beyond the rails count as the outermost cells."""
     at = np.clip(np.floor((places + WORKSPACE) / (2 * WORKSPACE) * CELLS), 0, CELLS - 1).astype(np.int64)
     cells: Int[ndarray, " n"] = at[:, 0] * CELLS + at[:, 1]
     return cells
@@ -114,42 +114,42 @@ def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, Pro
     """Collect, train and score one seed of an arm."""
     folder, run = arm.folder(args.out, seed), arm.run(args.out, seed)
     if arm.rounds > 1:
-        explore(arm, seed, args)
+        run_loop(arm, seed, args)
     else:
         store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
         train_all({folder: partial(recipe, args, store, steps=arm.steps, seed=seed)}, at_a_time=1)
     store = open_store(folder / "store")
-    figures = scored(embedder(str(run), load_encode(run, outputs=("pooled",))), probes, cache=args.out / "features")
+    figures = r2_of(embedder(str(run), load_encode(run, outputs=("pooled",))), probes, cache=args.out / "features")
     print(f"{folder.name}: " + ", ".join(f"{name} {r2[0]:.3f}" for name, r2 in figures.items()), flush=True)
     return {"frames": store.num_frames, "cells": cells_visited(store)} | figures
 
 
-def scored(subject: Embedder, probes: dict[str, Probe], *, cache: Path) -> dict[str, list[float]]:
-    """R2 of each probe on every resample of its episodes, the first of them all episodes as they are."""
+def r2_of(subject: Embedder, probes: dict[str, Probe], *, cache: Path) -> dict[str, list[float]]:
+    """Return R2 of each probe on every resample of its episodes; the first entry is the full set of episodes."""
     return {name: probe(subject, cache=cache)[0].round(4).tolist() for name, probe in probes.items()}
 
 
 def references(args: argparse.Namespace) -> dict[str, Embedder]:
-    """Random weights of the recipe's backbone, one a seed, and pooled pixels."""
+    """Return random weights of the recipe's backbone, one encoder per seed, and pooled pixels."""
     config = load(args.config, RunConfig).encoder
     random = {f"random {config.backbone} {s}": random_encode(config, s, outputs=("pooled",)) for s in args.seeds}
     pixels = pixels_embedder()
     return {name: embedder(name, encode) for name, encode in random.items()} | {f"{pixels.name} 0": pixels}
 
 
-def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
-    """What the page says, from the figures of every arm and seed."""
+def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, results: ScoreFile) -> dict[str, Any]:
+    """Summarise the scores of all arms and seeds for the page."""
     measured: dict[str, list[dict[str, Any]]] = {}
     for name in references(args):
-        measured.setdefault(name.rpartition(" ")[0], []).append(ledger[name])
+        measured.setdefault(name.rpartition(" ")[0], []).append(results[name])
     fixed = {name: np.array([each["r2"] for each in figures]) for name, figures in measured.items()}
     seeds_of: dict[Arm, list[int]] = {}
     for arm, seed in planned:
         seeds_of.setdefault(arm, []).append(seed)
-    scores = {arm: np.array([ledger[key_of(arm, seed)]["r2"] for seed in seeds]) for arm, seeds in seeds_of.items()}
+    scores = {arm: np.array([results[key_of(arm, seed)]["r2"] for seed in seeds]) for arm, seeds in seeds_of.items()}
 
     def row(arm: Arm) -> dict[str, Any]:
-        figures = [ledger[key_of(arm, seed)] for seed in seeds_of[arm]]
+        figures = [results[key_of(arm, seed)] for seed in seeds_of[arm]]
         return {
             "agent": arm.agent,
             "rounds": arm.rounds,
@@ -173,41 +173,47 @@ def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, ledger: 
 
 
 def parts(figures: list[dict[str, Any]]) -> dict[str, float]:
-    """R2 of the place alone, and of the angle; means over seeds."""
+    """Return R2 of the place and of the angle; means over seeds."""
     return {name: float(np.mean([each[name][0] for each in figures])) for name in ("place", "angle")}
 
 
 def difference(agent: str, paired: Float[ndarray, "s b"]) -> dict[str, Any]:
-    """The loop minus another arm, seed by seed, on the same resamples of episodes."""
+    """Return the loop minus another arm by seed, on the same resamples of episodes."""
     return {"agent": agent, "difference": interval(paired), "seeds": paired[:, 0].tolist()}
 
 
 def key_of(arm: Arm, seed: int) -> str:
-    """Its name among what was measured."""
+    """Return the name of an arm's seed in the scores."""
     return arm.folder(Path(), seed).name
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", nargs="+", default=["random", "pink", "count", "rnd"])
-    parser.add_argument("--frames", type=int, default=10_000, help="of each agent, and of each round of the loop")
-    parser.add_argument("--steps", type=int, default=240, help="of training on them, and of each round of the loop")
-    parser.add_argument("--long-agent", default="random", help="collects --long-frames as well, once, same steps")
-    parser.add_argument("--long-frames", type=int, default=50_000, help="0: leave it out")
+    parser.add_argument("--frames", type=int, default=10_000, help="of each agent and of each round of the loop")
+    parser.add_argument("--steps", type=int, default=240, help="training steps per agent and per round of the loop")
+    parser.add_argument("--long-agent", default="random", help="also collects --long-frames, one seed, same steps")
+    parser.add_argument("--long-frames", type=int, default=50_000, help="0: skip")
     parser.add_argument("--rounds", type=int, default=3, help="of the loop")
-    parser.add_argument("--against", nargs="+", default=["random", "rnd"], help="collect what the loop does, at once")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=["random", "rnd"],
+        help="collect the loop's frames at once",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--evaluation-episodes", type=int, default=120, help="by noisy_expert, and as many by random")
+    parser.add_argument("--evaluation-episodes", type=int, default=120, help="by noisy_expert and by random each")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--config", type=Path, default=Path("configs/simclr_resnet18_push.yaml"))
     parser.add_argument("--out", type=Path, default=Path("runs/explore"))
+    parser.add_argument("--results", type=Path, default=Path("studies/results/exploration.json"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure what is missing, then write the page."""
+    """Measure the missing arms, then write the page."""
     args = options()
     in_all = (args.frames * args.rounds, args.steps * args.rounds)
     arms = [Arm(agent, args.frames, args.steps) for agent in args.agents]
@@ -220,21 +226,22 @@ def main() -> None:
     held_out = open_store(gather(args.out / "evaluation", both, seed=EVALUATION_SEED, image_size=args.image_size))
     settings = StateSettings(column=ENVIRONMENT, frames_per_episode=12, bootstrap=RESAMPLES)
     probes = {name: open_probe(held_out, replace(settings, dims=dims, bootstrap=0)) for name, dims in POSE.items()}
-    probes["r2"] = open_probe(held_out, replace(settings, dims=POSE["r2"]))  # the parts are shown without an interval
+    # Only the whole pose has an interval in the table.
+    probes["r2"] = open_probe(held_out, replace(settings, dims=POSE["r2"]))
     num_frames = len(probes["r2"].rows)
     evaluation = {"episodes": held_out.num_episodes, "frames": num_frames, "content_hash": held_out.content_hash}
     trained_by = config_hash(recipe(args, Path("store"), steps=args.steps, seed=0))
     about = {"recipe": trained_by, "image_size": args.image_size, "steps": args.steps, "evaluation": evaluation}
-    ledger = Ledger(args.docs / "exploration.json", about)
+    results = ScoreFile(args.results, about)
     for name, subject in references(args).items():
-        if name not in ledger.measured:
-            ledger[name] = scored(subject, probes, cache=args.out / "features")
+        if name not in results.measured:
+            results[name] = r2_of(subject, probes, cache=args.out / "features")
     for number, (arm, seed) in enumerate(planned, start=1):
-        if key_of(arm, seed) not in ledger.measured:
+        if key_of(arm, seed) not in results.measured:
             print(f"{number}/{len(planned)}: {key_of(arm, seed)}", flush=True)
-            ledger[key_of(arm, seed)] = measure(arm, seed, args, probes)
+            results[key_of(arm, seed)] = measure(arm, seed, args, probes)
     asked = {"steps": args.steps, "rounds": args.rounds, "frames": args.frames, "config": str(args.config)}
-    text = page({"asked": asked, "evaluation": evaluation, **result_of(planned, args, ledger)})
+    text = page({"asked": asked, "evaluation": evaluation, **result_of(planned, args, results)})
     (args.docs / "exploration.md").write_text(text)
     print(f"wrote {args.docs / 'exploration.md'}")
 
