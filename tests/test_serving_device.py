@@ -18,7 +18,7 @@ from robossl_serving.executor import Executor
 from robossl_serving.requests import Priority, Request
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.server import ServerSettings
-from serving_kit import FRAMES, build_tiny, serving
+from serving_kit import FRAMES, build_tiny, eventually, serving
 
 RUN_S = 1 / 60
 
@@ -96,10 +96,7 @@ def test_batch_requests_of_two_encoders_take_turns() -> None:
             both.ask(name, None, num_frames=2)
         for name in "ab":
             both.let_go(name, 4)
-        until_s = time.monotonic() + 60
-        while len(both.began) < 8:
-            assert time.monotonic() < until_s
-            time.sleep(0.002)
+        eventually(lambda: len(both.began) >= 8)
         assert both.began == ["a batch", "b batch"] * 4
 
 
@@ -122,9 +119,7 @@ def test_with_more_places_robots_frames_run_together_and_batch_requests_do_not_b
         both.ask("b", "arm")
         both.wait_for("a control", "b control")
         both.let_go("b")
-        until_s = time.monotonic() + 60
-        while both.executors["b"].running:
-            assert time.monotonic() < until_s
+        eventually(lambda: not both.executors["b"].running)
         assert both.began == ["a control", "b control"]
         both.let_go("a")
         both.wait_for("a control", "b control", "b batch")
@@ -146,9 +141,7 @@ def test_a_batch_request_whose_turn_does_not_come_is_told_at_its_deadline(is_unl
             closing.start()
         both.let_go("a")
         both.wait_for("a control", "a control")
-        until_s = time.monotonic() + 60
-        while overdue.outcome is None:
-            assert time.monotonic() < until_s, "robots of another encoder hold the device, and it waits for ever"
+        eventually(lambda: overdue.outcome is not None)  # though robots of another encoder hold the device
         assert overdue.outcome == "shed"
         if is_unloaded:
             closing.join(timeout=60)
@@ -174,9 +167,7 @@ def test_an_unloaded_encoder_whose_last_request_is_cancelled_is_forgotten() -> N
         waiting = both.ask("b", None)
         closing = threading.Thread(target=both.executors["b"].close)
         closing.start()
-        until_s = time.monotonic() + 60
-        while not both.executors["b"]._closed:
-            assert time.monotonic() < until_s
+        eventually(lambda: both.executors["b"]._closed)
         both.executors["b"].cancel(waiting)
         closing.join(60)
         assert not closing.is_alive()

@@ -370,6 +370,14 @@ def test_a_killed_server_is_found_again_within_seconds(tmp_path: Path, is_shared
         client.close()
 
 
+def test_a_request_that_meets_a_closing_encoder_is_refused_at_once(tiny_models: Path) -> None:
+    """Between finding its model and running, the server may shut down; no thread tries again and again."""
+    with serving(tiny_models) as server, calling(server) as call:
+        server.repository.models()[0].executor.close()
+        code, reason = status_of(lambda: call("ModelInfer", infer_request()))
+    assert (code, reason) == ("UNAVAILABLE", "the server is shutting down; connect again")
+
+
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     with one_version(tmp_path) as (models, server), pytest.raises(OSError, match="it is taken"):
         EncoderServer(models, ServerSettings(port=server.port))

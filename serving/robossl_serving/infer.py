@@ -20,7 +20,7 @@ from robossl_serving.limits import Limits
 from robossl_serving.model import Model
 from robossl_serving.options import Options, read_options
 from robossl_serving.peers import is_loopback
-from robossl_serving.refused import Refused, bad_request
+from robossl_serving.refused import Refused, bad_request, shutting_down
 from robossl_serving.repository import Repository
 from robossl_serving.requests import Outcome, Request
 from robossl_serving.scheduler import QueueFullError
@@ -176,9 +176,13 @@ class Inference:
                 raise Refused(
                     grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
                 ) from None
-            except ClosedError:  # between finding the model and now another version took over
+            except ClosedError:
+                # Another version took over since the model was found, or the server is shutting down.
                 pinned = read_options(job.message, self._limits).artefact
-                job.model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+                model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+                if model is job.model:
+                    raise shutting_down() from None
+                job.model = model
 
     def _allowed_s(self, options: Options, left_s: float | None) -> float:
         limits = self._limits

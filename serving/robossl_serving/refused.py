@@ -23,6 +23,11 @@ def bad_request(message: str) -> Refused:
     return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+def shutting_down() -> Refused:
+    """Refuse a call because the server ends."""
+    return Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+
+
 def as_refused(error: Exception) -> Refused:
     """What a caller is told of an error: of one that nobody foresaw nothing, which goes to the log."""
     if isinstance(error, Refused):

@@ -17,7 +17,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_serving.infer import Inference, Job, parse
 from robossl_serving.limits import Limits
 from robossl_serving.refusals import Refusals
-from robossl_serving.refused import Refused, as_refused
+from robossl_serving.refused import Refused, as_refused, shutting_down
 
 _END = object()
 
@@ -52,7 +52,7 @@ class Streams:
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
             yield from stream.replies()
             if self._draining:
-                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+                raise shutting_down()
         finally:
             stream.leave()
             refusals.close()
@@ -73,7 +73,7 @@ class Streams:
     def _enter(self, stream: _Stream, client: str) -> None:
         with self._lock:
             if self._draining:
-                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+                raise shutting_down()
             same = sum(other == client for other in self._open.values())
             if len(self._open) >= self._limits.streams or same >= self._limits.streams_per_client:
                 raise Refused(
