@@ -46,7 +46,7 @@ class Encoders:
             return {"pooled": np.zeros((len(frames), 1))}
 
         scheduler = Scheduler(Costs({1: RUN_S}), max_waiting=8)
-        return Executor(run, scheduler, name=name, on_turn=lambda *_: None, device=self.device)
+        return Executor(run, scheduler, name=name, on_run=lambda *_: None, device=self.device)
 
     def ask(self, name: str, robot: str | None, *, num_frames: int = 1) -> Request:
         asked = request(robot, num_frames=num_frames)
@@ -228,14 +228,14 @@ def test_robots_of_two_encoders_are_served_alike(counts: tuple[int, int], costs_
         if sim is None:
             now_s = arrivals[0][0] if arrivals else now_s
             continue
-        turn = sim.scheduler.take(now_s, beside_s=device.beside_s(sim, now_s))
+        plan = sim.scheduler.take(now_s, beside_s=device.beside_s(sim, now_s))
         device.begin(sim)
-        if turn.pieces:
+        if plan.slices:
             now_s += sim.cost_s
-            sim.scheduler.ran(turn, run_s=sim.cost_s, now_s=now_s)
-            for piece in turn.pieces:
-                ages_s.append(now_s - piece.request.captured_s)
-                sim.served[piece.request.robot] = sim.served.get(piece.request.robot, 0) + 1
+            sim.scheduler.ran(plan, run_s=sim.cost_s, now_s=now_s)
+            for each in plan.slices:
+                ages_s.append(now_s - each.request.captured_s)
+                sim.served[each.request.robot] = sim.served.get(each.request.robot, 0) + 1
     served = np.array([sim.served.get(robot, 0) for sim in sims for robot in sim.robots], float)
     assert served.sum() ** 2 / (num * (served**2).sum()) >= 0.95
     assert np.percentile(ages_s, 99) <= 1 / 30 + 2.2 * RUN_S

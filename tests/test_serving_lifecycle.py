@@ -18,7 +18,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, ServingError, UnavailableError
 from robossl_client.messages import Reply
-from robossl_serving.infer import Job
+from robossl_serving.infer import InferJob
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
 
@@ -412,7 +412,7 @@ def test_a_retired_version_gives_its_memory_back_at_once(tmp_path: Path) -> None
             for _ in range(5):
                 stream.send(FRAMES[:1])
                 assert stream.take(wait_ms=30_000) is not None
-            assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is Job])
+            assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is InferJob])
             build_tiny(models, version=2)
             server.repository.load("tiny")
             server.repository.tend()

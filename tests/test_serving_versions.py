@@ -18,7 +18,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
-from robossl_serving.health import Health
+from robossl_serving.health import HealthService
 from robossl_serving.repository import IndexRow, Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
@@ -114,7 +114,7 @@ def test_versions_are_loaded_by_policy(tmp_path: Path, policy: str, wanted: list
         ("latest { num_versions: 0 }", "set num_versions to 1 or more"),
         ("latest { }", "set num_versions to 1 or more"),
         ("specific { }", "list at least one"),
-        ("specific { versions: [ 7, 8 ] }", "asks for versions 7, 8 only"),
+        ("specific { versions: [ 7, 8 ] }", "names only versions 7, 8"),
         ("newest { }", "another kind than latest, all and specific"),
         ("", "another kind than latest, all and specific"),
         ("latest {", "config.pbtxt cannot be read"),
@@ -353,7 +353,7 @@ def test_health_follows_what_is_loaded(tmp_path: Path) -> None:
 
 
 def test_of_two_health_updates_the_later_has_the_last_word() -> None:
-    health = Health()
+    health = HealthService()
 
     class Changing:
         """It changes while the first update looks at it."""

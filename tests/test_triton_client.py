@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from robossl_client._proto import inference_pb2
 from robossl_client.client import EncoderClient
-from robossl_client.shared import Region
+from robossl_client.shared import SharedFile
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, serving
 from tritonclient.grpc import model_config_pb2, service_pb2
@@ -154,7 +154,7 @@ def test_a_stream_answers_all_in_order_and_tells_errors_apart(client: Any, wante
 
 
 def test_system_shared_memory(client: Any, wanted: np.ndarray) -> None:
-    given, taken = Region(FRAMES.nbytes), Region(2 * wanted.nbytes)
+    given, taken = SharedFile(FRAMES.nbytes), SharedFile(2 * wanted.nbytes)
     given.write(FRAMES.tobytes())
     client.register_system_shared_memory("in", given.key, FRAMES.nbytes)
     client.register_system_shared_memory("out", taken.key, 2 * wanted.nbytes)

@@ -19,7 +19,7 @@ from robossl_client.channel import Tls
 from robossl_client.frames import Frames
 from robossl_client.messages import Reply
 from robossl_client.stream import FrameStream
-from robossl_client.waiting import Asyncio
+from robossl_client.waiting import AsyncioRuntime
 
 
 class AsyncLatest(FrameStream):
@@ -50,7 +50,7 @@ class AsyncEncoderClient(ClientBase):
     `async with` connects it, and so does `connect`; the arguments and errors are those of EncoderClient.
     """
 
-    _waiting = Asyncio()
+    _waiting = AsyncioRuntime()
 
     @classmethod
     async def connect(

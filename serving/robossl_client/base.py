@@ -22,7 +22,7 @@ from robossl_client.handshake import explain
 from robossl_client.messages import Pin, Reply, make_pin, only_model
 from robossl_client.shared_frames import SharedFrames, SharedPlaces
 from robossl_client.stream import FrameStream
-from robossl_client.waiting import NextRequest, Stream, Waiting
+from robossl_client.waiting import CallStream, NextRequest, Runtime
 from robossl_client.wire import CALLS, path
 
 _CALL_FRAMES = 64  # of one call
@@ -36,7 +36,7 @@ class ClientBase:
     giving embeddings that cannot be compared.
     """
 
-    _waiting: ClassVar[Waiting]
+    _waiting: ClassVar[Runtime]
     _pin: Pin
 
     def __init__(
@@ -190,7 +190,7 @@ class ClientBase:
             raise RequestError("a stream of newest frames belongs to a robot; connect with robot=")
         method = self._method("ModelStreamInfer")
 
-        def open_call(next_request: NextRequest) -> Stream:
+        def open_call(next_request: NextRequest) -> CallStream:
             return self._waiting.stream(method, next_request, metadata=self._metadata)
 
         stream = kind(

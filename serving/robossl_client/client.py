@@ -12,7 +12,7 @@ from robossl_client.base import ClientBase
 from robossl_client.frames import Frames
 from robossl_client.latest import Latest
 from robossl_client.messages import Reply
-from robossl_client.waiting import Blocking, run
+from robossl_client.waiting import BlockingRuntime, run
 
 
 class EncoderClient(ClientBase):
@@ -22,7 +22,7 @@ class EncoderClient(ClientBase):
     giving embeddings that cannot be compared.
     """
 
-    _waiting = Blocking()
+    _waiting = BlockingRuntime()
 
     def _begin(self) -> None:
         run(self._connect())

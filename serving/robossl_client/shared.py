@@ -18,7 +18,7 @@ FOLDER = Path("/dev/shm")
 _OURS = re.compile(r"robossl-\d+-[0-9a-f]{8}")
 
 
-class Region:
+class SharedFile:
     """A file in shared memory, removed when closed."""
 
     def __init__(self, size: int) -> None:

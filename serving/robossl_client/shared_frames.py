@@ -9,20 +9,20 @@ from typing import Any
 
 from robossl_client.errors import DeadlineError, OverloadedError, RequestError, ServingError
 from robossl_client.frames import Frames, raw_view
-from robossl_client.shared import Region
-from robossl_client.waiting import Lock, Waiting
+from robossl_client.shared import SharedFile
+from robossl_client.waiting import Runtime, TimedLock
 
 _GOODBYE_S = 0.1  # a server that is away is not waited for: it sees by itself that the file is gone
-Call = Callable[..., Awaitable[Any]]  # by the name of a call of the service and the fields of its request
-Send = Callable[[Mapping[str, Any]], Awaitable[Any]]  # by what the request says of the place
+CallByName = Callable[..., Awaitable[Any]]  # by the name of a call of the service and the fields of its request
+SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # by what the request says of the place
 
 
 class _Registered:
     """A region that the server knows, made anew when it has to be larger or the server has forgotten it."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: CallByName) -> None:
         self._call = call
-        self.region: Region | None = None
+        self.region: SharedFile | None = None
 
     async def renew(self, size: int, *, until_s: float | None = None) -> None:
         """Make a region and tell the server of it.
@@ -33,7 +33,7 @@ class _Registered:
         """
         await self.close()
         try:
-            region = Region(size)
+            region = SharedFile(size)
         except OSError as error:
             raise OverloadedError(f"no room for {size} bytes in shared memory ({error.strerror})") from error
         said = {"name": region.name, "key": region.key, "byte_size": size}
@@ -66,11 +66,11 @@ class _Registered:
 class SharedFrames:
     """Frames of one call at a time."""
 
-    def __init__(self, call: Call, waiting: Waiting) -> None:
+    def __init__(self, call: CallByName, waiting: Runtime) -> None:
         self._registered = _Registered(call)
-        self._lock = Lock(waiting)
+        self._lock = TimedLock(waiting)
 
-    async def send(self, frames: Frames, send: Send, *, until_s: float) -> Any:
+    async def send(self, frames: Frames, send: SendRequest, *, until_s: float) -> Any:
         """Put the frames there, and make the call that says so, all by a time of the monotonic clock.
 
         Raises:
@@ -84,7 +84,7 @@ class SharedFrames:
         finally:
             await self._lock.release()
 
-    async def _send(self, raw: bytes | memoryview, send: Send, *, until_s: float) -> Any:
+    async def _send(self, raw: bytes | memoryview, send: SendRequest, *, until_s: float) -> Any:
         region = self._registered.region
         if region is None or region.size < len(raw):
             await self._registered.renew(len(raw), until_s=until_s)
@@ -106,10 +106,10 @@ class SharedFrames:
 class SharedPlaces:
     """Frames of a stream, of which several may be on their way: a place is not written again before its reply."""
 
-    def __init__(self, call: Call, waiting: Waiting, *, num_places: int = 4) -> None:
+    def __init__(self, call: CallByName, waiting: Runtime, *, num_places: int = 4) -> None:
         self._registered = _Registered(call)
         self._num_places = num_places
-        self._lock = Lock(waiting)
+        self._lock = TimedLock(waiting)
         self._place_bytes = 0
         self._is_closed = False
         self._is_full = False  # there is no room for a region
@@ -167,6 +167,6 @@ class SharedPlaces:
             await self._registered.close()
 
 
-def _where(region: Region, offset: int, size: int) -> dict[str, Any]:
+def _where(region: SharedFile, offset: int, size: int) -> dict[str, Any]:
     where = {"shared_memory_region": region.name, "shared_memory_byte_size": size}
     return where | {"shared_memory_offset": offset} if offset else where

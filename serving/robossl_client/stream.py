@@ -26,7 +26,7 @@ from robossl_client.errors import (
 from robossl_client.frames import Frames, copy_frames
 from robossl_client.messages import Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
-from robossl_client.waiting import NextRequest, Stream, Waiting
+from robossl_client.waiting import CallStream, NextRequest, Runtime
 
 MAX_REFUSED = 30  # frames in a row that the server cannot use: a camera damages some, but not a second's worth
 _MAX_REFUSALS = 6  # of the stream in a row, over half a second: others may be ending just now
@@ -42,8 +42,8 @@ class FrameStream:
 
     def __init__(
         self,
-        waiting: Waiting,
-        open_call: Callable[[NextRequest], Stream],
+        waiting: Runtime,
+        open_call: Callable[[NextRequest], CallStream],
         pin: Pin,
         *,
         camera: str,
@@ -75,7 +75,7 @@ class FrameStream:
         self._failure: ServingError | None = None
         self._is_closed = False
         self._connection = 0  # the one that requests go to; 0: none
-        self._call: Stream | None = None
+        self._call: CallStream | None = None
         self._join = waiting.start(self._run())
 
     @property

@@ -27,7 +27,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a coroutine over Blocking suspended")
 
 
-class Condition(Protocol):
+class StateCondition(Protocol):
     """State that several change, and wait for; held while it is changed, let go while it is waited for."""
 
     async def __aenter__(self) -> None: ...
@@ -43,7 +43,7 @@ class Condition(Protocol):
         ...
 
 
-class Stream(Protocol):
+class CallStream(Protocol):
     """A call with many requests and replies."""
 
     async def read(self) -> Any:
@@ -55,12 +55,12 @@ class Stream(Protocol):
         ...
 
 
-class Waiting(Protocol):
+class Runtime(Protocol):
     """A way to wait."""
 
     is_async: bool
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateCondition:
         """A new condition."""
         ...
 
@@ -76,7 +76,7 @@ class Waiting(Protocol):
         """Do work that blocks."""
         ...
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         """Open a stream by a method of a channel."""
         ...
 
@@ -85,10 +85,10 @@ class Waiting(Protocol):
         ...
 
 
-class Lock:
+class TimedLock:
     """A lock that is waited for until a time of the monotonic clock."""
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: Runtime) -> None:
         self._changed = waiting.condition()
         self._is_held = False
 
@@ -113,12 +113,12 @@ class Lock:
         await self.release()
 
 
-class Blocking:
+class BlockingRuntime:
     """Waits by blocking; streams have a thread."""
 
     is_async = False
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateCondition:
         return _ThreadCondition()
 
     async def answer(self, call: Callable[[], Any]) -> Any:
@@ -130,7 +130,7 @@ class Blocking:
     async def aside(self, work: Callable[[], T]) -> T:
         return work()
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         return _ThreadStream(method, next_request, options)
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
@@ -175,12 +175,12 @@ class _ThreadStream:
         self._call.cancel()
 
 
-class Asyncio:
+class AsyncioRuntime:
     """Waits by awaiting; streams have a task."""
 
     is_async = True
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateCondition:
         return _TaskCondition()
 
     async def answer(self, call: Callable[[], Any]) -> Any:
@@ -192,7 +192,7 @@ class Asyncio:
     async def aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         return _TaskStream(method, next_request, options)
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:

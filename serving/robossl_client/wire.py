@@ -34,7 +34,7 @@ Value = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ServiceMethod:
     """One call of the service."""
 
     request: Any  # message classes
@@ -54,11 +54,12 @@ class Call:
         return decode
 
 
-def _calls() -> dict[str, Call]:
+def _calls() -> dict[str, ServiceMethod]:
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
     message = message_factory.GetMessageClass
     return {
-        each.name: Call(message(each.input_type), message(each.output_type), each.client_streaming) for each in methods
+        each.name: ServiceMethod(message(each.input_type), message(each.output_type), each.client_streaming)
+        for each in methods
     }
 
 

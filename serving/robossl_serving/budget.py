@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from robossl_serving.limits import MIB, Limits
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # of each pool
@@ -27,7 +27,7 @@ _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # freed by large requests
 
 
 @dataclass(eq=False, slots=True)
-class Claim:
+class MemoryClaim:
     """What one request may hold."""
 
     is_control: bool
@@ -47,15 +47,15 @@ class Claim:
         """Go on only while somebody waits for the result.
 
         Raises:
-            Refused: the caller has left, or the deadline has passed.
+            RefusedError: the caller has left, or the deadline has passed.
         """
         if self.is_gone():
-            raise Refused(grpc.StatusCode.CANCELLED, "cancelled before it was run")
+            raise RefusedError(grpc.StatusCode.CANCELLED, "cancelled before it was run")
         if time.monotonic() >= self.deadline_s:
-            raise late()
+            raise late_error()
 
 
-class Budget:
+class MemoryBudget:
     """Memory and decoders of one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
@@ -72,11 +72,11 @@ class Budget:
         self.message_bytes = 0
         self.pixel_bytes = 0
 
-    def take_message(self, claim: Claim, num_bytes: int) -> None:
+    def take_message(self, claim: MemoryClaim, num_bytes: int) -> None:
         """Count a message.
 
         Raises:
-            Refused: the server holds as many as it may.
+            RefusedError: the server holds as many as it may.
         """
         with self._lock:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
@@ -90,11 +90,11 @@ class Budget:
             self.message_bytes += num_bytes
             claim.message_bytes += num_bytes
 
-    def take_pixels(self, claim: Claim, num_bytes: int) -> None:
+    def take_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
         """Count what decoding will hold, and for a batch request wait until there is room and a decoder is free.
 
         Raises:
-            Refused: there is no room, or the caller left or its deadline passed while it waited.
+            RefusedError: there is no room, or the caller left or its deadline passed while it waited.
         """
         with self._lock:
             if claim.is_control:
@@ -107,7 +107,7 @@ class Budget:
             self.pixel_bytes += num_bytes
             claim.pixel_bytes += num_bytes
 
-    def decoded(self, claim: Claim, *, working_bytes: int) -> None:
+    def decoded(self, claim: MemoryClaim, *, working_bytes: int) -> None:
         """Give back the decoder, and what it took beside the pixels."""
         with self._lock:
             self._end_decoding(claim)
@@ -115,7 +115,7 @@ class Budget:
             self._wake_next()
         self.give_back(at_least=_TRIM_NOW_BYTES)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: MemoryClaim) -> None:
         """Give back all that a request holds; once more does nothing."""
         with self._lock:
             self._end_decoding(claim)
@@ -143,7 +143,7 @@ class Budget:
         if trim is not None:
             trim(0)
 
-    def _free_pixels(self, claim: Claim, num_bytes: int) -> None:
+    def _free_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
         self.pixel_bytes -= num_bytes
         claim.pixel_bytes -= num_bytes
         self._count_freed(num_bytes)
@@ -152,7 +152,7 @@ class Budget:
         if num_bytes >= _LARGE_BYTES:
             self._freed += num_bytes
 
-    def _wait(self, claim: Claim, num_bytes: int) -> None:
+    def _wait(self, claim: MemoryClaim, num_bytes: int) -> None:
         if len(self._queue) >= self._limits.waiting:
             raise _too_many()
         turn = threading.Condition(self._lock)
@@ -174,23 +174,25 @@ class Budget:
         has_room = not self.pixel_bytes or self.pixel_bytes + num_bytes <= allowed
         return has_room and self._num_decoding < self._num_decoders
 
-    def _end_decoding(self, claim: Claim) -> None:
+    def _end_decoding(self, claim: MemoryClaim) -> None:
         if claim.is_decoding:
             self._num_decoding -= 1
             claim.is_decoding = False
 
 
-def late() -> Refused:
+def late_error() -> RefusedError:
     """The deadline has passed, or cannot be met."""
-    return Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run")
+    return RefusedError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run"
+    )
 
 
-def _too_many() -> Refused:
-    return Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many batch requests wait; send fewer, or later")
+def _too_many() -> RefusedError:
+    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many batch requests wait; send fewer, or later")
 
 
-def _full(what: str, allowed: int) -> Refused:
-    return Refused(
+def _full(what: str, allowed: int) -> RefusedError:
+    return RefusedError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"the requests that the server holds have nearly {allowed} {what}, the most it allows; send less, or later",
     )

@@ -10,7 +10,7 @@ from robossl_client.wire import tensor_type
 from robossl import __version__
 from robossl.repository import triton_config
 from robossl_serving.model import Model
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 from robossl_serving.repository import Repository
 
 _PLATFORM = "onnxruntime_onnx"
@@ -32,7 +32,7 @@ class Descriptions:
         """Whether a model can be asked."""
         try:
             self._repository.find(name, version, None)
-        except Refused:
+        except RefusedError:
             return False
         return True
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from robossl_serving.requests import Priority, Request
 
 
-class Member(Protocol):
+class DeviceMember(Protocol):
     """An encoder that runs on the device."""
 
     running: Priority | None
@@ -48,17 +48,17 @@ class Device:
         """Let encoders run on one device, so many at the same time."""
         self.lock = threading.Lock()
         self._places = places
-        self._members: list[Member] = []  # the one that ran longest ago first
+        self._members: list[DeviceMember] = []  # the one that ran longest ago first
 
-    def join(self, member: Member) -> None:
+    def join(self, member: DeviceMember) -> None:
         """Let an encoder take part."""
         self._members.append(member)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: DeviceMember) -> None:
         """Forget an encoder."""
         self._members.remove(member)
 
-    def next(self) -> Member | None:
+    def next(self) -> DeviceMember | None:
         """The encoder that may run now; None: none may."""
         running = [member.running for member in self._members if member.running]
         if len(running) >= self._places:
@@ -71,7 +71,7 @@ class Device:
             return control[0] if control else None
         return ready[0]
 
-    def beside_s(self, member: Member, now_s: float) -> float:
+    def beside_s(self, member: DeviceMember, now_s: float) -> float:
         """How long all other encoders need to serve each of their active robots once."""
         return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
 
@@ -79,7 +79,7 @@ class Device:
         """Forget what is past its deadline, of all encoders: one whose turn does not come cannot do so itself."""
         return [request for member in self._members for request in member.drop_overdue(now_s)]
 
-    def begin(self, member: Member) -> None:
+    def begin(self, member: DeviceMember) -> None:
         """Note that an encoder runs; another may run beside it where there is a place."""
         self._members.remove(member)
         self._members.append(member)

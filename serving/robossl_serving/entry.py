@@ -10,20 +10,20 @@ from dataclasses import dataclass
 import grpc
 from robossl_client._proto import inference_pb2 as pb
 
-from robossl_serving.loader import Loaded
+from robossl_serving.loader import LoadedVersion
 from robossl_serving.model import Model
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """A model as it is served; replaced whole when something changes, so that readers need no lock."""
 
     name: str
     current: int  # serves callers that name no version
-    versions: Mapping[int, Loaded]
+    versions: Mapping[int, LoadedVersion]
     kept: frozenset[int]  # loaded because the policy or an operator says so; any other retires when nobody asks
     failed: tuple[int, ...]  # should be loaded, and failed their checks
     missing: tuple[int, ...]  # named by the policy, and not on disk
@@ -46,7 +46,7 @@ class Entry:
             artefact: sha256 of the model.onnx that the caller has pinned.
 
         Raises:
-            Refused: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: it is not loaded, or is another encoder than the caller has pinned.
         """
         if artefact is not None:
             return self._find_pinned(version, artefact)
@@ -55,11 +55,11 @@ class Entry:
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model
-        said = f"version {version[:32]!r} of {self.name} is not loaded; loaded are {listed(self.versions)}"
+        said = f"version {version[:32]!r} of {self.name} is not loaded; loaded are {join_names(self.versions)}"
         for number in self.on_disk:
             if str(number) == wanted:
                 said += f". It is in the repository: {self._how_to_load(number)}"
-        raise Refused(grpc.StatusCode.NOT_FOUND, said)
+        raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
 
     def _find_pinned(self, version: str, artefact: str) -> Model:
         for model in self.models():
@@ -79,7 +79,7 @@ class Entry:
                 f"{current}. Connect anew to take that. To go on with version {lying}, "
                 f"{self._how_to_load(lying)}"
             )
-        raise Refused(grpc.StatusCode.FAILED_PRECONDITION, said)
+        raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, said)
 
     def _how_to_load(self, version: int) -> str:
         if version in self.failed:
@@ -90,31 +90,31 @@ class Entry:
         )
 
 
-def not_loaded(name: str, failed: Sequence[int], entry: Entry | None) -> Refused:
+def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
     """Refuse to have loaded what was asked for, and say what is served now."""
     if failed:
-        what = f"version {listed(failed)} of {name} failed its checks and is not served"
+        what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
         what = f"the config.pbtxt of {name} cannot be used"
     now = "nothing of it is served" if entry is None else f"version {entry.current} is served"
-    return Refused(grpc.StatusCode.FAILED_PRECONDITION, f"{what}; {now}. The server's log says why")
+    return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f"{what}; {now}. The server's log says why")
 
 
-def unknown_model(name: str, known: Iterable[str]) -> Refused:
+def unknown_model_error(name: str, known: Iterable[str]) -> RefusedError:
     """Refuse a name that no loaded model has."""
-    return Refused(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {listed(known)}")
+    return RefusedError(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {join_names(known)}")
 
 
-def listed(names: Iterable[object]) -> str:
+def join_names(names: Iterable[object]) -> str:
     """Names in one line.
 
-    >>> listed([1, 2]), listed([])
+    >>> join_names([1, 2]), join_names([])
     ('1, 2', 'none')
     """
     return ", ".join(map(str, names)) or "none"
 
 
-def log_change(old: Entry | None, new: Entry) -> None:
+def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
     """Say in the log what a model is served by now, if that has changed."""
     about = {"model": new.name, "version": new.current}
     if old is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-Size = tuple[int, int, int]  # frames, height, width
+WorkSize = tuple[int, int, int]  # frames, height, width
 
 _DOUBT_S = 1.0  # half-life of an estimate while no work of its size is done
 _FOLLOW = 0.1  # weight of a slower time; a faster one is believed at once, so that only what is surely late is refused
@@ -28,17 +28,17 @@ class _Record:
     is_trial: bool = False  # the next work of this size is one
 
 
-class Estimates:
+class TimeEstimates:
     """Times of one kind of work on one machine, learned for each size apart."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[int, int], dict[int, _Record]] = {}  # by height and width, the last used at the end
 
-    def seconds(self, size: Size, expected_s: float, now_s: float) -> float:
+    def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
         """How long work of a size will take."""
         return expected_s * self._scale(size) * _certainty(self._record(size, now_s), now_s)
 
-    def is_late(self, size: Size, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:
+    def is_late(self, size: WorkSize, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:
         """Whether work with so much time left should not be started.
 
         Args:
@@ -60,7 +60,7 @@ class Estimates:
         record.is_trial = now_s - record.since_s >= trusted_s
         return not record.is_trial
 
-    def took(self, size: Size, expected_s: float, seconds: float, *, now_s: float) -> None:
+    def took(self, size: WorkSize, expected_s: float, seconds: float, *, now_s: float) -> None:
         """Learn from work that was done."""
         record = self._record(size, now_s)
         before, ratio = self._scale(size), seconds / expected_s
@@ -71,7 +71,7 @@ class Estimates:
         record.scale = ratio if ratio < before else (1 - _FOLLOW) * before + _FOLLOW * ratio
         record.since_s, record.is_trial = now_s, False
 
-    def _record(self, size: Size, now_s: float) -> _Record:
+    def _record(self, size: WorkSize, now_s: float) -> _Record:
         num_frames, hw = size[0], size[1:]
         records = self._records.pop(hw, {})
         self._records[hw] = records
@@ -79,7 +79,7 @@ class Estimates:
             del self._records[next(iter(self._records))]
         return records.setdefault(num_frames, _Record(since_s=now_s))
 
-    def _scale(self, size: Size) -> float:
+    def _scale(self, size: WorkSize) -> float:
         """Of this size, or of the nearest number of frames of the same height and width."""
         records = self._records.get(size[1:], {})
         own = records.get(size[0])

@@ -13,10 +13,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl_serving.device import Device
-from robossl_serving.requests import Outcome, Priority, Request, Turn
+from robossl_serving.requests import Outcome, Priority, Request, RunPlan
 from robossl_serving.scheduler import Scheduler
 
-Run = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
+RunFn = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
 
 _log = logging.getLogger("robossl.serving")
 
@@ -26,21 +26,21 @@ class ClosedError(Exception):
 
 
 class Executor:
-    """Runs requests, one turn at a time; `on_turn(num_frames, run_seconds)` is told of each."""
+    """Runs requests, one turn at a time; `on_run(num_frames, run_seconds)` is told of each."""
 
     def __init__(
         self,
-        run: Run,
+        run: RunFn,
         scheduler: Scheduler,
         *,
         name: str,
-        on_turn: Callable[[int, float], None],
+        on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
         """Start the thread that runs what waits; without `device` it has one of its own."""
         self._run = run
         self._scheduler = scheduler
-        self._on_turn = on_turn
+        self._on_run = on_run
         self._device = device or Device()
         self._lock = self._device.lock
         self._wake = threading.Condition(self._lock)
@@ -87,19 +87,19 @@ class Executor:
             ClosedError: the encoder is being unloaded.
             QueueFullError: too many wait already.
         """
-        turn = None
+        plan = None
         with self._lock:
             if self._closed:
                 raise ClosedError
             replaced = self._scheduler.add(request)
             if may_run_here and len(self._scheduler) == 1 and self._device.next() is self:
-                turn = self._begin()
+                plan = self._begin()
             else:
                 self._device.wake()
         if replaced is not None:
             _finish(replaced, "superseded")
-        if turn is not None:
-            self._work(turn)
+        if plan is not None:
+            self._work(plan)
 
     def cancel(self, request: Request) -> None:
         """Forget a request that its caller no longer wants; one that is running is run to its end."""
@@ -129,69 +129,69 @@ class Executor:
                         self._device.leave(self)
                         return
                     self._wake.wait()
-                turn = self._begin()
-            self._work(turn)
+                plan = self._begin()
+            self._work(plan)
 
-    def _begin(self) -> Turn:
+    def _begin(self) -> RunPlan:
         now_s = time.monotonic()
-        turn = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
-        is_control = any(piece.request.robot is not None for piece in turn.pieces)
+        plan = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
+        is_control = any(each.request.robot is not None for each in plan.slices)
         self.running = "control" if is_control else "batch"
         self._device.begin(self)
-        return replace(turn, shed=(*turn.shed, *self._device.drop_overdue(now_s)))
+        return replace(plan, shed=(*plan.shed, *self._device.drop_overdue(now_s)))
 
-    def _work(self, turn: Turn) -> None:
-        for request in turn.shed:
+    def _work(self, plan: RunPlan) -> None:
+        for request in plan.shed:
             _finish(request, "shed")
         started_s = time.monotonic()
-        features = self._features(turn) if turn.pieces else {}
+        features = self._features(plan) if plan.slices else {}
         run_s = time.monotonic() - started_s
         done: list[Request] = []
         failed: list[Request] = []
         with self._lock:
             if features:
-                self._scheduler.ran(turn, run_s=run_s, now_s=started_s + run_s)
-                done.extend(_hand_out(turn, features, started_s=started_s, run_s=run_s))
-            elif turn.pieces:
-                failed.extend(self._give_up(turn))
+                self._scheduler.ran(plan, run_s=run_s, now_s=started_s + run_s)
+                done.extend(_hand_out(plan, features, started_s=started_s, run_s=run_s))
+            elif plan.slices:
+                failed.extend(self._give_up(plan))
             self.running = None
             self._device.wake()  # the next run does not wait for the replies of this one
             if self._closed:
                 self._wake.notify()
         if features:
-            self._on_turn(turn.num_frames, run_s)
+            self._on_run(plan.num_frames, run_s)
         for request in done:
             _finish(request, "served")
         for request in failed:
             _finish(request, "failed")
 
-    def _give_up(self, turn: Turn) -> Iterator[Request]:
+    def _give_up(self, plan: RunPlan) -> Iterator[Request]:
         """Forget what is left of a turn's requests; yields those that nobody has cancelled meanwhile."""
-        for piece in turn.pieces:
-            was_last = piece.stop == len(piece.request.frames)  # then it does not wait, and cannot be cancelled
-            if self._scheduler.remove(piece.request) or was_last:
-                yield piece.request
+        for each in plan.slices:
+            was_last = each.stop == len(each.request.frames)  # then it does not wait, and cannot be cancelled
+            if self._scheduler.remove(each.request) or was_last:
+                yield each.request
 
-    def _features(self, turn: Turn) -> dict[str, ndarray]:
+    def _features(self, plan: RunPlan) -> dict[str, ndarray]:
         """What the encoder gives for the turn's frames; nothing where it fails."""
-        names = tuple(dict.fromkeys(name for piece in turn.pieces for name in piece.request.outputs))
-        frames = [piece.frames for piece in turn.pieces]
+        names = tuple(dict.fromkeys(name for each in plan.slices for name in each.request.outputs))
+        frames = [each.frames for each in plan.slices]
         try:
             return self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
         except Exception:
-            _log.exception("a run failed", extra={"num_frames": turn.num_frames})
+            _log.exception("a run failed", extra={"num_frames": plan.num_frames})
             return {}
 
 
-def _hand_out(turn: Turn, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
+def _hand_out(plan: RunPlan, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
     """Give each request its rows; yields those that have all of theirs."""
     row = 0
-    for piece in turn.pieces:
-        request, num = piece.request, piece.stop - piece.start
+    for each in plan.slices:
+        request, num = each.request, each.stop - each.start
         request.parts.append({name: features[name][row : row + num] for name in request.outputs})
         request.started_s = request.started_s or started_s
         request.run_s += run_s
-        request.num_done = piece.stop
+        request.num_done = each.stop
         row += num
         if not request.num_left:
             yield request

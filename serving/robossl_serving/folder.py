@@ -9,7 +9,7 @@ from pathlib import Path
 from robossl.errors import InputError
 from robossl.session import read_card
 
-Stamp = tuple[tuple[int, int] | None, ...]  # time and size of each file; None: it is not there
+FileStamp = tuple[tuple[int, int] | None, ...]  # time and size of each file; None: it is not there
 
 
 def scan(root: Path) -> dict[str, list[int]]:
@@ -39,7 +39,7 @@ def _read_artefact(card: Path, _: tuple[int, int] | None) -> str | None:
         return None
 
 
-def stamp_of(version: Path) -> Stamp:
+def read_stamp(version: Path) -> FileStamp:
     """What changes when the files of a version folder do."""
     return tuple(map(_stamp, (version / "model.onnx", version / "card.json", version.parent / "config.pbtxt")))
 

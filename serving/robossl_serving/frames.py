@@ -12,12 +12,12 @@ from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl_serving.images import Images, inspect_images
+from robossl_serving.images import EncodedImages, inspect_images
 from robossl_serving.limits import Limits
 from robossl_serving.refused import bad_request
 
 
-class Regions(Protocol):
+class RegionReader(Protocol):
     """Where the bytes of an input in shared memory are read."""
 
     def read(self, parameters: Any, *, max_bytes: int) -> bytes:
@@ -26,8 +26,8 @@ class Regions(Protocol):
 
 
 def read_frames(
-    request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: Regions | None
-) -> UInt8[ndarray, "b h w 3"] | Images:
+    request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: RegionReader | None
+) -> UInt8[ndarray, "b h w 3"] | EncodedImages:
     """The frames of a request, or the images that are still to be decoded.
 
     Raises:
@@ -37,7 +37,7 @@ def read_frames(
     if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
         raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
     shape = tuple(tensor.shape)
-    frames: UInt8[ndarray, "b h w 3"] | Images
+    frames: UInt8[ndarray, "b h w 3"] | EncodedImages
     if tensor.datatype == "UINT8":
         _check_shape(shape, max_batch=max_batch, limits=limits)
         raw = _raw(request, tensor, regions, max_bytes=limits.decoded_bytes)
@@ -78,7 +78,7 @@ def _check_batch(num_frames: int, *, max_batch: int) -> None:
 def _raw(
     request: pb.ModelInferRequest,
     tensor: pb.ModelInferRequest.InferInputTensor,
-    regions: Regions | None,
+    regions: RegionReader | None,
     *,
     max_bytes: int,
 ) -> bytes | None:

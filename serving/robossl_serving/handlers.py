@@ -12,16 +12,16 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import CALLS, SERVICE, seconds_left
 
 from robossl_serving.describe import Descriptions
-from robossl_serving.infer import Inference, parse
+from robossl_serving.infer import Inference, parse_request
 from robossl_serving.metrics import Metrics
 from robossl_serving.options import read_version
 from robossl_serving.peers import is_loopback
-from robossl_serving.refused import Refused, as_refused, bad_request
+from robossl_serving.refused import RefusedError, bad_request, to_refused
 from robossl_serving.repository import Repository
 from robossl_serving.shared_memory import SharedMemory
 from robossl_serving.streams import Streams
 
-Unary = Callable[[Any, Any], Message]  # request message and context to response message
+UnaryHandler = Callable[[Any, Any], Message]  # request message and context to response message
 
 
 class Handlers:
@@ -53,7 +53,7 @@ class Handlers:
         assert handlers.keys() == CALLS.keys()
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _answers(self) -> dict[str, Unary]:
+    def _answers(self) -> dict[str, UnaryHandler]:
         about = self._descriptions
         return {
             "ServerLive": lambda _, __: pb.ServerLiveResponse(live=True),
@@ -71,7 +71,7 @@ class Handlers:
             "SystemSharedMemoryUnregister": self._unregister,
         }
 
-    def _unary(self, name: str, answer: Unary) -> grpc.RpcMethodHandler:
+    def _unary(self, name: str, answer: UnaryHandler) -> grpc.RpcMethodHandler:
         request = CALLS[name].request
 
         def decoded(raw: bytes, context: Any) -> Message:
@@ -95,7 +95,7 @@ class Handlers:
         return guarded
 
     def _abort(self, context: Any, error: Exception) -> None:
-        refused = as_refused(error)
+        refused = to_refused(error)
         self._metrics.refuse(refused.code)
         context.abort(refused.code, refused.message)
 
@@ -103,7 +103,7 @@ class Handlers:
         done = threading.Lock()  # the cheapest thing a thread can wait for
         done.acquire()
         job = self._inference.prepare(
-            parse(raw),
+            parse_request(raw),
             left_s=seconds_left(context),
             peer=context.peer(),
             on_done=done.release,
@@ -138,9 +138,13 @@ class Handlers:
 
     def _memory(self, context: Any) -> SharedMemory:
         if self._shared_memory is None:
-            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it --shared-memory")
+            raise RefusedError(
+                grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it --shared-memory"
+            )
         if not is_loopback(context.peer()):
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host"
+            )
         return self._shared_memory
 
     def _regions(self, ask: Any, context: Any) -> Message:

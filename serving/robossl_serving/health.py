@@ -15,7 +15,7 @@ _STATUS = {
 }
 
 
-class Health:
+class HealthService:
     """What health checks are answered; the server serves as long as any model does."""
 
     def __init__(self) -> None:

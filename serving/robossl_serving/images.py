@@ -28,7 +28,7 @@ _STRIP = 2**18  # pixels of a PNG that are converted at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class EncodedImages:
     """Encoded images of one size, within the limits."""
 
     encoded: tuple[bytes, ...]
@@ -63,7 +63,7 @@ class Images:
         return out
 
 
-def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
+def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> EncodedImages:
     """Read the headers of images and count the scans of JPEGs.
 
     Raises:
@@ -83,7 +83,7 @@ def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
             f"{limits.scan_pixels} pixels in all scans of a call: save it with fewer, or not progressive"
         )
     seconds = (_PNG_PIXEL_S if not num else _JPEG_PIXEL_S + num * _SCAN_PIXEL_S for num in scans)
-    return Images(tuple(encoded), hw, pixels * sum(seconds))
+    return EncodedImages(tuple(encoded), hw, pixels * sum(seconds))
 
 
 def _count_scans(encoded: Sequence[bytes]) -> list[int]:

@@ -11,16 +11,16 @@ from google.protobuf.message import DecodeError
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value, put_values
 
-from robossl_serving.budget import Budget, Claim, late
-from robossl_serving.decoding import Decoder
+from robossl_serving.budget import MemoryBudget, MemoryClaim, late_error
+from robossl_serving.decoding import ImageDecoder
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
-from robossl_serving.images import Images
+from robossl_serving.images import EncodedImages
 from robossl_serving.limits import Limits
 from robossl_serving.model import Model
-from robossl_serving.options import Options, read_options
+from robossl_serving.options import RequestOptions, read_options
 from robossl_serving.peers import is_loopback
-from robossl_serving.refused import Refused, bad_request, shutting_down
+from robossl_serving.refused import RefusedError, bad_request, shutting_down_error
 from robossl_serving.repository import Repository
 from robossl_serving.requests import Outcome, Request
 from robossl_serving.scheduler import QueueFullError
@@ -28,20 +28,20 @@ from robossl_serving.shared_memory import SharedMemory
 
 _NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
     "superseded": (grpc.StatusCode.ABORTED, "a newer frame of this robot and camera took its place"),
-    "shed": (late().code, late().message),
+    "shed": (late_error().code, late_error().message),
     "cancelled": (grpc.StatusCode.CANCELLED, "cancelled before it was run"),
     "failed": (grpc.StatusCode.INTERNAL, "the encoder failed on these frames; the server's log says why"),
 }
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class InferJob:
     """A request on its way: what was asked, of which model."""
 
     message: pb.ModelInferRequest
     model: Model
     request: Request
-    claim: Claim
+    claim: MemoryClaim
     decoded_s: float
 
     @property
@@ -58,13 +58,13 @@ class Inference:
         repository: Repository,
         limits: Limits,
         shared_memory: SharedMemory | None,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._repository = repository
         self._limits = limits
         self._shared_memory = shared_memory
-        self._budget = budget or Budget(limits)
-        self._decoder = Decoder(self._budget)
+        self._budget = budget or MemoryBudget(limits)
+        self._decoder = ImageDecoder(self._budget)
 
     def prepare(
         self,
@@ -74,7 +74,7 @@ class Inference:
         peer: str,
         on_done: Callable[[], None],
         is_gone: Callable[[], bool] = lambda: False,
-    ) -> Job:
+    ) -> InferJob:
         """Check a request, find its model and decode its frames.
 
         Args:
@@ -85,14 +85,16 @@ class Inference:
             is_gone: Whether the caller has left; what it asked is then not decoded any further, and not run.
 
         Raises:
-            Refused: it cannot be served.
+            RefusedError: it cannot be served.
         """
         arrived_s = time.monotonic()
         if self._shared_memory is not None and not is_loopback(peer) and _names_region(message):
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host"
+            )
         options = read_options(message, self._limits)
         deadline_s = arrived_s + self._allowed_s(options, left_s)
-        claim = Claim(options.robot is not None, deadline_s, is_gone)
+        claim = MemoryClaim(options.robot is not None, deadline_s, is_gone)
         try:
             self._budget.take_message(claim, _held_bytes(message, self._limits))
             model = self._repository.find(message.model_name, message.model_version, options.artefact)
@@ -100,7 +102,7 @@ class Inference:
             frames = read_frames(
                 message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
             )
-            if isinstance(frames, Images):
+            if isinstance(frames, EncodedImages):
                 frames = self._decoder.decode(frames, claim, model.statistics)
         except Exception:
             self._budget.release(claim)
@@ -115,34 +117,34 @@ class Inference:
             deadline_s=deadline_s,
             on_done=on_done,
         )
-        return Job(message, model, request, claim, decoded_s=time.monotonic())
+        return InferJob(message, model, request, claim, decoded_s=time.monotonic())
 
-    def submit(self, job: Job, *, may_run_here: bool = False) -> None:
+    def submit(self, job: InferJob, *, may_run_here: bool = False) -> None:
         """Let a job wait for its turn.
 
         Raises:
-            Refused: too many wait already, its caller has left, or its model went away meanwhile.
+            RefusedError: too many wait already, its caller has left, or its model went away meanwhile.
         """
         try:
             if job.claim.is_gone():
                 job.model.statistics.dropped(job.request.priority, "cancelled")
-                raise Refused(*_NOT_SERVED["cancelled"])
+                raise RefusedError(*_NOT_SERVED["cancelled"])
             self._submit(job, may_run_here=may_run_here)
         except Exception:
             self._budget.release(job.claim)
             raise
 
-    def reply(self, job: Job) -> pb.ModelInferResponse:
+    def reply(self, job: InferJob) -> pb.ModelInferResponse:
         """The reply to a job that is done.
 
         Raises:
-            Refused: it was not served.
+            RefusedError: it was not served.
         """
         request = job.request
         assert request.outcome is not None
         self.count(job)
         if request.outcome != "served":
-            raise Refused(*_NOT_SERVED[request.outcome])
+            raise RefusedError(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
         response.CopyFrom(job.model.reply)  # what all its replies say
         response.id = job.id
@@ -162,18 +164,18 @@ class Inference:
         parameters["server_us"].int64_param = _us(time.monotonic() - request.arrived_s)
         return response
 
-    def count(self, job: Job) -> None:
+    def count(self, job: InferJob) -> None:
         """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
         job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
 
-    def _submit(self, job: Job, *, may_run_here: bool) -> None:
+    def _submit(self, job: InferJob, *, may_run_here: bool) -> None:
         while True:
             try:
                 job.model.executor.submit(job.request, may_run_here=may_run_here)
                 return
             except QueueFullError:
-                raise Refused(
+                raise RefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
                 ) from None
             except ClosedError:
@@ -181,21 +183,21 @@ class Inference:
                 pinned = read_options(job.message, self._limits).artefact
                 model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
                 if model is job.model:
-                    raise shutting_down() from None
+                    raise shutting_down_error() from None
                 job.model = model
 
-    def _allowed_s(self, options: Options, left_s: float | None) -> float:
+    def _allowed_s(self, options: RequestOptions, left_s: float | None) -> float:
         limits = self._limits
         default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
         timeout_s = options.timeout / 1e6 if options.timeout else None  # Triton's 0: none
         return min((each for each in (left_s, timeout_s) if each is not None), default=default_ms / 1e3)
 
 
-def parse(raw: bytes) -> pb.ModelInferRequest:
+def parse_request(raw: bytes) -> pb.ModelInferRequest:
     """Bytes as a request.
 
     Raises:
-        Refused: they are not one.
+        RefusedError: they are not one.
     """
     try:
         message: pb.ModelInferRequest = pb.ModelInferRequest.FromString(raw)

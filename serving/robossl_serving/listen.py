@@ -78,16 +78,18 @@ def listen(host: str, port: int, open_port: Callable[[str], int]) -> tuple[int, 
         return port, [host]
     addresses = [address for address in resolve(host) if _is_free(address, port)]
     if not addresses:
-        raise ResourceError(f"cannot listen on {spell(host, port)}: it is not this machine's; choose another --host")
+        raise ResourceError(
+            f"cannot listen on {format_address(host, port)}: it is not this machine's; choose another --host"
+        )
     for address in addresses:
-        port = _open(spell(address, port), open_port)
+        port = _open(format_address(address, port), open_port)
     return port, addresses
 
 
-def spell(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Spell an address as callers pass it.
 
-    >>> spell("127.0.0.1", 8001), spell("::1", 8001), spell("unix:/run/robossl.sock", 8001)
+    >>> format_address("127.0.0.1", 8001), format_address("::1", 8001), format_address("unix:/run/robossl.sock", 8001)
     ('127.0.0.1:8001', '[::1]:8001', 'unix:/run/robossl.sock')
     """
     if is_unix(host):
@@ -120,7 +122,9 @@ def _is_free(address: str, port: int) -> bool:
             if error.errno in _NOT_HERE:
                 return False
             why = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror
-            raise ResourceError(f"cannot listen on {spell(address, port)}: {why}; choose another --port") from error
+            raise ResourceError(
+                f"cannot listen on {format_address(address, port)}: {why}; choose another --port"
+            ) from error
     return True
 
 

@@ -11,31 +11,31 @@ from pathlib import Path
 from robossl.errors import InputError, RobosslError, reason
 from robossl.session import check_model_file, read_card
 from robossl_serving.device import Device
-from robossl_serving.folder import Stamp, stamp_of
+from robossl_serving.folder import FileStamp, read_stamp
 from robossl_serving.model import Model, SessionSettings
-from robossl_serving.policy import Choice
+from robossl_serving.policy import VersionChoice
 
 _log = logging.getLogger("robossl.serving")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedVersion:
     """A version that passed its checks."""
 
     model: Model
-    stamp: Stamp  # of its files when it was loaded
+    stamp: FileStamp  # of its files when it was loaded
 
 
-class Loader:
+class ModelLoader:
     """Opens the versions of one repository."""
 
     def __init__(self, root: Path, settings: SessionSettings, device: Device) -> None:
         self._root = root
         self._settings = settings
         self._device = device  # which all of them share
-        self._failed: dict[tuple[str, int], tuple[Stamp, str]] = {}  # what its files were then, and why
+        self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}  # what its files were then, and why
 
-    def open(self, name: str, version: int, *, held: Loaded | None, again: bool) -> Loaded:
+    def open(self, name: str, version: int, *, held: LoadedVersion | None, again: bool) -> LoadedVersion:
         """Open a version; one that is held and whose files are as they were is returned as it is.
 
         Args:
@@ -48,7 +48,7 @@ class Loader:
             RobosslError: it cannot be served; the log says so the first time.
         """
         folder = self._root / name / str(version)
-        stamp = stamp_of(folder)  # before it is read: if it changes meanwhile, it is looked at again
+        stamp = read_stamp(folder)  # before it is read: if it changes meanwhile, it is looked at again
         if held is not None and held.stamp == stamp:
             self._failed.pop((name, version), None)
             return held
@@ -62,11 +62,11 @@ class Loader:
             _log.error("refused", extra={"model": name, "version": version, "reason": str(error)})
             raise
         self._failed.pop((name, version), None)
-        return Loaded(model, stamp)
+        return LoadedVersion(model, stamp)
 
     def open_chosen(
-        self, name: str, choice: Choice, *, held: Mapping[int, Loaded], again: bool, may_keep: bool
-    ) -> tuple[dict[int, Loaded], tuple[int, ...]]:
+        self, name: str, choice: VersionChoice, *, held: Mapping[int, LoadedVersion], again: bool, may_keep: bool
+    ) -> tuple[dict[int, LoadedVersion], tuple[int, ...]]:
         """Open versions in order until there are enough; returns them, and those that failed on the way.
 
         With `may_keep` one that is held, and whose files were damaged since, is served on as it was loaded.
@@ -74,7 +74,7 @@ class Loader:
         Raises:
             RobosslError: none can be served.
         """
-        good: dict[int, Loaded] = {}
+        good: dict[int, LoadedVersion] = {}
         errors: dict[int, RobosslError] = {}
         for version in choice.versions:
             if len(good) == choice.num:

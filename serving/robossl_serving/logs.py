@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 
 from robossl_serving import relay as relay_program
-from robossl_serving.relay import stamp
+from robossl_serving.relay import format_time
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _log = logging.getLogger("robossl.serving")
@@ -25,7 +25,7 @@ _log = logging.getLogger("robossl.serving")
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        row = {"time": stamp(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
+        row = {"time": format_time(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
         row |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.name != _log.name:
             row["logger"] = record.name

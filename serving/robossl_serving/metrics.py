@@ -13,9 +13,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from robossl.errors import ResourceError
-from robossl_serving.listen import spell
+from robossl_serving.listen import format_address
 from robossl_serving.repository import Repository
-from robossl_serving.statistics import BOUNDS_S, Times
+from robossl_serving.statistics import BOUNDS_S, TimeHistogram
 
 _LABELS = ("model", "version", "kind")
 _HISTOGRAMS = {
@@ -53,7 +53,7 @@ class Metrics(Collector):
             try:
                 page, _ = start_http_server(port, addr=address, registry=self.registry)
             except OSError as error:
-                where = spell(address, port)
+                where = format_address(address, port)
                 said = f"cannot serve metrics on {where} ({error.strerror}); choose another --metrics-port"
                 raise ResourceError(said) from error
             self._pages.append(page)
@@ -86,8 +86,8 @@ class Metrics(Collector):
         for statistics in [each.statistics for each in self._repository().models()]:
             model = (statistics.name, statistics.version)
             with statistics.lock:
-                for frames, turns in statistics.turns.items():
-                    runs.add_metric((*model, str(frames)), turns.count)
+                for frames, run_count in statistics.runs.items():
+                    runs.add_metric((*model, str(frames)), run_count.count)
                 for name, kind in statistics.kinds.items():
                     for outcome, count in kind.outcomes.items():
                         requests.add_metric((*model, name, outcome), count)
@@ -118,6 +118,6 @@ class Metrics(Collector):
         yield from (loaded, current, failed, waiting, streams)
 
 
-def _buckets(times: Times) -> list[tuple[str, float]]:
+def _buckets(times: TimeHistogram) -> list[tuple[str, float]]:
     bounds = [*map(str, BOUNDS_S), "+Inf"]
     return list(zip(bounds, itertools.accumulate(times.counts), strict=True))

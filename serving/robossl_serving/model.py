@@ -24,9 +24,9 @@ from robossl.repository import read_config
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
 from robossl_serving.device import Device
-from robossl_serving.executor import Executor, Run
+from robossl_serving.executor import Executor, RunFn
 from robossl_serving.scheduler import Scheduler
-from robossl_serving.statistics import Statistics
+from robossl_serving.statistics import ModelStatistics
 
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
@@ -79,14 +79,14 @@ class Model:
         self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
         self.reply = pb.ModelInferResponse(model_name=self.card.name, model_version=str(self.card.version))
         put_values(self.reply.parameters, {"digest": self.card.digest, "artefact": self.artefact})
-        self.statistics = Statistics(self.card)
+        self.statistics = ModelStatistics(self.card)
         self.loaded_s = time.monotonic()
         self.pinned_s = self.loaded_s  # when a pinned caller last asked
         self.executor = Executor(
             self._run,
             Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
             name=f"{self.card.name}-{self.card.version}",
-            on_turn=self.statistics.ran,
+            on_run=self.statistics.ran,
             device=device,
         )
 
@@ -153,7 +153,7 @@ class Model:
         return measure_pixels(costs, lambda: self._run(larger, outputs), hw)
 
 
-def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: SessionSettings) -> None:
+def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: SessionSettings) -> None:
     """Compare the optimised graph on its provider with the graph as exported, node by node on the CPU.
 
     Kernels differ between machines and providers, and export compared with torch on another one. The gates are those

@@ -18,7 +18,7 @@ _TYPES: dict[str, type[Value]] = {"robot": str, "camera": str, "age_us": int, "a
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RequestOptions:
     """Parameters that mean something here; Triton's `sequence_*` and `priority` are accepted and do nothing."""
 
     robot: str | None = None  # makes it a control request
@@ -28,7 +28,7 @@ class Options:
     timeout: int | None = None  # microseconds, Triton's; the call's own deadline holds too
 
 
-def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
+def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOptions:
     """The options of a request.
 
     Raises:
@@ -38,7 +38,7 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
         raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")
     if len(request.id) > limits.name_chars:
         raise bad_request(f"an id has at most {limits.name_chars} characters")
-    options = Options(**_known(request.parameters, limits))
+    options = RequestOptions(**_known(request.parameters, limits))
     if options.robot == "":
         raise bad_request("the parameter 'robot' is empty; leave it out for a batch request")
     if options.age_us < 0 or (options.timeout or 0) < 0:

@@ -18,7 +18,7 @@ LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class VersionChoice:
     """Versions to try, in order, and how many of them to load."""
 
     versions: tuple[int, ...]
@@ -47,7 +47,7 @@ def read_policy(model: Path) -> pb.ModelVersionPolicy:
     return policy
 
 
-def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> Choice:
+def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionChoice:
     """Choose versions to load, newest first.
 
     >>> choose(LATEST, [1, 2, 3])
@@ -58,10 +58,10 @@ def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> Choice:
     newest_first = tuple(sorted(on_disk, reverse=True))
     match policy.WhichOneof("policy_choice"):
         case "latest":
-            return Choice(newest_first, policy.latest.num_versions)
+            return VersionChoice(newest_first, policy.latest.num_versions)
         case "specific":
             named = set(policy.specific.versions)
             found = tuple(version for version in newest_first if version in named)
-            return Choice(found, len(found), tuple(sorted(named.difference(on_disk))))
+            return VersionChoice(found, len(found), tuple(sorted(named.difference(on_disk))))
         case _:
-            return Choice(newest_first, len(newest_first))
+            return VersionChoice(newest_first, len(newest_first))

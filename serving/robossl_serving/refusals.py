@@ -12,7 +12,7 @@ import grpc
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value
 
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 
 _EVERY_S = 10.0  # a line for each stream and status; a camera that is broken is refused 30 times a second
 # these belong to a control loop under load, and the metrics are enough
@@ -37,7 +37,7 @@ class Refusals:
         self._lock = threading.Lock()
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
-    def add(self, refused: Refused, message: pb.ModelInferRequest | None) -> None:
+    def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
         """Count one; the first of its status is logged at once, then one line at a time."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:

@@ -9,7 +9,7 @@ import grpc
 _log = logging.getLogger("robossl.serving")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The message is for the caller: it names no path and quotes no other error."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
@@ -18,19 +18,19 @@ class Refused(Exception):
         self.message = message
 
 
-def bad_request(message: str) -> Refused:
+def bad_request(message: str) -> RefusedError:
     """What was sent cannot be used; sending it again will not help."""
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+    return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def shutting_down() -> Refused:
+def shutting_down_error() -> RefusedError:
     """Refuse a call because the server ends."""
-    return Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+    return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
 
 
-def as_refused(error: Exception) -> Refused:
+def to_refused(error: Exception) -> RefusedError:
     """What a caller is told of an error: of one that nobody foresaw nothing, which goes to the log."""
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return error
     _log.error("a call failed", exc_info=error)
-    return Refused(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")
+    return RefusedError(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")

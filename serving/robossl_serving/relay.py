@@ -16,10 +16,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LINE_BYTES = 2**14  # a longer line becomes several
 
 
-def stamp(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Spell a time as the log does.
 
-    >>> stamp(1.5)
+    >>> format_time(1.5)
     '1970-01-01T00:00:01.500Z'
     """
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
@@ -34,7 +34,7 @@ def main() -> None:
         line = _COLOUR.sub("", raw.decode("utf-8", "replace")).strip()
         if not line or not is_writing:
             continue
-        row = {"time": stamp(time.time()), "level": "warning", "event": "a library's line", "line": line}
+        row = {"time": format_time(time.time()), "level": "warning", "event": "a library's line", "line": line}
         try:
             sys.stdout.buffer.write(f"{json.dumps(row)}\n".encode())
             sys.stdout.buffer.flush()

@@ -21,12 +21,12 @@ from robossl_client._proto import inference_pb2 as pb
 
 from robossl.errors import InputError, RobosslError
 from robossl_serving.device import Device
-from robossl_serving.entry import Entry, listed, log_change, not_loaded, unknown_model
+from robossl_serving.entry import ModelEntry, join_names, log_change, not_loaded_error, unknown_model_error
 from robossl_serving.folder import artefacts, scan
-from robossl_serving.loader import Loaded, Loader
+from robossl_serving.loader import LoadedVersion, ModelLoader
 from robossl_serving.model import Model, SessionSettings, places_of
-from robossl_serving.policy import Choice, choose, read_policy
-from robossl_serving.refused import Refused
+from robossl_serving.policy import VersionChoice, choose, read_policy
+from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
 
@@ -53,11 +53,11 @@ class Repository:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
-        self._loader = Loader(root, settings, Device(places=places_of(settings)))
+        self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
         self._retire_after_s = retire_after_s  # a version nobody pinned lately
         self._on_change = on_change  # what is loaded, or refused, may be another than before
         self._loading = threading.Lock()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ModelEntry] = {}
         self._unusable: dict[str, str] = {}  # why a model's config.pbtxt cannot be used, said once
         self._chosen: dict[str, int] = {}  # loaded by number, in place of the policy
         self._unloaded: set[str] = set()  # told to go, and not to come back unless told to
@@ -87,31 +87,31 @@ class Repository:
         until the model is loaded without one.
 
         Raises:
-            Refused: there is none, or one failed its checks.
+            RefusedError: there is none, or one failed its checks.
         """
         versions = scan(self._root).get(name)
         if versions is None:
-            raise Refused(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
         if version is not None and version not in versions:
-            said = f"version {version} of {name} is not in the repository; it holds {listed(versions)}"
-            raise Refused(grpc.StatusCode.NOT_FOUND, said)
+            said = f"version {version} of {name} is not in the repository; it holds {join_names(versions)}"
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
         try:
             failed = self._update(name, versions, again=True, is_told=True, version=version)
         except RobosslError as error:
             failed = tuple(number for key, number in self.failed() if key == name and version in (None, number))
-            raise not_loaded(name, failed, self._entries.get(name)) from error
+            raise not_loaded_error(name, failed, self._entries.get(name)) from error
         if failed:
-            raise not_loaded(name, failed, self._entries.get(name))
+            raise not_loaded_error(name, failed, self._entries.get(name))
 
     def unload(self, name: str) -> None:
         """Stop serving a model; what waits is still answered.
 
         Raises:
-            Refused: it is not loaded.
+            RefusedError: it is not loaded.
         """
         with self._loading:
             if name not in self._entries:
-                raise unknown_model(name, self._entries)
+                raise unknown_model_error(name, self._entries)
             self._unloaded.add(name)
             entry = self._entries.pop(name)
             for model in entry.models():
@@ -127,22 +127,22 @@ class Repository:
             artefact: sha256 of the model.onnx that the caller has pinned.
 
         Raises:
-            Refused: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: it is not loaded, or is another encoder than the caller has pinned.
         """
         return self.entry(name).find(version, artefact)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ModelEntry:
         """Find a model by its name.
 
         Raises:
-            Refused: it is not loaded.
+            RefusedError: it is not loaded.
         """
         entry = self._entries.get(name)
         if entry is None:
-            raise unknown_model(name, self._entries)
+            raise unknown_model_error(name, self._entries)
         return entry
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[ModelEntry]:
         """List the loaded models."""
         return list(self._entries.values())
 
@@ -217,7 +217,9 @@ class Repository:
         finally:
             self._on_change()
 
-    def _choose(self, name: str, on_disk: Collection[int], version: int | None) -> tuple[pb.ModelVersionPolicy, Choice]:
+    def _choose(
+        self, name: str, on_disk: Collection[int], version: int | None
+    ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
         """Read a model's policy, and choose by it or by a version's number.
 
         Raises:
@@ -225,12 +227,12 @@ class Repository:
         """
         try:
             policy = read_policy(self._root / name)
-            choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
+            choice = choose(policy, on_disk) if version is None else VersionChoice((version,), 1)
             if not choice.versions:
                 config = self._root / name / "config.pbtxt"
                 raise InputError(
-                    f"{config} asks for versions {listed(choice.missing)} only, and none of them is there; mend its "
-                    "version_policy"
+                    f"{config} names only versions {join_names(choice.missing)}, and none of them is on disk; "
+                    "correct its version_policy"
                 )
         except InputError as error:
             if self._unusable.get(name) != str(error):
@@ -243,7 +245,7 @@ class Repository:
     def _replace(
         self,
         name: str,
-        good: Mapping[int, Loaded],
+        good: Mapping[int, LoadedVersion],
         failed: tuple[int, ...],
         *,
         missing: tuple[int, ...],
@@ -253,14 +255,14 @@ class Repository:
         old = self._entries.get(name)
         versions = {**(old.versions if old else {}), **good}
         there = artefacts(self._root / name, on_disk)
-        entry = Entry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
+        entry = ModelEntry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
         self._entries[name] = entry
         log_change(old, entry)
         for number, loaded in old.versions.items() if old else ():
             if loaded.model is not versions[number].model:
                 _close(loaded.model)
 
-    def _is_idle(self, model: Model, entry: Entry) -> bool:
+    def _is_idle(self, model: Model, entry: ModelEntry) -> bool:
         is_old = model.card.version not in entry.kept
         return is_old and time.monotonic() - model.pinned_s > self._retire_after_s
 

@@ -27,7 +27,7 @@ class Request:
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)
     outcome: Outcome | None = None
-    num_done: int = 0  # frames run so far: a batch request is run in pieces, so that control requests go between
+    num_done: int = 0  # frames run so far: a batch request is run in slices, so that control requests go between
     parts: list[dict[str, ndarray]] = field(default_factory=list, repr=False)
     superseded: int = 0  # older frames that this one has replaced
     started_s: float = 0.0
@@ -56,7 +56,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class FrameSlice:
     """Some frames of a request, to be run now."""
 
     request: Request
@@ -70,13 +70,13 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RunPlan:
     """What runs next, together, and what will not run any more."""
 
-    pieces: tuple[Piece, ...] = ()
+    slices: tuple[FrameSlice, ...] = ()
     shed: tuple[Request, ...] = ()
 
     @property
     def num_frames(self) -> int:
-        """Frames in all pieces."""
-        return sum(piece.stop - piece.start for piece in self.pieces)
+        """Frames in all slices."""
+        return sum(each.stop - each.start for each in self.slices)

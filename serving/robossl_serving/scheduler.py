@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from robossl_serving.costs import Costs
-from robossl_serving.estimates import Estimates
-from robossl_serving.requests import Piece, Request, Turn
+from robossl_serving.estimates import TimeEstimates
+from robossl_serving.requests import FrameSlice, Request, RunPlan
 
 _GUARD = 2.0  # fair intervals after which a robot goes first
 _DUE = 0.8  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
@@ -53,7 +53,7 @@ class Scheduler:
         self._robots: dict[str, _Robot] = {}  # the last seen at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
-        self._runs = Estimates()
+        self._runs = TimeEstimates()
         self._pace = 1.0  # of all runs, in measured costs: what the fair share of a robot follows from
         self._ran_s: float | None = None  # or when the first came, as long as none was run
         self._last_hw: tuple[int, int] | None = None
@@ -117,7 +117,7 @@ class Scheduler:
             self.remove(request)
         return overdue
 
-    def take(self, now_s: float, *, beside_s: float = 0.0) -> Turn:
+    def take(self, now_s: float, *, beside_s: float = 0.0) -> RunPlan:
         """What to run now. What it takes no longer waits, except a batch request with frames left.
 
         Args:
@@ -127,15 +127,15 @@ class Scheduler:
         shed = tuple(self._late(now_s))
         for request in shed:
             self.remove(request)
-        pieces = self._control_pieces(now_s, beside_s) if self._num_slots else self._batch_pieces()
-        return Turn(tuple(pieces), shed)
+        slices = self._control_slices(now_s, beside_s) if self._num_slots else self._batch_slices()
+        return RunPlan(tuple(slices), shed)
 
-    def ran(self, turn: Turn, *, run_s: float, now_s: float) -> None:
+    def ran(self, plan: RunPlan, *, run_s: float, now_s: float) -> None:
         """Learn how long a turn took."""
-        first = turn.pieces[0].request
+        first = plan.slices[0].request
         hw = first.hw
-        expected_s = self._costs.of(turn.num_frames, hw)
-        self._runs.took((turn.num_frames, *hw), expected_s, run_s, now_s=now_s)
+        expected_s = self._costs.of(plan.num_frames, hw)
+        self._runs.took((plan.num_frames, *hw), expected_s, run_s, now_s=now_s)
         ratio = run_s / expected_s
         self._pace = ratio if ratio < self._pace else (1 - _FOLLOW) * self._pace + _FOLLOW * ratio
         self._ran_s = now_s
@@ -176,7 +176,7 @@ class Scheduler:
             if is_late:
                 yield request
 
-    def _control_pieces(self, now_s: float, beside_s: float) -> Iterable[Piece]:
+    def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
         """The next control request, and others that are worth running with it."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
@@ -195,7 +195,7 @@ class Scheduler:
                 return
             self.remove(request)
             robot.served_s = robot.camera_served_s[camera] = now_s
-            yield Piece(request, 0, len(request.frames))
+            yield FrameSlice(request, 0, len(request.frames))
 
     def _next_robot(self, now_s: float, beside_s: float) -> _Robot:
         waiting = [robot for robot in self._robots.values() if robot.slots]
@@ -208,14 +208,14 @@ class Scheduler:
         due = [robot for robot in waiting if now_s - robot.served_s >= _DUE * fair_s]
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
 
-    def _batch_pieces(self) -> Iterable[Piece]:
+    def _batch_slices(self) -> Iterable[FrameSlice]:
         """The head of the queue, no more frames than are worth running together."""
         room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]
             stop = min(len(request.frames), request.num_done + room)
             room -= stop - request.num_done
-            yield Piece(request, request.num_done, stop)
+            yield FrameSlice(request, request.num_done, stop)
             if stop < len(request.frames):
                 return
             self._batch.popleft()

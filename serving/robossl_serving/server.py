@@ -16,13 +16,13 @@ from robossl_client.wire import SERVICE
 
 from robossl.cpus import num_cpus
 from robossl.ranges import check_range
-from robossl_serving.budget import Budget
+from robossl_serving.budget import MemoryBudget
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
-from robossl_serving.health import Health
+from robossl_serving.health import HealthService
 from robossl_serving.infer import Inference
 from robossl_serving.limits import Limits
-from robossl_serving.listen import is_unix, listen, spell
+from robossl_serving.listen import format_address, is_unix, listen
 from robossl_serving.metrics import Metrics
 from robossl_serving.model import SessionSettings
 from robossl_serving.reflection import public_pool
@@ -76,7 +76,7 @@ class EncoderServer:
         self._settings = settings
         self._metrics = Metrics(lambda: self.repository, num_streams=lambda: len(self.streams))
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
-        self._health = Health()
+        self._health = HealthService()
         self.repository = Repository(
             models,
             replace(settings.session, max_slots=limits.waiting + limits.streams),
@@ -85,7 +85,7 @@ class EncoderServer:
         )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        self._budget = Budget(limits, num_decoders=max(1, num_cpus() - 1))
+        self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
@@ -109,7 +109,7 @@ class EncoderServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=public_pool())
         self.port, self._addresses = listen(settings.host, settings.port, partial(_open, self._server, credentials))
-        self.address = spell(settings.host, self.port)
+        self.address = format_address(settings.host, self.port)
         self.metrics_pages: list[str] = []
         self._stopped = threading.Event()
 
@@ -122,7 +122,7 @@ class EncoderServer:
         if self._settings.metrics_port is not None:
             addresses = ["127.0.0.1"] if is_unix(self._settings.host) else self._addresses
             port = self._metrics.serve(addresses, self._settings.metrics_port)
-            self.metrics_pages = [f"http://{spell(each, port)}/metrics" for each in addresses]
+            self.metrics_pages = [f"http://{format_address(each, port)}/metrics" for each in addresses]
         self._server.start()
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
         threading.Thread(target=self._give_back, name="give-back", daemon=True).start()

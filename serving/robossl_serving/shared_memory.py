@@ -18,14 +18,14 @@ from typing import Any
 import grpc
 from robossl_client.wire import Value, get_value
 
-from robossl_serving.refused import Refused, bad_request
+from robossl_serving.refused import RefusedError, bad_request
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?(robossl[-_][A-Za-z0-9_.-]{1,100})")
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RegisteredRegion:
     """A registered part of a file in shared memory."""
 
     name: str
@@ -41,13 +41,13 @@ class SharedMemory:
     def __init__(self, *, max_regions: int) -> None:
         self._max_regions = max_regions
         self._lock = threading.Lock()
-        self._regions: dict[str, Region] = {}
+        self._regions: dict[str, RegisteredRegion] = {}
 
     def register(self, name: str, key: str, *, offset: int, size: int) -> None:
         """Open a region under a name.
 
         Raises:
-            Refused: the name is taken, the key is not one of ours, or there is no such file of that size.
+            RefusedError: the name is taken, the key is not one of ours, or there is no such file of that size.
         """
         match = _KEY.fullmatch(key)
         if match is None or not name or len(name) > 128:
@@ -56,14 +56,16 @@ class SharedMemory:
             for each in [each for each in self._regions.values() if _is_gone(each)]:  # of clients that were killed
                 os.close(self._regions.pop(each.name).descriptor)
             if name in self._regions:
-                raise Refused(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
+                raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
             if len(self._regions) >= self._max_regions:
-                raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"at most {self._max_regions} regions are registered")
+                raise RefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"at most {self._max_regions} regions are registered"
+                )
             descriptor = _open(match[1])
-            region = Region(name, key, offset, size, descriptor)
+            region = RegisteredRegion(name, key, offset, size, descriptor)
             try:
                 _check_size(region)
-            except Refused:
+            except RefusedError:
                 os.close(descriptor)
                 raise
             self._regions[name] = region
@@ -74,7 +76,7 @@ class SharedMemory:
             for region in [self._regions.pop(each) for each in list(self._regions) if name in ("", each)]:
                 os.close(region.descriptor)
 
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[RegisteredRegion]:
         """All registered regions."""
         with self._lock:
             return list(self._regions.values())
@@ -83,7 +85,7 @@ class SharedMemory:
         """The bytes that an input's parameters point at.
 
         Raises:
-            Refused: they point outside a region, at more than `max_bytes`, or the region is gone.
+            RefusedError: they point outside a region, at more than `max_bytes`, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
@@ -98,7 +100,7 @@ class SharedMemory:
         """Write an output where its parameters point.
 
         Raises:
-            Refused: it does not fit, or the region is gone.
+            RefusedError: it does not fit, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
@@ -114,7 +116,7 @@ class SharedMemory:
         """Forget all regions."""
         self.unregister("")
 
-    def _find(self, parameters: Mapping[str, Any]) -> tuple[Region, int, int]:
+    def _find(self, parameters: Mapping[str, Any]) -> tuple[RegisteredRegion, int, int]:
         name, offset, size = (
             get_value(parameters[f"shared_memory_{key}"]) if f"shared_memory_{key}" in parameters else default
             for key, default in (("region", ""), ("offset", 0), ("byte_size", -1))
@@ -139,12 +141,12 @@ def _open(name: str) -> int:
     return descriptor
 
 
-def _check_size(region: Region) -> None:
+def _check_size(region: RegisteredRegion) -> None:
     if _is_gone(region):
         raise bad_request("the shared memory region was removed; register it anew")
     if region.size <= 0 or region.offset + region.size > os.fstat(region.descriptor).st_size:
         raise bad_request("the shared memory is smaller than the region")
 
 
-def _is_gone(region: Region) -> bool:
+def _is_gone(region: RegisteredRegion) -> bool:
     return os.fstat(region.descriptor).st_nlink == 0

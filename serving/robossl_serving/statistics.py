@@ -19,7 +19,7 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5,
 
 
 @dataclass(slots=True)
-class Times:
+class TimeHistogram:
     """A histogram of seconds."""
 
     sum_s: float = 0.0
@@ -32,7 +32,7 @@ class Times:
 
 
 @dataclass(slots=True)
-class Turns:
+class RunCount:
     """Runs of one number of frames."""
 
     count: int = 0
@@ -40,35 +40,35 @@ class Turns:
 
 
 @dataclass(slots=True)
-class Kind:
+class PriorityStatistics:
     """Of control requests, or of batch requests."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
-    total: Times = field(default_factory=Times)  # from arrival to reply
-    decode: Times = field(default_factory=Times)
-    queue: Times = field(default_factory=Times)
-    run: Times = field(default_factory=Times)
-    age: Times = field(default_factory=Times)  # from capture to reply
+    total: TimeHistogram = field(default_factory=TimeHistogram)  # from arrival to reply
+    decode: TimeHistogram = field(default_factory=TimeHistogram)
+    queue: TimeHistogram = field(default_factory=TimeHistogram)
+    run: TimeHistogram = field(default_factory=TimeHistogram)
+    age: TimeHistogram = field(default_factory=TimeHistogram)  # from capture to reply
     failed_s: float = 0.0
     num_frames: int = 0
 
 
-class Statistics:
+class ModelStatistics:
     """Of one version."""
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
         self.lock = threading.Lock()  # for those who read
-        self.kinds = {"control": Kind(), "batch": Kind()}
-        self.turns: dict[int, Turns] = {}  # by number of frames
+        self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
+        self.runs: dict[int, RunCount] = {}  # by number of frames
         self._last_s = 0.0
 
     def ran(self, num_frames: int, run_s: float) -> None:
         """Count a run."""
         with self.lock:
-            turns = self.turns.setdefault(num_frames, Turns())
-            turns.count += 1
-            turns.sum_s += run_s
+            run_count = self.runs.setdefault(num_frames, RunCount())
+            run_count.count += 1
+            run_count.sum_s += run_s
 
     def answered(self, request: Request, *, decoded_s: float) -> None:
         """Count a request whose outcome is known."""
@@ -109,7 +109,7 @@ class Statistics:
                 version=self.version,
                 last_inference=int((time.time() - ago_s) * 1000) if self._last_s else 0,
                 inference_count=sum(kind.num_frames for kind in kinds),
-                execution_count=sum(turns.count for turns in self.turns.values()),
+                execution_count=sum(run_count.count for run_count in self.runs.values()),
                 inference_stats=pb.InferStatistics(
                     success=_duration(*(kind.total for kind in kinds)),
                     fail=pb.StatisticDuration(count=failed, ns=_ns(sum(kind.failed_s for kind in kinds))),
@@ -119,14 +119,15 @@ class Statistics:
                 ),
                 batch_stats=[
                     pb.InferBatchStatistics(
-                        batch_size=size, compute_infer=pb.StatisticDuration(count=turns.count, ns=_ns(turns.sum_s))
+                        batch_size=size,
+                        compute_infer=pb.StatisticDuration(count=run_count.count, ns=_ns(run_count.sum_s)),
                     )
-                    for size, turns in sorted(self.turns.items())
+                    for size, run_count in sorted(self.runs.items())
                 ],
             )
 
 
-def _duration(*times: Times) -> pb.StatisticDuration:
+def _duration(*times: TimeHistogram) -> pb.StatisticDuration:
     return pb.StatisticDuration(
         count=sum(sum(each.counts) for each in times), ns=_ns(sum(each.sum_s for each in times))
     )

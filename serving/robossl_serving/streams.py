@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 from robossl_client._proto import inference_pb2 as pb
 
-from robossl_serving.infer import Inference, Job, parse
+from robossl_serving.infer import Inference, InferJob, parse_request
 from robossl_serving.limits import Limits
 from robossl_serving.refusals import Refusals
-from robossl_serving.refused import Refused, as_refused, shutting_down
+from robossl_serving.refused import RefusedError, shutting_down_error, to_refused
 
 _END = object()
 
@@ -40,7 +40,7 @@ class Streams:
         """Answer one stream until its client ends it or the server shuts down.
 
         Raises:
-            Refused: there are too many streams.
+            RefusedError: there are too many streams.
         """
         refusals = Refusals(context.peer(), self._on_refused)
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
@@ -52,7 +52,7 @@ class Streams:
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
             yield from stream.replies()
             if self._draining:
-                raise shutting_down()
+                raise shutting_down_error()
         finally:
             stream.leave()
             refusals.close()
@@ -73,10 +73,10 @@ class Streams:
     def _enter(self, stream: _Stream, client: str) -> None:
         with self._lock:
             if self._draining:
-                raise shutting_down()
+                raise shutting_down_error()
             same = sum(other == client for other in self._open.values())
             if len(self._open) >= self._limits.streams or same >= self._limits.streams_per_client:
-                raise Refused(
+                raise RefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"at most {self._limits.streams_per_client} streams of one client, {self._limits.streams} in all",
                 )
@@ -91,7 +91,7 @@ class _Stream:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
-        self._jobs: set[Job] = set()
+        self._jobs: set[InferJob] = set()
         self._ended = False
         self._cancelled = False  # nobody wants what still waits
         self._left = False  # nobody takes replies any more
@@ -142,7 +142,7 @@ class _Stream:
         while not self._outbox.empty():
             self._count(self._outbox.get())
 
-    def _done(self, job: Job) -> None:
+    def _done(self, job: InferJob) -> None:
         with self._lock:
             if not self._left:
                 self._outbox.put(job)
@@ -150,16 +150,16 @@ class _Stream:
         self._count(job)
 
     def _count(self, item: Any) -> None:
-        if isinstance(item, Job):
+        if isinstance(item, InferJob):
             self._inference.count(item)
 
     def _take(self, raw: bytes) -> None:
         # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
         # the memory of a whole session
-        box: list[Job] = []
+        box: list[InferJob] = []
         message = None
         try:
-            message = parse(raw)
+            message = parse_request(raw)
             job = self._inference.prepare(
                 message,
                 left_s=None,
@@ -174,18 +174,18 @@ class _Stream:
         except Exception as error:
             with self._lock:
                 self._jobs.difference_update(box)
-            refused = as_refused(error)
+            refused = to_refused(error)
             self._refusals.add(refused, message)
             self._outbox.put((refused, message.id if message is not None else ""))
 
-    def _reply(self, item: Job | tuple[Refused, str]) -> pb.ModelStreamInferResponse:
-        if isinstance(item, Job):
+    def _reply(self, item: InferJob | tuple[RefusedError, str]) -> pb.ModelStreamInferResponse:
+        if isinstance(item, InferJob):
             with self._lock:
                 self._jobs.discard(item)
             try:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
             except Exception as error:  # of this one only: the stream goes on
-                item_id, reason = item.id, as_refused(error)
+                item_id, reason = item.id, to_refused(error)
                 self._refusals.add(reason, item.message)
         else:
             reason, item_id = item

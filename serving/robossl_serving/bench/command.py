@@ -20,12 +20,12 @@ from robossl.durable import check_folder, full_disk_said, written_aside
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
 from robossl_serving.bench.figures import Figures, figures_of
-from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, put_on
+from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, apply_load
 from robossl_serving.bench.plot import plot
 from robossl_serving.bench.trace import Trace
 from robossl_serving.limits import Limits
 
-Pattern = Literal["closed", "paced", "overload"]
+LoadPattern = Literal["closed", "paced", "overload"]
 
 _CONNECT_MS = 2000.0  # the server is running already
 _CAPACITY_CLIENTS = 2  # one is encoded while the other is on its way
@@ -34,7 +34,7 @@ _CAPACITY_CLIENTS = 2  # one is encoded while the other is on its way
 def bench_serve(
     target: str = "127.0.0.1:8001",
     *,
-    pattern: Pattern = "paced",
+    pattern: LoadPattern = "paced",
     robots: int = 1,
     hz: float = 30.0,
     times: float = 4.0,
@@ -109,7 +109,7 @@ def bench_serve(
         capacity_per_s = measure_capacity(connect, frame, seconds / 5) if pattern == "overload" else None
         if capacity_per_s is not None:
             load = replace(load, hz=times * capacity_per_s / max(1, robots))
-        traces = put_on(load, connect, frame)
+        traces = apply_load(load, connect, frame)
     except ServingError as error:
         raise ResourceError(f"{target}: {error}") from error
     title = f"{what}: {_described(load)}"
@@ -124,7 +124,7 @@ def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds
         ServingError: it is not there, or gave nothing.
     """
     alone = Load(robots=0, batch_clients=_CAPACITY_CLIENTS, seconds=max(1.0, seconds))
-    measured = figures_of(put_on(alone, connect, frame), "batch")
+    measured = figures_of(apply_load(alone, connect, frame), "batch")
     if measured is None or not measured.goodput_per_s:
         raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; allow more --deadline-ms")
     return measured.goodput_per_s

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robossl_serving.bench.trace import Kind, Trace
+from robossl_serving.bench.trace import Trace
+from robossl_serving.requests import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Figures:
     lost: dict[str, int]  # frames not served, by reason
 
 
-def figures_of(traces: Sequence[Trace], kind: Kind) -> Figures | None:
+def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
     """Figures of one class; None where it has no clients."""
     mine = [trace for trace in traces if trace.kind == kind]
     if not mine:

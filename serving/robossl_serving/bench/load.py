@@ -40,7 +40,7 @@ class Load:
     seconds: float = 10.0
 
 
-def put_on(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
+def apply_load(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
     """Let all ask for the load's time; what each met with, robots first.
 
     Raises:

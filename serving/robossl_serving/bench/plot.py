@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl_serving.bench.trace import Kind, Trace
+from robossl_serving.bench.trace import Trace
+from robossl_serving.requests import Priority
 
-_COLOURS: dict[Kind, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}  # Okabe and Ito
+_COLOURS: dict[Priority, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}  # Okabe and Ito
 
 
 def plot(path: Path, traces: Sequence[Trace], title: str) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from robossl_client.messages import Reply
 
-Kind = Literal["control", "batch"]
+from robossl_serving.requests import Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedFrame:
     """One reply."""
 
     at_s: float  # from the begin
@@ -26,13 +25,13 @@ class Served:
 class Trace:
     """Of one client, between two times of time.monotonic(); frames taken before count as warm-up."""
 
-    kind: Kind
+    kind: Priority
     name: str
     from_s: float
     until_s: float
     num_frames: int = 1  # of one call
     num_sent: int = 0  # calls, or frames of a stream
-    replies: list[Served] = field(default_factory=list)
+    replies: list[ServedFrame] = field(default_factory=list)
     num_lost: dict[str, int] = field(default_factory=dict)  # by reason, as far as it is known
 
     @property
@@ -50,7 +49,7 @@ class Trace:
         if not self._counts(captured_s) or at_s > self.until_s:  # nothing newer overtakes what still waits at the end
             return
         self.replies.append(
-            Served(
+            ServedFrame(
                 at_s=at_s - self.from_s,
                 latency_s=at_s - sent_s,
                 age_s=reply.age_s,
