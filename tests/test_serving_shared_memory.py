@@ -117,7 +117,7 @@ def test_more_than_the_limits_is_not_even_read(call: Raw, huge: str, datatype: s
     if datatype == "BYTES":
         message.inputs[0].datatype = datatype
         message.inputs[0].shape[:] = [3]
-    wanted = f"an input of {max_mib * 2**20 + 1} bytes in shared memory; it may have {max_mib * 2**20}"
+    wanted = f"the input has {max_mib * 2**20 + 1} bytes in shared memory; at most {max_mib * 2**20} are allowed"
     assert status_of(lambda: call("ModelInfer", message)) == ("INVALID_ARGUMENT", wanted)
 
 

@@ -78,7 +78,7 @@ def test_what_image_client_asks_of_a_model_is_there(client: Any) -> None:
 @pytest.mark.parametrize("num_classes", [1, 5])
 def test_classes_are_refused_in_a_line(client: Any, num_classes: int) -> None:
     asked = [triton.InferRequestedOutput("dense"), triton.InferRequestedOutput("pooled", class_count=num_classes)]
-    with pytest.raises(InferenceServerException, match="an encoder gives features, no classes") as caught:
+    with pytest.raises(InferenceServerException, match="an encoder returns features, not classes") as caught:
         client.infer("tiny", [_pixels()], outputs=asked)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert "class_count" in str(caught.value) and "\n" not in str(caught.value)
@@ -191,7 +191,7 @@ def test_repository_and_statistics(client: Any) -> None:
     assert not client.is_model_ready("tiny")
     client.load_model("tiny")
     assert client.is_model_ready("tiny")
-    with pytest.raises(InferenceServerException, match="parameters are not taken"):
+    with pytest.raises(InferenceServerException, match="the only parameter is 'version'"):
         client.load_model("tiny", config="{}")
 
 

@@ -1,8 +1,8 @@
-"""Budget: the memory that requests of the whole server may hold, asked for before it is used.
+"""Memory budget of all requests in the server; memory is claimed before it is used.
 
-Two pools, so that requests whose messages are here can always be decoded: one of the messages as they came, one of
-decoded pixels. A robot's frame is taken or refused at once. Batch requests wait for pixels and for a decoder, first
-come, first served, and leave a part of both pools to robots.
+There are two pools, messages and decoded pixels, so that a request whose message was accepted can always be decoded.
+Control requests are accepted or refused at once. Batch requests wait for pixels and for a decoder, first come, first
+served, and leave a share of both pools to control requests.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from robossl_serving.limits import MIB, Limits
 from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
-_BATCH_PART = 0.75  # of each pool
-_LOOK_S = 0.25  # how often a request that waits looks whether its caller is still there
-_LARGE_BYTES = 8 * MIB  # of one request; the memory of smaller ones is kept for the next frames
-_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # freed by large requests
+_BATCH_PART = 0.75  # share of each pool
+_LOOK_S = 0.25  # how often a waiting request checks that its client is still there
+_LARGE_BYTES = 8 * MIB  # of one request; memory of smaller requests is kept for the next frames
+_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # memory freed by large requests before it is trimmed
 
 
 @dataclass(eq=False, slots=True)
 class MemoryClaim:
-    """What one request may hold."""
+    """The memory that one request holds."""
 
     is_control: bool
     deadline_s: float
-    is_gone: Callable[[], bool] = field(repr=False)  # whether its caller has left
+    is_gone: Callable[[], bool] = field(repr=False)  # whether its client has left
     message_bytes: int = 0
     pixel_bytes: int = 0
-    is_counted: bool = False  # among the batch requests that are held
+    is_counted: bool = False  # as a batch request
     is_decoding: bool = False
 
     @property
     def priority(self) -> Priority:
-        """Of its request."""
+        """Priority of its request."""
         return "control" if self.is_control else "batch"
 
     def check(self) -> None:
-        """Go on only while somebody waits for the result.
+        """Check that the client still waits for the result.
 
         Raises:
-            RefusedError: the caller has left, or the deadline has passed.
+            RefusedError: the client has left, or the deadline has passed.
         """
         if self.is_gone():
             raise RefusedError(grpc.StatusCode.CANCELLED, "cancelled before it was run")
@@ -59,24 +59,24 @@ class MemoryBudget:
     """Memory and decoders of one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
-        """Let requests hold what the limits allow; `num_decoders` batch requests are decoded at the same time."""
+        """Allow requests the memory of the limits, and `num_decoders` batch requests to decode at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # one for each batch request that waits, the next one first
+        self._queue: deque[threading.Condition] = deque()  # one per waiting batch request, the next one first
         self._num_decoding = 0
-        self._num_batch = 0  # held, of all encoders; each holds a thread too
-        self._freed = 0  # by large requests, since memory was last given back to the system
-        # A request is counted as freed a moment before its memory is: the regular call after a trim trims once more.
+        self._num_batch = 0  # batch requests of all encoders; each holds a thread too
+        self._freed = 0  # bytes freed by large requests since the last trim
+        # A request counts as freed shortly before its memory is freed, so the regular call after a trim trims again.
         self._trims_again = False
         self.message_bytes = 0
         self.pixel_bytes = 0
 
     def take_message(self, claim: MemoryClaim, num_bytes: int) -> None:
-        """Count a message.
+        """Claim the memory of a message.
 
         Raises:
-            RefusedError: the server holds as many as it may.
+            RefusedError: the server holds too many messages.
         """
         with self._lock:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
@@ -91,10 +91,10 @@ class MemoryBudget:
             claim.message_bytes += num_bytes
 
     def take_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
-        """Count what decoding will hold, and for a batch request wait until there is room and a decoder is free.
+        """Claim the memory of decoding; a batch request waits for memory and a decoder.
 
         Raises:
-            RefusedError: there is no room, or the caller left or its deadline passed while it waited.
+            RefusedError: memory is full, or the client left or its deadline passed during the wait.
         """
         with self._lock:
             if claim.is_control:
@@ -108,7 +108,7 @@ class MemoryBudget:
             claim.pixel_bytes += num_bytes
 
     def decoded(self, claim: MemoryClaim, *, working_bytes: int) -> None:
-        """Give back the decoder, and what it took beside the pixels."""
+        """Release the decoder and its working memory."""
         with self._lock:
             self._end_decoding(claim)
             self._free_pixels(claim, working_bytes)
@@ -116,7 +116,7 @@ class MemoryBudget:
         self.give_back(at_least=_TRIM_NOW_BYTES)
 
     def release(self, claim: MemoryClaim) -> None:
-        """Give back all that a request holds; once more does nothing."""
+        """Release all memory of a request; a second call does nothing."""
         with self._lock:
             self._end_decoding(claim)
             self._num_batch -= claim.is_counted
@@ -128,10 +128,10 @@ class MemoryBudget:
             self._wake_next()
 
     def give_back(self, *, at_least: int | None = None) -> None:
-        """Give freed memory back to the system, if large requests freed much; to be called now and then.
+        """Return freed memory to the system if large requests freed much; call it regularly.
 
         Args:
-            at_least: How much; for a call between the regular ones, which then costs nothing if less was freed.
+            at_least: Minimum of freed bytes for a call between the regular ones.
         """
         with self._lock:
             is_due = self._freed >= (_TRIM_BYTES if at_least is None else at_least)
@@ -139,7 +139,7 @@ class MemoryBudget:
                 return
             self._trims_again = is_due
             self._freed = 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps it otherwise
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # otherwise glibc keeps the memory
         if trim is not None:
             trim(0)
 
@@ -181,7 +181,7 @@ class MemoryBudget:
 
 
 def late_error() -> RefusedError:
-    """The deadline has passed, or cannot be met."""
+    """Return the error for a deadline that has passed or cannot be met."""
     return RefusedError(
         grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run"
     )

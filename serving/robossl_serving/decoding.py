@@ -1,4 +1,4 @@
-"""Decoding: images of requests to pixels, within the server's budget and only as long as somebody waits for them."""
+"""Decode the images of requests within the server's memory budget, while their clients wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 
 
 class ImageDecoder:
-    """Decodes in the threads of its callers; how long that takes is learned apart from the encoder's runs."""
+    """Decodes in the calling threads; learns decoding times separately from encoder runs."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -33,10 +33,10 @@ class ImageDecoder:
     def decode(
         self, images: EncodedImages, claim: MemoryClaim, statistics: ModelStatistics
     ) -> UInt8[ndarray, "b h w 3"]:
-        """Decode the images of a request; `statistics` count one that is given up.
+        """Decode the images of a request; count it in `statistics` if it is given up.
 
         Raises:
-            RefusedError: one is damaged, there is no room, the caller left, or it would be late.
+            RefusedError: an image is damaged, memory is full, the client left, or the deadline cannot be met.
         """
         try:
             self._refuse_late(images, claim)

@@ -1,4 +1,4 @@
-"""Entry: the loaded versions of one model, and which of them a call gets."""
+"""ModelEntry: the loaded versions of one model, and which version a call gets."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model as it is served; replaced whole when something changes, so that readers need no lock."""
+    """The state of a model; replaced as a whole, so that readers need no lock."""
 
     name: str
-    current: int  # serves callers that name no version
+    current: int  # serves calls without a version
     versions: Mapping[int, LoadedVersion]
-    kept: frozenset[int]  # loaded because the policy or an operator says so; any other retires when nobody asks
-    failed: tuple[int, ...]  # should be loaded, and failed their checks
-    missing: tuple[int, ...]  # named by the policy, and not on disk
+    kept: frozenset[int]  # wanted by the policy or an operator; other versions retire when unused
+    failed: tuple[int, ...]  # wanted, but failed their checks
+    missing: tuple[int, ...]  # named in the policy, not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # sha256 of each model.onnx, by its card
+    on_disk: Mapping[int, str | None]  # sha256 of each model.onnx, from its card
 
     def models(self) -> list[Model]:
-        """List the loaded versions."""
+        """Return the loaded versions."""
         return [loaded.model for loaded in self.versions.values()]
 
     def in_order(self) -> list[int]:
-        """List the loaded versions' numbers, the current one last."""
+        """Return the loaded version numbers, the current one last."""
         return [*(number for number in self.versions if number != self.current), self.current]
 
     def find(self, version: str, artefact: str | None) -> Model:
         """Find the version that a call asks for.
 
         Args:
-            version: Its number; empty: the current one.
-            artefact: sha256 of the model.onnx that the caller has pinned.
+            version: Version number; empty for the current one.
+            artefact: sha256 of the model.onnx that the client has pinned.
 
         Raises:
-            RefusedError: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: the version is not loaded, or is not the pinned encoder.
         """
         if artefact is not None:
             return self._find_pinned(version, artefact)
         wanted = version or str(self.current)
-        # compared as text: what comes from a caller need not be a number, nor one of a sane length
+        # Compare as text: a client may send anything, also a huge number.
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model
@@ -70,20 +70,20 @@ class ModelEntry:
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
-                f"the pinned encoder is not served any more, and not in the repository; {current}. Connect anew to "
-                "take the current one, or put the pinned version back into the repository and load it by its number"
+                f"the pinned encoder is no longer served, and not in the repository; {current}. Connect again to take the "
+                "current one, or put the pinned version back into the repository and load it by its number"
             )
         else:
             said = (
-                f"the pinned encoder is not served any more: version {lying} is in the repository, but not loaded; "
-                f"{current}. Connect anew to take that. To go on with version {lying}, "
+                f"the pinned encoder is no longer served: version {lying} is in the repository, but not loaded; "
+                f"{current}. Connect again to take the current one. To go on with version {lying}, "
                 f"{self._how_to_load(lying)}"
             )
         raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, said)
 
     def _how_to_load(self, version: int) -> str:
         if version in self.failed:
-            return "mend it first: it failed its checks, and the server's log says why"
+            return "repair it first: it failed its checks, and the server's log says why"
         return (
             f"run `robossl load HOST:PORT {self.name} --version {version}` (RepositoryModelLoad), or name it in "
             "version_policy of config.pbtxt and send the server SIGHUP"
@@ -91,7 +91,7 @@ class ModelEntry:
 
 
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
-    """Refuse to have loaded what was asked for, and say what is served now."""
+    """Return the error for a failed load, with the version that serves now."""
     if failed:
         what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
@@ -101,12 +101,12 @@ def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None)
 
 
 def unknown_model_error(name: str, known: Iterable[str]) -> RefusedError:
-    """Refuse a name that no loaded model has."""
+    """Return the error for the name of no loaded model."""
     return RefusedError(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {join_names(known)}")
 
 
 def join_names(names: Iterable[object]) -> str:
-    """Names in one line.
+    """Join names for a message.
 
     >>> join_names([1, 2]), join_names([])
     ('1, 2', 'none')
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Say in the log what a model is served by now, if that has changed."""
+    """Log a change of the current version and of its problems."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)
@@ -127,4 +127,6 @@ def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
     if newer and (old is None or (old.current, old.failed) != (new.current, new.failed)):
         _log.warning("fell back", extra={**about, "failed": newer})
     if new.missing and (old is None or old.missing != new.missing):
-        _log.warning("version_policy names versions that are not there", extra={**about, "missing": list(new.missing)})
+        _log.warning(
+            "version_policy names versions that are not on disk", extra={**about, "missing": list(new.missing)}
+        )

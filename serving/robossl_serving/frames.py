@@ -1,4 +1,4 @@
-"""Frames: what a request holds, raw bytes, typed contents, images or shared memory, checked before it costs much."""
+"""Read the frames of a request from raw bytes, typed contents, images or shared memory, after cheap checks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from robossl_serving.refused import bad_request
 
 
 class RegionReader(Protocol):
-    """Where the bytes of an input in shared memory are read."""
+    """Reads inputs from shared memory."""
 
     def read(self, parameters: Any, *, max_bytes: int) -> bytes:
-        """Bytes that an input's parameters point at, no more than that."""
+        """Return the bytes that an input's parameters point at; refuse more than `max_bytes`."""
         ...
 
 
 def read_frames(
     request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: RegionReader | None
 ) -> UInt8[ndarray, "b h w 3"] | EncodedImages:
-    """The frames of a request, or the images that are still to be decoded.
+    """Return the frames of a request, or its images if they still have to be decoded.
 
     Raises:
-        Refused: they are not what the card asks for, or more than the limits allow.
+        RefusedError: the frames do not match the card, or exceed a limit.
     """
     inputs = request.inputs
     if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
@@ -82,7 +82,7 @@ def _raw(
     *,
     max_bytes: int,
 ) -> bytes | None:
-    """The raw bytes of the input; None where it has typed contents."""
+    """Return the raw bytes of the input, or None if it has typed contents."""
     is_shared = "shared_memory_region" in tensor.parameters
     raws = request.raw_input_contents
     if bool(raws) + tensor.HasField("contents") + is_shared != 1:
@@ -130,7 +130,7 @@ def _images(raw: bytes | None, tensor: pb.ModelInferRequest.InferInputTensor, nu
 
 
 def _split(raw: bytes, num_images: int) -> list[bytes]:
-    """Raw BYTES: each element after its length, four bytes little-endian."""
+    """Split raw BYTES, in which each element follows its length of 4 bytes, little-endian."""
     images, place = [], 0
     for _ in range(num_images):
         if place + 4 > len(raw):

@@ -1,4 +1,4 @@
-"""Handlers: each call of the protocol, and how its errors become statuses."""
+"""Handlers of all calls of the protocol; they turn errors into grpc statuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UnaryHandler = Callable[[Any, Any], Message]  # request message and context to r
 
 
 class Handlers:
-    """Answers calls out of the parts of a server."""
+    """Answers the calls of one server."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Handlers:
         self._metrics = metrics
 
     def generic(self) -> grpc.GenericRpcHandler:
-        """All calls, for grpc to register at the protocol's public path."""
+        """Return the handlers of all calls under the protocol's public path."""
         unary = {name: self._unary(name, answer) for name, answer in self._answers().items()}
         infer = grpc.unary_unary_rpc_method_handler(self._guarded(self._infer), None, _to_bytes)
         stream = grpc.stream_stream_rpc_method_handler(self._stream, None, _to_bytes)
@@ -75,7 +75,7 @@ class Handlers:
         request = CALLS[name].request
 
         def decoded(raw: bytes, context: Any) -> Message:
-            # decoded here, since grpc answers INTERNAL to what its own deserializer refuses
+            # Not by grpc's deserializer, whose failure is answered with INTERNAL.
             try:
                 message = request.FromString(raw)
             except DecodeError:
@@ -90,7 +90,7 @@ class Handlers:
                 return answer(raw, context)
             except Exception as error:
                 self._abort(context, error)
-                raise  # abort has raised
+                raise  # not reached: abort raises
 
         return guarded
 
@@ -100,7 +100,7 @@ class Handlers:
         context.abort(refused.code, refused.message)
 
     def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
-        done = threading.Lock()  # the cheapest thing a thread can wait for
+        done = threading.Lock()  # cheaper than an Event
         done.acquire()
         job = self._inference.prepare(
             parse_request(raw),
@@ -131,15 +131,15 @@ class Handlers:
         return pb.RepositoryModelLoadResponse()
 
     def _unload(self, ask: Any, _: Any) -> Message:
-        if ask.parameters.keys() - {"unload_dependents"}:  # which Triton's client always sends
-            raise bad_request("a model is unloaded with all its versions; parameters are not taken")
+        if ask.parameters.keys() - {"unload_dependents"}:  # always sent by Triton's client
+            raise bad_request("a model is unloaded with all its versions; leave out the parameters")
         self._repository.unload(ask.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _memory(self, context: Any) -> SharedMemory:
         if self._shared_memory is None:
             raise RefusedError(
-                grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it --shared-memory"
+                grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it with --shared-memory"
             )
         if not is_loopback(context.peer()):
             raise RefusedError(

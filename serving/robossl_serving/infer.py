@@ -1,4 +1,4 @@
-"""Infer: from the bytes of a request to a job for an executor, and from its outcome to a reply."""
+"""Inference: turn the bytes of a request into a job for an executor, and its outcome into a reply."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
 
 @dataclass(eq=False, slots=True)
 class InferJob:
-    """A request on its way: what was asked, of which model."""
+    """A request in progress, with its message, model and memory."""
 
     message: pb.ModelInferRequest
     model: Model
@@ -46,12 +46,12 @@ class InferJob:
 
     @property
     def id(self) -> str:
-        """The caller's name for it."""
+        """The id that the client gave the request."""
         return self.message.id
 
 
 class Inference:
-    """Turns requests into replies; shared by single calls and streams."""
+    """Answers requests; shared by single calls and streams."""
 
     def __init__(
         self,
@@ -79,13 +79,13 @@ class Inference:
 
         Args:
             message: The request.
-            left_s: What is left of the call's deadline; None: it has none.
-            peer: Who sent it, as grpc names callers.
-            on_done: Called when its outcome is known.
-            is_gone: Whether the caller has left; what it asked is then not decoded any further, and not run.
+            left_s: Time left until the call's deadline; None if it has none.
+            peer: The client's address, in grpc's spelling.
+            on_done: Called when the outcome is known.
+            is_gone: Return whether the client has left; its request is then neither decoded further nor run.
 
         Raises:
-            RefusedError: it cannot be served.
+            RefusedError: the request cannot be served.
         """
         arrived_s = time.monotonic()
         if self._shared_memory is not None and not is_loopback(peer) and _names_region(message):
@@ -120,10 +120,10 @@ class Inference:
         return InferJob(message, model, request, claim, decoded_s=time.monotonic())
 
     def submit(self, job: InferJob, *, may_run_here: bool = False) -> None:
-        """Let a job wait for its turn.
+        """Queue a job for its model.
 
         Raises:
-            RefusedError: too many wait already, its caller has left, or its model went away meanwhile.
+            RefusedError: too many requests wait, the client has left, or the model was unloaded meanwhile.
         """
         try:
             if job.claim.is_gone():
@@ -135,10 +135,10 @@ class Inference:
             raise
 
     def reply(self, job: InferJob) -> pb.ModelInferResponse:
-        """The reply to a job that is done.
+        """Return the reply to a finished job.
 
         Raises:
-            RefusedError: it was not served.
+            RefusedError: the job was not served.
         """
         request = job.request
         assert request.outcome is not None
@@ -146,7 +146,7 @@ class Inference:
         if request.outcome != "served":
             raise RefusedError(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
-        response.CopyFrom(job.model.reply)  # what all its replies say
+        response.CopyFrom(job.model.reply)  # fields that all replies of the model share
         response.id = job.id
         shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
@@ -165,7 +165,7 @@ class Inference:
         return response
 
     def count(self, job: InferJob) -> None:
-        """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
+        """Count a finished job and release its memory; `reply` does so itself."""
         job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
 
@@ -189,15 +189,15 @@ class Inference:
     def _allowed_s(self, options: RequestOptions, left_s: float | None) -> float:
         limits = self._limits
         default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
-        timeout_s = options.timeout / 1e6 if options.timeout else None  # Triton's 0: none
+        timeout_s = options.timeout / 1e6 if options.timeout else None  # 0 means none in Triton
         return min((each for each in (left_s, timeout_s) if each is not None), default=default_ms / 1e3)
 
 
 def parse_request(raw: bytes) -> pb.ModelInferRequest:
-    """Bytes as a request.
+    """Parse a request.
 
     Raises:
-        RefusedError: they are not one.
+        RefusedError: the bytes are not a ModelInferRequest.
     """
     try:
         message: pb.ModelInferRequest = pb.ModelInferRequest.FromString(raw)
@@ -211,7 +211,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """What a request holds before it is decoded: its message, and what is read for it from shared memory."""
+    """Return the bytes a request holds before decoding: its message, and what is read from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:
@@ -223,12 +223,12 @@ def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
 def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:
     names = [output.name for output in message.outputs]
     if len(set(names)) != len(names) or not set(names) <= set(model.card.outputs):
-        raise bad_request(f"outputs are, once each, among {', '.join(model.card.outputs)}")
+        raise bad_request(f"ask for outputs among {', '.join(model.card.outputs)}, each at most once")
     for output in message.outputs:
         if "classification" in output.parameters and get_value(output.parameters["classification"]) != 0:
             raise bad_request(
-                "an encoder gives features, no classes: the output parameter 'classification' is not taken; leave out "
-                "class_count"
+                "an encoder returns features, not classes: the output parameter 'classification' is not supported; "
+                "leave out class_count"
             )
     return tuple(names or model.card.outputs)
 

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus scrapes, put together from the models' statistics when it does."""
+"""Prometheus metrics, built from the models' statistics at each scrape."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from robossl_serving.statistics import BOUNDS_S, TimeHistogram
 
 _LABELS = ("model", "version", "kind")
 _HISTOGRAMS = {
-    "robossl_queue_seconds": ("queue", "From a decoded frame to its run"),
-    "robossl_infer_seconds": ("run", "The encoder's run"),
-    "robossl_frame_age_seconds": ("age", "From a served frame's capture to its reply"),
-    "robossl_request_seconds": ("total", "From a request's arrival to its reply"),
+    "robossl_queue_seconds": ("queue", "Time from decoded frame to the start of its run"),
+    "robossl_infer_seconds": ("run", "Time of the encoder run"),
+    "robossl_frame_age_seconds": ("age", "Time from capture of a served frame to its reply"),
+    "robossl_request_seconds": ("total", "Time from arrival of a request to its reply"),
 }
 
 
 class Metrics(Collector):
-    """All metrics of one server, in a registry of their own, so that two servers can live in one process."""
+    """All metrics of one server, in its own registry, so that one process can run several servers."""
 
     def __init__(self, repository: Callable[[], Repository], *, num_streams: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -36,15 +36,15 @@ class Metrics(Collector):
         self._pages: list[WSGIServer] = []
         self._refused = Counter(
             "robossl_refused",
-            "Calls, and requests in streams, that ended with a status other than OK",
+            "Calls, and requests in streams, with a status other than OK",
             ("status",),
             registry=self.registry,
         )
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds and the like
+        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds, ...
 
     def serve(self, addresses: Iterable[str], port: int) -> int:
-        """Serve the metrics over HTTP; returns the port, which 0 leaves open.
+        """Serve the metrics over HTTP; return the port (0 chooses a free one).
 
         Raises:
             ResourceError: the port is taken.
@@ -61,25 +61,23 @@ class Metrics(Collector):
         return port
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the HTTP servers."""
         for page in self._pages:
             page.shutdown()
             page.server_close()
 
     def refuse(self, code: grpc.StatusCode) -> None:
-        """Count a call that ends with a status other than OK."""
+        """Count a call that ended with a status other than OK."""
         self._refused.labels(code.name).inc()
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: models come and go."""
+        """Return nothing: the set of models changes."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The state of all loaded versions."""
-        requests = CounterMetricFamily(
-            "robossl_requests", "Requests by what became of them", labels=(*_LABELS, "outcome")
-        )
-        runs = CounterMetricFamily("robossl_runs", "Runs by number of frames", labels=(*_LABELS[:2], "frames"))
+        """Yield the metrics of all loaded versions."""
+        requests = CounterMetricFamily("robossl_requests", "Requests by outcome", labels=(*_LABELS, "outcome"))
+        runs = CounterMetricFamily("robossl_runs", "Encoder runs by number of frames", labels=(*_LABELS[:2], "frames"))
         histograms = {
             name: HistogramMetricFamily(name, about, labels=_LABELS) for name, (_, about) in _HISTOGRAMS.items()
         }
@@ -100,12 +98,12 @@ class Metrics(Collector):
         repository = self._repository()
         loaded = GaugeMetricFamily("robossl_model_loaded", "1 while a version is loaded", labels=_LABELS[:2])
         current = GaugeMetricFamily(
-            "robossl_model_current", "1 for the version that serves callers who name none", labels=_LABELS[:2]
+            "robossl_model_current", "1 for the version that serves calls without a version", labels=_LABELS[:2]
         )
         failed = GaugeMetricFamily(
-            "robossl_model_failed", "1 while a version on disk has failed its checks", labels=_LABELS[:2]
+            "robossl_model_failed", "1 while a version on disk fails its checks", labels=_LABELS[:2]
         )
-        waiting = GaugeMetricFamily("robossl_waiting_requests", "Requests in the queue", labels=_LABELS[:2])
+        waiting = GaugeMetricFamily("robossl_waiting_requests", "Waiting requests", labels=_LABELS[:2])
         for entry in repository.entries():
             current.add_metric((entry.name, str(entry.current)), 1)
         for name, version in repository.failed():

@@ -1,4 +1,4 @@
-"""Refused: a call that is not served, with the status and the words that its caller is told."""
+"""RefusedError: a call that is not served, with the grpc status and the message for its client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _log = logging.getLogger("robossl.serving")
 
 
 class RefusedError(Exception):
-    """The message is for the caller: it names no path and quotes no other error."""
+    """Refuse a call; the message is sent to the client, so it contains no path and no internal error."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -19,17 +19,17 @@ class RefusedError(Exception):
 
 
 def bad_request(message: str) -> RefusedError:
-    """What was sent cannot be used; sending it again will not help."""
+    """Return the error for a request that can never be served as it was sent."""
     return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def shutting_down_error() -> RefusedError:
-    """Refuse a call because the server ends."""
+    """Return the error for a call that arrives while the server shuts down."""
     return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
 
 
 def to_refused(error: Exception) -> RefusedError:
-    """What a caller is told of an error: of one that nobody foresaw nothing, which goes to the log."""
+    """Return an error that may be shown to the client; log an unexpected error and hide its details."""
     if isinstance(error, RefusedError):
         return error
     _log.error("a call failed", exc_info=error)

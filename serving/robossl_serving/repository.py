@@ -1,8 +1,8 @@
-"""Repository: the models folder, what of it is loaded, and how one version takes over from another.
+"""Repository: the models folder, its loaded versions, and how one version takes over from another.
 
-The policy in a model's config.pbtxt says which versions are loaded, the newest of them serves callers that name none.
-Where one fails its checks the next older one that passes serves, or what served before. A version that is replaced
-stays loaded while callers that pinned it still ask.
+The policy in a model's config.pbtxt says which versions are loaded; the newest of them is current and serves calls
+without a version. If a version fails its checks, the next older one that passes serves, or the one that served before.
+A replaced version stays loaded while clients that pinned it still use it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """One version on disk or in memory, as RepositoryIndex lists it."""
+    """A version on disk or loaded, as listed by RepositoryIndex."""
 
     name: str
     version: int
@@ -54,19 +54,19 @@ class Repository:
     ) -> None:
         self._root = root
         self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
-        self._retire_after_s = retire_after_s  # a version nobody pinned lately
-        self._on_change = on_change  # what is loaded, or refused, may be another than before
+        self._retire_after_s = retire_after_s  # since the last pinned request
+        self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
-        self._unusable: dict[str, str] = {}  # why a model's config.pbtxt cannot be used, said once
-        self._chosen: dict[str, int] = {}  # loaded by number, in place of the policy
-        self._unloaded: set[str] = set()  # told to go, and not to come back unless told to
+        self._unusable: dict[str, str] = {}  # logged errors of config.pbtxt
+        self._chosen: dict[str, int] = {}  # version loaded by number, which overrides the policy
+        self._unloaded: set[str] = set()  # unloaded on request; loaded again only on request
 
     def load_all(self) -> None:
-        """Load every model as its policy says.
+        """Load every model by its policy.
 
         Raises:
-            InputError: there is none that can be served.
+            InputError: no model can be served.
         """
         found = scan(self._root)
         if not found:
@@ -81,13 +81,13 @@ class Repository:
             raise InputError(f"no model of {self._root} can be served; the lines above say why")
 
     def load(self, name: str, version: int | None = None) -> None:
-        """Load a model as its policy says, or one version of it, which then is the current one.
+        """Load a model by its policy, or load one version and make it current.
 
-        What serves now serves until the new one is ready. A version loaded by its number holds the place of the policy
-        until the model is loaded without one.
+        The old version serves until the new one is ready. A version loaded by number overrides the policy until the
+        model is loaded without a number.
 
         Raises:
-            RefusedError: there is none, or one failed its checks.
+            RefusedError: the model or version does not exist, or a version failed its checks.
         """
         versions = scan(self._root).get(name)
         if versions is None:
@@ -104,10 +104,10 @@ class Repository:
             raise not_loaded_error(name, failed, self._entries.get(name))
 
     def unload(self, name: str) -> None:
-        """Stop serving a model; what waits is still answered.
+        """Stop serving a model; waiting requests are still answered.
 
         Raises:
-            RefusedError: it is not loaded.
+            RefusedError: the model is not loaded.
         """
         with self._loading:
             if name not in self._entries:
@@ -122,12 +122,12 @@ class Repository:
         """Find the model that a call asks for.
 
         Args:
-            name: Of the model.
-            version: Its number; empty: the current one.
-            artefact: sha256 of the model.onnx that the caller has pinned.
+            name: Name of the model.
+            version: Version number; empty for the current one.
+            artefact: sha256 of the model.onnx that the client has pinned.
 
         Raises:
-            RefusedError: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: the version is not loaded, or is not the pinned encoder.
         """
         return self.entry(name).find(version, artefact)
 
@@ -135,7 +135,7 @@ class Repository:
         """Find a model by its name.
 
         Raises:
-            RefusedError: it is not loaded.
+            RefusedError: the model is not loaded.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -143,19 +143,19 @@ class Repository:
         return entry
 
     def entries(self) -> list[ModelEntry]:
-        """List the loaded models."""
+        """Return the loaded models."""
         return list(self._entries.values())
 
     def models(self) -> list[Model]:
-        """List all loaded versions of all models."""
+        """Return all loaded versions of all models."""
         return [model for entry in self.entries() for model in entry.models()]
 
     def failed(self) -> list[tuple[str, int]]:
-        """List name and number of the versions that failed their checks."""
+        """Return name and version of all versions that failed their checks."""
         return self._loader.failed()
 
     def index(self) -> list[IndexRow]:
-        """List all versions on disk or loaded."""
+        """Return all versions on disk or loaded."""
         rows = {(name, version): "" for name, versions in scan(self._root).items() for version in versions}
         rows |= {(model.card.name, model.card.version): "" for model in self.models()}
         rows |= {key: "failed its checks; the server's log says why" for key in self.failed() if key in rows}
@@ -163,7 +163,7 @@ class Repository:
         return [IndexRow(*key, ready=key in ready, reason=reason) for key, reason in sorted(rows.items())]
 
     def tend(self) -> None:
-        """Retire versions that nobody asks for any more, and see what else lies on disk."""
+        """Retire unused versions, and update the list of versions on disk."""
         on_disk = scan(self._root)
         with self._loading:
             for name, entry in list(self._entries.items()):
@@ -178,23 +178,23 @@ class Repository:
         self._on_change()
 
     def look(self, *, again: bool) -> None:
-        """Take up what is new on disk; `again`: try those too that failed before and have not changed."""
+        """Load new versions from disk; `again` retries failed versions that have not changed."""
         for name, versions in scan(self._root).items():
-            with contextlib.suppress(RobosslError):  # it is in the log
+            with contextlib.suppress(RobosslError):  # already logged
                 self._update(name, versions, again=again)
 
     def close(self) -> None:
-        """Let all that waits finish."""
+        """Run all waiting requests, then close all models."""
         for thread in [model.close() for model in self.models()]:
             thread.join()
 
     def _update(
         self, name: str, on_disk: Collection[int], *, again: bool, is_told: bool = False, version: int | None = None
     ) -> tuple[int, ...]:
-        """Load what the policy says, or one version; returns the versions that should be loaded and failed.
+        """Load a model by its policy, or one version; return the wanted versions that failed.
 
         Raises:
-            RobosslError: nothing of what was asked can be served, and nothing has changed.
+            RobosslError: no wanted version can be served; the loaded versions have not changed.
         """
         try:
             with self._loading:
@@ -220,10 +220,10 @@ class Repository:
     def _choose(
         self, name: str, on_disk: Collection[int], version: int | None
     ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
-        """Read a model's policy, and choose by it or by a version's number.
+        """Choose versions by the model's policy, or by a version number.
 
         Raises:
-            InputError: the policy cannot be used; the log says so the first time.
+            InputError: the policy cannot be used; logged the first time.
         """
         try:
             policy = read_policy(self._root / name)

@@ -1,6 +1,6 @@
-"""Statistics: counts and times of one version, cheap enough to be kept for every request.
+"""Counts and times of one version, cheap enough to update for every request.
 
-ModelStatistics and Prometheus are both answered from them.
+They answer both the ModelStatistics call and Prometheus.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class TimeHistogram:
     """A histogram of seconds."""
 
     sum_s: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, and beyond
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, then above all
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count a time."""
         self.sum_s += seconds
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
 class RunCount:
-    """Runs of one number of frames."""
+    """Number and total time of the runs with one batch size."""
 
     count: int = 0
     sum_s: float = 0.0
@@ -41,7 +41,7 @@ class RunCount:
 
 @dataclass(slots=True)
 class PriorityStatistics:
-    """Of control requests, or of batch requests."""
+    """Counts and times of the requests of one priority."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
     total: TimeHistogram = field(default_factory=TimeHistogram)  # from arrival to reply
@@ -54,11 +54,11 @@ class PriorityStatistics:
 
 
 class ModelStatistics:
-    """Of one version."""
+    """Counts and times of one version."""
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
-        self.lock = threading.Lock()  # for those who read
+        self.lock = threading.Lock()  # hold it to read the fields
         self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
         self.runs: dict[int, RunCount] = {}  # by number of frames
         self._last_s = 0.0
@@ -71,7 +71,7 @@ class ModelStatistics:
             run_count.sum_s += run_s
 
     def answered(self, request: Request, *, decoded_s: float) -> None:
-        """Count a request whose outcome is known."""
+        """Count a request with a known outcome."""
         assert request.outcome is not None
         now_s = time.monotonic()
         with self.lock:
@@ -90,15 +90,15 @@ class ModelStatistics:
             self._last_s = now_s
 
     def dropped(self, priority: Priority, outcome: Outcome) -> None:
-        """Count a request that was given up before it could wait for a run."""
+        """Count a request that ended before it was queued."""
         with self.lock:
             outcomes = self.kinds[priority].outcomes
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     def message(self) -> pb.ModelStatistics:
-        """As the protocol has it; a frame is an inference, a run is an execution.
+        """Return the protocol's message, in which a frame is an inference and a run is an execution.
 
-        Only what the encoder failed on counts as failed: what was superseded, shed or cancelled says nothing of it.
+        Superseded, shed and cancelled requests do not count as failed.
         """
         with self.lock:
             kinds = self.kinds.values()

@@ -1,7 +1,7 @@
-"""Streams: many requests and their replies over one call, newest frame first even while one runs.
+"""Streams: many requests and replies over one call; a newer frame replaces a waiting one at any time.
 
-One thread reads, so that a newer frame reaches its slot while an older one is encoded; the thread that grpc calls
-writes. A client that does not read its replies is not read from either.
+One thread reads, so that a newer frame reaches its slot while an older one is encoded; grpc's thread writes. If a
+client does not read its replies, the server stops reading its requests.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ class Streams:
     def __init__(
         self, inference: Inference, limits: Limits, on_refused: Callable[[grpc.StatusCode], None] = lambda _: None
     ) -> None:
-        """Serve streams; `on_refused` is told the status of each request that is refused within one."""
+        """Call `on_refused` with the status of each request that is refused within a stream."""
         self._inference = inference
         self._limits = limits
         self._on_refused = on_refused
         self._lock = threading.Lock()
-        self._open: dict[_Stream, str] = {}  # and its client
+        self._open: dict[_Stream, str] = {}  # with its client
         self._draining = False
 
     def serve(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
         """Answer one stream until its client ends it or the server shuts down.
 
         Raises:
-            RefusedError: there are too many streams.
+            RefusedError: too many streams are open, or the server shuts down.
         """
         refusals = Refusals(context.peer(), self._on_refused)
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
-            # the reader may be told of a client that went away as of one that has no more
+            # To the reader, a client that went away can look like one that has no more requests.
             if not context.add_callback(stream.cancel):
                 stream.cancel()
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
@@ -60,7 +60,7 @@ class Streams:
                 del self._open[stream]
 
     def drain(self) -> None:
-        """Take nothing more, and end every stream when what it waits for is answered."""
+        """Take no more requests, and end every stream after its pending replies."""
         with self._lock:
             self._draining = True
             streams = list(self._open)
@@ -88,16 +88,16 @@ class _Stream:
         self._inference = inference
         self._peer = peer
         self._refusals = refusals
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # jobs and refusals to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
         self._jobs: set[InferJob] = set()
         self._ended = False
-        self._cancelled = False  # nobody wants what still waits
-        self._left = False  # nobody takes replies any more
+        self._cancelled = False  # the client does not want the pending replies
+        self._left = False  # no thread takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
-        """Take requests until the client has no more or goes away."""
+        """Read requests until the client has no more or goes away."""
         try:
             while self._room.acquire() and not self._ended:
                 self._take(next(requests))
@@ -107,26 +107,26 @@ class _Stream:
             self.cancel()
 
     def replies(self) -> Iterator[pb.ModelStreamInferResponse]:
-        """Replies as they get ready; ends when the stream has ended and nothing is open."""
+        """Yield replies as they become ready, until the stream has ended and no job is pending."""
         while True:
             item = self._outbox.get()
             if item is not _END:
                 yield self._reply(item)
                 self._room.release()
-            del item  # not to be kept while the next one is waited for
+            del item  # free its features before waiting for the next one
             with self._lock:
                 if self._ended and not self._jobs and self._outbox.empty():
                     return
 
     def end(self) -> None:
-        """Take nothing more; what waits is still answered."""
+        """Read no more requests; pending ones are still answered."""
         with self._lock:
             self._ended = True
         self._room.release()
         self._outbox.put(_END)
 
     def cancel(self) -> None:
-        """Give up what still waits: nobody wants it."""
+        """Cancel all pending requests."""
         self._cancelled = True
         with self._lock:
             jobs = list(self._jobs)
@@ -135,7 +135,7 @@ class _Stream:
         self.end()
 
     def leave(self) -> None:
-        """Cancel, and count what gets no reply."""
+        """Cancel, and count the jobs that get no reply."""
         self.cancel()
         with self._lock:
             self._left = True
@@ -154,8 +154,8 @@ class _Stream:
             self._inference.count(item)
 
     def _take(self, raw: bytes) -> None:
-        # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
-        # the memory of a whole session
+        # The job is taken out of the box when it is done. A job that referred to itself would wait for the garbage
+        # collector, and its features would keep the memory of a whole session.
         box: list[InferJob] = []
         message = None
         try:
@@ -184,7 +184,7 @@ class _Stream:
                 self._jobs.discard(item)
             try:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
-            except Exception as error:  # of this one only: the stream goes on
+            except Exception as error:  # only this request fails; the stream goes on
                 item_id, reason = item.id, to_refused(error)
                 self._refusals.add(reason, item.message)
         else:

@@ -1,4 +1,4 @@
-"""Plot: ages over the time of a load, their distribution, and what each client got."""
+"""Plot frame ages over time, their distribution, and the served frames of each client."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COLOURS: dict[Priority, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch
 
 
 def plot(path: Path, traces: Sequence[Trace], title: str) -> None:
-    """Write a PNG of three pictures.
+    """Write a PNG with three panels.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
