@@ -29,7 +29,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.latest import Latest
 from robossl_serving.bench.command import measure_capacity
 from robossl_serving.bench.figures import figures_of
-from robossl_serving.bench.load import Arrivals, Load, put_on
+from robossl_serving.bench.load import Arrivals, Load, apply_load
 from serving_models import DIM, model_of_cost, null_model, some_frame
 from serving_processes import echo_server, robossl_server
 
@@ -159,7 +159,7 @@ def overload(models: Path, *, rounds: int, seconds: float) -> None:
             return EncoderClient(f"127.0.0.1:{port}", robot=robot, shared_memory=is_shared, deadline_ms=WAIT_MS)
 
         first_come = figures_of(
-            put_on(Load(robots=0, batch_clients=ROBOTS, seconds=seconds / 4), connect, frame), "batch"
+            apply_load(Load(robots=0, batch_clients=ROBOTS, seconds=seconds / 4), connect, frame), "batch"
         )
         assert first_come is not None
         print(
@@ -171,7 +171,7 @@ def overload(models: Path, *, rounds: int, seconds: float) -> None:
             for arrivals in ("locked", "jittered"):
                 before = measure_capacity(connect, frame, seconds / 4)
                 load = Load(robots=ROBOTS, hz=HZ, arrivals=arrivals, seconds=seconds)
-                got = figures_of(put_on(load, connect, frame, seed=number), "control")
+                got = figures_of(apply_load(load, connect, frame, seed=number), "control")
                 after = measure_capacity(connect, frame, seconds / 4)
                 assert got is not None
                 capacity = (before + after) / 2

@@ -1,7 +1,7 @@
-"""Generate serving/robossl_client/_proto from inference.proto: `python serving/generate.py`, with grpcio-tools.
+"""Generate serving/robossl_client/_proto from inference.proto: `python serving/generate.py` (needs grpcio-tools).
 
-The generated code asks for a protobuf at least as new as the one inside grpcio-tools, so grpcio-tools is held at a
-version that protobuf 6.31 and 7 both accept.
+The generated code needs a protobuf at least as new as the one inside grpcio-tools, so grpcio-tools is pinned to a
+version whose code works with protobuf 6.31 and 7.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ CLIENT = Path(__file__).parent / "robossl_client"
 
 
 def generate(out: Path) -> int:
-    """Write inference_pb2.py and its types to `out/robossl_client/_proto`; returns protoc's exit code."""
+    """Write inference_pb2.py and its types to `out/robossl_client/_proto`; return protoc's exit code."""
     from grpc_tools import protoc
 
-    # the path below `out` becomes the name in protobuf's pool: robossl_client/_proto/inference.proto
+    # The path below `out` becomes the file's name in protobuf's pool.
     source = CLIENT / "protos"
     return int(
         protoc.main(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,14 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def eventually(check: Callable[[], Any], *, within_s: float = 60.0) -> None:
+    """Wait until `check` is true; fail if it is not in time."""
+    until_s = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < until_s, f"not within {within_s:g} s"
+        time.sleep(0.005)
+
+
 class Holder:
     """Keeps an encoder busy until let go, so that what is asked meanwhile has to wait."""
 
@@ -204,10 +212,7 @@ class Holder:
         return self
 
     def wait_for(self, waiting: int) -> None:
-        until_s = time.monotonic() + 60
-        while len(self.executor) != waiting and time.monotonic() < until_s:
-            time.sleep(0.005)
-        assert len(self.executor) == waiting
+        eventually(lambda: len(self.executor) == waiting)
 
     def __exit__(self, *_: object) -> None:
         self.let_go.set()
@@ -242,7 +247,10 @@ def status_of(call: Any) -> tuple[str, str]:
 
 @contextmanager
 def server_process(models: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """`robossl serve` as a process of its own, ready, and its port."""
+    """Start `robossl serve` as a process, wait until it is ready, and yield it and its port.
+
+    The process is killed after five minutes, so that a test that reads its output always ends.
+    """
     command = [sys.executable, "-m", "robossl", "serve", str(models), "--threads", "1"]
     process = subprocess.Popen(
         [*command, *(("--port", "0") if "--port" not in options else ()), *options],
@@ -251,6 +259,8 @@ def server_process(models: Path, *options: str) -> Iterator[tuple[subprocess.Pop
         text=True,
     )
     assert process.stdout is not None and process.stderr is not None
+    watchdog = threading.Timer(300, process.kill)
+    watchdog.start()
     try:
         port = next(
             (int(found[1]) for line in process.stdout if (found := re.search(r"serving on .*:(\d+) ", line))), 0
@@ -258,6 +268,7 @@ def server_process(models: Path, *options: str) -> Iterator[tuple[subprocess.Pop
         assert port, process.stderr.read()
         yield process, port
     finally:
+        watchdog.cancel()
         process.kill()
         process.wait()
         process.stdout.close()

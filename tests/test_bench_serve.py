@@ -81,7 +81,7 @@ def test_every_client_has_a_connection_of_its_own(server: EncoderServer, tmp_pat
     ("options", "code", "words"),
     [
         (("127.0.0.1:1",), 1, "127.0.0.1:1: "),
-        (("--robots", "0"), 2, "somebody must ask"),
+        (("--robots", "0"), 2, "there is no client"),
         (("--hz", "0"), 2, "are above 0"),
         (("--token", "/nowhere"), 2, "cannot read /nowhere"),
     ],

@@ -15,7 +15,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import RequestError, ServerFailedError
 from robossl_client.stream import MAX_REFUSED
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Holder, server_process, serving
+from serving_kit import FRAMES, Holder, eventually, server_process, serving
 
 DAMAGED = simplejpeg.encode_jpeg(FRAMES[0])[:20] + b"\xff" * 100
 
@@ -28,13 +28,6 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
 
 def connect(server: EncoderServer, **options: object) -> EncoderClient:
     return EncoderClient(f"127.0.0.1:{server.port}", **{"robot": "arm", "deadline_ms": 20_000.0} | options)
-
-
-def eventually(check: object, *, within_s: float = 60.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
 
 
 def test_a_reply_past_the_deadline_is_dropped_and_counted(server: EncoderServer) -> None:

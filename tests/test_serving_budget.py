@@ -17,13 +17,13 @@ from dear_images import flat_png, many_parts, many_scans, two_headers
 from PIL import Image, ImageFile
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import put_values
-from robossl_serving.budget import Budget, Claim
+from robossl_serving.budget import MemoryBudget, MemoryClaim
 from robossl_serving.images import inspect_images, jpeg_markers
 from robossl_serving.infer import Inference
 from robossl_serving.limits import MIB, Limits
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Raw, build_tiny, calling, server_process, serving, status_of
+from serving_kit import FRAMES, Raw, build_tiny, calling, eventually, server_process, serving, status_of
 
 SIDE = 4700  # the largest square that a call may hold
 
@@ -109,7 +109,7 @@ def test_jpegs_of_too_many_scans_are_refused_before_they_are_decoded(
         assert call("ModelInfer", images(*encoded), timeout=60).model_name == "tiny"
         return
     began_s = time.thread_time()
-    with pytest.raises(Refused, match="scans"):
+    with pytest.raises(RefusedError, match="scans"):
         inspect_images(encoded, limits=Limits())
     assert time.thread_time() - began_s < 0.5
     code, said = status_of(lambda: call("ModelInfer", images(*encoded), timeout=60))
@@ -121,7 +121,7 @@ def test_images_of_very_many_parts_are_refused_at_once(call: Raw, kind: str) -> 
     inspect_images([many_parts(kind, 10_000)], limits=Limits()).decode(lambda: None)
     for encoded in ([many_parts(kind, 2_000_000)], [many_parts(kind, 10_000)] * 64):
         began_s = time.thread_time()
-        with pytest.raises(Refused, match="more than 16384 markers or chunks"):
+        with pytest.raises(RefusedError, match="more than 16384 markers or chunks"):
             inspect_images(encoded, limits=Limits())
         assert time.thread_time() - began_s < 0.5
     assert status_of(lambda: call("ModelInfer", images(many_parts(kind, 20_000))))[0] == "INVALID_ARGUMENT"
@@ -132,14 +132,14 @@ def test_a_png_of_two_headers_is_refused_before_the_larger_is_decoded(
 ) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
     encoded = two_headers((8, 8), (9000, 9000))
-    with pytest.raises(Refused, match="damaged"):
+    with pytest.raises(RefusedError, match="damaged"):
         inspect_images([encoded], limits=Limits()).decode(lambda: None)
     assert status_of(lambda: call("ModelInfer", images(encoded))) == ("INVALID_ARGUMENT", "an image is damaged")
 
 
 @pytest.mark.parametrize("leaves", ["before", "between", "late"])
 def test_nothing_is_decoded_for_a_caller_that_left(server: EncoderServer, leaves: str) -> None:
-    budget = Budget(Limits())
+    budget = MemoryBudget(Limits())
     inference = Inference(server.repository, Limits(), None, budget)
     outcomes = server.repository.models()[0].statistics.kinds["control"].outcomes
     before, asked = dict(outcomes), 0
@@ -149,7 +149,7 @@ def test_nothing_is_decoded_for_a_caller_that_left(server: EncoderServer, leaves
         asked += 1
         return leaves == "before" or (leaves == "between" and asked > 2)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         inference.prepare(
             images(*[flat_png(64)] * 50, robot="arm"),
             left_s=0.0 if leaves == "late" else 60.0,
@@ -165,24 +165,24 @@ def test_nothing_is_decoded_for_a_caller_that_left(server: EncoderServer, leaves
     assert (budget.message_bytes, budget.pixel_bytes) == (0, 0)
 
 
-def claim(*, is_control: bool = False, allowed_s: float = 60.0, gone: threading.Event | None = None) -> Claim:
-    return Claim(is_control, time.monotonic() + allowed_s, gone.is_set if gone else lambda: False)
+def claim(*, is_control: bool = False, allowed_s: float = 60.0, gone: threading.Event | None = None) -> MemoryClaim:
+    return MemoryClaim(is_control, time.monotonic() + allowed_s, gone.is_set if gone else lambda: False)
 
 
 LIMITS = Limits(held_message_bytes=1000, held_pixel_bytes=1000, waiting=2)
 
 
 def test_robots_find_room_beside_batch_requests_and_none_is_taken_beyond_the_budget() -> None:
-    budget, batch, robot = Budget(LIMITS, num_decoders=4), claim(), claim(is_control=True)
+    budget, batch, robot = MemoryBudget(LIMITS, num_decoders=4), claim(), claim(is_control=True)
     budget.take_pixels(batch, 700)
     budget.take_message(batch, 700)
     budget.take_pixels(robot, 300)
     budget.take_message(robot, 300)
     for take in (budget.take_pixels, budget.take_message):
-        with pytest.raises(Refused, match="the most it allows") as refused:
+        with pytest.raises(RefusedError, match="the most it allows") as refused:
             take(claim(is_control=True), 1)
         assert refused.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    with pytest.raises(Refused, match="the most it allows"):
+    with pytest.raises(RefusedError, match="the most it allows"):
         budget.take_message(claim(), 1)
     budget.release(robot)
     budget.release(robot)
@@ -191,23 +191,23 @@ def test_robots_find_room_beside_batch_requests_and_none_is_taken_beyond_the_bud
 
 
 def test_batch_requests_of_all_encoders_leave_threads_to_robots() -> None:
-    budget = Budget(Limits(waiting=2))
+    budget = MemoryBudget(Limits(waiting=2))
     held = [claim() for _ in range(6)]  # two to be decoded, two to be run, one of each at it
     for each in held:
         budget.take_message(each, 1)
-    with pytest.raises(Refused, match="too many batch requests wait"):
+    with pytest.raises(RefusedError, match="too many batch requests wait"):
         budget.take_message(claim(), 1)
     for _ in range(10):
         budget.take_message(claim(is_control=True), 1)
     for _ in range(2):
         budget.release(held[0])
     budget.take_message(claim(), 1)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         budget.take_message(claim(), 1)
 
 
 def test_a_request_larger_than_the_budget_is_taken_alone() -> None:
-    budget = Budget(LIMITS)
+    budget = MemoryBudget(LIMITS)
     for is_control in (False, True):
         large = claim(is_control=is_control)
         budget.take_message(large, 5000)
@@ -217,22 +217,19 @@ def test_a_request_larger_than_the_budget_is_taken_alone() -> None:
 
 
 def test_batch_requests_wait_for_room_and_a_decoder_in_turn() -> None:
-    budget, taken, gone = Budget(LIMITS, num_decoders=1), [], threading.Event()
+    budget, taken, gone = MemoryBudget(LIMITS, num_decoders=1), [], threading.Event()
     first = claim()
     budget.take_pixels(first, 600)
 
-    def take(name: str, each: Claim, num_bytes: int) -> None:
+    def take(name: str, each: MemoryClaim, num_bytes: int) -> None:
         try:
             budget.take_pixels(each, num_bytes)
             taken.append(name)
-        except Refused as refused:
+        except RefusedError as refused:
             taken.append(f"{name} {refused.code.name}")
 
     def wait_for(num: int) -> None:
-        until_s = time.monotonic() + 60
-        while len(budget._queue) != num:
-            assert time.monotonic() < until_s
-            time.sleep(0.005)
+        eventually(lambda: len(budget._queue) == num)
 
     with ThreadPoolExecutor(4) as pool:
         pool.submit(take, "second", claim(gone=gone), 100)
@@ -272,10 +269,7 @@ def test_many_large_pictures_at_a_time_hold_bounded_memory_and_give_it_back(mode
         assert errors.count(None) >= 1
         peak_mib = _resident_mib(process.pid, "VmHWM") - before_mib
         assert peak_mib < 1.5 * limits.held_pixel_bytes / MIB, "all at once would be three times as much"
-        until_s = time.monotonic() + 60
-        while _resident_mib(process.pid, "VmRSS") > before_mib + 150:
-            assert time.monotonic() < until_s, "freed memory goes back to the system"
-            time.sleep(0.1)
+        eventually(lambda: _resident_mib(process.pid, "VmRSS") <= before_mib + 150)  # freed memory goes back
 
 
 def test_a_large_png_is_decoded_like_a_small_one() -> None:

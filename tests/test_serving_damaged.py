@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from robossl_client.latest import Latest
 from robossl_client.stream import MAX_REFUSED
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, calling, infer_request, serving
+from serving_kit import FRAMES, calling, eventually, infer_request, serving
 
 JPEG = simplejpeg.encode_jpeg(FRAMES[0])
 
@@ -49,11 +49,9 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
         yield server
 
 
-def until(check: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 60
-    while not check():
-        assert time.monotonic() < until_s
-        time.sleep(0.005)
+def connect(server: EncoderServer, *, robot: str = "arm", **options: bool) -> EncoderClient:
+    """Allow a slow machine enough time for every frame."""
+    return EncoderClient(f"127.0.0.1:{server.port}", robot=robot, deadline_ms=60_000, **options)
 
 
 def send_damaged(stream: Latest, image: bytes, times: int) -> None:
@@ -61,12 +59,12 @@ def send_damaged(stream: Latest, image: bytes, times: int) -> None:
     for _ in range(times):
         before = stream.num_dropped
         stream.send([image])
-        until(lambda before=before: stream.num_dropped > before or stream._failure is not None)
+        eventually(lambda before=before: stream.num_dropped > before or stream._failure is not None)
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_image_is_dropped_and_counted(server: EncoderServer, kind: str) -> None:
-    with EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client, client.latest(camera=kind) as stream:
+    with connect(server) as client, client.latest(camera=kind) as stream:
         for _ in range(2):  # the first frame of all too
             send_damaged(stream, DAMAGED[kind], 1)
             stream.send([JPEG])
@@ -77,7 +75,7 @@ def test_a_damaged_image_is_dropped_and_counted(server: EncoderServer, kind: str
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_garbage_is_dropped_once_a_stream_was_served(server: EncoderServer, is_shared: bool) -> None:
     with (
-        EncoderClient(f"127.0.0.1:{server.port}", robot="arm", shared_memory=is_shared) as client,
+        connect(server, shared_memory=is_shared) as client,
         client.latest(camera="garbage") as stream,
     ):
         for _ in range(2):
@@ -88,7 +86,7 @@ def test_garbage_is_dropped_once_a_stream_was_served(server: EncoderServer, is_s
 
 
 def test_a_stream_ends_when_many_images_in_a_row_are_damaged(server: EncoderServer) -> None:
-    with EncoderClient(f"127.0.0.1:{server.port}", robot="arm") as client, client.latest(camera="broken") as stream:
+    with connect(server) as client, client.latest(camera="broken") as stream:
         send_damaged(stream, DAMAGED["half"], MAX_REFUSED - 1)
         stream.send([JPEG])
         assert stream.take(wait_ms=30_000) is not None
@@ -114,15 +112,19 @@ def refused(server: EncoderServer, status: str) -> float:
 def test_what_a_stream_refuses_is_counted_and_logged(
     server: EncoderServer, caplog: pytest.LogCaptureFixture, message: object, status: str
 ) -> None:
-    until(lambda: len(server.streams) == 0)  # what earlier streams log is not this one's
+    eventually(lambda: len(server.streams) == 0)
+    caplog.clear()  # earlier streams log as they end
     before = refused(server, status)
+    began_s = time.monotonic()
     with caplog.at_level(logging.WARNING, "robossl.serving"), calling(server) as call:
         replies = list(call.stream(iter([message] * 40)))
-        until(lambda: len(server.streams) == 0)
+        eventually(lambda: len(server.streams) == 0)
     assert len(replies) == 40
     assert refused(server, status) == before + 40
     lines = [record for record in caplog.records if record.message == "refused in a stream"]
-    assert [line.times for line in lines] == [1, 39], "the first at once, the others in one line at the end"
+    assert lines[0].times == 1, "the first at once"
+    assert sum(line.times for line in lines) == 40
+    assert len(lines) <= 2 + (time.monotonic() - began_s) / 10, "the others in one line at the end, or every 10 s"
     assert {(line.status, line.robot, line.camera) for line in lines} == {(status, "arm", "wrist")}
     assert all(line.peer and line.reason for line in lines)
 
@@ -130,6 +132,8 @@ def test_what_a_stream_refuses_is_counted_and_logged(
 def test_frames_that_lose_to_newer_ones_are_counted_but_not_logged(
     server: EncoderServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    eventually(lambda: len(server.streams) == 0)
+    caplog.clear()
     before = refused(server, "DEADLINE_EXCEEDED")
     with caplog.at_level(logging.WARNING, "robossl.serving"), calling(server) as call:
         late = infer_request(FRAMES[:1], robot="arm", timeout=1)
@@ -141,12 +145,12 @@ def test_frames_that_lose_to_newer_ones_are_counted_but_not_logged(
 
 def test_more_robots_than_64_cameras_are_served_at_a_time(tiny_models: Path) -> None:
     with serving(tiny_models, ServerSettings(port=0)) as server:
-        clients = [EncoderClient(f"127.0.0.1:{server.port}", robot=f"robot {number}") for number in range(23)]
+        clients = [connect(server, robot=f"robot {number}") for number in range(23)]
         streams = [client.latest(camera=camera) for client in clients for camera in ("left", "right", "wrist")]
         for stream in streams:
             stream.send(FRAMES[:1])
         for stream in streams:
-            until(lambda stream=stream: stream.take() is not None or (stream.send(FRAMES[:1]) or False))
+            eventually(lambda stream=stream: stream.take() is not None or (stream.send(FRAMES[:1]) or False))
         assert len(server.streams) == 69 < Limits().streams
         for stream in streams:
             stream.close()

@@ -18,7 +18,7 @@ from robossl_serving.executor import Executor
 from robossl_serving.requests import Priority, Request
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.server import ServerSettings
-from serving_kit import FRAMES, build_tiny, serving
+from serving_kit import FRAMES, build_tiny, eventually, serving
 
 RUN_S = 1 / 60
 
@@ -46,7 +46,7 @@ class Encoders:
             return {"pooled": np.zeros((len(frames), 1))}
 
         scheduler = Scheduler(Costs({1: RUN_S}), max_waiting=8)
-        return Executor(run, scheduler, name=name, on_turn=lambda *_: None, device=self.device)
+        return Executor(run, scheduler, name=name, on_run=lambda *_: None, device=self.device)
 
     def ask(self, name: str, robot: str | None, *, num_frames: int = 1) -> Request:
         asked = request(robot, num_frames=num_frames)
@@ -96,10 +96,7 @@ def test_batch_requests_of_two_encoders_take_turns() -> None:
             both.ask(name, None, num_frames=2)
         for name in "ab":
             both.let_go(name, 4)
-        until_s = time.monotonic() + 60
-        while len(both.began) < 8:
-            assert time.monotonic() < until_s
-            time.sleep(0.002)
+        eventually(lambda: len(both.began) >= 8)
         assert both.began == ["a batch", "b batch"] * 4
 
 
@@ -122,9 +119,7 @@ def test_with_more_places_robots_frames_run_together_and_batch_requests_do_not_b
         both.ask("b", "arm")
         both.wait_for("a control", "b control")
         both.let_go("b")
-        until_s = time.monotonic() + 60
-        while both.executors["b"].running:
-            assert time.monotonic() < until_s
+        eventually(lambda: not both.executors["b"].running)
         assert both.began == ["a control", "b control"]
         both.let_go("a")
         both.wait_for("a control", "b control", "b batch")
@@ -146,9 +141,7 @@ def test_a_batch_request_whose_turn_does_not_come_is_told_at_its_deadline(is_unl
             closing.start()
         both.let_go("a")
         both.wait_for("a control", "a control")
-        until_s = time.monotonic() + 60
-        while overdue.outcome is None:
-            assert time.monotonic() < until_s, "robots of another encoder hold the device, and it waits for ever"
+        eventually(lambda: overdue.outcome is not None)  # though robots of another encoder hold the device
         assert overdue.outcome == "shed"
         if is_unloaded:
             closing.join(timeout=60)
@@ -174,9 +167,7 @@ def test_an_unloaded_encoder_whose_last_request_is_cancelled_is_forgotten() -> N
         waiting = both.ask("b", None)
         closing = threading.Thread(target=both.executors["b"].close)
         closing.start()
-        until_s = time.monotonic() + 60
-        while not both.executors["b"]._closed:
-            assert time.monotonic() < until_s
+        eventually(lambda: both.executors["b"]._closed)
         both.executors["b"].cancel(waiting)
         closing.join(60)
         assert not closing.is_alive()
@@ -237,14 +228,14 @@ def test_robots_of_two_encoders_are_served_alike(counts: tuple[int, int], costs_
         if sim is None:
             now_s = arrivals[0][0] if arrivals else now_s
             continue
-        turn = sim.scheduler.take(now_s, beside_s=device.beside_s(sim, now_s))
+        plan = sim.scheduler.take(now_s, beside_s=device.beside_s(sim, now_s))
         device.begin(sim)
-        if turn.pieces:
+        if plan.slices:
             now_s += sim.cost_s
-            sim.scheduler.ran(turn, run_s=sim.cost_s, now_s=now_s)
-            for piece in turn.pieces:
-                ages_s.append(now_s - piece.request.captured_s)
-                sim.served[piece.request.robot] = sim.served.get(piece.request.robot, 0) + 1
+            sim.scheduler.ran(plan, run_s=sim.cost_s, now_s=now_s)
+            for each in plan.slices:
+                ages_s.append(now_s - each.request.captured_s)
+                sim.served[each.request.robot] = sim.served.get(each.request.robot, 0) + 1
     served = np.array([sim.served.get(robot, 0) for sim in sims for robot in sim.robots], float)
     assert served.sum() ** 2 / (num * (served**2).sum()) >= 0.95
     assert np.percentile(ages_s, 99) <= 1 / 30 + 2.2 * RUN_S

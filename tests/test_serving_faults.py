@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from robossl_client.shared import FOLDER
 from robossl_client.wire import CALLS, path
 from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Holder, Raw, build_tiny, calling, infer_request, serving, status_of
+from serving_kit import FRAMES, Holder, Raw, build_tiny, calling, eventually, infer_request, serving, status_of
 
 FIXED = {"INVALID_ARGUMENT", "NOT_FOUND"}  # what a broken message may be answered with
 
@@ -37,13 +37,6 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
 def call(server: EncoderServer) -> Iterator[Raw]:
     with calling(server) as call:
         yield call
-
-
-def eventually(check: Any, *, within_s: float = 60.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < until_s
-        time.sleep(0.02)
 
 
 def _mutated(raw: bytes, rng: np.random.Generator) -> bytes:
@@ -122,12 +115,18 @@ while True:
 """
 
 
-def _client(server: EncoderServer) -> subprocess.Popen[str]:
+@contextmanager
+def _client(server: EncoderServer) -> Iterator[subprocess.Popen[str]]:
     target = f"127.0.0.1:{server.port}"
     process = subprocess.Popen([sys.executable, "-c", CLIENT, target], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
-    return process
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(200, marks=pytest.mark.slow)])
@@ -138,11 +137,8 @@ def test_killed_clients_leave_nothing_behind(server: EncoderServer, times: int) 
     eventually(lambda: state() == (0, 0))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(times):
-        process = _client(server)
-        assert len(server.streams) == 6
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        with _client(server) as process:
+            assert len(server.streams) == 6
         eventually(lambda: state() == (0, 0))
     with EncoderClient(f"127.0.0.1:{server.port}", shared_memory=True) as client:
         client.encode(FRAMES)
@@ -153,18 +149,13 @@ def test_killed_clients_leave_nothing_behind(server: EncoderServer, times: int) 
 
 
 def test_a_frozen_client_is_let_go_and_others_do_not_feel_it(server: EncoderServer) -> None:
-    frozen = _client(server)
-    frozen.send_signal(signal.SIGSTOP)
-    try:
+    with _client(server) as frozen:
+        frozen.send_signal(signal.SIGSTOP)
         with EncoderClient(f"127.0.0.1:{server.port}", robot="other") as client:
             for _ in range(50):
                 assert client.encode(FRAMES[:1], deadline_ms=30_000).features
-        eventually(lambda: len(server.streams) == 0, within_s=60)
-    finally:
-        frozen.kill()
-        frozen.wait()
-        frozen.stdout.close()
-        server._memory.unregister("")
+        eventually(lambda: len(server.streams) == 0)
+    server._memory.unregister("")
 
 
 def test_a_client_that_does_not_read_is_not_read_from(server: EncoderServer) -> None:

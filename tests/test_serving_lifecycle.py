@@ -18,7 +18,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, ServingError, UnavailableError
 from robossl_client.messages import Reply
-from robossl_serving.infer import Job
+from robossl_serving.infer import InferJob
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
 
@@ -370,6 +370,14 @@ def test_a_killed_server_is_found_again_within_seconds(tmp_path: Path, is_shared
         client.close()
 
 
+def test_a_request_that_meets_a_closing_encoder_is_refused_at_once(tiny_models: Path) -> None:
+    """Between finding its model and running, the server may shut down; no thread tries again and again."""
+    with serving(tiny_models) as server, calling(server) as call:
+        server.repository.models()[0].executor.close()
+        code, reason = status_of(lambda: call("ModelInfer", infer_request()))
+    assert (code, reason) == ("UNAVAILABLE", "the server is shutting down; connect again")
+
+
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     with one_version(tmp_path) as (models, server), pytest.raises(OSError, match="it is taken"):
         EncoderServer(models, ServerSettings(port=server.port))
@@ -404,7 +412,7 @@ def test_a_retired_version_gives_its_memory_back_at_once(tmp_path: Path) -> None
             for _ in range(5):
                 stream.send(FRAMES[:1])
                 assert stream.take(wait_ms=30_000) is not None
-            assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is Job])
+            assert come_true(lambda: not [each for each in gc.get_objects() if type(each) is InferJob])
             build_tiny(models, version=2)
             server.repository.load("tiny")
             server.repository.tend()

@@ -21,7 +21,7 @@ def test_a_server_is_rolled_back_and_forth(tmp_path: Path, capsys: pytest.Captur
         assert client.encode(FRAMES).version == 2
         assert main(["load", target, "tiny", "--version", "1"]) == 0
         said = capsys.readouterr().out
-        assert f"tiny version 1 is current at {target}; loaded are 1, 2" in said
+        assert f"tiny version 1 is current at {target}; loaded versions: 1, 2" in said
         assert "specific { versions: [ 1 ] }" in said
         assert client.encode(FRAMES).version == 1
         assert main(["load", target, "tiny"]) == 0
@@ -48,7 +48,7 @@ def test_loading_takes_the_admin_token(tmp_path: Path, capsys: pytest.CaptureFix
         assert main(command) == 1
         assert "the token is missing or wrong" in capsys.readouterr().err
         assert main([*command, "--token", str(tmp_path / "token")]) == 1
-        assert "takes the admin token" in capsys.readouterr().err
+        assert "needs the admin token" in capsys.readouterr().err
 
 
 def test_a_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,9 @@ def test_all_lines_of_the_log_are_json(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         rows = []
         while not rows or rows[-1]["event"] != "refused":
-            rows.append(json.loads(process.stderr.readline()))
+            line = process.stderr.readline()
+            assert line, rows
+            rows.append(json.loads(line))
         process.terminate()
         rows += map(json.loads, process.stderr.read().splitlines())
     native = [row["line"] for row in rows if row["event"] == "a library's line"]

@@ -34,10 +34,10 @@ def request(
 
 
 def run(scheduler: Scheduler, now_s: float) -> list[Request]:
-    turn = scheduler.take(now_s)
-    if turn.pieces:
-        scheduler.ran(turn, run_s=RUN_S * turn.num_frames, now_s=now_s + RUN_S)
-    return [piece.request for piece in turn.pieces]
+    plan = scheduler.take(now_s)
+    if plan.slices:
+        scheduler.ran(plan, run_s=RUN_S * plan.num_frames, now_s=now_s + RUN_S)
+    return [each.request for each in plan.slices]
 
 
 def test_a_newer_frame_takes_the_slot_of_an_older_one() -> None:
@@ -71,22 +71,22 @@ def test_what_cannot_be_ready_in_time_is_shed_and_not_run() -> None:
     late, able = request("a", allowed_s=RUN_S * 0.9), request("b", allowed_s=RUN_S * 1.1)
     scheduler.add(late)
     scheduler.add(able)
-    turn = scheduler.take(0.0)
-    assert turn.shed == (late,)
-    assert [piece.request for piece in turn.pieces] == [able]
+    plan = scheduler.take(0.0)
+    assert plan.shed == (late,)
+    assert [each.request for each in plan.slices] == [able]
 
 
 def test_one_slow_spell_does_not_shed_everything_for_ever() -> None:
     scheduler = Scheduler(FLAT, max_waiting=4)
     scheduler.add(request(at_s=0.0))
-    turn = scheduler.take(0.0)
+    plan = scheduler.take(0.0)
     for _ in range(50):
-        scheduler.ran(turn, run_s=10 * RUN_S, now_s=1.0)
+        scheduler.ran(plan, run_s=10 * RUN_S, now_s=1.0)
     assert scheduler.estimate_s(1, 1.0) > 5 * RUN_S
     scheduler.add(request(at_s=1.0, allowed_s=3 * RUN_S))
     assert scheduler.take(1.0).shed
     scheduler.add(request(at_s=4.0, allowed_s=3 * RUN_S))
-    assert scheduler.take(4.0).pieces
+    assert scheduler.take(4.0).slices
 
 
 def test_a_slow_measurement_at_load_does_not_shed_everything_for_ever() -> None:
@@ -95,7 +95,7 @@ def test_a_slow_measurement_at_load_does_not_shed_everything_for_ever() -> None:
         scheduler.add(request(at_s=at_s, allowed_s=RUN_S / 8))
         assert scheduler.take(at_s).shed
     scheduler.add(request(at_s=5.0, allowed_s=RUN_S / 8))
-    assert scheduler.take(5.0).pieces
+    assert scheduler.take(5.0).slices
 
 
 def test_the_estimate_follows_a_faster_machine_at_once() -> None:
@@ -125,10 +125,10 @@ def test_batch_requests_wait_for_control_requests_and_are_run_in_pieces() -> Non
     for step in range(5):
         if step == 1:
             scheduler.add(request("a", at_s=0.1))
-        turn = scheduler.take(0.1)
-        seen += [(piece.request.robot, piece.start, piece.stop) for piece in turn.pieces]
-        for piece in turn.pieces:
-            piece.request.num_done = piece.stop
+        plan = scheduler.take(0.1)
+        seen += [(each.request.robot, each.start, each.stop) for each in plan.slices]
+        for each in plan.slices:
+            each.request.num_done = each.stop
     assert seen == [(None, 0, 1), ("a", 0, 1), (None, 1, 2), (None, 2, 3), (None, 0, 1)]
     assert len(scheduler) == 0
 
@@ -148,8 +148,8 @@ def test_a_tight_deadline_is_not_lost_to_a_larger_batch() -> None:
     scheduler = Scheduler(CHEAP, max_waiting=8)
     for name, allowed_s in (("a", 0.0101), ("b", 1.0), ("c", 1.0)):
         scheduler.add(request(name, at_s=0.0, age_s=0.0 if name == "a" else 0.001, allowed_s=allowed_s))
-    turn = scheduler.take(0.0)
-    assert [piece.request.robot for piece in turn.pieces] == ["a"]
+    plan = scheduler.take(0.0)
+    assert [each.request.robot for each in plan.slices] == ["a"]
 
 
 def test_a_removed_request_is_not_run() -> None:
@@ -160,7 +160,7 @@ def test_a_removed_request_is_not_run() -> None:
         assert scheduler.remove(each)
         assert not scheduler.remove(each)
     assert len(scheduler) == 0
-    assert scheduler.take(0.0).pieces == ()
+    assert scheduler.take(0.0).slices == ()
 
 
 def test_names_of_callers_do_not_fill_the_memory() -> None:
@@ -208,15 +208,15 @@ def simulate(
         while arrivals and arrivals[0][0] <= now_s:
             at_s, robot = arrivals.pop(0)
             scheduler.add(request(str(robot), at_s=at_s, allowed_s=0.1))
-        turn = scheduler.take(now_s)
-        if not turn.pieces:
+        plan = scheduler.take(now_s)
+        if not plan.slices:
             now_s = arrivals[0][0] if arrivals else now_s
             continue
-        run_s = costs.of(turn.num_frames)
+        run_s = costs.of(plan.num_frames)
         now_s += run_s
         busy_s += run_s
-        scheduler.ran(turn, run_s=run_s, now_s=now_s)
-        for each in (piece.request for piece in turn.pieces):
+        scheduler.ran(plan, run_s=run_s, now_s=now_s)
+        for each in (each.request for each in plan.slices):
             served[str(each.robot)] += 1
             ages_s.append(now_s - each.captured_s)
     return Simulated(served, ages_s, busy_s / now_s)
@@ -301,14 +301,14 @@ def needlessly_shed(
     while arrivals or len(scheduler):
         while arrivals and arrivals[0].arrived_s <= now_s:
             scheduler.add(arrivals.pop(0))
-        turn = scheduler.take(now_s)
-        shed += sum(each.robot == "a" and each.deadline_s >= now_s + truth(each, now_s) for each in turn.shed)
-        if turn.pieces:
-            run_s = sum(truth(piece.request, now_s) * (piece.stop - piece.start) for piece in turn.pieces)
+        plan = scheduler.take(now_s)
+        shed += sum(each.robot == "a" and each.deadline_s >= now_s + truth(each, now_s) for each in plan.shed)
+        if plan.slices:
+            run_s = sum(truth(each.request, now_s) * (each.stop - each.start) for each in plan.slices)
             now_s += run_s
-            scheduler.ran(turn, run_s=run_s, now_s=now_s)
-            for piece in turn.pieces:
-                piece.request.num_done = piece.stop
+            scheduler.ran(plan, run_s=run_s, now_s=now_s)
+            for each in plan.slices:
+                each.request.num_done = each.stop
         elif arrivals:
             now_s = max(now_s, arrivals[0].arrived_s)
     return shed
@@ -372,10 +372,10 @@ def test_hopeless_deadlines_are_tried_seldom() -> None:
         for number in range(3000):
             now_s = number / 300
             scheduler.add(request("a", at_s=now_s, allowed_s=part * FAST_S))
-            turn = scheduler.take(now_s)
-            if turn.pieces:
+            plan = scheduler.take(now_s)
+            if plan.slices:
                 busy_s += FAST_S
-                scheduler.ran(turn, run_s=FAST_S, now_s=now_s + FAST_S)
+                scheduler.ran(plan, run_s=FAST_S, now_s=now_s + FAST_S)
         assert busy_s / 10 < (0.25 if part > 0.3 else 0.02)
 
 

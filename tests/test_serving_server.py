@@ -76,7 +76,7 @@ def test_outputs_are_chosen(call: Raw) -> None:
     message.outputs.add(name="cls")
     assert status_of(lambda: call("ModelInfer", message)) == (
         "INVALID_ARGUMENT",
-        "outputs are, once each, among pooled, dense",
+        "ask for outputs among pooled, dense, each at most once",
     )
 
 
@@ -189,14 +189,14 @@ def test_frames_that_are_not_what_the_card_says_are_refused(call: Raw, change: d
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"robot": 3}, "'robot' is a string"),
+        ({"robot": 3}, "'robot' must be a string"),
         ({"robot": ""}, "'robot' is empty"),
         ({"robot": "x" * 129}, "at most 128 characters"),
-        ({"age_us": "old"}, "'age_us' is an integer"),
-        ({"age_us": True}, "'age_us' is an integer"),
-        ({"age_us": -1}, "not negative"),
-        ({"age_us": 600_000_001}, "a frame may be 600 s old"),
-        ({"age_us": 2**63 - 1, "robot": "arm"}, "a frame may be 600 s old"),
+        ({"age_us": "old"}, "'age_us' must be an integer"),
+        ({"age_us": True}, "'age_us' must be an integer"),
+        ({"age_us": -1}, "must not be negative"),
+        ({"age_us": 600_000_001}, "over 600 s"),
+        ({"age_us": 2**63 - 1, "robot": "arm"}, "over 600 s"),
         ({f"p{i}": i for i in range(65)}, "at most 64 parameters"),
     ],
 )

@@ -12,9 +12,9 @@ import pytest
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_client.errors import ServerFailedError
-from robossl_client.shared import FOLDER, Region
+from robossl_client.shared import FOLDER, SharedFile
 from robossl_client.shared_frames import SharedPlaces
-from robossl_client.waiting import Blocking, run
+from robossl_client.waiting import BlockingRuntime, run
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, calling, infer_request, own_address, serving, status_of
 
@@ -33,8 +33,8 @@ def call(server: EncoderServer) -> Iterator[Raw]:
 
 
 @pytest.fixture
-def region(call: Raw) -> Iterator[Region]:
-    region = Region(FRAMES.nbytes)
+def region(call: Raw) -> Iterator[SharedFile]:
+    region = SharedFile(FRAMES.nbytes)
     region.write(FRAMES.tobytes())
     call("SystemSharedMemoryRegister", _register(region.key, FRAMES.nbytes))
     yield region
@@ -55,7 +55,7 @@ def _request(size: int = FRAMES.nbytes, offset: int = 0) -> pb.ModelInferRequest
     return message
 
 
-def test_a_file_that_shrinks_or_goes_is_an_error_and_not_a_crash(call: Raw, region: Region) -> None:
+def test_a_file_that_shrinks_or_goes_is_an_error_and_not_a_crash(call: Raw, region: SharedFile) -> None:
     assert call("ModelInfer", _request()).raw_output_contents == call("ModelInfer", infer_request()).raw_output_contents
     os.truncate(FOLDER / region.name, 100)
     assert "smaller than the region" in status_of(lambda: call("ModelInfer", _request()))[1]
@@ -68,7 +68,7 @@ def test_only_our_own_files_are_opened(call: Raw, key: str) -> None:
     assert status_of(lambda: call("SystemSharedMemoryRegister", _register(key, 10)))[0] == "INVALID_ARGUMENT"
 
 
-def test_links_folders_and_sizes_that_are_not_there_are_refused(call: Raw, region: Region, tmp_path: Path) -> None:
+def test_links_folders_and_sizes_that_are_not_there_are_refused(call: Raw, region: SharedFile, tmp_path: Path) -> None:
     link = FOLDER / f"robossl-{os.getpid()}-link"
     (tmp_path / "secret").write_bytes(b"x" * 100)
     link.symlink_to(tmp_path / "secret")
@@ -84,12 +84,12 @@ def test_links_folders_and_sizes_that_are_not_there_are_refused(call: Raw, regio
 
 @pytest.mark.parametrize(("size", "offset"), [(43_201, 0), (43_200, 1), (43_200, -1), (2**62, 2**62), (-5, 0), (10, 0)])
 def test_places_outside_a_region_or_of_another_size_are_refused(
-    call: Raw, region: Region, size: int, offset: int
+    call: Raw, region: SharedFile, size: int, offset: int
 ) -> None:
     assert status_of(lambda: call("ModelInfer", _request(size, offset)))[0] == "INVALID_ARGUMENT"
 
 
-def test_an_output_that_does_not_fit_is_refused(call: Raw, region: Region) -> None:
+def test_an_output_that_does_not_fit_is_refused(call: Raw, region: SharedFile) -> None:
     message = infer_request()
     output = message.outputs.add(name="pooled")
     output.parameters["shared_memory_region"].string_param = "r"
@@ -117,7 +117,7 @@ def test_more_than_the_limits_is_not_even_read(call: Raw, huge: str, datatype: s
     if datatype == "BYTES":
         message.inputs[0].datatype = datatype
         message.inputs[0].shape[:] = [3]
-    wanted = f"an input of {max_mib * 2**20 + 1} bytes in shared memory; it may have {max_mib * 2**20}"
+    wanted = f"the input has {max_mib * 2**20 + 1} bytes in shared memory; at most {max_mib * 2**20} are allowed"
     assert status_of(lambda: call("ModelInfer", message)) == ("INVALID_ARGUMENT", wanted)
 
 
@@ -145,7 +145,7 @@ def test_one_output_that_cannot_be_written_does_not_end_the_stream(call: Raw, hu
 
 def test_regions_are_for_callers_on_this_host(tiny_models: Path) -> None:
     settings = ServerSettings(host="0.0.0.0", port=0, shared_memory=True)
-    region = Region(FRAMES.nbytes)
+    region = SharedFile(FRAMES.nbytes)
     region.write(FRAMES.tobytes())
     try:
         with serving(tiny_models, settings) as server, calling(server) as call:
@@ -195,13 +195,13 @@ def test_a_stream_passes_every_frame_by_shared_memory_and_leaves_nothing(server:
 
 def test_only_regions_that_nobody_holds_are_swept() -> None:
     dead = 2**22 + 1  # no process has such a number: it stands for one of another container
-    held, name = Region(10), FOLDER / f"robossl-{dead}-0123abcd"
+    held, name = SharedFile(10), FOLDER / f"robossl-{dead}-0123abcd"
     (FOLDER / held.name).rename(name)
     try:
-        Region(10).close()
+        SharedFile(10).close()
         assert name.exists()
         held.close()
-        Region(10).close()
+        SharedFile(10).close()
         assert not name.exists(), "what a killed process left is removed"
     finally:
         name.unlink(missing_ok=True)
@@ -213,7 +213,7 @@ def test_a_place_is_not_written_again_before_its_frame_is_answered() -> None:
     async def ask(call: str, /, **fields: object) -> None:
         asked.append(call)
 
-    places = SharedPlaces(ask, Blocking(), num_places=2)
+    places = SharedPlaces(ask, BlockingRuntime(), num_places=2)
     put = [run(places.put(str(number), FRAMES[:1])) for number in range(3)]
     assert [where and where.get("shared_memory_offset", 0) for where in put] == [0, FRAMES[:1].nbytes, None]
     run(places.free("0"))

@@ -18,7 +18,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
-from robossl_serving.health import Health
+from robossl_serving.health import HealthService
 from robossl_serving.repository import IndexRow, Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
@@ -114,9 +114,9 @@ def test_versions_are_loaded_by_policy(tmp_path: Path, policy: str, wanted: list
         ("latest { num_versions: 0 }", "set num_versions to 1 or more"),
         ("latest { }", "set num_versions to 1 or more"),
         ("specific { }", "list at least one"),
-        ("specific { versions: [ 7, 8 ] }", "asks for versions 7, 8 only"),
-        ("newest { }", "another kind than latest, all and specific"),
-        ("", "another kind than latest, all and specific"),
+        ("specific { versions: [ 7, 8 ] }", "names only versions 7, 8"),
+        ("newest { }", "has an unknown version_policy; choose latest, all or specific"),
+        ("", "has an unknown version_policy; choose latest, all or specific"),
         ("latest {", "config.pbtxt cannot be read"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
     with served(models) as (_, call):
         code, said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))
         assert code == "FAILED_PRECONDITION"
-        assert "not served any more: version 1 is in the repository, but not loaded" in said
+        assert "no longer served: version 1 is in the repository, but not loaded" in said
         assert "`robossl load HOST:PORT tiny --version 1` (RepositoryModelLoad), or name it in version_policy" in said
         code, said = status_of(lambda: call("ModelInfer", infer_request(version="1")))
         assert code == "NOT_FOUND" and "robossl load HOST:PORT tiny --version 1" in said
@@ -175,7 +175,7 @@ def test_a_robot_that_pinned_the_older_version_is_served_after_a_restart(tmp_pat
     set_policy(models, "latest { num_versions: 1 }")
     with served(models) as (_, call):
         said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))[1]
-        assert "not served any more, and not in the repository" in said
+        assert "no longer served, and not in the repository" in said
 
 
 def test_a_pinned_version_that_is_damaged_is_to_be_mended_first(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_pinned_version_that_is_damaged_is_to_be_mended_first(tmp_path: Path) 
     (models / "tiny" / "2" / "model.onnx").write_bytes(b"")
     with served(models) as (server, call):
         said = status_of(lambda: call("ModelInfer", infer_request(artefact=pinned)))[1]
-        assert "version 2 is in the repository" in said and "mend it first" in said
+        assert "version 2 is in the repository" in said and "repair it first" in said
         target = f"127.0.0.1:{server.port}"
         with pytest.raises((EncoderChangedError, UnknownModelError)):
             EncoderClient(target, version=2).encode(FRAMES[:1])
@@ -242,7 +242,7 @@ def test_load_takes_no_other_parameter_and_unload_none(tmp_path: Path) -> None:
             request = pb.RepositoryModelLoadRequest(model_name="tiny")
             request.parameters[name].string_param = "{}"
             code, said = status_of(lambda request=request: call("RepositoryModelLoad", request))
-            assert (code, "parameters are not taken, but for 'version'" in said) == ("INVALID_ARGUMENT", True)
+            assert (code, "the only parameter is 'version'" in said) == ("INVALID_ARGUMENT", True)
         gone = pb.RepositoryModelUnloadRequest(model_name="tiny")
         gone.parameters["version"].int64_param = 1
         assert status_of(lambda: call("RepositoryModelUnload", gone))[0] == "INVALID_ARGUMENT"
@@ -353,7 +353,7 @@ def test_health_follows_what_is_loaded(tmp_path: Path) -> None:
 
 
 def test_of_two_health_updates_the_later_has_the_last_word() -> None:
-    health = Health()
+    health = HealthService()
 
     class Changing:
         """It changes while the first update looks at it."""

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from robossl_client._proto import inference_pb2
 from robossl_client.client import EncoderClient
-from robossl_client.shared import Region
+from robossl_client.shared import SharedFile
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, serving
 from tritonclient.grpc import model_config_pb2, service_pb2
@@ -78,7 +78,7 @@ def test_what_image_client_asks_of_a_model_is_there(client: Any) -> None:
 @pytest.mark.parametrize("num_classes", [1, 5])
 def test_classes_are_refused_in_a_line(client: Any, num_classes: int) -> None:
     asked = [triton.InferRequestedOutput("dense"), triton.InferRequestedOutput("pooled", class_count=num_classes)]
-    with pytest.raises(InferenceServerException, match="an encoder gives features, no classes") as caught:
+    with pytest.raises(InferenceServerException, match="an encoder returns features, not classes") as caught:
         client.infer("tiny", [_pixels()], outputs=asked)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert "class_count" in str(caught.value) and "\n" not in str(caught.value)
@@ -154,7 +154,7 @@ def test_a_stream_answers_all_in_order_and_tells_errors_apart(client: Any, wante
 
 
 def test_system_shared_memory(client: Any, wanted: np.ndarray) -> None:
-    given, taken = Region(FRAMES.nbytes), Region(2 * wanted.nbytes)
+    given, taken = SharedFile(FRAMES.nbytes), SharedFile(2 * wanted.nbytes)
     given.write(FRAMES.tobytes())
     client.register_system_shared_memory("in", given.key, FRAMES.nbytes)
     client.register_system_shared_memory("out", taken.key, 2 * wanted.nbytes)
@@ -191,7 +191,7 @@ def test_repository_and_statistics(client: Any) -> None:
     assert not client.is_model_ready("tiny")
     client.load_model("tiny")
     assert client.is_model_ready("tiny")
-    with pytest.raises(InferenceServerException, match="parameters are not taken"):
+    with pytest.raises(InferenceServerException, match="the only parameter is 'version'"):
         client.load_model("tiny", config="{}")
 
 

@@ -1,4 +1,4 @@
-"""AsyncEncoderClient: EncoderClient for asyncio, with what waits or sends awaited.
+"""AsyncEncoderClient: EncoderClient for asyncio; methods that wait or send are coroutines.
 
 async with AsyncEncoderClient("127.0.0.1:8001", robot="arm-3") as client, client.latest() as stream:
     await stream.send(frame[None])
@@ -19,18 +19,18 @@ from robossl_client.channel import Tls
 from robossl_client.frames import Frames
 from robossl_client.messages import Reply
 from robossl_client.stream import FrameStream
-from robossl_client.waiting import Asyncio
+from robossl_client.waiting import AsyncioRuntime
 
 
 class AsyncLatest(FrameStream):
-    """A stream of one camera, as Latest; `send` returns at once."""
+    """A stream of one camera, like Latest; `send` returns at once."""
 
     async def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
-        """Hand over the newest frames; as Latest.send."""
+        """Send the newest frames; see Latest.send."""
         await self._send(frames, captured_s, captured_at)
 
     async def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """Return the newest reply that was not taken yet, or None if none comes within the wait; see Latest.take."""
+        """Return the newest reply that was not taken yet, or None; see Latest.take."""
         return await self._take(wait_ms)
 
     async def close(self) -> None:
@@ -45,12 +45,12 @@ class AsyncLatest(FrameStream):
 
 
 class AsyncEncoderClient(ClientBase):
-    """A connection to one encoder of a server, as EncoderClient.
+    """A connection to one encoder of a server, like EncoderClient, with the same arguments and errors.
 
-    `async with` connects it, and so does `connect`; the arguments and errors are those of EncoderClient.
+    `async with` or `connect` connects it.
     """
 
-    _waiting = Asyncio()
+    _waiting = AsyncioRuntime()
 
     @classmethod
     async def connect(
@@ -70,7 +70,7 @@ class AsyncEncoderClient(ClientBase):
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> AsyncEncoderClient:
-        """Connect, and pin the encoder; arguments and errors are those of EncoderClient."""
+        """Connect, and pin the encoder; same arguments and errors as EncoderClient."""
         client = cls(
             target,
             model=model,
@@ -89,7 +89,7 @@ class AsyncEncoderClient(ClientBase):
         return await client.__aenter__()
 
     async def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
-        """Features of frames by output name, any number of them; as EncoderClient."""
+        """Return the features of any number of frames by output name; see EncoderClient."""
         return await self._features(frames)
 
     async def encode(
@@ -101,7 +101,7 @@ class AsyncEncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> Reply:
-        """Encode frames; as EncoderClient.encode."""
+        """Encode frames; see EncoderClient.encode."""
         return await self._encode(
             frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at
         )
@@ -114,13 +114,13 @@ class AsyncEncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Features of one frame of each camera by camera; as EncoderClient.encode_cameras."""
+        """Return the features of one frame of each camera by camera; see EncoderClient.encode_cameras."""
         return await self._encode_cameras(
             frames, deadline_ms=deadline_ms, captured_s=captured_s, captured_at=captured_at
         )
 
     def latest(self, *, camera: str = "") -> AsyncLatest:
-        """A stream for a control loop, to be used in `async with`; as EncoderClient.latest."""
+        """Open a stream for a control loop, for use in `async with`; see EncoderClient.latest."""
         return self._open_stream(AsyncLatest, camera)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""ClientBase: what EncoderClient and AsyncEncoderClient do, written once."""
+"""ClientBase: the common code of EncoderClient and AsyncEncoderClient."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from robossl_client.handshake import explain
 from robossl_client.messages import Pin, Reply, make_pin, only_model
 from robossl_client.shared_frames import SharedFrames, SharedPlaces
 from robossl_client.stream import FrameStream
-from robossl_client.waiting import NextRequest, Stream, Waiting
+from robossl_client.waiting import CallStream, NextRequest, Runtime
 from robossl_client.wire import CALLS, path
 
-_CALL_FRAMES = 64  # of one call
+_CALL_FRAMES = 64  # frames of one call
 S = TypeVar("S", bound=FrameStream)
 
 
 class ClientBase:
     """A connection to one encoder of a server.
 
-    The encoder seen first is pinned: should the server change to another, calls raise EncoderChangedError instead of
-    giving embeddings that cannot be compared.
+    The client pins the first encoder it sees: if the server changes to another one, calls raise EncoderChangedError
+    instead of returning embeddings that are not comparable.
     """
 
-    _waiting: ClassVar[Waiting]
+    _waiting: ClassVar[Runtime]
     _pin: Pin
 
     def __init__(
@@ -59,26 +59,26 @@ class ClientBase:
         """Connect, and pin the encoder; an AsyncEncoderClient does so in `async with` or `connect`.
 
         Args:
-            target: host:port.
-            model: Its name; not needed where the server has one only.
-            version: A version; the current one unless given.
-            digest: Weights that the encoder must have.
-            follow: Take whatever encoder is current, and change with it.
-            robot: Name of the robot: its newest frame goes first, and older ones that still wait are dropped.
-                Without it requests are batch requests: all are answered, in their order, after those of robots.
-            outputs: Which of the encoder's outputs to get; all unless given.
-            deadline_ms: How long a call may take, and how old a reply of a stream may be, from the capture of its
-                frame; 1 s for a robot and 60 s for batch requests unless given.
-            tls: For an encrypted connection.
+            target: host:port of the server.
+            model: Name of the model; not needed if the server has only one.
+            version: Version number; default: the current version.
+            digest: Digest of the weights that the encoder must have.
+            follow: Always use the current encoder instead of pinning one.
+            robot: Name of the robot: its newest frame runs first, and older waiting frames are dropped. Without it
+                requests are batch requests, which are all answered, in order, after those of robots.
+            outputs: The encoder's outputs to return; default: all.
+            deadline_ms: How long a call may take, and how old a stream's reply may be, counted from capture; default:
+                1 s for a robot, 60 s for batch requests.
+            tls: Certificates for an encrypted connection.
             token: The server's token.
-            shared_memory: Pass pixels in shared memory; for a server on this host that allows it.
-            card: For servers that have no card, such as Triton.
-            connect_ms: How long to wait for the server now.
+            shared_memory: Pass pixels in shared memory; needs a server on this host with --shared-memory.
+            card: The encoder's card, for servers without cards such as Triton.
+            connect_ms: How long to wait for the server while connecting.
 
         Raises:
-            UnavailableError: no server there.
-            UnknownModelError: no such model.
-            EncoderChangedError: the encoder has other weights than `digest`.
+            UnavailableError: the server cannot be reached.
+            UnknownModelError: the model or version is not loaded.
+            EncoderChangedError: the encoder's weights do not have this `digest`.
             DeniedError: the token or certificate is wrong, or only one side speaks TLS.
             RequestError: an argument cannot be used.
         """
@@ -98,11 +98,11 @@ class ClientBase:
         self._begin()
 
     def _begin(self) -> None:
-        """Connect at once, where that needs no event loop."""
+        """Connect in the constructor, if that needs no event loop."""
 
     @property
     def card(self) -> EncoderCard:
-        """Of the encoder that was seen first."""
+        """The card of the pinned encoder."""
         if self._state == "new":
             self._check_open()
         return self._pin.card
@@ -190,7 +190,7 @@ class ClientBase:
             raise RequestError("a stream of newest frames belongs to a robot; connect with robot=")
         method = self._method("ModelStreamInfer")
 
-        def open_call(next_request: NextRequest) -> Stream:
+        def open_call(next_request: NextRequest) -> CallStream:
             return self._waiting.stream(method, next_request, metadata=self._metadata)
 
         stream = kind(
@@ -217,10 +217,10 @@ class ClientBase:
     def _check_open(self) -> None:
         if self._state == "new":
             raise RequestError(
-                "the client is not connected; use it in `async with`, or make it by `await connect(...)`"
+                "the client is not connected; use it in `async with`, or create it by `await connect(...)`"
             )
         if self._state == "closed":
-            raise RequestError("the client is closed; make another one")
+            raise RequestError("the client is closed; create another one")
 
     def _method(self, name: str) -> Any:
         call = CALLS[name]
@@ -233,7 +233,7 @@ class ClientBase:
         return await self._try(self._method(name), CALLS[name].request(**fields), until_s=until_s)
 
     async def _try(self, send: Any, message: Any, *, until_s: float) -> Any:
-        """Call; while the server is away, again until the deadline."""
+        """Make a call; retry until the deadline while the server is unavailable."""
         wait_s = FIRST_WAIT_S
         while True:
             timeout_s = max(0.001, until_s - time.monotonic())

@@ -1,6 +1,6 @@
-"""EncoderCard: what an encoder is and expects; the one contract between training, serving and probing.
+"""EncoderCard: identity, input and outputs of an encoder; the contract between training, serving and probing.
 
-Standard library only, so that a robot reads a card with what it has (Python 3.10 and later).
+Standard library only, so that robots can read cards (Python 3.10 and later).
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ SCHEMA = "robossl.card/1"
 
 
 class CardError(ValueError):
-    """A card cannot be read, or is not one; the message says what to do."""
+    """A card is missing or invalid; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Type and shape of one tensor; a dimension that varies has a name: ("batch", "height", "width", 3)."""
+    """Type and shape of one tensor; variable dimensions have a name: ("batch", "height", "width", 3)."""
 
-    dtype: str  # as numpy names it
+    dtype: str  # numpy name
     shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class InputContract:
-    """What frames go in, and what the encoder itself does to them before the backbone."""
+    """The input frames, and the preprocessing inside the encoder."""
 
     tensor: TensorSpec  # RGB in 0..255, channels last
-    input_hw: tuple[int, int]  # the whole frame is squashed to this by antialiased bilinear resize
+    input_hw: tuple[int, int]  # size after the antialiased bilinear resize of the whole frame
     mean: tuple[float, ...]  # of RGB in 0..1
     std: tuple[float, ...]
-    fixed_hw: tuple[int, int] | None  # the only frame size taken; None: any
+    fixed_hw: tuple[int, int] | None  # the only accepted frame size; None for any
     name: str = "frames"
     colour: str = "RGB"
     resize: str = "antialiased bilinear, whole frame"
@@ -45,48 +45,48 @@ class InputContract:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How closely one output of the exported graph follows torch over all parity frames."""
+    """Agreement of one output of the exported graph with torch over all parity frames."""
 
     max_abs_difference: float
-    centred_cosine: float  # the lowest of any frame, after the mean over frames is subtracted
+    centred_cosine: float  # lowest of all frames, after subtracting the mean over frames
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Torch in fp32 against the exported graph, measured by export."""
+    """Comparison of torch in fp32 with the exported graph, measured by export."""
 
     provider: str  # onnxruntime's
     batches: tuple[int, ...]
     frame_hw: tuple[tuple[int, int], ...]
     outputs: dict[str, Agreement]
-    min_centred_cosine: float  # the gates it passed
-    max_relative_difference: float  # of max_abs_difference to the largest magnitude of the output
+    min_centred_cosine: float  # tolerance
+    max_relative_difference: float  # tolerance of max_abs_difference / largest magnitude of the output
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """Identity, provenance, contract and measured figures of one encoder."""
+    """Identity, provenance, input, outputs and measurements of one encoder."""
 
     name: str
-    version: int  # 0: not exported
+    version: int  # 0 if not exported
     digest: str  # sha256 of the encoder's weights: equal digests, equal embeddings
     backbone: str
     input: InputContract
     outputs: dict[str, TensorSpec]
     created_by: str  # package and version
-    model_sha256: str | None = None  # of model.onnx; None: runs in torch
+    model_sha256: str | None = None  # of model.onnx; None in torch
     precision: str = "fp32"
-    method: str | None = None  # None: not pretrained by robossl
+    method: str | None = None  # None if not pretrained by robossl
     step: int | None = None
     config_hash: str | None = None
-    data: tuple[str, ...] = ()  # content hashes of the stores it saw
+    data: tuple[str, ...] = ()  # content hashes of the training stores
     licences: tuple[str, ...] = ()  # of those stores, sorted
-    warnings: tuple[str, ...] = ()  # what to know before this encoder is used or passed on
+    warnings: tuple[str, ...] = ()  # to read before using or sharing the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe
 
     def to_json(self) -> str:
-        """The card as indented JSON, its schema first."""
+        """Return the card as indented JSON, schema first."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -94,7 +94,7 @@ class EncoderCard:
         """Read a card; `origin` names it in messages.
 
         Raises:
-            CardError: not JSON, not a card, another schema, or fields missing, unknown or of a wrong type.
+            CardError: the text is not JSON or not a card, has another schema, or has wrong fields.
         """
         try:
             values = json.loads(text)
@@ -104,7 +104,7 @@ class EncoderCard:
         if schema != SCHEMA:
             raise CardError(
                 f"{origin} has schema {schema!r}, this version reads {SCHEMA!r}; "
-                "install the robossl-client that belongs to its server, or export the encoder again"
+                "install the robossl-client of the server's version, or export the encoder again"
             )
         try:
             return _card({key: value for key, value in values.items() if key != "schema"})
@@ -113,7 +113,7 @@ class EncoderCard:
             raise CardError(f"{origin} is not a valid {SCHEMA} card: {reason}; export the encoder again") from error
 
     def write(self, path: Path) -> None:
-        """Write the card so that a reader sees the old file or the new one, never half of one."""
+        """Write the card atomically: a reader sees the old file or the new one."""
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         with aside.open("w", encoding="utf-8") as file:
             file.write(self.to_json())
@@ -126,7 +126,7 @@ class EncoderCard:
         """Read a card file.
 
         Raises:
-            CardError: as `from_json`, and when the file cannot be read.
+            CardError: as for `from_json`, or the file cannot be read.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -136,7 +136,7 @@ class EncoderCard:
 
 
 def licence_warnings(licences: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for each licence that is non-commercial or unknown.
+    """Return a warning for each non-commercial or unknown licence.
 
     >>> licence_warnings(["CC-BY-4.0", "CC-BY-NC-4.0", "unknown"])
     ('data under CC-BY-NC-4.0: not for commercial use', 'data of unknown licence: ask before use')

@@ -1,4 +1,4 @@
-"""Channel: a connection to a server, which comes back by itself."""
+"""Channel: a connection to a server, which reconnects by itself."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import grpc
 from robossl_client.errors import RequestError
 
 MIB = 2**20
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # between tries of a call while the server is away
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # between retries of a call while the server is unavailable
 _OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # a connection each: one client's large frames never hold up another's
+    ("grpc.use_local_subchannel_pool", 1),  # one connection per client, so that large frames of one never delay another
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long connecting may take: TLS goes to and fro over slow links
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
-    ("grpc.keepalive_time_ms", 10_000),  # a server that vanished without a word is noticed within 14 s
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # time to connect; TLS handshakes take long over slow links
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found within a second
+    ("grpc.keepalive_time_ms", 10_000),  # detects a dead server within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
+    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise a minute, despite the line above
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -31,27 +31,27 @@ _OPTIONS = [
 class Tls:
     """PEM texts for an encrypted connection."""
 
-    ca: bytes | None = None  # of the authority that signed the server's certificate; None: the system's
-    cert: bytes | None = None  # the client's own, where the server asks for one
+    ca: bytes | None = None  # authority of the server's certificate; None for the system's authorities
+    cert: bytes | None = None  # the client's certificate, if the server asks for one
     key: bytes | None = None
-    server_name: str | None = None  # as in the server's certificate, where the target is another
+    server_name: str | None = None  # name in the server's certificate, if the target's name differs
 
     def check(self) -> None:
-        """Check what grpc answers by ending the process.
+        """Check the texts, because grpc ends the process on bad ones.
 
         Raises:
-            RequestError: a text is no bytes or empty, or one of certificate and key is there without the other.
+            RequestError: a text is not bytes or empty, or only one of certificate and key is given.
         """
         for name, text in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
             if text is not None and (not isinstance(text, bytes) or not text):
                 got = "nothing" if text == b"" else type(text).__name__
                 raise RequestError(f"Tls({name}=) must be the PEM text as bytes, got {got}; read the file")
         if (self.cert is None) != (self.key is None):
-            raise RequestError("Tls takes cert= and key= together: the client's certificate and its key")
+            raise RequestError("Tls needs cert= and key= together: the client's certificate and its key")
 
 
 def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any:
-    """A channel to `host:port`; nothing is sent before the first call.
+    """Return a channel to `host:port`; it connects at the first call.
 
     Raises:
         RequestError: the target or the TLS texts cannot be used.
@@ -70,16 +70,16 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What goes with every call.
+    """Return the metadata of every call.
 
     Raises:
-        RequestError: a header cannot carry the token.
+        RequestError: the token is not allowed in a header.
     """
     if token is None or token == "":
         return ()
     if not isinstance(token, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
         raise RequestError(
             "the token must be one line of printable ASCII without spaces around it; "
-            "one that was read from a file takes .strip()"
+            "use .strip() on one read from a file"
         )
     return (("authorization", f"Bearer {token}"),)

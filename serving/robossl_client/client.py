@@ -1,4 +1,4 @@
-"""EncoderClient: frames in, features out, from a server; it is an `Encode` like the encoder in torch or onnxruntime."""
+"""EncoderClient: compute features of frames on a server; callable like the encoder in torch or onnxruntime."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from robossl_client.base import ClientBase
 from robossl_client.frames import Frames
 from robossl_client.latest import Latest
 from robossl_client.messages import Reply
-from robossl_client.waiting import Blocking, run
+from robossl_client.waiting import BlockingRuntime, run
 
 
 class EncoderClient(ClientBase):
     """A connection to one encoder of a server.
 
-    The encoder seen first is pinned: should the server change to another, calls raise EncoderChangedError instead of
-    giving embeddings that cannot be compared.
+    The client pins the first encoder it sees: if the server changes to another one, calls raise EncoderChangedError
+    instead of returning embeddings that are not comparable.
     """
 
-    _waiting = Blocking()
+    _waiting = BlockingRuntime()
 
     def _begin(self) -> None:
         run(self._connect())
 
     def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
-        """Features of (b, h, w, 3) RGB frames by output name, all of one encoder; any number of frames.
+        """Return the features of any number of (b, h, w, 3) RGB frames by output name, all from one encoder.
 
         Raises:
-            EncoderChangedError: while they were encoded the encoder changed, and once more when they were sent again.
+            EncoderChangedError: the encoder changed between the calls, also in a second attempt.
             ServingError: as `encode`.
         """
         return run(self._features(frames))
@@ -47,18 +47,18 @@ class EncoderClient(ClientBase):
     ) -> Reply:
         """Encode frames.
 
-        While the server is away it is tried again until the deadline.
+        While the server is unavailable the call is retried until the deadline.
 
         Args:
             frames: (b, h, w, 3) uint8 RGB, or a list of JPEGs or PNGs of one size.
-            deadline_ms: How long it may take; the client's unless given.
-            camera: Which camera of the robot they are from; each has its own newest frame.
-            captured_s: When they were taken, by time.monotonic(); now unless given.
-            captured_at: The same by the wall clock, time.time(), as ROS stamps are.
+            deadline_ms: How long the call may take; default: the client's deadline.
+            camera: Name of the robot's camera; a newer frame replaces a waiting one of the same camera only.
+            captured_s: Capture time by time.monotonic(); default: now.
+            captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
 
         Raises:
-            RequestError: these are no frames, or the stamp cannot be right.
-            ServingError: one of its kinds, by what can be done about it.
+            RequestError: the frames or the stamp cannot be used.
+            ServingError: see `errors.py` for its subclasses.
         """
         return run(
             self._encode(frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at)
@@ -72,10 +72,10 @@ class EncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Features of one (h, w, 3) frame of each camera, taken together, by camera; one call in all.
+        """Return the features of one (h, w, 3) frame of each camera, by camera; all frames go in one call.
 
         Raises:
-            RequestError: the frames are of different sizes.
+            RequestError: the frames have different sizes.
             ServingError: as `encode`.
         """
         return run(
@@ -83,12 +83,12 @@ class EncoderClient(ClientBase):
         )
 
     def latest(self, *, camera: str = "") -> Latest:
-        """A stream for a control loop: send each frame, take the newest reply; it reconnects by itself.
+        """Open a stream for a control loop: send each frame, take the newest reply; it reconnects by itself.
 
-        A frame that cannot be ready by the client's `deadline_ms` is dropped, and so is a reply that is older.
+        Frames that cannot meet the client's `deadline_ms`, and older replies, are dropped.
 
         Raises:
-            RequestError: the client has no robot.
+            RequestError: the client has no robot name.
         """
         return self._open_stream(Latest, camera)
 

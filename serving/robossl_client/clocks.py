@@ -1,4 +1,4 @@
-"""Clocks: when a frame was captured, by either clock, as seconds of time.monotonic()."""
+"""Convert capture times of either clock to seconds of time.monotonic()."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numbers import Real
 
 from robossl_client.errors import RequestError
 
-# Two clocks of one host, or of two hosts that are synchronised, differ by a few milliseconds.
+# Clocks of one host, or of synchronised hosts, differ by a few milliseconds.
 MAX_AHEAD_S = 0.05
-# No frame of a running loop is as old as that: the stamp is of another clock or in another unit.
+# An older frame in a running loop means a stamp of another clock or in another unit.
 MAX_AGE_S = 600.0
 _ADVICE = {
     "captured_s": "time.monotonic(); pass wall-clock stamps (time.time(), ROS), in seconds, as captured_at=",
@@ -19,14 +19,14 @@ _ADVICE = {
 
 
 def capture_time(captured_s: float | None, captured_at: float | None) -> float:
-    """When a frame was captured by time.monotonic(), never in the future; now if neither is given.
+    """Return the capture time by time.monotonic(), at most now; now if no stamp is given.
 
     Args:
-        captured_s: The stamp by time.monotonic().
-        captured_at: The stamp by the wall clock, time.time().
+        captured_s: Stamp by time.monotonic().
+        captured_at: Stamp by the wall clock, time.time().
 
     Raises:
-        RequestError: both are given, or the stamp cannot be right on its clock.
+        RequestError: both are given, or the stamp is impossible for its clock.
     """
     now_s = time.monotonic()
     if captured_s is not None and captured_at is not None:
@@ -50,10 +50,10 @@ def _age(name: str, stamp: object, now_s: float) -> float:
 
 
 def seconds(name: str, milliseconds: float) -> float:
-    """A length of time that a caller gave in milliseconds.
+    """Convert an argument in milliseconds to seconds.
 
     Raises:
-        RequestError: it is no finite number.
+        RequestError: the argument is not a finite number.
     """
     if not isinstance(milliseconds, Real) or not math.isfinite(milliseconds):
         raise RequestError(f"{name} must be a finite number of milliseconds, got {milliseconds!r}")

@@ -1,14 +1,14 @@
-"""The client's errors, one for each thing a caller can do.
+"""The client's errors, one for each reaction.
 
 * ServingError
-  x SupersededError    nothing to do: a newer frame of the same camera took this one's place
+  x SupersededError    do nothing: a newer frame of the same camera replaced this one
   x DeadlineError      go on with the next frame, or allow more time
   x OverloadedError    send less, or later
-  x UnavailableError   the server is not there (any more): try again, or use another
-  x RequestError       fix what was sent
-  x UnknownModelError  ask for a model or version that is loaded
-  x EncoderChangedError  another encoder is served than the one pinned: connect anew, and retrain what used the old one
-  x DeniedError        bring the right token or certificate, or give both sides TLS
+  x UnavailableError   try again, or use another server
+  x RequestError       correct the request
+  x UnknownModelError  ask for a loaded model or version
+  x EncoderChangedError  connect again, and retrain models that used the old encoder
+  x DeniedError        pass the right token or certificate, or use TLS on both sides
   x ServerFailedError  read the server's log
 """
 
@@ -25,23 +25,23 @@ class ServingError(Exception):
 
 
 class SupersededError(ServingError):
-    """A newer frame of this robot and camera took the place of this one."""
+    """A newer frame of this robot and camera replaced this one."""
 
 
 class DeadlineError(ServingError, TimeoutError):
-    """No answer by the deadline, or the server saw that there could be none and did not try."""
+    """No reply by the deadline, or the server saw that the deadline could not be met."""
 
 
 class OverloadedError(ServingError):
-    """More waits than the server takes."""
+    """The server's queue is full."""
 
 
 class UnavailableError(ServingError, ConnectionError):
-    """The server is not reached, or is shutting down."""
+    """The server cannot be reached, or is shutting down."""
 
 
 class RequestError(ServingError, ValueError):
-    """What was sent or asked cannot be used."""
+    """The request or an argument cannot be used."""
 
 
 class UnknownModelError(ServingError, LookupError):
@@ -49,7 +49,7 @@ class UnknownModelError(ServingError, LookupError):
 
 
 class EncoderChangedError(ServingError):
-    """The pinned encoder is not served any more; another one's embeddings are not comparable."""
+    """The pinned encoder is no longer served; embeddings of another encoder are not comparable."""
 
 
 class DeniedError(ServingError, PermissionError):
@@ -73,11 +73,11 @@ _BY_STATUS: dict[str, type[ServingError]] = {
     "PERMISSION_DENIED": DeniedError,
 }
 
-_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # in grpc's own words
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # grpc's message
 
 
 def error_of(status: str, words: str) -> ServingError:
-    """The error for a status, by its name in the protocol.
+    """Return the error for a grpc status name.
 
     >>> error_of("ABORTED", "replaced")
     SupersededError('replaced')
@@ -86,7 +86,7 @@ def error_of(status: str, words: str) -> ServingError:
 
 
 def from_grpc(error: Any) -> ServingError:
-    """The error for one of grpc's."""
+    """Return the error for a grpc error."""
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if found := _TOO_LARGE.search(words):

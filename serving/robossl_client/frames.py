@@ -1,4 +1,4 @@
-"""Frames: what may be sent, checked in one place, and its bytes on the wire."""
+"""Check frames before sending, and convert them to bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 def check_frames(frames: object, *, fixed_hw: tuple[int, int] | None = None) -> None:
-    """Check type and shape; images in bytes are decoded by the server only.
+    """Check type and shape; encoded images are decoded by the server only.
 
     Args:
-        frames: What the caller passed.
-        fixed_hw: The only size that the encoder takes; None: any.
+        frames: The argument to check.
+        fixed_hw: The only size that the encoder takes; None for any.
 
     Raises:
-        RequestError: they are no frames, or of another size.
+        RequestError: the argument is not frames, or has another size.
     """
     problem = _array_problem(frames) if isinstance(frames, np.ndarray) else _images_problem(frames)
     if problem is not None:
@@ -35,15 +35,15 @@ def check_frames(frames: object, *, fixed_hw: tuple[int, int] | None = None) -> 
 
 
 def copy_frames(frames: Frames) -> Frames:
-    """Copy frames that wait to be sent: a camera's driver fills one buffer again and again."""
+    """Copy frames that wait to be sent, because a camera driver reuses its buffer."""
     return frames.copy() if isinstance(frames, np.ndarray) else [bytes(image) for image in frames]
 
 
 def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
-    """One (h, w, 3) frame of each camera as a batch.
+    """Stack one (h, w, 3) frame of each camera to a batch.
 
     Raises:
-        RequestError: they are no such frames, or of different sizes.
+        RequestError: the argument is no dict of frames, or sizes differ.
     """
     if not isinstance(frames, Mapping) or not frames:
         got = "no camera" if isinstance(frames, Mapping) else _name(frames)
@@ -54,12 +54,12 @@ def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
             raise RequestError(f"pass a dict of camera name to uint8 RGB frame (h, w, 3); got {name!r}: {got}")
     if len({frame.shape for frame in frames.values()}) != 1:
         shapes = ", ".join(f"{name} {frame.shape}" for name, frame in frames.items())
-        raise RequestError(f"cameras of one call have frames of one size, got {shapes}; call encode for each")
+        raise RequestError(f"cameras of one call must have frames of one size, got {shapes}; call encode for each")
     return np.stack(list(frames.values()))
 
 
 def raw_bytes(frames: Frames) -> bytes:
-    """Frames as the protocol wants their bytes; images each after their length."""
+    """Return the bytes of frames for the protocol; each image follows its length."""
     if isinstance(frames, np.ndarray):
         return frames.tobytes()
     images = map(bytes, frames)
@@ -67,7 +67,7 @@ def raw_bytes(frames: Frames) -> bytes:
 
 
 def raw_view(frames: Frames) -> bytes | memoryview:
-    """The same bytes, without a copy if they lie together."""
+    """Return the same bytes, without a copy if they are contiguous."""
     return np.ascontiguousarray(frames).reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
 
 

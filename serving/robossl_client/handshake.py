@@ -1,4 +1,4 @@
-"""Handshake: a server that is away told apart from one that TLS, or its absence, keeps the client from."""
+"""Tell an unavailable server from one that is unreachable because of TLS settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from robossl_client.channel import Tls
 from robossl_client.errors import DeniedError, RequestError, ServingError, UnavailableError
 
-# A connection that was made and then cut: what a server does that speaks TLS to a caller who does not, or that asks
-# for a certificate (since TLS 1.3 the client's own handshake has ended by then, so grpc cannot say why).
+# The connection was accepted and then closed: by a TLS server whose client speaks no TLS, or by a server that wants a
+# client certificate (in TLS 1.3 the client's handshake is over by then, so grpc does not know the reason).
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
 _NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
 _PROBE_S = 1.0
@@ -19,9 +19,9 @@ _Speaks = Literal["no TLS", "TLS", "TLS with client certificates"]
 
 
 def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
-    """The error itself with advice, or a DeniedError or RequestError if a TLS handshake is why it is not reached.
+    """Return the error with advice, or a DeniedError or RequestError if TLS is the reason.
 
-    Where grpc cannot know, the server is connected to once more, which blocks for up to a second.
+    If grpc cannot know the reason, connect once more, which blocks for up to a second.
     """
     details = str(error)
     if tls is not None and (said := _by_words(details, tls)) is not None:
@@ -69,7 +69,7 @@ def _by_words(details: str, tls: Tls) -> ServingError | None:
 
 
 def _probe(host: str, port: int) -> _Speaks:
-    """What a server speaks, by a handshake without a certificate that believes everything and sends nothing."""
+    """Find out what a server speaks, by a handshake without certificate that verifies and sends nothing."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -80,7 +80,7 @@ def _probe(host: str, port: int) -> _Speaks:
     try:
         with socket.create_connection((host, port), timeout=_PROBE_S) as plain, context.wrap_socket(plain) as secure:
             has_shaken = True
-            # A server that wants no certificate begins with its HTTP/2 settings, one that does hangs up.
+            # A server that wants a certificate hangs up; any other one sends its HTTP/2 settings.
             return "TLS" if secure.recv(1) else "TLS with client certificates"
     except TimeoutError:
         return "TLS" if has_shaken else "no TLS"

@@ -9,31 +9,31 @@ from robossl_client.waiting import run
 
 
 class Latest(FrameStream):
-    """A stream of one camera; `send` never waits, and a frame that could not leave yet is replaced by a newer one."""
+    """A stream of one camera; `send` never waits, and a newer frame replaces one that waits to be sent."""
 
     def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
-        """Hand over the newest frames, (1, h, w, 3) or a list of one JPEG.
+        """Send the newest frames, (1, h, w, 3) or a list of one JPEG.
 
         Args:
-            frames: As EncoderClient.encode takes them; copied here, so one buffer may serve every frame.
-            captured_s: When they were taken, by time.monotonic(); now unless given.
-            captured_at: The same by the wall clock, time.time(), as ROS stamps are.
+            frames: As for EncoderClient.encode; copied, so the caller may reuse its buffer.
+            captured_s: Capture time by time.monotonic(); default: now.
+            captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
 
         Raises:
-            RequestError: these are no frames, the stamp cannot be right, or the stream is closed.
-            ServingError: the stream has failed for good: the server refused many frames in a row or keeps refusing the
-                stream, or the encoder has changed.
+            RequestError: the frames or the stamp cannot be used, or the stream is closed.
+            ServingError: the stream has failed: the server refused many frames in a row or keeps refusing the stream,
+                or the encoder has changed.
         """
         run(self._send(frames, captured_s, captured_at))
 
     def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """Return the newest reply that was not taken yet, or None if none comes within the wait.
+        """Return the newest reply that was not taken yet; wait for it, and return None if none comes.
 
-        A reply older than the deadline, counted from the capture of its frame, is never given.
+        A reply older than the deadline, counted from the capture of its frame, is dropped.
 
         Raises:
             RequestError: the stream is closed.
-            ServingError: the stream has failed for good.
+            ServingError: the stream has failed.
         """
         return run(self._take(wait_ms))
 

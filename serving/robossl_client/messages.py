@@ -1,4 +1,4 @@
-"""Messages: a request for the encoder that a client has pinned, and what its reply says."""
+"""Build requests for the pinned encoder, and read its replies."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from robossl_client.errors import (
 from robossl_client.frames import Frames, check_frames, raw_bytes
 from robossl_client.wire import as_array, get_value, put_values
 
-CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0  # where the caller sets none; the server's are these too
+CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0  # defaults, equal to the server's
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Features of frames, by whom, and where the time went."""
+    """Features of frames, their encoder, and the time spent."""
 
     features: dict[str, npt.NDArray[Any]]  # a row for each frame
     frame_id: str
@@ -36,21 +36,21 @@ class Reply:
     version: int
     digest: str  # of the encoder's weights
     artefact: str  # sha256 of the model file
-    age_s: float  # from capture until it was handed out, all on this machine's clock
-    server_us: int  # from the request's arrival to its reply, and of that:
+    age_s: float  # from capture until returned to the caller, by this machine's clock
+    server_us: int  # from arrival of the request to its reply, including:
     decode_us: int
     queue_us: int
     infer_us: int
-    superseded: int  # older frames of this camera that this one replaced while it waited
+    superseded: int  # older frames of this camera that this one replaced in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The encoder a client talks to, and how it asks."""
+    """The encoder of a client, and the fields of its requests."""
 
     card: EncoderCard
-    artefact: str | None  # None: whatever the server has under this name and version
-    version: str  # empty: the current one
+    artefact: str | None  # None accepts any model of this name and version
+    version: str  # empty for the current one
     robot: str | None
     outputs: tuple[str, ...]
 
@@ -58,12 +58,12 @@ class Pin:
         """Check frames before anything is sent.
 
         Raises:
-            RequestError: they are no frames, or of a size that the pinned encoder does not take.
+            RequestError: they are not frames, or the pinned encoder does not take their size.
         """
         check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
 
     def allowed_s(self, *given_ms: float | None) -> float:
-        """How long a call may take: what is given first, or else what suits a robot or a batch."""
+        """Return how long a call may take: the first given value, or the default of a robot or a batch."""
         default_ms = BATCH_DEADLINE_MS if self.robot is None else CONTROL_DEADLINE_MS
         return next((each for each in given_ms if each is not None), default_ms) / 1e3
 
@@ -77,15 +77,15 @@ class Pin:
         region: Mapping[str, Any] | None = None,
         timeout_ms: float | None = None,
     ) -> pb.ModelInferRequest:
-        """The message for frames.
+        """Return the request for frames.
 
         Args:
-            frames: RGB frames, or encoded images; `check` has passed them.
-            camera: Which of the robot's they are from.
-            frame_id: What the reply says again.
-            captured_s: When they were taken, on the monotonic clock.
-            region: Where in shared memory their bytes already are.
-            timeout_ms: How long the server may take, where the call itself has no deadline.
+            frames: RGB frames or encoded images that passed `check`.
+            camera: Name of the robot's camera.
+            frame_id: Id that the reply repeats.
+            captured_s: Capture time by time.monotonic().
+            region: Parameters of the place in shared memory that holds the bytes.
+            timeout_ms: How long the server may take, for streams, whose requests have no deadline.
         """
         message = pb.ModelInferRequest(model_name=self.card.name, model_version=self.version, id=frame_id)
         tensor = message.inputs.add(name=self.card.input.name)
@@ -110,25 +110,25 @@ class Pin:
         return message
 
     def reply(self, message: pb.ModelInferResponse, *, captured_s: float) -> Reply:
-        """What a reply says.
+        """Read a reply.
 
         Raises:
-            EncoderChangedError: it is another encoder's.
-            ServerFailedError: it is not whole.
+            EncoderChangedError: the reply is from another encoder.
+            ServerFailedError: the reply is damaged.
         """
-        said = message.parameters  # asking for one that is not there gives an empty one
+        said = message.parameters  # a missing key gives an empty parameter
         artefact = said["artefact"].string_param
         if self.artefact is not None and artefact != self.artefact:
             raise EncoderChangedError(f"the reply is of version {message.model_version}, not of the pinned encoder")
         if len(message.outputs) != len(message.raw_output_contents):
-            raise ServerFailedError("the reply has not as many raw contents as outputs")
+            raise ServerFailedError("the reply has different numbers of outputs and raw contents")
         try:
             features = {
                 tensor.name: as_array(raw, tensor.datatype, tuple(tensor.shape))
                 for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True)
             }
         except (KeyError, TypeError, ValueError):
-            raise ServerFailedError("the reply's bytes do not fit the types and shapes that it names") from None
+            raise ServerFailedError("the reply's bytes do not fit its types and shapes") from None
         return Reply(
             features=features,
             frame_id=message.id,
@@ -154,16 +154,16 @@ def make_pin(
     outputs: Sequence[str] | None,
     follow: bool,
 ) -> Pin:
-    """Pin the encoder that a server has described.
+    """Pin the encoder described by a server.
 
     Raises:
-        EncoderChangedError: its weights have another digest than the one wanted.
-        RequestError: an output is not among its own.
-        ServerFailedError: the server knows no card, and none was given.
+        EncoderChangedError: the encoder's weights do not have the wanted digest.
+        RequestError: the encoder does not have a wanted output.
+        ServerFailedError: the server has no card, and none was given.
     """
     text = metadata.properties.get("card")
     if card is None and text is None:
-        raise ServerFailedError("the server has no card of this model, as Triton has none; pass card=")
+        raise ServerFailedError("the server has no card of this model, like Triton; pass card=")
     card = card or EncoderCard.from_json(str(text), origin="the server's card")
     if digest is not None and card.digest != digest:
         raise EncoderChangedError(
@@ -178,10 +178,10 @@ def make_pin(
 
 
 def only_model(index: pb.RepositoryIndexResponse) -> str:
-    """The name of the one model of a server.
+    """Return the name of a server's only model.
 
     Raises:
-        UnknownModelError: it has none, or several.
+        UnknownModelError: the server has no model, or several.
     """
     names: list[str] = sorted({row.name for row in index.models if row.state == "READY"})
     if len(names) != 1:
@@ -190,7 +190,7 @@ def only_model(index: pb.RepositoryIndexResponse) -> str:
 
 
 def failure_of(response: pb.ModelStreamInferResponse) -> ServingError | None:
-    """The error that a stream's reply is; None: it is none."""
+    """Return the error in a stream's reply, or None."""
     if not response.error_message:
         return None
     parameters = response.infer_response.parameters

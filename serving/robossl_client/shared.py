@@ -1,8 +1,8 @@
-"""Shared memory of a client: a file of its own in /dev/shm, for servers on the same host.
+"""Shared memory of a client: a file in /dev/shm, for servers on the same host.
 
-Who has one holds a lock on it, so that others can tell what a killed process left from what is in use: process ids
-would not do, since containers that share /dev/shm have ids of their own.
-Not multiprocessing.shared_memory: on Python before 3.13 a process that merely attached removes it when it ends.
+The owner holds a lock on its file, so that other processes can remove files of killed owners. Process ids would not do,
+because containers that share /dev/shm have their own. multiprocessing.shared_memory would not do either: before Python
+3.13 a process that only attached removes the memory when it ends.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ FOLDER = Path("/dev/shm")
 _OURS = re.compile(r"robossl-\d+-[0-9a-f]{8}")
 
 
-class Region:
-    """A file in shared memory, removed when closed."""
+class SharedFile:
+    """A file in shared memory; `close` removes it."""
 
     def __init__(self, size: int) -> None:
-        import fcntl  # not on Windows, where the rest of the client works
+        import fcntl  # missing on Windows, where the rest of the client works
 
         _sweep()
         self.size = size
         self.name = f"robossl-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = FOLDER / self.name
-        aside = FOLDER / f".{self.name}"  # it gets its name when it is locked, lest it be swept
+        aside = FOLDER / f".{self.name}"  # renamed once locked, so that no other process sweeps it
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             aside.rename(self._path)
-            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error here, not a SIGBUS later
-            self._map = mmap.mmap(descriptor, size)  # it has a duplicate of the descriptor, which keeps the lock
+            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm fails here, not with SIGBUS later
+            self._map = mmap.mmap(descriptor, size)  # duplicates the descriptor, which keeps the lock
         except OSError:
             for path in (aside, self._path):
                 path.unlink(missing_ok=True)
@@ -44,29 +44,29 @@ class Region:
 
     @property
     def key(self) -> str:
-        """What the server is told."""
+        """The key for registering the file with a server."""
         return f"/{self.name}"
 
     @property
     def is_removed(self) -> bool:
-        """Whether someone has removed the file."""
+        """Whether the file was removed."""
         return not self._path.exists()
 
     def write(self, raw: bytes | memoryview, *, at: int = 0) -> None:
-        """Put bytes at a place."""
+        """Write bytes at an offset."""
         self._map[at : at + len(raw)] = raw
 
     def close(self) -> None:
-        """Remove the file; a server that has it open says so to whoever asks for it."""
+        """Remove the file; a server that has it open then refuses requests that use it."""
         self._map.close()
         self._path.unlink(missing_ok=True)
 
 
 def _sweep() -> None:
-    """Remove what processes that were killed left behind."""
+    """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # in use, another user's, or gone meanwhile
+            with contextlib.suppress(OSError):  # in use, another user's, or already removed
                 _remove_unused(path)
 
 

@@ -1,4 +1,4 @@
-"""Frames in shared memory: one at a time for calls, several places for a stream; the server is told where they lie."""
+"""Send frames in shared memory: one region for calls, several places in a region for a stream."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 
 from robossl_client.errors import DeadlineError, OverloadedError, RequestError, ServingError
 from robossl_client.frames import Frames, raw_view
-from robossl_client.shared import Region
-from robossl_client.waiting import Lock, Waiting
+from robossl_client.shared import SharedFile
+from robossl_client.waiting import Runtime, TimedLock
 
-_GOODBYE_S = 0.1  # a server that is away is not waited for: it sees by itself that the file is gone
-Call = Callable[..., Awaitable[Any]]  # by the name of a call of the service and the fields of its request
-Send = Callable[[Mapping[str, Any]], Awaitable[Any]]  # by what the request says of the place
+_GOODBYE_S = 0.1  # short, because an unavailable server notices the removed file by itself
+CallByName = Callable[..., Awaitable[Any]]  # name of a call, fields of its request
+SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # parameters of the place
 
 
 class _Registered:
-    """A region that the server knows, made anew when it has to be larger or the server has forgotten it."""
+    """A region registered with the server; replaced when it is too small or the server has forgotten it."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: CallByName) -> None:
         self._call = call
-        self.region: Region | None = None
+        self.region: SharedFile | None = None
 
     async def renew(self, size: int, *, until_s: float | None = None) -> None:
-        """Make a region and tell the server of it.
+        """Create a region and register it with the server.
 
         Raises:
-            OverloadedError: there is no room for it in /dev/shm, or the server takes no more.
-            ServingError: the server takes no shared memory, or is away.
+            OverloadedError: /dev/shm is full, or the server takes no more regions.
+            ServingError: the server takes no shared memory, or is unavailable.
         """
         await self.close()
         try:
-            region = Region(size)
+            region = SharedFile(size)
         except OSError as error:
             raise OverloadedError(f"no room for {size} bytes in shared memory ({error.strerror})") from error
         said = {"name": region.name, "key": region.key, "byte_size": size}
@@ -45,7 +45,7 @@ class _Registered:
         self.region = region
 
     async def is_gone(self) -> bool:
-        """Whether the file was removed, or the server does not know it any more."""
+        """Return whether the file was removed, or the server has forgotten the region."""
         if self.region is None or self.region.is_removed:
             return True
         try:
@@ -64,17 +64,17 @@ class _Registered:
 
 
 class SharedFrames:
-    """Frames of one call at a time."""
+    """Sends the frames of one call at a time through shared memory."""
 
-    def __init__(self, call: Call, waiting: Waiting) -> None:
+    def __init__(self, call: CallByName, waiting: Runtime) -> None:
         self._registered = _Registered(call)
-        self._lock = Lock(waiting)
+        self._lock = TimedLock(waiting)
 
-    async def send(self, frames: Frames, send: Send, *, until_s: float) -> Any:
-        """Put the frames there, and make the call that says so, all by a time of the monotonic clock.
+    async def send(self, frames: Frames, send: SendRequest, *, until_s: float) -> Any:
+        """Write the frames and make the call `send`, all before a time of the monotonic clock.
 
         Raises:
-            DeadlineError: another thread's call is not through by then.
+            DeadlineError: another call still uses the region at that time.
             ServingError: as the call itself.
         """
         if not await self._lock.acquire(until_s=until_s):
@@ -84,7 +84,7 @@ class SharedFrames:
         finally:
             await self._lock.release()
 
-    async def _send(self, raw: bytes | memoryview, send: Send, *, until_s: float) -> Any:
+    async def _send(self, raw: bytes | memoryview, send: SendRequest, *, until_s: float) -> Any:
         region = self._registered.region
         if region is None or region.size < len(raw):
             await self._registered.renew(len(raw), until_s=until_s)
@@ -96,7 +96,7 @@ class SharedFrames:
             except RequestError:
                 if is_last:
                     raise
-                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
+                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server has no regions
 
     async def close(self) -> None:
         """Remove the region."""
@@ -104,23 +104,23 @@ class SharedFrames:
 
 
 class SharedPlaces:
-    """Frames of a stream, of which several may be on their way: a place is not written again before its reply."""
+    """Places for several frames of a stream; a place is reused only after the reply to its frame."""
 
-    def __init__(self, call: Call, waiting: Waiting, *, num_places: int = 4) -> None:
+    def __init__(self, call: CallByName, waiting: Runtime, *, num_places: int = 4) -> None:
         self._registered = _Registered(call)
         self._num_places = num_places
-        self._lock = Lock(waiting)
+        self._lock = TimedLock(waiting)
         self._place_bytes = 0
         self._is_closed = False
-        self._is_full = False  # there is no room for a region
-        self._taken: dict[str, int] = {}  # place by id of the frame
-        self._lost: set[str] = set()  # ids of frames that were in a region that is gone
+        self._is_full = False  # no memory for a region
+        self._taken: dict[str, int] = {}  # place by frame id
+        self._lost: set[str] = set()  # frame ids of a lost region
 
     async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
-        """What the request says of the frames' place; None where there is none now, and they go as bytes.
+        """Write the frames to a free place; return its parameters, or None to send the frames as bytes.
 
         Raises:
-            ServingError: the server takes no shared memory, or is away.
+            ServingError: the server takes no shared memory, or is unavailable.
         """
         raw = raw_view(frames)
         async with self._lock:
@@ -145,12 +145,12 @@ class SharedPlaces:
             return _where(region, place * self._place_bytes, len(raw))
 
     async def free(self, frame_id: str) -> None:
-        """The frame was answered."""
+        """Free the place of a frame that was answered."""
         async with self._lock:
             self._taken.pop(frame_id, None)
 
     async def is_lost(self, frame_id: str) -> bool:
-        """Whether a frame was in a region that is gone; the next frame makes another."""
+        """Return whether a frame's region is lost; the next frame creates a new region."""
         async with self._lock:
             if frame_id in self._taken and await self._registered.is_gone():
                 self._lost = set(self._taken)
@@ -159,7 +159,7 @@ class SharedPlaces:
             return frame_id in self._lost
 
     async def close(self, *, for_good: bool = False) -> None:
-        """Remove the region; after a lost connection the next frame makes another, unless it is for good."""
+        """Remove the region; unless `for_good`, the next frame creates a new one."""
         async with self._lock:
             self._is_closed |= for_good
             self._is_full = False
@@ -167,6 +167,6 @@ class SharedPlaces:
             await self._registered.close()
 
 
-def _where(region: Region, offset: int, size: int) -> dict[str, Any]:
+def _where(region: SharedFile, offset: int, size: int) -> dict[str, Any]:
     where = {"shared_memory_region": region.name, "shared_memory_byte_size": size}
     return where | {"shared_memory_offset": offset} if offset else where

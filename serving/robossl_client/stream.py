@@ -1,6 +1,6 @@
-"""FrameStream: the newest frame out, the newest reply in, over a stream that comes back when the server does.
+"""FrameStream: send the newest frame and keep the newest reply, over a stream that reconnects by itself.
 
-`Latest` and `AsyncLatest` are its two faces.
+`Latest` and `AsyncLatest` are its public subclasses.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from robossl_client.errors import (
 from robossl_client.frames import Frames, copy_frames
 from robossl_client.messages import Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
-from robossl_client.waiting import NextRequest, Stream, Waiting
+from robossl_client.waiting import CallStream, NextRequest, Runtime
 
-MAX_REFUSED = 30  # frames in a row that the server cannot use: a camera damages some, but not a second's worth
-_MAX_REFUSALS = 6  # of the stream in a row, over half a second: others may be ending just now
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between tries while the server is away
+# Unusable frames in a row before the stream fails: a camera damages single frames, not a second of them.
+MAX_REFUSED = 30
+# Refused streams in a row, over half a second, before the stream fails: other streams may be about to end.
+_MAX_REFUSALS = 6
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between retries while the server is unavailable
 
 
 class FrameStream:
     """A stream of one camera.
 
-    Every frame without a usable reply is counted once, by the reason; `num_dropped` is their sum. A reply that nobody
-    took before a newer one came is not counted.
+    Every frame without a usable reply is counted once, by reason; `num_dropped` is the sum. A reply that is replaced by
+    a newer one before it is taken is not counted.
     """
 
     def __init__(
         self,
-        waiting: Waiting,
-        open_call: Callable[[NextRequest], Stream],
+        waiting: Runtime,
+        open_call: Callable[[NextRequest], CallStream],
         pin: Pin,
         *,
         camera: str,
@@ -51,10 +53,10 @@ class FrameStream:
         places: SharedPlaces | None,
         explain: Callable[[ServingError], Awaitable[ServingError]],
     ) -> None:
-        self.num_replaced = 0  # a newer frame took its place, here or at the server
-        self.num_late = 0  # past the deadline: not sent, not run, or its reply was too old to hand out
-        self.num_refused = 0  # the server could not use it, as a damaged image, or had no room for it
-        self.num_lost = 0  # sent, and the connection ended before the reply
+        self.num_replaced = 0  # replaced by a newer frame, here or at the server
+        self.num_late = 0  # past the deadline: not sent, not run, or the reply was too old
+        self.num_refused = 0  # refused by the server: unusable (damaged image), or the queue was full
+        self.num_lost = 0  # the connection ended before the reply
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain
@@ -63,24 +65,24 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # waits to be sent
-        self._captured_s: dict[str, float] = {}  # of what was sent, by id
+        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time that wait to be sent
+        self._captured_s: dict[str, float] = {}  # of sent frames, by id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
-        self._newest_id = 0  # of all replies so far
+        self._newest_id = 0  # of all replies
         self._num_sent = 0
         self._num_refused_in_a_row = 0
         self._num_refusals = 0
         self._wait_s = _FIRST_WAIT_S
         self._failure: ServingError | None = None
         self._is_closed = False
-        self._connection = 0  # the one that requests go to; 0: none
-        self._call: Stream | None = None
+        self._connection = 0  # number of the open connection; 0 for none
+        self._call: CallStream | None = None
         self._join = waiting.start(self._run())
 
     @property
     def num_dropped(self) -> int:
-        """Frames without a usable reply."""
+        """Number of frames without a usable reply."""
         return self.num_replaced + self.num_late + self.num_refused + self.num_lost
 
     async def _send(self, frames: Frames, captured_s: float | None, captured_at: float | None) -> None:
@@ -148,7 +150,7 @@ class FrameStream:
                 self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
 
     async def _connect(self) -> None:
-        """Open the stream, and receive until it ends."""
+        """Open the stream, and receive replies until it ends."""
         async with self._changed:
             self.num_connections += 1
             self._connection = number = self.num_connections
@@ -163,7 +165,7 @@ class FrameStream:
             await self._received(response)
 
     async def _disconnected(self, error: ServingError) -> None:
-        """The server ended the stream, or is away: try again, unless that is for good."""
+        """Handle the end of a connection: try again, unless the error is permanent."""
         self._num_refusals = self._num_refusals + 1 if isinstance(error, OverloadedError) else 0
         is_passing = 0 < self._num_refusals < _MAX_REFUSALS
         if not is_passing and not isinstance(error, (UnavailableError, SupersededError, DeadlineError)):
@@ -171,7 +173,7 @@ class FrameStream:
                 self._fail(error)
 
     async def _next_request(self, number: int) -> Any:
-        """The next request of a connection; None when it has ended."""
+        """Return the next request of a connection, or None when the connection has ended."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(
@@ -219,7 +221,7 @@ class FrameStream:
             captured_s = self._captured_s.pop(message.id, None)
             if failure is not None:
                 self._not_served(failure)
-            elif captured_s is not None:  # else of a frame that was given up
+            elif captured_s is not None:  # None if the frame was given up
                 self._served(message, captured_s)
 
     def _served(self, message: Any, captured_s: float) -> None:
@@ -231,13 +233,13 @@ class FrameStream:
         self._num_refused_in_a_row = 0
         if reply.age_s > self._allowed_s:
             self.num_late += 1
-        elif int(reply.frame_id) > self._newest_id:  # a reply that was overtaken is of no use
+        elif int(reply.frame_id) > self._newest_id:  # otherwise a newer reply came first
             self._newest_id = int(reply.frame_id)
             self._reply, self._reply_captured_s = reply, captured_s
             self._changed.notify_all()
 
     def _not_served(self, failure: ServingError) -> None:
-        """Count a frame that the server gave no features for; fail if no later one can fare better."""
+        """Count a frame without features; fail if later frames would fail too."""
         if isinstance(failure, SupersededError):
             self.num_replaced += 1
         elif isinstance(failure, DeadlineError):
@@ -255,7 +257,7 @@ class FrameStream:
             self._fail(failure)
 
     def _fail(self, error: ServingError) -> None:
-        """End the stream for good."""
+        """End the stream permanently."""
         if self._failure is None:
             self._failure = error
             if self._call is not None:

@@ -1,7 +1,7 @@
-"""Waiting: by blocking a thread, or by awaiting on an event loop.
+"""Two ways to wait: blocking a thread, or awaiting on an event loop.
 
-What the clients do is written once, as coroutines over one of these two. Those over `Blocking` wait by blocking and
-never suspend, so `run` gives their result without an event loop.
+The clients are written once, as coroutines over a `Runtime`. Coroutines over `BlockingRuntime` never suspend, so `run`
+returns their result without an event loop.
 """
 
 from __future__ import annotations
@@ -14,86 +14,86 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # gives None when a stream has no more
+NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # returns None at the end of a stream
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never suspends."""
+    """Run a coroutine that never suspends; return its result."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    raise AssertionError("a coroutine over Blocking suspended")
+    raise AssertionError("a coroutine over BlockingRuntime suspended")
 
 
-class Condition(Protocol):
-    """State that several change, and wait for; held while it is changed, let go while it is waited for."""
+class StateCondition(Protocol):
+    """A condition variable; hold it (`async with`) to change state or to wait."""
 
     async def __aenter__(self) -> None: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     async def wait_for(self, is_true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until it is true, or for so long; whether it is true."""
+        """Wait until `is_true` or the timeout; return whether it is true."""
         ...
 
     def notify_all(self) -> None:
-        """Let all who wait look again."""
+        """Wake all waiters, which check again."""
         ...
 
 
-class Stream(Protocol):
+class CallStream(Protocol):
     """A call with many requests and replies."""
 
     async def read(self) -> Any:
-        """The next reply; None when there are no more."""
+        """Return the next reply, or None at the end."""
         ...
 
     def cancel(self) -> None:
-        """End it now."""
+        """End the call now."""
         ...
 
 
-class Waiting(Protocol):
-    """A way to wait."""
+class Runtime(Protocol):
+    """A way to wait: `BlockingRuntime` or `AsyncioRuntime`."""
 
     is_async: bool
 
-    def condition(self) -> Condition:
-        """A new condition."""
+    def condition(self) -> StateCondition:
+        """Return a new condition variable."""
         ...
 
     async def answer(self, call: Any) -> Any:
-        """The answer to a call that `ask` makes."""
+        """Start a call and return its answer."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so long."""
+        """Wait for a time."""
         ...
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Do work that blocks."""
+        """Run blocking work and return its result."""
         ...
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         """Open a stream by a method of a channel."""
         ...
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
-        """Begin work that goes on beside; returns what waits for its end."""
+        """Start work in the background; return a function that waits for its end."""
         ...
 
 
-class Lock:
-    """A lock that is waited for until a time of the monotonic clock."""
+class TimedLock:
+    """A lock that can be awaited until a time of the monotonic clock."""
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: Runtime) -> None:
         self._changed = waiting.condition()
         self._is_held = False
 
     async def acquire(self, *, until_s: float | None = None) -> bool:
-        """Whether it was got in time."""
+        """Return whether the lock was acquired in time."""
         left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
         async with self._changed:
             is_free = await self._changed.wait_for(lambda: not self._is_held, left_s)
@@ -101,7 +101,7 @@ class Lock:
             return is_free
 
     async def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         async with self._changed:
             self._is_held = False
             self._changed.notify_all()
@@ -113,12 +113,12 @@ class Lock:
         await self.release()
 
 
-class Blocking:
-    """Waits by blocking; streams have a thread."""
+class BlockingRuntime:
+    """Waits by blocking; background work runs in a thread."""
 
     is_async = False
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateCondition:
         return _ThreadCondition()
 
     async def answer(self, call: Callable[[], Any]) -> Any:
@@ -130,7 +130,7 @@ class Blocking:
     async def aside(self, work: Callable[[], T]) -> T:
         return work()
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         return _ThreadStream(method, next_request, options)
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
@@ -175,12 +175,12 @@ class _ThreadStream:
         self._call.cancel()
 
 
-class Asyncio:
-    """Waits by awaiting; streams have a task."""
+class AsyncioRuntime:
+    """Waits by awaiting; background work runs in a task."""
 
     is_async = True
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateCondition:
         return _TaskCondition()
 
     async def answer(self, call: Callable[[], Any]) -> Any:
@@ -192,7 +192,7 @@ class Asyncio:
     async def aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
-    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> Stream:
+    def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
         return _TaskStream(method, next_request, options)
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
@@ -205,7 +205,7 @@ class Asyncio:
 
 
 class _TaskCondition:
-    """Nothing is held: tasks of one loop take turns only where they await."""
+    """Needs no lock, because tasks of one loop switch only at an await."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()

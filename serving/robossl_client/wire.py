@@ -1,4 +1,4 @@
-"""Wire: the public service path, its calls, and how arrays and values become messages."""
+"""Wire format: the public service path, its calls, and arrays and values as messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 
 from robossl_client._proto import inference_pb2 as pb
 
-SERVICE = "inference.GRPCInferenceService"  # the public path; our messages live in a package of their own
+SERVICE = "inference.GRPCInferenceService"  # the public path; our generated messages use a private package name
 TENSOR_TYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -28,37 +28,38 @@ TENSOR_TYPES: dict[str, type[np.generic]] = {
     "FP64": np.float64,
 }
 _NAMES = {np.dtype(kind).name: name for name, kind in TENSOR_TYPES.items()}
-_NO_DEADLINE_S = 1e9  # grpc says about 9e18 where there is none
+_NO_DEADLINE_S = 1e9  # grpc reports about 9e18 without a deadline
 
 Value = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the service."""
+class ServiceMethod:
+    """Message types of one call of the service."""
 
-    request: Any  # message classes
-    response: Any
+    request: Any  # message class
+    response: Any  # message class
     streams: bool
 
     @property
     def encode_request(self) -> Callable[[Any], bytes]:
-        """Request message to bytes."""
+        """Serializes a request message."""
         encode: Callable[[Any], bytes] = self.request.SerializeToString
         return encode
 
     @property
     def decode_response(self) -> Callable[[bytes], Any]:
-        """Bytes to response message."""
+        """Parses a response message."""
         decode: Callable[[bytes], Any] = self.response.FromString
         return decode
 
 
-def _calls() -> dict[str, Call]:
+def _calls() -> dict[str, ServiceMethod]:
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
     message = message_factory.GetMessageClass
     return {
-        each.name: Call(message(each.input_type), message(each.output_type), each.client_streaming) for each in methods
+        each.name: ServiceMethod(message(each.input_type), message(each.output_type), each.client_streaming)
+        for each in methods
     }
 
 
@@ -66,7 +67,7 @@ CALLS = _calls()
 
 
 def path(name: str) -> str:
-    """Where a call is found on a server.
+    """Return the path of a call.
 
     >>> path("ModelInfer")
     '/inference.GRPCInferenceService/ModelInfer'
@@ -75,7 +76,7 @@ def path(name: str) -> str:
 
 
 def tensor_type(dtype: str) -> str:
-    """The protocol's name of a numpy dtype.
+    """Return the protocol's name of a numpy dtype.
 
     >>> tensor_type("float32")
     'FP32'
@@ -84,12 +85,12 @@ def tensor_type(dtype: str) -> str:
 
 
 def as_array(raw: bytes, datatype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Raw little-endian bytes as an array; read-only, without a copy."""
+    """View raw little-endian bytes as a read-only array, without a copy."""
     return np.ndarray(shape, TENSOR_TYPES[datatype], raw)
 
 
 def put_values(parameters: Any, values: Mapping[str, Value | None]) -> None:
-    """Write values into a message's parameters; those that are None are left out."""
+    """Write values into a message's parameters; leave out None."""
     for key, value in values.items():
         if isinstance(value, bool):
             parameters[key].bool_param = value
@@ -102,13 +103,13 @@ def put_values(parameters: Any, values: Mapping[str, Value | None]) -> None:
 
 
 def get_value(parameter: Any) -> Value | None:
-    """The value of one parameter of a message; None: it has none."""
+    """Return the value of a parameter, or None if it is not set."""
     kind = parameter.WhichOneof("parameter_choice")
     value: Value | None = getattr(parameter, kind) if kind else None
     return value
 
 
 def seconds_left(context: Any) -> float | None:
-    """What a call's context says is left of its deadline; None: the caller gave none."""
+    """Return the seconds left until a call's deadline, or None without a deadline."""
     left = context.time_remaining()
     return None if left is None or left > _NO_DEADLINE_S else float(left)

@@ -1,8 +1,8 @@
-"""Budget: the memory that requests of the whole server may hold, asked for before it is used.
+"""Memory budget of all requests in the server; memory is claimed before it is used.
 
-Two pools, so that requests whose messages are here can always be decoded: one of the messages as they came, one of
-decoded pixels. A robot's frame is taken or refused at once. Batch requests wait for pixels and for a decoder, first
-come, first served, and leave a part of both pools to robots.
+There are two pools, messages and decoded pixels, so that a request whose message was accepted can always be decoded.
+Control requests are accepted or refused at once. Batch requests wait for pixels and for a decoder, first come, first
+served, and leave a share of both pools to control requests.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ from dataclasses import dataclass, field
 import grpc
 
 from robossl_serving.limits import MIB, Limits
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
-_BATCH_PART = 0.75  # of each pool
-_LOOK_S = 0.25  # how often a request that waits looks whether its caller is still there
-_LARGE_BYTES = 8 * MIB  # of one request; the memory of smaller ones is kept for the next frames
-_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # freed by large requests
+_BATCH_PART = 0.75  # share of each pool
+_LOOK_S = 0.25  # how often a waiting request checks that its client is still there
+_LARGE_BYTES = 8 * MIB  # of one request; memory of smaller requests is kept for the next frames
+_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # memory freed by large requests before it is trimmed
 
 
 @dataclass(eq=False, slots=True)
-class Claim:
-    """What one request may hold."""
+class MemoryClaim:
+    """The memory that one request holds."""
 
     is_control: bool
     deadline_s: float
-    is_gone: Callable[[], bool] = field(repr=False)  # whether its caller has left
+    is_gone: Callable[[], bool] = field(repr=False)  # whether its client has left
     message_bytes: int = 0
     pixel_bytes: int = 0
-    is_counted: bool = False  # among the batch requests that are held
+    is_counted: bool = False  # as a batch request
     is_decoding: bool = False
 
     @property
     def priority(self) -> Priority:
-        """Of its request."""
+        """Priority of its request."""
         return "control" if self.is_control else "batch"
 
     def check(self) -> None:
-        """Go on only while somebody waits for the result.
+        """Check that the client still waits for the result.
 
         Raises:
-            Refused: the caller has left, or the deadline has passed.
+            RefusedError: the client has left, or the deadline has passed.
         """
         if self.is_gone():
-            raise Refused(grpc.StatusCode.CANCELLED, "cancelled before it was run")
+            raise RefusedError(grpc.StatusCode.CANCELLED, "cancelled before it was run")
         if time.monotonic() >= self.deadline_s:
-            raise late()
+            raise late_error()
 
 
-class Budget:
+class MemoryBudget:
     """Memory and decoders of one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
-        """Let requests hold what the limits allow; `num_decoders` batch requests are decoded at the same time."""
+        """Allow requests the memory of the limits, and `num_decoders` batch requests to decode at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # one for each batch request that waits, the next one first
+        self._queue: deque[threading.Condition] = deque()  # one per waiting batch request, the next one first
         self._num_decoding = 0
-        self._num_batch = 0  # held, of all encoders; each holds a thread too
-        self._freed = 0  # by large requests, since memory was last given back to the system
-        # A request is counted as freed a moment before its memory is: the regular call after a trim trims once more.
+        self._num_batch = 0  # batch requests of all encoders; each holds a thread too
+        self._freed = 0  # bytes freed by large requests since the last trim
+        # A request counts as freed shortly before its memory is freed, so the regular call after a trim trims again.
         self._trims_again = False
         self.message_bytes = 0
         self.pixel_bytes = 0
 
-    def take_message(self, claim: Claim, num_bytes: int) -> None:
-        """Count a message.
+    def take_message(self, claim: MemoryClaim, num_bytes: int) -> None:
+        """Claim the memory of a message.
 
         Raises:
-            Refused: the server holds as many as it may.
+            RefusedError: the server holds too many messages.
         """
         with self._lock:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
@@ -90,11 +90,11 @@ class Budget:
             self.message_bytes += num_bytes
             claim.message_bytes += num_bytes
 
-    def take_pixels(self, claim: Claim, num_bytes: int) -> None:
-        """Count what decoding will hold, and for a batch request wait until there is room and a decoder is free.
+    def take_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
+        """Claim the memory of decoding; a batch request waits for memory and a decoder.
 
         Raises:
-            Refused: there is no room, or the caller left or its deadline passed while it waited.
+            RefusedError: memory is full, or the client left or its deadline passed during the wait.
         """
         with self._lock:
             if claim.is_control:
@@ -107,16 +107,16 @@ class Budget:
             self.pixel_bytes += num_bytes
             claim.pixel_bytes += num_bytes
 
-    def decoded(self, claim: Claim, *, working_bytes: int) -> None:
-        """Give back the decoder, and what it took beside the pixels."""
+    def decoded(self, claim: MemoryClaim, *, working_bytes: int) -> None:
+        """Release the decoder and its working memory."""
         with self._lock:
             self._end_decoding(claim)
             self._free_pixels(claim, working_bytes)
             self._wake_next()
         self.give_back(at_least=_TRIM_NOW_BYTES)
 
-    def release(self, claim: Claim) -> None:
-        """Give back all that a request holds; once more does nothing."""
+    def release(self, claim: MemoryClaim) -> None:
+        """Release all memory of a request; a second call does nothing."""
         with self._lock:
             self._end_decoding(claim)
             self._num_batch -= claim.is_counted
@@ -128,10 +128,10 @@ class Budget:
             self._wake_next()
 
     def give_back(self, *, at_least: int | None = None) -> None:
-        """Give freed memory back to the system, if large requests freed much; to be called now and then.
+        """Return freed memory to the system if large requests freed much; call it regularly.
 
         Args:
-            at_least: How much; for a call between the regular ones, which then costs nothing if less was freed.
+            at_least: Minimum of freed bytes for a call between the regular ones.
         """
         with self._lock:
             is_due = self._freed >= (_TRIM_BYTES if at_least is None else at_least)
@@ -139,11 +139,11 @@ class Budget:
                 return
             self._trims_again = is_due
             self._freed = 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps it otherwise
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # otherwise glibc keeps the memory
         if trim is not None:
             trim(0)
 
-    def _free_pixels(self, claim: Claim, num_bytes: int) -> None:
+    def _free_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
         self.pixel_bytes -= num_bytes
         claim.pixel_bytes -= num_bytes
         self._count_freed(num_bytes)
@@ -152,7 +152,7 @@ class Budget:
         if num_bytes >= _LARGE_BYTES:
             self._freed += num_bytes
 
-    def _wait(self, claim: Claim, num_bytes: int) -> None:
+    def _wait(self, claim: MemoryClaim, num_bytes: int) -> None:
         if len(self._queue) >= self._limits.waiting:
             raise _too_many()
         turn = threading.Condition(self._lock)
@@ -174,23 +174,25 @@ class Budget:
         has_room = not self.pixel_bytes or self.pixel_bytes + num_bytes <= allowed
         return has_room and self._num_decoding < self._num_decoders
 
-    def _end_decoding(self, claim: Claim) -> None:
+    def _end_decoding(self, claim: MemoryClaim) -> None:
         if claim.is_decoding:
             self._num_decoding -= 1
             claim.is_decoding = False
 
 
-def late() -> Refused:
-    """The deadline has passed, or cannot be met."""
-    return Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run")
+def late_error() -> RefusedError:
+    """Return the error for a deadline that has passed or cannot be met."""
+    return RefusedError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "it could not have been ready by its deadline, and was not run"
+    )
 
 
-def _too_many() -> Refused:
-    return Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many batch requests wait; send fewer, or later")
+def _too_many() -> RefusedError:
+    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many batch requests wait; send fewer, or later")
 
 
-def _full(what: str, allowed: int) -> Refused:
-    return Refused(
+def _full(what: str, allowed: int) -> RefusedError:
+    return RefusedError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"the requests that the server holds have nearly {allowed} {what}, the most it allows; send less, or later",
     )

@@ -1,4 +1,4 @@
-"""The `serve` command: models from a folder to control loops, until a signal."""
+"""The `serve` command: serve the models of a folder until a signal."""
 
 from __future__ import annotations
 
@@ -43,37 +43,35 @@ def serve(
 ) -> None:
     """Serve exported encoders over gRPC (Open Inference Protocol), the newest frame of every robot first.
 
-    The newest version of each model is loaded, or what version_policy in its config.pbtxt says. SIGHUP looks for newer
-    ones; SIGTERM answers what was accepted and ends.
+    Each model's newest version is loaded, or the versions that version_policy in its config.pbtxt names. SIGHUP scans
+    for new versions; SIGTERM answers the accepted requests and exits.
 
     Args:
         models: The folder that `robossl export --out` wrote.
-        host: Where to listen, a name's every address; 0.0.0.0 for other machines, which then want TLS or a trusted
-            network; unix:PATH for a socket file.
-        port: Its port; 0 for any free one.
-        provider: What onnxruntime runs on; one named is that one or an error, auto is CUDA where there is a device.
-        threads: Threads of a run on the CPU; one a CPU that this process may use, unless given.
-        shared_memory: Let callers on this host pass frames in shared memory.
-        poll_seconds: How often to look for new versions; 0 for never.
-        metrics_port: Serve Prometheus metrics there; 0 for any free port.
-        streams: How many streams may be open at the same time; a robot has one for each camera.
+        host: Address to listen on, or a name for all its addresses; 0.0.0.0 admits other machines, use it with TLS or
+            on a trusted network; unix:PATH for a socket file.
+        port: Port to listen on; 0 for any free one.
+        provider: onnxruntime provider; auto is CUDA if there is a device, otherwise the CPU; others never fall back.
+        threads: Threads of a run on the CPU; default: the CPUs that this process may use.
+        shared_memory: Let clients on this host pass frames in shared memory.
+        poll_seconds: Interval of scans for new versions; 0 for never.
+        metrics_port: Port of the Prometheus metrics; 0 for any free one.
+        streams: How many streams may be open at the same time; a robot opens one for each camera.
         tls_cert: PEM file with the server's certificate.
         tls_key: PEM file with its key.
-        client_ca: PEM file of the authority whose certificates callers must show.
-        token: File with the token that callers must send.
-        admin_token: File with the token for loading and unloading; without it only this host may.
-        drain_seconds: How long accepted requests may take when the server ends.
+        client_ca: PEM file of the authority that must have signed the clients' certificates.
+        token: File with the token that clients must send.
+        admin_token: File with the token for loading and unloading; without it only this host may do so.
+        drain_seconds: How long accepted requests may still run after SIGTERM.
 
     Raises:
-        InputError: no model can be served, a number is out of range, or the settings do not fit together.
+        InputError: no model can be served, a number is out of range, or options exclude each other.
         ResourceError: a port is taken.
     """
     security = Security(tls_cert, tls_key, client_ca, token, admin_token)
     is_private = is_local(host)
     if not is_private and tls_cert is None and (token or admin_token):
-        raise InputError(
-            f"a token would cross the network of {host} for all to read; pass --tls-cert and --tls-key too"
-        )
+        raise InputError(f"the token would cross the network of {host} unencrypted; pass --tls-cert and --tls-key too")
     session = SessionSettings(provider=choose_provider(provider), threads=num_cpus() if threads is None else threads)
     settings = ServerSettings(
         host=host,
@@ -102,7 +100,7 @@ def _serve(models: Path, settings: ServerSettings, *, drain_seconds: float) -> N
     server.start()
     for model in server.repository.models():
         _say(f"  {model.card.name} version {model.card.version}, {model.costs.of(1) * 1e3:.1f} ms a frame")
-    open_to = "no TLS" if is_local(settings.host) else "no TLS: anyone on the network can ask"
+    open_to = "no TLS" if is_local(settings.host) else "no TLS: anyone on the network can use it"
     how = "TLS" if settings.security.tls_cert else open_to
     if server.metrics_pages:
         _say(f"metrics at {', '.join(server.metrics_pages)}")
@@ -116,7 +114,7 @@ def _serve(models: Path, settings: ServerSettings, *, drain_seconds: float) -> N
 
 
 def _say(line: str) -> None:
-    """Print a line. A server whose output nobody reads, or whose disk is full, serves and drains as any other."""
+    """Print a line; if the output is closed or its disk full, stop printing and go on serving."""
     try:
         print(line, flush=True)
     except OSError:
@@ -124,9 +122,9 @@ def _say(line: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of frames for the next ones: mapping it anew costs more than copying."""
+    """Let glibc keep the memory of frames for the next frames: mapping it again costs more than copying."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
-        libc.mallopt(_M_ARENA_MAX, 4)  # else every thread that decoded a large picture keeps the memory for itself
+        libc.mallopt(_M_ARENA_MAX, 4)  # otherwise each thread keeps the memory of its largest picture

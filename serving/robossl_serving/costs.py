@@ -1,4 +1,4 @@
-"""Costs: how long the encoder takes for a number of frames of a size, measured when it is loaded."""
+"""Costs: the encoder's run time by number and size of frames, measured at load."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from itertools import pairwise
 
 import numpy as np
 
-_PAYS = 0.8  # a batch is worth its wait if a frame in it costs at most this part of a frame alone
-_LONGER = 2.0  # ... and if it takes at most so many runs alone: robots' frames age meanwhile
+_PAYS = 0.8  # a batch pays if a frame in it costs at most this share of a single frame
+_LONGER = 2.0  # and if it takes at most as long as this many single frames, because robots' frames age meanwhile
 _SIZES = (1, 2, 4, 8, 16)
-LARGER = 4  # times the height and width: what a camera sends is about so much larger than what an encoder looks at
+LARGER = 4  # ratio of a camera's height and width to the encoder's input
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a run by its number of frames, of one size; one frame must be among them."""
+    """Seconds of a run by number of frames of one size; must contain 1 frame."""
 
     seconds: Mapping[int, float]
     pixels: int = 0  # of a measured frame
-    per_pixel_s: float = 0.0  # for each pixel that a frame has more or less; 0: all sizes cost the same
+    per_pixel_s: float = 0.0  # for each pixel more or less; 0 if all sizes cost the same
 
     def of(self, num_frames: int, hw: tuple[int, int] | None = None) -> float:
-        """Seconds for a number of frames, between and beyond the measured ones on straight lines.
+        """Return the seconds for a number of frames, interpolated and extrapolated linearly.
 
         Args:
-            num_frames: How many.
-            hw: Their height and width; None: those that were measured.
+            num_frames: Number of frames.
+            hw: Height and width; None for the measured size.
 
         >>> Costs({1: 0.01, 4: 0.025}).of(2), Costs({1: 0.01, 4: 0.025}).of(8)
         (0.015, 0.05)
@@ -45,17 +45,17 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """The largest number of frames that is worth running together; 1 where batching does not pay (most CPUs).
+        """The largest batch that pays; 1 if batching does not pay, as on most CPUs.
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
-        >>> Costs({1: 0.006, 2: 0.009, 4: 0.016, 8: 0.03}).best_batch  # a little cheaper a frame, much later
+        >>> Costs({1: 0.006, 2: 0.009, 4: 0.016, 8: 0.03}).best_batch  # slightly cheaper, much later
         2
         """
         return self.best_batch_of(None)
 
     def best_batch_of(self, hw: tuple[int, int] | None) -> int:
-        """The same for frames of another size: batching pays less for large ones.
+        """Return the largest batch that pays for frames of a size; batching pays less for large frames.
 
         >>> costs = Costs({1: 0.002, 8: 0.004}, pixels=50_000, per_pixel_s=1e-8)
         >>> costs.best_batch_of((200, 250)), costs.best_batch_of((3000, 4000))
@@ -79,14 +79,14 @@ class Costs:
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:
-    """Time runs of growing size, the fastest of three each; stops where batching has stopped paying.
+    """Time runs of growing size, the fastest of three each, until batching no longer pays.
 
-    Fewer frames never take longer: a size that was timed beside another program's work takes a larger one's time, or
-    all that is planned for one frame alone would follow from that moment.
+    A size that was measured slower than a larger size gets the larger size's time: it was disturbed by another program,
+    and a wrong time for one frame would spoil all planning.
     """
     seconds: dict[int, float] = {}
     started_s = time.monotonic()
-    run(1)  # the first run plans memory
+    run(1)  # the first run allocates memory
     for size in (size for size in _SIZES if size <= max_batch):
         seconds[size] = min(_timed(partial(run, size)) for _ in range(3))
         spent_s = time.monotonic() - started_s
@@ -98,12 +98,12 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
 
 
 def measure_pixels(costs: Costs, run_larger: Callable[[], object], hw: tuple[int, int]) -> Costs:
-    """Add what a pixel costs: time one frame of `LARGER` times the height and width `hw`, the faster of two runs."""
-    run_larger()  # the first run plans memory
+    """Add the cost of a pixel: time a frame of `LARGER` times the height and width `hw`, the faster of two runs."""
+    run_larger()  # the first run allocates memory
     larger_s = min(_timed(run_larger) for _ in range(2))
     pixels = hw[0] * hw[1]
     per_pixel_s = (larger_s - costs.of(1)) / ((LARGER**2 - 1) * pixels)
-    # at most in proportion to the pixels: a frame of none would cost less than nothing
+    # More than proportional to the pixels would make the cost of tiny frames negative.
     return replace(costs, pixels=pixels, per_pixel_s=min(max(0.0, per_pixel_s), costs.of(1) / pixels))
 
 

@@ -1,4 +1,4 @@
-"""Decoding: images of requests to pixels, within the server's budget and only as long as somebody waits for them."""
+"""Decode the images of requests within the server's memory budget, while their clients wait."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import grpc
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl_serving.budget import Budget, Claim, late
-from robossl_serving.estimates import Estimates
-from robossl_serving.images import Images
-from robossl_serving.refused import Refused
+from robossl_serving.budget import MemoryBudget, MemoryClaim, late_error
+from robossl_serving.estimates import TimeEstimates
+from robossl_serving.images import EncodedImages
+from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Outcome
-from robossl_serving.statistics import Statistics
+from robossl_serving.statistics import ModelStatistics
 
 _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "shed",
@@ -22,26 +22,28 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 }
 
 
-class Decoder:
-    """Decodes in the threads of its callers; how long that takes is learned apart from the encoder's runs."""
+class ImageDecoder:
+    """Decodes in the calling threads; learns decoding times separately from encoder runs."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self._lock = threading.Lock()
-        self._times = Estimates()
+        self._times = TimeEstimates()
 
-    def decode(self, images: Images, claim: Claim, statistics: Statistics) -> UInt8[ndarray, "b h w 3"]:
-        """Decode the images of a request; `statistics` count one that is given up.
+    def decode(
+        self, images: EncodedImages, claim: MemoryClaim, statistics: ModelStatistics
+    ) -> UInt8[ndarray, "b h w 3"]:
+        """Decode the images of a request; count it in `statistics` if it is given up.
 
         Raises:
-            Refused: one is damaged, there is no room, the caller left, or it would be late.
+            RefusedError: an image is damaged, memory is full, the client left, or the deadline cannot be met.
         """
         try:
             self._refuse_late(images, claim)
             self._budget.take_pixels(claim, images.decoded_bytes + images.working_bytes)
             started_s = time.monotonic()
             frames = images.decode(claim.check)
-        except Refused as refused:
+        except RefusedError as refused:
             if refused.code in _OUTCOMES:
                 statistics.dropped(claim.priority, _OUTCOMES[refused.code])
             raise
@@ -51,10 +53,10 @@ class Decoder:
         self._budget.decoded(claim, working_bytes=images.working_bytes)
         return frames
 
-    def _refuse_late(self, images: Images, claim: Claim) -> None:
+    def _refuse_late(self, images: EncodedImages, claim: MemoryClaim) -> None:
         now_s = time.monotonic()
         left_s = claim.deadline_s - now_s
         with self._lock:
             is_late = self._times.is_late(images.size, images.expected_s, least_s=0.0, left_s=left_s, now_s=now_s)
         if is_late:
-            raise late()
+            raise late_error()

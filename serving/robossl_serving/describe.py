@@ -1,4 +1,4 @@
-"""Describe: what the server says about itself and its models."""
+"""Metadata, configuration, statistics and index of the server and its models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robossl_client.wire import tensor_type
 from robossl import __version__
 from robossl.repository import triton_config
 from robossl_serving.model import Model
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 from robossl_serving.repository import Repository
 
 _PLATFORM = "onnxruntime_onnx"
@@ -18,26 +18,26 @@ _EXTENSIONS = ("model_repository", "model_configuration", "statistics", "binary_
 
 
 class Descriptions:
-    """Answers about a repository's models; names of models and versions come from callers."""
+    """Describes the models of a repository; model names and versions come from clients."""
 
     def __init__(self, repository: Repository, *, has_shared_memory: bool) -> None:
         self._repository = repository
         self._extensions = (*_EXTENSIONS, *(("system_shared_memory",) if has_shared_memory else ()))
 
     def server(self) -> pb.ServerMetadataResponse:
-        """Name, version, extensions."""
+        """Return the server's name, version and extensions."""
         return pb.ServerMetadataResponse(name="robossl", version=__version__, extensions=self._extensions)
 
     def is_ready(self, name: str, version: str) -> bool:
-        """Whether a model can be asked."""
+        """Return whether a model is loaded."""
         try:
             self._repository.find(name, version, None)
-        except Refused:
+        except RefusedError:
             return False
         return True
 
     def metadata(self, name: str, version: str) -> pb.ModelMetadataResponse:
-        """Tensors, loaded versions, and as a property the card."""
+        """Return tensors, loaded versions, and the card as a property."""
         model = self._repository.find(name, version, None)
         card = model.card
         return pb.ModelMetadataResponse(
@@ -50,7 +50,7 @@ class Descriptions:
         )
 
     def config(self, name: str, version: str) -> pb.ModelConfigResponse:
-        """The model's configuration as Triton has it."""
+        """Return the model's configuration in Triton's form."""
         model = self._repository.find(name, version, None)
         config = pb.ModelConfig()
         text_format.Parse(triton_config(model.card, max_batch=model.max_batch), config)
@@ -58,12 +58,12 @@ class Descriptions:
         return pb.ModelConfigResponse(config=config)
 
     def statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
-        """Counts and times of one model or, without a name, of all."""
+        """Return counts and times of one model, or of all models if the name is empty."""
         models = [self._repository.find(name, version, None)] if version else self._loaded(name)
         return pb.ModelStatisticsResponse(model_stats=[model.statistics.message() for model in models])
 
     def index(self, *, only_ready: bool) -> pb.RepositoryIndexResponse:
-        """All versions on disk."""
+        """Return all versions on disk or loaded."""
         rows = [row for row in self._repository.index() if row.ready or not only_ready]
         return pb.RepositoryIndexResponse(
             models=[

@@ -1,8 +1,8 @@
-"""Device: which encoder runs next on the processor that all of them share.
+"""Device: which encoder runs next on the processor that all encoders share.
 
-A robot's frame of any encoder goes before the batch requests of every encoder, and no batch request begins beside a
-robot's frame. Among encoders whose robots wait, the one with the robot that was served longest ago goes first, so that
-robots get fair shares whichever encoder they ask. Batch requests of several encoders take turns.
+A control request of any encoder runs before the batch requests of all encoders, and no batch request starts while a
+control request runs. If robots wait for several encoders, the encoder with the robot that was served longest ago runs
+first, so every robot gets a fair share. Batch requests of several encoders take turns.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import Protocol
 from robossl_serving.requests import Priority, Request
 
 
-class Member(Protocol):
-    """An encoder that runs on the device."""
+class DeviceMember(Protocol):
+    """An encoder on the device."""
 
     running: Priority | None
 
     @property
     def waiting(self) -> Priority | None:
-        """What waits, a robot's frames before batch requests; None: nothing."""
+        """The highest priority that waits; None if no request waits."""
         ...
 
     @property
     def longest_unserved_s(self) -> float:
-        """When the waiting robot that was served longest ago was served."""
+        """The earliest last-served time of the waiting robots."""
         ...
 
     def demand_s(self, now_s: float) -> float:
-        """How long it takes to serve each of its active robots once."""
+        """Return the time to serve each of its active robots once."""
         ...
 
     def wake(self) -> None:
-        """Look whether it is this encoder's turn."""
+        """Check whether this encoder may run now."""
         ...
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Let what is past its deadline wait no longer, and return it."""
+        """Remove and return the requests past their deadline."""
         ...
 
 
 class Device:
-    """Turns on one device. Its lock is held by the caller of every method."""
+    """Schedules encoders on one device; every method must be called with `lock` held."""
 
     def __init__(self, *, places: int = 1) -> None:
-        """Let encoders run on one device, so many at the same time."""
+        """Allow `places` encoders to run at the same time."""
         self.lock = threading.Lock()
         self._places = places
-        self._members: list[Member] = []  # the one that ran longest ago first
+        self._members: list[DeviceMember] = []  # least recently run first
 
-    def join(self, member: Member) -> None:
-        """Let an encoder take part."""
+    def join(self, member: DeviceMember) -> None:
+        """Add an encoder."""
         self._members.append(member)
 
-    def leave(self, member: Member) -> None:
-        """Forget an encoder."""
+    def leave(self, member: DeviceMember) -> None:
+        """Remove an encoder."""
         self._members.remove(member)
 
-    def next(self) -> Member | None:
-        """The encoder that may run now; None: none may."""
+    def next(self) -> DeviceMember | None:
+        """Return the encoder that may run now, or None."""
         running = [member.running for member in self._members if member.running]
         if len(running) >= self._places:
             return None
@@ -71,23 +71,23 @@ class Device:
             return control[0] if control else None
         return ready[0]
 
-    def beside_s(self, member: Member, now_s: float) -> float:
-        """How long all other encoders need to serve each of their active robots once."""
+    def beside_s(self, member: DeviceMember, now_s: float) -> float:
+        """Return the time that all other encoders need to serve each of their active robots once."""
         return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Forget what is past its deadline, of all encoders: one whose turn does not come cannot do so itself."""
+        """Remove and return the overdue requests of all encoders; an encoder that may not run cannot do it itself."""
         return [request for member in self._members for request in member.drop_overdue(now_s)]
 
-    def begin(self, member: Member) -> None:
-        """Note that an encoder runs; another may run beside it where there is a place."""
+    def begin(self, member: DeviceMember) -> None:
+        """Note that an encoder runs, and wake the next one if there is a free place."""
         self._members.remove(member)
         self._members.append(member)
         if self._places > 1:
             self.wake()
 
     def wake(self) -> None:
-        """Tell the encoder whose turn it is."""
+        """Wake the encoder that may run now."""
         member = self.next()
         if member is not None:
             member.wake()

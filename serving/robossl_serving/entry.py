@@ -1,4 +1,4 @@
-"""Entry: the loaded versions of one model, and which of them a call gets."""
+"""ModelEntry: the loaded versions of one model, and which version a call gets."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from dataclasses import dataclass
 import grpc
 from robossl_client._proto import inference_pb2 as pb
 
-from robossl_serving.loader import Loaded
+from robossl_serving.loader import LoadedVersion
 from robossl_serving.model import Model
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A model as it is served; replaced whole when something changes, so that readers need no lock."""
+class ModelEntry:
+    """The state of a model; replaced as a whole, so that readers need no lock."""
 
     name: str
-    current: int  # serves callers that name no version
-    versions: Mapping[int, Loaded]
-    kept: frozenset[int]  # loaded because the policy or an operator says so; any other retires when nobody asks
-    failed: tuple[int, ...]  # should be loaded, and failed their checks
-    missing: tuple[int, ...]  # named by the policy, and not on disk
+    current: int  # serves calls without a version
+    versions: Mapping[int, LoadedVersion]
+    kept: frozenset[int]  # wanted by the policy or an operator; other versions retire when unused
+    failed: tuple[int, ...]  # wanted, but failed their checks
+    missing: tuple[int, ...]  # named in the policy, not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # sha256 of each model.onnx, by its card
+    on_disk: Mapping[int, str | None]  # sha256 of each model.onnx, from its card
 
     def models(self) -> list[Model]:
-        """List the loaded versions."""
+        """Return the loaded versions."""
         return [loaded.model for loaded in self.versions.values()]
 
     def in_order(self) -> list[int]:
-        """List the loaded versions' numbers, the current one last."""
+        """Return the loaded version numbers, the current one last."""
         return [*(number for number in self.versions if number != self.current), self.current]
 
     def find(self, version: str, artefact: str | None) -> Model:
         """Find the version that a call asks for.
 
         Args:
-            version: Its number; empty: the current one.
-            artefact: sha256 of the model.onnx that the caller has pinned.
+            version: Version number; empty for the current one.
+            artefact: sha256 of the model.onnx that the client has pinned.
 
         Raises:
-            Refused: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: the version is not loaded, or is not the pinned encoder.
         """
         if artefact is not None:
             return self._find_pinned(version, artefact)
         wanted = version or str(self.current)
-        # compared as text: what comes from a caller need not be a number, nor one of a sane length
+        # Compare as text: a client may send anything, also a huge number.
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model
-        said = f"version {version[:32]!r} of {self.name} is not loaded; loaded are {listed(self.versions)}"
+        said = f"version {version[:32]!r} of {self.name} is not loaded; loaded are {join_names(self.versions)}"
         for number in self.on_disk:
             if str(number) == wanted:
                 said += f". It is in the repository: {self._how_to_load(number)}"
-        raise Refused(grpc.StatusCode.NOT_FOUND, said)
+        raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
 
     def _find_pinned(self, version: str, artefact: str) -> Model:
         for model in self.models():
@@ -70,52 +70,52 @@ class Entry:
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
-                f"the pinned encoder is not served any more, and not in the repository; {current}. Connect anew to "
-                "take the current one, or put the pinned version back into the repository and load it by its number"
+                f"the pinned encoder is no longer served, and not in the repository; {current}. Connect again to take the "
+                "current one, or put the pinned version back into the repository and load it by its number"
             )
         else:
             said = (
-                f"the pinned encoder is not served any more: version {lying} is in the repository, but not loaded; "
-                f"{current}. Connect anew to take that. To go on with version {lying}, "
+                f"the pinned encoder is no longer served: version {lying} is in the repository, but not loaded; "
+                f"{current}. Connect again to take the current one. To go on with version {lying}, "
                 f"{self._how_to_load(lying)}"
             )
-        raise Refused(grpc.StatusCode.FAILED_PRECONDITION, said)
+        raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, said)
 
     def _how_to_load(self, version: int) -> str:
         if version in self.failed:
-            return "mend it first: it failed its checks, and the server's log says why"
+            return "repair it first: it failed its checks, and the server's log says why"
         return (
             f"run `robossl load HOST:PORT {self.name} --version {version}` (RepositoryModelLoad), or name it in "
             "version_policy of config.pbtxt and send the server SIGHUP"
         )
 
 
-def not_loaded(name: str, failed: Sequence[int], entry: Entry | None) -> Refused:
-    """Refuse to have loaded what was asked for, and say what is served now."""
+def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
+    """Return the error for a failed load, with the version that serves now."""
     if failed:
-        what = f"version {listed(failed)} of {name} failed its checks and is not served"
+        what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
         what = f"the config.pbtxt of {name} cannot be used"
     now = "nothing of it is served" if entry is None else f"version {entry.current} is served"
-    return Refused(grpc.StatusCode.FAILED_PRECONDITION, f"{what}; {now}. The server's log says why")
+    return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f"{what}; {now}. The server's log says why")
 
 
-def unknown_model(name: str, known: Iterable[str]) -> Refused:
-    """Refuse a name that no loaded model has."""
-    return Refused(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {listed(known)}")
+def unknown_model_error(name: str, known: Iterable[str]) -> RefusedError:
+    """Return the error for the name of no loaded model."""
+    return RefusedError(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {join_names(known)}")
 
 
-def listed(names: Iterable[object]) -> str:
-    """Names in one line.
+def join_names(names: Iterable[object]) -> str:
+    """Join names for a message.
 
-    >>> listed([1, 2]), listed([])
+    >>> join_names([1, 2]), join_names([])
     ('1, 2', 'none')
     """
     return ", ".join(map(str, names)) or "none"
 
 
-def log_change(old: Entry | None, new: Entry) -> None:
-    """Say in the log what a model is served by now, if that has changed."""
+def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
+    """Log a change of the current version and of its problems."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)
@@ -127,4 +127,6 @@ def log_change(old: Entry | None, new: Entry) -> None:
     if newer and (old is None or (old.current, old.failed) != (new.current, new.failed)):
         _log.warning("fell back", extra={**about, "failed": newer})
     if new.missing and (old is None or old.missing != new.missing):
-        _log.warning("version_policy names versions that are not there", extra={**about, "missing": list(new.missing)})
+        _log.warning(
+            "version_policy names versions that are not on disk", extra={**about, "missing": list(new.missing)}
+        )

@@ -1,8 +1,8 @@
-"""Estimates: how long work of one size will take, from what is expected of it and from how long it took before.
+"""Estimate how long work of one size takes, from its expected time and from earlier measurements.
 
-An estimate refuses work only for as long as one run takes. After that the work is tried once, and the time of that
-trial is the new estimate. So neither a slow spell of the machine, nor work of another size, nor a wrong expectation
-refuses work that could have been done in time.
+An estimate refuses work only for about as long as one run takes. Then the work runs once as a trial, and the time of
+the trial becomes the new estimate. So a slow phase of the machine, work of another size, or a wrong expected time never
+refuses for long what could be done in time.
 """
 
 from __future__ import annotations
@@ -10,43 +10,43 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-Size = tuple[int, int, int]  # frames, height, width
+WorkSize = tuple[int, int, int]  # frames, height, width
 
-_DOUBT_S = 1.0  # half-life of an estimate while no work of its size is done
-_FOLLOW = 0.1  # weight of a slower time; a faster one is believed at once, so that only what is surely late is refused
-_HOPELESS = 0.3  # part of the fastest time: with less time left than that, not even a trial is worth it
-_TRUST = 4  # fastest times that an estimate is trusted for, once trials have confirmed it
-_CONFIRMS = 0.9  # a trial that takes at least this part of the estimate confirms it
-_REMEMBERED = 64  # heights and widths; they are the callers' choice, and memory is not
+_DOUBT_S = 1.0  # half-life of an estimate while no work of its size runs
+_FOLLOW = 0.1  # weight of a slower time; a faster time replaces the estimate, so that only hopeless work is refused
+_HOPELESS = 0.3  # share of the fastest time; with less time left not even a trial runs
+_TRUST = 4  # how long a confirmed estimate may refuse work, in fastest times
+_CONFIRMS = 0.9  # a trial confirms the estimate if it takes at least this share of it
+_REMEMBERED = 64  # heights and widths; clients choose them, so their number is limited
 
 
 @dataclass(slots=True)
 class _Record:
-    since_s: float  # when work of this size was last done, or first asked about
-    scale: float | None = None  # measured time over expected time; None: not done yet
+    since_s: float  # time of the last run of this size, or of the first question about it
+    scale: float | None = None  # measured time / expected time; None before the first run
     num_confirmed: int = 0  # trials in a row that confirmed the estimate
-    is_trial: bool = False  # the next work of this size is one
+    is_trial: bool = False  # the next run of this size is a trial
 
 
-class Estimates:
-    """Times of one kind of work on one machine, learned for each size apart."""
+class TimeEstimates:
+    """Times of one kind of work on one machine, learned separately for each size."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[int, int], dict[int, _Record]] = {}  # by height and width, the last used at the end
+        self._records: dict[tuple[int, int], dict[int, _Record]] = {}  # by height and width, last used at the end
 
-    def seconds(self, size: Size, expected_s: float, now_s: float) -> float:
-        """How long work of a size will take."""
+    def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
+        """Return the estimated time of work of a size."""
         return expected_s * self._scale(size) * _certainty(self._record(size, now_s), now_s)
 
-    def is_late(self, size: Size, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:
-        """Whether work with so much time left should not be started.
+    def is_late(self, size: WorkSize, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:
+        """Return whether work should not start because it would miss its deadline.
 
         Args:
-            size: Of the work.
-            expected_s: How long it would take on an undisturbed machine.
-            least_s: What of that was measured, and is not only expected.
-            left_s: Until its deadline.
-            now_s: The time.
+            size: Size of the work.
+            expected_s: Its time on an idle machine.
+            least_s: The measured part of the expected time.
+            left_s: Time left until its deadline.
+            now_s: Current time.
         """
         record = self._record(size, now_s)
         scale, certainty = self._scale(size), _certainty(record, now_s)
@@ -60,8 +60,8 @@ class Estimates:
         record.is_trial = now_s - record.since_s >= trusted_s
         return not record.is_trial
 
-    def took(self, size: Size, expected_s: float, seconds: float, *, now_s: float) -> None:
-        """Learn from work that was done."""
+    def took(self, size: WorkSize, expected_s: float, seconds: float, *, now_s: float) -> None:
+        """Learn from a run."""
         record = self._record(size, now_s)
         before, ratio = self._scale(size), seconds / expected_s
         if ratio < _CONFIRMS * before:
@@ -71,7 +71,7 @@ class Estimates:
         record.scale = ratio if ratio < before else (1 - _FOLLOW) * before + _FOLLOW * ratio
         record.since_s, record.is_trial = now_s, False
 
-    def _record(self, size: Size, now_s: float) -> _Record:
+    def _record(self, size: WorkSize, now_s: float) -> _Record:
         num_frames, hw = size[0], size[1:]
         records = self._records.pop(hw, {})
         self._records[hw] = records
@@ -79,8 +79,8 @@ class Estimates:
             del self._records[next(iter(self._records))]
         return records.setdefault(num_frames, _Record(since_s=now_s))
 
-    def _scale(self, size: Size) -> float:
-        """Of this size, or of the nearest number of frames of the same height and width."""
+    def _scale(self, size: WorkSize) -> float:
+        """Return the scale of this size, or of the nearest number of frames of the same height and width."""
         records = self._records.get(size[1:], {})
         own = records.get(size[0])
         if own is not None and own.scale is not None:

@@ -1,4 +1,4 @@
-"""Executor: one run at a time for one encoder, of what its scheduler chooses, when its device lets it."""
+"""Executor: runs one encoder; its scheduler chooses the requests, its device the time."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl_serving.device import Device
-from robossl_serving.requests import Outcome, Priority, Request, Turn
+from robossl_serving.requests import Outcome, Priority, Request, RunPlan
 from robossl_serving.scheduler import Scheduler
 
-Run = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
+RunFn = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
 
 _log = logging.getLogger("robossl.serving")
 
 
 class ClosedError(Exception):
-    """The executor takes nothing more: its encoder is being unloaded."""
+    """The encoder is being unloaded; the executor takes no more requests."""
 
 
 class Executor:
-    """Runs requests, one turn at a time; `on_turn(num_frames, run_seconds)` is told of each."""
+    """Runs one plan at a time and calls `on_run(num_frames, run_seconds)` after each."""
 
     def __init__(
         self,
-        run: Run,
+        run: RunFn,
         scheduler: Scheduler,
         *,
         name: str,
-        on_turn: Callable[[int, float], None],
+        on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
-        """Start the thread that runs what waits; without `device` it has one of its own."""
+        """Start the thread that runs waiting requests, on its own device unless `device` is given."""
         self._run = run
         self._scheduler = scheduler
-        self._on_turn = on_turn
+        self._on_run = on_run
         self._device = device or Device()
         self._lock = self._device.lock
         self._wake = threading.Condition(self._lock)
@@ -53,59 +53,59 @@ class Executor:
 
     @property
     def waiting(self) -> Priority | None:
-        """What waits, a robot's frames before batch requests; None: nothing."""
+        """The highest priority that waits; None if no request waits."""
         if self._scheduler.num_control:
             return "control"
         return "batch" if len(self._scheduler) else None
 
     @property
     def longest_unserved_s(self) -> float:
-        """When the waiting robot that was served longest ago was served."""
+        """The earliest last-served time of the waiting robots."""
         return self._scheduler.longest_unserved_s()
 
     def demand_s(self, now_s: float) -> float:
-        """How long it takes to serve each of its active robots once."""
+        """Return the time to serve each of its active robots once."""
         return self._scheduler.demand_s(now_s)
 
     def wake(self) -> None:
-        """Look whether it is this encoder's turn; the device's lock is held."""
+        """Check whether this encoder may run now; call with the device's lock held."""
         self._wake.notify()
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Let what is past its deadline wait no longer, and return it; the device's lock is held."""
+        """Remove and return the requests past their deadline; call with the device's lock held."""
         overdue = self._scheduler.drop_overdue(now_s)
         if overdue and self._closed:
             self._wake.notify()
         return overdue
 
     def submit(self, request: Request, *, may_run_here: bool = False) -> None:
-        """Let a request wait for its turn; its `on_done` is called when its outcome is known.
+        """Queue a request; its `on_done` is called when its outcome is known.
 
-        With `may_run_here` an idle encoder runs it in the calling thread, which spares two changes of thread.
+        With `may_run_here` an idle encoder runs it in the calling thread, which saves two thread switches.
 
         Raises:
             ClosedError: the encoder is being unloaded.
-            QueueFullError: too many wait already.
+            QueueFullError: too many requests wait.
         """
-        turn = None
+        plan = None
         with self._lock:
             if self._closed:
                 raise ClosedError
             replaced = self._scheduler.add(request)
             if may_run_here and len(self._scheduler) == 1 and self._device.next() is self:
-                turn = self._begin()
+                plan = self._begin()
             else:
                 self._device.wake()
         if replaced is not None:
             _finish(replaced, "superseded")
-        if turn is not None:
-            self._work(turn)
+        if plan is not None:
+            self._work(plan)
 
     def cancel(self, request: Request) -> None:
-        """Forget a request that its caller no longer wants; one that is running is run to its end."""
+        """Remove a request that its client gave up; a running request runs to its end."""
         with self._lock:
             waited = self._scheduler.remove(request)
-            self._device.wake()  # another encoder's batch requests may have waited for this one
+            self._device.wake()  # batch requests of another encoder may have waited for this request
             if self._closed:
                 self._wake.notify()
         if waited:
@@ -115,7 +115,7 @@ class Executor:
         return len(self._scheduler)
 
     def close(self) -> None:
-        """Take nothing more, and return when all that waits has been run or shed."""
+        """Take no more requests, and return when all waiting requests have run or been shed."""
         with self._lock:
             self._closed = True
             self._wake.notify()
@@ -129,69 +129,70 @@ class Executor:
                         self._device.leave(self)
                         return
                     self._wake.wait()
-                turn = self._begin()
-            self._work(turn)
+                plan = self._begin()
+            self._work(plan)
 
-    def _begin(self) -> Turn:
+    def _begin(self) -> RunPlan:
         now_s = time.monotonic()
-        turn = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
-        is_control = any(piece.request.robot is not None for piece in turn.pieces)
+        plan = self._scheduler.take(now_s, beside_s=self._device.beside_s(self, now_s))
+        is_control = any(each.request.robot is not None for each in plan.slices)
         self.running = "control" if is_control else "batch"
         self._device.begin(self)
-        return replace(turn, shed=(*turn.shed, *self._device.drop_overdue(now_s)))
+        return replace(plan, shed=(*plan.shed, *self._device.drop_overdue(now_s)))
 
-    def _work(self, turn: Turn) -> None:
-        for request in turn.shed:
+    def _work(self, plan: RunPlan) -> None:
+        for request in plan.shed:
             _finish(request, "shed")
         started_s = time.monotonic()
-        features = self._features(turn) if turn.pieces else {}
+        features = self._features(plan) if plan.slices else {}
         run_s = time.monotonic() - started_s
         done: list[Request] = []
         failed: list[Request] = []
         with self._lock:
             if features:
-                self._scheduler.ran(turn, run_s=run_s, now_s=started_s + run_s)
-                done.extend(_hand_out(turn, features, started_s=started_s, run_s=run_s))
-            elif turn.pieces:
-                failed.extend(self._give_up(turn))
+                self._scheduler.ran(plan, run_s=run_s, now_s=started_s + run_s)
+                done.extend(_hand_out(plan, features, started_s=started_s, run_s=run_s))
+            elif plan.slices:
+                failed.extend(self._give_up(plan))
             self.running = None
-            self._device.wake()  # the next run does not wait for the replies of this one
+            self._device.wake()  # before the replies, so that the next run starts at once
             if self._closed:
                 self._wake.notify()
         if features:
-            self._on_turn(turn.num_frames, run_s)
+            self._on_run(plan.num_frames, run_s)
         for request in done:
             _finish(request, "served")
         for request in failed:
             _finish(request, "failed")
 
-    def _give_up(self, turn: Turn) -> Iterator[Request]:
-        """Forget what is left of a turn's requests; yields those that nobody has cancelled meanwhile."""
-        for piece in turn.pieces:
-            was_last = piece.stop == len(piece.request.frames)  # then it does not wait, and cannot be cancelled
-            if self._scheduler.remove(piece.request) or was_last:
-                yield piece.request
+    def _give_up(self, plan: RunPlan) -> Iterator[Request]:
+        """Remove the requests of a failed plan; yield those that were not cancelled meanwhile."""
+        for each in plan.slices:
+            # A request whose last frames run is no longer in the queue and cannot be cancelled.
+            was_last = each.stop == len(each.request.frames)
+            if self._scheduler.remove(each.request) or was_last:
+                yield each.request
 
-    def _features(self, turn: Turn) -> dict[str, ndarray]:
-        """What the encoder gives for the turn's frames; nothing where it fails."""
-        names = tuple(dict.fromkeys(name for piece in turn.pieces for name in piece.request.outputs))
-        frames = [piece.frames for piece in turn.pieces]
+    def _features(self, plan: RunPlan) -> dict[str, ndarray]:
+        """Run the encoder on the plan's frames; return {} if it fails."""
+        names = tuple(dict.fromkeys(name for each in plan.slices for name in each.request.outputs))
+        frames = [each.frames for each in plan.slices]
         try:
             return self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
         except Exception:
-            _log.exception("a run failed", extra={"num_frames": turn.num_frames})
+            _log.exception("a run failed", extra={"num_frames": plan.num_frames})
             return {}
 
 
-def _hand_out(turn: Turn, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
-    """Give each request its rows; yields those that have all of theirs."""
+def _hand_out(plan: RunPlan, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
+    """Give each request its rows; yield the requests that are complete."""
     row = 0
-    for piece in turn.pieces:
-        request, num = piece.request, piece.stop - piece.start
+    for each in plan.slices:
+        request, num = each.request, each.stop - each.start
         request.parts.append({name: features[name][row : row + num] for name in request.outputs})
         request.started_s = request.started_s or started_s
         request.run_s += run_s
-        request.num_done = piece.stop
+        request.num_done = each.stop
         row += num
         if not request.num_left:
             yield request

@@ -1,4 +1,4 @@
-"""Folder: which versions of which models lie on disk, and whether one is still what it was."""
+"""Scan the models folder for versions, and detect changed files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from robossl.errors import InputError
 from robossl.session import read_card
 
-Stamp = tuple[tuple[int, int] | None, ...]  # time and size of each file; None: it is not there
+FileStamp = tuple[tuple[int, int] | None, ...]  # modification time and size of each file; None if missing
 
 
 def scan(root: Path) -> dict[str, list[int]]:
-    """Version numbers by model name, as found on disk, in order."""
+    """Return the version numbers on disk by model name, in ascending order."""
     found: dict[str, list[int]] = {}
     for model in sorted(root.glob("*/*/model.onnx")):
         name, version = model.parts[-3:-1]
@@ -23,7 +23,7 @@ def scan(root: Path) -> dict[str, list[int]]:
 
 
 def artefacts(model: Path, versions: Iterable[int]) -> dict[int, str | None]:
-    """Read the sha256 of each version's model.onnx off its card; None: it has no card that can be read."""
+    """Read the sha256 of each version's model.onnx from its card; None if the card cannot be read."""
     return {version: _artefact(model / str(version) / "card.json") for version in versions}
 
 
@@ -39,8 +39,8 @@ def _read_artefact(card: Path, _: tuple[int, int] | None) -> str | None:
         return None
 
 
-def stamp_of(version: Path) -> Stamp:
-    """What changes when the files of a version folder do."""
+def read_stamp(version: Path) -> FileStamp:
+    """Return a stamp that changes when the files of a version folder change."""
     return tuple(map(_stamp, (version / "model.onnx", version / "card.json", version.parent / "config.pbtxt")))
 
 

@@ -1,4 +1,4 @@
-"""Frames: what a request holds, raw bytes, typed contents, images or shared memory, checked before it costs much."""
+"""Read the frames of a request from raw bytes, typed contents, images or shared memory, after cheap checks."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 
-from robossl_serving.images import Images, inspect_images
+from robossl_serving.images import EncodedImages, inspect_images
 from robossl_serving.limits import Limits
 from robossl_serving.refused import bad_request
 
 
-class Regions(Protocol):
-    """Where the bytes of an input in shared memory are read."""
+class RegionReader(Protocol):
+    """Reads inputs from shared memory."""
 
     def read(self, parameters: Any, *, max_bytes: int) -> bytes:
-        """Bytes that an input's parameters point at, no more than that."""
+        """Return the bytes that an input's parameters point at; refuse more than `max_bytes`."""
         ...
 
 
 def read_frames(
-    request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: Regions | None
-) -> UInt8[ndarray, "b h w 3"] | Images:
-    """The frames of a request, or the images that are still to be decoded.
+    request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: RegionReader | None
+) -> UInt8[ndarray, "b h w 3"] | EncodedImages:
+    """Return the frames of a request, or its images if they still have to be decoded.
 
     Raises:
-        Refused: they are not what the card asks for, or more than the limits allow.
+        RefusedError: the frames do not match the card, or exceed a limit.
     """
     inputs = request.inputs
     if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
         raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
     shape = tuple(tensor.shape)
-    frames: UInt8[ndarray, "b h w 3"] | Images
+    frames: UInt8[ndarray, "b h w 3"] | EncodedImages
     if tensor.datatype == "UINT8":
         _check_shape(shape, max_batch=max_batch, limits=limits)
         raw = _raw(request, tensor, regions, max_bytes=limits.decoded_bytes)
@@ -78,11 +78,11 @@ def _check_batch(num_frames: int, *, max_batch: int) -> None:
 def _raw(
     request: pb.ModelInferRequest,
     tensor: pb.ModelInferRequest.InferInputTensor,
-    regions: Regions | None,
+    regions: RegionReader | None,
     *,
     max_bytes: int,
 ) -> bytes | None:
-    """The raw bytes of the input; None where it has typed contents."""
+    """Return the raw bytes of the input, or None if it has typed contents."""
     is_shared = "shared_memory_region" in tensor.parameters
     raws = request.raw_input_contents
     if bool(raws) + tensor.HasField("contents") + is_shared != 1:
@@ -130,7 +130,7 @@ def _images(raw: bytes | None, tensor: pb.ModelInferRequest.InferInputTensor, nu
 
 
 def _split(raw: bytes, num_images: int) -> list[bytes]:
-    """Raw BYTES: each element after its length, four bytes little-endian."""
+    """Split raw BYTES, in which each element follows its length of 4 bytes, little-endian."""
     images, place = [], 0
     for _ in range(num_images):
         if place + 4 > len(raw):

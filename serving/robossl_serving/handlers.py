@@ -1,4 +1,4 @@
-"""Handlers: each call of the protocol, and how its errors become statuses."""
+"""Handlers of all calls of the protocol; they turn errors into grpc statuses."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import CALLS, SERVICE, seconds_left
 
 from robossl_serving.describe import Descriptions
-from robossl_serving.infer import Inference, parse
+from robossl_serving.infer import Inference, parse_request
 from robossl_serving.metrics import Metrics
 from robossl_serving.options import read_version
 from robossl_serving.peers import is_loopback
-from robossl_serving.refused import Refused, as_refused, bad_request
+from robossl_serving.refused import RefusedError, bad_request, to_refused
 from robossl_serving.repository import Repository
 from robossl_serving.shared_memory import SharedMemory
 from robossl_serving.streams import Streams
 
-Unary = Callable[[Any, Any], Message]  # request message and context to response message
+UnaryHandler = Callable[[Any, Any], Message]  # request message and context to response message
 
 
 class Handlers:
-    """Answers calls out of the parts of a server."""
+    """Answers the calls of one server."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Handlers:
         self._metrics = metrics
 
     def generic(self) -> grpc.GenericRpcHandler:
-        """All calls, for grpc to register at the protocol's public path."""
+        """Return the handlers of all calls under the protocol's public path."""
         unary = {name: self._unary(name, answer) for name, answer in self._answers().items()}
         infer = grpc.unary_unary_rpc_method_handler(self._guarded(self._infer), None, _to_bytes)
         stream = grpc.stream_stream_rpc_method_handler(self._stream, None, _to_bytes)
@@ -53,7 +53,7 @@ class Handlers:
         assert handlers.keys() == CALLS.keys()
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _answers(self) -> dict[str, Unary]:
+    def _answers(self) -> dict[str, UnaryHandler]:
         about = self._descriptions
         return {
             "ServerLive": lambda _, __: pb.ServerLiveResponse(live=True),
@@ -71,11 +71,11 @@ class Handlers:
             "SystemSharedMemoryUnregister": self._unregister,
         }
 
-    def _unary(self, name: str, answer: Unary) -> grpc.RpcMethodHandler:
+    def _unary(self, name: str, answer: UnaryHandler) -> grpc.RpcMethodHandler:
         request = CALLS[name].request
 
         def decoded(raw: bytes, context: Any) -> Message:
-            # decoded here, since grpc answers INTERNAL to what its own deserializer refuses
+            # Not by grpc's deserializer, whose failure is answered with INTERNAL.
             try:
                 message = request.FromString(raw)
             except DecodeError:
@@ -90,20 +90,20 @@ class Handlers:
                 return answer(raw, context)
             except Exception as error:
                 self._abort(context, error)
-                raise  # abort has raised
+                raise  # not reached: abort raises
 
         return guarded
 
     def _abort(self, context: Any, error: Exception) -> None:
-        refused = as_refused(error)
+        refused = to_refused(error)
         self._metrics.refuse(refused.code)
         context.abort(refused.code, refused.message)
 
     def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
-        done = threading.Lock()  # the cheapest thing a thread can wait for
+        done = threading.Lock()  # cheaper than an Event
         done.acquire()
         job = self._inference.prepare(
-            parse(raw),
+            parse_request(raw),
             left_s=seconds_left(context),
             peer=context.peer(),
             on_done=done.release,
@@ -131,16 +131,20 @@ class Handlers:
         return pb.RepositoryModelLoadResponse()
 
     def _unload(self, ask: Any, _: Any) -> Message:
-        if ask.parameters.keys() - {"unload_dependents"}:  # which Triton's client always sends
-            raise bad_request("a model is unloaded with all its versions; parameters are not taken")
+        if ask.parameters.keys() - {"unload_dependents"}:  # always sent by Triton's client
+            raise bad_request("a model is unloaded with all its versions; leave out the parameters")
         self._repository.unload(ask.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _memory(self, context: Any) -> SharedMemory:
         if self._shared_memory is None:
-            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it --shared-memory")
+            raise RefusedError(
+                grpc.StatusCode.UNIMPLEMENTED, "this server has no shared memory; start it with --shared-memory"
+            )
         if not is_loopback(context.peer()):
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host"
+            )
         return self._shared_memory
 
     def _regions(self, ask: Any, context: Any) -> Message:

@@ -1,4 +1,4 @@
-"""Health: grpc.health.v1 for the server, for each model by its name, and for each version as NAME/VERSION."""
+"""Health checks (grpc.health.v1) of the server, of each model by NAME, and of each version by NAME/VERSION."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _STATUS = {
 }
 
 
-class Health:
-    """What health checks are answered; the server serves as long as any model does."""
+class HealthService:
+    """Answers health checks; the server is SERVING while at least one model is."""
 
     def __init__(self) -> None:
         self.servicer = health.HealthServicer()
         self._names: set[str] = set()
-        self._lock = threading.Lock()  # else of two updates the one that looked first might be the last to say
+        self._lock = threading.Lock()  # without it an older update could overwrite a newer one
         for name in ("", SERVICE):
             self._set(name, False)
 
     def update(self, repository: Repository) -> None:
-        """Answer for what a repository has loaded now; what it no longer knows does not serve."""
+        """Set the status of every model and version; those no longer in the repository are NOT_SERVING."""
         with self._lock:
             serves = {"": False, SERVICE: False}
             for row in repository.index():
@@ -37,7 +37,7 @@ class Health:
                 self._set(name, serves.get(name, False))
 
     def shut_down(self) -> None:
-        """Answer NOT_SERVING to all from now on."""
+        """Answer NOT_SERVING to every check from now on."""
         self.servicer.enter_graceful_shutdown()
 
     def _set(self, name: str, serves: bool) -> None:

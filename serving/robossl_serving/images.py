@@ -1,4 +1,4 @@
-"""Images: JPEGs and PNGs, whose cost is known from their headers before anything is decoded."""
+"""JPEG and PNG images; their decoding cost is known from their headers."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte nor a restart
 _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # measured on one core of a 2 GHz server
-_PARTS = 2**14  # JPEG markers and PNG chunks of a call: Python reads each; encoders write one for some kilobytes
-_STRIP = 2**18  # pixels of a PNG that are converted at a time
+_PARTS = 2**14  # JPEG markers and PNG chunks of a call, each read in Python; usual images have one per few kilobytes
+_STRIP = 2**18  # pixels of a PNG converted at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """Encoded images of one size, within the limits."""
+class EncodedImages:
+    """Encoded images of one size, checked against the limits."""
 
     encoded: tuple[bytes, ...]
     hw: tuple[int, int]
-    expected_s: float  # of decoding, on an undisturbed machine
+    expected_s: float  # decoding time on an idle machine
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Their number, height and width."""
+        """Number, height and width."""
         return (len(self.encoded), *self.hw)
 
     @property
     def decoded_bytes(self) -> int:
-        """Of all their pixels."""
+        """Bytes of all decoded pixels."""
         return len(self.encoded) * self.hw[0] * self.hw[1] * 3
 
     @property
     def working_bytes(self) -> int:
-        """What decoding one takes beside its pixels: a PNG's four bytes a pixel, a JPEG's coefficients."""
+        """Bytes that decoding one image needs beside its pixels: 4 a pixel for a PNG, coefficients for a JPEG."""
         return self.hw[0] * self.hw[1] * 6
 
     def decode(self, check: Callable[[], None]) -> UInt8[ndarray, "b h w 3"]:
-        """Decode them; `check` is called before each and raises when nobody wants them any more.
+        """Decode all images; call `check` before each, which raises if the client has left.
 
         Raises:
-            Refused: one is damaged.
+            RefusedError: an image is damaged.
         """
         out = np.empty((*self.size, 3), np.uint8)
         for row, image in zip(out, self.encoded, strict=True):
@@ -63,11 +63,11 @@ class Images:
         return out
 
 
-def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
+def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> EncodedImages:
     """Read the headers of images and count the scans of JPEGs.
 
     Raises:
-        Refused: not JPEGs or PNGs, of different sizes, or too large or too dear to decode.
+        RefusedError: an image is neither JPEG nor PNG, sizes differ, or decoding needs too much memory or time.
     """
     sizes = {_image_hw(image) for image in encoded}
     if len(sizes) != 1:
@@ -83,7 +83,7 @@ def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> Images:
             f"{limits.scan_pixels} pixels in all scans of a call: save it with fewer, or not progressive"
         )
     seconds = (_PNG_PIXEL_S if not num else _JPEG_PIXEL_S + num * _SCAN_PIXEL_S for num in scans)
-    return Images(tuple(encoded), hw, pixels * sum(seconds))
+    return EncodedImages(tuple(encoded), hw, pixels * sum(seconds))
 
 
 def _count_scans(encoded: Sequence[bytes]) -> list[int]:
@@ -99,9 +99,9 @@ def _count_scans(encoded: Sequence[bytes]) -> list[int]:
 
 
 def jpeg_markers(image: bytes) -> Iterator[int]:
-    """Yield the codes of a JPEG's markers; its decoder goes over all of its pixels for each start of a scan."""
+    """Yield the marker codes of a JPEG; the decoder processes all pixels once for each start of scan."""
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        yield _START_OF_SCAN  # most cameras' images; the bytes of a marker do not occur within a scan's data
+        yield _START_OF_SCAN  # images of most cameras; marker bytes never occur in scan data
         return
     place = len(_JPEG)
     while (found := _MARKER.search(image, place)) and image[found.start() + 1] != _END_OF_IMAGE:
@@ -112,7 +112,7 @@ def jpeg_markers(image: bytes) -> Iterator[int]:
 
 
 def _png_chunks(image: bytes) -> Iterator[int]:
-    """Yield where the chunks of a PNG begin."""
+    """Yield the byte offsets of a PNG's chunks."""
     place = len(_PNG)
     while place + 8 <= len(image) and image[place + 4 : place + 8] != b"IEND":
         yield place
@@ -142,13 +142,14 @@ def _decode(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
 
 def _decode_png(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
     with Image.open(io.BytesIO(image), formats=["PNG"]) as opened:
-        if opened.mode not in _PNG_MODES:  # 16 bits a sample would be cut off, not scaled
+        if opened.mode not in _PNG_MODES:  # Pillow would truncate 16-bit samples
             raise bad_request("a PNG has more than 8 bits a sample; convert it")
         height, width = out.shape[:2]
-        if opened.size != (width, height):  # a second header, after the one that was read
+        if opened.size != (width, height):  # the file has a second header
             raise bad_request("an image is damaged")
         opened.load()
         rows = max(1, _STRIP // width)
-        for top in range(0, height, rows):  # in strips: Pillow copies what it converts, and once more for numpy
+        # In strips, because Pillow copies the converted pixels twice.
+        for top in range(0, height, rows):
             bottom = min(top + rows, height)
             out[top:bottom] = np.asarray(opened.crop((0, top, width, bottom)).convert("RGB"))

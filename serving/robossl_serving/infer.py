@@ -1,4 +1,4 @@
-"""Infer: from the bytes of a request to a job for an executor, and from its outcome to a reply."""
+"""Inference: turn the bytes of a request into a job for an executor, and its outcome into a reply."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from google.protobuf.message import DecodeError
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value, put_values
 
-from robossl_serving.budget import Budget, Claim, late
-from robossl_serving.decoding import Decoder
+from robossl_serving.budget import MemoryBudget, MemoryClaim, late_error
+from robossl_serving.decoding import ImageDecoder
 from robossl_serving.executor import ClosedError
 from robossl_serving.frames import read_frames
-from robossl_serving.images import Images
+from robossl_serving.images import EncodedImages
 from robossl_serving.limits import Limits
 from robossl_serving.model import Model
-from robossl_serving.options import Options, read_options
+from robossl_serving.options import RequestOptions, read_options
 from robossl_serving.peers import is_loopback
-from robossl_serving.refused import Refused, bad_request
+from robossl_serving.refused import RefusedError, bad_request, shutting_down_error
 from robossl_serving.repository import Repository
 from robossl_serving.requests import Outcome, Request
 from robossl_serving.scheduler import QueueFullError
@@ -28,43 +28,43 @@ from robossl_serving.shared_memory import SharedMemory
 
 _NOT_SERVED: dict[Outcome, tuple[grpc.StatusCode, str]] = {
     "superseded": (grpc.StatusCode.ABORTED, "a newer frame of this robot and camera took its place"),
-    "shed": (late().code, late().message),
+    "shed": (late_error().code, late_error().message),
     "cancelled": (grpc.StatusCode.CANCELLED, "cancelled before it was run"),
     "failed": (grpc.StatusCode.INTERNAL, "the encoder failed on these frames; the server's log says why"),
 }
 
 
 @dataclass(eq=False, slots=True)
-class Job:
-    """A request on its way: what was asked, of which model."""
+class InferJob:
+    """A request in progress, with its message, model and memory."""
 
     message: pb.ModelInferRequest
     model: Model
     request: Request
-    claim: Claim
+    claim: MemoryClaim
     decoded_s: float
 
     @property
     def id(self) -> str:
-        """The caller's name for it."""
+        """The id that the client gave the request."""
         return self.message.id
 
 
 class Inference:
-    """Turns requests into replies; shared by single calls and streams."""
+    """Answers requests; shared by single calls and streams."""
 
     def __init__(
         self,
         repository: Repository,
         limits: Limits,
         shared_memory: SharedMemory | None,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._repository = repository
         self._limits = limits
         self._shared_memory = shared_memory
-        self._budget = budget or Budget(limits)
-        self._decoder = Decoder(self._budget)
+        self._budget = budget or MemoryBudget(limits)
+        self._decoder = ImageDecoder(self._budget)
 
     def prepare(
         self,
@@ -74,25 +74,27 @@ class Inference:
         peer: str,
         on_done: Callable[[], None],
         is_gone: Callable[[], bool] = lambda: False,
-    ) -> Job:
+    ) -> InferJob:
         """Check a request, find its model and decode its frames.
 
         Args:
             message: The request.
-            left_s: What is left of the call's deadline; None: it has none.
-            peer: Who sent it, as grpc names callers.
-            on_done: Called when its outcome is known.
-            is_gone: Whether the caller has left; what it asked is then not decoded any further, and not run.
+            left_s: Time left until the call's deadline; None if it has none.
+            peer: The client's address, in grpc's spelling.
+            on_done: Called when the outcome is known.
+            is_gone: Return whether the client has left; its request is then neither decoded further nor run.
 
         Raises:
-            Refused: it cannot be served.
+            RefusedError: the request cannot be served.
         """
         arrived_s = time.monotonic()
         if self._shared_memory is not None and not is_loopback(peer) and _names_region(message):
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host")
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "shared memory is for callers on the server's own host"
+            )
         options = read_options(message, self._limits)
         deadline_s = arrived_s + self._allowed_s(options, left_s)
-        claim = Claim(options.robot is not None, deadline_s, is_gone)
+        claim = MemoryClaim(options.robot is not None, deadline_s, is_gone)
         try:
             self._budget.take_message(claim, _held_bytes(message, self._limits))
             model = self._repository.find(message.model_name, message.model_version, options.artefact)
@@ -100,7 +102,7 @@ class Inference:
             frames = read_frames(
                 message, model.card, max_batch=model.max_batch, limits=self._limits, regions=self._shared_memory
             )
-            if isinstance(frames, Images):
+            if isinstance(frames, EncodedImages):
                 frames = self._decoder.decode(frames, claim, model.statistics)
         except Exception:
             self._budget.release(claim)
@@ -115,36 +117,36 @@ class Inference:
             deadline_s=deadline_s,
             on_done=on_done,
         )
-        return Job(message, model, request, claim, decoded_s=time.monotonic())
+        return InferJob(message, model, request, claim, decoded_s=time.monotonic())
 
-    def submit(self, job: Job, *, may_run_here: bool = False) -> None:
-        """Let a job wait for its turn.
+    def submit(self, job: InferJob, *, may_run_here: bool = False) -> None:
+        """Queue a job for its model.
 
         Raises:
-            Refused: too many wait already, its caller has left, or its model went away meanwhile.
+            RefusedError: too many requests wait, the client has left, or the model was unloaded meanwhile.
         """
         try:
             if job.claim.is_gone():
                 job.model.statistics.dropped(job.request.priority, "cancelled")
-                raise Refused(*_NOT_SERVED["cancelled"])
+                raise RefusedError(*_NOT_SERVED["cancelled"])
             self._submit(job, may_run_here=may_run_here)
         except Exception:
             self._budget.release(job.claim)
             raise
 
-    def reply(self, job: Job) -> pb.ModelInferResponse:
-        """The reply to a job that is done.
+    def reply(self, job: InferJob) -> pb.ModelInferResponse:
+        """Return the reply to a finished job.
 
         Raises:
-            Refused: it was not served.
+            RefusedError: the job was not served.
         """
         request = job.request
         assert request.outcome is not None
         self.count(job)
         if request.outcome != "served":
-            raise Refused(*_NOT_SERVED[request.outcome])
+            raise RefusedError(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
-        response.CopyFrom(job.model.reply)  # what all its replies say
+        response.CopyFrom(job.model.reply)  # fields that all replies of the model share
         response.id = job.id
         shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
@@ -162,36 +164,40 @@ class Inference:
         parameters["server_us"].int64_param = _us(time.monotonic() - request.arrived_s)
         return response
 
-    def count(self, job: Job) -> None:
-        """Count a job that is done and needs no reply, since its caller has gone; those with a reply are counted."""
+    def count(self, job: InferJob) -> None:
+        """Count a finished job and release its memory; `reply` does so itself."""
         job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
 
-    def _submit(self, job: Job, *, may_run_here: bool) -> None:
+    def _submit(self, job: InferJob, *, may_run_here: bool) -> None:
         while True:
             try:
                 job.model.executor.submit(job.request, may_run_here=may_run_here)
                 return
             except QueueFullError:
-                raise Refused(
+                raise RefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this model; send fewer, or later"
                 ) from None
-            except ClosedError:  # between finding the model and now another version took over
+            except ClosedError:
+                # Another version took over since the model was found, or the server is shutting down.
                 pinned = read_options(job.message, self._limits).artefact
-                job.model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+                model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
+                if model is job.model:
+                    raise shutting_down_error() from None
+                job.model = model
 
-    def _allowed_s(self, options: Options, left_s: float | None) -> float:
+    def _allowed_s(self, options: RequestOptions, left_s: float | None) -> float:
         limits = self._limits
         default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
-        timeout_s = options.timeout / 1e6 if options.timeout else None  # Triton's 0: none
+        timeout_s = options.timeout / 1e6 if options.timeout else None  # 0 means none in Triton
         return min((each for each in (left_s, timeout_s) if each is not None), default=default_ms / 1e3)
 
 
-def parse(raw: bytes) -> pb.ModelInferRequest:
-    """Bytes as a request.
+def parse_request(raw: bytes) -> pb.ModelInferRequest:
+    """Parse a request.
 
     Raises:
-        Refused: they are not one.
+        RefusedError: the bytes are not a ModelInferRequest.
     """
     try:
         message: pb.ModelInferRequest = pb.ModelInferRequest.FromString(raw)
@@ -205,7 +211,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """What a request holds before it is decoded: its message, and what is read for it from shared memory."""
+    """Return the bytes a request holds before decoding: its message, and what is read from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:
@@ -217,12 +223,12 @@ def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
 def _outputs(message: pb.ModelInferRequest, model: Model) -> tuple[str, ...]:
     names = [output.name for output in message.outputs]
     if len(set(names)) != len(names) or not set(names) <= set(model.card.outputs):
-        raise bad_request(f"outputs are, once each, among {', '.join(model.card.outputs)}")
+        raise bad_request(f"ask for outputs among {', '.join(model.card.outputs)}, each at most once")
     for output in message.outputs:
         if "classification" in output.parameters and get_value(output.parameters["classification"]) != 0:
             raise bad_request(
-                "an encoder gives features, no classes: the output parameter 'classification' is not taken; leave out "
-                "class_count"
+                "an encoder returns features, not classes: the output parameter 'classification' is not supported; "
+                "leave out class_count"
             )
     return tuple(names or model.card.outputs)
 

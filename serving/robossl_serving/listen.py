@@ -1,7 +1,7 @@
-"""Listen: from a host and a port to the addresses that a server listens on, all of them or none.
+"""Listen on all addresses of a host, or on none.
 
-grpc alone is content with any one of a name's addresses, takes a port modulo 65536, and takes over a socket file that
-another server listens on.
+grpc by itself accepts any one address of a name, takes a port modulo 65536, and takes over the socket file of a running
+server.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 from robossl.errors import InputError, ResourceError
 
-_LOOPBACK = ("127.0.0.1", "::1")  # what resolvers take localhost for, whatever /etc/hosts says (RFC 6761)
+_LOOPBACK = ("127.0.0.1", "::1")  # localhost in resolvers, whatever /etc/hosts says (RFC 6761)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def is_unix(host: str) -> bool:
-    """Whether a host is a socket of this machine, as grpc spells it: unix:PATH, unix:///PATH or unix-abstract:NAME.
+    """Return whether a host is a unix socket: unix:PATH, unix:///PATH or unix-abstract:NAME.
 
     >>> is_unix("unix:/run/robossl.sock"), is_unix("unix-7")
     (True, False)
@@ -28,13 +28,13 @@ def is_unix(host: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches a host.
+    """Return whether a host is reachable from this machine only.
 
     >>> is_local("127.0.0.1"), is_local("[::1]"), is_local("unix:/run/robossl.sock"), is_local("0.0.0.0")
     (True, True, True, False)
 
     Raises:
-        InputError: it is no address, and no name that is known here.
+        InputError: the host is neither an address nor a known name.
     """
     return is_unix(host) or all(ipaddress.ip_address(each).is_loopback for each in resolve(host))
 
@@ -43,7 +43,7 @@ def resolve(host: str) -> list[str]:
     """Look up the addresses of a host, IPv4 first.
 
     Raises:
-        InputError: it is no address, and no name that is known here.
+        InputError: the host is neither an address nor a known name.
     """
     name = host.removeprefix("[").removesuffix("]")
     if name == "localhost":
@@ -54,23 +54,23 @@ def resolve(host: str) -> list[str]:
         found = []
     if not found:
         raise InputError(
-            f"--host {host!r} is no address and no name that is known here; pass 127.0.0.1, 0.0.0.0, another address "
+            f"--host {host!r} is neither an address nor a known name; pass 127.0.0.1, 0.0.0.0, another address "
             "of this machine, or unix:PATH"
         )
     return list(dict.fromkeys(str(each[4][0]) for each in sorted(found, key=lambda each: each[0] != socket.AF_INET)))
 
 
 def listen(host: str, port: int, open_port: Callable[[str], int]) -> tuple[int, list[str]]:
-    """Listen on all addresses of a host; returns the port and the addresses.
+    """Listen on all addresses of a host; return the port and the addresses.
 
     Args:
         host: An address, a name, or a unix socket.
-        port: 0 for any free one.
-        open_port: Listens on an address as grpc spells it; returns the port, 0 or an error where it cannot.
+        port: A port; 0 for any free one.
+        open_port: Listen on an address in grpc's spelling; return the port, or 0 or RuntimeError on failure.
 
     Raises:
-        InputError: there is no such host.
-        ResourceError: an address is taken, or none is this machine's.
+        InputError: the host is unknown.
+        ResourceError: an address is taken, or no address is this machine's.
     """
     if is_unix(host):
         _check_unix(host)
@@ -78,16 +78,18 @@ def listen(host: str, port: int, open_port: Callable[[str], int]) -> tuple[int, 
         return port, [host]
     addresses = [address for address in resolve(host) if _is_free(address, port)]
     if not addresses:
-        raise ResourceError(f"cannot listen on {spell(host, port)}: it is not this machine's; choose another --host")
+        raise ResourceError(
+            f"cannot listen on {format_address(host, port)}: it is not this machine's; choose another --host"
+        )
     for address in addresses:
-        port = _open(spell(address, port), open_port)
+        port = _open(format_address(address, port), open_port)
     return port, addresses
 
 
-def spell(host: str, port: int) -> str:
-    """Spell an address as callers pass it.
+def format_address(host: str, port: int) -> str:
+    """Format an address as clients pass it.
 
-    >>> spell("127.0.0.1", 8001), spell("::1", 8001), spell("unix:/run/robossl.sock", 8001)
+    >>> format_address("127.0.0.1", 8001), format_address("::1", 8001), format_address("unix:/run/robossl.sock", 8001)
     ('127.0.0.1:8001', '[::1]:8001', 'unix:/run/robossl.sock')
     """
     if is_unix(host):
@@ -106,29 +108,31 @@ def _open(address: str, open_port: Callable[[str], int]) -> int:
 
 
 def _is_free(address: str, port: int) -> bool:
-    """Whether an address can be listened on; False: it is not this machine's.
+    """Return whether an address is this machine's.
 
     Raises:
-        ResourceError: it is taken.
+        ResourceError: the address is taken.
     """
     with contextlib.ExitStack() as stack:
         try:
             probe = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc does
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like grpc
             probe.bind((address, port))
         except OSError as error:
             if error.errno in _NOT_HERE:
                 return False
             why = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror
-            raise ResourceError(f"cannot listen on {spell(address, port)}: {why}; choose another --port") from error
+            raise ResourceError(
+                f"cannot listen on {format_address(address, port)}: {why}; choose another --port"
+            ) from error
     return True
 
 
 def _check_unix(host: str) -> None:
-    """Check that nobody listens on a socket; grpc removes the file of another server, which then is not found.
+    """Check that no server listens on a socket; grpc would replace its socket file.
 
     Raises:
-        ResourceError: somebody does.
+        ResourceError: a server listens there.
     """
     kind, _, name = host.partition(":")
     place = f"\0{name}" if kind == "unix-abstract" else name.removeprefix("//")

@@ -1,4 +1,4 @@
-"""The `load` command: have a running server load a model, or roll it back to one of its versions."""
+"""The `load` command: tell a running server to load a model, or to roll it back to one of its versions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from robossl_client.wire import CALLS, path, put_values
 from robossl.access import access
 from robossl.errors import InputError, ResourceError
 
-_LOAD_S = 600.0  # a version is checked and timed before it takes over; TensorRT builds an engine first
+_LOAD_S = 600.0  # includes checks and timing, and with TensorRT building an engine
 
 
 def load(
     target: str, model: str, *, version: int | None = None, token: Path | None = None, ca: Path | None = None
 ) -> str:
-    """Have a running server load a model; the version that serves goes on until the other one has passed its checks.
+    """Tell a running server to load a model; the old version serves until the new one has passed its checks.
 
     Args:
         target: host:port of the server.
-        model: Its name, the folder in the repository.
-        version: The version to make current, an older one to roll back; unless given, those of version_policy.
-        token: File with the admin token, or the server's token where there is no admin token.
+        model: Name of the model, its folder in the repository.
+        version: The version to make current, for example an older one to roll back; default: follow version_policy.
+        token: File with the admin token, or with the server's token if there is no admin token.
         ca: PEM file of the authority that signed the server's certificate.
 
     Raises:
-        InputError: there is no such model or version, or an argument cannot be used.
-        ResourceError: the server is not there, refuses the caller, or the version failed its checks.
+        InputError: the model or version does not exist, or an argument cannot be used.
+        ResourceError: the server cannot be reached, denies access, or the version failed its checks.
     """
     try:
         versions = _load(target, model, version, **access(token, ca))
@@ -39,17 +39,18 @@ def load(
         raise InputError(f"{target}: {error}") from error
     except ServingError as error:
         raise ResourceError(f"{target}: {error}") from error
-    said = f"{model} version {versions[-1]} is current at {target}; loaded are {', '.join(sorted(versions, key=int))}"
+    loaded = ", ".join(sorted(versions, key=int))
+    said = f"{model} version {versions[-1]} is current at {target}; loaded versions: {loaded}"
     if version is None:
         return said
     return (
-        f"{said}\nit stays current until the model is loaded without --version or the server starts anew; to keep it "
-        f"then too, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
+        f"{said}\nit stays current until the model is loaded without --version or the server restarts; to keep it "
+        f"after that, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
     )
 
 
 def _load(target: str, model: str, version: int | None, *, token: str | None, tls: Tls | None) -> list[str]:
-    """Load it; returns the loaded versions, the current one last."""
+    """Load the model; return the loaded versions, the current one last."""
     load = CALLS["RepositoryModelLoad"].request(model_name=model)
     put_values(load.parameters, {"version": version})
     about = CALLS["ModelMetadata"].request(name=model)

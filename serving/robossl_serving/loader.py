@@ -1,4 +1,4 @@
-"""Loader: opens a version's folder and checks it, and remembers what failed, so that it is not tried in vain again."""
+"""ModelLoader: open and check version folders, and remember failures, so that they are not tried again in vain."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from pathlib import Path
 from robossl.errors import InputError, RobosslError, reason
 from robossl.session import check_model_file, read_card
 from robossl_serving.device import Device
-from robossl_serving.folder import Stamp, stamp_of
+from robossl_serving.folder import FileStamp, read_stamp
 from robossl_serving.model import Model, SessionSettings
-from robossl_serving.policy import Choice
+from robossl_serving.policy import VersionChoice
 
 _log = logging.getLogger("robossl.serving")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedVersion:
     """A version that passed its checks."""
 
     model: Model
-    stamp: Stamp  # of its files when it was loaded
+    stamp: FileStamp  # of its files at load
 
 
-class Loader:
+class ModelLoader:
     """Opens the versions of one repository."""
 
     def __init__(self, root: Path, settings: SessionSettings, device: Device) -> None:
         self._root = root
         self._settings = settings
-        self._device = device  # which all of them share
-        self._failed: dict[tuple[str, int], tuple[Stamp, str]] = {}  # what its files were then, and why
+        self._device = device  # shared by all versions
+        self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}  # stamp of the files, and reason
 
-    def open(self, name: str, version: int, *, held: Loaded | None, again: bool) -> Loaded:
-        """Open a version; one that is held and whose files are as they were is returned as it is.
+    def open(self, name: str, version: int, *, held: LoadedVersion | None, again: bool) -> LoadedVersion:
+        """Open a version; return `held` if its files have not changed.
 
         Args:
-            name: Of the model.
-            version: Its number.
-            held: What is loaded of this version.
-            again: Try one too that failed before and has not changed.
+            name: Name of the model.
+            version: Version number.
+            held: The loaded version of this number.
+            again: Try a version again that failed before and has not changed.
 
         Raises:
-            RobosslError: it cannot be served; the log says so the first time.
+            RobosslError: the version cannot be served; logged the first time.
         """
         folder = self._root / name / str(version)
-        stamp = stamp_of(folder)  # before it is read: if it changes meanwhile, it is looked at again
+        stamp = read_stamp(folder)  # before reading, so that a change meanwhile is noticed later
         if held is not None and held.stamp == stamp:
             self._failed.pop((name, version), None)
             return held
@@ -62,19 +62,19 @@ class Loader:
             _log.error("refused", extra={"model": name, "version": version, "reason": str(error)})
             raise
         self._failed.pop((name, version), None)
-        return Loaded(model, stamp)
+        return LoadedVersion(model, stamp)
 
     def open_chosen(
-        self, name: str, choice: Choice, *, held: Mapping[int, Loaded], again: bool, may_keep: bool
-    ) -> tuple[dict[int, Loaded], tuple[int, ...]]:
-        """Open versions in order until there are enough; returns them, and those that failed on the way.
+        self, name: str, choice: VersionChoice, *, held: Mapping[int, LoadedVersion], again: bool, may_keep: bool
+    ) -> tuple[dict[int, LoadedVersion], tuple[int, ...]]:
+        """Open versions in order until there are enough; return them and the versions that failed.
 
-        With `may_keep` one that is held, and whose files were damaged since, is served on as it was loaded.
+        With `may_keep`, a loaded version whose files were damaged since goes on serving.
 
         Raises:
-            RobosslError: none can be served.
+            RobosslError: no version can be served.
         """
-        good: dict[int, Loaded] = {}
+        good: dict[int, LoadedVersion] = {}
         errors: dict[int, RobosslError] = {}
         for version in choice.versions:
             if len(good) == choice.num:
@@ -90,16 +90,16 @@ class Loader:
         raise next(iter(errors.values()))
 
     def failed(self) -> list[tuple[str, int]]:
-        """Name and version of all that failed their checks."""
+        """Return name and version of all versions that failed their checks."""
         return sorted(self._failed)
 
     def forget(self, name: str, on_disk: Collection[int]) -> None:
-        """Forget versions of a model that are no longer there."""
+        """Forget failures of versions that are no longer on disk."""
         for key in [key for key in self._failed if key[0] == name and key[1] not in on_disk]:
             del self._failed[key]
 
     def _open(self, folder: Path, held: Model | None) -> Model:
-        """Return the one that is loaded already if the folder still holds it, or else open and check the folder's."""
+        """Return `held` if the folder still holds that model, otherwise open and check the folder."""
         started_s = time.monotonic()
         try:
             if held is not None and (card := read_card(folder / "card.json")).model_sha256 == held.artefact:
@@ -108,7 +108,7 @@ class Loader:
             model = Model(folder, self._settings, self._device)
         except RobosslError:
             raise
-        except Exception as error:  # onnxruntime's have no class in common, and a folder can be damaged in many ways
+        except Exception as error:  # onnxruntime's errors have no common class
             _log.exception("a version could not be opened", extra={"folder": str(folder)})
             raise InputError(f"{folder} cannot be opened ({reason(error)}); export it again") from error
         _log.info("loaded", extra={**model.facts(), "seconds": round(time.monotonic() - started_s, 2)})

@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line on standard error, whoever writes it: we, another Python library, or a native one.
+"""Log one JSON object per line on standard error, also for lines of Python and native libraries.
 
-onnxruntime and grpc write to the file descriptor itself, past Python. So descriptor 2 becomes a pipe, and a program of
-its own (`relay.py`) makes each line that comes out of it a JSON object.
+onnxruntime and grpc write to file descriptor 2 directly. So descriptor 2 becomes a pipe, and a separate program
+(`relay.py`) turns each line from the pipe into a JSON object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 
 from robossl_serving import relay as relay_program
-from robossl_serving.relay import stamp
+from robossl_serving.relay import format_time
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _log = logging.getLogger("robossl.serving")
@@ -25,7 +25,7 @@ _log = logging.getLogger("robossl.serving")
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        row = {"time": stamp(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
+        row = {"time": format_time(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
         row |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.name != _log.name:
             row["logger"] = record.name
@@ -35,7 +35,7 @@ class _Json(logging.Formatter):
 
 
 class _Handler(logging.Handler):
-    """Writes lines to a descriptor. What cannot be written, on a full disk say, is lost, and the server goes on."""
+    """Writes lines to a descriptor; a line that cannot be written (full disk) is lost, and the server goes on."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _Handler(logging.Handler):
         """Write a record."""
         try:
             line = f"{self.format(record)}\n".encode()
-        except Exception:  # a library's record whose arguments do not fit its text
+        except Exception:  # the arguments of a library's record do not fit its text
             self.handleError(record)
             return
         with contextlib.suppress(OSError):
@@ -55,8 +55,8 @@ class _Handler(logging.Handler):
 
 @contextlib.contextmanager
 def json_log() -> Iterator[None]:
-    """Write the log of this process, and all else that goes to standard error, as JSON until the block ends."""
-    if sys.stderr is None:  # closed by whoever started us
+    """Write the log and everything else on standard error as JSON until the block ends."""
+    if sys.stderr is None:  # closed by the parent process
         yield
         return
     sys.stderr.flush()
@@ -81,7 +81,7 @@ def json_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped_lines(kept: int) -> Iterator[None]:
-    """Make what is written to descriptor 2 events of the log, or leave it as it is where no program can be started."""
+    """Turn lines on descriptor 2 into log events; leave it unchanged if the relay cannot start."""
     source, sink = os.pipe()
     try:
         relay = subprocess.Popen(
@@ -97,7 +97,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
         return
     finally:
         os.close(source)
-    os.set_blocking(sink, False)  # whoever reads the log may stop to, and the server goes on
+    os.set_blocking(sink, False)  # a reader that stops reading must not block the server
     os.dup2(sink, 2)
     os.close(sink)
     try:
@@ -105,14 +105,14 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
     finally:
         if sys.stderr is not None:
             sys.stderr.flush()
-        os.dup2(kept, 2)  # closes the pipe, and so ends the relay
+        os.dup2(kept, 2)  # closes the pipe, which ends the relay
         with contextlib.suppress(subprocess.TimeoutExpired):
             relay.wait(timeout=5)
 
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write where a crash happened to standard error itself, not through the relay: it is many lines, and one event."""
+    """Write the stack of a crash to standard error directly; the relay would split it into one event per line."""
     if faulthandler.is_enabled():
         yield
         return

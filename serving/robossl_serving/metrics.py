@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus scrapes, put together from the models' statistics when it does."""
+"""Prometheus metrics, built from the models' statistics at each scrape."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from robossl.errors import ResourceError
-from robossl_serving.listen import spell
+from robossl_serving.listen import format_address
 from robossl_serving.repository import Repository
-from robossl_serving.statistics import BOUNDS_S, Times
+from robossl_serving.statistics import BOUNDS_S, TimeHistogram
 
 _LABELS = ("model", "version", "kind")
 _HISTOGRAMS = {
-    "robossl_queue_seconds": ("queue", "From a decoded frame to its run"),
-    "robossl_infer_seconds": ("run", "The encoder's run"),
-    "robossl_frame_age_seconds": ("age", "From a served frame's capture to its reply"),
-    "robossl_request_seconds": ("total", "From a request's arrival to its reply"),
+    "robossl_queue_seconds": ("queue", "Time from decoded frame to the start of its run"),
+    "robossl_infer_seconds": ("run", "Time of the encoder run"),
+    "robossl_frame_age_seconds": ("age", "Time from capture of a served frame to its reply"),
+    "robossl_request_seconds": ("total", "Time from arrival of a request to its reply"),
 }
 
 
 class Metrics(Collector):
-    """All metrics of one server, in a registry of their own, so that two servers can live in one process."""
+    """All metrics of one server, in its own registry, so that one process can run several servers."""
 
     def __init__(self, repository: Callable[[], Repository], *, num_streams: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -36,15 +36,15 @@ class Metrics(Collector):
         self._pages: list[WSGIServer] = []
         self._refused = Counter(
             "robossl_refused",
-            "Calls, and requests in streams, that ended with a status other than OK",
+            "Calls, and requests in streams, with a status other than OK",
             ("status",),
             registry=self.registry,
         )
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds and the like
+        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds, ...
 
     def serve(self, addresses: Iterable[str], port: int) -> int:
-        """Serve the metrics over HTTP; returns the port, which 0 leaves open.
+        """Serve the metrics over HTTP; return the port (0 chooses a free one).
 
         Raises:
             ResourceError: the port is taken.
@@ -53,7 +53,7 @@ class Metrics(Collector):
             try:
                 page, _ = start_http_server(port, addr=address, registry=self.registry)
             except OSError as error:
-                where = spell(address, port)
+                where = format_address(address, port)
                 said = f"cannot serve metrics on {where} ({error.strerror}); choose another --metrics-port"
                 raise ResourceError(said) from error
             self._pages.append(page)
@@ -61,33 +61,31 @@ class Metrics(Collector):
         return port
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the HTTP servers."""
         for page in self._pages:
             page.shutdown()
             page.server_close()
 
     def refuse(self, code: grpc.StatusCode) -> None:
-        """Count a call that ends with a status other than OK."""
+        """Count a call that ended with a status other than OK."""
         self._refused.labels(code.name).inc()
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: models come and go."""
+        """Return nothing: the set of models changes."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The state of all loaded versions."""
-        requests = CounterMetricFamily(
-            "robossl_requests", "Requests by what became of them", labels=(*_LABELS, "outcome")
-        )
-        runs = CounterMetricFamily("robossl_runs", "Runs by number of frames", labels=(*_LABELS[:2], "frames"))
+        """Yield the metrics of all loaded versions."""
+        requests = CounterMetricFamily("robossl_requests", "Requests by outcome", labels=(*_LABELS, "outcome"))
+        runs = CounterMetricFamily("robossl_runs", "Encoder runs by number of frames", labels=(*_LABELS[:2], "frames"))
         histograms = {
             name: HistogramMetricFamily(name, about, labels=_LABELS) for name, (_, about) in _HISTOGRAMS.items()
         }
         for statistics in [each.statistics for each in self._repository().models()]:
             model = (statistics.name, statistics.version)
             with statistics.lock:
-                for frames, turns in statistics.turns.items():
-                    runs.add_metric((*model, str(frames)), turns.count)
+                for frames, run_count in statistics.runs.items():
+                    runs.add_metric((*model, str(frames)), run_count.count)
                 for name, kind in statistics.kinds.items():
                     for outcome, count in kind.outcomes.items():
                         requests.add_metric((*model, name, outcome), count)
@@ -100,12 +98,12 @@ class Metrics(Collector):
         repository = self._repository()
         loaded = GaugeMetricFamily("robossl_model_loaded", "1 while a version is loaded", labels=_LABELS[:2])
         current = GaugeMetricFamily(
-            "robossl_model_current", "1 for the version that serves callers who name none", labels=_LABELS[:2]
+            "robossl_model_current", "1 for the version that serves calls without a version", labels=_LABELS[:2]
         )
         failed = GaugeMetricFamily(
-            "robossl_model_failed", "1 while a version on disk has failed its checks", labels=_LABELS[:2]
+            "robossl_model_failed", "1 while a version on disk fails its checks", labels=_LABELS[:2]
         )
-        waiting = GaugeMetricFamily("robossl_waiting_requests", "Requests in the queue", labels=_LABELS[:2])
+        waiting = GaugeMetricFamily("robossl_waiting_requests", "Waiting requests", labels=_LABELS[:2])
         for entry in repository.entries():
             current.add_metric((entry.name, str(entry.current)), 1)
         for name, version in repository.failed():
@@ -118,6 +116,6 @@ class Metrics(Collector):
         yield from (loaded, current, failed, waiting, streams)
 
 
-def _buckets(times: Times) -> list[tuple[str, float]]:
+def _buckets(times: TimeHistogram) -> list[tuple[str, float]]:
     bounds = [*map(str, BOUNDS_S), "+Inf"]
     return list(zip(bounds, itertools.accumulate(times.counts), strict=True))

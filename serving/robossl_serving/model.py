@@ -1,4 +1,4 @@
-"""Model: one version of an encoder, opened, warmed up and checked before anyone is served by it."""
+"""Model: one version of an encoder, checked and timed before it serves."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from robossl.repository import read_config
 from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
 from robossl_serving.device import Device
-from robossl_serving.executor import Executor, Run
+from robossl_serving.executor import Executor, RunFn
 from robossl_serving.scheduler import Scheduler
-from robossl_serving.statistics import Statistics
+from robossl_serving.statistics import ModelStatistics
 
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
-_LARGE = 8 * 2**20  # bytes of the frames of a run
-_KEPT_S = 2.0  # after the last large run: the next one may come soon
+_LARGE = 8 * 2**20  # bytes of frames that make a run large
+_KEPT_S = 2.0  # how long memory is kept after a large run, in case of another one
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """How sessions are opened and how many requests may wait for one."""
+    """How sessions are opened, and how many requests may wait for each."""
 
     provider: Provider = "cpu"
     threads: int = 1
@@ -47,7 +47,7 @@ class SessionSettings:
         """Check the numbers.
 
         Raises:
-            InputError: one is out of range.
+            InputError: a number is out of range.
         """
         check_range(1, 1024, threads=self.threads)
         check_range(1, max_waiting=self.max_waiting)
@@ -57,21 +57,21 @@ class Model:
     """A version that is ready to serve."""
 
     def __init__(self, folder: Path, settings: SessionSettings, device: Device | None = None) -> None:
-        """Open, check and time a version folder; it shares `device` with others.
+        """Open, check and time a version folder; its encoder runs on `device`.
 
         Raises:
-            RobosslError: it is damaged, is not what its card says, or does not do here what it did at export.
+            RobosslError: the folder is damaged, does not match its card, or gives other features than at export.
         """
         model = folder / "model.onnx"
         self.card = read_card(folder / "card.json")
         check_model_file(model, self.card)
         if (self.card.name, self.card.version) != (folder.parent.name, int(folder.name)):
-            raise InputError(f"{folder} holds {self.card.name} version {self.card.version}; copy it under its own name")
+            raise InputError(f"{folder} holds {self.card.name} version {self.card.version}; rename the folder to match")
         assert self.card.model_sha256 is not None
         self.artefact = self.card.model_sha256
         self.max_batch = _max_batch(folder.parent / "config.pbtxt")
         self._provider = settings.provider
-        self._large_s: float | None = None  # when large frames were run, if their memory was not given back since
+        self._large_s: float | None = None  # time of the last large run whose memory is still kept
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -79,19 +79,19 @@ class Model:
         self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
         self.reply = pb.ModelInferResponse(model_name=self.card.name, model_version=str(self.card.version))
         put_values(self.reply.parameters, {"digest": self.card.digest, "artefact": self.artefact})
-        self.statistics = Statistics(self.card)
+        self.statistics = ModelStatistics(self.card)
         self.loaded_s = time.monotonic()
-        self.pinned_s = self.loaded_s  # when a pinned caller last asked
+        self.pinned_s = self.loaded_s  # last request of a client that pinned this version
         self.executor = Executor(
             self._run,
             Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
             name=f"{self.card.name}-{self.card.version}",
-            on_turn=self.statistics.ran,
+            on_run=self.statistics.ran,
             device=device,
         )
 
     def facts(self) -> dict[str, object]:
-        """What the log says of it."""
+        """Return the facts for the log."""
         return {
             "model": self.card.name,
             "version": self.card.version,
@@ -102,18 +102,18 @@ class Model:
         }
 
     def close(self) -> threading.Thread:
-        """Let what waits finish, in a thread of its own, take nothing more, and free the session's memory."""
+        """Start a thread that runs the waiting requests and then frees the session; return the thread."""
 
         def close() -> None:
             self.executor.close()
-            del self._session  # Python's collector would leave the cycle it is in for long: it looks small from there
+            del self._session  # it is in a reference cycle that the garbage collector would leave for long
 
         thread = threading.Thread(target=close, name=f"close-{self.card.name}", daemon=True)
         thread.start()
         return thread
 
     def give_back(self) -> None:
-        """Give back what onnxruntime took for large frames, else it keeps it for ever; to be called now and then."""
+        """Shrink onnxruntime's memory after large runs, which it never does itself; call it regularly."""
         large_s = self._large_s
         if large_s is None or time.monotonic() - large_s < _KEPT_S:
             return
@@ -124,7 +124,7 @@ class Model:
         arenas = "cpu:0" if self._provider == "cpu" else "cpu:0;gpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
         frames = natural_frames(1, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
-        with contextlib.suppress(AttributeError):  # it was unloaded meanwhile
+        with contextlib.suppress(AttributeError):  # unloaded meanwhile
             self._session.run(list(self.card.outputs), {self.card.input.name: frames}, options)
 
     def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
@@ -140,7 +140,7 @@ class Model:
         inputs = {each.name for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
         if inputs != {self.card.input.name} or outputs != set(self.card.outputs):
-            raise InputError(f"{model} has the tensors {sorted(inputs | outputs)}, its card others; export it again")
+            raise InputError(f"{model} has the tensors {sorted(inputs | outputs)}, unlike its card; export it again")
 
     def _measure(self) -> Costs:
         hw = self.card.input.fixed_hw or self.card.input.input_hw
@@ -153,14 +153,14 @@ class Model:
         return measure_pixels(costs, lambda: self._run(larger, outputs), hw)
 
 
-def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: SessionSettings) -> None:
-    """Compare the optimised graph on its provider with the graph as exported, node by node on the CPU.
+def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: SessionSettings) -> None:
+    """Compare the optimised graph on its provider with the unoptimised graph on the CPU.
 
-    Kernels differ between machines and providers, and export compared with torch on another one. The gates are those
-    that the export passed; a constant or non-finite output is refused too.
+    Export compared the graph with torch, but kernels differ between machines and providers. The tolerances are those of
+    export; constant or non-finite outputs are refused too.
 
     Raises:
-        ParityError: they differ.
+        ParityError: the outputs differ.
     """
     plain = open_session(model, threads=settings.threads, optimise=False)
     names = tuple(card.outputs)
@@ -176,12 +176,12 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: Run, settings: Se
 
 
 def places_of(settings: SessionSettings) -> int:
-    """How many encoders may run at the same time: on a CPU as many as have cores of their own."""
+    """Return how many encoders may run at the same time: on a CPU, as many as get their own cores."""
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 
 def _max_batch(config: Path) -> int:
-    """The largest batch that a model's configuration allows, as Triton would read it."""
+    """Return the largest batch that a model's configuration allows, read as in Triton."""
     if not config.is_file():
         return _DEFAULT_BATCH
-    return read_config(config).max_batch_size or 1  # Triton's 0: no batches
+    return read_config(config).max_batch_size or 1  # 0 means no batching in Triton

@@ -1,4 +1,4 @@
-"""Options: what a request's parameters say, checked."""
+"""Read and check the parameters of a request."""
 
 from __future__ import annotations
 
@@ -18,56 +18,54 @@ _TYPES: dict[str, type[Value]] = {"robot": str, "camera": str, "age_us": int, "a
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """Parameters that mean something here; Triton's `sequence_*` and `priority` are accepted and do nothing."""
+class RequestOptions:
+    """The parameters in use; Triton's `sequence_*` and `priority` are accepted and ignored."""
 
     robot: str | None = None  # makes it a control request
     camera: str = ""
-    age_us: int = 0  # of the frame when it was sent, on the caller's clock
-    artefact: str | None = None  # the caller takes embeddings of this model.onnx (sha256) only
-    timeout: int | None = None  # microseconds, Triton's; the call's own deadline holds too
+    age_us: int = 0  # age of the frame when it was sent, by the client's clock
+    artefact: str | None = None  # sha256 of the only model.onnx whose embeddings the client accepts
+    timeout: int | None = None  # microseconds, as in Triton; the call's deadline holds too
 
 
-def read_options(request: pb.ModelInferRequest, limits: Limits) -> Options:
-    """The options of a request.
+def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOptions:
+    """Return the options of a request.
 
     Raises:
-        Refused: too many parameters, or one of a wrong type or size.
+        RefusedError: there are too many parameters, or one has a wrong type or size.
     """
     if len(request.parameters) > limits.parameters or len(request.outputs) > limits.parameters:
         raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")
     if len(request.id) > limits.name_chars:
         raise bad_request(f"an id has at most {limits.name_chars} characters")
-    options = Options(**_known(request.parameters, limits))
+    options = RequestOptions(**_known(request.parameters, limits))
     if options.robot == "":
         raise bad_request("the parameter 'robot' is empty; leave it out for a batch request")
     if options.age_us < 0 or (options.timeout or 0) < 0:
-        raise bad_request("the parameters 'age_us' and 'timeout' are not negative")
+        raise bad_request("the parameters 'age_us' and 'timeout' must not be negative")
     if options.age_us > MAX_AGE_S * 1e6:
         raise bad_request(
-            f"the parameter 'age_us' is {options.age_us}, a frame may be {MAX_AGE_S:g} s old; "
-            "send microseconds from its capture to now, by one clock"
+            f"the parameter 'age_us' is {options.age_us}, over {MAX_AGE_S:g} s; "
+            "send the microseconds from capture to now, by one clock"
         )
     return options
 
 
 def read_version(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> int | None:
-    """The version that RepositoryModelLoad is to load; None: as the model's policy says.
+    """Return the version that RepositoryModelLoad asks for, or None for the model's policy.
 
     Raises:
-        Refused: another parameter, or no version number.
+        RefusedError: there is another parameter, or 'version' is no number.
     """
     if parameters.keys() - {"version"}:
-        raise bad_request(
-            "a model is loaded as it lies in the repository: parameters are not taken, but for 'version', a number"
-        )
+        raise bad_request("a model is loaded as it is in the repository: the only parameter is 'version', a number")
     if "version" not in parameters:
         return None
     value = get_value(parameters["version"])
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise bad_request("the parameter 'version' is the number of a version; RepositoryIndex lists them")
+        raise bad_request("the parameter 'version' must be the number of a version; RepositoryIndex lists them")
     return value
 
 
@@ -79,7 +77,7 @@ def _known(parameters: Mapping[str, pb.InferParameter], limits: Limits) -> dict[
             continue
         value = get_value(parameter)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise bad_request(f"the parameter {name!r} is {'a string' if kind is str else 'an integer'}")
+            raise bad_request(f"the parameter {name!r} must be {'a string' if kind is str else 'an integer'}")
         if isinstance(value, str) and len(value) > limits.name_chars:
             raise bad_request(f"the parameter {name!r} has at most {limits.name_chars} characters")
         known[name] = value

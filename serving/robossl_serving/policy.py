@@ -1,6 +1,7 @@
-"""Policy: which versions of a model are loaded, as `version_policy` in its config.pbtxt says (Triton's three kinds).
+"""Version policy: which versions of a model to load, from `version_policy` in its config.pbtxt.
 
-Where Triton fails, an older version steps in: `latest` counts only versions that pass their checks.
+The three kinds are Triton's. Unlike in Triton, `latest` counts only versions that pass their checks, so an older
+version takes the place of a broken one.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl.errors import InputError
 from robossl.repository import read_config
 
-LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))  # where none is given
+LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))  # the default
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class VersionChoice:
     """Versions to try, in order, and how many of them to load."""
 
     versions: tuple[int, ...]
     num: int
-    missing: tuple[int, ...] = ()  # named, but not on disk
+    missing: tuple[int, ...] = ()  # named in the policy, not on disk
 
 
 def read_policy(model: Path) -> pb.ModelVersionPolicy:
     """Read the policy of a model's folder.
 
     Raises:
-        InputError: its config.pbtxt cannot be read, or would load nothing.
+        InputError: config.pbtxt cannot be read, or would load nothing.
     """
     config = model / "config.pbtxt"
     read = read_config(config) if config.is_file() else pb.ModelConfig()
@@ -39,29 +40,29 @@ def read_policy(model: Path) -> pb.ModelVersionPolicy:
     policy = read.version_policy
     kind = policy.WhichOneof("policy_choice")
     if kind is None:
-        raise InputError(f"{config} has a version_policy of another kind than latest, all and specific; choose one")
+        raise InputError(f"{config} has an unknown version_policy; choose latest, all or specific")
     if kind == "latest" and not policy.latest.num_versions:
         raise InputError(f"{config} loads the latest 0 versions; set num_versions to 1 or more")
     if kind == "specific" and not policy.specific.versions:
-        raise InputError(f"{config} names no version in version_policy; list at least one, specific {{ versions: 1 }}")
+        raise InputError(f"{config} names no version in version_policy; list at least one: specific {{ versions: 1 }}")
     return policy
 
 
-def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> Choice:
+def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionChoice:
     """Choose versions to load, newest first.
 
     >>> choose(LATEST, [1, 2, 3])
-    Choice(versions=(3, 2, 1), num=1, missing=())
+    VersionChoice(versions=(3, 2, 1), num=1, missing=())
     >>> choose(pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[1, 7])), [1, 2, 3])
-    Choice(versions=(1,), num=1, missing=(7,))
+    VersionChoice(versions=(1,), num=1, missing=(7,))
     """
     newest_first = tuple(sorted(on_disk, reverse=True))
     match policy.WhichOneof("policy_choice"):
         case "latest":
-            return Choice(newest_first, policy.latest.num_versions)
+            return VersionChoice(newest_first, policy.latest.num_versions)
         case "specific":
             named = set(policy.specific.versions)
             found = tuple(version for version in newest_first if version in named)
-            return Choice(found, len(found), tuple(sorted(named.difference(on_disk))))
+            return VersionChoice(found, len(found), tuple(sorted(named.difference(on_disk))))
         case _:
-            return Choice(newest_first, len(newest_first))
+            return VersionChoice(newest_first, len(newest_first))

@@ -1,4 +1,4 @@
-"""Provider: what onnxruntime runs on; one asked for by name is that one or an error."""
+"""Choose the onnxruntime provider; a provider given by name never falls back to another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 def choose_provider(choice: ProviderChoice) -> Provider:
-    """The provider to open sessions on; `auto` is CUDA where there is a device, else the CPU.
+    """Return the provider to open sessions on; `auto` is CUDA if there is a device, otherwise the CPU.
 
-    TensorRT is taken by name only: it builds engines for minutes and rounds differently.
+    `auto` never chooses TensorRT: it builds engines for minutes and rounds differently.
     """
     if choice != "auto":
         return choice
@@ -21,7 +21,7 @@ def choose_provider(choice: ProviderChoice) -> Provider:
 
 
 def num_cuda_devices() -> int:
-    """CUDA devices that the driver sees; none without a driver."""
+    """Count the CUDA devices that the driver reports; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

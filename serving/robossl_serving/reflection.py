@@ -1,4 +1,4 @@
-"""Reflection: the public descriptors, in a pool of their own, for grpcurl and the like."""
+"""Reflection: a pool with the public message descriptors, for grpcurl and similar tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PUBLIC_PACKAGE = "inference"
 
 
 def public_pool() -> DescriptorPool:
-    """Our messages under the names that the protocol gives them, with health and reflection."""
+    """Return our messages under their public names, together with health and reflection."""
     pool = DescriptorPool()
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

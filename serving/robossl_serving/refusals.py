@@ -1,4 +1,4 @@
-"""Refusals: what is refused within a stream, each counted, and told to the log without flooding it."""
+"""Count every request that is refused within a stream, and log them at a limited rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import grpc
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.wire import get_value
 
-from robossl_serving.refused import Refused
+from robossl_serving.refused import RefusedError
 
-_EVERY_S = 10.0  # a line for each stream and status; a camera that is broken is refused 30 times a second
-# these belong to a control loop under load, and the metrics are enough
+# One line per stream and status: a broken camera is refused 30 times a second.
+_EVERY_S = 10.0
+# Normal for a control loop under load; they are in the metrics only.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 _log = logging.getLogger("robossl.serving")
@@ -23,13 +24,13 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(slots=True)
 class _Unlogged:
-    next_s: float  # when the next line is due
-    times: int  # since the last line
-    facts: dict[str, object]  # of the last one
+    next_s: float  # time of the next line
+    times: int  # refusals since the last line
+    facts: dict[str, object]  # of the last refusal
 
 
 class Refusals:
-    """What was refused within one stream."""
+    """The refusals of one stream."""
 
     def __init__(self, peer: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
         self._peer = peer
@@ -37,8 +38,8 @@ class Refusals:
         self._lock = threading.Lock()
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
-    def add(self, refused: Refused, message: pb.ModelInferRequest | None) -> None:
-        """Count one; the first of its status is logged at once, then one line at a time."""
+    def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
+        """Count a refusal; log the first of its status at once, later ones together every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return
@@ -52,7 +53,7 @@ class Refusals:
                 unlogged.next_s = now_s + _EVERY_S
 
     def close(self) -> None:
-        """Log what was refused since the last line."""
+        """Log the refusals since the last line."""
         with self._lock:
             for unlogged in self._unlogged.values():
                 if unlogged.times:
@@ -64,7 +65,7 @@ class Refusals:
 
 
 def _facts(message: pb.ModelInferRequest | None) -> dict[str, object]:
-    """Which model, robot and camera a request names."""
+    """Return the model, robot and camera of a request."""
     if message is None:
         return {}
     named = {name: get_value(message.parameters[name]) for name in ("robot", "camera") if name in message.parameters}

@@ -1,4 +1,4 @@
-"""Refused: a call that is not served, with the status and the words that its caller is told."""
+"""RefusedError: a call that is not served, with the grpc status and the message for its client."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import grpc
 _log = logging.getLogger("robossl.serving")
 
 
-class Refused(Exception):
-    """The message is for the caller: it names no path and quotes no other error."""
+class RefusedError(Exception):
+    """Refuse a call; the message is sent to the client, so it contains no path and no internal error."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -18,14 +18,19 @@ class Refused(Exception):
         self.message = message
 
 
-def bad_request(message: str) -> Refused:
-    """What was sent cannot be used; sending it again will not help."""
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+def bad_request(message: str) -> RefusedError:
+    """Return the error for a request that can never be served as it was sent."""
+    return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def as_refused(error: Exception) -> Refused:
-    """What a caller is told of an error: of one that nobody foresaw nothing, which goes to the log."""
-    if isinstance(error, Refused):
+def shutting_down_error() -> RefusedError:
+    """Return the error for a call that arrives while the server shuts down."""
+    return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+
+
+def to_refused(error: Exception) -> RefusedError:
+    """Return an error that may be shown to the client; log an unexpected error and hide its details."""
+    if isinstance(error, RefusedError):
         return error
     _log.error("a call failed", exc_info=error)
-    return Refused(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")
+    return RefusedError(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")

@@ -1,8 +1,8 @@
-"""Repository: the models folder, what of it is loaded, and how one version takes over from another.
+"""Repository: the models folder, its loaded versions, and how one version takes over from another.
 
-The policy in a model's config.pbtxt says which versions are loaded, the newest of them serves callers that name none.
-Where one fails its checks the next older one that passes serves, or what served before. A version that is replaced
-stays loaded while callers that pinned it still ask.
+The policy in a model's config.pbtxt says which versions are loaded; the newest of them is current and serves calls
+without a version. If a version fails its checks, the next older one that passes serves, or the one that served before.
+A replaced version stays loaded while clients that pinned it still use it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from robossl_client._proto import inference_pb2 as pb
 
 from robossl.errors import InputError, RobosslError
 from robossl_serving.device import Device
-from robossl_serving.entry import Entry, listed, log_change, not_loaded, unknown_model
+from robossl_serving.entry import ModelEntry, join_names, log_change, not_loaded_error, unknown_model_error
 from robossl_serving.folder import artefacts, scan
-from robossl_serving.loader import Loaded, Loader
+from robossl_serving.loader import LoadedVersion, ModelLoader
 from robossl_serving.model import Model, SessionSettings, places_of
-from robossl_serving.policy import Choice, choose, read_policy
-from robossl_serving.refused import Refused
+from robossl_serving.policy import VersionChoice, choose, read_policy
+from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """One version on disk or in memory, as RepositoryIndex lists it."""
+    """A version on disk or loaded, as listed by RepositoryIndex."""
 
     name: str
     version: int
@@ -53,20 +53,20 @@ class Repository:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
-        self._loader = Loader(root, settings, Device(places=places_of(settings)))
-        self._retire_after_s = retire_after_s  # a version nobody pinned lately
-        self._on_change = on_change  # what is loaded, or refused, may be another than before
+        self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
+        self._retire_after_s = retire_after_s  # since the last pinned request
+        self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
-        self._entries: dict[str, Entry] = {}
-        self._unusable: dict[str, str] = {}  # why a model's config.pbtxt cannot be used, said once
-        self._chosen: dict[str, int] = {}  # loaded by number, in place of the policy
-        self._unloaded: set[str] = set()  # told to go, and not to come back unless told to
+        self._entries: dict[str, ModelEntry] = {}
+        self._unusable: dict[str, str] = {}  # logged errors of config.pbtxt
+        self._chosen: dict[str, int] = {}  # version loaded by number, which overrides the policy
+        self._unloaded: set[str] = set()  # unloaded on request; loaded again only on request
 
     def load_all(self) -> None:
-        """Load every model as its policy says.
+        """Load every model by its policy.
 
         Raises:
-            InputError: there is none that can be served.
+            InputError: no model can be served.
         """
         found = scan(self._root)
         if not found:
@@ -81,37 +81,37 @@ class Repository:
             raise InputError(f"no model of {self._root} can be served; the lines above say why")
 
     def load(self, name: str, version: int | None = None) -> None:
-        """Load a model as its policy says, or one version of it, which then is the current one.
+        """Load a model by its policy, or load one version and make it current.
 
-        What serves now serves until the new one is ready. A version loaded by its number holds the place of the policy
-        until the model is loaded without one.
+        The old version serves until the new one is ready. A version loaded by number overrides the policy until the
+        model is loaded without a number.
 
         Raises:
-            Refused: there is none, or one failed its checks.
+            RefusedError: the model or version does not exist, or a version failed its checks.
         """
         versions = scan(self._root).get(name)
         if versions is None:
-            raise Refused(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
         if version is not None and version not in versions:
-            said = f"version {version} of {name} is not in the repository; it holds {listed(versions)}"
-            raise Refused(grpc.StatusCode.NOT_FOUND, said)
+            said = f"version {version} of {name} is not in the repository; it holds {join_names(versions)}"
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
         try:
             failed = self._update(name, versions, again=True, is_told=True, version=version)
         except RobosslError as error:
             failed = tuple(number for key, number in self.failed() if key == name and version in (None, number))
-            raise not_loaded(name, failed, self._entries.get(name)) from error
+            raise not_loaded_error(name, failed, self._entries.get(name)) from error
         if failed:
-            raise not_loaded(name, failed, self._entries.get(name))
+            raise not_loaded_error(name, failed, self._entries.get(name))
 
     def unload(self, name: str) -> None:
-        """Stop serving a model; what waits is still answered.
+        """Stop serving a model; waiting requests are still answered.
 
         Raises:
-            Refused: it is not loaded.
+            RefusedError: the model is not loaded.
         """
         with self._loading:
             if name not in self._entries:
-                raise unknown_model(name, self._entries)
+                raise unknown_model_error(name, self._entries)
             self._unloaded.add(name)
             entry = self._entries.pop(name)
             for model in entry.models():
@@ -122,40 +122,40 @@ class Repository:
         """Find the model that a call asks for.
 
         Args:
-            name: Of the model.
-            version: Its number; empty: the current one.
-            artefact: sha256 of the model.onnx that the caller has pinned.
+            name: Name of the model.
+            version: Version number; empty for the current one.
+            artefact: sha256 of the model.onnx that the client has pinned.
 
         Raises:
-            Refused: it is not loaded, or is another encoder than the caller has pinned.
+            RefusedError: the version is not loaded, or is not the pinned encoder.
         """
         return self.entry(name).find(version, artefact)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ModelEntry:
         """Find a model by its name.
 
         Raises:
-            Refused: it is not loaded.
+            RefusedError: the model is not loaded.
         """
         entry = self._entries.get(name)
         if entry is None:
-            raise unknown_model(name, self._entries)
+            raise unknown_model_error(name, self._entries)
         return entry
 
-    def entries(self) -> list[Entry]:
-        """List the loaded models."""
+    def entries(self) -> list[ModelEntry]:
+        """Return the loaded models."""
         return list(self._entries.values())
 
     def models(self) -> list[Model]:
-        """List all loaded versions of all models."""
+        """Return all loaded versions of all models."""
         return [model for entry in self.entries() for model in entry.models()]
 
     def failed(self) -> list[tuple[str, int]]:
-        """List name and number of the versions that failed their checks."""
+        """Return name and version of all versions that failed their checks."""
         return self._loader.failed()
 
     def index(self) -> list[IndexRow]:
-        """List all versions on disk or loaded."""
+        """Return all versions on disk or loaded."""
         rows = {(name, version): "" for name, versions in scan(self._root).items() for version in versions}
         rows |= {(model.card.name, model.card.version): "" for model in self.models()}
         rows |= {key: "failed its checks; the server's log says why" for key in self.failed() if key in rows}
@@ -163,7 +163,7 @@ class Repository:
         return [IndexRow(*key, ready=key in ready, reason=reason) for key, reason in sorted(rows.items())]
 
     def tend(self) -> None:
-        """Retire versions that nobody asks for any more, and see what else lies on disk."""
+        """Retire unused versions, and update the list of versions on disk."""
         on_disk = scan(self._root)
         with self._loading:
             for name, entry in list(self._entries.items()):
@@ -178,23 +178,23 @@ class Repository:
         self._on_change()
 
     def look(self, *, again: bool) -> None:
-        """Take up what is new on disk; `again`: try those too that failed before and have not changed."""
+        """Load new versions from disk; `again` retries failed versions that have not changed."""
         for name, versions in scan(self._root).items():
-            with contextlib.suppress(RobosslError):  # it is in the log
+            with contextlib.suppress(RobosslError):  # already logged
                 self._update(name, versions, again=again)
 
     def close(self) -> None:
-        """Let all that waits finish."""
+        """Run all waiting requests, then close all models."""
         for thread in [model.close() for model in self.models()]:
             thread.join()
 
     def _update(
         self, name: str, on_disk: Collection[int], *, again: bool, is_told: bool = False, version: int | None = None
     ) -> tuple[int, ...]:
-        """Load what the policy says, or one version; returns the versions that should be loaded and failed.
+        """Load a model by its policy, or one version; return the wanted versions that failed.
 
         Raises:
-            RobosslError: nothing of what was asked can be served, and nothing has changed.
+            RobosslError: no wanted version can be served; the loaded versions have not changed.
         """
         try:
             with self._loading:
@@ -217,20 +217,22 @@ class Repository:
         finally:
             self._on_change()
 
-    def _choose(self, name: str, on_disk: Collection[int], version: int | None) -> tuple[pb.ModelVersionPolicy, Choice]:
-        """Read a model's policy, and choose by it or by a version's number.
+    def _choose(
+        self, name: str, on_disk: Collection[int], version: int | None
+    ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
+        """Choose versions by the model's policy, or by a version number.
 
         Raises:
-            InputError: the policy cannot be used; the log says so the first time.
+            InputError: the policy cannot be used; logged the first time.
         """
         try:
             policy = read_policy(self._root / name)
-            choice = choose(policy, on_disk) if version is None else Choice((version,), 1)
+            choice = choose(policy, on_disk) if version is None else VersionChoice((version,), 1)
             if not choice.versions:
                 config = self._root / name / "config.pbtxt"
                 raise InputError(
-                    f"{config} asks for versions {listed(choice.missing)} only, and none of them is there; mend its "
-                    "version_policy"
+                    f"{config} names only versions {join_names(choice.missing)}, and none of them is on disk; "
+                    "correct its version_policy"
                 )
         except InputError as error:
             if self._unusable.get(name) != str(error):
@@ -243,7 +245,7 @@ class Repository:
     def _replace(
         self,
         name: str,
-        good: Mapping[int, Loaded],
+        good: Mapping[int, LoadedVersion],
         failed: tuple[int, ...],
         *,
         missing: tuple[int, ...],
@@ -253,14 +255,14 @@ class Repository:
         old = self._entries.get(name)
         versions = {**(old.versions if old else {}), **good}
         there = artefacts(self._root / name, on_disk)
-        entry = Entry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
+        entry = ModelEntry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
         self._entries[name] = entry
         log_change(old, entry)
         for number, loaded in old.versions.items() if old else ():
             if loaded.model is not versions[number].model:
                 _close(loaded.model)
 
-    def _is_idle(self, model: Model, entry: Entry) -> bool:
+    def _is_idle(self, model: Model, entry: ModelEntry) -> bool:
         is_old = model.card.version not in entry.kept
         return is_old and time.monotonic() - model.pinned_s > self._retire_after_s
 

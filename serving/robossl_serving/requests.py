@@ -1,4 +1,4 @@
-"""Request: frames that wait for their turn, and what became of them."""
+"""Requests that wait for an encoder, their outcomes, and the plan of a run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Frames of one call; a request of a robot is a control request, any other is a batch request."""
+    """The frames of one call; a request with a robot is a control request, any other a batch request."""
 
     frames: UInt8[ndarray, "b h w 3"]
     outputs: tuple[str, ...]
     robot: str | None
     camera: str
-    captured_s: float  # on this machine's monotonic clock, as are all times here
+    captured_s: float  # time.monotonic() of this machine, like all times here
     arrived_s: float
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)
     outcome: Outcome | None = None
-    num_done: int = 0  # frames run so far: a batch request is run in pieces, so that control requests go between
+    num_done: int = 0  # frames run so far; control requests run between the slices of a batch request
     parts: list[dict[str, ndarray]] = field(default_factory=list, repr=False)
-    superseded: int = 0  # older frames that this one has replaced
+    superseded: int = 0  # older frames that this one replaced
     started_s: float = 0.0
     run_s: float = 0.0
 
     @property
     def num_left(self) -> int:
-        """Frames still to run."""
+        """Number of frames still to run."""
         return len(self.frames) - self.num_done
 
     @property
     def priority(self) -> Priority:
-        """A control request is a robot's."""
+        """Control if the request has a robot, otherwise batch."""
         return "batch" if self.robot is None else "control"
 
     @property
@@ -49,15 +49,15 @@ class Request:
         return self.frames.shape[1], self.frames.shape[2]
 
     def features(self) -> dict[str, ndarray]:
-        """What the encoder gave, by output name."""
+        """Return the features by output name."""
         if len(self.parts) == 1:
             return self.parts[0]
         return {name: np.concatenate([part[name] for part in self.parts]) for name in self.outputs}
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Some frames of a request, to be run now."""
+class FrameSlice:
+    """A range of a request's frames that runs now."""
 
     request: Request
     start: int
@@ -65,18 +65,18 @@ class Piece:
 
     @property
     def frames(self) -> UInt8[ndarray, "b h w 3"]:
-        """Those frames."""
+        """The frames in the range."""
         return self.request.frames[self.start : self.stop]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What runs next, together, and what will not run any more."""
+class RunPlan:
+    """The slices that run next as one batch, and the requests that are shed."""
 
-    pieces: tuple[Piece, ...] = ()
+    slices: tuple[FrameSlice, ...] = ()
     shed: tuple[Request, ...] = ()
 
     @property
     def num_frames(self) -> int:
-        """Frames in all pieces."""
-        return sum(piece.stop - piece.start for piece in self.pieces)
+        """Number of frames in all slices."""
+        return sum(each.stop - each.start for each in self.slices)

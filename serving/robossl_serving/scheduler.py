@@ -1,9 +1,9 @@
-"""Scheduler: which waiting frames are encoded next. Time is passed in, nothing here waits or locks.
+"""Scheduler: choose which waiting frames run next. The time is an argument; nothing here waits or locks.
 
-A robot's camera has one slot, and a newer frame replaces an older one there. Among robots whose turn it is the
-freshest frame goes first; a robot unserved for twice its fair share of time goes before all. What cannot be ready by
-its deadline is shed before it runs (`estimates.py` says when an estimate may decide that). Batch requests are first
-come, first served, while no control request waits.
+Each camera of a robot has one slot, in which a newer frame replaces an older one. Among the robots that are due, the
+one with the freshest frame runs first; a robot unserved for twice its fair interval runs before all others. A request
+that cannot meet its deadline is shed before it runs (see `estimates.py`). Batch requests run first come, first served,
+while no control request waits.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from robossl_serving.costs import Costs
-from robossl_serving.estimates import Estimates
-from robossl_serving.requests import Piece, Request, Turn
+from robossl_serving.estimates import TimeEstimates
+from robossl_serving.requests import FrameSlice, Request, RunPlan
 
-_GUARD = 2.0  # fair intervals after which a robot goes first
-_DUE = 0.8  # of a fair interval: sooner it is not a robot's turn, or the freshest robots would take others' turns
+_GUARD = 2.0  # fair intervals without service after which a robot runs first
+_DUE = 0.8  # fair intervals after which a robot is due; less would let the freshest robots crowd out others
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
-_NAMES = 8  # names remembered for each that may wait: names are the callers', and memory is not
-_DOUBT_S = 1.0  # half-life of the machine's pace while nothing runs
-_FOLLOW = 0.1  # of a slower run; a faster one is believed at once
+_NAMES = 8  # remembered names per slot; clients choose names, so their number is limited
+_DOUBT_S = 1.0  # half-life of the measured pace while nothing runs
+_FOLLOW = 0.1  # weight of a slower run; a faster run replaces the pace
 
 
 class QueueFullError(Exception):
-    """As many requests wait as are allowed."""
+    """The queue of this priority is full."""
 
 
 @dataclass(slots=True)
 class _Robot:
     seen_s: float
-    served_s: float  # when it was first seen, until it is served
+    served_s: float  # last time served; before that, the time it was first seen
     hw: tuple[int, int]  # of its last frame
     slots: dict[str, Request] = field(default_factory=dict)  # by camera
     camera_served_s: dict[str, float] = field(default_factory=dict)
 
     def next_camera(self) -> str:
-        """The waiting camera that was served longest ago."""
+        """Return the waiting camera that was served longest ago."""
         return min(self.slots, key=lambda camera: self.camera_served_s.get(camera, 0.0))
 
 
 class Scheduler:
-    """Waiting requests of one encoder."""
+    """The waiting requests of one encoder."""
 
     def __init__(self, costs: Costs, *, max_waiting: int, max_slots: int | None = None) -> None:
-        """Take `max_waiting` batch requests, and as many control requests unless `max_slots` is given."""
+        """Allow `max_waiting` batch requests and `max_slots` control requests (default: `max_waiting`)."""
         self._costs = costs
         self._max_waiting = max_waiting
         self._max_slots = max_waiting if max_slots is None else max_slots
-        self._robots: dict[str, _Robot] = {}  # the last seen at the end
+        self._robots: dict[str, _Robot] = {}  # last seen at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
-        self._runs = Estimates()
-        self._pace = 1.0  # of all runs, in measured costs: what the fair share of a robot follows from
-        self._ran_s: float | None = None  # or when the first came, as long as none was run
+        self._runs = TimeEstimates()
+        self._pace = 1.0  # run time / measured cost over all runs; determines the fair interval of robots
+        self._ran_s: float | None = None  # last run; before that, arrival of the first request
         self._last_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -63,18 +63,18 @@ class Scheduler:
 
     @property
     def num_control(self) -> int:
-        """Control requests that wait."""
+        """Number of waiting control requests."""
         return self._num_slots
 
     def longest_unserved_s(self) -> float:
-        """When the waiting robot that was served longest ago was served."""
+        """Return the earliest last-served time of the waiting robots."""
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
-        """Let a request wait; returns the older of two that compete for a slot, which will not run.
+        """Queue a request; if two compete for a slot, return the older one, which will not run.
 
         Raises:
-            QueueFullError: there is no room.
+            QueueFullError: too many requests wait.
         """
         if self._ran_s is None:
             self._ran_s = request.arrived_s
@@ -87,7 +87,7 @@ class Scheduler:
         waiting = slots.get(request.camera)
         if waiting is None and self._num_slots >= self._max_slots:
             raise QueueFullError
-        if waiting is not None and waiting.captured_s > request.captured_s:  # they overtook each other on the way
+        if waiting is not None and waiting.captured_s > request.captured_s:  # arrived out of order
             return request
         slots[request.camera] = request
         if waiting is None:
@@ -97,7 +97,7 @@ class Scheduler:
         return waiting
 
     def remove(self, request: Request) -> bool:
-        """Forget a waiting request; False: it does not wait."""
+        """Remove a waiting request; return False if it does not wait."""
         if request.robot is None:
             if request not in self._batch:
                 return False
@@ -111,31 +111,31 @@ class Scheduler:
         return True
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Forget what is past its deadline, and return it."""
+        """Remove and return the requests past their deadline."""
         overdue = [request for request in self.waiting() if request.deadline_s <= now_s]
         for request in overdue:
             self.remove(request)
         return overdue
 
-    def take(self, now_s: float, *, beside_s: float = 0.0) -> Turn:
-        """What to run now. What it takes no longer waits, except a batch request with frames left.
+    def take(self, now_s: float, *, beside_s: float = 0.0) -> RunPlan:
+        """Choose what runs now and remove it from the queue, except a batch request with frames left.
 
         Args:
-            now_s: The time.
-            beside_s: What other encoders on the same device need to serve each of their robots once.
+            now_s: Current time.
+            beside_s: Time that other encoders on the same device need to serve each of their robots once.
         """
         shed = tuple(self._late(now_s))
         for request in shed:
             self.remove(request)
-        pieces = self._control_pieces(now_s, beside_s) if self._num_slots else self._batch_pieces()
-        return Turn(tuple(pieces), shed)
+        slices = self._control_slices(now_s, beside_s) if self._num_slots else self._batch_slices()
+        return RunPlan(tuple(slices), shed)
 
-    def ran(self, turn: Turn, *, run_s: float, now_s: float) -> None:
-        """Learn how long a turn took."""
-        first = turn.pieces[0].request
+    def ran(self, plan: RunPlan, *, run_s: float, now_s: float) -> None:
+        """Learn the time of a run."""
+        first = plan.slices[0].request
         hw = first.hw
-        expected_s = self._costs.of(turn.num_frames, hw)
-        self._runs.took((turn.num_frames, *hw), expected_s, run_s, now_s=now_s)
+        expected_s = self._costs.of(plan.num_frames, hw)
+        self._runs.took((plan.num_frames, *hw), expected_s, run_s, now_s=now_s)
         ratio = run_s / expected_s
         self._pace = ratio if ratio < self._pace else (1 - _FOLLOW) * self._pace + _FOLLOW * ratio
         self._ran_s = now_s
@@ -143,12 +143,12 @@ class Scheduler:
             self._last_hw = hw
 
     def estimate_s(self, num_frames: int, now_s: float, hw: tuple[int, int] | None = None) -> float:
-        """How long a run of frames will take; without `hw` of frames like those of the robot that was served last."""
+        """Return the estimated time of a run; `hw` defaults to the size of the last control frames."""
         hw = hw or self._last_hw
         return self._runs.seconds((num_frames, *(hw or (0, 0))), self._costs.of(num_frames, hw), now_s)
 
     def demand_s(self, now_s: float) -> float:
-        """How long it takes to serve every active robot once."""
+        """Return the time to serve every active robot once."""
         idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
         active = Counter(robot.hw for robot in self._robots.values() if now_s - robot.seen_s <= _ACTIVE_S)
         each_s = 0.0
@@ -158,7 +158,7 @@ class Scheduler:
         return each_s * self._pace * math.exp2(-idle_s / _DOUBT_S)
 
     def waiting(self) -> Iterator[Request]:
-        """All that wait."""
+        """Yield all waiting requests."""
         for robot in self._robots.values():
             yield from robot.slots.values()
         yield from self._batch
@@ -176,8 +176,8 @@ class Scheduler:
             if is_late:
                 yield request
 
-    def _control_pieces(self, now_s: float, beside_s: float) -> Iterable[Piece]:
-        """The next control request, and others that are worth running with it."""
+    def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
+        """Yield the next control request, and others that are worth running in the same batch."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
             robot = self._next_robot(now_s, beside_s)
@@ -195,7 +195,7 @@ class Scheduler:
                 return
             self.remove(request)
             robot.served_s = robot.camera_served_s[camera] = now_s
-            yield Piece(request, 0, len(request.frames))
+            yield FrameSlice(request, 0, len(request.frames))
 
     def _next_robot(self, now_s: float, beside_s: float) -> _Robot:
         waiting = [robot for robot in self._robots.values() if robot.slots]
@@ -208,14 +208,14 @@ class Scheduler:
         due = [robot for robot in waiting if now_s - robot.served_s >= _DUE * fair_s]
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
 
-    def _batch_pieces(self) -> Iterable[Piece]:
-        """The head of the queue, no more frames than are worth running together."""
+    def _batch_slices(self) -> Iterable[FrameSlice]:
+        """Yield frames from the head of the queue, at most the best batch size."""
         room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]
             stop = min(len(request.frames), request.num_done + room)
             room -= stop - request.num_done
-            yield Piece(request, request.num_done, stop)
+            yield FrameSlice(request, request.num_done, stop)
             if stop < len(request.frames):
                 return
             self._batch.popleft()

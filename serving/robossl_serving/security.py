@@ -1,4 +1,4 @@
-"""Security: TLS, client certificates, and bearer tokens for asking and for administration."""
+"""Security: TLS, client certificates, and bearer tokens for clients and administrators."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from robossl_serving.metrics import Metrics
 from robossl_serving.peers import is_loopback
 
 ADMIN_CALLS = frozenset(map(path, ("RepositoryModelLoad", "RepositoryModelUnload")))
-_SCHEME = re.compile("^bearer +", re.IGNORECASE)  # RFC 9110: a scheme's case means nothing
-_OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # kubelets send no token
+_SCHEME = re.compile("^bearer +", re.IGNORECASE)  # RFC 9110: schemes are case-insensitive
+_OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # Kubernetes probes send no token
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Files with certificates and tokens; with none of them a server is for its own host."""
+    """Files with certificates and tokens; without any of them administration is for the server's own host only."""
 
     tls_cert: Path | None = None  # PEM, with the chain
     tls_key: Path | None = None
-    client_ca: Path | None = None  # only callers with a certificate of this authority (mTLS)
-    token: Path | None = None  # a file with the token that callers send
-    admin_token: Path | None = None  # and with the one that loading and unloading takes
+    client_ca: Path | None = None  # clients need a certificate of this authority (mTLS)
+    token: Path | None = None  # file with the token of clients
+    admin_token: Path | None = None  # file with the token for loading and unloading
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """What grpc needs for TLS; None: without.
+        """Return grpc's credentials for TLS, or None without TLS.
 
         Raises:
-            InputError: a file is missing, or only a part of what TLS needs is given.
+            InputError: a file is missing, or only one of certificate and key is given.
         """
         if self.tls_cert is None and self.tls_key is None and self.client_ca is None:
             return None
         if self.tls_cert is None or self.tls_key is None:
-            raise InputError("TLS needs both --tls-cert and --tls-key; --client-ca comes on top")
+            raise InputError("TLS needs both --tls-cert and --tls-key, also with --client-ca")
         pair = (read_bytes(self.tls_key), read_bytes(self.tls_cert))
         ca = None if self.client_ca is None else read_bytes(self.client_ca)
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
     def interceptors(self, metrics: Metrics) -> list[Any]:
-        """What checks tokens; it also keeps administration on this host when there is no admin token.
+        """Return the interceptor that checks tokens and counts refused calls in `metrics`.
 
-        Those who are turned away are counted in `metrics`.
+        Without an admin token it allows administration from this host only.
 
         Raises:
-            InputError: a token file is missing, or holds no token.
+            InputError: a token file is missing or empty.
         """
         return [_Gate(_token(self.token), _token(self.admin_token), metrics)]
 
 
 class _Gate:
-    """Lets a call through, or answers it: the interface of grpc.ServerInterceptor."""
+    """Passes a call on or refuses it; implements grpc.ServerInterceptor."""
 
     def __init__(self, token: bytes | None, admin_token: bytes | None, metrics: Metrics) -> None:
         self._token = token
@@ -67,9 +67,9 @@ class _Gate:
         unauthenticated, denied = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
         self._unauthenticated = self._refuser(
             unauthenticated,
-            "the token is missing or wrong: pass the server's (token=, --token; header authorization: Bearer ...)",
+            "the token is missing or wrong; pass the server's (token=, --token, or header authorization: Bearer ...)",
         )
-        self._admin_only = self._refuser(denied, "this call takes the admin token")
+        self._admin_only = self._refuser(denied, "this call needs the admin token")
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         is_admin = details.method in ADMIN_CALLS
@@ -90,7 +90,7 @@ class _Gate:
             if not is_loopback(context.peer()):
                 code = grpc.StatusCode.PERMISSION_DENIED
                 self._metrics.refuse(code)
-                context.abort(code, "without an admin token this call is for the server's own host")
+                context.abort(code, "this server has no admin token, so this call is allowed from its own host only")
             return handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
@@ -100,7 +100,7 @@ class _Gate:
             self._metrics.refuse(code)
             context.abort(code, message)
 
-        return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a single call is a stream of one
+        return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a unary call is a stream of one message
 
 
 def _token(file: Path | None) -> bytes | None:

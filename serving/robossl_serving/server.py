@@ -1,4 +1,4 @@
-"""Server: a repository behind gRPC, with health and reflection; it starts ready and stops without losing a request."""
+"""EncoderServer: serve a model repository over gRPC, with health checks and reflection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from robossl_client.wire import SERVICE
 
 from robossl.cpus import num_cpus
 from robossl.ranges import check_range
-from robossl_serving.budget import Budget
+from robossl_serving.budget import MemoryBudget
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers
-from robossl_serving.health import Health
+from robossl_serving.health import HealthService
 from robossl_serving.infer import Inference
 from robossl_serving.limits import Limits
-from robossl_serving.listen import is_unix, listen, spell
+from robossl_serving.listen import format_address, is_unix, listen
 from robossl_serving.metrics import Metrics
 from robossl_serving.model import SessionSettings
 from robossl_serving.reflection import public_pool
@@ -33,29 +33,29 @@ from robossl_serving.streams import Streams
 
 _log = logging.getLogger("robossl.serving")
 DAY_S = 86_400.0
-_GIVE_BACK_S = 2.0  # between looks whether much memory was freed
-_SPARE_THREADS = 16  # for health, metadata and administration while all else is full
+_GIVE_BACK_S = 2.0  # interval of checks for freed memory
+_SPARE_THREADS = 16  # for health, metadata and administration under full load
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where a server listens and what it allows."""
+    """Address, limits and security of a server."""
 
     host: str = "127.0.0.1"
-    port: int = 8001  # 0: any free one
+    port: int = 8001  # 0 for any free one
     metrics_port: int | None = None
     session: SessionSettings = field(default_factory=SessionSettings)
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     shared_memory: bool = False
-    poll_seconds: float = 0.0  # how often new versions are looked for; 0: only when told to
-    retire_seconds: float = 600.0  # how long a replaced version outlives the last caller that pinned it
+    poll_seconds: float = 0.0  # interval of scans for new versions; 0 for only on request
+    retire_seconds: float = 600.0  # how long a replaced version stays loaded after the last pinned request
 
     def __post_init__(self) -> None:
         """Check the numbers.
 
         Raises:
-            InputError: one is out of range.
+            InputError: a number is out of range.
         """
         check_range(0, 65535, port=self.port, metrics_port=self.metrics_port)
         check_range(1, 4096, streams=self.limits.streams)
@@ -63,20 +63,20 @@ class ServerSettings:
 
 
 class EncoderServer:
-    """Serves the models of a folder."""
+    """A server of the models in a folder."""
 
     def __init__(self, models: Path, settings: ServerSettings) -> None:
-        """Load the models and open the port; nothing is answered before `start`.
+        """Load the models and open the port; calls are answered after `start`.
 
         Raises:
-            InputError: no model can be served, or a file of the settings cannot be read.
+            InputError: no model can be served, or a certificate or token cannot be read.
             ResourceError: the port is taken.
         """
         limits = settings.limits
         self._settings = settings
         self._metrics = Metrics(lambda: self.repository, num_streams=lambda: len(self.streams))
         credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
-        self._health = Health()
+        self._health = HealthService()
         self.repository = Repository(
             models,
             replace(settings.session, max_slots=limits.waiting + limits.streams),
@@ -85,10 +85,12 @@ class EncoderServer:
         )
         self.repository.load_all()
         self._memory = SharedMemory(max_regions=limits.regions) if settings.shared_memory else None
-        self._budget = Budget(limits, num_decoders=max(1, num_cpus() - 1))
+        self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS  # robots', batch: to be decoded, to be run
+        num_threads = (
+            3 * limits.waiting + limits.streams + _SPARE_THREADS
+        )  # control; batch in decoding; batch in the queue
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
             handlers=[
@@ -109,33 +111,33 @@ class EncoderServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=public_pool())
         self.port, self._addresses = listen(settings.host, settings.port, partial(_open, self._server, credentials))
-        self.address = spell(settings.host, self.port)
+        self.address = format_address(settings.host, self.port)
         self.metrics_pages: list[str] = []
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Answer calls from now on.
+        """Start to answer calls.
 
         Raises:
-            ResourceError: the port for metrics is taken.
+            ResourceError: the metrics port is taken.
         """
         if self._settings.metrics_port is not None:
             addresses = ["127.0.0.1"] if is_unix(self._settings.host) else self._addresses
             port = self._metrics.serve(addresses, self._settings.metrics_port)
-            self.metrics_pages = [f"http://{spell(each, port)}/metrics" for each in addresses]
+            self.metrics_pages = [f"http://{format_address(each, port)}/metrics" for each in addresses]
         self._server.start()
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
         threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
 
     def look(self) -> None:
-        """Look for new versions now, and once more at those that were refused."""
+        """Scan for new versions now, and try failed versions again."""
         try:
             self.repository.look(again=True)
         except Exception:
-            _log.exception("looking for new versions failed")
+            _log.exception("scan for new versions failed; the loaded versions go on serving")
 
     def stop(self, *, grace_s: float = 10.0) -> None:
-        """Say that it goes, answer what was accepted, and close."""
+        """Report NOT_SERVING, answer the accepted requests, and close."""
         self._stopped.set()
         self._health.shut_down()
         self.streams.drain()
@@ -152,7 +154,7 @@ class EncoderServer:
                 for model in self.repository.models():
                     model.give_back()
             except Exception:
-                _log.exception("giving memory back failed")
+                _log.exception("returning freed memory to the system failed; the server goes on")
 
     def _tend(self) -> None:
         every_s = self._settings.poll_seconds or 5.0
@@ -162,24 +164,24 @@ class EncoderServer:
                 if self._settings.poll_seconds:
                     self.repository.look(again=False)
             except Exception:
-                _log.exception("looking after the repository failed")
+                _log.exception("maintenance of the repository failed; the loaded versions go on serving")
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
-    # once each: of an option named twice grpc takes the first
+    # Name each option once: grpc takes the first of duplicates.
     return [
-        ("grpc.so_reuseport", 0),  # else a second server on the same port would take half of the calls
+        ("grpc.so_reuseport", 0),  # otherwise a second server could share the port and take half of the calls
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
-        ("grpc.keepalive_time_ms", 10_000),  # a robot that left the network is noticed within 14 s
+        ("grpc.keepalive_time_ms", 10_000),  # detects a robot that left the network within 14 s
         ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),  # else a minute, whatever the line above says
-        ("grpc.http2.settings_timeout", 10_000),  # for those who connect and say nothing
+        ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise a minute, despite the line above
+        ("grpc.http2.settings_timeout", 10_000),  # for clients that connect and stay silent
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # what clients may send, or they are cut off
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients that ping more often are disconnected
     ]
 
 

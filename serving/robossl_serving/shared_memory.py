@@ -1,7 +1,7 @@
-"""Shared memory: regions that clients on this host register, so that pixels need not pass through the transport.
+"""Shared memory: regions that clients on this host register to pass pixels without the network.
 
-Regions are read and written with system calls, never mapped: a client that shortens its file then gets an error,
-where a mapping would kill the server with SIGBUS.
+Regions are read and written with system calls, never mapped: if a client shortens its file it gets an error, while a
+mapping would kill the server with SIGBUS.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 import grpc
 from robossl_client.wire import Value, get_value
 
-from robossl_serving.refused import Refused, bad_request
+from robossl_serving.refused import RefusedError, bad_request
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?(robossl[-_][A-Za-z0-9_.-]{1,100})")
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RegisteredRegion:
     """A registered part of a file in shared memory."""
 
     name: str
@@ -41,54 +41,56 @@ class SharedMemory:
     def __init__(self, *, max_regions: int) -> None:
         self._max_regions = max_regions
         self._lock = threading.Lock()
-        self._regions: dict[str, Region] = {}
+        self._regions: dict[str, RegisteredRegion] = {}
 
     def register(self, name: str, key: str, *, offset: int, size: int) -> None:
-        """Open a region under a name.
+        """Register a region.
 
         Raises:
-            Refused: the name is taken, the key is not one of ours, or there is no such file of that size.
+            RefusedError: the name is taken, the key is not allowed, or the file is missing or too small.
         """
         match = _KEY.fullmatch(key)
         if match is None or not name or len(name) > 128:
-            raise bad_request("a region has a name, and a key that is a plain file name starting with 'robossl-'")
+            raise bad_request("a region needs a name, and a key that is a plain file name starting with 'robossl-'")
         with self._lock:
-            for each in [each for each in self._regions.values() if _is_gone(each)]:  # of clients that were killed
+            for each in [each for each in self._regions.values() if _is_gone(each)]:  # their clients were killed
                 os.close(self._regions.pop(each.name).descriptor)
             if name in self._regions:
-                raise Refused(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
+                raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
             if len(self._regions) >= self._max_regions:
-                raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"at most {self._max_regions} regions are registered")
+                raise RefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"at most {self._max_regions} regions are registered"
+                )
             descriptor = _open(match[1])
-            region = Region(name, key, offset, size, descriptor)
+            region = RegisteredRegion(name, key, offset, size, descriptor)
             try:
                 _check_size(region)
-            except Refused:
+            except RefusedError:
                 os.close(descriptor)
                 raise
             self._regions[name] = region
 
     def unregister(self, name: str) -> None:
-        """Forget a region, or with an empty name all; one that is not registered is not missed."""
+        """Remove a region, or all regions if the name is empty; an unknown name is no error."""
         with self._lock:
             for region in [self._regions.pop(each) for each in list(self._regions) if name in ("", each)]:
                 os.close(region.descriptor)
 
-    def regions(self) -> list[Region]:
-        """All registered regions."""
+    def regions(self) -> list[RegisteredRegion]:
+        """Return all registered regions."""
         with self._lock:
             return list(self._regions.values())
 
     def read(self, parameters: Any, *, max_bytes: int) -> bytes:
-        """The bytes that an input's parameters point at.
+        """Return the bytes that an input's parameters point at.
 
         Raises:
-            Refused: they point outside a region, at more than `max_bytes`, or the region is gone.
+            RefusedError: they point outside the region or at more than `max_bytes`, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
             if size > max_bytes:
-                raise bad_request(f"an input of {size} bytes in shared memory; it may have {max_bytes}")
+                raise bad_request(f"the input has {size} bytes in shared memory; at most {max_bytes} are allowed")
             raw = os.pread(region.descriptor, size, region.offset + offset)
         if len(raw) != size:
             raise bad_request("the shared memory region is shorter than it was")
@@ -98,7 +100,7 @@ class SharedMemory:
         """Write an output where its parameters point.
 
         Raises:
-            Refused: it does not fit, or the region is gone.
+            RefusedError: the output does not fit, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
@@ -107,14 +109,14 @@ class SharedMemory:
             os.pwrite(region.descriptor, raw, region.offset + offset)
 
     def place(self, parameters: Any) -> dict[str, Value | None]:
-        """What a reply says about an output that lies in shared memory."""
+        """Return the parameters of an output in shared memory for the reply."""
         return {key: get_value(parameters[key]) for key in parameters if key.startswith("shared_memory_")}
 
     def close(self) -> None:
-        """Forget all regions."""
+        """Remove all regions."""
         self.unregister("")
 
-    def _find(self, parameters: Mapping[str, Any]) -> tuple[Region, int, int]:
+    def _find(self, parameters: Mapping[str, Any]) -> tuple[RegisteredRegion, int, int]:
         name, offset, size = (
             get_value(parameters[f"shared_memory_{key}"]) if f"shared_memory_{key}" in parameters else default
             for key, default in (("region", ""), ("offset", 0), ("byte_size", -1))
@@ -123,7 +125,7 @@ class SharedMemory:
         if region is None:
             raise bad_request("no shared memory region of this name is registered")
         if not isinstance(offset, int) or not isinstance(size, int) or not 0 <= offset <= offset + size <= region.size:
-            raise bad_request(f"the shared memory region has {region.size} bytes; offset and byte_size leave it")
+            raise bad_request(f"offset and byte_size leave the shared memory region of {region.size} bytes")
         _check_size(region)
         return region, offset, size
 
@@ -132,19 +134,19 @@ def _open(name: str) -> int:
     try:
         descriptor = os.open(FOLDER / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        raise bad_request("there is no shared memory of this key that the server may open") from None
+        raise bad_request("the server cannot open shared memory of this key") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise bad_request("the key is not shared memory")
     return descriptor
 
 
-def _check_size(region: Region) -> None:
+def _check_size(region: RegisteredRegion) -> None:
     if _is_gone(region):
         raise bad_request("the shared memory region was removed; register it anew")
     if region.size <= 0 or region.offset + region.size > os.fstat(region.descriptor).st_size:
         raise bad_request("the shared memory is smaller than the region")
 
 
-def _is_gone(region: Region) -> bool:
+def _is_gone(region: RegisteredRegion) -> bool:
     return os.fstat(region.descriptor).st_nlink == 0

@@ -1,6 +1,6 @@
-"""Statistics: counts and times of one version, cheap enough to be kept for every request.
+"""Counts and times of one version, cheap enough to update for every request.
 
-ModelStatistics and Prometheus are both answered from them.
+They answer both the ModelStatistics call and Prometheus.
 """
 
 from __future__ import annotations
@@ -19,59 +19,59 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5,
 
 
 @dataclass(slots=True)
-class Times:
+class TimeHistogram:
     """A histogram of seconds."""
 
     sum_s: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, and beyond
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, then above all
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count a time."""
         self.sum_s += seconds
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
-class Turns:
-    """Runs of one number of frames."""
+class RunCount:
+    """Number and total time of the runs with one batch size."""
 
     count: int = 0
     sum_s: float = 0.0
 
 
 @dataclass(slots=True)
-class Kind:
-    """Of control requests, or of batch requests."""
+class PriorityStatistics:
+    """Counts and times of the requests of one priority."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
-    total: Times = field(default_factory=Times)  # from arrival to reply
-    decode: Times = field(default_factory=Times)
-    queue: Times = field(default_factory=Times)
-    run: Times = field(default_factory=Times)
-    age: Times = field(default_factory=Times)  # from capture to reply
+    total: TimeHistogram = field(default_factory=TimeHistogram)  # from arrival to reply
+    decode: TimeHistogram = field(default_factory=TimeHistogram)
+    queue: TimeHistogram = field(default_factory=TimeHistogram)
+    run: TimeHistogram = field(default_factory=TimeHistogram)
+    age: TimeHistogram = field(default_factory=TimeHistogram)  # from capture to reply
     failed_s: float = 0.0
     num_frames: int = 0
 
 
-class Statistics:
-    """Of one version."""
+class ModelStatistics:
+    """Counts and times of one version."""
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
-        self.lock = threading.Lock()  # for those who read
-        self.kinds = {"control": Kind(), "batch": Kind()}
-        self.turns: dict[int, Turns] = {}  # by number of frames
+        self.lock = threading.Lock()  # hold it to read the fields
+        self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
+        self.runs: dict[int, RunCount] = {}  # by number of frames
         self._last_s = 0.0
 
     def ran(self, num_frames: int, run_s: float) -> None:
         """Count a run."""
         with self.lock:
-            turns = self.turns.setdefault(num_frames, Turns())
-            turns.count += 1
-            turns.sum_s += run_s
+            run_count = self.runs.setdefault(num_frames, RunCount())
+            run_count.count += 1
+            run_count.sum_s += run_s
 
     def answered(self, request: Request, *, decoded_s: float) -> None:
-        """Count a request whose outcome is known."""
+        """Count a request with a known outcome."""
         assert request.outcome is not None
         now_s = time.monotonic()
         with self.lock:
@@ -90,15 +90,15 @@ class Statistics:
             self._last_s = now_s
 
     def dropped(self, priority: Priority, outcome: Outcome) -> None:
-        """Count a request that was given up before it could wait for a run."""
+        """Count a request that ended before it was queued."""
         with self.lock:
             outcomes = self.kinds[priority].outcomes
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     def message(self) -> pb.ModelStatistics:
-        """As the protocol has it; a frame is an inference, a run is an execution.
+        """Return the protocol's message, in which a frame is an inference and a run is an execution.
 
-        Only what the encoder failed on counts as failed: what was superseded, shed or cancelled says nothing of it.
+        Superseded, shed and cancelled requests do not count as failed.
         """
         with self.lock:
             kinds = self.kinds.values()
@@ -109,7 +109,7 @@ class Statistics:
                 version=self.version,
                 last_inference=int((time.time() - ago_s) * 1000) if self._last_s else 0,
                 inference_count=sum(kind.num_frames for kind in kinds),
-                execution_count=sum(turns.count for turns in self.turns.values()),
+                execution_count=sum(run_count.count for run_count in self.runs.values()),
                 inference_stats=pb.InferStatistics(
                     success=_duration(*(kind.total for kind in kinds)),
                     fail=pb.StatisticDuration(count=failed, ns=_ns(sum(kind.failed_s for kind in kinds))),
@@ -119,14 +119,15 @@ class Statistics:
                 ),
                 batch_stats=[
                     pb.InferBatchStatistics(
-                        batch_size=size, compute_infer=pb.StatisticDuration(count=turns.count, ns=_ns(turns.sum_s))
+                        batch_size=size,
+                        compute_infer=pb.StatisticDuration(count=run_count.count, ns=_ns(run_count.sum_s)),
                     )
-                    for size, turns in sorted(self.turns.items())
+                    for size, run_count in sorted(self.runs.items())
                 ],
             )
 
 
-def _duration(*times: Times) -> pb.StatisticDuration:
+def _duration(*times: TimeHistogram) -> pb.StatisticDuration:
     return pb.StatisticDuration(
         count=sum(sum(each.counts) for each in times), ns=_ns(sum(each.sum_s for each in times))
     )

@@ -1,7 +1,7 @@
-"""Streams: many requests and their replies over one call, newest frame first even while one runs.
+"""Streams: many requests and replies over one call; a newer frame replaces a waiting one at any time.
 
-One thread reads, so that a newer frame reaches its slot while an older one is encoded; the thread that grpc calls
-writes. A client that does not read its replies is not read from either.
+One thread reads, so that a newer frame reaches its slot while an older one is encoded; grpc's thread writes. If a
+client does not read its replies, the server stops reading its requests.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 from robossl_client._proto import inference_pb2 as pb
 
-from robossl_serving.infer import Inference, Job, parse
+from robossl_serving.infer import Inference, InferJob, parse_request
 from robossl_serving.limits import Limits
 from robossl_serving.refusals import Refusals
-from robossl_serving.refused import Refused, as_refused
+from robossl_serving.refused import RefusedError, shutting_down_error, to_refused
 
 _END = object()
 
@@ -28,31 +28,31 @@ class Streams:
     def __init__(
         self, inference: Inference, limits: Limits, on_refused: Callable[[grpc.StatusCode], None] = lambda _: None
     ) -> None:
-        """Serve streams; `on_refused` is told the status of each request that is refused within one."""
+        """Call `on_refused` with the status of each request that is refused within a stream."""
         self._inference = inference
         self._limits = limits
         self._on_refused = on_refused
         self._lock = threading.Lock()
-        self._open: dict[_Stream, str] = {}  # and its client
+        self._open: dict[_Stream, str] = {}  # with its client
         self._draining = False
 
     def serve(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
         """Answer one stream until its client ends it or the server shuts down.
 
         Raises:
-            Refused: there are too many streams.
+            RefusedError: too many streams are open, or the server shuts down.
         """
         refusals = Refusals(context.peer(), self._on_refused)
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
-            # the reader may be told of a client that went away as of one that has no more
+            # To the reader, a client that went away can look like one that has no more requests.
             if not context.add_callback(stream.cancel):
                 stream.cancel()
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
             yield from stream.replies()
             if self._draining:
-                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+                raise shutting_down_error()
         finally:
             stream.leave()
             refusals.close()
@@ -60,7 +60,7 @@ class Streams:
                 del self._open[stream]
 
     def drain(self) -> None:
-        """Take nothing more, and end every stream when what it waits for is answered."""
+        """Take no more requests, and end every stream after its pending replies."""
         with self._lock:
             self._draining = True
             streams = list(self._open)
@@ -73,10 +73,10 @@ class Streams:
     def _enter(self, stream: _Stream, client: str) -> None:
         with self._lock:
             if self._draining:
-                raise Refused(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; connect again")
+                raise shutting_down_error()
             same = sum(other == client for other in self._open.values())
             if len(self._open) >= self._limits.streams or same >= self._limits.streams_per_client:
-                raise Refused(
+                raise RefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"at most {self._limits.streams_per_client} streams of one client, {self._limits.streams} in all",
                 )
@@ -88,16 +88,16 @@ class _Stream:
         self._inference = inference
         self._peer = peer
         self._refusals = refusals
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what to answer, or _END
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # jobs and refusals to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
-        self._jobs: set[Job] = set()
+        self._jobs: set[InferJob] = set()
         self._ended = False
-        self._cancelled = False  # nobody wants what still waits
-        self._left = False  # nobody takes replies any more
+        self._cancelled = False  # the client does not want the pending replies
+        self._left = False  # no thread takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
-        """Take requests until the client has no more or goes away."""
+        """Read requests until the client has no more or goes away."""
         try:
             while self._room.acquire() and not self._ended:
                 self._take(next(requests))
@@ -107,26 +107,26 @@ class _Stream:
             self.cancel()
 
     def replies(self) -> Iterator[pb.ModelStreamInferResponse]:
-        """Replies as they get ready; ends when the stream has ended and nothing is open."""
+        """Yield replies as they become ready, until the stream has ended and no job is pending."""
         while True:
             item = self._outbox.get()
             if item is not _END:
                 yield self._reply(item)
                 self._room.release()
-            del item  # not to be kept while the next one is waited for
+            del item  # free its features before waiting for the next one
             with self._lock:
                 if self._ended and not self._jobs and self._outbox.empty():
                     return
 
     def end(self) -> None:
-        """Take nothing more; what waits is still answered."""
+        """Read no more requests; pending ones are still answered."""
         with self._lock:
             self._ended = True
         self._room.release()
         self._outbox.put(_END)
 
     def cancel(self) -> None:
-        """Give up what still waits: nobody wants it."""
+        """Cancel all pending requests."""
         self._cancelled = True
         with self._lock:
             jobs = list(self._jobs)
@@ -135,14 +135,14 @@ class _Stream:
         self.end()
 
     def leave(self) -> None:
-        """Cancel, and count what gets no reply."""
+        """Cancel, and count the jobs that get no reply."""
         self.cancel()
         with self._lock:
             self._left = True
         while not self._outbox.empty():
             self._count(self._outbox.get())
 
-    def _done(self, job: Job) -> None:
+    def _done(self, job: InferJob) -> None:
         with self._lock:
             if not self._left:
                 self._outbox.put(job)
@@ -150,16 +150,16 @@ class _Stream:
         self._count(job)
 
     def _count(self, item: Any) -> None:
-        if isinstance(item, Job):
+        if isinstance(item, InferJob):
             self._inference.count(item)
 
     def _take(self, raw: bytes) -> None:
-        # emptied when the job is done: a job that refers to itself is left to Python's collector, and its features keep
-        # the memory of a whole session
-        box: list[Job] = []
+        # The job is taken out of the box when it is done. A job that referred to itself would wait for the garbage
+        # collector, and its features would keep the memory of a whole session.
+        box: list[InferJob] = []
         message = None
         try:
-            message = parse(raw)
+            message = parse_request(raw)
             job = self._inference.prepare(
                 message,
                 left_s=None,
@@ -174,18 +174,18 @@ class _Stream:
         except Exception as error:
             with self._lock:
                 self._jobs.difference_update(box)
-            refused = as_refused(error)
+            refused = to_refused(error)
             self._refusals.add(refused, message)
             self._outbox.put((refused, message.id if message is not None else ""))
 
-    def _reply(self, item: Job | tuple[Refused, str]) -> pb.ModelStreamInferResponse:
-        if isinstance(item, Job):
+    def _reply(self, item: InferJob | tuple[RefusedError, str]) -> pb.ModelStreamInferResponse:
+        if isinstance(item, InferJob):
             with self._lock:
                 self._jobs.discard(item)
             try:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
-            except Exception as error:  # of this one only: the stream goes on
-                item_id, reason = item.id, as_refused(error)
+            except Exception as error:  # only this request fails; the stream goes on
+                item_id, reason = item.id, to_refused(error)
                 self._refusals.add(reason, item.message)
         else:
             reason, item_id = item

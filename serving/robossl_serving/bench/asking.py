@@ -1,4 +1,4 @@
-"""Asking: how one client asks for frame after frame, and notes what it gets."""
+"""Send frames as one client, by calls or by a stream, and record the replies in its trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_REPLY_S = 5.0
 
 
 def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
-    """Ask by calls, one at a time, until the trace's end."""
+    """Send frames by calls, one at a time, until the end of the trace."""
     for captured_s in ticks.wait_by(_sleep):
         trace.sent(captured_s)
         sent_s = time.monotonic()
@@ -32,8 +32,8 @@ def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], tra
 
 
 def ask_by_stream(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
-    """Ask by a stream of newest frames, until the trace's end; replies are taken while the next frame is waited for."""
-    sent: list[tuple[float, float]] = []  # when captured, when sent
+    """Send frames by a stream until the end of the trace; take replies while waiting for the next frame."""
+    sent: list[tuple[float, float]] = []  # time of capture, time of sending
 
     def note(reply: Reply | None) -> None:
         if reply is not None:

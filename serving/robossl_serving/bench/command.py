@@ -1,4 +1,4 @@
-"""The `bench-serve` command: load on a running server, its figures as text and json, and a plot."""
+"""The `bench-serve` command: put load on a running server; report figures as text and JSON, and a plot."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from robossl.durable import atomic_write, check_folder, raise_disk_full
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
 from robossl_serving.bench.figures import Figures, figures_of
-from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, put_on
+from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, apply_load
 from robossl_serving.bench.plot import plot
 from robossl_serving.bench.trace import Trace
 from robossl_serving.limits import Limits
 
-Pattern = Literal["closed", "paced", "overload"]
+LoadPattern = Literal["closed", "paced", "overload"]
 
-_CONNECT_MS = 2000.0  # the server is running already
-_CAPACITY_CLIENTS = 2  # one is encoded while the other is on its way
+_CONNECT_MS = 2000.0  # short: the server should be running already
+_CAPACITY_CLIENTS = 2  # one request runs while the other is on the network
 
 
 def bench_serve(
     target: str = "127.0.0.1:8001",
     *,
-    pattern: Pattern = "paced",
+    pattern: LoadPattern = "paced",
     robots: int = 1,
     hz: float = 30.0,
     times: float = 4.0,
@@ -50,45 +50,46 @@ def bench_serve(
     deadline_ms: float = 1000.0,
     out: Path = Path("bench-serve"),
 ) -> str:
-    """Put load on a running server and say how old the frames are that it serves.
+    """Put load on a running server and measure the age of the frames it serves.
 
-    All clients are threads of this process, each with a connection of its own.
+    Clients are threads of this process, each with its own connection.
 
     Args:
         target: host:port of the server.
-        pattern: closed: each robot asks when it is answered; paced: at --hz; overload: at --times what can be served.
-        robots: How many ask for their newest frames.
-        hz: Frames a second of each robot, when paced.
-        times: How many times of what can be served is asked for under overload.
-        arrivals: locked: frames of all robots at once; spread: evenly; jittered: at random phases, unsteadily.
-        transport: How robots ask: by calls, by streams, or either with the pixels in shared memory, which takes a
-            server on this host that allows it.
-        batch_clients: How many ask in closed loop for all of their frames, after the robots.
-        batch_size: Frames of one of their calls.
-        seconds: How long, after half a second to warm up.
+        pattern: closed: each robot sends its next frame after the reply; paced: at --hz; overload: at --times the
+            server's capacity.
+        robots: Number of robots.
+        hz: Frames per second of each robot, for paced.
+        times: Load as a multiple of the server's capacity, for overload.
+        arrivals: locked: frames of all robots together; spread: evenly; jittered: at random phases with noise.
+        transport: How robots send frames: calls, streams, or either with pixels in shared memory, which needs a server
+            on this host with --shared-memory.
+        batch_clients: Number of batch clients, which send in closed loop.
+        batch_size: Frames of a batch client's call.
+        seconds: Measured time, after half a second of warm-up.
         frame_hw: Height and width of the frames.
-        model: Which model; not needed where there is one.
+        model: Name of the model; not needed if the server has only one.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
-        deadline_ms: How long a call may take, and how old a reply of a stream may be, from the capture of its frame.
+        deadline_ms: How long a call may take, and how old a stream's reply may be, counted from capture.
         out: Folder for bench.json and bench.png.
 
     Raises:
-        InputError: there is nobody to ask, a number out of range, or `out` cannot be written to.
-        ResourceError: the server is not there or refuses, or the disk is full.
+        InputError: there is no client, a number is out of range, or `out` cannot be written to.
+        ResourceError: the server cannot be reached or refuses, or the disk is full.
     """
     if robots < 0 or batch_clients < 0 or not robots + batch_clients:
-        raise InputError(f"somebody must ask: got --robots {robots} --batch-clients {batch_clients}")
+        raise InputError(f"there is no client: got --robots {robots} --batch-clients {batch_clients}; raise one")
     if not all(0 < number < math.inf for number in (hz, times, seconds, deadline_ms, batch_size, *frame_hw)):
         raise InputError(
-            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw are above 0 and finite, got "
+            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw must be finite and above 0, got "
             f"{hz} {times} {seconds} {deadline_ms} {batch_size} {frame_hw[0]} {frame_hw[1]}"
         )
     call_bytes = math.prod(frame_hw) * 3 * (batch_size if batch_clients or pattern == "overload" else 1)
     if call_bytes > Limits().message_bytes:
         raise InputError(
-            f"a server takes calls of up to {Limits().message_bytes} bytes; --frame-hw and --batch-size make "
-            f"{call_bytes}: choose smaller ones"
+            f"--frame-hw and --batch-size make calls of {call_bytes} bytes, over the server's limit of "
+            f"{Limits().message_bytes}; choose smaller ones"
         )
     options = {"model": model, "deadline_ms": deadline_ms, **access(token, ca)}
     connect: Connect = partial(_connect, target, **options)
@@ -109,7 +110,7 @@ def bench_serve(
         capacity_per_s = measure_capacity(connect, frame, seconds / 5) if pattern == "overload" else None
         if capacity_per_s is not None:
             load = replace(load, hz=times * capacity_per_s / max(1, robots))
-        traces = put_on(load, connect, frame)
+        traces = apply_load(load, connect, frame)
     except ServingError as error:
         raise ResourceError(f"{target}: {error}") from error
     title = f"{what}: {_described(load)}"
@@ -118,15 +119,15 @@ def bench_serve(
 
 
 def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds: float) -> float:
-    """Frames a second that the server gives when it is never idle.
+    """Return the frames per second of a server that is never idle.
 
     Raises:
-        ServingError: it is not there, or gave nothing.
+        ServingError: the server cannot be reached, or answered nothing.
     """
     alone = Load(robots=0, batch_clients=_CAPACITY_CLIENTS, seconds=max(1.0, seconds))
-    measured = figures_of(put_on(alone, connect, frame), "batch")
+    measured = figures_of(apply_load(alone, connect, frame), "batch")
     if measured is None or not measured.goodput_per_s:
-        raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; allow more --deadline-ms")
+        raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; raise --deadline-ms")
     return measured.goodput_per_s
 
 

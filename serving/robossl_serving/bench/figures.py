@@ -1,4 +1,4 @@
-"""Figures: what a load's traces come to, for each class of clients."""
+"""Figures of a load test, for each class of clients."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robossl_serving.bench.trace import Kind, Trace
+from robossl_serving.bench.trace import Trace
+from robossl_serving.requests import Priority
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of many times, in milliseconds; 0 where there were none."""
+    """Percentiles of times in milliseconds; 0 if there are no times."""
 
     p50: float
     p95: float
@@ -20,7 +21,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles:
-        """Those of seconds.
+        """Return the percentiles of times in seconds.
 
         >>> Percentiles.of([0.001, 0.002, 0.003])
         Percentiles(p50=2.0, p95=2.9, p99=2.98)
@@ -37,23 +38,23 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of all clients of one class together."""
+    """Figures of all clients of one class together."""
 
     clients: int
     sent_per_s: float  # frames
-    goodput_per_s: float  # frames served
-    latency_ms: Percentiles  # from sending to the reply
-    age_ms: Percentiles  # of served frames, from capture to the reply
-    server_ms: Percentiles  # of the latency, at the server
-    queue_ms: Percentiles  # and of that, waiting
-    infer_ms: Percentiles  # and running
-    jain: float  # 1: all clients were served alike
-    served: tuple[int, ...]  # frames of each client
-    lost: dict[str, int]  # frames not served, by reason
+    goodput_per_s: float  # served frames
+    latency_ms: Percentiles  # from sending to reply
+    age_ms: Percentiles  # from capture to reply
+    server_ms: Percentiles  # the part of latency_ms in the server
+    queue_ms: Percentiles  # the part of server_ms in the queue
+    infer_ms: Percentiles  # the part of server_ms in the encoder
+    jain: float  # Jain's fairness index; 1 if all clients were served alike
+    served: tuple[int, ...]  # served frames of each client
+    lost: dict[str, int]  # lost frames by reason
 
 
-def figures_of(traces: Sequence[Trace], kind: Kind) -> Figures | None:
-    """Figures of one class; None where it has no clients."""
+def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
+    """Return the figures of one class, or None if it has no clients."""
     mine = [trace for trace in traces if trace.kind == kind]
     if not mine:
         return None
@@ -76,7 +77,7 @@ def figures_of(traces: Sequence[Trace], kind: Kind) -> Figures | None:
 
 
 def jain_index(counts: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 where all have the same, 1/n where one has all; 1 where nobody has anything.
+    """Return Jain's fairness index: 1 if all counts are equal or 0, 1/n if one of n has everything.
 
     >>> jain_index([5, 5, 5, 5]), jain_index([8, 0, 0, 0])
     (1.0, 0.25)
@@ -89,7 +90,7 @@ def _lost(traces: Sequence[Trace]) -> dict[str, int]:
     lost: dict[str, int] = {}
     for trace in traces:
         known = sum(count for reason, count in trace.num_lost.items() if reason != "skipped")
-        # a stream says only that a frame was replaced, shed or lost with its connection
+        # A stream reports only the number of dropped frames, not which ones.
         rest = {"dropped": trace.num_sent - len(trace.replies) - known}
         for reason, count in (trace.num_lost | rest).items():
             if count > 0:

@@ -1,4 +1,4 @@
-"""Load: robots that ask at a pace or as fast as they are answered, batch clients beside them, all for some seconds."""
+"""Load: robots at a fixed rate or in closed loop, with batch clients beside them, for some seconds."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from robossl_serving.bench.trace import Trace
 
 Transport = Literal["unary", "stream", "shared-memory", "shared-stream"]
 Arrivals = Literal["locked", "spread", "jittered"]
-Connect = Callable[[str | None, bool], EncoderClient]  # of a robot, or None for a batch client; with shared memory?
+Connect = Callable[[str | None, bool], EncoderClient]  # robot (None: batch client), whether to use shared memory
 
 _JITTER_S = 0.004  # standard deviation of a jittered frame's time
-_LEAD_S = 0.05  # for all threads to be there when it begins
-_NOT_SHOWN_S = 0.5  # the first part of a load, in which connections and caches warm up
+_LEAD_S = 0.05  # time for all threads to start
+_NOT_SHOWN_S = 0.5  # warm-up of connections and caches, not measured
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Who asks, how, and how often."""
+    """Number, rate and transport of the clients."""
 
     robots: int = 1
-    hz: float | None = 30.0  # of each robot; None: each asks anew when it is answered (closed loop)
-    arrivals: Arrivals = "spread"  # locked: all at once; spread: evenly; jittered: each at its own phase, unsteadily
+    hz: float | None = 30.0  # of each robot; None: closed loop, the next frame follows the reply
+    arrivals: Arrivals = "spread"  # locked: together; spread: evenly; jittered: random phase and noise
     transport: Transport = "stream"  # of robots
-    batch_clients: int = 0  # in closed loop, beside the robots
-    batch_size: int = 1  # frames of one of their calls
+    batch_clients: int = 0  # in closed loop
+    batch_size: int = 1  # frames of a batch client's call
     seconds: float = 10.0
 
 
-def put_on(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
-    """Let all ask for the load's time; what each met with, robots first.
+def apply_load(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
+    """Run all clients for the load's time; return their traces, robots first.
 
     Raises:
-        ServingError: the server is not there, or refuses for another reason than having too much to do.
+        ServingError: the server cannot be reached, or refuses for a reason other than overload.
     """
     rng = np.random.default_rng(seed)
     batch = np.repeat(frame, load.batch_size, 0)
@@ -69,7 +69,7 @@ def put_on(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, se
 
 
 def frame_times(load: Load, robot: int, rng: np.random.Generator) -> Float[ndarray, " n"]:
-    """When a robot's frames are taken, in seconds from the begin.
+    """Return the capture times of a robot's frames in seconds from the start.
 
     >>> frame_times(Load(robots=2, hz=2.0, seconds=0.5), 1, np.random.default_rng(0))
     array([0.25, 0.75])

@@ -1,4 +1,4 @@
-"""Plot: ages over the time of a load, their distribution, and what each client got."""
+"""Plot frame ages over time, their distribution, and the served frames of each client."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl_serving.bench.trace import Kind, Trace
+from robossl_serving.bench.trace import Trace
+from robossl_serving.requests import Priority
 
-_COLOURS: dict[Kind, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}  # Okabe and Ito
+_COLOURS: dict[Priority, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}  # Okabe and Ito
 
 
 def plot(path: Path, traces: Sequence[Trace], title: str) -> None:
-    """Write a PNG of three pictures.
+    """Write a PNG with three panels.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 

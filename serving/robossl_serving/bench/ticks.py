@@ -1,4 +1,4 @@
-"""Ticks: when the next frame is asked for."""
+"""Ticks: the times at which a client sends frames."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from robossl_serving.bench.trace import Trace
 
 
 class Ticks:
-    """Times of frames; one that a newer frame has overtaken before its turn came is skipped, as a robot would."""
+    """Frame times of one client; like a robot, it skips a frame if the next one is already due."""
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s
-        self._due_s = due_s  # None: a closed loop
+        self._due_s = due_s  # None for a closed loop
         self._trace = trace
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the next frame is taken when the last one is answered."""
+        """Whether the next frame follows the reply to the last one."""
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
-        """Capture times of frames, each when it has come; `wait(until_s)` passes the time."""
+        """Yield each capture time when it is reached; `wait(until_s)` waits for it."""
         wait(self._begin_s)
         until_s = self._trace.until_s
         if self._due_s is None:

@@ -1,56 +1,56 @@
-"""Trace: what one client sent and got, frame by frame."""
+"""Trace: the frames that one client sent, and their replies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from robossl_client.messages import Reply
 
-Kind = Literal["control", "batch"]
+from robossl_serving.requests import Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """One reply."""
+class ServedFrame:
+    """The times of one reply."""
 
-    at_s: float  # from the begin
-    latency_s: float  # from sending to the reply
-    age_s: float  # from capture to the reply
-    server_s: float  # from the request's arrival to its reply, at the server, and of that:
+    at_s: float  # from the start of the trace
+    latency_s: float  # from sending to reply
+    age_s: float  # from capture to reply
+    server_s: float  # in the server, including:
     queue_s: float
     infer_s: float
 
 
 @dataclass(slots=True)
 class Trace:
-    """Of one client, between two times of time.monotonic(); frames taken before count as warm-up."""
+    """Record of one client between two times of time.monotonic(); earlier frames are warm-up."""
 
-    kind: Kind
+    kind: Priority
     name: str
     from_s: float
     until_s: float
-    num_frames: int = 1  # of one call
+    num_frames: int = 1  # frames of a call
     num_sent: int = 0  # calls, or frames of a stream
-    replies: list[Served] = field(default_factory=list)
-    num_lost: dict[str, int] = field(default_factory=dict)  # by reason, as far as it is known
+    replies: list[ServedFrame] = field(default_factory=list)
+    num_lost: dict[str, int] = field(default_factory=dict)  # by reason, if known
 
     @property
     def frames_served(self) -> int:
-        """Frames that were answered."""
+        """Number of answered frames."""
         return len(self.replies) * self.num_frames
 
     def sent(self, captured_s: float) -> None:
-        """Note a frame that is sent."""
+        """Record a sent frame."""
         self.num_sent += self._counts(captured_s)
 
     def served(self, captured_s: float, sent_s: float, reply: Reply) -> None:
-        """Note a reply."""
+        """Record a reply."""
         at_s = captured_s + reply.age_s
-        if not self._counts(captured_s) or at_s > self.until_s:  # nothing newer overtakes what still waits at the end
+        # Replies after the end would look better than they are: no newer frame competes with them.
+        if not self._counts(captured_s) or at_s > self.until_s:
             return
         self.replies.append(
-            Served(
+            ServedFrame(
                 at_s=at_s - self.from_s,
                 latency_s=at_s - sent_s,
                 age_s=reply.age_s,
@@ -61,12 +61,12 @@ class Trace:
         )
 
     def lost(self, captured_s: float, reason: str) -> None:
-        """Note a frame that is not answered."""
+        """Record a frame without reply."""
         if self._counts(captured_s):
             self.num_lost[reason] = self.num_lost.get(reason, 0) + 1
 
     def skipped(self, captured_s: float) -> None:
-        """Note a frame that was not asked for: a newer one was there when its turn came."""
+        """Record a frame that was not sent, because a newer one was already due."""
         self.lost(captured_s, "skipped")
 
     def _counts(self, captured_s: float) -> bool:
