@@ -230,9 +230,8 @@ def test_the_gallery_shows_val_frames_and_marks_hits(run: Path, clip_store: Stor
             assert len(side) == NUM_NEIGHBOURS
             assert query.picture.episode not in {picture.episode for picture in side}
             assert all(picture.is_hit == (picture.label == query.picture.label) for picture in side)
-    hits, shown = gallery.hits(lambda query: query.encoder)
-    assert shown == 25
-    assert hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
+    assert gallery.num_shown == 25
+    assert gallery.encoder_hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
 
 
 def test_an_unknown_label_is_named(run: Path, clip_store: Store) -> None:

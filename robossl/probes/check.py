@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
-from robossl.probes.grouping import Group, grouped
-from robossl.probes.report.words import heads_said, listed, random_said
+from robossl.probes.grouping import Group, group_verdicts
+from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Word
 from robossl.probes.verdict import UNCALIBRATED, overall
 
@@ -60,10 +60,10 @@ def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
         )
     limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
     fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
-    groups = [group for group in grouped(report.verdicts) if group.badge != "SAFE"]
+    groups = [group for group in group_verdicts(report.verdicts) if group.badge != "SAFE"]
     head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
     head += "" if task.calibrated else " (thresholds uncalibrated)"
-    told = (*_about(report, task), *heads_said(report), *random_said(report))
+    told = (*_about(report, task), *describe_clean_heads(report), *describe_backbone(report.random_backbone))
     lines = [head, *(f"  {line}" for line in told), *map(_line, groups)]
     if not fails and SEVERITY[word]:
         lines.append(f"It passes because --fail-on is {fail_on}.")
@@ -74,7 +74,7 @@ def _line(group: Group) -> str:
     if group.badge in (LEFT_OUT, NOT_MEASURED):
         return f"  {group.badge}: {', '.join(group.factors)}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge:<12} {group.needs:<4} {listed(group)}: {group.cause}"
+        return f"  {group.badge:<12} {group.needs:<4} {list_factors(group)}: {group.cause}"
     (verdict,) = group.verdicts
     sentence = verdict.sentence.removesuffix(UNCALIBRATED)
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"

@@ -15,10 +15,10 @@ from numpy import ndarray
 from robossl.durable import check_out
 from robossl.probes.bootstrap import Draws, draw, holm
 from robossl.probes.document import read_report
-from robossl.probes.grouping import badge
+from robossl.probes.grouping import get_badge
 from robossl.probes.profile import Thresholds
-from robossl.probes.report.lookup import Lookup
-from robossl.probes.report.words import counted, head_rows, short, title, with_interval
+from robossl.probes.report.lookup import ReportIndex
+from robossl.probes.report.words import count_verdicts, format_figure, format_name, format_number, list_head_rows
 from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
@@ -27,7 +27,7 @@ FALSE_CLAIMS = 0.05  # chance of one false claim or more among all factors of a 
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ReportDifference:
     """How much more invariant one encoder is than the first; None where the frames cannot say."""
 
     value: float | None
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One factor at the severest strength that the first report judges."""
 
     factor: str
@@ -47,7 +47,7 @@ class Row:
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w of each report
     words: tuple[str | None, ...]  # what each report's verdict is shown as
-    differences: tuple[Difference, ...]  # of the second, third, ... to the first
+    differences: tuple[ReportDifference, ...]  # of the second, third, ... to the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Comparison:
 
     reports: tuple[Report, ...]
     names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
 
 def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
@@ -89,41 +89,41 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
     """
     check_count(len(reports))
     check_same_frames(reports, origins)
-    looks = [Lookup(report) for report in reports]
-    places = [(factor, looks[0].shown_level(factor) or 1) for factor in looks[0].names]
-    columns = [_marked([_difference(looks[0], look, *place) for place in places]) for look in looks[1:]]
+    indexes = [ReportIndex(report) for report in reports]
+    places = [(factor, indexes[0].shown_level(factor)) for factor in indexes[0].names]
+    columns = [_marked([_difference(indexes[0], index, *place) for place in places]) for index in indexes[1:]]
     rows = []
     for i, (factor, level) in enumerate(places):
-        verdicts = [look.verdict(factor) for look in looks]
+        verdicts = [index.verdict(factor) for index in indexes]
         rows.append(
-            Row(
+            ComparisonRow(
                 factor,
                 level,
-                looks[0].need(factor, level),
-                tuple(look.cell(factor, level) for look in looks),
-                tuple(badge(each) if each else None for each in verdicts),
+                indexes[0].need(factor, level),
+                tuple(index.cell(factor, level) for index in indexes),
+                tuple(get_badge(each) if each else None for each in verdicts),
                 tuple(column[i] for column in columns),
             )
         )
     names = [report.encoder.name for report in reports]
-    told = [
+    shown = [
         n if names.count(n) == 1 else f"{n} ({report.encoder.source})" for n, report in zip(names, reports, strict=True)
     ]
-    return Comparison(tuple(reports), tuple(told), tuple(rows))
+    return Comparison(tuple(reports), tuple(shown), tuple(rows))
 
 
-def _difference(first: Lookup, other: Lookup, factor: str, level: int) -> tuple[Difference, float]:
+def _difference(first: ReportIndex, other: ReportIndex, factor: str, level: int) -> tuple[ReportDifference, float]:
     """The difference, and how surprising it would be between equals."""
-    cells = [_cell(look.report, factor, level) for look in (first, other)]
-    for look, cell in zip((first, other), cells, strict=True):
-        if look.is_collapsed or cell is None or cell.figure.value is None:
-            why = "collapsed" if look.is_collapsed else "not measured" if cell is None else str(cell.figure.reason)
-            return Difference(None, None, None, False, False, why), 1.0
+    cells = [_cell(index.report, factor, level) for index in (first, other)]
+    for index, cell in zip((first, other), cells, strict=True):
+        if index.is_collapsed or cell is None or cell.figure.value is None:
+            why = "collapsed" if index.is_collapsed else "not measured" if cell is None else str(cell.figure.reason)
+            return ReportDifference(None, None, None, False, False, why), 1.0
     was, now = (cell for cell in cells if cell is not None)
     assert was.figure.value is not None and now.figure.value is not None
     value = now.figure.value - was.figure.value
     if min(was.figure.clusters, now.figure.clusters) < Thresholds().min_clusters:
-        return Difference(value, None, None, False, False, "too few clusters for an interval"), 1.0
+        return ReportDifference(value, None, None, False, False, "too few clusters for an interval"), 1.0
     if len(was.shares) == len(now.shares) > 1:
         return _paired(np.array(was.shares), np.array(now.shares))
     return _unpaired(value, was.figure, now.figure)
@@ -134,12 +134,12 @@ def _cell(report: Report, factor: str, level: int) -> Cell | None:
     return next((each for each in cells if (each.factor, each.level, each.metric) == (factor, level, "nis_w")), None)
 
 
-def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Difference, float]:
+def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[ReportDifference, float]:
     found = _draws(len(was)).difference(now, was, _ratio)
     figure = found.figure
     if figure.value is None:
-        return Difference(None, None, None, False, True, figure.reason), 1.0
-    return Difference(figure.value, figure.low, figure.high, False, True), found.p
+        return ReportDifference(None, None, None, False, True, figure.reason), 1.0
+    return ReportDifference(figure.value, figure.low, figure.high, False, True), found.p
 
 
 @cache
@@ -153,19 +153,19 @@ def _ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
     return np.asarray(sums[..., 1] / sums[..., 2])
 
 
-def _unpaired(value: float, was: Figure, now: Figure) -> tuple[Difference, float]:
+def _unpaired(value: float, was: Figure, now: Figure) -> tuple[ReportDifference, float]:
     from scipy.stats import norm
 
     bounds = (was.low, was.high, now.low, now.high)
     if None in bounds:
-        return Difference(value, None, None, False, False, "no interval"), 1.0
+        return ReportDifference(value, None, None, False, False, "no interval"), 1.0
     before, after = ((float(high or 0) - float(low or 0)) / 2 for low, high in (bounds[:2], bounds[2:]))
     half = float(np.hypot(before, after))
     chance = float(2 * norm.sf(abs(value) / max(half / 1.96, 1e-12)))
-    return Difference(value, value - half, value + half, False, False), chance
+    return ReportDifference(value, value - half, value + half, False, False), chance
 
 
-def _marked(found: Sequence[tuple[Difference, float]]) -> list[Difference]:
+def _marked(found: Sequence[tuple[ReportDifference, float]]) -> list[ReportDifference]:
     """Mark the differences that hold together; those without an interval make no claim and cost none."""
     chances = [math.nan if difference.low is None else chance for difference, chance in found]
     together = holm(np.array(chances))
@@ -180,15 +180,17 @@ def to_text(comparison: Comparison) -> str:
     rows = [head, ["---"] * len(head)]
     for row in comparison.rows:
         figures = [
-            with_interval(figure) + (f" {word}" if word else "")
+            format_figure(figure) + (f" {word}" if word else "")
             for figure, word in zip(row.figures, row.words, strict=True)
         ]
-        rows.append([title(row.factor), str(row.level), row.need, *figures, *map(told, row.differences)])
+        rows.append(
+            [format_name(row.factor), str(row.level), row.need, *figures, *map(format_difference, row.differences)]
+        )
     named = zip(comparison.reports, comparison.names, strict=True)
-    words = "\n".join(f"- {name}: {report.word}: {counted(report)}" for report, name in named if report.word)
-    read = head_rows([report.readings for report in comparison.reports])
+    words = "\n".join(f"- {name}: {report.word}: {count_verdicts(report)}" for report, name in named if report.word)
+    read = list_head_rows([report.readings for report in comparison.reports])
     above = _markdown([["read off clean frames", *comparison.names], ["---"] * (len(comparison.names) + 1), *read])
-    parts = (words, above if read else "", _markdown(rows), legend(comparison))
+    parts = (words, above if read else "", _markdown(rows), describe_comparison(comparison))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -196,18 +198,19 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def told(difference: Difference) -> str:
+def format_difference(difference: ReportDifference) -> str:
     """A difference in the cell of a table."""
     if difference.value is None:
         return difference.reason or "-"
     sign = "+" if difference.value >= 0 else ""
     if difference.low is None:
-        return f"{sign}{short(difference.value)} ({difference.reason})"
+        return f"{sign}{format_number(difference.value)} ({difference.reason})"
     mark = "" if not difference.is_claim else " ^" if difference.value > 0 else " v"
-    return f"{sign}{short(difference.value)} [{short(difference.low)}, {short(difference.high)}]{mark}"
+    low, high = format_number(difference.low), format_number(difference.high)
+    return f"{sign}{format_number(difference.value)} [{low}, {high}]{mark}"
 
 
-def legend(comparison: Comparison, *, marks: str = "^ or v") -> str:
+def describe_comparison(comparison: Comparison, *, marks: str = "^ or v") -> str:
     """What the figures and marks mean."""
     data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
     paired = all(difference.is_paired for difference in found if difference.low is not None)
@@ -228,7 +231,7 @@ def _tasks(comparison: Comparison) -> str:
             return ""
         read = ", ".join(f"{n}: {', '.join(each) or 'none'}" for n, each in zip(comparison.names, labels, strict=True))
         return f" The reports read different labels ({read}): verdicts are not to be compared."
-    told = ", ".join(
+    judged = ", ".join(
         f"{name}: {task.profile if task else 'none'}" for name, task in zip(comparison.names, tasks, strict=True)
     )
-    return f" The reports judge different tasks ({told}): the needs are the first's, verdicts are not to be compared."
+    return f" The reports judge different tasks ({judged}): the needs are the first's, verdicts are not to be compared."

@@ -30,18 +30,18 @@ class Group:
         return "/".join(dict.fromkeys(verdict.need for verdict in self.verdicts))
 
 
-def badge(verdict: Verdict) -> str:
+def get_badge(verdict: Verdict) -> str:
     """What a verdict is shown as: its word, or that there is none."""
     return verdict.metric if verdict.metric in (LEFT_OUT, NOT_MEASURED) else verdict.word
 
 
-def grouped(verdicts: Iterable[Verdict]) -> list[Group]:
+def group_verdicts(verdicts: Iterable[Verdict]) -> list[Group]:
     """Group the verdicts of factors, the worst first; verdicts of single strengths and "not asked" are left out."""
     found: dict[tuple[str, str], list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):
         if verdict.level is not None or verdict.need == "-":
             continue
-        shown = badge(verdict)
+        shown = get_badge(verdict)
         has_verdict = shown == verdict.word
         key = (verdict.cause or f"#{number}") if has_verdict else (verdict.figure.reason or "")
         found.setdefault((shown, key), []).append(verdict)

@@ -8,10 +8,10 @@ import numpy as np
 
 from robossl.durable import full_disk_said
 from robossl.probes.document import write_report
-from robossl.probes.grouping import Group, grouped
+from robossl.probes.grouping import Group, group_verdicts
 from robossl.probes.report.page import write_page
-from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import heads_said, listed, random_said
+from robossl.probes.report.pictures import RetrievalErrors
+from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
 from robossl.probes.run import Found
 from robossl.probes.sheet import contact_sheet, write_sheet
@@ -38,7 +38,7 @@ def write_all(found: Found, folder: Path) -> str:
 
 def summary(report: Report) -> list[str]:
     """The verdicts, worst first, a line for each factor or cause."""
-    heads = [f"  {line}" for line in (*heads_said(report), *random_said(report))]
+    heads = [f"  {line}" for line in (*describe_clean_heads(report), *describe_backbone(report.random_backbone))]
     if report.task is None:
         return [
             "no --profile, so nothing was judged; robossl probe profiles lists tasks",
@@ -47,7 +47,7 @@ def summary(report: Report) -> list[str]:
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
     head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
     about = [f"  {report.task.about}"] if report.task.about else []
-    return [head, *about, *heads, *map(_line, grouped(report.verdicts))]
+    return [head, *about, *heads, *map(_line, group_verdicts(report.verdicts))]
 
 
 def _line(group: Group) -> str:
@@ -55,16 +55,16 @@ def _line(group: Group) -> str:
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge}: {listed(group)}: {group.cause}"
+        return f"  {group.badge}: {list_factors(group)}: {group.cause}"
     return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 
-def _taken(report: Report, views: Views) -> list[TakenFor]:
+def _taken(report: Report, views: Views) -> list[RetrievalErrors]:
     """The worst retrievals as pictures: what was shown, what was found, what was wanted."""
     groups = []
     for each in report.readings.neighbours:
         job = Job(each.factor, each.level, "level", "evaluation")
         moved, clean = views.pixels(job), views.pixels(views.clean(job))
         triples = [(np.asarray(moved[i]), np.asarray(clean[j]), np.asarray(clean[i])) for i, j in each.pairs]
-        groups.append(TakenFor(each.factor, each.level, tuple(triples)))
+        groups.append(RetrievalErrors(each.factor, each.level, tuple(triples)))
     return groups

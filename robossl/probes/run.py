@@ -23,7 +23,7 @@ from robossl.probes.measure import Measure
 from robossl.probes.plan import FLOOR_JOB, Plan
 from robossl.probes.prepare import Prepared
 from robossl.probes.profile import Profile, Thresholds
-from robossl.probes.report.words import backbone_said
+from robossl.probes.report.words import describe_backbone
 from robossl.probes.result import Data, Readings, Report, Task
 from robossl.probes.settings import mapped
 from robossl.probes.subjects import Probed
@@ -67,7 +67,7 @@ def probe(
     maps = mapped(plan, profile)
     backbone = references["random_init"].backbone if "random_init" in references else None
     num_bytes = say_plan(
-        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *backbone_said(backbone)]
+        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *describe_backbone(backbone)]
     )
     check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
-from simplejpeg import encode_jpeg
 
 from robossl.data.store import Store
 from robossl.encode import load_encode, random_encode
 from robossl.errors import InputError
 from robossl.evaluate.features import embed_rows, spread_rows
 from robossl.evaluate.subjects import embedder, random_config
+from robossl.report.html import jpeg_uri
 from robossl.report.record import RunRecord
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
@@ -34,6 +34,11 @@ class Picture:
     label: str
     similarity: float = 1.0  # cosine to the query
     is_hit: bool = False  # same label as the query
+
+    @property
+    def short_name(self) -> str:
+        """The file name of the episode, without folder and suffix."""
+        return PurePosixPath(self.episode).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,20 @@ class Gallery:
     num_episodes: int
     split: str  # of the queries
 
-    def hits(self, which: Callable[[Query], tuple[Picture, ...]]) -> tuple[int, int]:
-        """Neighbours with the query's label, and neighbours shown."""
-        shown = [picture for query in self.queries for picture in which(query)]
-        return sum(picture.is_hit for picture in shown), len(shown)
+    @property
+    def num_shown(self) -> int:
+        """Neighbours of all queries, for one encoder."""
+        return sum(len(query.encoder) for query in self.queries)
+
+    @property
+    def encoder_hits(self) -> int:
+        """Neighbours by the encoder that have the query's label."""
+        return sum(picture.is_hit for query in self.queries for picture in query.encoder)
+
+    @property
+    def random_hits(self) -> int:
+        """Neighbours by random init that have the query's label."""
+        return sum(picture.is_hit for query in self.queries for picture in query.random)
 
 
 def look_up(
@@ -153,5 +168,5 @@ def _thumbnail(store: Store, row: int) -> str:
     frame = store.decode([row])[0]
     height = round(frame.shape[1] * THUMBNAIL_WIDTH / frame.shape[2])
     small = F.interpolate(frame[None].float(), (height, THUMBNAIL_WIDTH), mode="bilinear", antialias=True)[0]
-    pixels = small.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(pixels, quality=82)).decode()}"
+    pixels = small.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return jpeg_uri(pixels)
