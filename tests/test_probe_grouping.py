@@ -13,7 +13,7 @@ from probes_kit import profile
 from test_probe_verdict import HEALTHY, figure
 
 from robossl.probes.bootstrap import missing
-from robossl.probes.check import gate
+from robossl.probes.check import apply_gate
 from robossl.probes.compare import compare_reports, to_text
 from robossl.probes.document import read_report, write_report
 from robossl.probes.grouping import group_verdicts
@@ -27,13 +27,13 @@ from robossl.probes.result import (
     Backbone,
     Cell,
     Figure,
-    Health,
+    ProbeHealth,
     Readings,
     Report,
     Retention,
     Verdict,
 )
-from robossl.probes.verdict import judge, overall
+from robossl.probes.verdict import find_worst_word, judge
 
 TWENTY = [f"f{i}" for i in range(20)]
 BASE = make_report(factors=("hue", "rotation", "hflip"))
@@ -45,7 +45,7 @@ def unread(score: float) -> Figure:
 
 
 def judged(
-    kept: list[Figure] | None, *, need: str = "INV", health: Health = HEALTHY, clusters: int = 60
+    kept: list[Figure] | None, *, need: str = "INV", health: ProbeHealth = HEALTHY, clusters: int = 60
 ) -> tuple[Verdict, ...]:
     cells = tuple(
         Cell(name, 1, metric, replace(figure(0.6, 0.7), clusters=clusters))
@@ -59,7 +59,7 @@ def judged(
 
 
 def report_of(verdicts: tuple[Verdict, ...]) -> Report:
-    return replace(BASE, verdicts=verdicts, word=overall(verdicts))
+    return replace(BASE, verdicts=verdicts, word=find_worst_word(verdicts))
 
 
 CAUSES = {
@@ -79,7 +79,7 @@ def test_twenty_factors_of_one_cause_are_one_line(verdicts: tuple[Verdict, ...],
     report = report_of(verdicts)
     write_report(report, tmp_path / "r.json")
     assert read_report(tmp_path / "r.json").verdicts == verdicts, "each factor keeps its own sentence and figures"
-    for lines in (summary(report), gate(report, fail_on="inconclusive", origin="r").text.splitlines()):
+    for lines in (summary(report), apply_gate(report, fail_on="inconclusive", origin="r").text.splitlines()):
         (line,) = (line for line in lines if cause in line)
         assert all(re.search(rf"\b{name}\b", line) for name in TWENTY)
     write_page(report, tmp_path)
@@ -175,7 +175,7 @@ def test_the_network_of_the_random_weights_is_said_everywhere(known_from: str, s
     report = replace(BASE, random_backbone=backbone)
     write_report(report, tmp_path / "report.json")
     assert read_report(tmp_path).random_backbone == backbone
-    for lines in (summary(report), gate(report, fail_on="risky", origin="r").text.splitlines()):
+    for lines in (summary(report), apply_gate(report, fail_on="risky", origin="r").text.splitlines()):
         assert any("weights of resnet18" in line and says in line for line in lines)
     write_page(report, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.probes.document import read_report
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import Label, Split
-from robossl.probes.outlook import Outlook, look_ahead
+from robossl.probes.outlook import Outlook, make_outlook
 from robossl.probes.profile import Profile, Thresholds, load_profile, profile_names
 from robossl.probes.result import Report
 
@@ -30,7 +30,7 @@ def frames(num: int, *, clusters: np.ndarray | None = None) -> Pictures:
 def outlook(task: Profile, seen: Pictures, *, factors: tuple[str, ...] | None = None, judged: int = 200) -> Outlook:
     split = Split(np.arange(judged, len(seen.clusters)), np.arange(judged))
     labels = {name: seen.labels[name] for name in task.labels if name in seen.labels}
-    return look_ahead(seen, split, task, factors=factors or tuple(FACTORS), labels=labels, unavailable={})
+    return make_outlook(seen, split, task, factors=factors or tuple(FACTORS), labels=labels, unavailable={})
 
 
 def classes(values: np.ndarray) -> dict[str, Label]:
@@ -115,7 +115,7 @@ def test_what_the_run_leaves_out_is_said_last() -> None:
     lines = outlook(task, frames(600), factors=("blur", "hflip")).lines()
     assert lines[0].startswith("cannot be SAFE: hflip: the task must follow")
     assert lines[1] == "cannot be SAFE: hue: --factors leaves them out"
-    shown = look_ahead(
+    shown = make_outlook(
         frames(600), Split(np.arange(200, 600), np.arange(200)), task, factors=("blur", "hflip"), labels={},
         unavailable={"hue": "grey frames"},
     )  # fmt: skip

@@ -20,13 +20,13 @@ from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
 from robossl.probes.label_maps import Moved, why_none
 from robossl.probes.profile import FactorNeed, load_profile, profile_names
-from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, Health, Readings, Retention
+from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, ProbeHealth, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
-from robossl.probes.settings import QUICK, chosen_levels
-from robossl.probes.verdict import judge, overall
+from robossl.probes.settings import QUICK, choose_levels
+from robossl.probes.verdict import find_worst_word, judge
 
-HEALTHY = Health(50.0, 60.0, 0.5, 0.001, 0.1, -3.0, 1.0, (0.1,), 1.0, 1.0, ())
+HEALTHY = ProbeHealth(50.0, 60.0, 0.5, 0.001, 0.1, -3.0, 1.0, (0.1,), 1.0, 1.0, ())
 FACTORS = [
     "brightness",
     "gamma",
@@ -187,14 +187,14 @@ def test_the_run_is_as_bad_as_its_worst_factor_and_what_was_not_measured_is_told
         "not measured",
     )
     assert verdicts[-1].sentence == "g: not measured: no scene"
-    assert overall(verdicts) == "SAFE"
-    assert overall(()) is None
+    assert find_worst_word(verdicts) == "SAFE"
+    assert find_worst_word(()) is None
 
 
 def test_what_a_run_left_out_is_not_safe():
     verdicts = judge(readings(same=(0.95, 1)), {}, profile({"f": "INV", "g": "INV"}))
     assert verdicts[-1].sentence == "g: left out: this run was asked for other factors"
-    assert overall(verdicts) == "INCONCLUSIVE"
+    assert find_worst_word(verdicts) == "INCONCLUSIVE"
 
 
 def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
@@ -224,7 +224,7 @@ def test_an_encoder_that_can_all_is_safe_for_every_task(name):
             heads = {"same": figure(0.95, 1), "clean": follows, "augmented": follows}
             kept += [Retention(label, factor, level, head, each, 0.7, 0.7) for head, each in heads.items() if label]
     found = Readings("x", HEALTHY, tuple(cells), tuple(decodings), tuple(kept))
-    assert overall(judge(found, {"pixels": found}, task)) == "SAFE"
+    assert find_worst_word(judge(found, {"pixels": found}, task)) == "SAFE"
 
 
 def test_what_no_label_can_tell_counts_for_nobody():
@@ -232,9 +232,9 @@ def test_what_no_label_can_tell_counts_for_nobody():
     found = readings(nis_w=(0.1, 0.3), decoded=(0.5, 0.6), clean=unknown, augmented=unknown)
     verdicts = judge(found, {"pixels": SEES}, profile({"f": "EQUI"}))
     assert verdicts[0].metric == "not measured" and "can read" not in verdicts[0].sentence
-    assert overall(verdicts) is None
+    assert find_worst_word(verdicts) is None
     forgets = readings(nis_w=(0.9, 1), decoded=(-0.1, 0.1), clean=unknown)
-    assert overall(judge(forgets, {"pixels": SEES}, profile({"f": "EQUI"}))) == "RISKY"
+    assert find_worst_word(judge(forgets, {"pixels": SEES}, profile({"f": "EQUI"}))) == "RISKY"
 
 
 def test_without_labels_safe_needs_as_many_frames_as_the_gallery():
@@ -361,7 +361,7 @@ def test_a_good_encoder_is_safe_in_95_of_100_simulations(num_simulations):
     rng, safe = np.random.default_rng(0), []
     for _ in range(num_simulations):
         found = probe(rng, lambda frames: frames @ MIX)
-        safe += [overall(judge(found, {"pixels": found}, task)) == "SAFE" for task in (NEEDS, LABEL_FREE)]
+        safe += [find_worst_word(judge(found, {"pixels": found}, task)) == "SAFE" for task in (NEEDS, LABEL_FREE)]
     assert np.mean(safe) >= 0.95
 
 
@@ -499,6 +499,6 @@ def test_a_quick_look_measures_the_hardest_strength_that_is_judged_of_every_need
         "rotation": FactorNeed(("INV", "INV", "EQUI", "EQUI", "EQUI"), max_level=4),
         "hflip": FactorNeed(("EQUI",) * 5),
     }
-    shown, decoded = chosen_levels(tuple(needs), replace(profile({}), factors=needs), QUICK)
+    shown, decoded = choose_levels(tuple(needs), replace(profile({}), factors=needs), QUICK)
     assert shown == {"blur": (1, 3, 5), "jpeg": (1, 2, 3), "rotation": (1, 2, 3, 4), "hflip": (1,)}
     assert (decoded["rotation"], decoded["hflip"]) == ((3, 4), (1,))

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from robossl.errors import InputError
 from robossl.names import unknown
-from robossl.probes.frames import LATENCY_FRAMES, Label, Unavailable
+from robossl.probes.frames import LATENCY_FRAMES, Label, UnavailableError
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
@@ -73,7 +73,7 @@ class EnvFrames:
             Unavailable: the scenes have not lasted so long.
         """
         if frames > LATENCY_FRAMES:
-            raise Unavailable(f"scenes are {LATENCY_FRAMES} steps old, {frames} are asked for")
+            raise UnavailableError(f"scenes are {LATENCY_FRAMES} steps old, {frames} are asked for")
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
@@ -101,9 +101,9 @@ class EnvFrames:
 
     def _check(self, factor: str) -> None:
         if factor not in FACTORS:
-            raise Unavailable(f"{self.name} has no factor {factor}")
+            raise UnavailableError(f"{self.name} has no factor {factor}")
         if factor not in self._env.factors:
-            raise Unavailable(f"in {self.name} nothing is moved but the tool")
+            raise UnavailableError(f"in {self.name} nothing is moved but the tool")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)

@@ -10,8 +10,8 @@ from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
 from robossl.probes.grouping import Group, group_verdicts
 from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Word
-from robossl.probes.verdict import UNCALIBRATED, overall
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, TaskNeeds, Word
+from robossl.probes.verdict import UNCALIBRATED, find_worst_word
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
 
@@ -39,12 +39,14 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
         InputError: no report, or one without a task.
     """
     found = read_report(report)
-    if found.task and found.word != overall(found.verdicts):
-        raise InputError(f"{report} says {found.word}, its verdicts {overall(found.verdicts)}; probe the encoder again")
-    return gate(found, fail_on=fail_on, origin=str(report))
+    if found.task and found.word != find_worst_word(found.verdicts):
+        raise InputError(
+            f"{report} says {found.word}, its verdicts {find_worst_word(found.verdicts)}; probe the encoder again"
+        )
+    return apply_gate(found, fail_on=fail_on, origin=str(report))
 
 
-def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
+def apply_gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
     """Code 0 where the verdict passes, else 10 risky, 11 unusable, 12 inconclusive.
 
     Raises:
@@ -80,7 +82,7 @@ def _line(group: Group) -> str:
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"
 
 
-def _about(report: Report, task: Task) -> list[str]:
+def _about(report: Report, task: TaskNeeds) -> list[str]:
     """Of what encoder, frames and task the report is: a gate must not pass the report of another."""
     encoder, data = report.encoder, report.data
     facts = [

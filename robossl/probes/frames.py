@@ -33,7 +33,7 @@ class Label:
     mirrored: tuple[int, ...] | None = None
 
 
-class Frames(Protocol):
+class ProbeFrames(Protocol):
     """Frames of one size, known by their position, and what is known of each."""
 
     name: str
@@ -73,7 +73,7 @@ class Frames(Protocol):
         ...
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """These frames cannot show a factor; the message is the reason that the report prints."""
 
 

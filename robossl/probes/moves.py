@@ -7,10 +7,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from robossl.probes.factors import resolve_factor
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 
-def to_view(views: Views, job: Job) -> Float[ndarray, "n 3 3"] | None:
+def to_view(views: Views, job: RenderJob) -> Float[ndarray, "n 3 3"] | None:
     """Homographies from the frames of a job to their views, in the coordinates of labels; None where nothing moves.
 
     Those of factors of the scene hold for the ground.

@@ -9,7 +9,7 @@ import numpy as np
 
 from robossl.probes.bootstrap import clusters_to_show
 from robossl.probes.factors import FACTORS, resolve_factor
-from robossl.probes.frames import Frames, Label, Split
+from robossl.probes.frames import Label, ProbeFrames, Split
 from robossl.probes.label_maps import why_none
 from robossl.probes.profile import FactorNeed, Profile, load_profile, profile_names
 from robossl.probes.result import Need
@@ -33,8 +33,8 @@ class Outlook:
         return [*causes, f"so this run cannot end SAFE, whatever the encoder: {self.advice}"]
 
 
-def look_ahead(
-    frames: Frames,
+def make_outlook(
+    frames: ProbeFrames,
     split: Split,
     profile: Profile,
     *,
@@ -124,7 +124,7 @@ def _needs(name: str, asked: FactorNeed) -> list[Need]:
     return [need for need in dict.fromkeys(asked.needs[:last]) if need != "-"]
 
 
-def _advice(seen: _Seen, frames: Frames, found: Mapping[str, Sequence[str]]) -> str:
+def _advice(seen: _Seen, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
     """What would let the open factors pass, each thing once."""
     causes = " ".join(found)
     advice = []

@@ -13,13 +13,13 @@ from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import RetrievalErrors
 from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
-from robossl.probes.run import Found
-from robossl.probes.sheet import contact_sheet, write_sheet
+from robossl.probes.run import ProbeResult
+from robossl.probes.sheet import draw_contact_sheet, write_sheet
 from robossl.probes.verdict import UNCALIBRATED
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 
-def write_all(found: Found, folder: Path) -> str:
+def write_outputs(found: ProbeResult, folder: Path) -> str:
     """Write a probe into a folder; returns what is printed.
 
     Raises:
@@ -28,7 +28,7 @@ def write_all(found: Found, folder: Path) -> str:
     report = found.report
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / "views.png"
-    image = contact_sheet(found.views, found.plan.jobs)
+    image = draw_contact_sheet(found.views, found.plan.jobs)
     with full_disk_said(folder):
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
@@ -63,7 +63,7 @@ def _taken(report: Report, views: Views) -> list[RetrievalErrors]:
     """The worst retrievals as pictures: what was shown, what was found, what was wanted."""
     groups = []
     for each in report.readings.neighbours:
-        job = Job(each.factor, each.level, "level", "evaluation")
+        job = RenderJob(each.factor, each.level, "level", "evaluation")
         moved, clean = views.pixels(job), views.pixels(views.clean(job))
         triples = [(np.asarray(moved[i]), np.asarray(clean[j]), np.asarray(clean[i])) for i, j in each.pairs]
         groups.append(RetrievalErrors(each.factor, each.level, tuple(triples)))

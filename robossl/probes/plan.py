@@ -10,16 +10,16 @@ import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.factors import resolve_factor
-from robossl.probes.frames import Frames, Unavailable
-from robossl.probes.views import Job, Part, Views, rendered
+from robossl.probes.frames import ProbeFrames, UnavailableError
+from robossl.probes.views import Part, RenderJob, Views, render_frames
 
-FLOOR_JOB = Job("floor", 1, "level", "evaluation")
+FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
 _TRIED = 4  # frames a factor is tried on
 PARTS: tuple[Part, Part] = ("reference", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RenderPlan:
     """The jobs in the order they are rendered.
 
     Args:
@@ -29,7 +29,7 @@ class Plan:
         unavailable: factors that these frames cannot show, and why.
     """
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[RenderJob, ...]
     num_bytes: int
     seconds: float
     unavailable: Mapping[str, str]
@@ -37,7 +37,7 @@ class Plan:
 
 def plan_views(
     views: Views, levels: Mapping[str, Sequence[int]], *, decode: Mapping[str, Sequence[int]] | None = None
-) -> Plan:
+) -> RenderPlan:
     """Plan the clean views of both parts, the floor, the levels of each factor, and the draws that are read back.
 
     Args:
@@ -58,27 +58,27 @@ def plan_views(
     seconds, unavailable = _tried(views.frames, dict.fromkeys(("floor", *levels, *decode)))
     shown = [name for name in dict.fromkeys((*levels, *decode)) if name not in unavailable]
     bases = dict.fromkeys(("plain", *(resolve_factor(name).base for name in shown)))
-    jobs = [Job(base, 0, "clean", part) for base in bases for part in PARTS]
+    jobs = [RenderJob(base, 0, "clean", part) for base in bases for part in PARTS]
     jobs.append(FLOOR_JOB)
     for name in shown:
-        jobs += [Job(name, level, "level", "evaluation") for level in levels.get(name, ())]
-        jobs += [decode_job(name, level, part) for level in decode.get(name, ()) for part in PARTS]
+        jobs += [RenderJob(name, level, "level", "evaluation") for level in levels.get(name, ())]
+        jobs += [make_decode_job(name, level, part) for level in decode.get(name, ()) for part in PARTS]
     jobs = list(dict.fromkeys(jobs))
     left = sum(seconds.get(job.factor, seconds["floor"]) * views.num_missing([job]) for job in jobs)
-    return Plan(tuple(jobs), views.num_bytes(jobs), left, unavailable)
+    return RenderPlan(tuple(jobs), views.num_bytes(jobs), left, unavailable)
 
 
-def decode_job(factor: str, level: int, part: Part) -> Job:
+def make_decode_job(factor: str, level: int, part: Part) -> RenderJob:
     """The job whose strengths are read back at a level."""
-    return Job(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
+    return RenderJob(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 
-def not_shown(frames: Frames, names: Sequence[str]) -> dict[str, str]:
+def find_unavailable(frames: ProbeFrames, names: Sequence[str]) -> dict[str, str]:
     """Of some factors those that these frames cannot show, and why."""
     return _tried(frames, dict.fromkeys(names))[1]
 
 
-def _tried(frames: Frames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
+def _tried(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds a frame of each factor, and which cannot be shown."""
     at = np.unique(np.linspace(0, len(frames.clusters) - 1, _TRIED).astype(np.int64))
     seconds: dict[str, float] = {}
@@ -88,8 +88,8 @@ def _tried(frames: Frames, names: Mapping[str, None]) -> tuple[dict[str, float],
         values = factor.draw((factor.num_levels + 1) // 2, at, seed=0, draw="level")
         start = time.perf_counter()
         try:
-            rendered(factor, frames, at, values)
-        except Unavailable as error:
+            render_frames(factor, frames, at, values)
+        except UnavailableError as error:
             unavailable[name] = str(error)
         seconds[name] = (time.perf_counter() - start) / len(at)
     return seconds, unavailable

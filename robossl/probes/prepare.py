@@ -8,23 +8,23 @@ from functools import cached_property
 from pathlib import Path
 
 from robossl.errors import InputError
-from robossl.probes.frames import Frames, Label
-from robossl.probes.outlook import look_ahead
-from robossl.probes.plan import Plan, not_shown, plan_views
+from robossl.probes.frames import Label, ProbeFrames
+from robossl.probes.outlook import make_outlook
+from robossl.probes.plan import RenderPlan, find_unavailable, plan_views
 from robossl.probes.profile import Profile
-from robossl.probes.settings import Settings, chosen_labels, chosen_levels
+from robossl.probes.settings import ProbeSettings, choose_labels, choose_levels
 from robossl.probes.split import split_frames
 from robossl.probes.views import Views
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ProbeInputs:
     """All of a probe except its encoder: frames, views, labels and the profile."""
 
     views: Views
-    plan: Plan
+    plan: RenderPlan
     profile: Profile | None
-    settings: Settings
+    settings: ProbeSettings
     unavailable: Mapping[str, str]  # factors that these frames cannot show, those that are not measured too
     factors: tuple[str, ...]
     use_labels: bool
@@ -32,7 +32,7 @@ class Prepared:
     @cached_property
     def labels(self) -> dict[str, Label]:
         """What heads read; an environment plays its scenes for them."""
-        return chosen_labels(self.views.frames, self.profile) if self.use_labels else {}
+        return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property
     def labels_said(self) -> str:
@@ -48,7 +48,7 @@ class Prepared:
         """What no encoder could pass here, in lines."""
         if self.profile is None:
             return []
-        found = look_ahead(
+        found = make_outlook(
             self.views.frames,
             self.views.split,
             self.profile,
@@ -60,14 +60,14 @@ class Prepared:
 
 
 def prepare(
-    frames: Frames,
+    frames: ProbeFrames,
     *,
     profile: Profile | None,
     factors: Sequence[str],
     cache: Path,
-    settings: Settings,
+    settings: ProbeSettings,
     use_labels: bool = True,
-) -> Prepared:
+) -> ProbeInputs:
     """Choose the frames and plan their views; nothing is rendered or written.
 
     Args:
@@ -85,7 +85,7 @@ def prepare(
         frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
     )
     views = Views(frames, split, cache / "views", seed=settings.seed)
-    levels, decoded = chosen_levels(factors, profile, settings)
+    levels, decoded = choose_levels(factors, profile, settings)
     plan = plan_views(views, levels, decode=decoded)
     if all(name in plan.unavailable for name in factors):
         whys = ", ".join(dict.fromkeys(plan.unavailable.values()))
@@ -94,5 +94,5 @@ def prepare(
             "other --data"
         )
     others = [name for name in profile.factors if name not in factors] if profile else []
-    unavailable = {**not_shown(frames, others), **plan.unavailable}
-    return Prepared(views, plan, profile, settings, unavailable, tuple(factors), use_labels)
+    unavailable = {**find_unavailable(frames, others), **plan.unavailable}
+    return ProbeInputs(views, plan, profile, settings, unavailable, tuple(factors), use_labels)

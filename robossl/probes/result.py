@@ -30,7 +30,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewFigures:
     """What was done to the frames at one strength, and how far that moved the pixels."""
 
     factor: str
@@ -91,7 +91,7 @@ class CleanHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ProbeHealth:
     """Whether the features can carry anything; see `robossl.probes.health`."""
 
     rankme: float | None  # of raw features
@@ -112,7 +112,7 @@ class Readings:
     """Everything measured of one encoder."""
 
     name: str
-    health: Health
+    health: ProbeHealth
     cells: tuple[Cell, ...]
     decodings: tuple[Decoding, ...]
     retentions: tuple[Retention, ...]
@@ -167,7 +167,7 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class ProbeData:
     """On which frames."""
 
     name: str
@@ -182,7 +182,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskNeeds:
     """For which task: the profile, and what it asked of each factor."""
 
     profile: str
@@ -200,12 +200,12 @@ class Report:
 
     created: str
     encoder: Subject
-    data: Data
+    data: ProbeData
     settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
-    views: tuple[View, ...]
+    views: tuple[ViewFigures, ...]
     readings: Readings
     references: Mapping[str, Readings]  # "pixels", "random_init"
-    task: Task | None
+    task: TaskNeeds | None
     verdicts: tuple[Verdict, ...]
     word: Word | None  # the worst over the factors; None without a profile
     random_backbone: Backbone | None = None  # the network that "random_init" is

@@ -20,34 +20,34 @@ from robossl.probes.features import Features, features
 from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Label
 from robossl.probes.measure import Measure
-from robossl.probes.plan import FLOOR_JOB, Plan
-from robossl.probes.prepare import Prepared
+from robossl.probes.plan import FLOOR_JOB, RenderPlan
+from robossl.probes.prepare import ProbeInputs
 from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.report.words import describe_backbone
-from robossl.probes.result import Data, Readings, Report, Task
+from robossl.probes.result import ProbeData, Readings, Report, TaskNeeds
 from robossl.probes.settings import mapped
 from robossl.probes.subjects import Probed
-from robossl.probes.verdict import judge, overall
-from robossl.probes.views import Job, Views
+from robossl.probes.verdict import find_worst_word, judge
+from robossl.probes.views import RenderJob, Views
 
 
-class Found(NamedTuple):
+class ProbeResult(NamedTuple):
     """The report, and what its page shows."""
 
     report: Report
     views: Views
-    plan: Plan
+    plan: RenderPlan
 
 
 def probe(
     probed: Probed,
     references: Mapping[str, Probed],
-    prepared: Prepared,
+    prepared: ProbeInputs,
     *,
     cache: Path,
     limit_bytes: int,
     command: str | None = None,
-) -> Found:
+) -> ProbeResult:
     """Render, embed, measure and judge.
 
     Args:
@@ -89,13 +89,13 @@ def probe(
         references=readings,
         task=_task(profile, prepared.use_labels),
         verdicts=verdicts,
-        word=overall(verdicts) if profile else None,
+        word=find_worst_word(verdicts) if profile else None,
         random_backbone=backbone,
     )
-    return Found(report, views, plan)
+    return ProbeResult(report, views, plan)
 
 
-def _without_unchanged(views: Views, plan: Plan) -> Plan:
+def _without_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
     """Take out the factors that leave every frame as it is: that an encoder does not move says nothing there."""
     changed: dict[str, bool] = {}
     for job in plan.jobs:
@@ -108,8 +108,10 @@ def _without_unchanged(views: Views, plan: Plan) -> Plan:
     return replace(plan, jobs=jobs, unavailable={**plan.unavailable, **unchanged})
 
 
-def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
-    found: dict[Job, Features] = {}
+def _measured(
+    probed: Probed, views: Views, plan: RenderPlan, measure: Measure, cache: Path, maps: set[RenderJob]
+) -> Readings:
+    found: dict[RenderJob, Features] = {}
     name = probed.about.name
     with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
         files = [view_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
@@ -132,9 +134,9 @@ def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], N
         yield show
 
 
-def _data(views: Views, labels: Mapping[str, Label]) -> Data:
+def _data(views: Views, labels: Mapping[str, Label]) -> ProbeData:
     frames, split = views.frames, views.split
-    return Data(
+    return ProbeData(
         name=frames.name,
         sha256=frames.digest,
         n_reference=len(split.reference),
@@ -147,10 +149,10 @@ def _data(views: Views, labels: Mapping[str, Label]) -> Data:
     )
 
 
-def _task(profile: Profile | None, use_labels: bool) -> Task | None:
+def _task(profile: Profile | None, use_labels: bool) -> TaskNeeds | None:
     if profile is None:
         return None
-    return Task(
+    return TaskNeeds(
         profile=profile.name,
         sha256=profile.sha256,
         calibrated=profile.calibrated,

@@ -23,7 +23,7 @@ def json_schema() -> dict[str, Any]:
     definitions["Report"]["properties"]["schema"] = {"const": SCHEMA}
     definitions["Report"]["required"].append("schema")
     definitions["Figure"] |= _REASONED
-    definitions["View"]["properties"]["level"] |= {"minimum": 1, "maximum": 5}
+    definitions["ViewFigures"]["properties"]["level"] |= {"minimum": 1, "maximum": 5}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{SCHEMA.replace('/', ':')}",

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robossl.probes.factors import resolve_factor
-from robossl.probes.frames import Frames, Label
-from robossl.probes.plan import Plan
+from robossl.probes.frames import Label, ProbeFrames
+from robossl.probes.plan import RenderPlan
 from robossl.probes.profile import MAX_LEVEL, Profile
-from robossl.probes.views import Job
+from robossl.probes.views import RenderJob
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ProbeSettings:
     """How much is measured.
 
     Args:
@@ -37,11 +37,11 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
+QUICK = ProbeSettings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
 
 
-def chosen_levels(
-    factors: Sequence[str], profile: Profile | None, settings: Settings
+def choose_levels(
+    factors: Sequence[str], profile: Profile | None, settings: ProbeSettings
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """The strengths of each factor that are shown, and those that are read back."""
     shown: dict[str, tuple[int, ...]] = {}
@@ -60,19 +60,19 @@ def chosen_levels(
     return shown, decoded
 
 
-def chosen_labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
+def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Label]:
     """Those the task reads, in its order; all of them where there is no task."""
     names = profile.labels if profile else tuple(frames.labels)
     return {name: frames.labels[name] for name in names if name in frames.labels}
 
 
-def mapped(plan: Plan, profile: Profile | None) -> set[Job]:
+def mapped(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
     """Views whose feature maps are looked at: the severest that is judged of every factor that moves points."""
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
-    chosen: dict[str, Job] = {}
+    chosen: dict[str, RenderJob] = {}
     for job in shown:
         asked = profile.factors.get(job.factor) if profile else None
         if resolve_factor(job.factor).warp is not None and job.level <= (asked.max_level if asked else MAX_LEVEL):
             chosen[job.factor] = job
-    bases = {Job(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
+    bases = {RenderJob(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
     return {*chosen.values(), *bases}

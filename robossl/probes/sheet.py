@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robossl.durable import written_aside
 from robossl.probes.factors import resolve_factor
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 WIDTH, GAP, LINE, TITLE = 150, 6, 14, 24  # pixels: a picture, between pictures, a line of text, a factor's name
 
 
-def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks: int = 2) -> Image.Image:
+def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int = 0, blocks: int = 2) -> Image.Image:
     """A row a factor: the clean view, then its levels.
 
     Args:
@@ -23,7 +23,7 @@ def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks
         example: which frame of the evaluation; a row has a frame of its own, from this one on.
         blocks: how many factors stand side by side.
     """
-    rows: dict[str, list[Job]] = {}
+    rows: dict[str, list[RenderJob]] = {}
     for job in jobs:
         if job.draw == "level" and job.factor != "floor":
             rows.setdefault(job.factor, []).append(job)
@@ -55,7 +55,7 @@ def write_sheet(image: Image.Image, path: Path) -> None:
         image.save(aside, format="PNG", optimize=True)
 
 
-def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
+def _texts(views: Views, job: RenderJob, shown: int) -> tuple[str, str]:
     """The strength of this very frame; the figures of the whole level."""
     view = views.view(job)
     strength = float(views.values(job)[shown, 0])
@@ -65,7 +65,7 @@ def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
 
 
 def _picture(
-    paper: Image.Image, views: Views, job: Job, shown: int, corner: tuple[int, int], texts: tuple[str, str]
+    paper: Image.Image, views: Views, job: RenderJob, shown: int, corner: tuple[int, int], texts: tuple[str, str]
 ) -> None:
     pixels = views.pixels(job)[shown]
     height, width = views.frames.hw

@@ -54,7 +54,7 @@ def judge(
     return tuple(found)
 
 
-def overall(verdicts: Iterable[Verdict]) -> Word | None:
+def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
     """The worst over the factors; those that the frames cannot show do not count, those left out are INCONCLUSIVE.
 
     None where nothing was measured.

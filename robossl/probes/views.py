@@ -25,8 +25,8 @@ from robossl.probes import factors
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor, Values
 from robossl.probes.factors.warping import cut, disc, identities, square, warped
-from robossl.probes.frames import Frames, Split
-from robossl.probes.result import View
+from robossl.probes.frames import ProbeFrames, Split
+from robossl.probes.result import ViewFigures
 from robossl.probes.similarity import psnr, ssim
 
 _CHUNK = 32  # frames rendered at once
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RenderJob:
     """One file: a part of the frames under a factor.
 
     Args:
@@ -58,23 +58,23 @@ class Job:
 class Views:
     """Rendered views of one split."""
 
-    def __init__(self, frames: Frames, split: Split, folder: Path, *, seed: int = 0) -> None:
+    def __init__(self, frames: ProbeFrames, split: Split, folder: Path, *, seed: int = 0) -> None:
         """Name the cache folder; nothing is rendered yet."""
         self.frames, self.split, self.seed = frames, split, seed
         self.folder = folder / frames.digest[:16]
 
-    def positions(self, job: Job) -> Int[ndarray, " n"]:
+    def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
         """Which frames a job is about."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
-    def values(self, job: Job) -> Values:
+    def values(self, job: RenderJob) -> Values:
         """What was done to each frame of a job."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
         return resolve_factor(job.factor).draw(job.level, at, seed=self.seed, draw=job.draw)
 
-    def pixels(self, job: Job) -> UInt8[ndarray, "n h w 3"]:
+    def pixels(self, job: RenderJob) -> UInt8[ndarray, "n h w 3"]:
         """The frames of a job, mapped from its file, which is rendered if it is missing."""
         path = self.path(job)
         if not self._is_done(job):
@@ -82,13 +82,13 @@ class Views:
         found: UInt8[ndarray, "n h w 3"] = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
 
-    def view(self, job: Job) -> View:
+    def view(self, job: RenderJob) -> ViewFigures:
         """The record of a job of draw "level", for the report."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
         strengths = factor.strengths(job.level)
-        return View(
+        return ViewFigures(
             factor=job.factor,
             family=factor.family,
             level=job.level,
@@ -97,11 +97,11 @@ class Views:
             ssim=apart["ssim"],
         )
 
-    def clean(self, job: Job) -> Job:
+    def clean(self, job: RenderJob) -> RenderJob:
         """The job of the clean view that a job's view is compared with."""
-        return Job(resolve_factor(job.factor).base, 0, "clean", job.part)
+        return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
-    def shape(self, job: Job) -> tuple[int, int, int, int]:
+    def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
         """Of the pixels of a job."""
         height, width = self.frames.hw
         base = job.factor if job.draw == "clean" else resolve_factor(job.factor).base
@@ -109,7 +109,7 @@ class Views:
             height = width = min(height, width)
         return len(self.positions(job)), height, width, 3
 
-    def path(self, job: Job) -> Path:
+    def path(self, job: RenderJob) -> Path:
         """The file of a job."""
         about: list[object] = [_code(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
         if job.draw != "clean":
@@ -119,15 +119,15 @@ class Views:
         digest.update(self.positions(job).astype(np.int64).tobytes())
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
-    def num_bytes(self, jobs: Iterable[Job]) -> int:
+    def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
         """Size of the files of some jobs, those that exist included."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
-    def num_missing(self, jobs: Iterable[Job]) -> int:
+    def num_missing(self, jobs: Iterable[RenderJob]) -> int:
         """Frames that are still to be rendered for some jobs."""
         return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
-    def render(self, jobs: Sequence[Job], *, progress: Progress = lambda done, total: None) -> None:
+    def render(self, jobs: Sequence[RenderJob], *, progress: Progress = lambda done, total: None) -> None:
         """Render what is missing.
 
         Args:
@@ -154,12 +154,12 @@ class Views:
                 self._write(job, self.path(job), tell)
             done += len(self.positions(job))
 
-    def _is_done(self, job: Job) -> bool:
+    def _is_done(self, job: RenderJob) -> bool:
         """Whether a job's file is there in full, with the figures beside it."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
-    def _write(self, job: Job, path: Path, tell: Callable[[int], None]) -> None:
+    def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
         """Render a job into its file; the figures lie beside it before it appears."""
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
@@ -175,10 +175,10 @@ class Views:
                 with written_aside(path.with_suffix(".json")) as beside:
                     beside.write_text(json.dumps(_apart(compared, out, plain=self.clean(job).factor == "plain")))
 
-    def _rendered(self, job: Job, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    def _rendered(self, job: RenderJob, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         if job.draw == "clean":
-            return clean_view(self.frames, at, job.factor)
-        return rendered(resolve_factor(job.factor), self.frames, at, values)
+            return render_clean(self.frames, at, job.factor)
+        return render_frames(resolve_factor(job.factor), self.frames, at, values)
 
 
 @cache
@@ -190,22 +190,24 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def rendered(factor: Factor, frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+def render_frames(
+    factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
+) -> UInt8[ndarray, "b h w 3"]:
     """The views of frames at some positions; a strength that is clean leaves a frame as its clean view shows it."""
     changed = values[:, 0] != factor.clean
     if not changed.any():
-        return clean_view(frames, at, factor.base)
+        return render_clean(frames, at, factor.base)
     views = factor.apply(frames, at[changed], values[changed])
     if factor.base != "plain":
         views = cut(views)
     out = np.empty((len(at), *views.shape[1:]), np.uint8)
     out[changed] = views
     if not changed.all():
-        out[~changed] = clean_view(frames, at[~changed], factor.base)
+        out[~changed] = render_clean(frames, at[~changed], factor.base)
     return out
 
 
-def clean_view(frames: Frames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
+def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
     """Frames as they are, cut and resampled like the views of factors with that base."""
     if base not in _BASES:
         raise InputError(f"a clean view is one of {', '.join(_BASES)}, got {base!r}")

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 from robossl.probes.result import Family
 
 Draw = Literal["level", "decode"]
 Base = Literal["plain", "disc", "resampled", "square"]
 Scale = Literal["linear", "log", "mired"]
 Values = Float[ndarray, "b k"]
-Apply = Callable[[Frames, Int[ndarray, " b"], Values], UInt8[ndarray, "b h w 3"]]
+Apply = Callable[[ProbeFrames, Int[ndarray, " b"], Values], UInt8[ndarray, "b h w 3"]]
 Warp = Callable[[Values, tuple[int, int]], Float[ndarray, "b 3 3"]]
 
 
@@ -149,7 +149,7 @@ def both(*strengths: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def on_pixels(change: Callable[[UInt8[ndarray, "b h w 3"], Values], UInt8[ndarray, "b h w 3"]]) -> Apply:
     """The `apply` of a factor that needs nothing but the pixels of the frame."""
 
-    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         return change(frames.clean(at), values)
 
     return apply

@@ -9,10 +9,10 @@ from numpy import ndarray
 from robossl.probes.factors.factor import Factor, Values
 from robossl.probes.factors.rotation import turns
 from robossl.probes.factors.warping import square
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 
 
-def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
+def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
     """Cut the square and turn it counter-clockwise, as seen."""
     pixels = square(frames.clean(at))
     return np.stack([np.rot90(frame, int(degrees) // 90) for frame, degrees in zip(pixels, values[:, 0], strict=True)])

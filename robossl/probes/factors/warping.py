@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch.nn import functional
 
 from robossl.probes.factors.factor import Apply, Values, Warp
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 
 OUTSIDE = 127  # grey level
 
@@ -23,7 +23,7 @@ OUTSIDE = 127  # grey level
 def on_warp(warp: Warp) -> Apply:
     """The `apply` of a factor that is a homography."""
 
-    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         return warped(frames.clean(at), warp(values, frames.hw))
 
     return apply

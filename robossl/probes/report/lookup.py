@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robossl.probes.profile import Thresholds
-from robossl.probes.result import Decoding, Family, Figure, Need, Readings, Report, Retention, Verdict, View
+from robossl.probes.result import Decoding, Family, Figure, Need, Readings, Report, Retention, Verdict, ViewFigures
 from robossl.probes.retention import HeadName
 from robossl.report.heatmap import LEVELS as LEVELS
 
@@ -32,7 +32,7 @@ class ReportIndex:
         """Every factor, family by family."""
         return [factor for factors in self.factors.values() for factor in factors]
 
-    def view(self, factor: str, level: int) -> View | None:
+    def view(self, factor: str, level: int) -> ViewFigures | None:
         """Return the record of a view."""
         return self._views.get((factor, level))
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from robossl.probes.report.lookup import LEVELS, ReportIndex
 from robossl.probes.report.words import format_figure, format_name, format_number
-from robossl.probes.result import Health, Report
+from robossl.probes.result import ProbeHealth, Report
 from robossl.report.html import Banner
 
 HEALTH_ROWS = (
@@ -37,7 +37,7 @@ class HealthRow(NamedTuple):
     figures: tuple[str, ...]
 
 
-def describe_health(health: Health) -> Banner:
+def describe_health(health: ProbeHealth) -> Banner:
     """Say whether the features can carry anything."""
     if "collapsed" in health.flags:
         return Banner(
@@ -65,7 +65,7 @@ def make_health_rows(report: Report) -> list[HealthRow]:
     ]
 
 
-def _format(health: Health, field: str, form: str) -> str:
+def _format(health: ProbeHealth, field: str, form: str) -> str:
     value = getattr(health, field)
     return "-" if value is None else form.format(value)
 

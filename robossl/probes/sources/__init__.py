@@ -9,7 +9,7 @@ from pathlib import Path
 from robossl.errors import InputError
 from robossl.jobs import PROBE_FRAMES
 from robossl.names import unknown
-from robossl.probes.frames import Frames, LabelType
+from robossl.probes.frames import LabelType, ProbeFrames
 
 
 def open_frames(
@@ -20,7 +20,7 @@ def open_frames(
     num_scenes: int = 2500,
     image_size: int = 96,
     seed: int = 0,
-) -> Frames:
+) -> ProbeFrames:
     """Frames to probe an encoder with.
 
     Args:
@@ -41,7 +41,7 @@ def open_frames(
         option = "--split" if split else "--columns"
         raise InputError(f"{option} is for stores, got it with {source}; leave it out")
     if colon and kind in PROBE_FRAMES:
-        opened: Frames = pkgutil.resolve_name(PROBE_FRAMES[kind])(
+        opened: ProbeFrames = pkgutil.resolve_name(PROBE_FRAMES[kind])(
             name, num_scenes=num_scenes, image_size=image_size, seed=seed
         )
         return opened
@@ -52,6 +52,6 @@ def open_frames(
 
         return TumFrames(Path(source))
     from robossl.data.store import open_store
-    from robossl.probes.sources.store import StoreFrames
+    from robossl.probes.sources.store import StoreProbeFrames
 
-    return StoreFrames(open_store(Path(source)), split=split, columns=columns or {}, seed=seed)
+    return StoreProbeFrames(open_store(Path(source)), split=split, columns=columns or {}, seed=seed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from robossl.probes.frames import RECORDED, Unavailable
+from robossl.probes.frames import RECORDED, UnavailableError
 
 
-class Recorded:
+class RecordedFrames:
     """Frames of scenes that cannot be changed."""
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
@@ -17,7 +17,7 @@ class Recorded:
         Raises:
             Unavailable: always.
         """
-        raise Unavailable(RECORDED)
+        raise UnavailableError(RECORDED)
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
         """Recorded scenes cannot be changed.
@@ -25,4 +25,4 @@ class Recorded:
         Raises:
             Unavailable: always.
         """
-        raise Unavailable(RECORDED)
+        raise UnavailableError(RECORDED)

@@ -12,15 +12,15 @@ from numpy import ndarray
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.names import unknown
-from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
-from robossl.probes.sources.recorded import Recorded
+from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, UnavailableError
+from robossl.probes.sources.recorded import RecordedFrames
 
 SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
 
 
-class StoreFrames(Recorded):
+class StoreProbeFrames(RecordedFrames):
     """The frames of a split."""
 
     cluster_key = "episode"
@@ -84,7 +84,7 @@ class StoreFrames(Recorded):
         """
         store, rows = self._store, self._rows[at]
         if (np.diff(store.episode_start)[self.clusters] < 2).any():
-            raise Unavailable("single pictures have no past")
+            raise UnavailableError("single pictures have no past")
         found = []
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]

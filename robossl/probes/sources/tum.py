@@ -20,13 +20,13 @@ from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged
 from robossl.errors import InputError
 from robossl.probes.frames import LATENCY_FRAMES, Label
-from robossl.probes.sources.recorded import Recorded
+from robossl.probes.sources.recorded import RecordedFrames
 
 PIECE_SECONDS, GAP_SECONDS = 0.5, 0.1
 MATCH_SECONDS = 0.02  # the benchmark's own bound between a frame and its pose
 
 
-class TumFrames(Recorded):
+class TumFrames(RecordedFrames):
     """One sequence."""
 
     cluster_key = f"piece of {PIECE_SECONDS:g} s"
