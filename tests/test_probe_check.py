@@ -83,7 +83,7 @@ def test_a_report_whose_word_is_not_that_of_its_verdicts_is_refused(tmp_path: Pa
 
 
 def test_frames_that_show_nothing_of_the_task_are_said() -> None:
-    with pytest.raises(InputError, match="its frames can show no factor that pose-estimation asks for; probe on other"):
+    with pytest.raises(InputError, match="its frames can show no factor of pose-estimation; probe on other"):
         apply_gate(replace(SMALL, verdicts=(), word=None), fail_on="risky", origin="r.json")
 
 

@@ -1,4 +1,4 @@
-"""`robossl probe compare`: reports on the same frames, factor by factor, and which differences those frames carry."""
+"""`robossl probe compare`: reports on the same frames factor by factor, and which differences are significant."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-FALSE_CLAIMS = 0.05  # chance of one false claim or more among all factors of a comparison (Holm)
+FALSE_CLAIMS = 0.05  # chance of at least one false claim among all factors of a comparison (Holm)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDifference:
-    """How much more invariant one encoder is than the first; None where the frames cannot say."""
+    """How much more invariant one encoder is than the first; None if it was not measured."""
 
     value: float | None
     low: float | None
     high: float | None
     is_claim: bool  # after Holm's correction over the factors
-    is_paired: bool  # on the same resamples of the same clusters; else from the two intervals, which is wider
+    is_paired: bool  # on the same resamples of the clusters; else from the two intervals, which is wider
     reason: str | None = None
 
 
@@ -46,8 +46,8 @@ class ComparisonRow:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w of each report
-    words: tuple[str | None, ...]  # what each report's verdict is shown as
-    differences: tuple[ReportDifference, ...]  # of the second, third, ... to the first
+    words: tuple[str | None, ...]  # the badge of each report
+    differences: tuple[ReportDifference, ...]  # of each other report to the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ class Comparison:
 
 
 def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
-    """Put two to four reports into one table, with the paired difference of each to the first.
+    """Compare two to four reports in one table, with the paired difference of each to the first.
 
     Args:
-        reports: What `robossl probe run` wrote, on the same frames.
-        out: HTML page to write as well.
+        reports: Reports of `robossl probe run` on the same frames.
+        out: HTML page to write too.
 
     Raises:
-        InputError: too few or too many reports, or of different frames.
+        InputError: too few or too many reports, or different frames.
     """
     check_count(len(reports))
     found, origins = [read_report(path) for path in reports], list(map(str, reports))
@@ -85,13 +85,13 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
     """Compare reports; `origins` name them in messages.
 
     Raises:
-        InputError: too few or too many, or of different frames.
+        InputError: too few or too many reports, or different frames.
     """
     check_count(len(reports))
     check_same_frames(reports, origins)
     indexes = [ReportIndex(report) for report in reports]
     places = [(factor, indexes[0].shown_level(factor)) for factor in indexes[0].names]
-    columns = [_marked([_difference(indexes[0], index, *place) for place in places]) for index in indexes[1:]]
+    columns = [_mark_claims([_difference(indexes[0], index, *place) for place in places]) for index in indexes[1:]]
     rows = []
     for i, (factor, level) in enumerate(places):
         verdicts = [index.verdict(factor) for index in indexes]
@@ -113,7 +113,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
 
 
 def _difference(first: ReportIndex, other: ReportIndex, factor: str, level: int) -> tuple[ReportDifference, float]:
-    """The difference, and how surprising it would be between equals."""
+    """Return the difference and its p-value."""
     cells = [_cell(index.report, factor, level) for index in (first, other)]
     for index, cell in zip((first, other), cells, strict=True):
         if index.is_collapsed or cell is None or cell.figure.value is None:
@@ -144,12 +144,12 @@ def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Rep
 
 @cache
 def _draws(clusters: int) -> Draws:
-    """Resamples of the clusters; the same for all factors and encoders."""
+    """Return resamples of the clusters, the same for all factors and encoders."""
     return draw(np.arange(clusters), num_resamples=RESAMPLES)
 
 
 def _ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """The first part over the second."""
+    """Divide the first part by the second."""
     return np.asarray(sums[..., 1] / sums[..., 2])
 
 
@@ -161,20 +161,19 @@ def _unpaired(value: float, was: Figure, now: Figure) -> tuple[ReportDifference,
         return ReportDifference(value, None, None, False, False, "no interval"), 1.0
     before, after = ((float(high or 0) - float(low or 0)) / 2 for low, high in (bounds[:2], bounds[2:]))
     half = float(np.hypot(before, after))
-    chance = float(2 * norm.sf(abs(value) / max(half / 1.96, 1e-12)))
-    return ReportDifference(value, value - half, value + half, False, False), chance
+    p = float(2 * norm.sf(abs(value) / max(half / 1.96, 1e-12)))
+    return ReportDifference(value, value - half, value + half, False, False), p
 
 
-def _marked(found: Sequence[tuple[ReportDifference, float]]) -> list[ReportDifference]:
-    """Mark the differences that hold together; those without an interval make no claim and cost none."""
-    chances = [math.nan if difference.low is None else chance for difference, chance in found]
-    together = holm(np.array(chances))
-    claims = [bool(p <= FALSE_CLAIMS) for p in together]
+def _mark_claims(found: Sequence[tuple[ReportDifference, float]]) -> list[ReportDifference]:
+    """Mark the significant differences; those without an interval do not count in the correction."""
+    p_values = [math.nan if difference.low is None else p for difference, p in found]
+    claims = [bool(p <= FALSE_CLAIMS) for p in holm(np.array(p_values))]
     return [replace(difference, is_claim=claim) for (difference, _), claim in zip(found, claims, strict=True)]
 
 
 def to_text(comparison: Comparison) -> str:
-    """The verdicts, the tables in Markdown, and how to read them."""
+    """Return the verdicts, the tables in Markdown, and how to read them."""
     first, *others = comparison.names
     head = ["factor", "strength", "need", *comparison.names, *(f"{name} minus {first}" for name in others)]
     rows = [head, ["---"] * len(head)]
@@ -199,7 +198,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_difference(difference: ReportDifference) -> str:
-    """A difference in the cell of a table."""
+    """Return a difference as the text of a table cell."""
     if difference.value is None:
         return difference.reason or "-"
     sign = "+" if difference.value >= 0 else ""
@@ -211,27 +210,28 @@ def format_difference(difference: ReportDifference) -> str:
 
 
 def describe_comparison(comparison: Comparison, *, marks: str = "^ or v") -> str:
-    """What the figures and marks mean."""
+    """Explain the figures and marks."""
     data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
     paired = all(difference.is_paired for difference in found if difference.low is not None)
     how = "paired bootstrap of the clusters" if paired else "two separate intervals, which is wider than a paired one"
     return (
         f"NIS_w with 95 % intervals, {data.n_evaluation} frames of {data.name} in {data.num_clusters} clusters; "
         f"differences by {how}. {marks}: more or less invariant, at most a {100 * FALSE_CLAIMS:.0f} % chance of one "
-        f"false mark in a column (Holm). More invariant is better only where the need is INV.{_tasks(comparison)}"
+        "false mark in a column (Holm). More invariant is better only for factors that need INV."
+        f"{_warn_of_tasks(comparison)}"
     )
 
 
-def _tasks(comparison: Comparison) -> str:
-    """A warning where the verdicts are not for one task."""
+def _warn_of_tasks(comparison: Comparison) -> str:
+    """Warn if the reports judge different tasks or read different labels."""
     tasks = [report.task for report in comparison.reports]
     labels = [report.data.labels for report in comparison.reports]
     if len({task.sha256 if task else None for task in tasks}) == 1:
         if len(set(labels)) == 1:
             return ""
         read = ", ".join(f"{n}: {', '.join(each) or 'none'}" for n, each in zip(comparison.names, labels, strict=True))
-        return f" The reports read different labels ({read}): verdicts are not to be compared."
+        return f" The reports read different labels ({read}): do not compare their verdicts."
     judged = ", ".join(
         f"{name}: {task.profile if task else 'none'}" for name, task in zip(comparison.names, tasks, strict=True)
     )
-    return f" The reports judge different tasks ({judged}): the needs are the first's, verdicts are not to be compared."
+    return f" The reports judge different tasks ({judged}): the needs are of the first; do not compare verdicts."

@@ -1,4 +1,4 @@
-"""What a probe leaves behind: the report as JSON and as a page, the contact sheet, and what a person reads at once."""
+"""The output of a probe: report as JSON and page, contact sheet, and the printed summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robossl.probes.views import RenderJob, Views
 
 
 def write_outputs(found: ProbeResult, folder: Path) -> str:
-    """Write a probe into a folder; returns what is printed.
+    """Write the result of a probe into a folder and return the text to print.
 
     Raises:
         ResourceError: the disk is full.
@@ -32,12 +32,12 @@ def write_outputs(found: ProbeResult, folder: Path) -> str:
     with full_disk_said(folder):
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
-    write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))
+    write_page(report, folder, sheet=sheet, neighbours=_find_errors(report, found.views))
     return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])
 
 
 def summary(report: Report) -> list[str]:
-    """The verdicts, worst first, a line for each factor or cause."""
+    """Return the verdicts, worst first, a line for each factor or cause."""
     heads = [f"  {line}" for line in (*describe_clean_heads(report), *describe_backbone(report.random_backbone))]
     if report.task is None:
         return [
@@ -45,13 +45,15 @@ def summary(report: Report) -> list[str]:
             *heads,
         ]
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
-    head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
+    head += (
+        "" if report.task.calibrated else " (thresholds uncalibrated: not yet compared with the success of policies)"
+    )
     about = [f"  {report.task.about}"] if report.task.about else []
     return [head, *about, *heads, *map(_line, group_verdicts(report.verdicts))]
 
 
 def _line(group: Group) -> str:
-    """One factor with its evidence, or all that share a cause."""
+    """Return the line of a factor with its evidence, or of all factors that share a cause."""
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
@@ -59,8 +61,8 @@ def _line(group: Group) -> str:
     return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 
-def _taken(report: Report, views: Views) -> list[RetrievalErrors]:
-    """The worst retrievals as pictures: what was shown, what was found, what was wanted."""
+def _find_errors(report: Report, views: Views) -> list[RetrievalErrors]:
+    """Return the worst retrievals as pictures: the query, the frame that was found, the frame that was wanted."""
     groups = []
     for each in report.readings.neighbours:
         job = RenderJob(each.factor, each.level, "level", "evaluation")

@@ -1,4 +1,4 @@
-"""Prepare: which frames and views a probe is about, and what it cannot show, before any encoder is opened."""
+"""Choose the frames and views of a probe before any encoder is opened."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from robossl.probes.views import Views
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """All of a probe except its encoder: frames, views, labels and the profile."""
+    """All inputs of a probe except its encoder: frames, views, labels and the profile."""
 
     views: Views
     plan: RenderPlan
     profile: Profile | None
     settings: ProbeSettings
-    unavailable: Mapping[str, str]  # factors that these frames cannot show, those that are not measured too
+    unavailable: Mapping[str, str]  # factors that these frames cannot show, also those that the run leaves out
     factors: tuple[str, ...]
     use_labels: bool
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """What heads read; an environment plays its scenes for them."""
+        """The labels that heads read; an environment replays its scenes for them."""
         return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property
-    def labels_said(self) -> str:
-        """The labels in words, or why there is none."""
+    def labels_text(self) -> str:
+        """The labels in words, or why there are none."""
         there = ", ".join(self.views.frames.labels)
         if self.labels or not there:
             return ", ".join(self.labels) or "none"
@@ -45,7 +45,7 @@ class ProbeInputs:
         return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
-        """What no encoder could pass here, in lines."""
+        """Return lines on the factors that no encoder can pass here."""
         if self.profile is None:
             return []
         found = make_outlook(
@@ -68,18 +68,18 @@ def prepare(
     settings: ProbeSettings,
     use_labels: bool = True,
 ) -> ProbeInputs:
-    """Choose the frames and plan their views; nothing is rendered or written.
+    """Choose the frames and plan their views; render and write nothing.
 
     Args:
-        frames: What an encoder is probed with.
-        profile: The task; None judges nothing.
-        factors: Those that are measured.
+        frames: Frames to probe with.
+        profile: The task; None for a report without verdicts.
+        factors: Factors to measure.
         cache: Folder of views and features.
         settings: How much is measured.
-        use_labels: Whether heads are fitted to the labels of the frames.
+        use_labels: Fit heads to the labels of the frames.
 
     Raises:
-        InputError: frames that nothing can be said on, or that can show none of the factors.
+        InputError: too few frames, or frames that can show none of the factors.
     """
     split = split_frames(
         frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed

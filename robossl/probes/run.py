@@ -1,7 +1,7 @@
-"""Run: one encoder, one set of frames, one task, from the frames to the report; what was done before is not done again.
+"""Probe one encoder on one set of frames for one task: render, embed, measure, judge.
 
-Views are rendered once for all encoders and features once for each, both in a cache. What is missing is counted, and
-its time and size are said, before anything starts.
+Views are cached once for all encoders, features once for each encoder. The time and size of what is missing is printed
+before anything starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from robossl.probes.views import RenderJob, Views
 
 
 class ProbeResult(NamedTuple):
-    """The report, and what its page shows."""
+    """The report, and the views that its page shows."""
 
     report: Report
     views: Views
@@ -53,29 +53,31 @@ def probe(
     Args:
         probed: The encoder.
         references: "pixels" and "random_init".
-        prepared: What it is probed with and for.
-        cache: Folder of views and features, the one that `prepared` names.
-        limit_bytes: How large it may get.
-        command: The line that asked for it, for who wants it again.
+        prepared: Frames, views, labels and task.
+        cache: Folder of views and features; the one given to `prepare`.
+        limit_bytes: Largest size of the cache.
+        command: The command line, for the report.
 
     Raises:
-        InputError: features that are no features, a cache that gets too large.
-        ResourceError: the disk is full, or a server does not answer; what is done is kept.
+        InputError: invalid features, or a cache that would get too large.
+        ResourceError: the disk is full, or a server does not answer; finished work is kept.
     """
     views, plan, profile, settings = prepared.views, prepared.plan, prepared.profile, prepared.settings
     labels, subjects = prepared.labels, {"": probed, **references}
     maps = mapped(plan, profile)
     backbone = references["random_init"].backbone if "random_init" in references else None
     num_bytes = say_plan(
-        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *describe_backbone(backbone)]
+        views, plan, subjects, prepared.labels_text, maps, more=[*prepared.outlook(), *describe_backbone(backbone)]
     )
     check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
         views.render(plan.jobs, progress=watch)
-    plan = _without_unchanged(views, plan)
+    plan = _drop_unchanged(views, plan)
     readable = (profile.thresholds if profile else Thresholds()).readable
     measure = Measure(views, plan, labels, settings, readable)
-    readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
+    readings = {
+        key: _measure_one(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()
+    }
     own = readings.pop("")
     unmeasured = {**prepared.unavailable, **plan.unavailable}
     verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
@@ -95,8 +97,8 @@ def probe(
     return ProbeResult(report, views, plan)
 
 
-def _without_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
-    """Take out the factors that leave every frame as it is: that an encoder does not move says nothing there."""
+def _drop_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
+    """Leave out the factors that change no pixel: invariance to them says nothing."""
     changed: dict[str, bool] = {}
     for job in plan.jobs:
         if job.draw == "level" and job != FLOOR_JOB:
@@ -108,7 +110,7 @@ def _without_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
     return replace(plan, jobs=jobs, unavailable={**plan.unavailable, **unchanged})
 
 
-def _measured(
+def _measure_one(
     probed: Probed, views: Views, plan: RenderPlan, measure: Measure, cache: Path, maps: set[RenderJob]
 ) -> Readings:
     found: dict[RenderJob, Features] = {}
@@ -124,7 +126,7 @@ def _measured(
 
 @contextmanager
 def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar, or lines where there is none; yields what is told the units done and in all."""
+    """Show progress; yield a function that takes the units done and the total."""
     with Bar(what, unit, total) as bar:
 
         def show(done: int, total: int) -> None:
