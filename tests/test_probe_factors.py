@@ -18,7 +18,7 @@ from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.factors.blur import discrete_gaussian
 from robossl.probes.factors.factor import Factor
-from robossl.probes.factors.warping import OUTSIDE, disc
+from robossl.probes.factors.warping import OUTSIDE, make_disc
 from robossl.probes.frames import ProbeFrames
 from robossl.probes.sources.store import StoreProbeFrames
 from robossl.probes.views import render_clean, render_frames
@@ -113,7 +113,7 @@ def test_one_disc_in_every_view_the_clean_one_too(name: str, frames: ProbeFrames
         render_clean(frames, at, factor.base),
         *(level(factor, frames, at, n + 1) for n in range(factor.num_levels)),
     ]
-    outside = ~disc((views[0].shape[1], views[0].shape[2]))
+    outside = ~make_disc((views[0].shape[1], views[0].shape[2]))
     assert outside.mean() > 0.2
     for view in views:
         assert (view[:, outside] == OUTSIDE).all()

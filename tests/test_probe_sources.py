@@ -81,7 +81,7 @@ def test_the_commonest_size_is_taken_and_the_rest_is_said(tmp_path: Path) -> Non
     assert frames.hw == (40, 40) and len(frames.clusters) == 4
     assert frames.notes == (
         "left out 1 of 5 frames that are not 40 x 40",
-        "left out the label thing: every class is one episode, of which no other can tell",
+        "left out the label thing: every class is one episode, so no other episode can test it",
     )
     assert list(frames.labels) == ["parity"]
     with pytest.raises(UnavailableError, match="single pictures have no past"):
@@ -135,7 +135,7 @@ def test_a_broken_sequence_is_said_in_one_line(sequence: Path) -> None:
     with pytest.raises(InputError, match=r"0\.png cannot be read: No such file"):
         open_frames(str(sequence))
     (sequence / "groundtruth.txt").write_text("0.0 1 2\n")
-    with pytest.raises(InputError, match=r"every line needs 8 words, got .0\.0 1 2."):
+    with pytest.raises(InputError, match=r"every line needs 8 fields, got .0\.0 1 2."):
         open_frames(str(sequence))
     (sequence / "rgb.txt").write_bytes(b"\xff\xfe0 a.png")
     with pytest.raises(InputError, match=r"rgb\.txt is not a text file"):

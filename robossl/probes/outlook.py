@@ -30,7 +30,7 @@ class Outlook:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
         causes = [f"cannot be SAFE: {', '.join(self.open[cause])}: {cause}" for cause in order]
-        return [*causes, f"so no encoder can end SAFE in this run: {self.advice}"]
+        return [*causes, f"so this run cannot end SAFE, whatever the encoder: {self.advice}"]
 
 
 def make_outlook(

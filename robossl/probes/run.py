@@ -25,7 +25,7 @@ from robossl.probes.prepare import ProbeInputs
 from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.report.words import describe_backbone
 from robossl.probes.result import ProbeData, Readings, Report, TaskNeeds
-from robossl.probes.settings import mapped
+from robossl.probes.settings import choose_dense_views
 from robossl.probes.subjects import Probed
 from robossl.probes.verdict import find_worst_word, judge
 from robossl.probes.views import RenderJob, Views
@@ -64,7 +64,7 @@ def probe(
     """
     views, plan, profile, settings = prepared.views, prepared.plan, prepared.profile, prepared.settings
     labels, subjects = prepared.labels, {"": probed, **references}
-    maps = mapped(plan, profile)
+    maps = choose_dense_views(plan, profile)
     backbone = references["random_init"].backbone if "random_init" in references else None
     num_bytes = say_plan(
         views, plan, subjects, prepared.labels_text, maps, more=[*prepared.outlook(), *describe_backbone(backbone)]

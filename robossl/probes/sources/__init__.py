@@ -1,4 +1,4 @@
-"""Where frames come from: a store, a folder in the TUM layout, or an environment."""
+"""Sources of frames: a store, a folder in the TUM layout, or an environment."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def open_frames(
     image_size: int = 96,
     seed: int = 0,
 ) -> ProbeFrames:
-    """Frames to probe an encoder with.
+    """Open the frames to probe an encoder with.
 
     Args:
         source: a store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
-        split: of a store; the whole of it by default.
-        columns: per-frame columns of a store that are labels: the type of each and its name in the store.
-        num_scenes: of an environment.
-        image_size: of an environment, pixels.
-        seed: of the choice of frames in a store, of the scenes of an environment.
+        split: split of a store; default: the whole store.
+        columns: columns of a store that are labels: the name of the column by type of label.
+        num_scenes: number of scenes of an environment.
+        image_size: of an environment, in pixels.
+        seed: of the choice of frames in a store, or of the scenes of an environment.
 
     Raises:
-        InputError: nothing there can be read as frames.
+        InputError: the source cannot be read as frames.
     """
     kind, colon, name = source.partition(":")
     is_posed = (Path(source) / "groundtruth.txt").is_file()

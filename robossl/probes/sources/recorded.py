@@ -1,4 +1,4 @@
-"""Recorded: what every source has in common whose scenes cannot be built again."""
+"""Base of sources with recorded scenes, which cannot be changed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from robossl.probes.frames import RECORDED, UnavailableError
 
 
 class RecordedFrames:
-    """Frames of scenes that cannot be changed."""
+    """Frames of recorded scenes."""
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Recorded scenes cannot be changed.
+        """Refuse: recorded scenes cannot be changed.
 
         Raises:
-            Unavailable: always.
+            UnavailableError: always.
         """
         raise UnavailableError(RECORDED)
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Recorded scenes cannot be changed.
+        """Refuse: recorded scenes cannot be changed.
 
         Raises:
-            Unavailable: always.
+            UnavailableError: always.
         """
         raise UnavailableError(RECORDED)
