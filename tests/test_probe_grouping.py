@@ -166,7 +166,7 @@ def test_a_view_whose_label_nobody_knows_is_told_once_and_not_as_inconclusive(tm
         ("card", "the encoder's own backbone"),
         ("option", "--input.backbone names"),
         ("metadata", "metadata names"),
-        ("file name", "the name of the file names"),
+        ("file name", "the name of the file"),
         ("stand-in", "in place of the encoder's own backbone, which is not known"),
     ],
 )

@@ -77,9 +77,9 @@ def describe_health(record: RunRecord) -> Banner | None:
         return Banner(
             "bad",
             "✗ This run has collapsed",
-            f"Since step {collapse.first_step:,} {collapse.reason}, whatever they show. The encoder is of no use, and "
-            "a low loss does not change that. Try a lower learning rate, a larger batch, more varied data, and the "
-            "method's own head, stop-gradient and batch-norm.",
+            f"Since step {collapse.first_step:,} {collapse.reason}. The encoder is useless, however low the loss. Try "
+            "a lower learning rate, a larger batch, more varied data, and the method's own head, stop-gradient and "
+            "batch-norm.",
         )
     if collapse:
         return Banner(

@@ -18,22 +18,22 @@ REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
 def draw_invariance(index: ReportIndex) -> Figure:
-    """Draw invariance by factor and strength; a cell that should move and does not is outlined."""
+    """Draw invariance by factor and strength; outline cells that should move and do not."""
     heatmap = Heatmap(
         heading=f"Invariance (NIS_w) of {shorten_name(index.report.encoder.name)}",
-        lead="1: the change moves nothing; 0: it moves the features as much as another frame",
+        lead="1: the features do not move; 0: they move as far as to another frame",
         prefix="nis_w",
         groups=_make_groups(index, index.cell, outline=True),
-        outline=f"{format_number(HIGH)} or more where the task needs to see the change",
+        outline=f"{format_number(HIGH)} or more although the task needs EQUI",
     )
     return draw_heatmap(heatmap)
 
 
 def draw_retention(index: ReportIndex, label: str) -> Figure:
-    """Draw what is left of a label's head by factor and strength."""
+    """Draw the retention of a label by factor and strength."""
     heatmap = Heatmap(
-        heading=f"What is left of the task: {label}",
-        lead="1: reads as on clean frames, 0: guesses. INV: asked for the old label, else the moved one",
+        heading=f"Retention of the task: {label}",
+        lead="1: as on clean frames; 0: chance. INV is tested with the old label, else the moved one",
         prefix=f"retention-{label}",
         groups=_make_groups(index, read_retention(index, label), outline=False),
     )

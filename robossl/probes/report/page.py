@@ -13,7 +13,7 @@ from robossl.durable import full_disk_said, write_text
 from robossl.probes.report.drawings import ReadCell, draw_encoders, draw_invariance, draw_retention, read_retention
 from robossl.probes.report.lookup import LEVELS, ReportIndex
 from robossl.probes.report.panels import describe_health, make_figure_table, make_health_rows
-from robossl.probes.report.pictures import RetrievalErrors, make_groups, make_sheet
+from robossl.probes.report.pictures import PictureGroup, RetrievalErrors, make_groups, make_sheet
 from robossl.probes.report.plane import Plane, draw_plane, make_plane
 from robossl.probes.report.spectrum import draw_spectrum
 from robossl.probes.report.strip import list_not_asked, make_strip, make_verdict_box
@@ -47,11 +47,24 @@ def write_page(
         ResourceError: the disk is full.
     """
     index = ReportIndex(report)
-    heatmap, plane = draw_invariance(index), make_plane(index)
-    drawn_plane = draw_plane(plane)
+    plane = make_plane(index)
+    heatmap, drawn_plane = draw_invariance(index), draw_plane(plane)
+    page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
+    heatmaps = _list_heatmaps(index, heatmap)
+    drawing = Drawing(to_svg(drawn_plane, _describe_plane(plane)) if plane.dots else "", _group_missing(plane))
+    write_text(page, _render(index, heatmaps, drawing, make_sheet(sheet), make_groups(neighbours)))
+    with full_disk_said(folder):
+        for figure, path in zip((heatmap, drawn_plane), pictures, strict=True):
+            write_png(figure, path)
+    return (page, *pictures)
+
+
+def _render(
+    index: ReportIndex, heatmaps: Sequence[Drawing], plane: Drawing, sheet: str, neighbours: Sequence[PictureGroup]
+) -> str:
+    report = index.report
     columns, rows = make_figure_table(index)
-    readings = [report.readings, *report.references.values()]
-    text = render_template(
+    return render_template(
         "robossl.probes.report",
         "report.html",
         report=report,
@@ -62,29 +75,23 @@ def write_page(
         health_rows=make_health_rows(report),
         spectrum=to_svg(draw_spectrum(report), "Spectrum of the features"),
         readings_names=["this encoder", *(each.name for each in report.references.values())],
-        head_rows=list_head_rows(readings),
+        head_rows=list_head_rows([report.readings, *report.references.values()]),
         lines=make_strip(index),
         not_asked=list_not_asked(report),
-        heatmaps=_list_heatmaps(index, heatmap),
+        heatmaps=heatmaps,
         reads_no_labels=report.task is not None and report.task.labels == (),
-        plane=Drawing(to_svg(drawn_plane, _describe_plane(plane)) if plane.dots else "", _group_missing(plane)),
+        plane=plane,
         sides=to_svg(
             draw_encoders([index], [report.encoder.name]),
             "Invariance of every factor beside pooled pixels and random init",
         ),
-        sheet=make_sheet(sheet),
-        neighbours=make_groups(neighbours),
+        sheet=sheet,
+        neighbours=neighbours,
         figure_columns=columns,
         figure_rows=rows,
         command=report.settings.get("command"),
         settings=_list_settings(report),
     )
-    page, *pictures = (folder / name for name in ("report.html", "heatmap.png", "plane.png"))
-    write_text(page, text)
-    with full_disk_said(folder):
-        for figure, path in zip((heatmap, drawn_plane), pictures, strict=True):
-            write_png(figure, path)
-    return (page, *pictures)
 
 
 def _list_facts(report: Report) -> list[Fact]:
@@ -108,7 +115,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
     found = [Drawing(to_svg(invariance, description), _find_reasons(index, index.cell))]
     for label in index.labels:
         read = read_retention(index, label)
-        description = f"Heatmap of what is left of {label}; {_describe_cells(index, read)}"
+        description = f"Heatmap of retention of {label}; {_describe_cells(index, read)}"
         found.append(Drawing(to_svg(draw_retention(index, label), description), _find_reasons(index, read)))
     return found
 

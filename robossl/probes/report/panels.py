@@ -38,22 +38,22 @@ class HealthRow(NamedTuple):
 
 
 def describe_health(health: ProbeHealth) -> Banner:
-    """Say whether the features can carry anything."""
+    """Say whether the features carry information."""
     if "collapsed" in health.flags:
         return Banner(
             "bad",
             "✗ Collapsed",
-            "All frames get nearly the same features, or features along one direction. Every invariance of such an "
-            "encoder is an accident of its collapse, so no cell has a figure.",
+            "All frames get nearly the same features, or features along one direction. Invariance of a collapsed "
+            "encoder means nothing, so no cell has a figure.",
         )
     if "precision-fragile" in health.flags:
         return Banner(
             "warn",
             "⚠ Fragile in half precision",
-            "What tells frames apart is smaller than fp16 can hold beside the mean of the features: serve this "
-            "encoder in fp32.",
+            "The differences between frames are too small for fp16 beside the mean of the features: serve this encoder "
+            "in fp32.",
         )
-    return Banner("good", "✓ The features carry something")
+    return Banner("good", "✓ The features carry information")
 
 
 def make_health_rows(report: Report) -> list[HealthRow]:

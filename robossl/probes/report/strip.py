@@ -81,15 +81,15 @@ def make_verdict_box(report: Report) -> VerdictBox | None:
         return VerdictBox(
             SIGNS["INCONCLUSIVE"],
             "No verdict",
-            "these frames can show no factor that it asks for; probe on other data, such as env:robossl/Push-v0.",
+            "these frames can show no factor that it needs; probe on other data, such as env:robossl/Push-v0.",
         )
     counts = f"Factors: {count_verdicts(report)}."
     if not report.task.calibrated:
-        counts += " The thresholds are uncalibrated: they have not been held against the success of a policy yet."
+        counts += " The thresholds are uncalibrated: not yet compared with the success of a policy."
     better = [
         f"{label} is read better from {' and '.join(names)}" for label, names in find_better_references(report).items()
     ]
-    lines = (counts, report.task.about, f"Off clean frames {'; '.join(better)}." if better else "")
+    lines = (counts, report.task.about, f"On clean frames {'; '.join(better)}." if better else "")
     return VerdictBox(SIGNS[report.word], report.word, f"{_meaning(report)}.", tuple(filter(None, lines)))
 
 
@@ -99,7 +99,7 @@ def _meaning(report: Report) -> str:
     if report.word == "INCONCLUSIVE" and undecided == {LEFT_OUT}:
         return "the task asks for factors that this run left out; probe without --factors"
     if report.word == "SAFE" and not report.data.labels:
-        return "the changes that it asks about leave the features where they are; no label was read"
+        return "the judged changes do not move the features; no label was read"
     assert report.word is not None
     return SIGNS[report.word].meaning
 

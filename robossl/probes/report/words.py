@@ -21,10 +21,10 @@ class Sign(NamedTuple):
 
 # From worst to best: the worst over the factors is the run's.
 SIGNS: dict[Word, Sign] = {
-    "UNUSABLE": Sign("✗", "unusable", "the features cannot carry anything; no invariance of theirs means anything"),
+    "UNUSABLE": Sign("✗", "unusable", "the features carry no information, so their invariance means nothing"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
-    "INCONCLUSIVE": Sign("?", "open", "the data do not tell; a label, or more or other frames would"),
-    "SAFE IF TRAINED WITH IT": Sign("◑", "trained", "the head has to see this change in training"),
+    "INCONCLUSIVE": Sign("?", "open", "the data do not suffice; a label, or more or other frames are needed"),
+    "SAFE IF TRAINED WITH IT": Sign("◑", "trained", "the head must see this change in training"),
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
 
@@ -38,7 +38,7 @@ KNOWN_FROM = {
     "card": "the encoder's own backbone",
     "option": "the backbone that --input.backbone names",
     "metadata": "the backbone that the model's metadata names",
-    "file name": "the backbone that the name of the file names",
+    "file name": "the backbone in the name of the file",
     "stand-in": "in place of the encoder's own backbone, which is not known (--input.backbone names one)",
 }
 
