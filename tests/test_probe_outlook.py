@@ -185,7 +185,7 @@ def test_a_task_that_needs_labels_says_so_before_it_starts(
     assert "cannot be SAFE: translation, hflip: the task must follow them" in plan and f"--profile {LABEL_FREE}" in plan
     assert result.count("no label of the task is there") == 1, "one line for both"
     assert {each.cause for each in report.verdicts if each.factor == "hflip"} == {
-        "no label of the task is there to test whether a head follows the factor"
+        "no label of the task can test whether a head follows the factor"
     }
 
 

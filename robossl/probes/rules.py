@@ -11,7 +11,7 @@ from robossl.probes.result import NOT_MEASURED, UNREADABLE, Figure, Word
 from robossl.probes.retrieval import GALLERY
 
 MORE = "more frames are needed to tell"
-NO_LABEL = "no label of the task is there to test whether a head follows the factor"
+NO_LABEL = "no label of the task can test whether a head follows the factor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
     if kept.high < limits.inv_retention:
         text += f"; it must keep {limits.inv_retention:.0%}"
         if others and all(value is not None and value < limits.inv_retention for value in others.values()):
-            text += ", as no reference does: a head that has not seen this change is as much to blame as the encoder"
+            text += "; no reference does either: the cause may be the head, which has not seen this change"
         return Ruling("RISKY", metric, kept, others, text)
     return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 
@@ -120,8 +120,8 @@ def _following(
     if forgotten is not None:
         return forgotten
     if follows:
-        cause = "a head follows, but the factor is decoded too little, or on too few frames, to tell"
-        text = f"{text}, but {decoded}: too little, or too few frames, to tell"
+        cause = "a head follows, but the factor is decoded too weakly, or on too few frames, to decide"
+        text = f"{text}, but {decoded}: too weakly, or on too few frames, to decide"
         return _on_decoding(seen, "INCONCLUSIVE", text, cause)
     return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 

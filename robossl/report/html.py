@@ -32,7 +32,7 @@ class Banner(NamedTuple):
 
 
 def render_template(package: str, name: str, **values: object) -> str:
-    """Render a template from the folder `templates` of a package; those of `robossl.report` are there too."""
+    """Render a template of a package; it may use the shared templates of `robossl.report`."""
     return _environment(package).get_template(name).render(values)
 
 

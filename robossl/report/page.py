@@ -1,4 +1,4 @@
-"""The page about a run: what its templates need, from the records of the run."""
+"""The page about a run, rendered from its records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def render(record: RunRecord, gallery: Gallery | None) -> str:
 
 
 def list_facts(record: RunRecord) -> list[Fact]:
-    """List what the run folder says about method, length, speed and data."""
+    """Return method, length, speed and data of the run."""
     steps, batch = record.setting("train", "steps"), record.setting("train", "batch_size")
     found = [
         Fact("Method", str(record.setting("method", "name") or "unknown")),

@@ -110,7 +110,7 @@ def _list_facts(report: Report) -> list[Fact]:
 
 
 def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
-    """Return the heatmap of invariance, then one of what is left of each label."""
+    """Return the heatmap of invariance, then one of the retention of each label."""
     description = f"Heatmap of invariance by factor and strength; {_describe_cells(index, index.cell)}"
     found = [Drawing(to_svg(invariance, description), _find_reasons(index, index.cell))]
     for label in index.labels:

@@ -1,4 +1,4 @@
-"""The plane of invariance against information: what moves the features, and what can be read off them."""
+"""The plane of invariance against information: which factors move the features, and which can be decoded from them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SIGNS: dict[Word, Sign] = {
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
 
-# With what the page shows for a factor without a verdict.
+# Also for factors without a verdict.
 BADGES: dict[str, Sign] = {
     **{str(word): sign for word, sign in SIGNS.items()},
     LEFT_OUT: Sign("○", "left-out", "the run was asked for other factors"),
