@@ -161,11 +161,11 @@ def test_plain_video_can_pass_without_a_label(
     assert "cannot be SAFE" not in said and "labels: none" in said
     assert report.word == "SAFE", said
     assert report.task is not None and report.task.labels == () and report.data.labels == ()
-    assert "it does not say that the features carry what a task needs" in said
+    assert "it does not mean that the features carry what a task needs" in said
     assert main(["probe", "check", str(tmp_path / "out")]) == 0
     assert "labels: none" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "does not say that the features carry what a task needs" in page and "This task reads no labels" in page
+    assert "does not mean that the features carry what a task needs" in page and "This task reads no labels" in page
     assert "no label was read" in page and "what the task needs is there" not in page
 
 
@@ -183,7 +183,7 @@ def test_a_task_that_needs_labels_says_so_before_it_starts(
     said = capsys.readouterr().out
     plan, result = said[: said.index("is INCONCLUSIVE for")], said[said.index("is INCONCLUSIVE for") :]
     assert "cannot be SAFE: translation, hflip: the task must follow them" in plan and f"--profile {LABEL_FREE}" in plan
-    assert result.count("no label of the task is there") == 1, "one line for both"
+    assert result.count("no label of the task can test") == 1, "one line for both"
     assert {each.cause for each in report.verdicts if each.factor == "hflip"} == {
         "no label of the task can test whether a head follows the factor"
     }

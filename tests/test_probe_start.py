@@ -64,7 +64,7 @@ SCENE_ONLY = '[factors.table_color]\nneed = "INV"\n[factors.camera_shift]\nneed 
         (["--factors", "table_color", "light_color"], "can show none of table_color, light_color (recorded scenes"),
         (["--profile", "SCENE_ONLY"], "can show none of table_color, camera_shift"),
         (["--profile", "NOTHING"], "the profile own has no need for any factor"),
-        (["--profile", "LABELS"], "labels must be a list, got 'class'"),
+        (["--profile", "LABELS"], "labels must be a list of text, got 'class'"),
         (["--profile", "absent.toml"], "cannot read the profile absent.toml"),
         pytest.param(
             ["--device", "cuda"],

@@ -102,7 +102,7 @@ UNREADABLE = missing("task not readable: score 0.03 above chance on clean frames
         ("EQUI", {"decoded": (0.5, 0.6), "clean": (0.8, 0.9)}, SEES, "SAFE", "decoded at 0.55"),
         ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, SEES, "INCONCLUSIVE", "decoded at 0.45"),  # < 0.8 / 2
         ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, BLIND, "SAFE", "keeps 85%"),
-        ("EQUI", {"decoded": (0.29, 0.6), "clean": (0.8, 0.9)}, BLIND, "INCONCLUSIVE", "too little"),
+        ("EQUI", {"decoded": (0.29, 0.6), "clean": (0.8, 0.9)}, BLIND, "INCONCLUSIVE", "too weakly"),
         (
             "EQUI",
             {"decoded": (0.5, 0.6), "clean": (0.2, 0.5), "augmented": (0.8, 0.9)},
@@ -407,7 +407,7 @@ def test_the_profile_without_labels_asks_of_light_and_sensor_alone():
     assert found.labels == ()
     assert {need for each in found.factors.values() for need in each.needs} == {"INV"}
     assert {resolve_factor(name).family for name in found.factors} == {"photometric"}
-    assert "does not say that the features carry what a task needs" in found.about
+    assert "does not mean that the features carry what a task needs" in found.about
 
 
 def test_the_four_tasks_load_and_follow_the_table_of_needs():

@@ -130,10 +130,10 @@ import sys
 from pathlib import Path
 from robossl.data.store import open_store
 from robossl.probes.plan import plan_views
-from robossl.probes.sources.store import StoreFrames
+from robossl.probes.sources.store import StoreProbeFrames
 from robossl.probes.split import split_frames
 from robossl.probes.views import Views
-frames = StoreFrames(open_store(Path(sys.argv[1])))
+frames = StoreProbeFrames(open_store(Path(sys.argv[1])))
 views = Views(frames, split_frames(frames, n_reference=12, n_evaluation=6), Path(sys.argv[2]))
 plan = plan_views(views, {name: (1, 2, 3, 4, 5) for name in ("rotation", "perspective")})
 views.render(plan.jobs)
