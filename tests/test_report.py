@@ -22,7 +22,7 @@ from robossl.errors import InputError
 from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
 from robossl.evaluate.task import ClassCount
 from robossl.report.curves import Chart, charts, draw
-from robossl.report.neighbours import NUM_NEIGHBOURS, find_nearest, find_neighbours
+from robossl.report.neighbours import NUM_NEIGHBOURS, Gallery, Picture, Query, find_nearest, find_neighbours
 from robossl.report.page import render
 from robossl.report.record import RunRecord, Series, find_collapse, read_metrics, read_run
 from robossl.statistics import Interval
@@ -298,9 +298,11 @@ def test_foreign_text_is_escaped(tmp_path: Path) -> None:
     run = tmp_path / "<b>run"
     write_run(run, name=EVIL)
     write_evaluation(run / "evaluation.json", label=EVIL, protocol=EVIL)
+    picture = Picture("data:,", f"{EVIL}.mp4", EVIL)
+    gallery = Gallery(EVIL, (Query(picture, (picture,), (picture,)),), 2, 2, EVIL)
     for digest in ("d1", "d2"):  # evaluated, and not evaluated
         write_about(run / "encoder", digest=digest)
-        parsed = Page(render(read_run(run), None))
+        parsed = Page(render(read_run(run), gallery))
         assert not {"script", "b"} & set(parsed.tags)
         assert EVIL in parsed.text
 
