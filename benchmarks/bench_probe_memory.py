@@ -18,7 +18,7 @@ from robossl.encoder import EncoderConfig
 from robossl.encode import random_encode
 from robossl.probes.prepare import prepare
 from robossl.probes.run import probe
-from robossl.probes.settings import Settings
+from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
 from robossl.probes.subjects.ours import from_encode
 
@@ -27,7 +27,7 @@ config = EncoderConfig(backbone="resnet10t", input_hw=(64, 64))
 encoders = [random_encode(config, seed) for seed in range(number)]
 each = [from_encode(encode, encode.card.name, kind="reference", outputs=("pooled", "dense")) for encode in encoders]
 frames = open_frames("env:robossl/Push-v0", num_scenes=scenes, image_size=64)
-settings = Settings(n_reference=scenes - 300, n_evaluation=300, levels=(3,), num_resamples=200, mlp=False)
+settings = ProbeSettings(n_reference=scenes - 300, n_evaluation=300, levels=(3,), num_resamples=200, mlp=False)
 with tempfile.TemporaryDirectory() as cache:
     factors = ("brightness", "rot90", "hflip")
     prepared = prepare(frames, profile=None, factors=factors, cache=Path(cache), settings=settings)

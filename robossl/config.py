@@ -69,7 +69,7 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T]) -> T:
     Raises:
         InputError: as `load`, without file and line.
     """
-    return _build(yaml.dump(_plain(mapping), Dumper=Dumper), schema, "")
+    return _build(yaml.dump(_plain(mapping), Dumper=Dumper, sort_keys=False), schema, "")
 
 
 def as_plain(config: object) -> dict[str, Any]:

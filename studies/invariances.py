@@ -25,11 +25,11 @@ from runs import ScoreFile, history, merged, train_all
 from scipy.stats import t as student
 
 from robossl.config import from_mapping
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 from robossl.probes.prepare import prepare
 from robossl.probes.result import Readings
 from robossl.probes.run import probe
-from robossl.probes.settings import Settings
+from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
 from robossl.probes.subjects import Probed, open_subject, pixels_reference, random_reference
 from robossl.run import RunConfig
@@ -52,7 +52,7 @@ TURNED = (
     "simclr turned, longer, g(h)",
 )
 LEVEL = 3  # the strength that profiles judge by default; flips have only one
-SETTINGS = Settings(n_reference=1000, n_evaluation=500, levels=(LEVEL,), mlp=False, decode_all=False)
+SETTINGS = ProbeSettings(n_reference=1000, n_evaluation=500, levels=(LEVEL,), mlp=False, decode_all=False)
 POSE_SETTINGS = replace(SETTINGS, n_reference=415, n_evaluation=200)
 COLOURS = {"moco": "#0072B2", "moco turned": "#D55E00", "looc": "#009E73", "ventral": "#E69F00", "dorsal": "#56B4E9"}
 
@@ -68,10 +68,10 @@ class EncoderScores:
     kept_turn: float | None = None  # accuracy in LooC's space for rotation, %
 
 
-def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out: Path) -> EncoderScores:
+def measure(subject: Probed, photographs: ProbeFrames, kitchen: ProbeFrames | None, *, out: Path) -> EncoderScores:
     """Probe one encoder on photographs and, if given, on frames of a moving camera."""
 
-    def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
+    def readings(frames: ProbeFrames, factors: tuple[str, ...], settings: ProbeSettings) -> Readings:
         cache = out / "cache"
         prepared = prepare(frames, profile=None, factors=factors, cache=cache, settings=settings)
         return probe(subject, {}, prepared, cache=cache, limit_bytes=int(20e9)).report.readings

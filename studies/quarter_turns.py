@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from robossl.probes.bootstrap import draw
 from robossl.probes.decoding import Drawn, decode
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 from robossl.probes.split import split_frames
 from robossl.probes.subjects import Probed
 
@@ -16,7 +16,7 @@ N_REFERENCE, N_JUDGED = 2400, 1500
 _BATCH = 100
 
 
-def quarter_turn_accuracy(subject: Probed, photographs: Frames) -> dict[str, float]:
+def quarter_turn_accuracy(subject: Probed, photographs: ProbeFrames) -> dict[str, float]:
     """Return the accuracy of a linear and of an MLP head in %, by head; chance is 25."""
     split = split_frames(photographs, n_reference=N_REFERENCE, n_evaluation=N_JUDGED)
     reference, judged = (_embed_turned(subject, photographs, at) for at in (split.reference, split.evaluation))
@@ -25,7 +25,7 @@ def quarter_turn_accuracy(subject: Probed, photographs: Frames) -> dict[str, flo
     return {each.probe: 100 * each.accuracy for each in found if each.protocol == "abs" and each.accuracy is not None}
 
 
-def _embed_turned(subject: Probed, photographs: Frames, at: Int[ndarray, " n"]) -> Float[ndarray, "4 n d"]:
+def _embed_turned(subject: Probed, photographs: ProbeFrames, at: Int[ndarray, " n"]) -> Float[ndarray, "4 n d"]:
     rows = []
     for start in range(0, len(at), _BATCH):
         frames = photographs.clean(at[start : start + _BATCH])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robossl.probes.frames import Label, Unavailable
+from robossl.probes.frames import Label, UnavailableError
 
 
 class Pictures:
@@ -29,10 +29,10 @@ class Pictures:
         return self._pixels[at]
 
     def earlier(self, at: np.ndarray, frames: int) -> np.ndarray:
-        raise Unavailable("pictures have no past")
+        raise UnavailableError("pictures have no past")
 
     def scene(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
-        raise Unavailable("pictures cannot be changed")
+        raise UnavailableError("pictures cannot be changed")
 
     def scene_warp(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
-        raise Unavailable("pictures cannot be changed")
+        raise UnavailableError("pictures cannot be changed")

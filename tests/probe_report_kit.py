@@ -11,19 +11,19 @@ from numpy import ndarray
 from robossl.probes.result import (
     Cell,
     CleanHead,
-    Data,
     Decoding,
     Family,
     Figure,
-    Health,
     Need,
+    ProbeData,
+    ProbeHealth,
     Readings,
     Report,
     Retention,
     Subject,
-    Task,
+    TaskNeeds,
     Verdict,
-    View,
+    ViewFigures,
     Word,
 )
 
@@ -87,7 +87,7 @@ def _whole(
         encoder=Subject(
             name, "runs/simclr", "run", "c" * 64, "pooled: mean over the last feature map", 512, "fp32", "to 224x224"
         ),
-        data=Data("droid clips", "d" * 64, 1000, N, CLUSTERS, "episode", (180, 320), True, labels),
+        data=ProbeData("droid clips", "d" * 64, 1000, N, CLUSTERS, "episode", (180, 320), True, labels),
         settings={"seed": 0, "bootstrap": 1000, "shrinkage": "ledoit-wolf", "quick": False},
         views=tuple(_views()),
         readings=readings,
@@ -119,14 +119,14 @@ def _views() -> Any:
     for factor, (family, _, unit, grid, _, _) in FACTORS.items():
         for level, value in enumerate(grid, start=1):
             psnr = 36.0 - 4.1 * level
-            yield View(factor, family, level, {unit: value}, psnr, 1 - 0.07 * level)
+            yield ViewFigures(factor, family, level, {unit: value}, psnr, 1 - 0.07 * level)
 
 
-def _task() -> Task:
+def _task() -> TaskNeeds:
     needs: dict[str, tuple[Need, ...]] = {factor: (row[1],) * 5 for factor, row in FACTORS.items()}
     needs["crop"] = ("INV", "EQUI", "EQUI", "EQUI", "EQUI")
     needs["saturation"] = ("-",) * 5
-    return Task("pose-estimation", "e" * 64, False, {factor: 3 for factor in FACTORS}, needs)
+    return TaskNeeds("pose-estimation", "e" * 64, False, {factor: 3 for factor in FACTORS}, needs)
 
 
 def _readings(
@@ -178,12 +178,12 @@ def _figure(value: float, half: float) -> Figure:
     return Figure(value, value - half, value + half, N, CLUSTERS)
 
 
-def _health(collapsed: bool) -> Health:
+def _health(collapsed: bool) -> ProbeHealth:
     if collapsed:
-        return Health(1.0, 1.2, 3e-8, 900.0, 1.0, -0.0, None, (1.0,), 0.3, 0.02, ("collapsed",))
+        return ProbeHealth(1.0, 1.2, 3e-8, 900.0, 1.0, -0.0, None, (1.0,), 0.3, 0.02, ("collapsed",))
     spectrum = np.arange(1, 65) ** -1.1
     values = tuple((spectrum / spectrum.sum()).tolist())
-    return Health(31.0, 118.4, 0.44, 3e-4, 0.61, -2.9, 1.08, values, 0.999, 1.0, ())
+    return ProbeHealth(31.0, 118.4, 0.44, 3e-4, 0.61, -2.9, 1.08, values, 0.999, 1.0, ())
 
 
 def _verdicts(readings: Readings, references: dict[str, Readings], collapsed: bool) -> Any:

@@ -14,7 +14,7 @@ from robossl.probes.frames import Label
 from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
 from robossl.probes.profile import FactorNeed, Profile, Thresholds
-from robossl.probes.result import Cell, Decoding, Figure, Health, Readings, Retention
+from robossl.probes.result import Cell, Decoding, Figure, ProbeHealth, Readings, Retention
 from robossl.probes.retrieval import retrieval, spread_gallery
 
 Encode = Callable[[ndarray], ndarray]
@@ -113,7 +113,7 @@ class Probe:
     def gallery(self) -> ndarray:
         return spread_gallery(self.clusters)
 
-    def health(self, encode: Encode) -> Health:
+    def health(self, encode: Encode) -> ProbeHealth:
         clean, noisy = encode(self.images), encode(one_grey_level(self.images))
         return health(encode(self.reference), clean, noisy, self.space(encode), self.draws, self.gallery)
 

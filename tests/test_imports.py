@@ -53,6 +53,7 @@ BROUGHT_BY = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
     "grpc_reflection": "grpcio-reflection",
+    "markupsafe": "jinja2",
     "onnxruntime": "onnxruntime-gpu",
     "prometheus_client": "prometheus-client",
     "PIL": "pillow",

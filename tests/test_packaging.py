@@ -40,7 +40,8 @@ def test_the_wheel_holds_four_packages_and_no_tests(wheel: zipfile.ZipFile) -> N
     assert {file.parts[0] for file in files if file.name == "py.typed"} == PACKAGES
     assert not [file for file in files if file.suffix in (".pyc", ".mp4", ".jpg", ".png")]
     assert not [file for file in files if re.fullmatch(r"tests?|test_.*|.*_test|conftest", file.stem)]
-    sources = [file for file in (ROOT / "robossl").rglob("*.py") if file.name != "__init__.py"]
+    kinds = (".py", ".html", ".css", ".toml", ".json")
+    sources = [file for file in (ROOT / "robossl").rglob("*.*") if file.suffix in kinds and file.name != "__init__.py"]
     assert {file.relative_to(ROOT).as_posix() for file in sources} <= set(wheel.namelist())
 
 

@@ -22,7 +22,7 @@ from probes_kit import (
 from robossl.evaluate.features import spread_rows
 from robossl.probes.label_maps import move_label
 from robossl.probes.retention import fit_augmented, fit_task, retention
-from robossl.probes.verdict import judge, overall
+from robossl.probes.verdict import find_worst_word, judge
 
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 MIRROR = np.diag([-1.0, 1, 1])
@@ -115,7 +115,7 @@ def test_a_collapsed_encoder_is_unusable_whatever_its_invariance(data, encode, r
     assert readings.health.flags == ("collapsed",)
     verdicts = judge(readings, {}, profile(dict.fromkeys(views, "INV")))
     assert {verdict.word for verdict in verdicts} == {"UNUSABLE"}
-    assert overall(verdicts) == "UNUSABLE"
+    assert find_worst_word(verdicts) == "UNUSABLE"
 
 
 def test_a_constant_has_no_invariance_and_rank_one_fools_it(droid):
@@ -193,7 +193,9 @@ def test_a_head_fitted_upright_fails_at_a_quarter_turn_until_it_is_trained_with_
     assert heads["clean"].figure.high < 0.8
     assert heads["augmented"].figure.low >= 0.8
     readings = probe.readings(pixels, {"rot90": turn}, tuple(heads.values()))
-    assert overall(judge(readings, {"pixels": readings}, profile({"rot90": "EQUI"}))) == "SAFE IF TRAINED WITH IT"
+    assert (
+        find_worst_word(judge(readings, {"pixels": readings}, profile({"rot90": "EQUI"}))) == "SAFE IF TRAINED WITH IT"
+    )
 
 
 def test_averaging_over_the_flip_takes_x_and_leaves_y():

@@ -9,7 +9,7 @@ import pytest
 from probe_report_kit import make_report
 
 from robossl.errors import InputError
-from robossl.probes.check import FailOn, check, gate
+from robossl.probes.check import FailOn, apply_gate, check
 from robossl.probes.document import write_report
 from robossl.probes.result import CleanHead, Figure, Readings, Report, Word
 
@@ -37,7 +37,7 @@ def with_word(word: Word) -> Report:
     ],
 )
 def test_the_gate_ends_with_the_code_of_the_verdict(word: Word, fail_on: FailOn, code: int) -> None:
-    said = gate(with_word(word), fail_on=fail_on, origin="r.json")
+    said = apply_gate(with_word(word), fail_on=fail_on, origin="r.json")
     assert said.code == code
     assert said.text.startswith("FAIL" if code else "PASS")
 
@@ -63,14 +63,16 @@ def test_the_gate_says_where_an_encoder_reads_less_than_what_has_learned_nothing
 
     references = {"pixels": reading(0.3, 0.65), "random_init": reading(0.8, 0.9)}
     report = replace(SMALL, readings=reading(0.5, 0.6), references=references)
-    (line,) = (line for line in gate(report, fail_on="risky", origin="r").text.splitlines() if "point read" in line)
+    (line,) = (
+        line for line in apply_gate(report, fail_on="risky", origin="r").text.splitlines() if "point read" in line
+    )
     assert line.endswith(".55 [.50, .60] (pixels .47 [.30, .65], random init .85 [.80, .90]); better from random init")
 
 
 def test_what_was_left_out_is_one_line() -> None:
     gone = [replace(v, metric="left out", word="INCONCLUSIVE") for v in SMALL.verdicts if v.level is None]
     report = replace(SMALL, verdicts=tuple(gone), word="INCONCLUSIVE")
-    lines = gate(report, fail_on="inconclusive", origin="r").text.splitlines()
+    lines = apply_gate(report, fail_on="inconclusive", origin="r").text.splitlines()
     assert [line for line in lines if "left out" in line] == ["  left out: hue, rotation, hflip"]
 
 
@@ -81,10 +83,10 @@ def test_a_report_whose_word_is_not_that_of_its_verdicts_is_refused(tmp_path: Pa
 
 
 def test_frames_that_show_nothing_of_the_task_are_said() -> None:
-    with pytest.raises(InputError, match="its frames can show no factor that pose-estimation asks for; probe on other"):
-        gate(replace(SMALL, verdicts=(), word=None), fail_on="risky", origin="r.json")
+    with pytest.raises(InputError, match="its frames can show no factor of pose-estimation; probe on other"):
+        apply_gate(replace(SMALL, verdicts=(), word=None), fail_on="risky", origin="r.json")
 
 
 def test_the_gate_refuses_a_report_without_verdict() -> None:
     with pytest.raises(InputError, match="was made without a task and has no verdict"):
-        gate(replace(SMALL, task=None, word=None), fail_on="risky", origin="r.json")
+        apply_gate(replace(SMALL, task=None, word=None), fail_on="risky", origin="r.json")

@@ -98,7 +98,7 @@ def test_the_table_and_the_page_name_every_encoder(tmp_path: Path) -> None:
     assert "paired bootstrap" in text
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "▲ more" in page and words.partition(": RISKY: ")[2] in page
-    assert "What a head reads off clean frames" in page
+    assert "What a head reads from clean frames" in page
     assert "<script" not in page
 
 

@@ -18,10 +18,10 @@ from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.factors.blur import discrete_gaussian
 from robossl.probes.factors.factor import Factor
-from robossl.probes.factors.warping import OUTSIDE, disc
-from robossl.probes.frames import Frames
-from robossl.probes.sources.store import StoreFrames
-from robossl.probes.views import clean_view, rendered
+from robossl.probes.factors.warping import OUTSIDE, make_disc
+from robossl.probes.frames import ProbeFrames
+from robossl.probes.sources.store import StoreProbeFrames
+from robossl.probes.views import render_clean, render_frames
 
 IN_THE_PICTURE = [  # made from the pixels of one frame; the others are rendered, or need frames before it
     name for name, place in FACTORS.items() if ".scene:" not in place and resolve_factor(name).family != "temporal"
@@ -31,18 +31,18 @@ GEOMETRIC = [name for name in IN_THE_PICTURE if resolve_factor(name).warp]
 
 
 @pytest.fixture(scope="module")
-def frames(clip_store_path: Path) -> Frames:
-    return StoreFrames(open_store(clip_store_path))
+def frames(clip_store_path: Path) -> ProbeFrames:
+    return StoreProbeFrames(open_store(clip_store_path))
 
 
 @pytest.fixture(scope="module")
-def at(frames: Frames) -> np.ndarray:
+def at(frames: ProbeFrames) -> np.ndarray:
     """One frame of each of eight clips."""
     return np.unique(frames.clusters, return_index=True)[1][:8]
 
 
-def level(factor: Factor, frames: Frames, at: np.ndarray, number: int) -> np.ndarray:
-    return rendered(factor, frames, at, factor.draw(number, at, seed=0, draw="level"))
+def level(factor: Factor, frames: ProbeFrames, at: np.ndarray, number: int) -> np.ndarray:
+    return render_frames(factor, frames, at, factor.draw(number, at, seed=0, draw="level"))
 
 
 @pytest.mark.parametrize("name", FACTORS)
@@ -61,27 +61,27 @@ def test_an_unknown_factor_is_said_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("name", BY_STRENGTH)
-def test_a_strength_near_clean_changes_next_to_nothing(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_a_strength_near_clean_changes_next_to_nothing(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
-    clean = clean_view(frames, at, factor.base)
+    clean = render_clean(frames, at, factor.base)
     values = factor.draw(1, at, seed=0, draw="level")
     first = factor.strengths(1)[-1]
     values[:, 0] = 100 if name == "jpeg" else factor.clean + (first - factor.clean) / 1000
-    off = np.abs(rendered(factor, frames, at, values).astype(float) - clean)
+    off = np.abs(render_frames(factor, frames, at, values).astype(float) - clean)
     assert off.mean() < 1.5
     values[:, 0] = factor.clean
-    assert (rendered(factor, frames, at, values) == clean).all()
+    assert (render_frames(factor, frames, at, values) == clean).all()
 
 
 @pytest.mark.parametrize("name", BY_STRENGTH)
-def test_pixels_move_farther_from_level_to_level(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_pixels_move_farther_from_level_to_level(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
-    clean = clean_view(frames, at, factor.base).astype(float)
+    clean = render_clean(frames, at, factor.base).astype(float)
     errors = [np.square(level(factor, frames, at, number) - clean).mean() for number in range(1, 6)]
     assert (np.diff([0, *errors]) > 0).all()
 
 
-def test_latency_shows_what_was_seen_before(frames: Frames, at: np.ndarray) -> None:
+def test_latency_shows_what_was_seen_before(frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor("latency")
     clean = frames.clean(at).astype(float)
     errors = [np.square(level(factor, frames, at, number) - clean).mean() for number in range(1, 6)]
@@ -89,7 +89,7 @@ def test_latency_shows_what_was_seen_before(frames: Frames, at: np.ndarray) -> N
 
 
 @pytest.mark.parametrize("name", IN_THE_PICTURE)
-def test_a_view_depends_on_its_own_frame_alone(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_a_view_depends_on_its_own_frame_alone(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
     last = factor.num_levels
     together = level(factor, frames, at, last)
@@ -98,19 +98,22 @@ def test_a_view_depends_on_its_own_frame_alone(name: str, frames: Frames, at: np
     assert (level(factor, frames, at[::-1], last) == together[::-1]).all()
 
 
-def test_turns_and_flips_are_exact(frames: Frames, at: np.ndarray) -> None:
+def test_turns_and_flips_are_exact(frames: ProbeFrames, at: np.ndarray) -> None:
     turn, flip = resolve_factor("rot90"), resolve_factor("hflip")
-    clean = clean_view(frames, at, "square")
+    clean = render_clean(frames, at, "square")
     for number in (1, 2, 3):
         assert (level(turn, frames, at, number) == np.rot90(clean, number, axes=(1, 2))).all()
-    assert (level(flip, frames, at, 1) == clean_view(frames, at, "disc")[:, :, ::-1]).all()
+    assert (level(flip, frames, at, 1) == render_clean(frames, at, "disc")[:, :, ::-1]).all()
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_one_disc_in_every_view_the_clean_one_too(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_one_disc_in_every_view_the_clean_one_too(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
-    views = [clean_view(frames, at, factor.base), *(level(factor, frames, at, n + 1) for n in range(factor.num_levels))]
-    outside = ~disc((views[0].shape[1], views[0].shape[2]))
+    views = [
+        render_clean(frames, at, factor.base),
+        *(level(factor, frames, at, n + 1) for n in range(factor.num_levels)),
+    ]
+    outside = ~make_disc((views[0].shape[1], views[0].shape[2]))
     assert outside.mean() > 0.2
     for view in views:
         assert (view[:, outside] == OUTSIDE).all()
@@ -122,18 +125,18 @@ def test_no_border_comes_into_view(name: str) -> None:
     factor = resolve_factor(name)
     plain = Pictures(np.full((3, 40, 56, 3), 201, np.uint8))
     at = np.arange(3)
-    assert (level(factor, plain, at, 5) == clean_view(plain, at, factor.base)).all()
+    assert (level(factor, plain, at, 5) == render_clean(plain, at, factor.base)).all()
 
 
 @pytest.mark.parametrize("name", ["rotation", "translation", "scale", "perspective"])
-def test_a_mild_move_is_about_as_sharp_as_the_clean_view(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_a_mild_move_is_about_as_sharp_as_the_clean_view(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
 
     def sharpness(view: np.ndarray) -> float:
         inner = view[:, 30:-30, 50:-50].astype(float)
         return float(np.square(np.diff(inner, axis=1)).mean() + np.square(np.diff(inner, axis=2)).mean())
 
-    assert sharpness(level(factor, frames, at, 1)) / sharpness(clean_view(frames, at, factor.base)) > 0.85
+    assert sharpness(level(factor, frames, at, 1)) / sharpness(render_clean(frames, at, factor.base)) > 0.85
 
 
 def centre(profile: np.ndarray) -> float:
@@ -230,7 +233,7 @@ def severity_1(name: str, frame: np.ndarray, turn: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["noise", "blur", "contrast", "jpeg", "motion_blur"])
-def test_level_3_is_milder_than_severity_1_of_imagenet_c(name: str, frames: Frames, at: np.ndarray) -> None:
+def test_level_3_is_milder_than_severity_1_of_imagenet_c(name: str, frames: ProbeFrames, at: np.ndarray) -> None:
     factor = resolve_factor(name)
     clean = frames.clean(at)
     theirs = np.stack([severity_1(name, frame, k / len(clean)) for k, frame in enumerate(clean)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from probes_kit import profile
 from test_probe_verdict import HEALTHY, figure
 
 from robossl.probes.bootstrap import missing
-from robossl.probes.check import gate
+from robossl.probes.check import apply_gate
 from robossl.probes.compare import compare_reports, to_text
 from robossl.probes.document import read_report, write_report
-from robossl.probes.grouping import grouped
+from robossl.probes.grouping import group_verdicts
 from robossl.probes.output import summary
 from robossl.probes.report.compare_page import write_compare_page
 from robossl.probes.report.page import write_page
@@ -26,13 +27,13 @@ from robossl.probes.result import (
     Backbone,
     Cell,
     Figure,
-    Health,
+    ProbeHealth,
     Readings,
     Report,
     Retention,
     Verdict,
 )
-from robossl.probes.verdict import judge, overall
+from robossl.probes.verdict import find_worst_word, judge
 
 TWENTY = [f"f{i}" for i in range(20)]
 BASE = make_report(factors=("hue", "rotation", "hflip"))
@@ -44,7 +45,7 @@ def unread(score: float) -> Figure:
 
 
 def judged(
-    kept: list[Figure] | None, *, need: str = "INV", health: Health = HEALTHY, clusters: int = 60
+    kept: list[Figure] | None, *, need: str = "INV", health: ProbeHealth = HEALTHY, clusters: int = 60
 ) -> tuple[Verdict, ...]:
     cells = tuple(
         Cell(name, 1, metric, replace(figure(0.6, 0.7), clusters=clusters))
@@ -58,7 +59,7 @@ def judged(
 
 
 def report_of(verdicts: tuple[Verdict, ...]) -> Report:
-    return replace(BASE, verdicts=verdicts, word=overall(verdicts))
+    return replace(BASE, verdicts=verdicts, word=find_worst_word(verdicts))
 
 
 CAUSES = {
@@ -73,12 +74,12 @@ CAUSES = {
 
 @pytest.mark.parametrize(("verdicts", "cause"), CAUSES.values(), ids=CAUSES)
 def test_twenty_factors_of_one_cause_are_one_line(verdicts: tuple[Verdict, ...], cause: str, tmp_path: Path) -> None:
-    (group,) = grouped(verdicts)
+    (group,) = group_verdicts(verdicts)
     assert group.factors == TWENTY and cause in group.cause
     report = report_of(verdicts)
     write_report(report, tmp_path / "r.json")
     assert read_report(tmp_path / "r.json").verdicts == verdicts, "each factor keeps its own sentence and figures"
-    for lines in (summary(report), gate(report, fail_on="inconclusive", origin="r").text.splitlines()):
+    for lines in (summary(report), apply_gate(report, fail_on="inconclusive", origin="r").text.splitlines()):
         (line,) = (line for line in lines if cause in line)
         assert all(re.search(rf"\b{name}\b", line) for name in TWENTY)
     write_page(report, tmp_path)
@@ -90,7 +91,7 @@ def test_twenty_factors_of_one_cause_are_one_line(verdicts: tuple[Verdict, ...],
 
 def test_a_decision_stands_alone_and_the_worst_come_first() -> None:
     kept = [figure(0.1, 0.2), figure(0.95, 1), unread(0.1), unread(0.2), figure(0.1, 0.3), *[figure(0.95, 1)] * 15]
-    groups = grouped(judged(kept))
+    groups = group_verdicts(judged(kept))
     assert [group.badge for group in groups[:3]] == ["RISKY", "RISKY", "INCONCLUSIVE"]
     assert groups[2].factors == ["f2", "f3"] and all(group.badge == "SAFE" for group in groups[3:])
     assert all(len(group.verdicts) == 1 for group in (*groups[:2], *groups[3:]))
@@ -98,12 +99,12 @@ def test_a_decision_stands_alone_and_the_worst_come_first() -> None:
 
 def test_two_causes_are_two_lines() -> None:
     kept = [unread(0.1)] * 10 + [figure(0.7, 0.99)] * 10
-    assert [group.factors for group in grouped(judged(kept))] == [TWENTY[:10], TWENTY[10:]]
+    assert [group.factors for group in group_verdicts(judged(kept))] == [TWENTY[:10], TWENTY[10:]]
 
 
 def test_a_report_that_knows_no_causes_has_a_line_for_each_factor() -> None:
     old = tuple(replace(verdict, cause="") for verdict in judged([unread(0.1)] * 20))
-    assert [group.factors for group in grouped(old)] == [[name] for name in TWENTY]
+    assert [group.factors for group in group_verdicts(old)] == [[name] for name in TWENTY]
 
 
 def without_verdict(name: str, metric: str, why: str) -> Verdict:
@@ -165,7 +166,7 @@ def test_a_view_whose_label_nobody_knows_is_told_once_and_not_as_inconclusive(tm
         ("card", "the encoder's own backbone"),
         ("option", "--input.backbone names"),
         ("metadata", "metadata names"),
-        ("file name", "the name of the file names"),
+        ("file name", "the name of the file"),
         ("stand-in", "in place of the encoder's own backbone, which is not known"),
     ],
 )
@@ -174,10 +175,10 @@ def test_the_network_of_the_random_weights_is_said_everywhere(known_from: str, s
     report = replace(BASE, random_backbone=backbone)
     write_report(report, tmp_path / "report.json")
     assert read_report(tmp_path).random_backbone == backbone
-    for lines in (summary(report), gate(report, fail_on="risky", origin="r").text.splitlines()):
+    for lines in (summary(report), apply_gate(report, fail_on="risky", origin="r").text.splitlines()):
         assert any("weights of resnet18" in line and says in line for line in lines)
     write_page(report, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Random weights" in page and says in page.replace("&#x27;", "'")
+    assert "Random weights" in page and says in html.unescape(page)
     write_report(BASE, tmp_path / "old.json")
     assert read_report(tmp_path / "old.json").random_backbone is None

@@ -16,7 +16,7 @@ from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.probes.document import read_report
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import Label, Split
-from robossl.probes.outlook import Outlook, look_ahead
+from robossl.probes.outlook import Outlook, make_outlook
 from robossl.probes.profile import Profile, Thresholds, load_profile, profile_names
 from robossl.probes.result import Report
 
@@ -30,7 +30,7 @@ def frames(num: int, *, clusters: np.ndarray | None = None) -> Pictures:
 def outlook(task: Profile, seen: Pictures, *, factors: tuple[str, ...] | None = None, judged: int = 200) -> Outlook:
     split = Split(np.arange(judged, len(seen.clusters)), np.arange(judged))
     labels = {name: seen.labels[name] for name in task.labels if name in seen.labels}
-    return look_ahead(seen, split, task, factors=factors or tuple(FACTORS), labels=labels, unavailable={})
+    return make_outlook(seen, split, task, factors=factors or tuple(FACTORS), labels=labels, unavailable={})
 
 
 def classes(values: np.ndarray) -> dict[str, Label]:
@@ -115,7 +115,7 @@ def test_what_the_run_leaves_out_is_said_last() -> None:
     lines = outlook(task, frames(600), factors=("blur", "hflip")).lines()
     assert lines[0].startswith("cannot be SAFE: hflip: the task must follow")
     assert lines[1] == "cannot be SAFE: hue: --factors leaves them out"
-    shown = look_ahead(
+    shown = make_outlook(
         frames(600), Split(np.arange(200, 600), np.arange(200)), task, factors=("blur", "hflip"), labels={},
         unavailable={"hue": "grey frames"},
     )  # fmt: skip
@@ -161,11 +161,11 @@ def test_plain_video_can_pass_without_a_label(
     assert "cannot be SAFE" not in said and "labels: none" in said
     assert report.word == "SAFE", said
     assert report.task is not None and report.task.labels == () and report.data.labels == ()
-    assert "it does not say that the features carry what a task needs" in said
+    assert "it does not mean that the features carry what a task needs" in said
     assert main(["probe", "check", str(tmp_path / "out")]) == 0
     assert "labels: none" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "does not say that the features carry what a task needs" in page and "This task reads no labels" in page
+    assert "does not mean that the features carry what a task needs" in page and "This task reads no labels" in page
     assert "no label was read" in page and "what the task needs is there" not in page
 
 
@@ -183,9 +183,9 @@ def test_a_task_that_needs_labels_says_so_before_it_starts(
     said = capsys.readouterr().out
     plan, result = said[: said.index("is INCONCLUSIVE for")], said[said.index("is INCONCLUSIVE for") :]
     assert "cannot be SAFE: translation, hflip: the task must follow them" in plan and f"--profile {LABEL_FREE}" in plan
-    assert result.count("no label of the task is there") == 1, "one line for both"
+    assert result.count("no label of the task can test") == 1, "one line for both"
     assert {each.cause for each in report.verdicts if each.factor == "hflip"} == {
-        "no label of the task is there to test whether a head follows the factor"
+        "no label of the task can test whether a head follows the factor"
     }
 
 

@@ -13,9 +13,11 @@ from PIL import Image
 from probe_report_kit import FACTORS, frame, make_report, named
 
 from robossl.probes.bootstrap import missing
-from robossl.probes.report.lookup import Lookup
+from robossl.probes.compare import compare_reports
+from robossl.probes.report.compare_page import write_compare_page
+from robossl.probes.report.lookup import ReportIndex
 from robossl.probes.report.page import write_page
-from robossl.probes.report.pictures import TakenFor
+from robossl.probes.report.pictures import RetrievalErrors
 from robossl.probes.report.plane import make_plane
 from robossl.probes.result import Verdict
 
@@ -52,7 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pages")
     sheet = io.BytesIO()
     Image.fromarray(frame(0)).save(sheet, "PNG")
-    taken = TakenFor("gaussian_noise", 3, ((frame(1), frame(2), frame(3)),))
+    taken = RetrievalErrors("gaussian_noise", 3, ((frame(1), frame(2), frame(3)),))
     write_page(named(REPORT, name=EVIL), out / "healthy", sheet=sheet.getvalue(), neighbours=[taken])
     write_page(COLLAPSED, out / "collapsed")
     return out
@@ -101,6 +103,25 @@ def test_what_is_kept_stands_beside_what_it_is_a_share_of(pages: Path) -> None:
     assert table.count(".62 [.57, .67]") == 3, "this encoder and two references"
 
 
+def test_no_text_of_a_report_becomes_html(tmp_path: Path) -> None:
+    report = named(make_report(EVIL, labels=(EVIL,), factors=("hue", "hflip")), source=EVIL, layer=EVIL)
+    assert report.task is not None
+    verdicts = tuple(replace(each, sentence=EVIL, metric=EVIL) for each in report.verdicts)
+    report = replace(
+        report,
+        data=replace(report.data, name=EVIL, cluster_key=EVIL),
+        task=replace(report.task, profile=EVIL, about=EVIL),
+        settings={"command": EVIL, EVIL: EVIL},
+        verdicts=verdicts,
+    )
+    write_page(report, tmp_path)
+    write_compare_page(compare_reports([report, report], origins=["a", "b"]), tmp_path / "compare.html")
+    for name, times in (("report.html", 15), ("compare.html", 4)):
+        page = Page((tmp_path / name).read_text(encoding="utf-8"))
+        assert "script" not in page.tags
+        assert page.text.count(EVIL) >= times
+
+
 def test_pictures_lie_beside_the_page(pages: Path) -> None:
     for name in ("heatmap.png", "plane.png"):
         with Image.open(pages / "healthy" / name) as picture:
@@ -139,17 +160,17 @@ def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
 
 
 def test_what_stays_where_it_must_move_is_marked() -> None:
-    look = Lookup(REPORT)
-    assert look.is_over_invariant("rotation", 3)
-    assert not look.is_over_invariant("brightness", 1)  # as high, but the task wants it
-    assert not look.is_over_invariant("scale", 3)  # needed, and not high
-    assert not Lookup(COLLAPSED).is_over_invariant("rotation", 3)
-    assert look.needs("crop") == "INV/EQUI"
-    assert (look.shown_level("hue"), look.shown_level("hflip")) == (3, 1)
+    index = ReportIndex(REPORT)
+    assert index.is_over_invariant("rotation", 3)
+    assert not index.is_over_invariant("brightness", 1)  # as high, but the task wants it
+    assert not index.is_over_invariant("scale", 3)  # needed, and not high
+    assert not ReportIndex(COLLAPSED).is_over_invariant("rotation", 3)
+    assert index.needs("crop") == "INV/EQUI"
+    assert (index.shown_level("hue"), index.shown_level("hflip")) == (3, 1)
 
 
 def test_the_plane_holds_every_factor_or_says_why_not() -> None:
-    plane, empty = make_plane(Lookup(REPORT)), make_plane(Lookup(COLLAPSED))
+    plane, empty = make_plane(ReportIndex(REPORT)), make_plane(ReportIndex(COLLAPSED))
     assert {dot.factor for dot in plane.dots} == set(FACTORS)
     assert plane.missing == ()
     assert empty.dots == ()

@@ -16,12 +16,12 @@ from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
-from robossl.probes.frames import Split, Unavailable
+from robossl.probes.frames import Split, UnavailableError
 from robossl.probes.label_maps import move_label
 from robossl.probes.moves import to_view
 from robossl.probes.sources import open_frames
-from robossl.probes.sources.store import StoreFrames
-from robossl.probes.views import Job, Views
+from robossl.probes.sources.store import StoreProbeFrames
+from robossl.probes.views import RenderJob, Views
 
 CLIPS = Path(__file__).parent / "data" / "droid"
 SCENE = [name for name, target in FACTORS.items() if ".scene:" in target]
@@ -34,17 +34,17 @@ def push() -> EnvFrames:
 
 
 def test_frames_of_an_episode_are_a_second_apart_and_have_a_past(clip_store: Store) -> None:
-    frames = StoreFrames(clip_store)
+    frames = StoreProbeFrames(clip_store)
     assert frames.cluster_key == "episode" and len(set(frames.clusters)) == clip_store.num_episodes
     times = clip_store.time_seconds[frames._rows]
     same = np.diff(frames.clusters) == 0
     assert same.sum() > 20 and np.diff(times)[same].min() > 0.999
     assert (frames._rows - clip_store.episode_start[frames.clusters] >= 8).all()
-    assert (StoreFrames(clip_store).digest, StoreFrames(clip_store, seed=1).digest) != (frames.digest,) * 2
+    assert (StoreProbeFrames(clip_store).digest, StoreProbeFrames(clip_store, seed=1).digest) != (frames.digest,) * 2
 
 
 def test_frames_before_are_those_that_the_camera_gave(clip_store: Store) -> None:
-    frames = StoreFrames(clip_store)
+    frames = StoreProbeFrames(clip_store)
     at = np.arange(0, len(frames.clusters), 9)
     assert (frames.earlier(at, 0) == frames.clean(at)).all()
     rows = frames._rows[at] - 3  # no frame of these clips was dropped
@@ -53,14 +53,14 @@ def test_frames_before_are_those_that_the_camera_gave(clip_store: Store) -> None
 
 
 def test_a_class_of_a_store_may_be_named(clip_store: Store) -> None:
-    frames = StoreFrames(clip_store, columns={"class": next(iter(StoreFrames(clip_store).labels))})
+    frames = StoreProbeFrames(clip_store, columns={"class": next(iter(StoreProbeFrames(clip_store).labels))})
     assert "class" in frames.labels and frames.labels["class"].classes
     with pytest.raises(InputError, match="unknown label of classes"):
-        StoreFrames(clip_store, columns={"class": "nothing"})
+        StoreProbeFrames(clip_store, columns={"class": "nothing"})
 
 
 def test_labels_of_a_store_are_classes(clip_store: Store) -> None:
-    frames = StoreFrames(clip_store)
+    frames = StoreProbeFrames(clip_store)
     lab = frames.labels["lab"]
     assert lab.type == "class" and len(lab.classes) > 1
     texts = clip_store.labels("lab")[frames.clusters]
@@ -81,12 +81,12 @@ def test_the_commonest_size_is_taken_and_the_rest_is_said(tmp_path: Path) -> Non
     assert frames.hw == (40, 40) and len(frames.clusters) == 4
     assert frames.notes == (
         "left out 1 of 5 frames that are not 40 x 40",
-        "left out the label thing: every class is one episode, of which no other can tell",
+        "left out the label thing: every class is one episode, so no other episode can test it",
     )
     assert list(frames.labels) == ["parity"]
-    with pytest.raises(Unavailable, match="single pictures have no past"):
+    with pytest.raises(UnavailableError, match="single pictures have no past"):
         frames.earlier(np.arange(2), 1)
-    with pytest.raises(Unavailable, match="recorded scenes cannot be changed"):
+    with pytest.raises(UnavailableError, match="recorded scenes cannot be changed"):
         frames.scene(np.arange(2), "distractors", 1)
 
 
@@ -95,9 +95,9 @@ def test_a_column_can_be_a_label(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     column, width = next(iter(store.manifest.sources[0].columns.items()))
     with pytest.raises(InputError, match=f"column '{column}' is {width} wide, a label of type 'pose' is 7"):
-        StoreFrames(store, columns={"pose": column})
+        StoreProbeFrames(store, columns={"pose": column})
     with pytest.raises(InputError, match="column 'nothing' is needed"):
-        StoreFrames(store, columns={"pose": "nothing"})
+        StoreProbeFrames(store, columns={"pose": "nothing"})
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_broken_sequence_is_said_in_one_line(sequence: Path) -> None:
     with pytest.raises(InputError, match=r"0\.png cannot be read: No such file"):
         open_frames(str(sequence))
     (sequence / "groundtruth.txt").write_text("0.0 1 2\n")
-    with pytest.raises(InputError, match=r"every line needs 8 words, got .0\.0 1 2."):
+    with pytest.raises(InputError, match=r"every line needs 8 fields, got .0\.0 1 2."):
         open_frames(str(sequence))
     (sequence / "rgb.txt").write_bytes(b"\xff\xfe0 a.png")
     with pytest.raises(InputError, match=r"rgb\.txt is not a text file"):
@@ -169,7 +169,7 @@ def test_scenes_have_a_past(push: EnvFrames) -> None:
     at = np.arange(6)
     assert (push.earlier(at, 0) == push.clean(at)).all()
     assert (push.earlier(at, 8) != push.clean(at)).any((1, 2, 3)).all()
-    with pytest.raises(Unavailable, match="scenes are 8 steps old, got 9"):
+    with pytest.raises(UnavailableError, match="scenes are 8 steps old, got 9"):
         push.earlier(at, 9)
 
 
@@ -224,7 +224,7 @@ def test_squares_have_no_angle_and_their_sides_change_in_a_mirror() -> None:
 def test_a_moved_camera_sees_the_block_where_the_moved_label_says(name: str, push: EnvFrames, tmp_path: Path) -> None:
     split = Split(reference=np.arange(2), evaluation=np.arange(2, NUM))
     views = Views(push, split, tmp_path)
-    job = Job(name, 5, "level", "evaluation")
+    job = RenderJob(name, 5, "level", "evaluation")
     moves = to_view(views, job)
     assert moves is not None
     points = push.labels["point"].values[split.evaluation]
@@ -238,13 +238,13 @@ def test_a_moved_camera_sees_the_block_where_the_moved_label_says(name: str, pus
 
 def test_a_factor_of_the_scene_that_moves_no_camera_moves_no_label(push: EnvFrames, tmp_path: Path) -> None:
     views = Views(push, Split(reference=np.arange(2), evaluation=np.arange(2, 4)), tmp_path)
-    assert to_view(views, Job("table_texture", 3, "level", "evaluation")) is None
+    assert to_view(views, RenderJob("table_texture", 3, "level", "evaluation")) is None
     assert np.allclose(push.scene_warp(np.arange(2), "table_texture", 5), np.eye(3))
 
 
 def test_where_nothing_is_moved_what_is_moved_has_no_colour() -> None:
     frames = open_frames("env:robossl/Reach-v0", num_scenes=2, image_size=32)
-    with pytest.raises(Unavailable, match="robossl/Reach-v0 has no object to move"):
+    with pytest.raises(UnavailableError, match="robossl/Reach-v0 has no object to move"):
         frames.scene(np.arange(2), "manip_object_color", 3)
     recoloured = frames.scene(np.arange(2), "receiver_object_color", 5)
     assert (recoloured != frames.clean(np.arange(2))).any()

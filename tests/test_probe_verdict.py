@@ -20,13 +20,13 @@ from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
 from robossl.probes.label_maps import Moved, why_none
 from robossl.probes.profile import FactorNeed, load_profile, profile_names
-from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, Health, Readings, Retention
+from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, ProbeHealth, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
-from robossl.probes.settings import QUICK, chosen_levels
-from robossl.probes.verdict import judge, overall
+from robossl.probes.settings import QUICK, choose_levels
+from robossl.probes.verdict import find_worst_word, judge
 
-HEALTHY = Health(50.0, 60.0, 0.5, 0.001, 0.1, -3.0, 1.0, (0.1,), 1.0, 1.0, ())
+HEALTHY = ProbeHealth(50.0, 60.0, 0.5, 0.001, 0.1, -3.0, 1.0, (0.1,), 1.0, 1.0, ())
 FACTORS = [
     "brightness",
     "gamma",
@@ -102,7 +102,7 @@ UNREADABLE = missing("task not readable: score 0.03 above chance on clean frames
         ("EQUI", {"decoded": (0.5, 0.6), "clean": (0.8, 0.9)}, SEES, "SAFE", "decoded at 0.55"),
         ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, SEES, "INCONCLUSIVE", "decoded at 0.45"),  # < 0.8 / 2
         ("EQUI", {"decoded": (0.31, 0.6), "clean": (0.8, 0.9)}, BLIND, "SAFE", "keeps 85%"),
-        ("EQUI", {"decoded": (0.29, 0.6), "clean": (0.8, 0.9)}, BLIND, "INCONCLUSIVE", "too little"),
+        ("EQUI", {"decoded": (0.29, 0.6), "clean": (0.8, 0.9)}, BLIND, "INCONCLUSIVE", "too weakly"),
         (
             "EQUI",
             {"decoded": (0.5, 0.6), "clean": (0.2, 0.5), "augmented": (0.8, 0.9)},
@@ -187,14 +187,14 @@ def test_the_run_is_as_bad_as_its_worst_factor_and_what_was_not_measured_is_told
         "not measured",
     )
     assert verdicts[-1].sentence == "g: not measured: no scene"
-    assert overall(verdicts) == "SAFE"
-    assert overall(()) is None
+    assert find_worst_word(verdicts) == "SAFE"
+    assert find_worst_word(()) is None
 
 
 def test_what_a_run_left_out_is_not_safe():
     verdicts = judge(readings(same=(0.95, 1)), {}, profile({"f": "INV", "g": "INV"}))
     assert verdicts[-1].sentence == "g: left out: this run was asked for other factors"
-    assert overall(verdicts) == "INCONCLUSIVE"
+    assert find_worst_word(verdicts) == "INCONCLUSIVE"
 
 
 def test_a_label_that_is_not_read_is_not_replaced_by_one_that_is():
@@ -224,7 +224,7 @@ def test_an_encoder_that_can_all_is_safe_for_every_task(name):
             heads = {"same": figure(0.95, 1), "clean": follows, "augmented": follows}
             kept += [Retention(label, factor, level, head, each, 0.7, 0.7) for head, each in heads.items() if label]
     found = Readings("x", HEALTHY, tuple(cells), tuple(decodings), tuple(kept))
-    assert overall(judge(found, {"pixels": found}, task)) == "SAFE"
+    assert find_worst_word(judge(found, {"pixels": found}, task)) == "SAFE"
 
 
 def test_what_no_label_can_tell_counts_for_nobody():
@@ -232,9 +232,9 @@ def test_what_no_label_can_tell_counts_for_nobody():
     found = readings(nis_w=(0.1, 0.3), decoded=(0.5, 0.6), clean=unknown, augmented=unknown)
     verdicts = judge(found, {"pixels": SEES}, profile({"f": "EQUI"}))
     assert verdicts[0].metric == "not measured" and "can read" not in verdicts[0].sentence
-    assert overall(verdicts) is None
+    assert find_worst_word(verdicts) is None
     forgets = readings(nis_w=(0.9, 1), decoded=(-0.1, 0.1), clean=unknown)
-    assert overall(judge(forgets, {"pixels": SEES}, profile({"f": "EQUI"}))) == "RISKY"
+    assert find_worst_word(judge(forgets, {"pixels": SEES}, profile({"f": "EQUI"}))) == "RISKY"
 
 
 def test_without_labels_safe_needs_as_many_frames_as_the_gallery():
@@ -361,7 +361,7 @@ def test_a_good_encoder_is_safe_in_95_of_100_simulations(num_simulations):
     rng, safe = np.random.default_rng(0), []
     for _ in range(num_simulations):
         found = probe(rng, lambda frames: frames @ MIX)
-        safe += [overall(judge(found, {"pixels": found}, task)) == "SAFE" for task in (NEEDS, LABEL_FREE)]
+        safe += [find_worst_word(judge(found, {"pixels": found}, task)) == "SAFE" for task in (NEEDS, LABEL_FREE)]
     assert np.mean(safe) >= 0.95
 
 
@@ -407,7 +407,7 @@ def test_the_profile_without_labels_asks_of_light_and_sensor_alone():
     assert found.labels == ()
     assert {need for each in found.factors.values() for need in each.needs} == {"INV"}
     assert {resolve_factor(name).family for name in found.factors} == {"photometric"}
-    assert "does not say that the features carry what a task needs" in found.about
+    assert "does not mean that the features carry what a task needs" in found.about
 
 
 def test_the_four_tasks_load_and_follow_the_table_of_needs():
@@ -456,22 +456,30 @@ def test_a_profile_of_ones_own_is_read_with_its_digest(tmp_path):
 @pytest.mark.parametrize(
     ("was", "becomes", "says"),
     [
-        ("robossl.profile/1", "robossl.profile/9", "this version reads 'robossl.profile/1'"),
+        ("robossl.profile/1", "robossl.profile/9", "schema must be 'robossl.profile/1', got 'robossl.profile/9'"),
         ('title = "Mine"', 'titel = "Mine"', "unknown key 'titel'; did you mean 'title'?"),
-        ('title = "Mine"\n', "", "title is missing; give text"),
+        ('title = "Mine"\n', "", "title is missing and has no default; give text"),
         ("version = 2", 'version = "2"', "version must be a whole number, got '2'"),
-        ("version = 2", "version = true", "version must be a whole number, got True"),
-        ('["gripper"]', "[1]", "labels must be names, got [1]"),
+        ("version = 2", "version = true", "version must be a whole number, got true"),
+        ('["gripper"]', "[1]", "labels[0] must be text, got 1"),
         ("inv_nis_w", "inv_nisw", "did you mean 'inv_nis_w'?"),
-        ("0.7", "7", "thresholds.inv_nis_w must be a number in [0, 1], got 7"),
-        ("0.7", "nan", "thresholds.inv_nis_w must be a number in [0, 1], got nan"),
+        ("0.7", "7", "thresholds: inv_nis_w must lie in 0 to 1, got 7.0"),
+        ("0.7", "nan", "thresholds: inv_nis_w must lie in 0 to 1, got nan"),
         ("factors.hue", "factors.hew", "unknown factor 'hew'; did you mean 'hue'?"),
         ("[thresholds]", "[thresholds]\nmin_clusters = 2", "min_clusters must be 20 or more, got 2"),
-        ('["INV", "INV", "INFO", "INFO", "-"]', '["-", "-", "-", "-", "INV"]', "asks nothing of the strengths up to 4"),
-        ("max_level = 4", "max_level = 6", "factors.hue.max_level must be 1 to 5, got 6"),
-        ("max_level", "maxlevel", "unknown key in factors.hue 'maxlevel'"),
-        ('"INFO", "-"]', '"INFO"]', "or five of them, one a level"),
-        ('"INFO", "-"]', '"INFO", "MAYBE"]', "must be one of INV, EQUI, INFO, -"),
+        (
+            '["INV", "INV", "INFO", "INFO", "-"]',
+            '["-", "-", "-", "-", "INV"]',
+            "has no need at the judged strengths 1 to 4",
+        ),
+        ("max_level = 4", "max_level = 6", "factors.hue: max_level must lie in 1 to 5, got 6"),
+        ("max_level", "maxlevel", "unknown key in factors.hue 'maxlevel'; did you mean 'max_level'?"),
+        (
+            '"INFO", "-"]',
+            '"INFO"]',
+            "factors.hue: need must be one of INV, EQUI, INFO, -, or five of them, one for each level",
+        ),
+        ('"INFO", "-"]', '"INFO", "MAYBE"]', "got ['INV', 'INV', 'INFO', 'INFO', 'MAYBE']"),
         ("[thresholds]", "[thresholds", "not valid TOML"),
     ],
 )
@@ -499,6 +507,6 @@ def test_a_quick_look_measures_the_hardest_strength_that_is_judged_of_every_need
         "rotation": FactorNeed(("INV", "INV", "EQUI", "EQUI", "EQUI"), max_level=4),
         "hflip": FactorNeed(("EQUI",) * 5),
     }
-    shown, decoded = chosen_levels(tuple(needs), replace(profile({}), factors=needs), QUICK)
+    shown, decoded = choose_levels(tuple(needs), replace(profile({}), factors=needs), QUICK)
     assert shown == {"blur": (1, 3, 5), "jpeg": (1, 2, 3), "rotation": (1, 2, 3, 4), "hflip": (1,)}
     assert (decoded["rotation"], decoded["hflip"]) == ((3, 4), (1,))

@@ -16,29 +16,29 @@ from probe_pictures import Pictures
 
 from robossl.data.store import open_store
 from robossl.errors import InputError
-from robossl.probes.frames import Frames
-from robossl.probes.plan import FLOOR_JOB, decode_job, plan_views
-from robossl.probes.sheet import GAP, TITLE, WIDTH, contact_sheet, write_sheet
+from robossl.probes.frames import ProbeFrames
+from robossl.probes.plan import FLOOR_JOB, make_decode_job, plan_views
+from robossl.probes.sheet import GAP, TITLE, WIDTH, draw_contact_sheet, write_sheet
 from robossl.probes.similarity import psnr, ssim
-from robossl.probes.sources.store import StoreFrames
+from robossl.probes.sources.store import StoreProbeFrames
 from robossl.probes.split import split_frames
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 LEVELS = {"hue": (1, 5), "rotation": (3,), "rot90": (1,), "hflip": (1,), "latency": (2,)}
 DECODE = {"rotation": (3,), "rot90": (1, 2)}
 
 
 @pytest.fixture(scope="module")
-def frames(clip_store_path: Path) -> Frames:
-    return StoreFrames(open_store(clip_store_path))
+def frames(clip_store_path: Path) -> ProbeFrames:
+    return StoreProbeFrames(open_store(clip_store_path))
 
 
-def opened(frames: Frames, folder: Path, *, seed: int = 0) -> Views:
+def opened(frames: ProbeFrames, folder: Path, *, seed: int = 0) -> Views:
     return Views(frames, split_frames(frames, n_reference=12, n_evaluation=6, seed=seed), folder, seed=seed)
 
 
 @pytest.fixture(scope="module")
-def views(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Views:
+def views(frames: ProbeFrames, tmp_path_factory: pytest.TempPathFactory) -> Views:
     made = opened(frames, tmp_path_factory.mktemp("cache"))
     made.render(plan_views(made, LEVELS, decode=DECODE).jobs)
     return made
@@ -60,7 +60,7 @@ def test_what_is_there_is_not_rendered_again(views: Views) -> None:
     assert told == []
 
 
-def test_progress_ends_at_what_was_missing(frames: Frames, tmp_path: Path) -> None:
+def test_progress_ends_at_what_was_missing(frames: ProbeFrames, tmp_path: Path) -> None:
     views = opened(frames, tmp_path)
     told: list[tuple[int, int]] = []
     plan = plan_views(views, {"hue": (1,)})
@@ -68,8 +68,8 @@ def test_progress_ends_at_what_was_missing(frames: Frames, tmp_path: Path) -> No
     assert told[-1] == (30, 30) and [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_another_seed_or_split_is_another_file(views: Views, frames: Frames) -> None:
-    job = Job("hue", 1, "level", "evaluation")
+def test_another_seed_or_split_is_another_file(views: Views, frames: ProbeFrames) -> None:
+    job = RenderJob("hue", 1, "level", "evaluation")
     other = Views(frames, views.split, views.folder.parent, seed=1)
     assert other.path(job) != views.path(job)
     assert other.path(views.clean(job)) == views.path(views.clean(job))
@@ -77,8 +77,8 @@ def test_another_seed_or_split_is_another_file(views: Views, frames: Frames) -> 
 
 
 @pytest.mark.parametrize("damage", ["cut", "no figures"])
-def test_a_damaged_file_is_rendered_again(frames: Frames, tmp_path: Path, damage: str) -> None:
-    views, job = opened(frames, tmp_path), Job("hue", 1, "level", "evaluation")
+def test_a_damaged_file_is_rendered_again(frames: ProbeFrames, tmp_path: Path, damage: str) -> None:
+    views, job = opened(frames, tmp_path), RenderJob("hue", 1, "level", "evaluation")
     whole = views.pixels(job).copy()
     path = views.path(job)
     if damage == "cut":
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_rendered_again(frames: Frames, tmp_path: Path, damage
     assert np.array_equal(views.pixels(job), whole) and views.view(job).psnr is not None
 
 
-def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: Frames, tmp_path: Path) -> None:
+def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: ProbeFrames, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     views = opened(frames, tmp_path / "cache")
     with pytest.raises(InputError, match=r"cannot write to .*: Not a directory"):
@@ -99,7 +99,7 @@ def test_a_cache_that_is_no_folder_is_said_in_one_line(frames: Frames, tmp_path:
 
 
 def test_records_say_how_far_pixels_moved(views: Views) -> None:
-    mild, severe = (views.view(Job("hue", level, "level", "evaluation")) for level in (1, 5))
+    mild, severe = (views.view(RenderJob("hue", level, "level", "evaluation")) for level in (1, 5))
     assert mild.psnr is not None and severe.psnr is not None and mild.psnr > severe.psnr
     assert mild.ssim is not None and 0.9 < mild.ssim <= 1
     assert mild.params == {"unit": "turns", "values": [-0.02, 0.02]}
@@ -108,8 +108,8 @@ def test_records_say_how_far_pixels_moved(views: Views) -> None:
 
 
 def test_kinds_are_read_back_from_one_draw() -> None:
-    assert decode_job("rot90", 1, "reference") == decode_job("rot90", 3, "reference")
-    assert decode_job("rotation", 1, "reference") != decode_job("rotation", 3, "reference")
+    assert make_decode_job("rot90", 1, "reference") == make_decode_job("rot90", 3, "reference")
+    assert make_decode_job("rotation", 1, "reference") != make_decode_job("rotation", 3, "reference")
 
 
 def test_what_frames_cannot_show_is_said_with_its_reason(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ import sys
 from pathlib import Path
 from robossl.data.store import open_store
 from robossl.probes.plan import plan_views
-from robossl.probes.sources.store import StoreFrames
+from robossl.probes.sources.store import StoreProbeFrames
 from robossl.probes.split import split_frames
 from robossl.probes.views import Views
-frames = StoreFrames(open_store(Path(sys.argv[1])))
+frames = StoreProbeFrames(open_store(Path(sys.argv[1])))
 views = Views(frames, split_frames(frames, n_reference=12, n_evaluation=6), Path(sys.argv[2]))
 plan = plan_views(views, {name: (1, 2, 3, 4, 5) for name in ("rotation", "perspective")})
 views.render(plan.jobs)
@@ -214,10 +214,10 @@ def test_frames_that_say_nothing_are_refused() -> None:
 
 def test_the_sheet_shows_every_level(views: Views, tmp_path: Path) -> None:
     plan = plan_views(views, LEVELS, decode=DECODE)
-    write_sheet(contact_sheet(views, plan.jobs), tmp_path / "sheet.png")
+    write_sheet(draw_contact_sheet(views, plan.jobs), tmp_path / "sheet.png")
     height, width = views.frames.hw
     size = WIDTH, round(WIDTH * height / width)
-    shown = Image.fromarray(views.pixels(Job("hue", 5, "level", "evaluation"))[0]).resize(
+    shown = Image.fromarray(views.pixels(RenderJob("hue", 5, "level", "evaluation"))[0]).resize(
         size, Image.Resampling.LANCZOS
     )
     with Image.open(tmp_path / "sheet.png") as seen:

@@ -22,7 +22,7 @@ from robossl.errors import InputError
 from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
 from robossl.evaluate.task import ClassCount
 from robossl.report.curves import Chart, charts, draw
-from robossl.report.neighbours import NUM_NEIGHBOURS, look_up, nearest
+from robossl.report.neighbours import NUM_NEIGHBOURS, Gallery, Picture, Query, find_nearest, find_neighbours
 from robossl.report.page import render
 from robossl.report.record import RunRecord, Series, find_collapse, read_metrics, read_run
 from robossl.statistics import Interval
@@ -211,7 +211,7 @@ def test_what_was_not_logged_is_not_drawn() -> None:
 def test_nearest_are_of_other_episodes_and_one_of_each() -> None:
     generator = np.random.default_rng(0)
     features, episodes = generator.normal(size=(60, 4)), np.repeat(np.arange(20), 3)
-    rows, cosines = nearest(features, episodes, np.array([7]), count=5)[0]
+    rows, cosines = find_nearest(features, episodes, np.array([7]), count=5)[0]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     best = {e: (unit[episodes == e] @ unit[7]).max() for e in range(20) if e != episodes[7]}
     assert list(cosines) == pytest.approx(sorted(best.values(), reverse=True)[:5])
@@ -220,7 +220,7 @@ def test_nearest_are_of_other_episodes_and_one_of_each() -> None:
 
 
 def test_the_gallery_shows_val_frames_and_marks_hits(run: Path, clip_store: Store) -> None:
-    gallery = look_up(read_run(run), clip_store)
+    gallery = find_neighbours(read_run(run), clip_store)
     assert gallery.label == "scene"
     assert len(gallery.queries) == 5  # val has five episodes
     val = set(clip_store.episode_id[clip_store.episode_split == "val"])
@@ -230,14 +230,13 @@ def test_the_gallery_shows_val_frames_and_marks_hits(run: Path, clip_store: Stor
             assert len(side) == NUM_NEIGHBOURS
             assert query.picture.episode not in {picture.episode for picture in side}
             assert all(picture.is_hit == (picture.label == query.picture.label) for picture in side)
-    hits, shown = gallery.hits(lambda query: query.encoder)
-    assert shown == 25
-    assert hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
+    assert gallery.num_shown == 25
+    assert gallery.encoder_hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
 
 
 def test_an_unknown_label_is_named(run: Path, clip_store: Store) -> None:
     with pytest.raises(InputError, match="'scene'"):
-        look_up(read_run(run), clip_store, label="scnee")
+        find_neighbours(read_run(run), clip_store, label="scnee")
 
 
 # The page
@@ -275,7 +274,7 @@ def test_the_page_says_what_happened(page: str) -> None:
         "CC BY-NC 4.0",
         "not for commercial use",
         "No collapse",
-        "Reads scene off unseen episodes of val at 60 % balanced accuracy by kNN",
+        "Reads scene from unseen episodes of val at 60 % balanced accuracy by kNN",
         "▲ 20 points above random resnet18",
         "≈ not told apart from pooled pixels",
         "▼ 20 points below majority class",
@@ -299,9 +298,11 @@ def test_foreign_text_is_escaped(tmp_path: Path) -> None:
     run = tmp_path / "<b>run"
     write_run(run, name=EVIL)
     write_evaluation(run / "evaluation.json", label=EVIL, protocol=EVIL)
+    picture = Picture("data:,", f"{EVIL}.mp4", EVIL)
+    gallery = Gallery(EVIL, (Query(picture, (picture,), (picture,)),), 2, 2, EVIL)
     for digest in ("d1", "d2"):  # evaluated, and not evaluated
         write_about(run / "encoder", digest=digest)
-        parsed = Page(render(read_run(run), None))
+        parsed = Page(render(read_run(run), gallery))
         assert not {"script", "b"} & set(parsed.tags)
         assert EVIL in parsed.text
 
@@ -313,11 +314,11 @@ def test_scores_are_those_of_the_encoder_the_run_holds(tmp_path: Path) -> None:
     write_about(run / "encoder")
     text = Page(render(read_run(run), None)).text
     assert "at 60 % balanced accuracy by kNN (before it 50 %, pooled pixels 55 %)" in text
-    assert "earlier or another" not in text
+    assert "an earlier encoder" not in text
     write_about(run / "encoder", digest="d2")  # as a resumed run does
     text = Page(render(read_run(run), None)).text
     assert "at 60 %" not in text
-    assert "the scores below are of an earlier or another encoder" in text
+    assert "the scores below belong to another or an earlier encoder" in text
     assert f"robossl evaluate '{run}' --store STORE --label scene measures it" in text
 
 
@@ -363,5 +364,5 @@ def test_a_run_without_health_or_encoder_has_a_page(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, {}, {}, {"loss": Series(np.array([1]), np.array([2.0]))}, ())
     text = Page(render(record, None)).text
     assert "Not evaluated yet" in text
-    assert "before its health was first measured" in text and "three health curves" not in text
+    assert "before its first health check" in text and "three health curves" not in text
     assert "unknown" in text

@@ -1,4 +1,4 @@
-"""`robossl probe check`: a gate for a deployment pipeline, by the verdicts of a report."""
+"""`robossl probe check`: pass or fail an encoder in a deployment pipeline by the verdicts of its report."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal, NamedTuple
 from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
-from robossl.probes.grouping import Group, grouped
-from robossl.probes.report.words import heads_said, listed, random_said
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, Task, Word
-from robossl.probes.verdict import UNCALIBRATED, overall
+from robossl.probes.grouping import Group, group_verdicts
+from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, TaskNeeds, Word
+from robossl.probes.verdict import UNCALIBRATED, find_worst_word
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
 
-# From bad to worse: `--fail-on` names the first that fails.
+# From good to bad; `--fail-on` names the mildest verdict that fails.
 SEVERITY: dict[Word, int] = {"SAFE": 0, "SAFE IF TRAINED WITH IT": 0, "INCONCLUSIVE": 1, "RISKY": 2, "UNUSABLE": 3}
 EXIT_CODES: dict[Word, int] = {"RISKY": 10, "UNUSABLE": 11, "INCONCLUSIVE": 12}
 
 
 class Gate(NamedTuple):
-    """The exit code, and what is printed."""
+    """The exit code and the printed text."""
 
     code: int
     text: str
@@ -32,20 +32,22 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
     Args:
         report: What `robossl probe run` wrote, or the folder it wrote to.
-        fail_on: The mildest verdict that fails: inconclusive (all that is not shown to be safe, what the run left out
-            too; what these frames cannot show is listed and does not count), risky or unusable.
+        fail_on: The mildest verdict that fails. "inconclusive" fails all that is not shown to be safe, also factors
+            that the run left out; factors that these frames cannot show are listed and do not count.
 
     Raises:
         InputError: no report, or one without a task.
     """
     found = read_report(report)
-    if found.task and found.word != overall(found.verdicts):
-        raise InputError(f"{report} says {found.word}, its verdicts {overall(found.verdicts)}; probe the encoder again")
-    return gate(found, fail_on=fail_on, origin=str(report))
+    if found.task and found.word != find_worst_word(found.verdicts):
+        raise InputError(
+            f"{report} says {found.word}, its verdicts {find_worst_word(found.verdicts)}; probe the encoder again"
+        )
+    return apply_gate(found, fail_on=fail_on, origin=str(report))
 
 
-def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
-    """Code 0 where the verdict passes, else 10 risky, 11 unusable, 12 inconclusive.
+def apply_gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
+    """Return exit code 0 if the verdict passes, else 10 (risky), 11 (unusable) or 12 (inconclusive).
 
     Raises:
         InputError: the report has no verdict.
@@ -55,16 +57,16 @@ def gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
         raise InputError(f"{origin} was made without a task and has no verdict; probe again with --profile")
     if word is None:
         raise InputError(
-            f"{origin} has no verdict: its frames can show no factor that {task.profile} asks for; probe on other "
-            "--data, such as env:robossl/Push-v0"
+            f"{origin} has no verdict: its frames can show no factor of {task.profile}; probe on other --data, such as "
+            "env:robossl/Push-v0"
         )
     limits: dict[FailOn, Word] = {"unusable": "UNUSABLE", "risky": "RISKY", "inconclusive": "INCONCLUSIVE"}
     fails = SEVERITY[word] >= SEVERITY[limits[fail_on]]
-    groups = [group for group in grouped(report.verdicts) if group.badge != "SAFE"]
+    groups = [group for group in group_verdicts(report.verdicts) if group.badge != "SAFE"]
     head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
     head += "" if task.calibrated else " (thresholds uncalibrated)"
-    told = (*_about(report, task), *heads_said(report), *random_said(report))
-    lines = [head, *(f"  {line}" for line in told), *map(_line, groups)]
+    about = (*_describe(report, task), *describe_clean_heads(report), *describe_backbone(report.random_backbone))
+    lines = [head, *(f"  {line}" for line in about), *map(_line, groups)]
     if not fails and SEVERITY[word]:
         lines.append(f"It passes because --fail-on is {fail_on}.")
     return Gate(EXIT_CODES[word] if fails else 0, "\n".join(lines))
@@ -74,14 +76,14 @@ def _line(group: Group) -> str:
     if group.badge in (LEFT_OUT, NOT_MEASURED):
         return f"  {group.badge}: {', '.join(group.factors)}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge:<12} {group.needs:<4} {listed(group)}: {group.cause}"
+        return f"  {group.badge:<12} {group.needs:<4} {list_factors(group)}: {group.cause}"
     (verdict,) = group.verdicts
     sentence = verdict.sentence.removesuffix(UNCALIBRATED)
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"
 
 
-def _about(report: Report, task: Task) -> list[str]:
-    """Of what encoder, frames and task the report is: a gate must not pass the report of another."""
+def _describe(report: Report, task: TaskNeeds) -> list[str]:
+    """Name encoder, frames and task, so that a wrong report is noticed."""
     encoder, data = report.encoder, report.data
     facts = [
         f"encoder {encoder.source}, sha256 {encoder.sha256[:12]}; probed {report.created}",

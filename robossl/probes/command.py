@@ -84,17 +84,17 @@ def run(
     check_place(out, option="--out")
     check_place(cache, option="--cache")
     from robossl.encode import check_device
-    from robossl.probes.output import write_all
+    from robossl.probes.output import write_outputs
     from robossl.probes.prepare import prepare
     from robossl.probes.run import probe
-    from robossl.probes.settings import QUICK, Settings
+    from robossl.probes.settings import QUICK, ProbeSettings
     from robossl.probes.sources import open_frames
     from robossl.probes.subjects import check_source, open_subject, pixels_reference, random_reference
 
     check_device(device)
     check_source(encoder, described=input, token=token, ca=ca)
     source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
-    settings = replace(QUICK if quick else Settings(), seed=seed)
+    settings = replace(QUICK if quick else ProbeSettings(), seed=seed)
     settings = settings if frames is None else replace(settings, n_evaluation=frames)
     prepared = prepare(source, profile=task, factors=names, cache=cache, settings=settings, use_labels=labels)
     subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
@@ -104,7 +104,7 @@ def run(
     }
     limit_bytes = int(cache_gb * GB)
     found = probe(subject, references, prepared, cache=cache, limit_bytes=limit_bytes, command=command_line)
-    return write_all(found, out)
+    return write_outputs(found, out)
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:

@@ -1,4 +1,7 @@
-"""A report as JSON `robossl.probe/1`: the fields of the records as they are, null where there is no number."""
+"""A report as JSON `robossl.probe/1`: the fields of the records, with null for a missing number.
+
+It has a reader of its own: a report holds megabytes of numbers, and YAML nodes would take a minute.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ NOT_FINITE = "not a finite number"
 
 
 def to_json(report: Report) -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     return json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the file aside and rename it: a reader sees the old one or the new one.
+    """Write a report in one step: a reader sees the old file or the new one.
 
     Raises:
         ResourceError: the disk is full.
@@ -36,10 +39,10 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `write_report` wrote, by its path or its folder's.
+    """Read a report by its path or by its folder.
 
     Raises:
-        InputError: not such a file, of another version, or with a field that is missing, unknown or of a wrong type.
+        InputError: not a report, another version, or a field that is missing, unknown or of a wrong type.
     """
     try:
         path = path / "report.json" if path.is_dir() else path
@@ -61,7 +64,7 @@ def read_report(path: Path) -> Report:
 
 
 def plain(value: Any) -> Any:
-    """A record as dicts, lists and scalars; a figure that is not finite becomes null with its reason."""
+    """Return a record as dicts, lists and scalars; a figure that is not finite becomes null with a reason."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Figure):
@@ -80,7 +83,7 @@ def plain(value: Any) -> Any:
 
 
 def _plain_field(value: Any, hint: Any) -> Any:
-    """A field; a row of numbers that are not all finite is no row: none at all, or null where that is allowed."""
+    """Return a field; a row with a number that is not finite becomes [] or, if the field may be None, null."""
     is_row = isinstance(value, tuple) and bool(value) and not dataclasses.is_dataclass(value[0])
     if is_row and not all(math.isfinite(each) for each in np.ravel(value) if not isinstance(each, str)):
         return [] if get_origin(hint) is tuple else None
@@ -101,12 +104,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class _WrongError(Exception):
-    """A field that is not what its type says."""
+    """A field does not match its type."""
 
 
 @cache
 def field_types(record: Any) -> dict[str, Any]:
-    """The types of a record's fields by name."""
+    """Return the types of a record's fields by name."""
     return get_type_hints(record)
 
 

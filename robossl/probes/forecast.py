@@ -11,19 +11,19 @@ import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.features import ViewFile, paths
-from robossl.probes.plan import Plan
+from robossl.probes.plan import RenderPlan
 from robossl.probes.subjects import Output, Probed
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 TIMED = 8  # frames an encoder is timed on
 
 
 def say_plan(
     views: Views,
-    plan: Plan,
+    plan: RenderPlan,
     subjects: Mapping[str, Probed],
     labels: str,
-    maps: set[Job],
+    maps: set[RenderJob],
     *,
     more: Sequence[str] = (),
 ) -> int:
@@ -65,7 +65,7 @@ def say_plan(
     return num_bytes
 
 
-def _not_shown(plan: Plan) -> list[str]:
+def _not_shown(plan: RenderPlan) -> list[str]:
     """Factors that these frames cannot show, each reason once."""
     names: dict[str, list[str]] = {}
     for name, why in plan.unavailable.items():
@@ -74,7 +74,7 @@ def _not_shown(plan: Plan) -> list[str]:
 
 
 def check_room(
-    cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: Plan, subjects: Mapping[str, Probed]
+    cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: RenderPlan, subjects: Mapping[str, Probed]
 ) -> None:
     """Refuse what would make the cache larger than allowed, before anything is written.
 
@@ -101,7 +101,7 @@ def check_room(
         )
 
 
-def view_file(views: Views, job: Job, outputs: tuple[Output, ...]) -> ViewFile:
+def view_file(views: Views, job: RenderJob, outputs: tuple[Output, ...]) -> ViewFile:
     """The file of a view, and what is wanted of it."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)

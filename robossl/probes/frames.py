@@ -1,4 +1,4 @@
-"""The frames a probe looks at: what every source of them offers, and how they are split."""
+"""The frames of a probe: the interface of every source, and the split."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Literal, Protocol
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-LATENCY_FRAMES = 8  # every frame has so many before it, where its source has time
+LATENCY_FRAMES = 8  # frames that come before each frame, if the source has time
 RECORDED = "recorded scenes cannot be changed; probe on env:robossl/Push-v0 too"
 LabelType = Literal["class", "point", "angle", "pose", "box"]
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Something a head shall read off a frame.
+    """A label that a head reads off a frame.
 
     Args:
-        type: class: an integer; point: x and y in [-1, 1], right and down, of the frame's half width and half height;
+        type: class: an integer; point: x and y in [-1, 1], right and down, in units of half the width and height;
             angle: radians, counter-clockwise as seen in the frame; pose: camera to world, as position in metres and a
-            unit quaternion (x, y, z, w); box: x, y, width and height, as `point` and in the same unit.
-        values: one row a frame; nan where a frame has none.
+            unit quaternion (x, y, z, w); box: x, y, width and height in the unit of `point`.
+        values: one row for each frame; nan if a frame has no label.
         classes: names of the classes of a label of type class.
-        mirrored: for classes that name sides, left or right: which class each becomes in a mirror.
+        mirrored: for classes such as left and right: the class that each becomes in a mirror image.
     """
 
     type: LabelType
@@ -33,53 +33,53 @@ class Label:
     mirrored: tuple[int, ...] | None = None
 
 
-class Frames(Protocol):
-    """Frames of one size, known by their position, and what is known of each."""
+class ProbeFrames(Protocol):
+    """Frames of one size, addressed by position, with their labels."""
 
     name: str
-    digest: str  # of all that the pixels and labels depend on
+    digest: str  # identifies pixels and labels
     hw: tuple[int, int]
-    clusters: Int[ndarray, " n"]  # of the unit that is independent: episode, scene or picture
-    cluster_key: str  # what that unit is called
+    clusters: Int[ndarray, " n"]  # the independent unit of each frame: episode, scene or picture
+    cluster_key: str  # name of that unit
     labels: Mapping[str, Label]
-    notes: tuple[str, ...]  # what was left out, for people
+    notes: tuple[str, ...]  # what was left out, in words
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Frames as they are."""
+        """Return unchanged frames."""
         ...
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """The frames so many frames before each: what a camera with that latency shows.
+        """Return the frame that many frames earlier: what a camera with that latency shows.
 
         Raises:
-            Unavailable: the source has no time.
+            UnavailableError: the source has no time.
         """
         ...
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """The same moments with one factor of the scene at a strength of 1 to 5.
+        """Return the same moments with one factor of the scene at a strength of 1 to 5.
 
         Raises:
-            Unavailable: the source cannot change its scenes.
+            UnavailableError: the source cannot change its scenes.
         """
         ...
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Where points on the ground go under `scene`: homographies in the coordinates of labels.
+        """Return how `scene` moves points on the ground: homographies in the coordinates of labels.
 
         Raises:
-            Unavailable: the source cannot change its scenes.
+            UnavailableError: the source cannot change its scenes.
         """
         ...
 
 
-class Unavailable(Exception):
-    """These frames cannot show a factor; the message is the reason that the report prints."""
+class UnavailableError(Exception):
+    """These frames cannot show a factor; the report prints the message as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions that statistics and heads are fitted on, and positions that are judged; no cluster is in both."""
+    """Positions for fitting statistics and heads, and positions that are judged; no cluster is in both."""
 
     reference: Int[ndarray, " r"]
     evaluation: Int[ndarray, " e"]

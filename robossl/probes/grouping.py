@@ -1,4 +1,4 @@
-"""Grouping: factors that are undecided for one and the same cause are told as one, on the page and on the terminal."""
+"""Group the factors that are undecided for the same cause, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Verdict
 
-# From bad to good, and at the end what has no verdict.
+# From bad to good, then factors without a verdict.
 WORST_FIRST = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "SAFE", LEFT_OUT, NOT_MEASURED)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Verdicts of factors with one badge and one cause; a verdict that has no cause stands alone."""
+    """Verdicts of factors with one badge and one cause; a verdict without a cause stands alone."""
 
     badge: str
     cause: str
@@ -26,22 +26,22 @@ class Group:
 
     @property
     def needs(self) -> str:
-        """What the task needs of them, such as INV or INV/EQUI."""
+        """The needs of the task, such as INV or INV/EQUI."""
         return "/".join(dict.fromkeys(verdict.need for verdict in self.verdicts))
 
 
-def badge(verdict: Verdict) -> str:
-    """What a verdict is shown as: its word, or that there is none."""
+def get_badge(verdict: Verdict) -> str:
+    """Return the word of a verdict, or the reason that it has none."""
     return verdict.metric if verdict.metric in (LEFT_OUT, NOT_MEASURED) else verdict.word
 
 
-def grouped(verdicts: Iterable[Verdict]) -> list[Group]:
-    """Group the verdicts of factors, the worst first; verdicts of single strengths and "not asked" are left out."""
+def group_verdicts(verdicts: Iterable[Verdict]) -> list[Group]:
+    """Group the verdicts of factors, worst first, without verdicts of single strengths and factors not asked for."""
     found: dict[tuple[str, str], list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):
         if verdict.level is not None or verdict.need == "-":
             continue
-        shown = badge(verdict)
+        shown = get_badge(verdict)
         has_verdict = shown == verdict.word
         key = (verdict.cause or f"#{number}") if has_verdict else (verdict.figure.reason or "")
         found.setdefault((shown, key), []).append(verdict)

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from robossl.probes.bootstrap import Draws
 from robossl.probes.invariance import Space, invariance, unit
-from robossl.probes.result import Flag, Health
+from robossl.probes.result import Flag, ProbeHealth
 from robossl.probes.retrieval import retrieval
 
 MIN_REL_STD = 1e-6
@@ -34,7 +34,7 @@ def health(
     space: Space,
     draws: Draws,
     gallery: Int[ndarray, " g"],
-) -> Health:
+) -> ProbeHealth:
     """Measure the features of the reference, and the floor on the evaluated frames.
 
     Args:
@@ -46,7 +46,7 @@ def health(
         gallery: Positions among the evaluated frames.
     """
     if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):
-        return Health(None, None, None, None, None, None, None, (), None, None, ("collapsed",))
+        return ProbeHealth(None, None, None, None, None, None, None, (), None, None, ("collapsed",))
     x = reference.astype(np.float64)
     centred = x - x.mean(axis=0)
     singular = _singular(centred, scale=float(np.linalg.norm(x)))
@@ -56,7 +56,7 @@ def health(
     rank = effective_rank(singular)
     nis_w = invariance(clean, noisy, space, draws)["nis_w"].value
     r1 = retrieval(clean, noisy, space, draws, gallery)["r1"].value
-    return Health(
+    return ProbeHealth(
         rankme=effective_rank(_singular(x, scale=float(np.linalg.norm(x)))),
         rankme_centred=rank,
         rel_std=rel_std,

@@ -15,13 +15,13 @@ from robossl.probes.features import Features
 from robossl.probes.frames import Label
 from robossl.probes.label_maps import Moved, move_label
 from robossl.probes.moves import to_view
-from robossl.probes.plan import FLOOR_JOB, Plan
+from robossl.probes.plan import FLOOR_JOB, RenderPlan
 from robossl.probes.reading import Reading
 from robossl.probes.result import Cell, Decoding, Readings, Retention
 from robossl.probes.retention import READABLE
 from robossl.probes.retrieval import spread_gallery
-from robossl.probes.settings import Settings
-from robossl.probes.views import Job, Views
+from robossl.probes.settings import ProbeSettings
+from robossl.probes.views import RenderJob, Views
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Measure:
     """
 
     views: Views
-    plan: Plan
+    plan: RenderPlan
     labels: Mapping[str, Label]
-    settings: Settings
+    settings: ProbeSettings
     readable: float = READABLE
 
     def __call__(
         self,
         name: str,
-        found: Mapping[Job, Features],
+        found: Mapping[RenderJob, Features],
         *,
         paired: bool = False,
         watch: Callable[[int, int], None] = lambda done, total: None,
@@ -73,7 +73,7 @@ class Measure:
         )
 
     @cached_property
-    def shown(self) -> tuple[Job, ...]:
+    def shown(self) -> tuple[RenderJob, ...]:
         """The views that are judged."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
@@ -88,7 +88,7 @@ class Measure:
         """Positions among the evaluated frames."""
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
-    def label(self, name: str, job: Job, factor: Factor) -> Moved:
+    def label(self, name: str, job: RenderJob, factor: Factor) -> Moved:
         """The label of the frames of a job, where its view shows it."""
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
@@ -104,7 +104,7 @@ class Measure:
             disc=factor.base != "plain",
         )
 
-    def homographies(self, job: Job, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
+    def homographies(self, job: RenderJob, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
         """From the frame to the view of a job; None where nothing moves."""
         if job.draw != "clean":
             return to_view(self.views, job)

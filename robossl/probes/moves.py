@@ -1,4 +1,4 @@
-"""Where points go under a view, whichever way it came about."""
+"""How a view moves points, for factors of the picture and of the scene."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from robossl.probes.factors import resolve_factor
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 
-def to_view(views: Views, job: Job) -> Float[ndarray, "n 3 3"] | None:
-    """Homographies from the frames of a job to their views, in the coordinates of labels; None where nothing moves.
+def to_view(views: Views, job: RenderJob) -> Float[ndarray, "n 3 3"] | None:
+    """Return homographies from frames to views in the coordinates of labels; None if the factor moves no point.
 
-    Those of factors of the scene hold for the ground.
+    For factors of the scene they hold on the ground.
     """
     factor = resolve_factor(job.factor)
     values, at = views.values(job), views.positions(job)

@@ -1,4 +1,4 @@
-"""Outlook: which verdicts no encoder can get on these frames, because labels or frames are missing. Printed first."""
+"""Outlook, printed before a run: factors that no encoder can pass, because labels or frames are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from robossl.probes.bootstrap import clusters_to_show
 from robossl.probes.factors import FACTORS, resolve_factor
-from robossl.probes.frames import Frames, Label, Split
+from robossl.probes.frames import Label, ProbeFrames, Split
 from robossl.probes.label_maps import why_none
 from robossl.probes.profile import FactorNeed, Profile, load_profile, profile_names
 from robossl.probes.result import Need
@@ -19,13 +19,13 @@ from robossl.probes.retrieval import GALLERY
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Which factors can only end INCONCLUSIVE or RISKY, by cause; and what to do about it."""
+    """Factors that can only end INCONCLUSIVE or RISKY, by cause, and what to do."""
 
     open: Mapping[str, tuple[str, ...]]  # factors by cause
-    advice: str  # empty where every factor can pass
+    advice: str  # empty if every factor can pass
 
     def lines(self) -> list[str]:
-        """What is printed; nothing where every factor can pass."""
+        """Return the lines to print; none if every factor can pass."""
         if not self.open:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
@@ -33,8 +33,8 @@ class Outlook:
         return [*causes, f"so this run cannot end SAFE, whatever the encoder: {self.advice}"]
 
 
-def look_ahead(
-    frames: Frames,
+def make_outlook(
+    frames: ProbeFrames,
     split: Split,
     profile: Profile,
     *,
@@ -42,34 +42,34 @@ def look_ahead(
     labels: Mapping[str, Label],
     unavailable: Mapping[str, str],
 ) -> Outlook:
-    """Find the factors of a profile that these frames and labels can never show to be safe.
+    """Find the factors of a profile that these frames and labels cannot show to be safe.
 
     Args:
-        frames: All of them.
-        split: Which are judged.
+        frames: All frames.
+        split: Reference frames and judged frames.
         profile: The task.
-        factors: Those that are measured.
-        labels: Those that the profile reads and the frames have, the first preferred.
-        unavailable: Factors that these frames cannot show at all: they do not count.
+        factors: Factors that are measured.
+        labels: Labels that the profile reads and the frames have, in the profile's order.
+        unavailable: Factors that these frames cannot show; they do not count.
     """
     clusters = len(np.unique(frames.clusters[split.evaluation]))
-    seen = _Seen(split, profile, labels, clusters, f"independent clusters ({frames.cluster_key})")
+    conditions = _Conditions(split, profile, labels, clusters, f"independent clusters ({frames.cluster_key})")
     found: dict[str, list[str]] = {}
     for name, asked in profile.factors.items():
-        needs = _needs(name, asked)
+        needs = _list_needs(name, asked)
         if not needs or name in unavailable:
             continue
         if name not in factors:
             cause: str | None = LEFT_OUT
         else:
-            cause = next((why for need in needs if (why := seen.why_open(name, need))), None)
+            cause = next((why for need in needs if (why := conditions.why_open(name, need))), None)
         if cause:
             found.setdefault(cause, []).append(name)
-    return Outlook({cause: tuple(names) for cause, names in found.items()}, _advice(seen, frames, found))
+    return Outlook({cause: tuple(names) for cause, names in found.items()}, _advise(conditions, frames, found))
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Conditions:
     split: Split
     profile: Profile
     labels: Mapping[str, Label]
@@ -77,7 +77,7 @@ class _Seen:
     unit: str
 
     def why_open(self, factor: str, need: Need) -> str | None:
-        """Why a factor with this need can never be shown to be safe; None where it can."""
+        """Return why no run can show a factor with this need to be safe; None if a run can."""
         if self.clusters < self.profile.thresholds.min_clusters:
             return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
         if need == "INFO":
@@ -87,7 +87,8 @@ class _Seen:
         family = resolve_factor(factor).family
         known = [name for name, label in self.labels.items() if not why_none(label.type, factor, family)]
         read = next(iter(self.labels)) if need == "INV" else next(iter(known), None)
-        return self._unreadable(read) if read else None  # none is known: not measured, which does not count
+        # Without a label that is defined under the factor, the factor is not measured and does not count.
+        return self._why_unreadable(read) if read else None
 
     def _without_labels(self, need: Need) -> str | None:
         if need == "EQUI":
@@ -101,8 +102,8 @@ class _Seen:
             return f"{self.clusters} {self.unit} are judged, {least} are needed without labels"
         return None
 
-    def _unreadable(self, name: str) -> str | None:
-        """Why no head can read a label, whatever the features."""
+    def _why_unreadable(self, name: str) -> str | None:
+        """Return why no head can read a label from any features."""
         label = self.labels[name]
         sides = {"reference": self.split.reference, "judged": self.split.evaluation}
         for side, at in sides.items():
@@ -111,7 +112,7 @@ class _Seen:
             if len(values) < MIN_FRAMES and side == "reference":
                 return f"{len(values)} reference frames have the label {name}, {MIN_FRAMES} are needed to fit a head"
             if not len(values) or (values == values[0]).all():
-                return f"the label {name} is the same for all {side} frames that have it: there is nothing to be read"
+                return f"the label {name} is the same for all {side} frames that have it: there is nothing to read"
         return None
 
 
@@ -119,13 +120,13 @@ LEFT_OUT = "--factors leaves them out"
 NO_LABEL = "the task must follow them (EQUI), which only a label can show;"
 
 
-def _needs(name: str, asked: FactorNeed) -> list[Need]:
+def _list_needs(name: str, asked: FactorNeed) -> list[Need]:
     last = min(asked.max_level, resolve_factor(name).num_levels)
     return [need for need in dict.fromkeys(asked.needs[:last]) if need != "-"]
 
 
-def _advice(seen: _Seen, frames: Frames, found: Mapping[str, Sequence[str]]) -> str:
-    """What would let the open factors pass, each thing once."""
+def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
+    """Say what would let the open factors pass."""
     causes = " ".join(found)
     advice = []
     if NO_LABEL in causes:

@@ -1,4 +1,4 @@
-"""What a probe leaves behind: the report as JSON and as a page, the contact sheet, and what a person reads at once."""
+"""The output of a probe: report as JSON and page, contact sheet, and the printed summary."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from robossl.durable import raise_disk_full
 from robossl.probes.document import write_report
-from robossl.probes.grouping import Group, grouped
+from robossl.probes.grouping import Group, group_verdicts
 from robossl.probes.report.page import write_page
-from robossl.probes.report.pictures import TakenFor
-from robossl.probes.report.words import heads_said, listed, random_said
+from robossl.probes.report.pictures import RetrievalErrors
+from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
-from robossl.probes.run import Found
-from robossl.probes.sheet import contact_sheet, write_sheet
+from robossl.probes.run import ProbeResult
+from robossl.probes.sheet import draw_contact_sheet, write_sheet
 from robossl.probes.verdict import UNCALIBRATED
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 
-def write_all(found: Found, folder: Path) -> str:
-    """Write a probe into a folder; returns what is printed.
+def write_outputs(found: ProbeResult, folder: Path) -> str:
+    """Write the result of a probe into a folder and return the text to print.
 
     Raises:
         ResourceError: the disk is full.
@@ -28,43 +28,45 @@ def write_all(found: Found, folder: Path) -> str:
     report = found.report
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / "views.png"
-    image = contact_sheet(found.views, found.plan.jobs)
+    image = draw_contact_sheet(found.views, found.plan.jobs)
     with raise_disk_full(folder):
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
-    write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))
+    write_page(report, folder, sheet=sheet, neighbours=_find_errors(report, found.views))
     return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])
 
 
 def summary(report: Report) -> list[str]:
-    """The verdicts, worst first, a line for each factor or cause."""
-    heads = [f"  {line}" for line in (*heads_said(report), *random_said(report))]
+    """Return the verdicts, worst first, a line for each factor or cause."""
+    heads = [f"  {line}" for line in (*describe_clean_heads(report), *describe_backbone(report.random_backbone))]
     if report.task is None:
         return [
             "no --profile, so nothing was judged; robossl probe profiles lists tasks",
             *heads,
         ]
     head = f"{report.encoder.name} is {report.word or 'not judged'} for {report.task.profile}"
-    head += "" if report.task.calibrated else " (thresholds uncalibrated: not yet held to the success of policies)"
+    head += (
+        "" if report.task.calibrated else " (thresholds uncalibrated: not yet compared with the success of policies)"
+    )
     about = [f"  {report.task.about}"] if report.task.about else []
-    return [head, *about, *heads, *map(_line, grouped(report.verdicts))]
+    return [head, *about, *heads, *map(_line, group_verdicts(report.verdicts))]
 
 
 def _line(group: Group) -> str:
-    """One factor with its evidence, or all that share a cause."""
+    """Return the line of a factor with its evidence, or of all factors that share a cause."""
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge}: {listed(group)}: {group.cause}"
+        return f"  {group.badge}: {list_factors(group)}: {group.cause}"
     return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 
-def _taken(report: Report, views: Views) -> list[TakenFor]:
-    """The worst retrievals as pictures: what was shown, what was found, what was wanted."""
+def _find_errors(report: Report, views: Views) -> list[RetrievalErrors]:
+    """Return the worst retrievals as pictures: the query, the frame that was found, the frame that was wanted."""
     groups = []
     for each in report.readings.neighbours:
-        job = Job(each.factor, each.level, "level", "evaluation")
+        job = RenderJob(each.factor, each.level, "level", "evaluation")
         moved, clean = views.pixels(job), views.pixels(views.clean(job))
         triples = [(np.asarray(moved[i]), np.asarray(clean[j]), np.asarray(clean[i])) for i, j in each.pairs]
-        groups.append(TakenFor(each.factor, each.level, tuple(triples)))
+        groups.append(RetrievalErrors(each.factor, each.level, tuple(triples)))
     return groups

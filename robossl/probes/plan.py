@@ -1,4 +1,4 @@
-"""What a probe renders: which views of which frames, how large they are and about how long they take."""
+"""Plan the views that a probe renders: their order, size and approximate time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.factors import resolve_factor
-from robossl.probes.frames import Frames, Unavailable
-from robossl.probes.views import Job, Part, Views, rendered
+from robossl.probes.frames import ProbeFrames, UnavailableError
+from robossl.probes.views import Part, RenderJob, Views, render_frames
 
-FLOOR_JOB = Job("floor", 1, "level", "evaluation")
-_TRIED = 4  # frames a factor is tried on
+FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
+_NUM_TRIED = 4  # frames that each factor is tried on
 PARTS: tuple[Part, Part] = ("reference", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The jobs in the order they are rendered.
+class RenderPlan:
+    """The jobs in the order of rendering.
 
     Args:
         jobs: clean views first.
-        num_bytes: of all their files.
-        seconds: about how long the missing ones take, from a few frames of each factor.
-        unavailable: factors that these frames cannot show, and why.
+        num_bytes: size of all their files.
+        seconds: estimate for the missing views, from a few frames of each factor.
+        unavailable: factors that these frames cannot show, with the reason.
     """
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[RenderJob, ...]
     num_bytes: int
     seconds: float
     unavailable: Mapping[str, str]
@@ -37,17 +37,17 @@ class Plan:
 
 def plan_views(
     views: Views, levels: Mapping[str, Sequence[int]], *, decode: Mapping[str, Sequence[int]] | None = None
-) -> Plan:
-    """Plan the clean views of both parts, the floor, the levels of each factor, and the draws that are read back.
+) -> RenderPlan:
+    """Plan the clean views of both parts, the noise floor, the levels of each factor, and the draws for decoding.
 
     Args:
-        views: of the frames and their split.
-        levels: of each factor, rendered for the evaluation.
-        decode: levels of each factor whose strengths are spread to be read back, rendered for both parts; they also
-            serve to train heads under a factor. Factors of kinds have one such draw whatever the level.
+        views: views of the frames and their split.
+        levels: levels of each factor, rendered for the judged frames.
+        decode: levels of each factor with strengths spread for decoding, rendered for both parts; they also train
+            heads under a factor. A factor with classes has one such draw for all levels.
 
     Raises:
-        InputError: an unknown factor or a level that it has not.
+        InputError: an unknown factor or level.
     """
     decode = decode or {}
     for name, asked in (*levels.items(), *decode.items()):
@@ -55,32 +55,32 @@ def plan_views(
         wrong = next((level for level in asked if level not in known), None)
         if wrong is not None:
             raise InputError(f"{name} has levels 1 to {known[-1]}, got {wrong}")
-    seconds, unavailable = _tried(views.frames, dict.fromkeys(("floor", *levels, *decode)))
+    seconds, unavailable = _try_factors(views.frames, dict.fromkeys(("floor", *levels, *decode)))
     shown = [name for name in dict.fromkeys((*levels, *decode)) if name not in unavailable]
     bases = dict.fromkeys(("plain", *(resolve_factor(name).base for name in shown)))
-    jobs = [Job(base, 0, "clean", part) for base in bases for part in PARTS]
+    jobs = [RenderJob(base, 0, "clean", part) for base in bases for part in PARTS]
     jobs.append(FLOOR_JOB)
     for name in shown:
-        jobs += [Job(name, level, "level", "evaluation") for level in levels.get(name, ())]
-        jobs += [decode_job(name, level, part) for level in decode.get(name, ()) for part in PARTS]
+        jobs += [RenderJob(name, level, "level", "evaluation") for level in levels.get(name, ())]
+        jobs += [make_decode_job(name, level, part) for level in decode.get(name, ()) for part in PARTS]
     jobs = list(dict.fromkeys(jobs))
     left = sum(seconds.get(job.factor, seconds["floor"]) * views.num_missing([job]) for job in jobs)
-    return Plan(tuple(jobs), views.num_bytes(jobs), left, unavailable)
+    return RenderPlan(tuple(jobs), views.num_bytes(jobs), left, unavailable)
 
 
-def decode_job(factor: str, level: int, part: Part) -> Job:
-    """The job whose strengths are read back at a level."""
-    return Job(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
+def make_decode_job(factor: str, level: int, part: Part) -> RenderJob:
+    """Return the job whose strengths are decoded at a level."""
+    return RenderJob(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 
-def not_shown(frames: Frames, names: Sequence[str]) -> dict[str, str]:
-    """Of some factors those that these frames cannot show, and why."""
-    return _tried(frames, dict.fromkeys(names))[1]
+def find_unavailable(frames: ProbeFrames, names: Sequence[str]) -> dict[str, str]:
+    """Return the factors that these frames cannot show, with the reason."""
+    return _try_factors(frames, dict.fromkeys(names))[1]
 
 
-def _tried(frames: Frames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds a frame of each factor, and which cannot be shown."""
-    at = np.unique(np.linspace(0, len(frames.clusters) - 1, _TRIED).astype(np.int64))
+def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the seconds for each frame of a factor, and the factors that cannot be shown."""
+    at = np.unique(np.linspace(0, len(frames.clusters) - 1, _NUM_TRIED).astype(np.int64))
     seconds: dict[str, float] = {}
     unavailable: dict[str, str] = {}
     for name in names:
@@ -88,8 +88,8 @@ def _tried(frames: Frames, names: Mapping[str, None]) -> tuple[dict[str, float],
         values = factor.draw((factor.num_levels + 1) // 2, at, seed=0, draw="level")
         start = time.perf_counter()
         try:
-            rendered(factor, frames, at, values)
-        except Unavailable as error:
+            render_frames(factor, frames, at, values)
+        except UnavailableError as error:
             unavailable[name] = str(error)
         seconds[name] = (time.perf_counter() - start) / len(at)
     return seconds, unavailable

@@ -1,4 +1,4 @@
-"""Prepare: which frames and views a probe is about, and what it cannot show, before any encoder is opened."""
+"""Choose the frames and views of a probe before any encoder is opened."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from functools import cached_property
 from pathlib import Path
 
 from robossl.errors import InputError
-from robossl.probes.frames import Frames, Label
-from robossl.probes.outlook import look_ahead
-from robossl.probes.plan import Plan, not_shown, plan_views
+from robossl.probes.frames import Label, ProbeFrames
+from robossl.probes.outlook import make_outlook
+from robossl.probes.plan import RenderPlan, find_unavailable, plan_views
 from robossl.probes.profile import Profile
-from robossl.probes.settings import Settings, chosen_labels, chosen_levels
+from robossl.probes.settings import ProbeSettings, choose_labels, choose_levels
 from robossl.probes.split import split_frames
 from robossl.probes.views import Views
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All of a probe except its encoder: frames, views, labels and the profile."""
+class ProbeInputs:
+    """All inputs of a probe except its encoder: frames, views, labels and the profile."""
 
     views: Views
-    plan: Plan
+    plan: RenderPlan
     profile: Profile | None
-    settings: Settings
-    unavailable: Mapping[str, str]  # factors that these frames cannot show, those that are not measured too
+    settings: ProbeSettings
+    unavailable: Mapping[str, str]  # factors that these frames cannot show, also those that the run leaves out
     factors: tuple[str, ...]
     use_labels: bool
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """What heads read; an environment plays its scenes for them."""
-        return chosen_labels(self.views.frames, self.profile) if self.use_labels else {}
+        """The labels that heads read; an environment replays its scenes for them."""
+        return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property
-    def labels_said(self) -> str:
-        """The labels in words, or why there is none."""
+    def labels_text(self) -> str:
+        """The labels in words, or why there are none."""
         there = ", ".join(self.views.frames.labels)
         if self.labels or not there:
             return ", ".join(self.labels) or "none"
@@ -45,10 +45,10 @@ class Prepared:
         return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
-        """What no encoder could pass here, in lines."""
+        """Return lines on the factors that no encoder can pass here."""
         if self.profile is None:
             return []
-        found = look_ahead(
+        found = make_outlook(
             self.views.frames,
             self.views.split,
             self.profile,
@@ -60,32 +60,32 @@ class Prepared:
 
 
 def prepare(
-    frames: Frames,
+    frames: ProbeFrames,
     *,
     profile: Profile | None,
     factors: Sequence[str],
     cache: Path,
-    settings: Settings,
+    settings: ProbeSettings,
     use_labels: bool = True,
-) -> Prepared:
-    """Choose the frames and plan their views; nothing is rendered or written.
+) -> ProbeInputs:
+    """Choose the frames and plan their views; render and write nothing.
 
     Args:
-        frames: What an encoder is probed with.
-        profile: The task; None judges nothing.
-        factors: Those that are measured.
+        frames: Frames to probe with.
+        profile: The task; None for a report without verdicts.
+        factors: Factors to measure.
         cache: Folder of views and features.
         settings: How much is measured.
-        use_labels: Whether heads are fitted to the labels of the frames.
+        use_labels: Fit heads to the labels of the frames.
 
     Raises:
-        InputError: frames that nothing can be said on, or that can show none of the factors.
+        InputError: too few frames, or frames that can show none of the factors.
     """
     split = split_frames(
         frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
     )
     views = Views(frames, split, cache / "views", seed=settings.seed)
-    levels, decoded = chosen_levels(factors, profile, settings)
+    levels, decoded = choose_levels(factors, profile, settings)
     plan = plan_views(views, levels, decode=decoded)
     if all(name in plan.unavailable for name in factors):
         whys = ", ".join(dict.fromkeys(plan.unavailable.values()))
@@ -94,5 +94,5 @@ def prepare(
             "other --data"
         )
     others = [name for name in profile.factors if name not in factors] if profile else []
-    unavailable = {**not_shown(frames, others), **plan.unavailable}
-    return Prepared(views, plan, profile, settings, unavailable, tuple(factors), use_labels)
+    unavailable = {**find_unavailable(frames, others), **plan.unavailable}
+    return ProbeInputs(views, plan, profile, settings, unavailable, tuple(factors), use_labels)

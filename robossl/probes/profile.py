@@ -1,4 +1,4 @@
-"""Task profiles: what a task needs of each factor, in TOML; ours lie in `profiles/`, users write their own.
+"""Task profiles in TOML: what a task needs of each factor. Ours are in `profiles/`; users write their own.
 
 ```toml
 schema = "robossl.profile/1"
@@ -8,9 +8,9 @@ about = "One or two sentences."
 version = 1
 calibrated = false                 # whether the thresholds were set from measured policy drops
 labels = ["pose", "point"]         # in order of preference; leave the line out to judge without labels
-[thresholds]                       # of `Thresholds`, where they differ
+[thresholds]                       # fields of `Thresholds` that differ from the defaults
 [factors.rotation]
-need = "EQUI"                      # INV, EQUI, INFO or "-"; or five of them, one a level
+need = "EQUI"                      # INV, EQUI, INFO or "-"; or five of them, one for each level
 max_level = 3                      # the highest level that is judged
 ```
 """
@@ -18,41 +18,28 @@ max_level = 3                      # the highest level that is judged
 from __future__ import annotations
 
 import hashlib
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from robossl.config import from_mapping
 from robossl.errors import InputError
 from robossl.names import unknown
 from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
+from robossl.ranges import check_range
 
-SCHEMA = "robossl.profile/1"
 FOLDER = Path(__file__).parent / "profiles"
 LEVELS = 5
 MAX_LEVEL = 3
 MIN_CLUSTERS = 20
-_KEYS: dict[str, type] = {
-    "schema": str,
-    "name": str,
-    "title": str,
-    "about": str,
-    "version": int,
-    "calibrated": bool,
-    "labels": list,
-    "thresholds": dict,
-    "factors": dict,
-}
-_OPTIONAL = ("labels", "thresholds")
-_SPELLED = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The bounds of the decision rule; those of the reference profiles are not yet calibrated on policy drops."""
+    """The bounds of the decision rule; the reference profiles are not yet calibrated on policy drops."""
 
     inv_retention: float = 0.9
     inv_nis_w: float = 0.8
@@ -66,13 +53,22 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    readable: float = 0.15  # clean score above chance, below which a task is not readable
+    readable: float = 0.15  # clean score above chance; a task below it is not readable
     min_clusters: int = MIN_CLUSTERS
+
+    def __post_init__(self) -> None:
+        bounds = asdict(self)
+        if bounds.pop("min_clusters") < MIN_CLUSTERS:
+            raise InputError(
+                f"min_clusters must be {MIN_CLUSTERS} or more, got {self.min_clusters}; intervals over fewer are too "
+                "narrow"
+            )
+        check_range(0, 1, **bounds)
 
 
 @dataclass(frozen=True, slots=True)
 class FactorNeed:
-    """The need at each of the five levels, and up to which level it is judged."""
+    """The need at each of the five levels, and the highest level that is judged."""
 
     needs: tuple[Need, Need, Need, Need, Need]
     max_level: int = MAX_LEVEL
@@ -93,17 +89,57 @@ class Profile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class _FactorTable:
+    """A factor as the file writes it."""
+
+    need: str | tuple[str, ...]
+    max_level: int = MAX_LEVEL
+
+    def __post_init__(self) -> None:
+        allowed = get_args(Need)
+        if len(self.needs) != LEVELS or not set(self.needs) <= set(allowed):
+            given = list(self.need) if isinstance(self.need, tuple) else self.need
+            raise InputError(
+                f"need must be one of {', '.join(allowed)}, or five of them, one for each level; got {given!r}"
+            )
+        check_range(1, LEVELS, max_level=self.max_level)
+
+    @property
+    def needs(self) -> Any:
+        return (self.need,) * LEVELS if isinstance(self.need, str) else self.need
+
+
+@dataclass(frozen=True, slots=True)
+class _ProfileFile:
+    """A profile as the file writes it."""
+
+    schema: Literal["robossl.profile/1"]
+    name: str
+    title: str
+    about: str
+    version: int
+    calibrated: bool
+    factors: dict[str, _FactorTable]
+    labels: tuple[str, ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        if not self.factors:
+            raise InputError("factors is empty; say what the task needs of at least one")
+
+
 def profile_names() -> list[str]:
-    """Names of the profiles that come with the package."""
+    """Return the names of the profiles that come with the package."""
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.toml"))
 
 
 def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile:
-    """A profile of ours by name, or any TOML file.
+    """Load a profile of ours by name, or any TOML file.
 
     Args:
         name_or_path: `pose-estimation`, or a path that ends in .toml.
-        factors: Names of all factors there are.
+        factors: Names of all known factors.
 
     Raises:
         InputError: no such profile, not TOML, an unknown or missing key, a value that is not allowed.
@@ -122,77 +158,30 @@ def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile
         raise InputError(f"cannot read the profile {path}: {error.strerror}; pass a TOML file") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: this is not valid TOML: {error}") from error
-    return _Reader(path).profile(content, list(factors), hashlib.sha256(data).hexdigest())
+    try:
+        return _build(from_mapping(content, _ProfileFile), list(factors), hashlib.sha256(data).hexdigest())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    path: Path
-
-    def profile(self, content: dict[str, Any], factors: list[str], sha256: str) -> Profile:
-        if content.get("schema") != SCHEMA:
-            raise self.error(f"schema is {content.get('schema')!r}; this version reads {SCHEMA!r}")
-        self.known("key", content, _KEYS)
-        for key, kind in _KEYS.items():
-            if key not in content and key not in _OPTIONAL:
-                raise self.error(f"{key} is missing; give {_SPELLED[kind]}")
-            if type(content.get(key, kind())) is not kind:
-                raise self.error(f"{key} must be {_SPELLED[kind]}, got {content[key]!r}")
-        labels = content.get("labels", [])
-        if not all(isinstance(label, str) for label in labels):
-            raise self.error(f"labels must be names, got {labels!r}")
-        if not content["factors"]:
-            raise self.error("factors is empty; say what the task needs of at least one")
-        self.known("factor", content["factors"], factors)
-        return Profile(
-            **{key: content[key] for key in ("name", "title", "about", "version", "calibrated")},
-            labels=tuple(labels),
-            factors={name: self.need(name, table) for name, table in content["factors"].items()},
-            thresholds=self.thresholds(content.get("thresholds", {})),
-            sha256=sha256,
-        )
-
-    def need(self, name: str, table: Any) -> FactorNeed:
-        at = f"factors.{name}"
-        if not isinstance(table, dict):
-            raise self.error(f"{at} must be a table, got {table!r}")
-        self.known(f"key in {at}", table, ("need", "max_level"))
-        given = table.get("need")
-        needs = given if isinstance(given, list) else [given] * LEVELS
-        if len(needs) != LEVELS or not all(need in get_args(Need) for need in needs):
-            allowed = ", ".join(get_args(Need))
-            raise self.error(f"{at}.need must be one of {allowed}, or five of them, one a level; got {given!r}")
-        max_level = table.get("max_level", MAX_LEVEL)
-        if type(max_level) is not int or not 1 <= max_level <= LEVELS:
-            raise self.error(f"{at}.max_level must be 1 to {LEVELS}, got {max_level!r}")
-        last = min(max_level, resolve_factor(name).num_levels)
-        if any(need != "-" for need in needs) and all(need == "-" for need in needs[:last]):
-            raise self.error(
-                f"{at} asks nothing of the strengths up to {last} that are judged, got {needs!r}; ask, or leave it out"
+def _build(file: _ProfileFile, factors: list[str], sha256: str) -> Profile:
+    for name, table in file.factors.items():
+        if name not in factors:
+            raise InputError(unknown("factor", name, factors))
+        last = min(table.max_level, resolve_factor(name).num_levels)
+        if set(table.needs) != {"-"} and set(table.needs[:last]) == {"-"}:
+            raise InputError(
+                f"factors.{name} has no need at the judged strengths 1 to {last}, got {list(table.needs)}; "
+                "give one, or leave the factor out"
             )
-        levels: Any = tuple(needs)
-        return FactorNeed(levels, max_level)
-
-    def thresholds(self, table: dict[str, Any]) -> Thresholds:
-        kinds = {field.name: type(field.default) for field in fields(Thresholds)}
-        self.known("key in thresholds", table, kinds)
-        for name, value in table.items():
-            most = 1 if kinds[name] is float else math.inf
-            if type(value) not in {kinds[name], int} or not 0 <= value <= most:
-                allowed = "a number in [0, 1]" if kinds[name] is float else "a whole number"
-                raise self.error(f"thresholds.{name} must be {allowed}, got {value!r}")
-        if table.get("min_clusters", MIN_CLUSTERS) < MIN_CLUSTERS:
-            raise self.error(
-                f"thresholds.min_clusters must be {MIN_CLUSTERS} or more, got {table['min_clusters']}; intervals over "
-                "fewer are too narrow"
-            )
-        return Thresholds(**table)
-
-    def known(self, what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-        names = list(allowed)
-        for name in given:
-            if name not in names:
-                raise self.error(unknown(what, name, names))
-
-    def error(self, message: str) -> InputError:
-        return InputError(f"{self.path}: {message}")
+    return Profile(
+        name=file.name,
+        title=file.title,
+        about=file.about,
+        version=file.version,
+        calibrated=file.calibrated,
+        labels=file.labels,
+        factors={name: FactorNeed(table.needs, table.max_level) for name, table in file.factors.items()},
+        thresholds=file.thresholds,
+        sha256=sha256,
+    )

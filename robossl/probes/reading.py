@@ -21,12 +21,12 @@ from robossl.probes.features import Features
 from robossl.probes.health import health
 from robossl.probes.invariance import METRICS as INVARIANCE
 from robossl.probes.invariance import Space, fit_space, invariance_scores, unmeasurable
-from robossl.probes.plan import FLOOR_JOB, decode_job
-from robossl.probes.result import Cell, CleanHead, Decoding, Health, Neighbours, Retention
+from robossl.probes.plan import FLOOR_JOB, make_decode_job
+from robossl.probes.result import Cell, CleanHead, Decoding, Neighbours, ProbeHealth, Retention
 from robossl.probes.retention import Head, Task, fit_augmented, fit_task, retention
 from robossl.probes.retrieval import METRICS as RETRIEVAL
 from robossl.probes.retrieval import mistaken, retrieval_scores
-from robossl.probes.views import Job, Part
+from robossl.probes.views import Part, RenderJob
 
 if TYPE_CHECKING:
     from robossl.probes.measure import Measure
@@ -47,12 +47,12 @@ class Reading:
     """
 
     common: Measure
-    found: Mapping[Job, Features]
+    found: Mapping[RenderJob, Features]
     paired: bool
     spaces: dict[str, Space] = field(default_factory=dict)
     tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
 
-    def pooled(self, job: Job) -> Float[ndarray, "n d"]:
+    def pooled(self, job: RenderJob) -> Float[ndarray, "n d"]:
         return self.found[job]["pooled"]
 
     def space(self, base: str) -> Space:
@@ -61,12 +61,12 @@ class Reading:
         return self.spaces[base]
 
     @cached_property
-    def health(self) -> Health:
+    def health(self) -> ProbeHealth:
         reference, clean = (self.pooled(_clean("plain", part)) for part in ("reference", "evaluation"))
         common = self.common
         return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
 
-    def cells(self, job: Job) -> Iterator[Cell]:
+    def cells(self, job: RenderJob) -> Iterator[Cell]:
         """Invariance, retrieval, and where the view moves things, equivariance of pooled features and of maps."""
         factor, common = resolve_factor(job.factor), self.common
         clean, moved = self.pooled(common.views.clean(job)), self.pooled(job)
@@ -87,9 +87,9 @@ class Reading:
         if factor.warp is not None and "dense" in self.found[job]:
             yield from self._dense(job, factor)
 
-    def _equivariance(self, job: Job, factor: Factor) -> Iterator[Cell]:
+    def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
         """The linear map of a kind, from the reference frames that were drawn that kind."""
-        kind = decode_job(job.factor, job.level, "reference")
+        kind = make_decode_job(job.factor, job.level, "reference")
         if kind not in self.found:
             return
         drawn = self.common.views.values(kind)[:, 0] == factor.strengths(job.level)[0]
@@ -99,7 +99,7 @@ class Reading:
         for name, figure in equivariance(train, test, self.common.draws).items():
             yield Cell(job.factor, job.level, name, figure)
 
-    def _dense(self, job: Job, factor: Factor) -> Iterator[Cell]:
+    def _dense(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
         common, before = self.common, self.common.views.clean(job)
         clean, moved = self.found[before]["dense"], self.found[job]["dense"]
         to_clean, to_moved = common.homographies(before, factor), common.homographies(job, factor)
@@ -112,10 +112,10 @@ class Reading:
         }
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
-    def decodings(self, job: Job) -> tuple[Decoding, ...]:
+    def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
         """Of the strength that was drawn up to this level, where the plan has such views."""
         factor, common = resolve_factor(job.factor), self.common
-        jobs = [decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
+        jobs = [make_decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
         if not all(each in self.found for each in jobs):
             return ()
         train, test = (
@@ -134,7 +134,7 @@ class Reading:
             seed=common.settings.seed,
         )
 
-    def retentions(self, job: Job) -> Iterator[Retention]:
+    def retentions(self, job: RenderJob) -> Iterator[Retention]:
         """Of every label, by heads fitted on clean frames and, where the plan allows, under the factor too."""
         factor, common = resolve_factor(job.factor), self.common
         for name in common.labels:
@@ -154,7 +154,7 @@ class Reading:
         factor = resolve_factor(FLOOR_JOB.factor)
         yield from (CleanHead(name, self._task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
 
-    def _task(self, name: str, job: Job, factor: Factor) -> Task:
+    def _task(self, name: str, job: RenderJob, factor: Factor) -> Task:
         key = name, factor.base
         if key not in self.tasks:
             common = self.common
@@ -172,8 +172,8 @@ class Reading:
             )
         return self.tasks[key]
 
-    def _augmented(self, task: Task, job: Job, factor: Factor) -> Head | None:
-        drawn = decode_job(job.factor, job.level, "reference")
+    def _augmented(self, task: Task, job: RenderJob, factor: Factor) -> Head | None:
+        drawn = make_decode_job(job.factor, job.level, "reference")
         if drawn not in self.found:
             return None
         common, clean = self.common, _clean(factor.base, "reference")
@@ -197,7 +197,7 @@ class Reading:
             worst.setdefault(cell.factor, cell)
         kept = []
         for cell in list(worst.values())[:SHOWN]:
-            job = Job(cell.factor, cell.level, "level", "evaluation")
+            job = RenderJob(cell.factor, cell.level, "level", "evaluation")
             clean = self.pooled(self.common.views.clean(job))
             space = self.space(resolve_factor(cell.factor).base)
             pairs = mistaken(clean, self.pooled(job), space, self.common.gallery)
@@ -205,8 +205,8 @@ class Reading:
         return tuple(each for each in kept if each.pairs)
 
 
-def _clean(base: str, part: Part) -> Job:
-    return Job(base, 0, "clean", part)
+def _clean(base: str, part: Part) -> RenderJob:
+    return RenderJob(base, 0, "clean", part)
 
 
 def _shares(scores: Scores, draws: Draws) -> tuple[tuple[float, float], ...]:

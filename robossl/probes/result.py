@@ -1,4 +1,4 @@
-"""What a probe found, as frozen records that are written as JSON `robossl.probe/1` and read back."""
+"""The report of a probe: frozen records, written as JSON `robossl.probe/1` and read back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 SCHEMA = "robossl.probe/1"
-UNREADABLE = "task not readable"  # how the reason of a figure begins where the encoder does not give the label
-UNKNOWN = "the moved label is not known"  # and where nobody can say what the label becomes
-NOT_MEASURED, LEFT_OUT = "not measured", "left out"  # a verdict on what these frames cannot show; on what was not asked
+# How the reason of a missing figure begins: no head reads the label; the label is undefined under the factor.
+UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
+# The metric of a verdict without a measurement: these frames cannot show the factor; the run left it out.
+NOT_MEASURED, LEFT_OUT = "not measured", "left out"
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
 Word = Literal["SAFE", "SAFE IF TRAINED WITH IT", "RISKY", "INCONCLUSIVE", "UNUSABLE"]
@@ -30,14 +31,14 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What was done to the frames at one strength, and how far that moved the pixels."""
+class ViewFigures:
+    """One factor at one strength, and how far it moved the pixels."""
 
     factor: str
     family: Family
     level: int  # 1 mild to 5 severe
-    params: Mapping[str, Any]  # in the units of the grid; a pair of values where the side is drawn
-    psnr: float | None  # dB to the clean view, the mean over frames; None where they are the same
+    params: Mapping[str, Any]  # in the unit of the factor; two values if the side is drawn
+    psnr: float | None  # dB to the clean view, mean over frames; None if no pixel differs
     ssim: float | None
 
 
@@ -49,13 +50,13 @@ class Cell:
     level: int
     metric: str
     figure: Figure
-    shares: tuple[tuple[float, float], ...] = ()  # of each cluster, in their order: the value is the sum of the first
-    # over the sum of the second, so that two reports on the same frames are compared in pairs
+    # Numerator and denominator of each cluster: the value is the ratio of their sums. Paired comparisons need them.
+    shares: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How well the transformation's parameter can be read off the features: 0 chance, 1 perfect."""
+    """How well the strength of a factor can be decoded from the features: 0 is chance, 1 is perfect."""
 
     factor: str
     level: int
@@ -70,13 +71,14 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of a task's head is left under a view: 1 no loss, 0 chance."""
+    """The share of a head's clean score that is left under a view: 1 is no loss, 0 is chance."""
 
     label: str
     factor: str
     level: int
-    head: Literal["clean", "same", "augmented"]  # clean: fitted on clean frames, tested with T.y; same: tested with y
-    # itself; augmented: fitted on clean and transformed frames with T.y, tested with T.y
+    # clean: fitted on clean frames, tested with the moved label T.y; same: tested with the old label y;
+    # augmented: fitted on clean and transformed frames with T.y, tested with T.y
+    head: Literal["clean", "same", "augmented"]
     figure: Figure
     clean: float | None  # R2 or chance-corrected balanced accuracy on clean frames
     transformed: float | None
@@ -84,15 +86,15 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class CleanHead:
-    """How well a head reads a label off whole clean frames: what retention is a share of."""
+    """The score of a head on whole clean frames; retention is a share of it."""
 
     label: str
     figure: Figure  # R2, or chance-corrected balanced accuracy
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """Whether the features can carry anything; see `robossl.probes.health`."""
+class ProbeHealth:
+    """Whether the features carry information; see `robossl.probes.health`."""
 
     rankme: float | None  # of raw features
     rankme_centred: float | None
@@ -109,10 +111,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Everything measured of one encoder."""
+    """Everything measured for one encoder."""
 
     name: str
-    health: Health
+    health: ProbeHealth
     cells: tuple[Cell, ...]
     decodings: tuple[Decoding, ...]
     retentions: tuple[Retention, ...]
@@ -122,7 +124,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Frames that are taken for another under a view: positions of the query and of the frame that was found."""
+    """Wrong retrievals under a view: positions of the query and of the frame that was found."""
 
     factor: str
     level: int
@@ -131,7 +133,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows for a task from one factor; `level` is None for the factor's verdict, the worst of its levels."""
+    """The verdict on one factor for a task; `level` is None for the factor as a whole, which is its worst level."""
 
     factor: str
     level: int | None
@@ -140,8 +142,8 @@ class Verdict:
     metric: str  # what decided: "retention of point (clean head)", "nis_w and r1", ...
     figure: Figure
     references: Mapping[str, float | None]  # the same metric of pixels and random init
-    sentence: str  # one plain sentence with the evidence
-    cause: str = ""  # why it is INCONCLUSIVE or UNUSABLE, without figures: factors with one cause are shown as one
+    sentence: str  # with the evidence
+    cause: str = ""  # why it is INCONCLUSIVE or UNUSABLE, without figures; factors with one cause share a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,8 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """On which frames."""
+class ProbeData:
+    """The frames of the probe."""
 
     name: str
     sha256: str
@@ -177,21 +179,21 @@ class Data:
     num_clusters: int
     cluster_key: str
     resolution: tuple[int, int]
-    mask: bool  # a circular mask on the views of geometric factors, the clean ones too
+    mask: bool  # whether views of geometric factors, also the clean ones, are cut to a disc
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """For which task: the profile, and what it asked of each factor."""
+class TaskNeeds:
+    """The task: the profile, and its need of each factor."""
 
     profile: str
     sha256: str
     calibrated: bool
     max_level: Mapping[str, int]
     needs: Mapping[str, tuple[Need, ...]]  # one a level
-    about: str = ""  # what the profile says that its verdicts mean
-    labels: tuple[str, ...] | None = None  # that it reads; none at all where it judges without
+    about: str = ""  # what the verdicts mean, in the words of the profile
+    labels: tuple[str, ...] | None = None  # that it reads; () if it judges without labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +202,13 @@ class Report:
 
     created: str
     encoder: Subject
-    data: Data
+    data: ProbeData
     settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
-    views: tuple[View, ...]
+    views: tuple[ViewFigures, ...]
     readings: Readings
     references: Mapping[str, Readings]  # "pixels", "random_init"
-    task: Task | None
+    task: TaskNeeds | None
     verdicts: tuple[Verdict, ...]
     word: Word | None  # the worst over the factors; None without a profile
-    random_backbone: Backbone | None = None  # the network that "random_init" is
+    random_backbone: Backbone | None = None  # of "random_init"
     schema: str = SCHEMA

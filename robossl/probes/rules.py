@@ -1,4 +1,4 @@
-"""The three rules: what a task that needs a factor to be ignored, followed or known makes of the evidence."""
+"""The three rules of the verdict: for a factor that must be ignored (INV), followed (EQUI) or readable (INFO)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from robossl.probes.result import NOT_MEASURED, UNREADABLE, Figure, Word
 from robossl.probes.retrieval import GALLERY
 
 MORE = "more frames are needed to tell"
-NO_LABEL = "no label of the task is there to test whether a head follows the factor"
+NO_LABEL = "no label of the task can test whether a head follows the factor"
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What was decided, on which figure, and the end of the sentence."""
+    """The decision, its figure, and the text of the sentence."""
 
     word: Word
     metric: str
     figure: Figure
     references: Mapping[str, float | None]
     text: str
-    cause: str = ""  # why nothing was decided, without figures: the same words for every factor that it holds for
+    cause: str = ""  # why it is undecided, without figures: the same words for every such factor
 
 
-def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
-    """The factor must not matter: a head keeps its score, or without labels, features stay where they are."""
+def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
+    """Judge INV: a head must keep its score; without labels, the features must not move."""
     label, kept = seen.retention("same")
     if label is None or kept is None:
         return _invariant_without_labels(seen, limits)
@@ -41,7 +41,7 @@ def invariant(seen: Evidence, limits: Thresholds) -> Ruling:
     if kept.high < limits.inv_retention:
         text += f"; it must keep {limits.inv_retention:.0%}"
         if others and all(value is not None and value < limits.inv_retention for value in others.values()):
-            text += ", as no reference does: a head that has not seen this change is as much to blame as the encoder"
+            text += "; no reference does either: the cause may be the head, which has not seen this change"
         return Ruling("RISKY", metric, kept, others, text)
     return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 
@@ -65,20 +65,22 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
     cause = f"a label or {MORE}" if seen.profile.labels else MORE
-    # the one that is short of its bound is what is shown
+    # Show the figure that misses its bound.
     metric, figure = ("r1", r1) if nis_w.low >= limits.inv_nis_w else ("nis_w", nis_w)
     return Ruling("INCONCLUSIVE", metric, figure, seen.others(metric), f"{text}; {cause}", cause)
 
 
-def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
-    """The factor changes the answer: it must stay readable, and a head must follow it."""
+def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
+    """Judge EQUI: the factor changes the answer, so it must stay readable and a head must follow it."""
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        return forgotten  # first: a label that the factor does not change must not hide it
+        # A label that the factor does not change must not hide over-invariance.
+        return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:
         return forgotten or _on_decoding(seen, "INCONCLUSIVE", NO_LABEL, NO_LABEL)
-    if is_unknown(kept):  # by any label of the task, on whatever frames: it cannot count against an encoder
+    # No label of the task is defined under the factor: this cannot count against an encoder.
+    if is_unknown(kept):
         return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]
     if trained is not None and trained.high is not None and trained.high < limits.equi_retention:
@@ -91,7 +93,7 @@ def equivariant(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def _why_none(seen: Evidence, kept: Figure, label: str, head: str) -> tuple[str, str]:
-    """Why a retention has no figure: the whole sentence, and its cause."""
+    """Return why a retention has no figure: the whole sentence, and its cause."""
     reason = kept.reason or "no figure"
     if not reason.startswith(UNREADABLE):
         return reason, reason
@@ -118,8 +120,8 @@ def _following(
     if forgotten is not None:
         return forgotten
     if follows:
-        cause = "a head follows, but the factor is decoded too little, or on too few frames, to tell"
-        text = f"{text}, but {decoded}: too little, or too few frames, to tell"
+        cause = "a head follows, but the factor is decoded too weakly, or on too few frames, to decide"
+        text = f"{text}, but {decoded}: too weakly, or on too few frames, to decide"
         return _on_decoding(seen, "INCONCLUSIVE", text, cause)
     return Ruling("INCONCLUSIVE", metric, kept, others, f"{text}; {MORE}", MORE)
 
@@ -132,14 +134,14 @@ def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
 
 
 def _readable(seen: Evidence, limits: Thresholds) -> bool:
-    """Whether the factor is decoded as well as a task needs, given what pixels allow."""
+    """Whether the factor is decoded as well as the task needs, relative to pixels."""
     pixels = seen.others("decoding").get("pixels") or 0.0
     bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
     return seen.decoding.low is not None and seen.decoding.low >= bar
 
 
 def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
-    """RISKY where the factor is forgotten, INCONCLUSIVE where nobody can read it off these frames; None else."""
+    """Return RISKY if the encoder lost the factor, INCONCLUSIVE if no reference can read it either, else None."""
     nis_w, decoded = seen.nis_w, seen.decoding
     if nis_w.low is None or decoded.high is None:
         return None
@@ -153,8 +155,8 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
     return _on_decoding(seen, "RISKY", f"{text} (0 is chance){seen.beside(seen.others('decoding'))}")
 
 
-def informative(seen: Evidence, limits: Thresholds) -> Ruling:
-    """The factor itself is the answer: it must be readable."""
+def judge_information(seen: Evidence, limits: Thresholds) -> Ruling:
+    """Judge INFO: the factor is the answer, so it must be readable."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
         reason = decoded.reason or "the factor was not decoded"

@@ -1,7 +1,7 @@
-"""Run: one encoder, one set of frames, one task, from the frames to the report; what was done before is not done again.
+"""Probe one encoder on one set of frames for one task: render, embed, measure, judge.
 
-Views are rendered once for all encoders and features once for each, both in a cache. What is missing is counted, and
-its time and size are said, before anything starts.
+Views are cached once for all encoders, features once for each encoder. The time and size of what is missing is printed
+before anything starts.
 """
 
 from __future__ import annotations
@@ -20,63 +20,65 @@ from robossl.probes.features import Features, features
 from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Label
 from robossl.probes.measure import Measure
-from robossl.probes.plan import FLOOR_JOB, Plan
-from robossl.probes.prepare import Prepared
+from robossl.probes.plan import FLOOR_JOB, RenderPlan
+from robossl.probes.prepare import ProbeInputs
 from robossl.probes.profile import Profile, Thresholds
-from robossl.probes.report.words import backbone_said
-from robossl.probes.result import Data, Readings, Report, Task
-from robossl.probes.settings import mapped
+from robossl.probes.report.words import describe_backbone
+from robossl.probes.result import ProbeData, Readings, Report, TaskNeeds
+from robossl.probes.settings import choose_dense_views
 from robossl.probes.subjects import Probed
-from robossl.probes.verdict import judge, overall
-from robossl.probes.views import Job, Views
+from robossl.probes.verdict import find_worst_word, judge
+from robossl.probes.views import RenderJob, Views
 from robossl.progress import Progress
 
 
-class Found(NamedTuple):
-    """The report, and what its page shows."""
+class ProbeResult(NamedTuple):
+    """The report, and the views that its page shows."""
 
     report: Report
     views: Views
-    plan: Plan
+    plan: RenderPlan
 
 
 def probe(
     probed: Probed,
     references: Mapping[str, Probed],
-    prepared: Prepared,
+    prepared: ProbeInputs,
     *,
     cache: Path,
     limit_bytes: int,
     command: str | None = None,
-) -> Found:
+) -> ProbeResult:
     """Render, embed, measure and judge.
 
     Args:
         probed: The encoder.
         references: "pixels" and "random_init".
-        prepared: What it is probed with and for.
-        cache: Folder of views and features, the one that `prepared` names.
-        limit_bytes: How large it may get.
-        command: The line that asked for it, for who wants it again.
+        prepared: Frames, views, labels and task.
+        cache: Folder of views and features; the one given to `prepare`.
+        limit_bytes: Largest size of the cache.
+        command: The command line, for the report.
 
     Raises:
-        InputError: features that are no features, a cache that gets too large.
-        ResourceError: the disk is full, or a server does not answer; what is done is kept.
+        InputError: invalid features, or a cache that would get too large.
+        ResourceError: the disk is full, or a server does not answer; finished work is kept.
     """
     views, plan, profile, settings = prepared.views, prepared.plan, prepared.profile, prepared.settings
     labels, subjects = prepared.labels, {"": probed, **references}
-    maps = mapped(plan, profile)
+    maps = choose_dense_views(plan, profile)
     backbone = references["random_init"].backbone if "random_init" in references else None
     num_bytes = say_plan(
-        views, plan, subjects, prepared.labels_said, maps, more=[*prepared.outlook(), *backbone_said(backbone)]
+        views, plan, subjects, prepared.labels_text, maps, more=[*prepared.outlook(), *describe_backbone(backbone)]
     )
     check_room(cache, num_bytes, limit_bytes, views=views, plan=plan, subjects=subjects)
     with watched("render", "frames", views.num_missing(plan.jobs)) as watch:
         views.render(plan.jobs, progress=watch)
-    plan = _without_unchanged(views, plan)
+    plan = _drop_unchanged(views, plan)
     readable = (profile.thresholds if profile else Thresholds()).readable
     measure = Measure(views, plan, labels, settings, readable)
-    readings = {key: _measured(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()}
+    readings = {
+        key: _measure_one(each, views, plan, measure, cache / "features", maps) for key, each in subjects.items()
+    }
     own = readings.pop("")
     unmeasured = {**prepared.unavailable, **plan.unavailable}
     verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
@@ -90,14 +92,14 @@ def probe(
         references=readings,
         task=_task(profile, prepared.use_labels),
         verdicts=verdicts,
-        word=overall(verdicts) if profile else None,
+        word=find_worst_word(verdicts) if profile else None,
         random_backbone=backbone,
     )
-    return Found(report, views, plan)
+    return ProbeResult(report, views, plan)
 
 
-def _without_unchanged(views: Views, plan: Plan) -> Plan:
-    """Take out the factors that leave every frame as it is: that an encoder does not move says nothing there."""
+def _drop_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
+    """Leave out the factors that change no pixel: invariance to them says nothing."""
     changed: dict[str, bool] = {}
     for job in plan.jobs:
         if job.draw == "level" and job != FLOOR_JOB:
@@ -109,8 +111,10 @@ def _without_unchanged(views: Views, plan: Plan) -> Plan:
     return replace(plan, jobs=jobs, unavailable={**plan.unavailable, **unchanged})
 
 
-def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
-    found: dict[Job, Features] = {}
+def _measure_one(
+    probed: Probed, views: Views, plan: RenderPlan, measure: Measure, cache: Path, maps: set[RenderJob]
+) -> Readings:
+    found: dict[RenderJob, Features] = {}
     name = probed.about.name
     with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
         files = [view_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
@@ -123,15 +127,15 @@ def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache:
 
 @contextmanager
 def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar, or lines where there is none; yields what is told the units done and in all."""
+    """Show progress; yield a function that takes the units done and the total."""
     with Progress(unit=unit) as progress:
         progress.show(what, 0, total)
         yield partial(progress.show, what)
 
 
-def _data(views: Views, labels: Mapping[str, Label]) -> Data:
+def _data(views: Views, labels: Mapping[str, Label]) -> ProbeData:
     frames, split = views.frames, views.split
-    return Data(
+    return ProbeData(
         name=frames.name,
         sha256=frames.digest,
         n_reference=len(split.reference),
@@ -144,10 +148,10 @@ def _data(views: Views, labels: Mapping[str, Label]) -> Data:
     )
 
 
-def _task(profile: Profile | None, use_labels: bool) -> Task | None:
+def _task(profile: Profile | None, use_labels: bool) -> TaskNeeds | None:
     if profile is None:
         return None
-    return Task(
+    return TaskNeeds(
         profile=profile.name,
         sha256=profile.sha256,
         calibrated=profile.calibrated,

@@ -1,6 +1,6 @@
-"""The JSON Schema of `robossl.probe/1`, made of the records: `python -m robossl.probes.schema > schema.json`.
+"""The JSON Schema of `robossl.probe/1`, generated from the records: `python -m robossl.probes.schema > schema.json`.
 
-The file beside this one is what is published; a test keeps it and the records together.
+The file beside this one is published; a test compares it with the records.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 
 
 def json_schema() -> dict[str, Any]:
-    """The whole schema, draft 2020-12."""
+    """Return the schema (draft 2020-12)."""
     definitions: dict[str, Any] = {}
-    root = _of(Report, definitions)
+    root = _describe_type(Report, definitions)
     definitions["Report"]["properties"]["schema"] = {"const": SCHEMA}
     definitions["Report"]["required"].append("schema")
     definitions["Figure"] |= _REASONED
-    definitions["View"]["properties"]["level"] |= {"minimum": 1, "maximum": 5}
+    definitions["ViewFigures"]["properties"]["level"] |= {"minimum": 1, "maximum": 5}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{SCHEMA.replace('/', ':')}",
@@ -33,41 +33,41 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-# no number is left out without saying why
+# A missing number needs a reason.
 _REASONED = {
     "if": {"properties": {name: {"type": "number"} for name in ("value", "low", "high")}},
     "else": {"properties": {"reason": {"type": "string", "minLength": 1}}},
 }
 
 
-def _of(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, inner = get_origin(wanted), get_args(wanted)
     if wanted is Any:
         return {}
     if dataclasses.is_dataclass(wanted):
-        return _record(wanted, definitions)
+        return _describe_record(wanted, definitions)
     if origin is Literal:
         return {"enum": list(inner)}
     if origin in (types.UnionType, Union):
-        return {"anyOf": [_of(inner[0], definitions), {"type": "null"}]}
+        return {"anyOf": [_describe_type(inner[0], definitions), {"type": "null"}]}
     if origin is tuple and inner[-1] is Ellipsis:
-        return {"type": "array", "items": _of(inner[0], definitions)}
+        return {"type": "array", "items": _describe_type(inner[0], definitions)}
     if origin is tuple:
-        items = [_of(each, definitions) for each in inner]
+        items = [_describe_type(each, definitions) for each in inner]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if origin is not None:  # a mapping
-        return {"type": "object", "additionalProperties": _of(inner[1], definitions)}
+        return {"type": "object", "additionalProperties": _describe_type(inner[1], definitions)}
     return {"type": _SCALARS[wanted]}
 
 
-def _record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if wanted.__name__ not in definitions:
-        definitions[wanted.__name__] = {}  # before its fields, which may name it
+        definitions[wanted.__name__] = {}  # set first: its fields may refer to it
         fields = dataclasses.fields(wanted)
         definitions[wanted.__name__] |= {
             "type": "object",
             "description": (wanted.__doc__ or "").splitlines()[0],
-            "properties": {name: _of(hint, definitions) for name, hint in field_types(wanted).items()},
+            "properties": {name: _describe_type(hint, definitions) for name, hint in field_types(wanted).items()},
             "required": [field.name for field in fields if field.default is dataclasses.MISSING],
             "additionalProperties": False,
         }

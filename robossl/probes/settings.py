@@ -1,4 +1,4 @@
-"""Settings: how much is measured, and of which strengths."""
+"""How much a probe measures, and at which strengths."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robossl.probes.factors import resolve_factor
-from robossl.probes.frames import Frames, Label
-from robossl.probes.plan import Plan
+from robossl.probes.frames import Label, ProbeFrames
+from robossl.probes.plan import RenderPlan
 from robossl.probes.profile import MAX_LEVEL, Profile
-from robossl.probes.views import Job
+from robossl.probes.views import RenderJob
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How much is measured.
+class ProbeSettings:
+    """How much a probe measures.
 
     Args:
-        n_reference: Frames that statistics and heads are fitted on.
+        n_reference: Frames for fitting statistics and heads.
         n_evaluation: Frames that are judged.
-        levels: Strengths that are shown, beside the hardest that a profile judges of each of its needs.
-        num_resamples: Of the bootstrap.
-        num_shuffles: Of a parameter, for the range of chance.
-        mlp: Decode with an MLP too, and not with a linear probe alone.
-        decode_all: Read back every factor at the strength that is judged, not only those the task must follow or know.
-        seed: Of all that is drawn.
+        levels: Strengths that are shown; the hardest judged strength of each need is always shown.
+        num_resamples: Resamples of the bootstrap.
+        num_shuffles: Shuffles of a parameter, for the range of chance.
+        mlp: Decode with an MLP too, not only with a linear probe.
+        decode_all: Decode every factor at the judged strength, not only factors that need EQUI or INFO.
+        seed: Seed of everything random.
     """
 
     n_reference: int = 2000
@@ -37,13 +37,13 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
+QUICK = ProbeSettings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuffles=20, mlp=False, decode_all=False)
 
 
-def chosen_levels(
-    factors: Sequence[str], profile: Profile | None, settings: Settings
+def choose_levels(
+    factors: Sequence[str], profile: Profile | None, settings: ProbeSettings
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The strengths of each factor that are shown, and those that are read back."""
+    """Return the strengths of each factor that are shown, and those that are decoded."""
     shown: dict[str, tuple[int, ...]] = {}
     decoded: dict[str, tuple[int, ...]] = {}
     for name in factors:
@@ -60,19 +60,19 @@ def chosen_levels(
     return shown, decoded
 
 
-def chosen_labels(frames: Frames, profile: Profile | None) -> dict[str, Label]:
-    """Those the task reads, in its order; all of them where there is no task."""
+def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Label]:
+    """Return the labels that the task reads, in its order; without a task, all labels."""
     names = profile.labels if profile else tuple(frames.labels)
     return {name: frames.labels[name] for name in names if name in frames.labels}
 
 
-def mapped(plan: Plan, profile: Profile | None) -> set[Job]:
-    """Views whose feature maps are looked at: the severest that is judged of every factor that moves points."""
+def choose_dense_views(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
+    """Return the views for dense features: the severest judged level of each factor that moves points."""
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
-    chosen: dict[str, Job] = {}
+    chosen: dict[str, RenderJob] = {}
     for job in shown:
         asked = profile.factors.get(job.factor) if profile else None
         if resolve_factor(job.factor).warp is not None and job.level <= (asked.max_level if asked else MAX_LEVEL):
             chosen[job.factor] = job
-    bases = {Job(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
+    bases = {RenderJob(resolve_factor(name).base, 0, "clean", "evaluation") for name in chosen}
     return {*chosen.values(), *bases}

@@ -1,4 +1,4 @@
-"""A contact sheet: what every factor did to one frame at each level, with PSNR and SSIM under each picture."""
+"""Contact sheet: one frame under every factor and level, with PSNR and SSIM under each picture."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robossl.durable import atomic_write
 from robossl.probes.factors import resolve_factor
-from robossl.probes.views import Job, Views
+from robossl.probes.views import RenderJob, Views
 
 WIDTH, GAP, LINE, TITLE = 150, 6, 14, 24  # pixels: a picture, between pictures, a line of text, a factor's name
 
 
-def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks: int = 2) -> Image.Image:
-    """A row a factor: the clean view, then its levels.
+def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int = 0, blocks: int = 2) -> Image.Image:
+    """Draw a row for each factor: the clean view, then its levels.
 
     Args:
-        views: where the pictures are.
-        jobs: those of draw "level" are shown, in their order.
-        example: which frame of the evaluation; a row has a frame of its own, from this one on.
-        blocks: how many factors stand side by side.
+        views: the rendered views.
+        jobs: jobs of draw "level" are shown, in their order.
+        example: judged frame of the first row; each row shows the next frame.
+        blocks: number of factors side by side.
     """
-    rows: dict[str, list[Job]] = {}
+    rows: dict[str, list[RenderJob]] = {}
     for job in jobs:
         if job.draw == "level" and job.factor != "floor":
             rows.setdefault(job.factor, []).append(job)
@@ -42,21 +42,21 @@ def contact_sheet(views: Views, jobs: Sequence[Job], *, example: int = 0, blocks
         factor = resolve_factor(name)
         pen.text((left, top), f"{factor.title} ({factor.unit})", fill="black", font=_font(13))
         shown = (example + number) % len(views.split.evaluation)
-        _picture(paper, views, views.clean(own[0]), shown, (left, top + TITLE), ("clean", ""))
+        _paste(paper, views, views.clean(own[0]), shown, (left, top + TITLE), ("clean", ""))
         for place, job in enumerate(own, start=1):
             corner = left + place * (WIDTH + GAP), top + TITLE
-            _picture(paper, views, job, shown, corner, _texts(views, job, shown))
+            _paste(paper, views, job, shown, corner, _make_captions(views, job, shown))
     return paper
 
 
 def write_sheet(image: Image.Image, path: Path) -> None:
-    """Write it as PNG, in one step."""
+    """Write the sheet as PNG in one step."""
     with atomic_write(path) as aside:
         image.save(aside, format="PNG", optimize=True)
 
 
-def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
-    """The strength of this very frame; the figures of the whole level."""
+def _make_captions(views: Views, job: RenderJob, shown: int) -> tuple[str, str]:
+    """Return the strength of this frame, and the figures of the whole level."""
     view = views.view(job)
     strength = float(views.values(job)[shown, 0])
     if view.psnr is None or view.ssim is None:
@@ -64,8 +64,8 @@ def _texts(views: Views, job: Job, shown: int) -> tuple[str, str]:
     return f"{job.level}: {strength:g}", f"{view.psnr:.1f} dB  {view.ssim:.2f}"
 
 
-def _picture(
-    paper: Image.Image, views: Views, job: Job, shown: int, corner: tuple[int, int], texts: tuple[str, str]
+def _paste(
+    paper: Image.Image, views: Views, job: RenderJob, shown: int, corner: tuple[int, int], texts: tuple[str, str]
 ) -> None:
     pixels = views.pixels(job)[shown]
     height, width = views.frames.hw

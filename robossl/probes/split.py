@@ -7,13 +7,13 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from robossl.errors import InputError
-from robossl.probes.frames import Frames, Split
+from robossl.probes.frames import ProbeFrames, Split
 
 MIN_CLUSTERS = 20  # with fewer in the evaluation an interval says too little
 _LOOKED_AT = 32  # frames, to find out that all are alike
 
 
-def split_frames(frames: Frames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
+def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
     """Draw whole clusters for either side, and frames evenly from the clusters of a side.
 
     The evaluation gets its share of the frames, and 20 clusters or half of them where that is more. Where there are
@@ -56,7 +56,7 @@ def _evenly(
     return np.sort(mixed[np.argsort(turn, kind="stable")[:count]])
 
 
-def _refuse_all_alike(frames: Frames) -> None:
+def _refuse_all_alike(frames: ProbeFrames) -> None:
     num_frames = len(frames.clusters)
     at = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _LOOKED_AT)).astype(np.int64))
     pixels = frames.clean(at)

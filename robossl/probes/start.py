@@ -1,4 +1,4 @@
-"""Start: misuse of `robossl probe run` that its arguments alone show, refused before anything is opened."""
+"""Check the arguments of `robossl probe run` before anything is opened."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from robossl.probes.profile import Profile
 
 
 def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...]:
-    """Choose which factors are measured: those asked for, else those of the task, else all.
+    """Choose the factors to measure: those asked for, else those of the task, else all.
 
     Raises:
-        InputError: a factor is unknown, or the task asks for none of these factors.
+        InputError: a factor is unknown, or the task judges none of these factors.
     """
     for name in asked:
         if name not in FACTORS:
@@ -27,17 +27,17 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
         return tuple(dict.fromkeys(asked)) or tuple(FACTORS)
     needed = [name for name, each in task.factors.items() if any(need != "-" for need in each.needs)]
     if not needed:
-        raise InputError(f"the profile {task.name} asks nothing of any factor; give one of them a need")
+        raise InputError(f"the profile {task.name} has no need for any factor; give one a need")
     if asked and not set(asked) & set(needed):
         raise InputError(
-            f"the profile {task.name} asks nothing of {', '.join(asked)}; it judges {', '.join(needed)}: name one of "
+            f"the profile {task.name} judges none of {', '.join(asked)}; it judges {', '.join(needed)}: name one of "
             "them too, or leave --profile out"
         )
     return tuple(dict.fromkeys(asked)) or tuple(name for name in FACTORS if name in task.factors)
 
 
 def check_place(folder: Path, *, option: str) -> None:
-    """Check that a folder can be made and written to, and leave the disk as it was.
+    """Check that a folder can be made and written to; leave the disk unchanged.
 
     Raises:
         InputError: it cannot.
@@ -52,10 +52,10 @@ def check_place(folder: Path, *, option: str) -> None:
 
 
 def check_free(folder: Path, *, encoder: str, profile: str | None) -> None:
-    """Refuse to write over a report of another encoder or task, or over a page that no probe has written.
+    """Refuse to overwrite a report of another encoder or task, or a page that no probe wrote.
 
     Raises:
-        InputError: such a report lies there.
+        InputError: the folder holds such a file.
     """
     report, page = folder / "report.json", folder / "report.html"
     if not report.is_file():

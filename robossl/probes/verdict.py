@@ -1,7 +1,7 @@
-"""From readings and a task profile to verdicts: the decision rule, one level at a time, and its plain sentences.
+"""From readings and a task profile to verdicts: the decision rule for each level, and a sentence with the evidence.
 
-Only bounds of intervals decide, never values alone. A factor's verdict is the worst over its levels up to the profile's
-`max_level`; levels above are told, not counted. Where the evidence does not reach either way the word is INCONCLUSIVE
+Only the bounds of intervals decide, never values alone. The verdict of a factor is the worst over its levels up to the
+profile's `max_level`; higher levels are shown, not counted. If the evidence does not suffice, the word is INCONCLUSIVE
 and the sentence says what is missing.
 """
 
@@ -14,7 +14,7 @@ from robossl.probes.bootstrap import missing
 from robossl.probes.evidence import Evidence
 from robossl.probes.profile import Profile
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word
-from robossl.probes.rules import Ruling, equivariant, informative, invariant
+from robossl.probes.rules import Ruling, judge_equivariance, judge_information, judge_invariance
 
 # From good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
@@ -28,13 +28,13 @@ def judge(
     *,
     unmeasured: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict for every factor and level that the profile has a need for: the factor's own first, its levels after.
+    """Return the verdicts of all factors and levels with a need: for each factor its own verdict, then its levels.
 
     Args:
-        readings: Of the encoder.
-        references: Of "pixels" and "random_init".
+        readings: Readings of the encoder.
+        references: Readings of "pixels" and "random_init".
         profile: The task.
-        unmeasured: Factors that these frames cannot show, and why.
+        unmeasured: Factors that these frames cannot show, with the reason.
     """
     found: list[Verdict] = []
     for factor, asked in profile.factors.items():
@@ -54,18 +54,18 @@ def judge(
     return tuple(found)
 
 
-def overall(verdicts: Iterable[Verdict]) -> Word | None:
-    """The worst over the factors; those that the frames cannot show do not count, those left out are INCONCLUSIVE.
+def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
+    """Return the worst word over the factors; None if nothing was measured.
 
-    None where nothing was measured.
+    Factors that the frames cannot show do not count; factors that the run left out are INCONCLUSIVE.
     """
     words = [v.word for v in verdicts if v.level is None and v.metric != NOT_MEASURED]
     return max(words, key=ORDER.index, default=None)
 
 
 def _judge(seen: Evidence, need: Need) -> Verdict:
-    rule = {"INV": invariant, "EQUI": equivariant, "INFO": informative}[need]
-    ruling = _collapsed(seen) or _few_clusters(seen, rule(seen, seen.profile.thresholds))
+    rule = {"INV": judge_invariance, "EQUI": judge_equivariance, "INFO": judge_information}[need]
+    ruling = _rule_collapsed(seen) or _check_clusters(seen, rule(seen, seen.profile.thresholds))
     text = ruling.text
     if ruling.word.startswith("SAFE") and "precision-fragile" in seen.readings.health.flags:
         error = seen.readings.health.fp16_error or 0.0
@@ -90,7 +90,7 @@ def _unmeasured(factor: str, need: Need, reason: str | None) -> Verdict:
     return Verdict(factor, None, need, "INCONCLUSIVE", metric, missing(why), {}, sentence, why)
 
 
-def _collapsed(seen: Evidence) -> Ruling | None:
+def _rule_collapsed(seen: Evidence) -> Ruling | None:
     health = seen.readings.health
     if "collapsed" not in health.flags:
         return None
@@ -105,8 +105,8 @@ def _collapsed(seen: Evidence) -> Ruling | None:
     return Ruling("UNUSABLE", "health", missing("collapsed"), {}, text, text)
 
 
-def _few_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
-    """INCONCLUSIVE whatever was decided, where it was decided on too few independent units."""
+def _check_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
+    """Turn a ruling on too few independent clusters into INCONCLUSIVE."""
     clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
     if not 0 < clusters < least:
         return ruling

@@ -1,7 +1,7 @@
-"""The views of a probe, rendered once for all encoders: uint8 files in a cache, each whole or not there.
+"""The views of a probe, rendered once for all encoders: uint8 files in a cache, each complete or absent.
 
-A file is named by all that its pixels depend on: the frames, the factor's grid and code, the seed and the positions. It
-is written aside and renamed, so a run that is killed goes on where it was.
+The name of a file depends on everything that its pixels depend on: frames, grid and code of the factor, seed and
+positions. It is written in one step, so a killed run resumes where it was.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from robossl.errors import InputError
 from robossl.probes import factors
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor, Values
-from robossl.probes.factors.warping import cut, disc, identities, square, warped
-from robossl.probes.frames import Frames, Split
-from robossl.probes.result import View
+from robossl.probes.factors.warping import crop_square, identities, make_disc, mask_outside_disc, warp_frames
+from robossl.probes.frames import ProbeFrames, Split
+from robossl.probes.result import ViewFigures
 from robossl.probes.similarity import psnr, ssim
 
 _CHUNK = 32  # frames rendered at once
-_HEADER_BYTES = 128  # of a file in numpy's format
-_SSIM_FRAMES = 64  # of a view, evenly chosen; all of them cost more than rendering
+_HEADER_BYTES = 128  # of a .npy file
+_SSIM_FRAMES = 64  # evenly chosen; all frames would cost more than rendering
 _BASES = ("plain", "disc", "resampled", "square")
 
 Part = Literal["reference", "evaluation"]
@@ -39,14 +39,14 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RenderJob:
     """One file: a part of the frames under a factor.
 
     Args:
         factor: a name of FACTORS or "floor"; for clean views a base: "plain", "disc", "resampled" or "square".
         level: 1 to 5; 0 for clean views.
-        draw: "clean"; "level": the strength of the level; "decode": strengths to be read back (see `Factor.draw`).
-        part: of which frames.
+        draw: "clean"; "level": the strength of the level; "decode": spread strengths (see `Factor.draw`).
+        part: reference frames or judged frames.
     """
 
     factor: str
@@ -56,39 +56,39 @@ class Job:
 
 
 class Views:
-    """Rendered views of one split."""
+    """The rendered views of one split."""
 
-    def __init__(self, frames: Frames, split: Split, folder: Path, *, seed: int = 0) -> None:
-        """Name the cache folder; nothing is rendered yet."""
+    def __init__(self, frames: ProbeFrames, split: Split, folder: Path, *, seed: int = 0) -> None:
+        """Name the cache folder; render nothing yet."""
         self.frames, self.split, self.seed = frames, split, seed
         self.folder = folder / frames.digest[:16]
 
-    def positions(self, job: Job) -> Int[ndarray, " n"]:
-        """Which frames a job is about."""
+    def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
+        """Return the positions of a job's frames."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
-    def values(self, job: Job) -> Values:
-        """What was done to each frame of a job."""
+    def values(self, job: RenderJob) -> Values:
+        """Return the values of the factor for each frame of a job."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
         return resolve_factor(job.factor).draw(job.level, at, seed=self.seed, draw=job.draw)
 
-    def pixels(self, job: Job) -> UInt8[ndarray, "n h w 3"]:
-        """The frames of a job, mapped from its file, which is rendered if it is missing."""
+    def pixels(self, job: RenderJob) -> UInt8[ndarray, "n h w 3"]:
+        """Return the frames of a job as a memory map; render the file if it is missing."""
         path = self.path(job)
         if not self._is_done(job):
             self._write(job, path, lambda _: None)
         found: UInt8[ndarray, "n h w 3"] = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
 
-    def view(self, job: Job) -> View:
-        """The record of a job of draw "level", for the report."""
+    def view(self, job: RenderJob) -> ViewFigures:
+        """Return the record of a job of draw "level" for the report."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
         strengths = factor.strengths(job.level)
-        return View(
+        return ViewFigures(
             factor=job.factor,
             family=factor.family,
             level=job.level,
@@ -97,21 +97,21 @@ class Views:
             ssim=apart["ssim"],
         )
 
-    def clean(self, job: Job) -> Job:
-        """The job of the clean view that a job's view is compared with."""
-        return Job(resolve_factor(job.factor).base, 0, "clean", job.part)
+    def clean(self, job: RenderJob) -> RenderJob:
+        """Return the job of the clean view that a view is compared with."""
+        return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
-    def shape(self, job: Job) -> tuple[int, int, int, int]:
-        """Of the pixels of a job."""
+    def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
+        """Return the shape of a job's pixels."""
         height, width = self.frames.hw
         base = job.factor if job.draw == "clean" else resolve_factor(job.factor).base
         if base == "square":
             height = width = min(height, width)
         return len(self.positions(job)), height, width, 3
 
-    def path(self, job: Job) -> Path:
-        """The file of a job."""
-        about: list[object] = [_code(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
+    def path(self, job: RenderJob) -> Path:
+        """Return the file of a job."""
+        about: list[object] = [_code_digest(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
         if job.draw != "clean":
             factor = resolve_factor(job.factor)
             about += [self.seed, factor.clean, factor.sides, factor.num_draws, factor.scale, factor.base]
@@ -119,24 +119,24 @@ class Views:
         digest.update(self.positions(job).astype(np.int64).tobytes())
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
-    def num_bytes(self, jobs: Iterable[Job]) -> int:
-        """Size of the files of some jobs, those that exist included."""
+    def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
+        """Return the size of the files of some jobs, existing ones included."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
-    def num_missing(self, jobs: Iterable[Job]) -> int:
-        """Frames that are still to be rendered for some jobs."""
+    def num_missing(self, jobs: Iterable[RenderJob]) -> int:
+        """Count the frames of some jobs that are not rendered yet."""
         return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
-    def render(self, jobs: Sequence[Job], *, progress: Progress = lambda done, total: None) -> None:
-        """Render what is missing.
+    def render(self, jobs: Sequence[RenderJob], *, progress: Progress = lambda done, total: None) -> None:
+        """Render the missing files.
 
         Args:
-            jobs: in the order wanted; clean views before those that are compared with them.
-            progress: told the frames rendered so far and in all.
+            jobs: in order of rendering; clean views before the views that are compared with them.
+            progress: receives the frames rendered so far and the total.
 
         Raises:
-            InputError: the cache cannot be written to.
-            ResourceError: the disk is full; what is rendered is kept.
+            InputError: the cache is not writable.
+            ResourceError: the disk is full; rendered files are kept.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,13 +154,13 @@ class Views:
                 self._write(job, self.path(job), tell)
             done += len(self.positions(job))
 
-    def _is_done(self, job: Job) -> bool:
-        """Whether a job's file is there in full, with the figures beside it."""
+    def _is_done(self, job: RenderJob) -> bool:
+        """Whether a job's file is complete, with its figures beside it."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
-    def _write(self, job: Job, path: Path, tell: Callable[[int], None]) -> None:
-        """Render a job into its file; the figures lie beside it before it appears."""
+    def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
+        """Render a job into its file; the figures beside it are written first."""
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,45 +168,49 @@ class Views:
             out = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=self.shape(job))
             for start in range(0, len(at), _CHUNK):
                 rows = slice(start, start + _CHUNK)
-                out[rows] = self._rendered(job, at[rows], values[rows])
+                out[rows] = self._render(job, at[rows], values[rows])
                 tell(min(start + _CHUNK, len(at)))
             out.flush()
             if compared is not None:
                 with atomic_write(path.with_suffix(".json")) as beside:
-                    beside.write_text(json.dumps(_apart(compared, out, plain=self.clean(job).factor == "plain")))
+                    beside.write_text(
+                        json.dumps(_measure_change(compared, out, plain=self.clean(job).factor == "plain"))
+                    )
 
-    def _rendered(self, job: Job, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    def _render(self, job: RenderJob, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         if job.draw == "clean":
-            return clean_view(self.frames, at, job.factor)
-        return rendered(resolve_factor(job.factor), self.frames, at, values)
+            return render_clean(self.frames, at, job.factor)
+        return render_frames(resolve_factor(job.factor), self.frames, at, values)
 
 
 @cache
-def _code() -> str:
-    """Of the code that renders: a file that other code has made is not used."""
+def _code_digest() -> str:
+    """Return the digest of the rendering code: files rendered by other code are not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in sorted(Path(factors.__path__[0]).glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def rendered(factor: Factor, frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """The views of frames at some positions; a strength that is clean leaves a frame as its clean view shows it."""
+def render_frames(
+    factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
+) -> UInt8[ndarray, "b h w 3"]:
+    """Return the views of frames at some positions; a clean strength gives the clean view."""
     changed = values[:, 0] != factor.clean
     if not changed.any():
-        return clean_view(frames, at, factor.base)
+        return render_clean(frames, at, factor.base)
     views = factor.apply(frames, at[changed], values[changed])
     if factor.base != "plain":
-        views = cut(views)
+        views = mask_outside_disc(views)
     out = np.empty((len(at), *views.shape[1:]), np.uint8)
     out[changed] = views
     if not changed.all():
-        out[~changed] = clean_view(frames, at[~changed], factor.base)
+        out[~changed] = render_clean(frames, at[~changed], factor.base)
     return out
 
 
-def clean_view(frames: Frames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
-    """Frames as they are, cut and resampled like the views of factors with that base."""
+def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
+    """Return unchanged frames, cut and resampled like the views of factors with that base."""
     if base not in _BASES:
         raise InputError(f"a clean view is one of {', '.join(_BASES)}, got {base!r}")
     pixels = frames.clean(at)
@@ -214,32 +218,32 @@ def clean_view(frames: Frames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarr
         case "plain":
             return pixels
         case "resampled":
-            pixels = warped(pixels, identities(len(pixels)))
+            pixels = warp_frames(pixels, identities(len(pixels)))
         case "square":
-            pixels = square(pixels)
-    return cut(pixels)
+            pixels = crop_square(pixels)
+    return mask_outside_disc(pixels)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files of processes that were killed."""
+    """Remove half-written files of killed processes."""
     for path in folder.glob("*.tmp"):
         pid = path.name.split(".")[-2]
         if not pid.isdigit():
-            continue  # none of ours
+            continue  # not written by a probe
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             path.unlink(missing_ok=True)
         except PermissionError:
-            continue  # someone else's, and alive
+            continue  # another user's living process
 
 
-def _apart(
+def _measure_change(
     clean: UInt8[ndarray, "n h w 3"], view: UInt8[ndarray, "n h w 3"], *, plain: bool
 ) -> dict[str, float | None]:
-    """Mean over the frames that differ, of what is inside the disc where there is one; None where no frame differs."""
+    """Return mean PSNR and SSIM over the frames that differ, inside the disc if there is one; None if none differs."""
     height, width = clean.shape[1:3]
-    inside = np.ones((height, width), bool) if plain else disc((height, width))
+    inside = np.ones((height, width), bool) if plain else make_disc((height, width))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(clean), _CHUNK)]
     ratios = np.concatenate([psnr(clean[rows], view[rows], int(inside.sum())) for rows in chunks])
     moved = np.flatnonzero(np.isfinite(ratios))

@@ -1,4 +1,4 @@
-"""`robossl report`: read a run folder, look at its encoder's neighbours, write the page."""
+"""`robossl report`: read a run folder, find nearest neighbours with its encoder, write the page."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from robossl.durable import write_text
 
 
 def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
-    """Write one HTML page about a run: what was trained, how it went, what the encoder can tell apart.
+    """Write an HTML page about a run: what was trained, how it went, what the encoder can tell apart.
 
     Args:
         run: Run folder of `robossl pretrain`.
         out: The page. Default: RUN/report.html.
-        store: Store whose frames are shown with their nearest neighbours. Default: none are shown.
-        label: Label that marks a neighbour as a hit. Default: what was evaluated first, else the store's first.
+        store: Show frames of this store with their nearest neighbours. Default: no frames.
+        label: Label that makes a neighbour a hit. Default: the first evaluated label, else the first of the store.
     """
     from robossl.data.store import open_store
     from robossl.progress import Progress
-    from robossl.report.neighbours import look_up
+    from robossl.report.neighbours import find_neighbours
     from robossl.report.page import render
     from robossl.report.record import read_run
 
@@ -26,7 +26,7 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
     gallery = None
     with Progress(stderr=True) as progress:
         if store:
-            gallery = look_up(record, open_store(store), label=label, watch=progress.advance)
+            gallery = find_neighbours(record, open_store(store), label=label, watch=progress.advance)
         out = out or run / "report.html"
         write_text(out, render(record, gallery))
         progress.say(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); open it in a browser")

@@ -1,8 +1,7 @@
-"""Curves of a run as SVG pictures inside data URIs; Okabe and Ito's colours, told apart by the colour-blind."""
+"""Curves of a run as SVG in data URIs, in Okabe and Ito's colours for the colour-blind."""
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,17 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from robossl.report.html import data_uri
 from robossl.report.record import Series
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-LINES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"))  # colour is never alone
+LINES = (
+    (BLUE, "-"),
+    (VERMILLION, "--"),
+    (GREEN, "-."),
+    (PURPLE, ":"),
+    (ORANGE, "-"),
+)  # each colour has a dash of its own
 MAX_POINTS = 600
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "robossl",  # equal runs give equal pages
@@ -36,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One picture: named lines over steps, levels to compare with, and what it says in words."""
+    """One picture: named lines over steps, levels to compare with, and a caption."""
 
     title: str
     lines: Mapping[str, Series]
@@ -47,24 +53,24 @@ class Chart:
 
     @property
     def alt(self) -> str:
-        """The picture in words, for who cannot see it."""
+        """The picture as text, for screen readers."""
         ends = [f"{name} from {_short(s.values[0])} to {_short(s.values[-1])}" for name, s in self.lines.items()]
         steps = max(int(series.steps[-1]) for series in self.lines.values())
         return f"{self.title} over {steps} steps: {'; '.join(ends)}"
 
 
 def draw(chart: Chart) -> str:
-    """The chart as a data URI."""
+    """Draw a chart and return it as a data URI."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         axes = figure.add_subplot()
         for (name, series), (colour, dash) in zip(chart.lines.items(), LINES, strict=False):
             scale = 100 if chart.percent else 1
-            steps, values = _thinned(series)
+            steps, values = _thin(series)
             marker = "o" if len(steps) < 25 else None
             if chart.smooth and len(steps) > 20:
                 axes.plot(steps, scale * values, color=colour, alpha=0.25, linewidth=1)
-                values, marker = _smoothed(values), None
+                values, marker = _smooth(values), None
             axes.plot(steps, scale * values, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=name)
         for (name, level), colour in zip((chart.levels or {}).items(), ("#4d565f", VERMILLION), strict=False):
             if isinstance(level, Series):
@@ -79,16 +85,16 @@ def draw(chart: Chart) -> str:
         axes.margins(x=0.02)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "svg+xml")
 
 
-def _thinned(series: Series) -> Series:
+def _thin(series: Series) -> Series:
     keep = np.unique(np.linspace(0, len(series.steps) - 1, MAX_POINTS).astype(np.int64))
     return Series(series.steps[keep], series.values[keep])
 
 
-def _smoothed(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Mean over a window of a twentieth of the run, narrower at the ends."""
+def _smooth(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
+    """Average over a window of a twentieth of the run, narrower at the ends."""
     half = max(1, len(values) // 40)
     sums = np.cumsum(np.concatenate([[0.0], values]))
     at = np.arange(len(values))
@@ -101,67 +107,76 @@ def _short(value: float) -> str:
 
 
 def charts(metrics: Mapping[str, Series]) -> list[Chart]:
-    """The charts that the logged metrics allow, the ones that matter first."""
-    made = []
-    if "loss" in metrics:
-        made.append(
-            Chart(
-                "Loss",
-                {"loss": metrics["loss"]},
-                "What training minimises. Low is not good by itself: a collapsed run "
-                "has the lowest loss of all, so read it beside the spread.",
-                smooth=True,
-            )
-        )
-    if "health/std" in metrics:
-        levels: dict[str, float | Series] = {}
-        if "health/std_reference" in metrics:
-            reference = metrics["health/std_reference"]
-            levels = {"spread evenly: 1/√d": reference, "collapse: a tenth of it": 0.1 * float(reference.values[-1])}
-        made.append(
-            Chart(
-                "Spread of outputs",
-                {"std": metrics["health/std"]},
-                "Standard deviation of the l2-normalised outputs. Near "
-                "the dashed line the encoder tells frames apart; near zero all frames look the same to it.",
-                levels,
-            )
-        )
-    if "health/rank" in metrics:
-        made.append(
-            Chart(
-                "Effective rank",
-                {"rank": metrics["health/rank"]},
-                "How many directions the outputs use. More is richer; "
-                "below 2 a single number is all the encoder says of a frame.",
-                {"collapse: 2": 2.0},
-            )
-        )
-    pair = {name: metrics[key] for name in ("alignment", "uniformity") if (key := f"health/{name}") in metrics}
-    if pair:
-        made.append(
-            Chart(
-                "Alignment and uniformity",
-                pair,
-                "Alignment: distance between two views of one frame, lower is more "
-                "invariant. Uniformity: lower is more evenly spread over frames. A good run lowers both.",
-            )
-        )
-    knn = {key.removeprefix("knn/"): metrics[key] for key in metrics if key.startswith("knn/")}
-    if knn:
-        made.append(
-            Chart(
-                "Online kNN",
-                knn,
-                "Balanced accuracy in % of reading a label off the frozen features while training. "
-                "It is measured on few frames: look at the trend, not the figure.",
-                percent=True,
-            )
-        )
-    return made
+    """Return the charts that the logged metrics allow, most important first."""
+    makers = (_chart_loss, _chart_spread, _chart_rank, _chart_alignment, _chart_knn)
+    return [chart for make in makers if (chart := make(metrics))]
+
+
+def _chart_loss(metrics: Mapping[str, Series]) -> Chart | None:
+    if "loss" not in metrics:
+        return None
+    return Chart(
+        "Loss",
+        {"loss": metrics["loss"]},
+        "A low loss is not good by itself: a collapsed run has the lowest loss of all, so read it beside the spread.",
+        smooth=True,
+    )
+
+
+def _chart_spread(metrics: Mapping[str, Series]) -> Chart | None:
+    if "health/std" not in metrics:
+        return None
+    levels: dict[str, float | Series] = {}
+    if "health/std_reference" in metrics:
+        reference = metrics["health/std_reference"]
+        levels = {"spread evenly: 1/√d": reference, "collapse: a tenth of it": 0.1 * float(reference.values[-1])}
+    return Chart(
+        "Spread of outputs",
+        {"std": metrics["health/std"]},
+        "Standard deviation of the l2-normalised outputs. Near the dashed line the encoder tells frames apart; near "
+        "zero all frames look the same to it.",
+        levels,
+    )
+
+
+def _chart_rank(metrics: Mapping[str, Series]) -> Chart | None:
+    if "health/rank" not in metrics:
+        return None
+    return Chart(
+        "Effective rank",
+        {"rank": metrics["health/rank"]},
+        "The number of directions that the outputs use. More is richer; below 2 the encoder describes a frame by a "
+        "single number.",
+        {"collapse: 2": 2.0},
+    )
+
+
+def _chart_alignment(metrics: Mapping[str, Series]) -> Chart | None:
+    lines = {name: metrics[key] for name in ("alignment", "uniformity") if (key := f"health/{name}") in metrics}
+    if not lines:
+        return None
+    return Chart(
+        "Alignment and uniformity",
+        lines,
+        "Alignment: distance between two views of one frame; lower is more invariant. Uniformity: lower is more evenly "
+        "spread over frames. A good run lowers both.",
+    )
+
+
+def _chart_knn(metrics: Mapping[str, Series]) -> Chart | None:
+    lines = {key.removeprefix("knn/"): metrics[key] for key in metrics if key.startswith("knn/")}
+    if not lines:
+        return None
+    return Chart(
+        "Online kNN",
+        lines,
+        "Balanced accuracy in % of a label read from the frozen features during training. It is measured on few "
+        "frames: look at the trend, not at single values.",
+        percent=True,
+    )
 
 
 def other_charts(metrics: Mapping[str, Series]) -> list[Chart]:
-    """Everything else that was logged, plainly."""
+    """Return a plain chart of every other metric."""
     shown = ("loss", "health/", "knn/")
     return [Chart(name, {name: series}, "") for name, series in metrics.items() if not name.startswith(shown)]

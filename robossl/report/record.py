@@ -1,4 +1,4 @@
-"""What a run folder says about the run: configuration, metrics, encoder, evaluations."""
+"""The records of a run folder: configuration, metrics, encoder, evaluations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as its folder tells it."""
+    """Everything that a run folder holds."""
 
     path: Path
     config: dict[str, Any]  # config.yaml
@@ -47,18 +47,18 @@ class RunRecord:
         return max((int(series.steps[-1]) for series in self.metrics.values()), default=0)
 
     def setting(self, *keys: str) -> Any:
-        """A value of config.yaml, None where it has no such key."""
+        """Return a value of config.yaml; None if it has no such key."""
         value: Any = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
     def last(self, name: str) -> float | None:
-        """The last value of a metric."""
+        """Return the last value of a metric."""
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
     def own_row(self, evaluation: Evaluation, result: Result) -> Row | None:
-        """The row of the very encoder the run holds; None where an earlier or another one was evaluated."""
+        """Return the row of the encoder that the run holds now; None if another or an earlier encoder was evaluated."""
         if not self.encoder:
             return None
         mine = self.encoder["digest"], self.encoder["config"].get("input_hw")
@@ -68,10 +68,10 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a run folder; a run that still trains, or was killed, is read as far as it has come.
+    """Read a run folder; a run that still trains or was killed is read up to its last step.
 
     Raises:
-        InputError: not a run folder, or an encoder or evaluation in it that cannot be read.
+        InputError: not a run folder, or its encoder or an evaluation cannot be read.
     """
     if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
         raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Every metric by name; a half-written last line and values that are not finite are left out."""
+    """Read every metric by name, without a half-written last line and without values that are not finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -104,7 +104,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 class Collapse(NamedTuple):
-    """Checks at which the outputs had collapsed, by the rule of `robossl.health`."""
+    """A collapse of the outputs, by the rule of `robossl.health`."""
 
     first_step: int
     is_over: bool  # the last check was healthy again
@@ -112,7 +112,7 @@ class Collapse(NamedTuple):
 
 
 def find_collapse(record: RunRecord) -> Collapse | None:
-    """Whether the logged health ever met the rule by which training warns."""
+    """Return the collapse in the logged health, by the rule of training; None if there is none."""
     found = []
     if "health/std" in record.metrics and "health/std_reference" in record.metrics:
         std, reference = record.metrics["health/std"], record.metrics["health/std_reference"]

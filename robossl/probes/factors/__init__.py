@@ -1,4 +1,4 @@
-"""FACTORS: everything that may be done to a frame, by name; resolved at use, so that naming them imports no torch."""
+"""FACTORS: every change of a frame by name, resolved at use so that naming them does not import torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FLOOR = "robossl.probes.factors.noise:FLOOR"
 
 
 def resolve_factor(name: str) -> Factor:
-    """A factor by its name, "floor" among them.
+    """Return a factor by its name; "floor" is the noise floor.
 
     Raises:
         InputError: no factor has that name.

@@ -1,7 +1,7 @@
 """Blur: a lens out of focus, as a Gaussian.
 
-The mild levels are narrower than a pixel of a small frame. A sampled Gaussian would be one tap there; its discrete
-analogue (T. Lindeberg, Scale-space for discrete signals, 1990) has the variance asked for at any width.
+At mild levels the Gaussian is narrower than a pixel of a small frame, and a sampled Gaussian would be a single tap. Its
+discrete analogue (T. Lindeberg, Scale-space for discrete signals, 1990) has the right variance at any width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Blur by a standard deviation in shares of the shorter side; the border is reflected."""
+    """Blur by a standard deviation in shares of the shorter side; reflect at the border."""
     out = np.empty_like(pixels)
     for frame, deviation, slot in zip(pixels, values[:, 0] * min(pixels.shape[1:3]), out, strict=True):
         taps = discrete_gaussian(deviation)
@@ -28,7 +28,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
 
 
 def discrete_gaussian(deviation: float) -> Float[ndarray, " k"]:
-    """Taps of sum 1 with a standard deviation in pixels."""
+    """Return taps of sum 1 for a standard deviation in pixels."""
     reach = math.ceil(4 * deviation) + 1
     taps = ive(np.arange(-reach, reach + 1), deviation**2)
     found: Float[ndarray, " k"] = taps / taps.sum()

@@ -6,13 +6,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl import colour
-from robossl.probes.factors.colours import jittered
+from robossl.probes.factors.colours import jitter_frames
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale, and clip at white."""
-    return jittered(pixels, colour.BRIGHTNESS, values[:, 0])
+    """Scale all channels and clip at white."""
+    return jitter_frames(pixels, colour.BRIGHTNESS, values[:, 0])
 
 
 BRIGHTNESS = Factor(

@@ -1,4 +1,4 @@
-"""Contrast: towards the mean luma of the frame."""
+"""Contrast: pixels move towards the mean luma of the frame."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl import colour
-from robossl.probes.factors.colours import jittered
+from robossl.probes.factors.colours import jitter_frames
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale about the mean luma."""
-    return jittered(pixels, colour.CONTRAST, values[:, 0])
+    """Scale around the mean luma."""
+    return jitter_frames(pixels, colour.CONTRAST, values[:, 0])
 
 
 CONTRAST = Factor(

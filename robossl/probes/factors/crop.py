@@ -1,4 +1,4 @@
-"""Crop: a part of the frame is shown as large as the whole."""
+"""Crop: a part of the frame is enlarged to the whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.factors.warping import identities, on_warp
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Show a part with a share of the area and the frame's shape; its place is drawn."""
+    """Enlarge a random part with a share of the area and the shape of the frame."""
     share = np.sqrt(values[:, :1])
     middle = (2 * values[:, 1:3] - 1) * (1 - share)
     matrix = identities(len(values))

@@ -6,14 +6,14 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl.probes.factors.colours import LEVELS, through_table
+from robossl.probes.factors.colours import LEVELS, apply_table
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Raise to a power; below 1 the frame is brighter."""
+    """Raise to a power; a power below 1 brightens the frame."""
     table = LEVELS ** values[:, :1]
-    return through_table(pixels, np.repeat(table[:, None], 3, axis=1))
+    return apply_table(pixels, np.repeat(table[:, None], 3, axis=1))
 
 
 GAMMA = Factor(

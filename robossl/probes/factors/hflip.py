@@ -1,4 +1,4 @@
-"""Horizontal flip: exact."""
+"""Horizontal flip, exact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.factors.warping import identities
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Mirror left and right where the value is 1."""
+    """Mirror the frames with value 1."""
     return np.where(values[:, 0, None, None, None] > 0, pixels[:, :, ::-1], pixels)
 
 

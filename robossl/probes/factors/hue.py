@@ -1,4 +1,4 @@
-"""Hue: every colour turned by the same way round the circle."""
+"""Hue: all colours turn by the same angle."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl import colour
-from robossl.probes.factors.colours import jittered
-from robossl.probes.factors.factor import Factor, Values, both, on_pixels
+from robossl.probes.factors.colours import jitter_frames
+from robossl.probes.factors.factor import Factor, Values, mirror_strengths, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Turn the hue of HSV."""
-    return jittered(pixels, colour.HUE, values[:, 0])
+    """Turn the hue in HSV."""
+    return jitter_frames(pixels, colour.HUE, values[:, 0])
 
 
 HUE = Factor(
@@ -21,6 +21,6 @@ HUE = Factor(
     unit="turns",
     family="photometric",
     clean=0.0,
-    sides=both(0.02, 0.05, 0.1, 0.2, 0.35),
+    sides=mirror_strengths(0.02, 0.05, 0.1, 0.2, 0.35),
     apply=on_pixels(change),
 )

@@ -7,11 +7,11 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 
 
-def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Show what was seen so many frames before."""
+def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+    """Show the frame that many frames earlier."""
     out = np.empty((len(at), *frames.hw, 3), np.uint8)
     for age in np.unique(values[:, 0]):
         chosen = values[:, 0] == age

@@ -1,7 +1,7 @@
 """Motion blur: the camera moves evenly along a line while the shutter is open.
 
-The grid ends where that of ImageNet-C stands at severity 2 to 3 and its third level lies below severity 1: a box of
-length l has the spread of that kernel (one-sided Gaussian, 1.8 pixels of 224) at l = 0.028.
+The strongest level is between severity 2 and 3 of ImageNet-C, the third is below severity 1: a box of length l has the
+spread of that kernel (one-sided Gaussian, 1.8 pixels of 224) at l = 0.028.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from scipy.ndimage import convolve
 
-from robossl.probes.factors.factor import Factor, Values, direction, on_pixels
+from robossl.probes.factors.factor import Factor, Values, draw_direction, on_pixels
 
 _SAMPLES_PER_PIXEL = 16
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Mean along a line of a length in shares of the shorter side, in a direction that is drawn."""
+    """Average along a line in a random direction; its length is a share of the shorter side."""
     out = np.empty_like(pixels)
     lengths = values[:, 0] * min(pixels.shape[1:3])
-    for frame, length, cosine, sine, slot in zip(pixels, lengths, *direction(values[:, 1]), out, strict=True):
-        blurred = convolve(frame.astype(np.float32), line(length, cosine, sine)[..., None])
+    for frame, length, cosine, sine, slot in zip(pixels, lengths, *draw_direction(values[:, 1]), out, strict=True):
+        blurred = convolve(frame.astype(np.float32), make_kernel(length, cosine, sine)[..., None])
         slot[:] = np.clip(blurred + np.float32(0.5), 0, 255).astype(np.uint8)
     return out
 
 
-def line(length: float, cosine: float, sine: float) -> Float[ndarray, "k k"]:
-    """A kernel of sum 1: points along a line about the middle, each spread over the four pixels around it."""
+def make_kernel(length: float, cosine: float, sine: float) -> Float[ndarray, "k k"]:
+    """Return a kernel of sum 1: points along a centred line, each spread over the four pixels around it."""
     reach = math.ceil(length / 2) + 1
     count = max(1, math.ceil(length * _SAMPLES_PER_PIXEL))
     along = ((np.arange(count) + 0.5) / count - 0.5) * length

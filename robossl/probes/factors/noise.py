@@ -1,4 +1,4 @@
-"""Sensor noise: Gaussian, independent in every pixel and channel."""
+"""Sensor noise: Gaussian, independent for every pixel and channel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Add noise of a standard deviation, and clip."""
+    """Add noise with a standard deviation, and clip."""
     out = np.empty_like(pixels)
     for frame, (deviation, drawn), slot in zip(pixels, values, out, strict=True):
         noise = np.random.default_rng(int(drawn * 2**53)).standard_normal(frame.shape, np.float32)
@@ -18,7 +18,8 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
     return out
 
 
-FLOOR = Factor(  # what no encoder may notice; not one of FACTORS
+# No encoder may notice this noise; it is not in FACTORS.
+FLOOR = Factor(
     name="floor",
     title="one grey level of noise",
     unit="standard deviation, of white",

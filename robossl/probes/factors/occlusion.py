@@ -1,4 +1,4 @@
-"""Occlusion: something of one colour between the camera and the scene."""
+"""Occlusion: an object of one colour between camera and scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Cover a rectangle of a share of the area; place, shape (1:2 to 2:1) and colour are drawn."""
+    """Cover a rectangle with a share of the area, at a random place, with random shape (1:2 to 2:1) and colour."""
     height, width = pixels.shape[1:3]
     out = pixels.copy()
     for slot, (share, shape, down, along, *colour) in zip(out, values, strict=True):

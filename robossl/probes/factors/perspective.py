@@ -1,4 +1,4 @@
-"""Perspective: the camera looks from elsewhere, as each corner of the frame moving by itself."""
+"""Perspective: a change of viewpoint, as independent shifts of the four corners of the frame."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.probes.factors.factor import Factor, Values, direction
+from robossl.probes.factors.factor import Factor, Values, draw_direction
 from robossl.probes.factors.warping import on_warp
 
 _CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Move each corner by a share of the frame in a direction that is drawn for it."""
-    way = np.stack(direction(values[:, 1:5]), -1)
-    return homographies(_CORNERS, _CORNERS + 2 * values[:, :1, None] * way)
+    """Move each corner by a share of the frame in a random direction."""
+    way = np.stack(draw_direction(values[:, 1:5]), -1)
+    return fit_homographies(_CORNERS, _CORNERS + 2 * values[:, :1, None] * way)
 
 
-def homographies(start: Float[ndarray, "4 2"], end: Float[ndarray, "b 4 2"]) -> Float[ndarray, "b 3 3"]:
-    """The homography that takes four points to four points, by the eight linear equations that they give."""
+def fit_homographies(start: Float[ndarray, "4 2"], end: Float[ndarray, "b 4 2"]) -> Float[ndarray, "b 3 3"]:
+    """Fit the homography of four point pairs from their eight linear equations."""
     rows = np.zeros((len(end), 4, 2, 8))
     homogeneous = np.concatenate([start, np.ones((4, 1))], axis=1)
     rows[:, :, 0, :3] = rows[:, :, 1, 3:6] = homogeneous

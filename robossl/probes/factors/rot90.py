@@ -1,4 +1,4 @@
-"""Quarter turns of the centred square: exact, no pixel is mixed with another."""
+"""Quarter turns of the centred square, exact: no pixel is mixed with another."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values
-from robossl.probes.factors.rotation import turns
-from robossl.probes.factors.warping import square
-from robossl.probes.frames import Frames
+from robossl.probes.factors.rotation import make_rotations
+from robossl.probes.factors.warping import crop_square
+from robossl.probes.frames import ProbeFrames
 
 
-def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
+def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
     """Cut the square and turn it counter-clockwise, as seen."""
-    pixels = square(frames.clean(at))
+    pixels = crop_square(frames.clean(at))
     return np.stack([np.rot90(frame, int(degrees) // 90) for frame, degrees in zip(pixels, values[:, 0], strict=True)])
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """From the whole frame to the turned square."""
+    """Return the homography from the whole frame to the turned square."""
     side = min(hw)
     to_square = np.diag([hw[1] / side, hw[0] / side, 1.0])
-    to_square[:2, 2] = [(hw[1] - side) % 2 / side, (hw[0] - side) % 2 / side]  # an odd margin: half a pixel more below
-    found: Float[ndarray, "b 3 3"] = turns(np.deg2rad(values[:, 0])) @ to_square
+    # With an odd margin the square lies half a pixel off the centre.
+    to_square[:2, 2] = [(hw[1] - side) % 2 / side, (hw[0] - side) % 2 / side]
+    found: Float[ndarray, "b 3 3"] = make_rotations(np.deg2rad(values[:, 0])) @ to_square
     return found
 
 

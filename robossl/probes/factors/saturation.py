@@ -1,4 +1,4 @@
-"""Saturation: towards grey."""
+"""Saturation: colours move towards grey."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl import colour
-from robossl.probes.factors.colours import jittered
+from robossl.probes.factors.colours import jitter_frames
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale about the luma of each pixel."""
-    return jittered(pixels, colour.SATURATION, values[:, 0])
+    """Scale around the luma of each pixel."""
+    return jitter_frames(pixels, colour.SATURATION, values[:, 0])
 
 
 SATURATION = Factor(

@@ -1,4 +1,4 @@
-"""Scale: the picture is larger or smaller, as if the camera came nearer or went back."""
+"""Scale: the picture grows or shrinks, as if the camera moved forwards or back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robossl.probes.factors.warping import identities, on_warp
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Magnify about the middle."""
+    """Magnify around the centre."""
     matrix = identities(len(values))
     matrix[:, 0, 0] = matrix[:, 1, 1] = values[:, 0]
     return matrix

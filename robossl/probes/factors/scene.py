@@ -1,4 +1,4 @@
-"""Factors of the scene itself: only a source that can build its scenes again shows them."""
+"""Factors of the scene itself; only a source that can rebuild its scenes shows them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 
 
-def _factor(name: str, title: str) -> Factor:
-    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+def _make_factor(name: str, title: str) -> Factor:
+    def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *frames.hw, 3), np.uint8)
         for strength in np.unique(values[:, 0]):
             chosen = values[:, 0] == strength
@@ -29,15 +29,15 @@ def _factor(name: str, title: str) -> Factor:
     )
 
 
-LIGHT_DIRECTION = _factor("light_direction", "light direction")
-LIGHT_COLOR = _factor("light_color", "light colour")
-TABLE_COLOR = _factor("table_color", "table colour")
-TABLE_TEXTURE = _factor("table_texture", "table texture")
-MANIP_OBJECT_COLOR = _factor("manip_object_color", "colour of what is moved")
-MANIP_OBJECT_TEXTURE = _factor("manip_object_texture", "texture of what is moved")
-RECEIVER_OBJECT_COLOR = _factor("receiver_object_color", "colour of the target")
-DISTRACTORS = _factor("distractors", "distractors")
-CAMERA_SHIFT = _factor("camera_shift", "camera shift")
-CAMERA_ROTATION = _factor("camera_rotation", "camera roll")
-CAMERA_ZOOM = _factor("camera_zoom", "camera zoom")
-CAMERA_PERSPECTIVE = _factor("camera_perspective", "camera tilt")
+LIGHT_DIRECTION = _make_factor("light_direction", "light direction")
+LIGHT_COLOR = _make_factor("light_color", "light colour")
+TABLE_COLOR = _make_factor("table_color", "table colour")
+TABLE_TEXTURE = _make_factor("table_texture", "table texture")
+MANIP_OBJECT_COLOR = _make_factor("manip_object_color", "colour of the moved object")
+MANIP_OBJECT_TEXTURE = _make_factor("manip_object_texture", "texture of the moved object")
+RECEIVER_OBJECT_COLOR = _make_factor("receiver_object_color", "colour of the target")
+DISTRACTORS = _make_factor("distractors", "distractors")
+CAMERA_SHIFT = _make_factor("camera_shift", "camera shift")
+CAMERA_ROTATION = _make_factor("camera_rotation", "camera roll")
+CAMERA_ZOOM = _make_factor("camera_zoom", "camera zoom")
+CAMERA_PERSPECTIVE = _make_factor("camera_perspective", "camera tilt")

@@ -6,19 +6,19 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl.probes.factors.factor import Factor, Values, direction, on_pixels
+from robossl.probes.factors.factor import Factor, Values, draw_direction, on_pixels
 
 WIDTH, BORDER = 0.35, 0.08  # of the shorter side
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Darken a band by a share; its direction, and its place within a quarter of the middle, are drawn."""
+    """Darken a band by a share, with a random direction and a random place within a quarter of the centre."""
     height, width = pixels.shape[1:3]
     side = min(height, width)
     y, x = ((np.arange(size) + 0.5 - size / 2) / side for size in (height, width))
     out = np.empty_like(pixels)
     for frame, (depth, _, offset), cosine, sine, slot in zip(
-        pixels, values, *direction(values[:, 1]), out, strict=True
+        pixels, values, *draw_direction(values[:, 1]), out, strict=True
     ):
         across = np.abs(x * cosine + y[:, None] * sine - (offset - 0.5) / 2)
         dark = np.clip((WIDTH / 2 - across) / BORDER + 0.5, 0, 1)

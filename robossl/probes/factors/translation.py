@@ -1,4 +1,4 @@
-"""Translation: the picture is shifted."""
+"""Translation: the picture shifts."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.probes.factors.factor import Factor, Values, both, direction
-from robossl.probes.factors.warping import identities, of_pixels, on_warp
+from robossl.probes.factors.factor import Factor, Values, draw_direction, mirror_strengths
+from robossl.probes.factors.warping import identities, on_warp, scale_homographies
 
 
-def way(values: Values) -> Float[ndarray, "b 2"]:
-    """How far to the right and down, in shares of the shorter side."""
-    return np.asarray(values[:, :1] * np.stack(direction(values[:, 1]), 1))
+def shift(values: Values) -> Float[ndarray, "b 2"]:
+    """Return the shift to the right and down, in shares of the shorter side."""
+    return np.asarray(values[:, :1] * np.stack(draw_direction(values[:, 1]), 1))
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Shift by a share of the shorter side in a direction that is drawn."""
+    """Shift by a share of the shorter side in a random direction."""
     matrix = identities(len(values))
-    matrix[:, :2, 2] = way(values) * min(hw)
-    return of_pixels(matrix, hw)
+    matrix[:, :2, 2] = shift(values) * min(hw)
+    return scale_homographies(matrix, hw)
 
 
 TRANSLATION = Factor(
@@ -28,10 +28,10 @@ TRANSLATION = Factor(
     unit="of the shorter side",
     family="geometric",
     clean=0.0,
-    sides=both(0.02, 0.04, 0.08, 0.12, 0.16),
+    sides=mirror_strengths(0.02, 0.04, 0.08, 0.12, 0.16),
     base="resampled",
     num_draws=1,
     warp=warp,
     apply=on_warp(warp),
-    target=way,
+    target=shift,
 )

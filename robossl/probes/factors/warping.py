@@ -1,7 +1,7 @@
-"""Resampling under a homography without a border that tells what was done, and the disc that all such views are cut to.
+"""Resampling under a homography without a visible border, and the disc that all such views are cut to.
 
-Beyond its border a frame goes on as its mirror image. Every pixel is the mean of four bilinear samples: the clean view
-passes through the same, so that sharpness tells less of whether a frame was moved. What is cut off by the disc is grey.
+Beyond its border a frame continues as its mirror image. Every pixel is the mean of four bilinear samples, also in the
+clean view, so that sharpness reveals less of whether a frame was moved. Pixels outside the disc are grey.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from numpy import ndarray
 from torch.nn import functional
 
 from robossl.probes.factors.factor import Apply, Values, Warp
-from robossl.probes.frames import Frames
+from robossl.probes.frames import ProbeFrames
 
 OUTSIDE = 127  # grey level
 
 
 def on_warp(warp: Warp) -> Apply:
-    """The `apply` of a factor that is a homography."""
+    """Return the `apply` of a factor that is a homography."""
 
-    def apply(frames: Frames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-        return warped(frames.clean(at), warp(values, frames.hw))
+    def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
+        return warp_frames(frames.clean(at), warp(values, frames.hw))
 
     return apply
 
 
-def warped(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) -> UInt8[ndarray, "b h w 3"]:
+def warp_frames(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) -> UInt8[ndarray, "b h w 3"]:
     """Move the points of each frame by its homography, in coordinates of -1 to 1 (x right, y down).
 
-    Only the square that holds the disc is worked out; the rest is black.
+    Only the square around the disc is computed; the rest is black.
     """
     height, width = pixels.shape[1:3]
     side = min(height, width)
@@ -51,7 +51,7 @@ def warped(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) 
 
 @cache
 def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int) -> Float32[ndarray, "p 3"]:
-    """Four points in every pixel of a window, homogeneous."""
+    """Return four points in every pixel of a window, in homogeneous coordinates."""
     v, u = (
         (np.arange(2 * start, 2 * stop) + 0.5) / size - 1
         for start, stop, size in ((top, bottom, hw[0]), (left, right, hw[1]))
@@ -60,35 +60,35 @@ def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int
     return points.astype(np.float32)
 
 
-def of_pixels(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """A homography of pixels about the middle of the frame, as one of coordinates of -1 to 1."""
+def scale_homographies(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
+    """Convert a homography of pixels around the centre of the frame to coordinates of -1 to 1."""
     half = np.diag([hw[1] / 2, hw[0] / 2, 1.0])
     found: Float[ndarray, "b 3 3"] = np.linalg.inv(half) @ matrix @ half
     return found
 
 
 def identities(num_frames: int) -> Float[ndarray, "b 3 3"]:
-    """Homographies that move nothing, to be filled in."""
+    """Return identity matrices, to be filled in."""
     return np.tile(np.eye(3), (num_frames, 1, 1))
 
 
 @cache
-def disc(hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
-    """A centred disc as wide as the shorter side."""
+def make_disc(hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
+    """Return the mask of a centred disc as wide as the shorter side."""
     y, x = (np.arange(size) - (size - 1) / 2 for size in hw)
     found: Bool[ndarray, "h w"] = y[:, None] ** 2 + x**2 <= (min(hw) / 2) ** 2
     return found
 
 
-def cut(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b h w 3"]:
-    """Grey outside of the disc."""
+def mask_outside_disc(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b h w 3"]:
+    """Paint the pixels outside the disc grey."""
     height, width = pixels.shape[1:3]
-    inside = disc((height, width))[:, :, None]
+    inside = make_disc((height, width))[:, :, None]
     return np.where(inside, pixels, np.uint8(OUTSIDE))
 
 
-def square(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b s s 3"]:
-    """The largest square about the middle."""
+def crop_square(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b s s 3"]:
+    """Cut out the largest centred square."""
     height, width = pixels.shape[1:3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -6,18 +6,18 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from robossl.probes.factors.colours import LEVELS, through_table
+from robossl.probes.factors.colours import LEVELS, apply_table
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 DAYLIGHT = 6500.0  # K
-_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # metres: where the eye's red, green and blue peak, near enough
+_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # metres: approximate peaks of the eye's red, green and blue
 _RADIATION = 0.014387769  # second radiation constant, m K
-_DISPLAY_GAMMA = 2.2  # pixels are not linear in light
+_DISPLAY_GAMMA = 2.2  # pixel values are not linear in light
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def planck_gains(kelvin: Float[ndarray, " b"]) -> Float[ndarray, "b 3"]:
-    """Gains of red, green and blue under light of a colour temperature (Planck's law), luma of white kept."""
+    """Return the gains of red, green and blue for a colour temperature (Planck's law); the luma of white is kept."""
     light, daylight = (1 / np.expm1(_RADIATION / (_WAVELENGTHS * t)) for t in (kelvin[:, None], DAYLIGHT))
     gains = (light / daylight) ** (1 / _DISPLAY_GAMMA)
     found: Float[ndarray, "b 3"] = gains / (gains @ _LUMA)[:, None]
@@ -25,8 +25,8 @@ def planck_gains(kelvin: Float[ndarray, " b"]) -> Float[ndarray, "b 3"]:
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale each channel, and clip at white."""
-    return through_table(pixels, planck_gains(values[:, 0])[:, :, None] * LEVELS)
+    """Scale each channel and clip at white."""
+    return apply_table(pixels, planck_gains(values[:, 0])[:, :, None] * LEVELS)
 
 
 WHITE_BALANCE = Factor(

@@ -1,1 +1,1 @@
-"""One page and two pictures of what a probe found."""
+"""The page of a probe report, and two pictures beside it."""

@@ -1,4 +1,4 @@
-"""The plane of invariance against information: does a factor move the features, and can it still be read off them?"""
+"""The plane of invariance against information: which factors move the features, and which can be decoded from them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robossl.probes.report.drawing import INK, LINE, MARKS, SOFT, WIDTH, styled
-from robossl.probes.report.lookup import Lookup
-from robossl.probes.report.words import title
+from robossl.probes.report.lookup import ReportIndex
+from robossl.probes.report.words import format_name
 from robossl.probes.result import Family
+from robossl.report.drawing import INK, LINE, SOFT, WIDTH, styled
 
+MARKS: dict[Family, tuple[str, str]] = {  # colour (Okabe and Ito's) and form
+    "photometric": ("#0072B2", "o"),
+    "geometric": ("#D55E00", "s"),
+    "scene": ("#009E73", "^"),
+    "temporal": ("#7a4f9a", "D"),
+}
 HEIGHT = 372
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 30, 62  # points around the square
 LETTER = 4.4  # points a letter of a label is wide
@@ -38,26 +44,25 @@ class Dot:
 
 
 class Plane(NamedTuple):
-    """What can be drawn, and the factors that cannot, with why."""
+    """The dots, and the factors without one with the reason."""
 
     dots: tuple[Dot, ...]
     missing: tuple[tuple[str, str], ...]
 
 
-def make_plane(look: Lookup) -> Plane:
-    """Find the dot of every factor."""
+def make_plane(index: ReportIndex) -> Plane:
+    """Return the dot of each factor."""
     dots, missing = [], []
-    for family, factors in look.factors.items():
+    for family, factors in index.factors.items():
         for factor in factors:
-            level = look.shown_level(factor)
-            assert level is not None
-            cell, decoding = look.cell(factor, level), look.decoding(factor, level)
-            x = None if cell is None or look.is_collapsed else cell.value
+            level = index.shown_level(factor)
+            cell, decoding = index.cell(factor, level), index.decoding(factor, level)
+            x = None if cell is None or index.is_collapsed else cell.value
             y = None if decoding is None else decoding.figure.value
             if x is not None and y is not None:
                 dots.append(Dot(factor, family, level, x, y))
                 continue
-            why = "the encoder has collapsed" if look.is_collapsed else "was not decoded"
+            why = "the encoder has collapsed" if index.is_collapsed else "was not decoded"
             if decoding is not None and y is None:
                 why = decoding.figure.reason or why
             missing.append((factor, (cell.reason if cell and cell.reason else why)))
@@ -65,7 +70,7 @@ def make_plane(look: Lookup) -> Plane:
 
 
 def draw_plane(plane: Plane) -> Figure:
-    """Draw the dots with their names beside them."""
+    """Draw the dots with their names."""
     with styled():
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         width, height = (WIDTH - LEFT - RIGHT) / WIDTH, (HEIGHT - TOP - BOTTOM) / HEIGHT
@@ -79,18 +84,18 @@ def draw_plane(plane: Plane) -> Figure:
         axes.set_ylabel("DEC_abs: 1 = the change can be read off them", labelpad=2)
         axes.axhline(0.5, color=LINE, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.axvline(0.5, color=LINE, linewidth=0.8, linestyle=(0, (3, 3)))
-        boxes = [*_corners(axes), *(_box(axes, dot.invariance, dot.information, 4) for dot in plane.dots)]
+        boxes = [*_write_corners(axes), *(_box(axes, dot.invariance, dot.information, 4) for dot in plane.dots)]
         for dot in plane.dots:
             colour, form = MARKS[dot.family]
             axes.scatter(dot.invariance, dot.information, s=30, color=colour, marker=form, zorder=3, linewidth=0)
         for dot in sorted(plane.dots, key=lambda dot: dot.information):
-            _label(axes, dot, boxes)
-        _key(figure, [family for family in MARKS if any(dot.family == family for dot in plane.dots)])
+            _write_name(axes, dot, boxes)
+        _draw_legend(figure, [family for family in MARKS if any(dot.family == family for dot in plane.dots)])
     return figure
 
 
-def _corners(axes: Axes) -> list[_Box]:
-    """Say what each corner means; returns where that stands."""
+def _write_corners(axes: Axes) -> list[_Box]:
+    """Write what each corner means and return the boxes of the texts."""
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     boxes = []
     low_x, high_x = axes.get_xlim()
@@ -106,7 +111,7 @@ def _corners(axes: Axes) -> list[_Box]:
     return boxes
 
 
-def _key(figure: Figure, families: list[Family]) -> None:
+def _draw_legend(figure: Figure, families: list[Family]) -> None:
     for i, family in enumerate(families):
         colour, form = MARKS[family]
         x = (LEFT + i * 78) / WIDTH
@@ -143,10 +148,10 @@ def _box(axes: Axes, x: float, y: float, half: float) -> _Box:
     return _Box(at_x - half, at_y - half, at_x + half, at_y + half)
 
 
-def _label(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
-    """Put a name where it covers least of what is there, with a line to its dot where it had to go far."""
+def _write_name(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
+    """Write a name where it overlaps the least, with a line to its dot if that is far."""
     at_x, at_y = _points(axes, dot.invariance, dot.information)
-    words = title(dot.factor)
+    words = format_name(dot.factor)
     width, height = LETTER * len(words), 8.6
     best: tuple[float, float, float, _Box] | None = None
     for radius in (8, 14, 22, 32, 44):

@@ -1,4 +1,4 @@
-"""The eigenspectrum of the features: how many directions they use, beside the references."""
+"""The eigenspectrum of the features beside the references: how many directions they use."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from robossl.probes.report.drawing import LINE, WIDTH, styled
-from robossl.probes.report.sides import TICKS
+from robossl.probes.report.drawings import REFERENCES
 from robossl.probes.result import Readings, Report
+from robossl.report.drawing import LINE, WIDTH, shorten_name, styled
+from robossl.report.forest import DASHES
 
 HEIGHT = 220
-FLOOR = 1e-6  # of the largest singular value; nothing is drawn below
+FLOOR = 1e-6  # of the largest singular value; lower values are drawn at this level
 
 
 def draw_spectrum(report: Report) -> Figure:
-    """Singular values of the centred features over their sum, largest first."""
+    """Draw the singular values of the centred features over their sum, largest first."""
     lines: list[tuple[str, Readings, str, Any, float]] = [
         (report.encoder.name, report.readings, "#0072B2", "-", 2.0),
         *(
-            (name, report.references[key], "#6d7780", line, 1.4)
-            for key, name, line in TICKS
+            (name, report.references[key], "#6d7780", dash, 1.4)
+            for (key, name), dash in zip(REFERENCES.items(), DASHES, strict=True)
             if key in report.references
         ),
     ]
@@ -32,10 +33,11 @@ def draw_spectrum(report: Report) -> Figure:
             values = readings.health.spectrum
             if values and max(values) > 0:
                 shown = [max(value, FLOOR * max(values)) for value in values]
-                short = name if len(name) <= 30 else f"{name[:28]}..."
-                axes.plot(range(1, len(shown) + 1), shown, color=colour, linestyle=dash, linewidth=width, label=short)
+                at = range(1, len(shown) + 1)
+                axes.plot(at, shown, color=colour, linestyle=dash, linewidth=width, label=shorten_name(name))
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # plain: nothing here reads math
+        # The default formatter writes math text, which is switched off.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("direction, the largest first")
         axes.set_ylabel("share of the spread")

@@ -1,4 +1,4 @@
-"""Where frames come from: a store, a folder in the TUM layout, or an environment."""
+"""Sources of frames: a store, a folder in the TUM layout, or an environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from robossl.errors import InputError
 from robossl.jobs import PROBE_FRAMES
 from robossl.names import unknown
-from robossl.probes.frames import Frames, LabelType
+from robossl.probes.frames import LabelType, ProbeFrames
 
 
 def open_frames(
@@ -20,20 +20,20 @@ def open_frames(
     num_scenes: int = 2500,
     image_size: int = 96,
     seed: int = 0,
-) -> Frames:
-    """Frames to probe an encoder with.
+) -> ProbeFrames:
+    """Open the frames to probe an encoder with.
 
     Args:
         source: a store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
-        split: of a store; the whole of it by default.
-        columns: per-frame columns of a store that are labels: the type of each and its name in the store.
-        num_scenes: of an environment.
-        image_size: of an environment, pixels.
-        seed: of the choice of frames in a store, of the scenes of an environment.
+        split: split of a store; default: the whole store.
+        columns: columns of a store that are labels: the name of the column by type of label.
+        num_scenes: number of scenes of an environment.
+        image_size: of an environment, in pixels.
+        seed: of the choice of frames in a store, or of the scenes of an environment.
 
     Raises:
-        InputError: nothing there can be read as frames.
+        InputError: the source cannot be read as frames.
     """
     kind, colon, name = source.partition(":")
     is_posed = (Path(source) / "groundtruth.txt").is_file()
@@ -41,7 +41,7 @@ def open_frames(
         option = "--split" if split else "--columns"
         raise InputError(f"{option} is for stores, got it with {source}; leave it out")
     if colon and kind in PROBE_FRAMES:
-        opened: Frames = pkgutil.resolve_name(PROBE_FRAMES[kind])(
+        opened: ProbeFrames = pkgutil.resolve_name(PROBE_FRAMES[kind])(
             name, num_scenes=num_scenes, image_size=image_size, seed=seed
         )
         return opened
@@ -52,6 +52,6 @@ def open_frames(
 
         return TumFrames(Path(source))
     from robossl.data.store import open_store
-    from robossl.probes.sources.store import StoreFrames
+    from robossl.probes.sources.store import StoreProbeFrames
 
-    return StoreFrames(open_store(Path(source)), split=split, columns=columns or {}, seed=seed)
+    return StoreProbeFrames(open_store(Path(source)), split=split, columns=columns or {}, seed=seed)

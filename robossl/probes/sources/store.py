@@ -1,4 +1,4 @@
-"""Frames of a store: of one size, a second or more apart in an episode; clusters are episodes."""
+"""Frames of a store: one size, at least a second apart in an episode; clusters are episodes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy import ndarray
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.names import unknown
-from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
-from robossl.probes.sources.recorded import Recorded
+from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, UnavailableError
+from robossl.probes.sources.recorded import RecordedFrames
 
 SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
 
 
-class StoreFrames(Recorded):
+class StoreProbeFrames(RecordedFrames):
     """The frames of a split."""
 
     cluster_key = "episode"
@@ -36,14 +36,14 @@ class StoreFrames(Recorded):
         """Choose the frames.
 
         Args:
-            store: where they are.
-            split: which; the whole store by default.
-            columns: what the labels are: the type of each, and the name of a per-frame column, or of a label of the
-                episodes where the type is class.
-            seed: of where in an episode the first frame lies.
+            store: the store.
+            split: split of the store; default: the whole store.
+            columns: by type of label the name of a per-frame column; for type "class" the name of a label of the
+                episodes.
+            seed: of the first frame in each episode.
 
         Raises:
-            InputError: no such split or column, or a column as wide as no label of its type.
+            InputError: no such split or column, or a column of the wrong width.
         """
         self._store = store
         self.name = store.path.resolve().name
@@ -53,7 +53,7 @@ class StoreFrames(Recorded):
         sizes, counts = np.unique(store.frame_hw[rows], axis=0, return_counts=True)
         self.hw = (int(sizes[counts.argmax()][0]), int(sizes[counts.argmax()][1]))
         alike = rows[(store.frame_hw[rows] == self.hw).all(1)]
-        self._rows = _spaced(store, alike, seed)
+        self._rows = _space_rows(store, alike, seed)
         episodes = store.episode_of(self._rows)
         self.clusters = episodes
         notes = []
@@ -61,9 +61,11 @@ class StoreFrames(Recorded):
             notes.append(
                 f"left out {len(rows) - len(alike)} of {len(rows)} frames that are not {self.hw[0]} x {self.hw[1]}"
             )
-        labels, left_out = _classes(store, episodes)
+        labels, left_out = _find_classes(store, episodes)
         notes += [f"left out the label {name}: {why}" for name, why in left_out.items()]
-        given = {kind: _column(store, self._rows, kind, column, labels) for kind, column in (columns or {}).items()}
+        given = {
+            kind: _read_column(store, self._rows, kind, column, labels) for kind, column in (columns or {}).items()
+        }
         labels.update({str(kind): label for kind, label in given.items()})
         self.labels: Mapping[str, Label] = labels
         self.notes = tuple(notes)
@@ -73,23 +75,23 @@ class StoreFrames(Recorded):
         self.digest = chosen.hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Frames as they are."""
+        """Return unchanged frames."""
         return self._decode(self._rows[at])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """What the camera showed so many of its frames before.
+        """Return what the camera showed that many frames earlier.
 
         Raises:
-            Unavailable: some frames of the source are single pictures.
+            UnavailableError: some frames of the source are single pictures.
         """
         store, rows = self._store, self._rows[at]
         if (np.diff(store.episode_start)[self.clusters] < 2).any():
-            raise Unavailable("single pictures have no past")
+            raise UnavailableError("single pictures have no past")
         found = []
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]
             times = store.time_seconds[start:stop]
-            # repeated frames are not stored: go back in time, not in rows
+            # Repeated frames are not stored, so go back in time, not in rows.
             then = times[row - start] - frames * float(np.median(np.diff(times)))
             found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
         return self._decode(np.array(found))
@@ -99,8 +101,8 @@ class StoreFrames(Recorded):
         return np.stack([frame.permute(1, 2, 0).numpy() for frame in decoded])
 
 
-def _spaced(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, " m"]:
-    """Rows of each episode a second or more apart, after the first few where latency needs them."""
+def _space_rows(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, " m"]:
+    """Return rows of each episode at least a second apart, after the frames that latency needs."""
     episodes = store.episode_of(rows)
     chosen = []
     for own in np.split(rows, np.flatnonzero(np.diff(episodes)) + 1):
@@ -114,8 +116,8 @@ def _spaced(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, "
     return np.concatenate(chosen)
 
 
-def _classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], dict[str, str]]:
-    """Labels with two classes or more, and why others are left out."""
+def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], dict[str, str]]:
+    """Return the labels with at least two classes, and the others with the reason."""
     found: dict[str, Label] = {}
     left_out: dict[str, str] = {}
     own = np.unique(episodes)
@@ -125,17 +127,17 @@ def _classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Labe
         if len(classes) > MAX_CLASSES:
             left_out[name] = f"more than {MAX_CLASSES} classes"
         elif len(classes) > 1 and len(classes) == np.count_nonzero(store.labels(name)[own] != ""):
-            left_out[name] = "every class is one episode, of which no other can tell"
+            left_out[name] = "every class is one episode, so no other episode can test it"
         elif len(classes) > 1:
             numbers = np.where(texts == "", np.nan, np.searchsorted(classes, texts))
             found[name] = Label("class", numbers[:, None], tuple(classes))
     return found, left_out
 
 
-def _column(
+def _read_column(
     store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
 ) -> Label:
-    """A per-frame column as a label; a class is one of the episodes' own labels."""
+    """Return a per-frame column as a label; for type "class" return a label of the episodes."""
     if kind not in WIDTHS:
         if column not in classes:
             raise InputError(unknown("label of classes", column, classes))

@@ -1,9 +1,9 @@
 """Frames of a moving camera with its pose: a folder in the text layout of the TUM RGB-D benchmark.
 
-`rgb.txt` has a time and a file a line, `groundtruth.txt` a time, a position in metres and a quaternion (x, y, z, w),
-camera to world. Clusters are pieces of half a second with a tenth left out between them: pieces that follow each other
-still look alike, so an interval over them is narrower than one over sequences would be, and a head finds judged poses
-between those it was fitted on.
+A line of `rgb.txt` has a time and a file; a line of `groundtruth.txt` a time, a position in metres and a quaternion
+(x, y, z, w), camera to world. Clusters are pieces of half a second, with a tenth of a second left out between them.
+Neighbouring pieces still look alike, so intervals are narrower than over several sequences, and judged poses lie
+between reference poses.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged
 from robossl.errors import InputError
 from robossl.probes.frames import LATENCY_FRAMES, Label
-from robossl.probes.sources.recorded import Recorded
+from robossl.probes.sources.recorded import RecordedFrames
 
 PIECE_SECONDS, GAP_SECONDS = 0.5, 0.1
 MATCH_SECONDS = 0.02  # the benchmark's own bound between a frame and its pose
 
 
-class TumFrames(Recorded):
+class TumFrames(RecordedFrames):
     """One sequence."""
 
     cluster_key = f"piece of {PIECE_SECONDS:g} s"
@@ -38,22 +38,23 @@ class TumFrames(Recorded):
             InputError: a file is missing or has other columns, or too few frames have a pose.
         """
         self.name = root.resolve().name
-        frames, poses = _lines(root / "rgb.txt", 2), _lines(root / "groundtruth.txt", 8)
+        frames, poses = _read_lines(root / "rgb.txt", 2), _read_lines(root / "groundtruth.txt", 8)
         self._files = [root / line[1] for line in frames]
-        times = _numbers(root / "rgb.txt", [line[:1] for line in frames])[:, 0]
-        table = _numbers(root / "groundtruth.txt", poses)
+        times = _parse_numbers(root / "rgb.txt", [line[:1] for line in frames])[:, 0]
+        table = _parse_numbers(root / "groundtruth.txt", poses)
         table = table[np.argsort(table[:, 0], kind="stable")]
         after = np.searchsorted(table[:, 0], times).clip(1, max(1, len(table) - 1)).clip(max=len(table) - 1)
         before = np.maximum(after - 1, 0)
         is_before = np.abs(table[before, 0] - times) <= np.abs(table[after, 0] - times)
         nearest = np.where(is_before, before, after)
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
-        piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # times are rounded
+        piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # 1e-4: times are rounded
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
         rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
-        contents = [hashlib.sha256(_bytes(self._files[row])).digest() for row in rows]
+        contents = [hashlib.sha256(_read_bytes(self._files[row])).digest() for row in rows]
         first = sorted({content: i for i, content in reversed(list(enumerate(contents)))}.values())
-        self._rows = rows[first]  # a picture that a camera gave twice could be taken for itself
+        # A repeated picture would be retrieved as itself.
+        self._rows = rows[first]
         if len(self._rows) < 2:
             raise InputError(f"{root}: {len(self._rows)} frames have a pose within {MATCH_SECONDS} s, two are needed")
         self.clusters = piece[self._rows].astype(np.int64)
@@ -61,7 +62,7 @@ class TumFrames(Recorded):
         self.notes: tuple[str, ...] = (
             f"left out {len(times) - len(rows)} of {len(times)} frames without a pose or between pieces, and "
             f"{len(rows) - len(first)} that repeat another",
-            "one walk: a head finds poses between those it was fitted on; of other places it says nothing",
+            "one sequence: judged poses lie between reference poses, so the result does not extend to other places",
         )
         shape = _read(self._files[0]).shape
         self.hw = (shape[0], shape[1])
@@ -71,14 +72,14 @@ class TumFrames(Recorded):
         ).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Frames as they are."""
-        return np.stack([self._sized(self._files[row]) for row in self._rows[at]])
+        """Return unchanged frames."""
+        return np.stack([self._read_sized(self._files[row]) for row in self._rows[at]])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """So many lines of `rgb.txt` before."""
-        return np.stack([self._sized(self._files[max(0, row - frames)]) for row in self._rows[at]])
+        """Return the frames that many lines of `rgb.txt` earlier."""
+        return np.stack([self._read_sized(self._files[max(0, row - frames)]) for row in self._rows[at]])
 
-    def _sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
+    def _read_sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
         pixels = _read(path)
         if pixels.shape[:2] != self.hw:
             raise InputError(
@@ -89,33 +90,33 @@ class TumFrames(Recorded):
 
 def _read(path: Path) -> UInt8[ndarray, "h w 3"]:
     try:
-        return decode_image(_bytes(path))
+        return decode_image(_read_bytes(path))
     except Damaged as error:
         raise InputError(f"{path} cannot be decoded: {error}") from None
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _lines(path: Path, width: int) -> list[list[str]]:
+def _read_lines(path: Path, width: int) -> list[list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file; give lines of a time and what belongs to it") from None
+        raise InputError(f"{path} is not a text file; each line must hold a time and its values") from None
     lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     wrong = next((line for line in lines if len(line) != width), None)
     if wrong is not None or not lines:
-        raise InputError(f"{path}: every line needs {width} words, got {' '.join(wrong or ['nothing'])!r}")
+        raise InputError(f"{path}: every line needs {width} fields, got {' '.join(wrong or ['nothing'])!r}")
     return lines
 
 
-def _numbers(path: Path, lines: list[list[str]]) -> ndarray:
+def _parse_numbers(path: Path, lines: list[list[str]]) -> ndarray:
     try:
         return np.array(lines, np.float64)
     except ValueError as error:

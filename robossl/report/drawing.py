@@ -1,4 +1,4 @@
-"""Drawing: matplotlib figures as SVG inside the page and as PNG beside it; sizes are in points."""
+"""Matplotlib figures as SVG inside a page and as PNG beside it; sizes are in points."""
 
 from __future__ import annotations
 
@@ -10,25 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robossl.durable import atomic_write
-from robossl.probes.result import Family
 
 WIDTH = 360  # points: the width of a phone, so that letters keep their size there
-INK, SOFT, LINE = "#1d252c", "#56616b", "#c9d0d6"
-GREY = "#d9dde1"
-MARKS: dict[Family, tuple[str, str]] = {  # colour (Okabe and Ito's) and form of each family
-    "photometric": ("#0072B2", "o"),
-    "geometric": ("#D55E00", "s"),
-    "scene": ("#009E73", "^"),
-    "temporal": ("#7a4f9a", "D"),
-}
+INK, SOFT, LINE, GREY = "#1d252c", "#56616b", "#c9d0d6", "#d9dde1"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "robossl",  # equal reports give equal pages
-    "text.parse_math": False,  # a name may hold dollars
-    "svg.fonttype": "none",  # letters stay letters: they can be searched and copied
+    "text.parse_math": False,  # a name may contain dollars
+    "svg.fonttype": "none",  # text can be searched and copied
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": "#9aa3ad",
@@ -41,13 +34,13 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style for what is drawn and saved inside."""
+    """Draw and save in our style inside the block."""
     with mpl.rc_context(STYLE):
         yield
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """An empty sheet of that height whose coordinates are points from its top left corner."""
+    """Return an empty sheet with coordinates in points from its top left corner."""
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
@@ -55,8 +48,8 @@ def canvas(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def to_svg(figure: Figure, words: str) -> str:
-    """The figure as an element of a page, as wide as its place; `words` say it to who cannot see it."""
+def to_svg(figure: Figure, description: str) -> Markup:
+    """Return a figure as an SVG element that fills its container; the description is for screen readers."""
     buffer = io.StringIO()
     with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -65,10 +58,29 @@ def to_svg(figure: Figure, words: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """The figure as a picture, 1,000 pixels wide, written aside and renamed."""
+    """Write a figure as a picture 1,000 pixels wide, in one step."""
     with styled(), atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+
+
+def shorten_name(name: str, length: int = 30) -> str:
+    """Cut a name that is longer, with dots at its end."""
+    return name if len(name) <= length else f"{name[: length - 2]}..."
+
+
+def format_number(value: float | None) -> str:
+    """Return a figure with two digits and no leading zero.
+
+    >>> format_number(0.824), format_number(-0.05), format_number(1.0), format_number(None)
+    ('.82', '-.05', '1.0', '-')
+    """
+    if value is None:
+        return "-"
+    text = f"{value:z.2f}"
+    if abs(value) >= 0.995:
+        return f"{value:.1f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text

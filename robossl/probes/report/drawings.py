@@ -1,0 +1,106 @@
+"""The drawings of a report: heatmaps, and encoders side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.figure import Figure
+
+from robossl.probes.report.lookup import HIGH, ReportIndex
+from robossl.probes.report.words import format_name
+from robossl.probes.result import Figure as Reading
+from robossl.report.drawing import format_number, shorten_name
+from robossl.report.forest import Forest, ForestDot, ForestRow, draw_forest
+from robossl.report.heatmap import LEVELS, Heatmap, HeatmapCell, HeatmapRow, draw_heatmap
+
+ReadCell = Callable[[str, int], Reading | None]  # factor, level
+REFERENCES = {"pixels": "pixels", "random_init": "random init"}
+
+
+def draw_invariance(index: ReportIndex) -> Figure:
+    """Draw invariance by factor and strength; outline cells that should move and do not."""
+    heatmap = Heatmap(
+        heading=f"Invariance (NIS_w) of {shorten_name(index.report.encoder.name)}",
+        lead="1: the features do not move; 0: they move as far as to another frame",
+        prefix="nis_w",
+        groups=_make_groups(index, index.cell, outline=True),
+        outline=f"{format_number(HIGH)} or more although the task needs EQUI",
+    )
+    return draw_heatmap(heatmap)
+
+
+def draw_retention(index: ReportIndex, label: str) -> Figure:
+    """Draw the retention of a label by factor and strength."""
+    heatmap = Heatmap(
+        heading=f"Retention of the task: {label}",
+        lead="1: as on clean frames; 0: chance. INV is tested with the old label, else the moved one",
+        prefix=f"retention-{label}",
+        groups=_make_groups(index, read_retention(index, label), outline=False),
+    )
+    return draw_heatmap(heatmap)
+
+
+def read_retention(index: ReportIndex, label: str) -> ReadCell:
+    """Return the function that gives the retention of a label in a cell."""
+
+    def read(factor: str, level: int) -> Reading | None:
+        kept = index.kept(label, factor, level)
+        return kept.figure if kept else None
+
+    return read
+
+
+def _make_groups(index: ReportIndex, read: ReadCell, *, outline: bool) -> dict[str, list[HeatmapRow]]:
+    return {
+        family: [_make_row(index, read, factor, outline=outline) for factor in factors]
+        for family, factors in index.factors.items()
+    }
+
+
+def _make_row(index: ReportIndex, read: ReadCell, factor: str, *, outline: bool) -> HeatmapRow:
+    cells = {}
+    for level in LEVELS:
+        figure = read(factor, level)
+        if figure is not None and index.is_collapsed:
+            cells[level] = HeatmapCell(None, missing="collapsed")
+        elif figure is not None:
+            outlined = outline and index.is_over_invariant(factor, level)
+            cells[level] = HeatmapCell(figure.value, figure.low, figure.high, is_outlined=outlined)
+    last = index.last_judged(factor) if index.report.task else None
+    return HeatmapRow(factor, format_name(factor), index.needs(factor), cells, last)
+
+
+def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
+    """Draw invariance of up to four encoders, each factor at the severest strength that the first report judges."""
+    first = indexes[0]
+    forest = Forest(
+        heading="Invariance beside its references",
+        axis="NIS_w, with 95 % interval",
+        encoders=[f"{n} (collapsed)" if each.is_collapsed else n for n, each in zip(names, indexes, strict=True)],
+        references=[
+            first.report.references[key].name if key in first.report.references else name
+            for key, name in REFERENCES.items()
+        ],
+        rows=[
+            ForestRow(
+                format_name(factor),
+                [_make_dot(index, factor, first.shown_level(factor)) for index in indexes],
+                [_read_reference(first, key, factor) for key in REFERENCES],
+            )
+            for factor in first.names
+        ],
+    )
+    return draw_forest(forest)
+
+
+def _make_dot(index: ReportIndex, factor: str, level: int) -> ForestDot | None:
+    figure = index.cell(factor, level)
+    if index.is_collapsed or figure is None or figure.value is None:
+        return None
+    return ForestDot(figure.value, figure.low, figure.high)
+
+
+def _read_reference(index: ReportIndex, key: str, factor: str) -> float | None:
+    readings = index.report.references.get(key)
+    figure = index.cell(factor, index.shown_level(factor), of=readings) if readings else None
+    return figure.value if figure else None
