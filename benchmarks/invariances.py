@@ -25,13 +25,13 @@ from quarter_turns import N_JUDGED, N_REFERENCE, turns_read
 from scipy.stats import t as student
 
 from robossl.config import from_mapping
+from robossl.measure.subjects import Subject, open_subject, pixels_reference, random_reference
 from robossl.probes.frames import Frames
 from robossl.probes.prepare import prepare
 from robossl.probes.result import Readings
 from robossl.probes.run import probe
 from robossl.probes.settings import Settings
 from robossl.probes.sources import open_frames
-from robossl.probes.subjects import Probed, open_subject, pixels_reference, random_reference
 from robossl.run import RunConfig
 
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
@@ -68,7 +68,7 @@ class Probing:
     kept_turn: float | None = None  # %, in LooC's space for rotation
 
 
-def measure(subject: Probed, photographs: Frames, kitchen: Frames | None, *, out: Path) -> Probing:
+def measure(subject: Subject, photographs: Frames, kitchen: Frames | None, *, out: Path) -> Probing:
     """Probe one encoder on photographs, and on a moving camera's frames where they are given."""
 
     def readings(frames: Frames, factors: tuple[str, ...], settings: Settings) -> Readings:
@@ -246,7 +246,7 @@ def main() -> None:
     print(f"wrote {args.docs / 'invariances.md'}")
 
 
-def references(run: Path, ledger: Ledger, measured: Callable[[Probed], Probing]) -> None:
+def references(run: Path, ledger: Ledger, measured: Callable[[Subject], Probing]) -> None:
     """Random weights of the run's backbone and pooled pixels, once for all runs."""
     for name in ledger.missing([*(f"random init {seed}" for seed in range(3)), "pixels 0"]):
         kind, _, seed = name.rpartition(" ")

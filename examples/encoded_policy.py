@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from robossl.encode import Encode, load_encode, random_encode
-from robossl.evaluate.subjects import random_config
+from robossl.measure.subjects.references import random_config
 
 NOISE = 0.5  # of the action that is carried out: the clone also learns to come back (DART, arXiv:1703.09327)
 TEST_SEED = 1_000_000  # episodes that nobody has demonstrated

@@ -9,10 +9,11 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.encoder import Encoder
-from robossl.evaluate.knn import weighted_knn
+from robossl.measure.knn import weighted_knn
+from robossl.measure.metrics import balanced_accuracy
+from robossl.measure.store_frames import spread_rows
 from robossl.names import unknown
 from robossl.run import OnlineKnnConfig
-from robossl.statistics import balanced_accuracy
 
 CHUNK = 128  # frames embedded at a time
 
@@ -62,9 +63,7 @@ class OnlineKnn:
         episodes = np.unique(self.store.episode_of(rows))
         names = self.store.labels(self.config.label)
         episodes = episodes[names[episodes] != ""]
-        starts, stops = self.store.episode_start[episodes], self.store.episode_start[episodes + 1]
-        at = (np.arange(self.config.frames_per_episode) + 0.5) / self.config.frames_per_episode
-        picked = np.unique(starts[:, None] + ((stops - starts)[:, None] * at).astype(np.int64))
+        picked = spread_rows(self.store, episodes, per_episode=self.config.frames_per_episode)
         return picked, names[self.store.episode_of(picked)]
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:

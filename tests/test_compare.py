@@ -16,10 +16,11 @@ from robossl.config import from_mapping
 from robossl.errors import InputError
 from robossl.evaluate.compare import Asked, Cell, Line, _titles, compare, read_lines, to_markdown, write_lines
 from robossl.evaluate.forest import write_forest
-from robossl.evaluate.subjects import make_subjects
+from robossl.evaluate.subjects import make_groups
+from robossl.measure.accuracy import all_pairs
+from robossl.measure.bootstrap import Interval
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
-from robossl.statistics import Interval, all_pairs
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +42,13 @@ def runs(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_line(runs: list[str]) -> None:
-    subjects = make_subjects(tuple(runs), random_seeds=1, seed=0, group_seeds=True)
+    subjects = make_groups(tuple(runs), random_seeds=1, seed=0, group_seeds=True)
     encoders = [subject for subject in subjects if subject.kind == "encoder"]
-    assert [(s.name, len(s.embedders)) for s in encoders] == [
+    assert [(s.name, len(s.members)) for s in encoders] == [
         ("simclr test_resnet, 1 steps, 2 seeds", 2),
         ("third", 1),
     ]
-    apart = make_subjects(tuple(runs), random_seeds=1, seed=0)
+    apart = make_groups(tuple(runs), random_seeds=1, seed=0)
     assert [s.name for s in apart if s.kind == "encoder"] == ["first", "second", "third"]
 
 
@@ -144,7 +145,7 @@ def test_a_bar_in_a_name_ends_no_cell() -> None:
 def test_what_is_no_table_is_not_read_as_one(content: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="is no table of `robossl compare`"):
+    with pytest.raises(InputError, match="is not a table of `robossl compare`"):
         read_lines(path)
 
 
@@ -192,4 +193,4 @@ def test_what_cannot_be_written_or_read_is_said_before_the_work(
         broken = Path(shutil.copytree(runs[0], tmp_path / message.replace(" ", "_")))
         (broken / "config.yaml").write_text(content)
         with pytest.raises(InputError, match=message):
-            make_subjects((str(broken),), random_seeds=1, seed=0, group_seeds=True)
+            make_groups((str(broken),), random_seeds=1, seed=0, group_seeds=True)

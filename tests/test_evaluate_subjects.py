@@ -10,8 +10,8 @@ import torch
 
 from robossl.encoder import IMAGENET_MEAN, EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
-from robossl.evaluate.score import MAJORITY
-from robossl.evaluate.subjects import Subject, make_subjects
+from robossl.evaluate.subjects import SubjectGroup, make_groups
+from robossl.measure.subjects.references import MAJORITY
 
 
 def saved(
@@ -35,8 +35,8 @@ def saved(
     return str(run)
 
 
-def subjects_of(*models: str, group_seeds: bool = False) -> list[Subject]:
-    subjects = make_subjects(models, random_seeds=1, seed=0, group_seeds=group_seeds)
+def subjects_of(*models: str, group_seeds: bool = False) -> list[SubjectGroup]:
+    subjects = make_groups(models, random_seeds=1, seed=0, group_seeds=group_seeds)
     names = [subject.name for subject in subjects]
     assert len({*names, MAJORITY}) == 1 + len(names)
     return subjects
@@ -54,7 +54,7 @@ def test_random_weights_are_told_apart_by_what_they_see(tmp_path: Path) -> None:
     assert compared["small"] == compared["again"] == "random test_resnet 32x32"
     assert compared["large"].startswith("random test_resnet 64x48 (mean (0.485, ")
     assert compared["grey"].startswith("random test_resnet 64x48 (mean (0.5, 0.5, 0.5), std (")
-    assert len({subjects[name].embedders[0].digest for name in compared.values()}) == 3
+    assert len({subjects[name].members[0].digest for name in compared.values()}) == 3
     (alone,) = [subject for subject in subjects_of(models[0]) if subject.kind == "random"]
     assert alone.name == "random test_resnet"
 
@@ -70,7 +70,7 @@ def test_a_run_does_not_take_the_name_of_a_reference(
 
 
 def joined(*runs: str) -> list[tuple[str, int]]:
-    return [(s.name, len(s.embedders)) for s in subjects_of(*runs, group_seeds=True) if s.kind == "encoder"]
+    return [(s.name, len(s.members)) for s in subjects_of(*runs, group_seeds=True) if s.kind == "encoder"]
 
 
 @pytest.mark.parametrize("other", [{"step": 2}, {"data": "b"}])
@@ -97,10 +97,9 @@ def test_one_encoder_twice_is_refused(group_seeds: bool, tmp_path: Path) -> None
 def test_the_class_token_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     vit = saved(tmp_path / "vit", backbone="test_vit")
     frames = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), np.uint8)
-    pooled, token = (make_subjects((vit,), random_seeds=1, seed=0, output=output) for output in ("pooled", "cls"))
+    pooled, token = (make_groups((vit,), random_seeds=1, seed=0, output=output) for output in ("pooled", "cls"))
     for one, other in zip(pooled[:2], token[:2], strict=True):  # the encoder, and random weights of its backbone
-        (a,), (b,) = one.embedders, other.embedders
-        assert a.digest != b.digest
-        assert not np.allclose(a.embed(frames), b.embed(frames))
+        (a,), (b,) = one.members, other.members
+        assert not np.allclose(a(frames)["pooled"], b(frames)["cls"])
     with pytest.raises(InputError, match="unknown output of resnet 'cls'; choose from pooled, dense, keypoints"):
-        make_subjects((saved(tmp_path / "resnet"),), random_seeds=1, seed=0, output="cls")
+        make_groups((saved(tmp_path / "resnet"),), random_seeds=1, seed=0, output="cls")

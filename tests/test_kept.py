@@ -11,7 +11,7 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.evaluate.kept import keeping
 from robossl.evaluate.linear import linear
-from robossl.evaluate.protocol import Scores
+from robossl.evaluate.protocol import Predictions
 
 calls = 0
 
@@ -23,7 +23,7 @@ def counted(
     test: Float[ndarray, "m d"],
     *,
     seed: int,
-) -> Scores:
+) -> Predictions:
     """The linear probe, and how often it ran."""
     global calls
     calls += 1
@@ -63,7 +63,7 @@ def test_other_statistics_to_choose_by_are_another_question(
     asked: tuple[ndarray, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping(counted, tmp_path)(*asked, seed=0)
-    monkeypatch.setattr("robossl.evaluate.kept.statistics", json)
+    monkeypatch.setattr("robossl.evaluate.kept.CODE", (json,))
     before = calls
     keeping(counted, tmp_path)(*asked, seed=0)
     assert calls == before + 1

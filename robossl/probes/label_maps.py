@@ -33,7 +33,7 @@ TILTS = ("perspective", "camera_perspective")
 CAMERA = "camera_"  # factors of the scene that move the camera
 
 
-class Moved(NamedTuple):
+class ViewLabel(NamedTuple):
     """Labels under a view, nan where a thing has left it; or None and the reason."""
 
     label: Label | None
@@ -49,7 +49,7 @@ def move_label(
     hw: tuple[int, int],
     view_hw: tuple[int, int] | None = None,
     disc: bool = False,
-) -> Moved:
+) -> ViewLabel:
     """Labels of frames under a factor.
 
     Args:
@@ -63,11 +63,11 @@ def move_label(
     """
     reason = why_none(label.type, factor, family)
     if reason:
-        return Moved(None, reason)
+        return ViewLabel(None, reason)
     if label.mirrored is not None:
         return _sides(label, label.mirrored, factor)
     if to_view is None or label.type == "class":
-        return Moved(label)
+        return ViewLabel(label)
     in_pixels = _in_pixels(to_view, hw, view_hw or hw)
     match label.type:
         case "point":
@@ -80,7 +80,7 @@ def move_label(
             values = turn_angles(label.values, in_pixels)
         case "pose":
             values = roll_poses(label.values, rolls(in_pixels))
-    return Moved(replace(label, values=values))
+    return ViewLabel(replace(label, values=values))
 
 
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
@@ -149,14 +149,14 @@ def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> F
     return moved
 
 
-def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> Moved:
+def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> ViewLabel:
     if factor == "rot90":
-        return Moved(None, "the classes name sides, which a quarter turn takes away")
+        return ViewLabel(None, "the classes name sides, which a quarter turn takes away")
     if factor != "hflip":
-        return Moved(label)
+        return ViewLabel(label)
     known = np.isfinite(label.values)
     values = np.where(known, np.array(mirrored)[np.where(known, label.values, 0).astype(np.int64)], np.nan)
-    return Moved(replace(label, values=values))
+    return ViewLabel(replace(label, values=values))
 
 
 def _in_pixels(

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robossl.measure.figures import Figure as Figure
+from robossl.measure.subjects.subject import Backbone as Backbone
+from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
+
 SCHEMA = "robossl.probe/1"
 UNREADABLE = "task not readable"  # how the reason of a figure begins where the encoder does not give the label
 UNKNOWN = "the moved label is not known"  # and where nobody can say what the label becomes
@@ -15,18 +19,6 @@ Need = Literal["INV", "EQUI", "INFO", "-"]
 Word = Literal["SAFE", "SAFE IF TRAINED WITH IT", "RISKY", "INCONCLUSIVE", "UNUSABLE"]
 Family = Literal["photometric", "geometric", "scene", "temporal"]
 Flag = Literal["collapsed", "precision-fragile"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A value with its 95 % interval; all three are None where there is a reason for having none."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int  # frames behind it
-    clusters: int  # independent units behind it
-    reason: str | None = None  # why there is no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,28 +137,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What was probed."""
-
-    name: str
-    source: str
-    kind: Literal["run", "onnx", "grpc", "timm", "reference"]
-    sha256: str
-    layer: str
-    dim: int
-    dtype: str
-    preprocessing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """A network architecture, and where its name comes from."""
-
-    name: str  # as timm knows it
-    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]  # stand-in: it is not known at all
-
-
-@dataclass(frozen=True, slots=True)
 class Data:
     """On which frames."""
 
@@ -199,7 +169,7 @@ class Report:
     """One encoder, one set of frames, one task."""
 
     created: str
-    encoder: Subject
+    encoder: SubjectInfo
     data: Data
     settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
     views: tuple[View, ...]

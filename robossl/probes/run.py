@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from robossl.bar import Bar
-from robossl.probes.features import Features, features
+from robossl.measure.features import Features, embed_views
+from robossl.measure.subjects import Subject
 from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Label
 from robossl.probes.measure import Measure
@@ -26,7 +27,6 @@ from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.report.words import backbone_said
 from robossl.probes.result import Data, Readings, Report, Task
 from robossl.probes.settings import mapped
-from robossl.probes.subjects import Probed
 from robossl.probes.verdict import judge, overall
 from robossl.probes.views import Job, Views
 
@@ -40,8 +40,8 @@ class Found(NamedTuple):
 
 
 def probe(
-    probed: Probed,
-    references: Mapping[str, Probed],
+    probed: Subject,
+    references: Mapping[str, Subject],
     prepared: Prepared,
     *,
     cache: Path,
@@ -81,7 +81,7 @@ def probe(
     verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
     report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        encoder=probed.about,
+        encoder=probed.info,
         data=_data(views, labels),
         settings={**asdict(settings), "unavailable": dict(plan.unavailable), "command": command},
         views=tuple(views.view(job) for job in measure.shown),
@@ -108,16 +108,16 @@ def _without_unchanged(views: Views, plan: Plan) -> Plan:
     return replace(plan, jobs=jobs, unavailable={**plan.unavailable, **unchanged})
 
 
-def _measured(probed: Probed, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
+def _measured(probed: Subject, views: Views, plan: Plan, measure: Measure, cache: Path, maps: set[Job]) -> Readings:
     found: dict[Job, Features] = {}
-    name = probed.about.name
+    name = probed.info.name
     with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
         files = [view_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
-        embedded = features(probed, files, cache, watch=lambda _, done, total: watch(done, total))
+        embedded = embed_views(probed, files, cache, watch=watch)
         for job, each in zip(plan.jobs, embedded, strict=True):
             found[job] = each
     with watched(f"measure {name}", "views", len(measure.shown)) as watch:
-        return measure(name, found, paired=probed.about.kind != "reference", watch=watch)
+        return measure(name, found, paired=probed.info.kind != "reference", watch=watch)
 
 
 @contextmanager

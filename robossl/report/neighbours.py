@@ -14,10 +14,10 @@ from numpy import ndarray
 from simplejpeg import encode_jpeg
 
 from robossl.data.store import Store
-from robossl.encode import load_encode, random_encode
 from robossl.errors import InputError
-from robossl.evaluate.features import embed_rows, spread_rows
-from robossl.evaluate.subjects import embedder, random_config
+from robossl.measure.features import embed
+from robossl.measure.store_frames import StoreFrames, spread_rows
+from robossl.measure.subjects import open_subject, random_reference
 from robossl.report.record import RunRecord
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
@@ -82,13 +82,11 @@ def look_up(
     split = "val" if "val" in store.manifest.splits else ""
     queried = _queries(store, labels, split)
     rows = np.union1d(_pool(store), queried)
-    encode = load_encode(record.path, outputs=("pooled",))
+    encoder = open_subject(str(record.path), outputs=("pooled",))
     found = []
-    for each in (
-        embedder("encoder", encode),
-        embedder("random", random_encode(random_config(encode.card), 0, outputs=("pooled",))),
-    ):
-        features = embed_rows(each, store, rows, advance=lambda done: watch("look up neighbours", done, 2 * len(rows)))
+    frames, total = StoreFrames(store, rows), 2 * len(rows)
+    for subject in (encoder, random_reference(encoder)):
+        features = embed(subject, frames, advance=lambda done: watch("look up neighbours", done, total))["pooled"]
         found.append(nearest(features, store.episode_of(rows), np.searchsorted(rows, queried), count=NUM_NEIGHBOURS))
     queries = []
     for i, row in enumerate(queried):

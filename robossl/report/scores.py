@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from html import escape
 
-from robossl.evaluate.result import Result, Row
+from robossl.evaluate.result import Result, ScoreRow
 from robossl.evaluate.table import LEGEND, accuracy_cell, classes_line, notes
+from robossl.measure.bootstrap import Interval
 from robossl.report.record import RunRecord
-from robossl.statistics import Interval
 
 PROTOCOL_NAMES = {"knn": "kNN", "linear": "linear probe"}
 
@@ -50,7 +50,7 @@ def render_scores(record: RunRecord) -> str:
     )
 
 
-def _results(record: RunRecord) -> list[tuple[Result, Row | None]]:
+def _results(record: RunRecord) -> list[tuple[Result, ScoreRow | None]]:
     return [
         (result, record.own_row(evaluation, result))
         for evaluation in record.evaluations
@@ -73,7 +73,7 @@ def _card(result: Result, *, is_own: bool) -> str:
     )
 
 
-def _row(row: Row, chance: float) -> str:
+def _row(row: ScoreRow, chance: float) -> str:
     estimate, low, high = (100 * value for value in row.accuracy)
     span = f'<i class="range" style="left:{low:.1f}%;width:{high - low:.1f}%"></i>' if row.accuracy.is_defined else ""
     figure = escape(accuracy_cell(row.accuracy))
