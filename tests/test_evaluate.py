@@ -25,7 +25,7 @@ from robossl.evaluate.splits import Splits, group_names, grouped_splits, store_s
 from robossl.evaluate.table import print_tables, to_markdown
 from robossl.evaluate.task import LabelTask, check_usable, make_task
 from robossl.measure.features import embed
-from robossl.measure.store_frames import StoreFrames, spread_rows
+from robossl.measure.store_rows import StoreRows, spread_rows
 from robossl.measure.subjects import Subject, pixels_reference
 from robossl.measure.subjects.references import MAJORITY
 from robossl.measure.subjects.subject import SubjectInfo
@@ -158,7 +158,7 @@ def subject_of(embed_frames: Callable[[np.ndarray], np.ndarray], *, name: str = 
 
 
 def embed_rows(subject: Subject, store: Store, rows: np.ndarray, *, cache: Path | None = None) -> np.ndarray:
-    return np.asarray(embed(subject, StoreFrames(store, rows), cache=cache)["pooled"])
+    return np.asarray(embed(subject, StoreRows(store, rows), cache=cache)["pooled"])
 
 
 def test_frames_of_mixed_sizes_keep_their_order() -> None:

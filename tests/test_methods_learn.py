@@ -22,7 +22,7 @@ from robossl.data.sampler import Sampler
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder
 from robossl.measure.knn import weighted_knn
-from robossl.measure.store_frames import spread_rows
+from robossl.measure.store_rows import spread_rows
 from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig

@@ -25,7 +25,7 @@ from robossl.evaluate.state import MAX_SEED
 from robossl.evaluate.subjects import SubjectGroup, make_groups
 from robossl.evaluate.task import LabelTask, check_usable, make_task, why_unusable
 from robossl.measure.features import embed
-from robossl.measure.store_frames import StoreFrames
+from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Output, Subject
 
 Watch = Callable[[str, int, int], None]  # stage, units done since the last call, units in all
@@ -153,11 +153,11 @@ def _embed(
     groups: list[SubjectGroup], store: Store, frames: FrameRows, cache: Path | None, watch: Watch
 ) -> list[Candidate]:
     total = len(frames.rows) * sum(len(group.members) for group in groups)
-    source = StoreFrames(store, frames.rows)
+    source = StoreRows(store, frames.rows)
 
     def features(subject: Subject) -> ndarray:
-        (found,) = embed(subject, source, cache=cache, advance=lambda done: watch("embed", done, total)).values()
-        return found
+        (features,) = embed(subject, source, cache=cache, advance=lambda done: watch("embed", done, total)).values()
+        return features
 
     return [
         Candidate(group.name, group.kind, tuple(map(features, group.members)), group.references) for group in groups

@@ -16,7 +16,7 @@ from robossl.evaluate.task import LabelTask
 from robossl.measure.accuracy import EpisodeResamples, resample_episodes
 from robossl.measure.bootstrap import Interval
 from robossl.measure.metrics import balanced_accuracy
-from robossl.measure.store_frames import spread_rows
+from robossl.measure.store_rows import spread_rows
 from robossl.measure.subjects.references import MAJORITY
 
 Details = Mapping[str, float | int | bool | str]

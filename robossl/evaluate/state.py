@@ -31,7 +31,7 @@ from robossl.measure.features import embed
 from robossl.measure.metrics import least_deviation
 from robossl.measure.ridge import FOLDS as INNER_FOLDS
 from robossl.measure.ridge import predict_by_ridge
-from robossl.measure.store_frames import StoreFrames, spread_rows
+from robossl.measure.store_rows import StoreRows, spread_rows
 from robossl.measure.subjects import Output, Subject
 from robossl.ranges import check_range
 
@@ -101,7 +101,7 @@ class StateProbe:
         self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
     ) -> tuple[Float[ndarray, " b"], list[float]]:
         """Return R2 on all episodes as they are, then on every resample; and the penalty of each fold."""
-        (features,) = embed(subject, StoreFrames(self.store, self.rows), cache=cache, advance=advance).values()
+        (features,) = embed(subject, StoreRows(self.store, self.rows), cache=cache, advance=advance).values()
         return _probe(features, self.values, self.episodes, self.weights, self.settings)
 
 

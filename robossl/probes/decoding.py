@@ -128,8 +128,8 @@ class _Target:
 
     def hits(self, predicted: Float[ndarray, "m *s t"]) -> Float[ndarray, "m ..."]:
         truth = self.test.argmax(axis=1).reshape(-1, *[1] * (predicted.ndim - 2))
-        found: Float[ndarray, "m ..."] = (predicted.argmax(axis=-1) == truth).astype(np.float64)
-        return found
+        hits: Float[ndarray, "m ..."] = (predicted.argmax(axis=-1) == truth).astype(np.float64)
+        return hits
 
     def scores(self, predicted: Float[ndarray, "m s t"]) -> Float[ndarray, " s"]:
         """Return the scores of many predictions, without intervals."""
@@ -157,7 +157,7 @@ def _probes(
     if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)
     shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}
-    found = {
+    scores = {
         name: _ProbeScore(
             target.figure(each, draws),
             float(target.hits(each).mean()) if target.num_classes else None,
@@ -167,8 +167,8 @@ def _probes(
     }
     if mlp and not enough:
         few = missing("too few reference frames for an MLP", n=len(test), clusters=draws.weights.shape[1])
-        found["mlp"] = _ProbeScore(few, None, None)
-    return found
+        scores["mlp"] = _ProbeScore(few, None, None)
+    return scores
 
 
 def _shuffled(

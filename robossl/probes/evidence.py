@@ -57,8 +57,8 @@ class Evidence:
         A label that the encoder cannot read is returned too: a readable label must not hide it.
         """
         names = self.profile.labels if label is None else (label,)
-        found = [each for name in names if (each := self._retention(self.readings, name, head))]
-        chosen = next((r for r in found if not is_unknown(r.figure)), found[0] if found else None)
+        retentions = [each for name in names if (each := self._retention(self.readings, name, head))]
+        chosen = next((r for r in retentions if not is_unknown(r.figure)), retentions[0] if retentions else None)
         return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
@@ -108,18 +108,18 @@ class Evidence:
         return f" ({', '.join(shown)})" if shown else ""
 
     def _best(self, readings: Readings) -> Decoding | None:
-        found = [
+        decodings = [
             each
             for each in readings.decodings
             if (each.factor, each.level, each.protocol) == (self.factor, self.level, "abs")
         ]
-        with_value = [each for each in found if each.figure.value is not None]
-        return max(with_value, key=lambda each: each.figure.value or 0.0, default=found[0] if found else None)
+        with_value = [each for each in decodings if each.figure.value is not None]
+        return max(with_value, key=lambda each: each.figure.value or 0.0, default=decodings[0] if decodings else None)
 
     def _cell(self, readings: Readings, metric: str) -> Figure | None:
         wanted = (self.factor, self.level, metric)
-        found = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
-        return next(found, None)
+        figures = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
+        return next(figures, None)
 
     def _retention(self, readings: Readings, label: str, head: str) -> Retention | None:
         wanted = (label, self.factor, self.level, head)

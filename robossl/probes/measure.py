@@ -16,7 +16,7 @@ from robossl.probes.frames import Label
 from robossl.probes.label_maps import ViewLabel, move_label
 from robossl.probes.moves import to_view
 from robossl.probes.plan import FLOOR_JOB, Plan
-from robossl.probes.reading import Reading
+from robossl.probes.reading import EncoderMeasures
 from robossl.probes.result import Cell, Decoding, Readings, Retention
 from robossl.probes.retention import READABLE
 from robossl.probes.retrieval import spread_gallery
@@ -58,7 +58,7 @@ class Measure:
             paired: Keep each cluster's share of `nis_w`, so that reports can be compared in pairs.
             watch: Told the views done and in all, after each view.
         """
-        one = Reading(self, features, paired)
+        one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []
         decodings: list[Decoding] = []
         retentions: list[Retention] = []

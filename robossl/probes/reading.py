@@ -35,7 +35,7 @@ SHOWN = 4  # views whose worst retrievals are shown
 
 
 @dataclass(frozen=True)
-class Reading:
+class EncoderMeasures:
     """The measurements of one encoder.
 
     Args:
@@ -193,9 +193,9 @@ class Reading:
 
     def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
         """Return the worst retrievals of the views with the lowest R@1, one view per factor."""
-        found = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
+        scored = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
         worst: dict[str, Cell] = {}
-        for _, cell in sorted(found, key=lambda each: each[0]):
+        for _, cell in sorted(scored, key=lambda each: each[0]):
             worst.setdefault(cell.factor, cell)
         kept = []
         for cell in list(worst.values())[:SHOWN]:

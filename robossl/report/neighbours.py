@@ -16,7 +16,7 @@ from simplejpeg import encode_jpeg
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.measure.features import embed
-from robossl.measure.store_frames import StoreFrames, spread_rows
+from robossl.measure.store_rows import StoreRows, spread_rows
 from robossl.measure.subjects import open_subject, random_reference
 from robossl.report.record import RunRecord
 
@@ -84,7 +84,7 @@ def look_up(
     rows = np.union1d(_pool(store), queried)
     encoder = open_subject(str(record.path), outputs=("pooled",))
     found = []
-    frames, total = StoreFrames(store, rows), 2 * len(rows)
+    frames, total = StoreRows(store, rows), 2 * len(rows)
     for subject in (encoder, random_reference(encoder)):
         features = embed(subject, frames, advance=lambda done: watch("look up neighbours", done, total))["pooled"]
         found.append(nearest(features, store.episode_of(rows), np.searchsorted(rows, queried), count=NUM_NEIGHBOURS))

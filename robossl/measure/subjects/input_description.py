@@ -82,8 +82,8 @@ class InputContract:
         return f"{size}; {self.order} {self.layout} {np.dtype(self.dtype).name} in {self.range}{scale}"
 
 
-def settle(
-    model: str, name: str, shape: Sequence[int | str | None], dtype: str, said: InputDescription
+def resolve_input(
+    model: str, name: str, shape: Sequence[int | str | None], dtype: str, given: InputDescription
 ) -> InputContract:
     """Combine what the graph says about the input with the description.
 
@@ -94,26 +94,35 @@ def settle(
         raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")
     if len(shape) != 4:
         raise InputError(f"{model}: input {name!r} has shape {list(shape)}; it must be a batch of frames, 4 axes")
-    if said.size is not None and min(said.size) < 1:
-        raise InputError(f"size must be two numbers of 1 or more, got {said.size[0]} {said.size[1]}")
-    layout = _layout(model, shape, said)
+    if given.size is not None and min(given.size) < 1:
+        raise InputError(f"size must be two numbers of 1 or more, got {given.size[0]} {given.size[1]}")
+    layout = _layout(model, shape, given)
     height, width = shape[2:] if layout == "nchw" else shape[1:3]
-    size = _size(model, (height, width), said, is_bytes=dtype == "tensor(uint8)")
-    mean, std, values = _scale(model, said, is_bytes=dtype == "tensor(uint8)")
+    size = _size(model, (height, width), given, is_bytes=dtype == "tensor(uint8)")
+    mean, std, values = _scale(model, given, is_bytes=dtype == "tensor(uint8)")
     batch = shape[0] if isinstance(shape[0], int) else None
     return InputContract(
-        name, DTYPES[dtype], batch, layout, size, mean, std, values, said.order, said.output_layout or layout
+        name,
+        DTYPES[dtype],
+        batch,
+        layout,
+        size,
+        mean,
+        std,
+        values,
+        given.order,
+        given.output_layout or layout,
     )
 
 
-def _layout(model: str, shape: Sequence[int | str | None], said: InputDescription) -> Literal["nchw", "nhwc"]:
+def _layout(model: str, shape: Sequence[int | str | None], given: InputDescription) -> Literal["nchw", "nhwc"]:
     fits = {"nchw": shape[1], "nhwc": shape[3]}
-    if said.layout is not None:
-        if isinstance(fits[said.layout], int) and fits[said.layout] != 3:
+    if given.layout is not None:
+        if isinstance(fits[given.layout], int) and fits[given.layout] != 3:
             raise InputError(
-                f"{model}: its input {list(shape)} is not {said.layout} of 3 colours; pass the other layout"
+                f"{model}: its input {list(shape)} is not {given.layout} of 3 colours; pass the other layout"
             )
-        return said.layout
+        return given.layout
     threes = [layout for layout, channels in fits.items() if channels == 3]
     if len(threes) != 1:
         raise InputError(
@@ -124,36 +133,36 @@ def _layout(model: str, shape: Sequence[int | str | None], said: InputDescriptio
 
 
 def _size(
-    model: str, graph: tuple[int | str | None, ...], said: InputDescription, *, is_bytes: bool
+    model: str, graph: tuple[int | str | None, ...], given: InputDescription, *, is_bytes: bool
 ) -> tuple[int, int] | None:
     height, width = graph
     if isinstance(height, int) and isinstance(width, int):
-        if said.size not in (None, (height, width)):
-            raise InputError(f"{model} takes frames of {height}x{width} only, got size {said.size}; leave size out")
+        if given.size not in (None, (height, width)):
+            raise InputError(f"{model} takes frames of {height}x{width} only, got size {given.size}; leave size out")
         return height, width
-    if said.size is None and not is_bytes:
+    if given.size is None and not is_bytes:
         raise InputError(
             f"{model} takes frames of any size; pass the size it was trained at, such as --input.size 224 224"
         )
-    return said.size
+    return given.size
 
 
-def _scale(model: str, said: InputDescription, *, is_bytes: bool) -> tuple[Triple, Triple, Literal["0-1", "0-255"]]:
-    plain = replace(said, mean=said.mean or (0.0, 0.0, 0.0), std=said.std or (1.0, 1.0, 1.0))
+def _scale(model: str, given: InputDescription, *, is_bytes: bool) -> tuple[Triple, Triple, Literal["0-1", "0-255"]]:
+    plain = replace(given, mean=given.mean or (0.0, 0.0, 0.0), std=given.std or (1.0, 1.0, 1.0))
     assert plain.mean is not None and plain.std is not None
     if is_bytes:
-        if said.mean or said.std or said.range == "0-1":
+        if given.mean or given.std or given.range == "0-1":
             raise InputError(f"{model} takes bytes and scales them itself; leave out mean, std and range")
         return plain.mean, plain.std, "0-255"
-    if (said.mean is None) != (said.std is None):
-        raise InputError(f"{model}: mean and std belong together, got mean {said.mean} and std {said.std}; pass both")
-    if said.mean is None and said.range is None:
+    if (given.mean is None) != (given.std is None):
+        raise InputError(f"{model}: mean and std belong together, got mean {given.mean} and std {given.std}; pass both")
+    if given.mean is None and given.range is None:
         raise InputError(
             f"{model} takes floats, and its graph does not say of which scale; pass --input.mean and --input.std "
             "(ImageNet: 0.485 0.456 0.406 and 0.229 0.224 0.225), or --input.range 0-1 or 0-255 if the model "
             "normalises itself"
         )
-    values = said.range or "0-1"
+    values = given.range or "0-1"
     if min(plain.std) <= 0 or (values == "0-1" and max(*plain.mean, *plain.std) > 1.5):
         raise InputError(
             f"{model}: mean {_listed(plain.mean)} and std {_listed(plain.std)} do not fit pixels in {values}; "

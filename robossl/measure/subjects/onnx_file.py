@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from robossl.errors import InputError, reason
 from robossl.measure.subjects.backbone import find_backbone
-from robossl.measure.subjects.input_description import InputContract, InputDescription, settle
+from robossl.measure.subjects.input_description import InputContract, InputDescription, resolve_input
 from robossl.measure.subjects.subject import Output, Subject, SubjectInfo, available_outputs, digest_of
 from robossl.names import unknown
 from robossl.session import file_sha256, open_session
@@ -24,7 +24,7 @@ BATCH = 64  # frames, if the graph leaves it open
 LAYERS = {2: "as it is", 3: "mean over tokens", 4: "mean over positions"}  # by number of axes of an output
 
 
-def open_onnx(source: str, said: InputDescription, *, device: str, outputs: Sequence[Output]) -> Subject:
+def open_onnx(source: str, given: InputDescription, *, device: str, outputs: Sequence[Output]) -> Subject:
     """Open a model.onnx that has no card.
 
     Raises:
@@ -32,12 +32,12 @@ def open_onnx(source: str, said: InputDescription, *, device: str, outputs: Sequ
     """
     path = _existing(source)
     session = open_session(path, provider="cuda" if device.startswith("cuda") else "cpu")
-    backbone = find_backbone(path, session, said.backbone)
-    contract, output = _contract(source, session, said)
-    model = _Model(source, session, contract, output, said.dense)
+    backbone = find_backbone(path, session, given.backbone)
+    contract, output = _contract(source, session, given)
+    model = _Model(source, session, contract, output, given.dense)
     frame = np.full((1, *(contract.size or (64, 64)), 3), 128, np.uint8)
     first, layer = model(frame), LAYERS[model.raw(frame)[0].ndim]
-    if said.output_layout is None:
+    if given.output_layout is None:
         _check_layout(source, model.raw(frame), contract)
     sha256 = _sha256(path)
     info = SubjectInfo(
@@ -53,11 +53,11 @@ def open_onnx(source: str, said: InputDescription, *, device: str, outputs: Sequ
     for each in available_outputs(outputs, first):
         if each not in first:
             raise InputError(f"{source} has no output {each!r}; choose from {', '.join(first)}")
-    digest = digest_of("described onnx", sha256, contract, output, said.dense)
+    digest = digest_of("described onnx", sha256, contract, output, given.dense)
     return Subject(info, digest, model, available_outputs(outputs, first), None, contract.size, backbone)
 
 
-def check_onnx(source: str, said: InputDescription) -> None:
+def check_onnx(source: str, given: InputDescription) -> None:
     """Check the graph and the description without optimising or running the model.
 
     Raises:
@@ -65,8 +65,8 @@ def check_onnx(source: str, said: InputDescription) -> None:
     """
     path = _existing(source)
     session = open_session(path, optimise=False)
-    find_backbone(path, session, said.backbone)
-    _contract(source, session, said)
+    find_backbone(path, session, given.backbone)
+    _contract(source, session, given)
 
 
 def _existing(source: str) -> Path:
@@ -76,16 +76,16 @@ def _existing(source: str) -> Path:
     return path
 
 
-def _contract(source: str, session: onnxruntime.InferenceSession, said: InputDescription) -> tuple[InputContract, str]:
+def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDescription) -> tuple[InputContract, str]:
     """Return how frames go in, and the name of the output that is embedded."""
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
         raise InputError(f"{source} has {len(inputs)} inputs ({names}); it must take frames alone")
-    contract = settle(source, inputs[0].name, inputs[0].shape, inputs[0].type, said)
-    if said.dense is not None:
-        _choose(source, session, said.dense)
-    return contract, _choose(source, session, said.output)
+    contract = resolve_input(source, inputs[0].name, inputs[0].shape, inputs[0].type, given)
+    if given.dense is not None:
+        _choose(source, session, given.dense)
+    return contract, _choose(source, session, given.output)
 
 
 def _sha256(path: Path) -> str:

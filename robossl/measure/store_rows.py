@@ -21,7 +21,7 @@ def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int)
 
 
 @dataclass(frozen=True, slots=True)
-class StoreFrames:
+class StoreRows:
     """Rows of a store as frames to embed; see `robossl.measure.features.FrameSource`."""
 
     store: Store
