@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from onnx import TensorProto
+from onnx_kit import write_onnx
+from safetensors.torch import save_file
+from serving_kit import build_tiny, serving
 
 from robossl.encoder import IMAGENET_MEAN, EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
@@ -92,6 +97,27 @@ def test_one_encoder_twice_is_refused(group_seeds: bool, tmp_path: Path) -> None
     for again in (run, f"{run}/encoder", copy):
         with pytest.raises(InputError, match=f"{run} and {again} are the same encoder.*name it once"):
             subjects_of(run, again, group_seeds=group_seeds)
+
+
+def test_everything_that_can_be_probed_can_be_compared(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    public = f"timm:test_resnet@{tmp_path / 'weights.safetensors'}"
+    foreign = write_onnx(tmp_path / "net.onnx", shape=("b", "h", "w", 3), dtype=TensorProto.UINT8)
+    build_tiny(tmp_path / "models", version=1)
+    with serving(tmp_path / "models") as server:
+        served = f"grpc://127.0.0.1:{server.port}/tiny"
+        encoders = [group for group in subjects_of(public, foreign, served) if group.kind == "encoder"]
+    assert [(group.name, group.members[0].info.kind) for group in encoders] == [
+        ("test_resnet", "timm"),
+        ("net", "onnx"),
+        ("tiny", "grpc"),
+    ]
+    assert [group.references[0].startswith("random ") for group in encoders] == [True] * 3
+    assert encoders[1].references[0].startswith("random resnet18"), "a stand-in"
+    floats = write_onnx(tmp_path / "floats.onnx")
+    with pytest.raises(InputError, match=r"pass --input.mean .* only `robossl probe run` has these options"):
+        subjects_of(floats)
 
 
 def test_the_class_token_is_read_where_it_is_asked_for(tmp_path: Path) -> None:

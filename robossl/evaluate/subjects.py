@@ -79,7 +79,14 @@ def make_groups(
 def _open(models: tuple[str, ...], output: Output) -> dict[str, Subject]:
     opened: dict[str, Subject] = {}
     for model in models:
-        subject = open_subject(model, outputs=(output,))
+        try:
+            subject = open_subject(model, outputs=(output,))
+        except InputError as error:
+            if "--input." not in str(error):
+                raise
+            raise InputError(
+                f"{error}; only `robossl probe run` has these options, here the graph must say it"
+            ) from error
         same = next((name for name, other in opened.items() if other.digest == subject.digest), None)
         if same is not None:
             raise InputError(f"{same} and {model} are the same encoder, to the last weight; name it once")
