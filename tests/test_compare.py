@@ -14,7 +14,7 @@ from terminal import on_a_terminal
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.evaluate.compare import Asked, Cell, Line, _titles, compare, read_lines, to_markdown, write_lines
+from robossl.evaluate.compare import LabelQuery, Line, TableCell, _titles, compare, read_lines, to_markdown, write_lines
 from robossl.evaluate.forest import write_forest
 from robossl.evaluate.subjects import make_groups
 from robossl.measure.accuracy import all_pairs
@@ -135,7 +135,7 @@ def test_a_store_is_called_by_as_much_of_its_path_as_it_takes(stores: list[str],
 
 
 def test_a_bar_in_a_name_ends_no_cell() -> None:
-    line = Line("a|b", "encoder", {"s|t scene val, knn": Cell(Interval(50.0, 40.0, 60.0), None)})
+    line = Line("a|b", "encoder", {"s|t scene val, knn": TableCell(Interval(50.0, 40.0, 60.0), None)})
     header, _, row = to_markdown([line]).splitlines()[:3]
     assert header == r"|  | s\|t scene val, knn |"
     assert row == r"| a\|b | **50.0** [40.0, 60.0] |"
@@ -152,7 +152,7 @@ def test_what_is_no_table_is_not_read_as_one(content: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("text", ["stores/droid", ":scene", ""])
 def test_a_store_without_a_label_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not STORE:LABEL"):
-        Asked.parse(text)
+        LabelQuery.parse(text)
 
 
 def test_every_pair_of_seeds_is_compared() -> None:
@@ -165,11 +165,11 @@ def test_the_picture_has_a_panel_a_column_and_a_row_a_line(tmp_path: Path, monke
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
     apart, alike = Interval(5.0, 1.0, 9.0), Interval(1.0, -1.0, 3.0)
-    cells = {f"task {k}, knn": Cell(Interval(50.0 + k, 40.0, 60.0), (alike, apart)[k % 2]) for k in range(7)}
+    cells = {f"task {k}, knn": TableCell(Interval(50.0 + k, 40.0, 60.0), (alike, apart)[k % 2]) for k in range(7)}
     lines = [
-        Line("random resnet18", "random", {column: Cell(cell.value, None) for column, cell in cells.items()}),
+        Line("random resnet18", "random", {column: TableCell(cell.value, None) for column, cell in cells.items()}),
         Line("mine", "encoder", cells),
-        Line("majority class", "majority", {"task 0, knn": Cell(Interval(25.0, 25.0, 25.0), None)}),
+        Line("majority class", "majority", {"task 0, knn": TableCell(Interval(25.0, 25.0, 25.0), None)}),
     ]
     write_forest(lines, tmp_path / "all.png")
     write_forest(lines, tmp_path / "some.png", columns=["task 3, knn", "task 0, knn"])
