@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -26,7 +26,7 @@ from robossl.evaluate.subjects import SubjectGroup, make_groups
 from robossl.evaluate.task import LabelTask, check_usable, make_task, why_unusable
 from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
-from robossl.measure.subjects import Output, Subject
+from robossl.measure.subjects import Subject
 
 Watch = Callable[[str, int, int], None]  # stage, units done since the last call, units in all
 
@@ -46,7 +46,7 @@ class EvaluationSettings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    output: Output = "pooled"
+    output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
         """Check all settings.

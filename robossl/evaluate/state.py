@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -32,7 +33,7 @@ from robossl.measure.metrics import least_deviation
 from robossl.measure.ridge import FOLDS as INNER_FOLDS
 from robossl.measure.ridge import predict_by_ridge
 from robossl.measure.store_rows import StoreRows, spread_rows
-from robossl.measure.subjects import Output, Subject
+from robossl.measure.subjects import Subject
 from robossl.ranges import check_range
 
 LEAST_RESAMPLES = 100  # for an interval
@@ -52,7 +53,7 @@ class StateSettings:
     random_seeds: int = 3
     seed: int = 0
     dims: tuple[int, ...] = ()  # of the column; empty: all
-    output: Output = "pooled"
+    output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
         """Check all settings; `bootstrap` may be 0 for an estimate without an interval.
