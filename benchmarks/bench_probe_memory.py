@@ -20,7 +20,7 @@ from robossl.probes.prepare import prepare
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
-from robossl.probes.subjects.ours import from_encode
+from robossl.measure.subjects.encoders import from_encode
 
 number, scenes = int(sys.argv[1]), int(sys.argv[2])
 config = EncoderConfig(backbone="resnet10t", input_hw=(64, 64))

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from robossl.probes.bootstrap import Draws, draw
-from robossl.probes.decoding import Drawn, decode
+from robossl.measure.figures import Draws, draw
+from robossl.probes.decoding import FramePairs, decode
 from robossl.probes.equivariance import equivariance
 from robossl.probes.frames import Label
 from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
-from robossl.probes.label_maps import Moved
+from robossl.probes.label_maps import ViewLabel
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.retrieval import retrieval, spread_gallery
 
@@ -79,7 +79,7 @@ def main() -> None:
         num_classes = (0, 2)[view % 2]
         drawn = [rng.integers(2, size=(len(each), 1)).astype(float) for each in content]
         moved = [(each + t + 0.3 * rng.normal(size=each.shape)) @ mix for each, t in zip(content, drawn, strict=True)]
-        pairs = [Drawn(*each) for each in zip(features, moved, drawn, strict=True)]
+        pairs = [FramePairs(*each) for each in zip(features, moved, drawn, strict=True)]
         clock("invariance", lambda moved=moved: invariance(features[1], moved[1], space, draws))
         clock("retrieval", lambda moved=moved: retrieval(features[1], moved[1], space, draws, gallery))
         for mlp in (False, True):
@@ -95,7 +95,7 @@ def main() -> None:
             lambda moved=moved: fit_augmented(
                 task,
                 labels[0],
-                Moved(labels[0]),
+                ViewLabel(labels[0]),
                 reference=features[0],
                 moved_reference=moved[0],
                 reference_clusters=clusters[0],
@@ -104,7 +104,7 @@ def main() -> None:
         clock(
             "retention",
             lambda moved=moved, augmented=augmented: retention(
-                task, moved[1], Moved(labels[1]), draws, factor="f", level=1, augmented=augmented
+                task, moved[1], ViewLabel(labels[1]), draws, factor="f", level=1, augmented=augmented
             ),
         )
     whole, cpu = (first + (total - first) * VIEWS / views for first, total in zip(once, clock.total(), strict=True))

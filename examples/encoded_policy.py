@@ -26,8 +26,8 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from robossl.encode import Encode, load_encode, random_encode
-from robossl.evaluate.subjects import random_config
+from robossl.encode import FrameEncoder, load_encoder, random_encoder
+from robossl.measure.subjects.references import random_config
 
 NOISE = 0.5  # std added to the executed action, so the clone learns to recover (DART, arXiv:1703.09327)
 TEST_SEED = 1_000_000  # far from the seeds of the demonstrations
@@ -37,7 +37,7 @@ POLICIES = {
 }
 
 
-def make_env(env_id: str, encode: Encode | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
+def make_env(env_id: str, encode: FrameEncoder | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
     """Make an environment whose observation is the embeddings of the last frames, or the true state."""
     if encode is None:
         return gymnasium.make(env_id, obs_type="state")
@@ -95,11 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     if (args.encoder is None) == (args.server is None):
         parser.error("name an encoder or a --server")
     outputs = ("pooled",)
-    encode: Encode = load_encode(args.encoder, outputs=outputs) if args.encoder else EncoderClient(args.server)
+    encode: FrameEncoder = load_encoder(args.encoder, outputs=outputs) if args.encoder else EncoderClient(args.server)
     rows = {
         "true state": None,
         encode.card.name: encode,
-        f"random {encode.card.backbone}": random_encode(random_config(encode.card), 0, outputs=("pooled",)),
+        f"random {encode.card.backbone}": random_encoder(random_config(encode.card), 0, outputs=("pooled",)),
     }
     print(
         f"{args.env}: {args.policy} on {args.episodes} demonstrations, {args.test_episodes} episodes each", flush=True

@@ -13,7 +13,7 @@ from dataclasses import replace
 from robossl.checkpoint import checkpoints, step_of
 from robossl.config import load
 from robossl.data.store import Store
-from robossl.online import what_it_lacks
+from robossl.online import why_no_online_knn
 from robossl.optim import lr_factor, peak_lr
 from robossl.run import DataConfig, RunConfig, RunFolder
 
@@ -28,7 +28,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
     data, lines = _drop_missing_splits(config.data, stores)
     config, shortened = shorten_warmup(replace(config, data=data))
     lines += shortened
-    lacking = what_it_lacks(stores[0], config.knn) if config.knn else ""
+    lacking = why_no_online_knn(stores[0], config.knn) if config.knn else ""
     if lacking:
         config = replace(config, knn=None)
         lines.append(f"online kNN is off: {lacking}")

@@ -75,7 +75,7 @@ def is_whole_array(path: Path) -> bool:
 
     try:
         np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return False
     return True
 

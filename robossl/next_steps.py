@@ -10,7 +10,7 @@ from robossl.arguments import spelled
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.command import evaluate
-from robossl.evaluate.evaluation import Settings, split_store
+from robossl.evaluate.evaluation import EvaluationSettings, split_store
 from robossl.evaluate.regress import regress
 from robossl.evaluate.state import StateSettings, open_probe
 from robossl.evaluate.task import make_task
@@ -57,7 +57,7 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
 
 def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
     """Options of evaluate for each label that can be evaluated; the store's own splits before new ones."""
-    usual = Settings(label=())
+    usual = EvaluationSettings(label=())
     names = sorted(store.label_names, key=lambda name: name != first)
     for min_episodes in (usual.min_episodes, *FEWER_EPISODES):
         for name in names:

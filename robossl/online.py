@@ -1,4 +1,4 @@
-"""Online kNN: how well labels can be read off the encoder while it trains."""
+"""Online kNN: how well labels can be read off the encoder during training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.encoder import Encoder
-from robossl.evaluate.knn import weighted_knn
+from robossl.measure.knn import weighted_knn
+from robossl.measure.metrics import balanced_accuracy
+from robossl.measure.store_rows import spread_rows
 from robossl.names import unknown
 from robossl.run import OnlineKnnConfig
-from robossl.statistics import balanced_accuracy
 
 CHUNK = 128  # frames embedded at a time
 
 
-def what_it_lacks(store: Store, config: OnlineKnnConfig) -> str:
-    """Why a store cannot give online kNN, and what to do about it; nothing if it can."""
+def why_no_online_knn(store: Store, config: OnlineKnnConfig) -> str:
+    """Return why a store cannot be used for online kNN and what to do; empty if it can."""
     if not store.label_names:
         return f"{store.path} has no labels; ingest with --labels to watch one"
     if config.label not in store.label_names:
@@ -41,8 +42,7 @@ def what_it_lacks(store: Store, config: OnlineKnnConfig) -> str:
 class OnlineKnn:
     """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, on frames of `test_split`.
 
-    It changes nothing that training depends on: no random numbers, batch statistics or gradients. The store must have
-    what it needs (see `what_it_lacks`).
+    It does not affect training: no random numbers, batch statistics or gradients change.
     """
 
     def __init__(self, store: Store, config: OnlineKnnConfig, *, device: torch.device) -> None:
@@ -50,7 +50,7 @@ class OnlineKnn:
         train_rows, train_names = self._labelled(config.train_split)
         test_rows, test_names = self._labelled(config.test_split)
         shared = sorted(set(train_names) & set(test_names))
-        assert shared, "see what_it_lacks"
+        assert shared, "see why_no_online_knn"
         self.classes = sorted(set(train_names))
         known = np.isin(test_names, shared)
         self.train_rows, self.test_rows = train_rows, test_rows[known]
@@ -62,9 +62,7 @@ class OnlineKnn:
         episodes = np.unique(self.store.episode_of(rows))
         names = self.store.labels(self.config.label)
         episodes = episodes[names[episodes] != ""]
-        starts, stops = self.store.episode_start[episodes], self.store.episode_start[episodes + 1]
-        at = (np.arange(self.config.frames_per_episode) + 0.5) / self.config.frames_per_episode
-        picked = np.unique(starts[:, None] + ((stops - starts)[:, None] * at).astype(np.int64))
+        picked = spread_rows(self.store, episodes, per_episode=self.config.frames_per_episode)
         return picked, names[self.store.episode_of(picked)]
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
@@ -78,7 +76,7 @@ class OnlineKnn:
         return {f"knn/{self.config.label}": float(accuracy)}
 
     def describe(self, scored: dict[str, float]) -> str:
-        """What a call returned, in words."""
+        """Describe the result of a call."""
         (accuracy,) = scored.values()
         num_classes = len(np.unique(self.test_labels))
         return (

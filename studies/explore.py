@@ -29,12 +29,12 @@ from runs import ScoreFile, train_all
 from robossl.config import config_hash, load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.encode import load_encode, random_encode
-from robossl.evaluate.features import Embedder, pixels_embedder
-from robossl.evaluate.state import Probe, StateSettings, interval, open_probe
-from robossl.evaluate.subjects import embedder
+from robossl.evaluate.state import StateProbe, StateSettings, interval, open_probe
+from robossl.measure.accuracy import all_pairs
+from robossl.measure.subjects import Subject, open_subject, pixels_reference
+from robossl.measure.subjects.references import PIXELS, random_subject
+from robossl.measure.subjects.subject import Backbone
 from robossl.run import RunConfig
-from robossl.statistics import all_pairs
 
 ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_state"
 POSE = {"r2": (0, 1, 2, 3), "place": (0, 1), "angle": (2, 3)}  # of the environment's state: x, y, sine, cosine
@@ -110,7 +110,7 @@ def cell_of(places: Float[ndarray, "n 2"]) -> Int[ndarray, " n"]:
     return cells
 
 
-def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, Probe]) -> dict[str, Any]:
+def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, StateProbe]) -> dict[str, Any]:
     """Collect, train and score one seed of an arm."""
     folder, run = arm.folder(args.out, seed), arm.run(args.out, seed)
     if arm.rounds > 1:
@@ -119,22 +119,22 @@ def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, Pro
         store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
         train_all({folder: partial(recipe, args, store, steps=arm.steps, seed=seed)}, at_a_time=1)
     store = open_store(folder / "store")
-    figures = r2_of(embedder(str(run), load_encode(run, outputs=("pooled",))), probes, cache=args.out / "features")
+    figures = r2_of(open_subject(str(run), outputs=("pooled",)), probes, cache=args.out / "features")
     print(f"{folder.name}: " + ", ".join(f"{name} {r2[0]:.3f}" for name, r2 in figures.items()), flush=True)
     return {"frames": store.num_frames, "cells": cells_visited(store)} | figures
 
 
-def r2_of(subject: Embedder, probes: dict[str, Probe], *, cache: Path) -> dict[str, list[float]]:
+def r2_of(subject: Subject, probes: dict[str, StateProbe], *, cache: Path) -> dict[str, list[float]]:
     """Return R2 of each probe on every resample of its episodes; the first entry is the full set of episodes."""
     return {name: probe(subject, cache=cache)[0].round(4).tolist() for name, probe in probes.items()}
 
 
-def references(args: argparse.Namespace) -> dict[str, Embedder]:
+def references(args: argparse.Namespace) -> dict[str, Subject]:
     """Return random weights of the recipe's backbone, one encoder per seed, and pooled pixels."""
     config = load(args.config, RunConfig).encoder
-    random = {f"random {config.backbone} {s}": random_encode(config, s, outputs=("pooled",)) for s in args.seeds}
-    pixels = pixels_embedder()
-    return {name: embedder(name, encode) for name, encode in random.items()} | {f"{pixels.name} 0": pixels}
+    backbone = Backbone(config.backbone, "card")
+    random = {f"random {config.backbone} {s}": random_subject(config, backbone, seed=s) for s in args.seeds}
+    return random | {f"{PIXELS} 0": pixels_reference()}
 
 
 def result_of(planned: list[tuple[Arm, int]], args: argparse.Namespace, results: ScoreFile) -> dict[str, Any]:

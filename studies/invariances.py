@@ -25,13 +25,13 @@ from runs import ScoreFile, history, merged, train_all
 from scipy.stats import t as student
 
 from robossl.config import from_mapping
+from robossl.measure.subjects import Subject, open_subject, pixels_reference, random_reference
 from robossl.probes.frames import ProbeFrames
 from robossl.probes.prepare import prepare
 from robossl.probes.result import Readings
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
-from robossl.probes.subjects import Probed, open_subject, pixels_reference, random_reference
 from robossl.run import RunConfig
 
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
@@ -68,7 +68,7 @@ class EncoderScores:
     kept_turn: float | None = None  # accuracy in LooC's space for rotation, %
 
 
-def measure(subject: Probed, photographs: ProbeFrames, kitchen: ProbeFrames | None, *, out: Path) -> EncoderScores:
+def measure(subject: Subject, photographs: ProbeFrames, kitchen: ProbeFrames | None, *, out: Path) -> EncoderScores:
     """Probe one encoder on photographs and, if given, on frames of a moving camera."""
 
     def readings(frames: ProbeFrames, factors: tuple[str, ...], settings: ProbeSettings) -> Readings:
@@ -241,7 +241,7 @@ def main() -> None:
     print(f"wrote {args.docs / 'invariances.md'}")
 
 
-def measure_references(run: Path, scores: ScoreFile, measured: Callable[[Probed], EncoderScores]) -> None:
+def measure_references(run: Path, scores: ScoreFile, measured: Callable[[Subject], EncoderScores]) -> None:
     """Measure random weights of the run's backbone and pooled pixels, once for all runs."""
     for name in scores.missing([*(f"random init {seed}" for seed in range(3)), "pixels 0"]):
         kind, _, seed = name.rpartition(" ")

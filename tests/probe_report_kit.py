@@ -20,7 +20,7 @@ from robossl.probes.result import (
     Readings,
     Report,
     Retention,
-    Subject,
+    SubjectInfo,
     TaskNeeds,
     Verdict,
     ViewFigures,
@@ -84,7 +84,7 @@ def _whole(
     order: tuple[Word, ...] = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "SAFE")
     return Report(
         created="2026-11-22T13:00:00+00:00",
-        encoder=Subject(
+        encoder=SubjectInfo(
             name, "runs/simclr", "run", "c" * 64, "pooled: mean over the last feature map", 512, "fp32", "to 224x224"
         ),
         data=ProbeData("droid clips", "d" * 64, 1000, N, CLUSTERS, "episode", (180, 320), True, labels),

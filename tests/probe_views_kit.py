@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl.probes.features import ViewFile
+from robossl.measure.features import ViewFile
 
 
 def write_views(folder: Path, *, num_views: int = 2, num_frames: int = 150) -> list[ViewFile]:

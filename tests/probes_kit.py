@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from robossl.probes.bootstrap import draw
-from robossl.probes.decoding import Drawn, decode
+from robossl.measure.figures import draw
+from robossl.probes.decoding import FramePairs, decode
 from robossl.probes.frames import Label
 from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
@@ -132,7 +132,7 @@ class Probe:
         for images in (self.reference, self.images):
             kinds = rng.permutation(np.arange(len(images)) % len(views))
             features = np.stack([encode(view(images)) for view in views])
-            drawn.append(Drawn(features[0], features[kinds, np.arange(len(images))], kinds[:, None].astype(float)))
+            drawn.append(FramePairs(features[0], features[kinds, np.arange(len(images))], kinds[:, None].astype(float)))
         return decode(*drawn, self.draws, factor=factor, level=level, num_classes=len(views), mlp=mlp)
 
     def readings(self, encode: Encode, views: dict[str, Encode], retentions: tuple[Retention, ...] = ()) -> Readings:

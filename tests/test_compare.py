@@ -14,12 +14,13 @@ from terminal import on_a_terminal
 from robossl.cli import main
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.evaluate.compare import Asked, Cell, Line, _titles, compare, read_lines, to_markdown, write_lines
+from robossl.evaluate.compare import LabelQuery, Line, TableCell, _titles, compare, read_lines, to_markdown, write_lines
 from robossl.evaluate.forest import write_forest
-from robossl.evaluate.subjects import make_subjects
+from robossl.evaluate.subjects import make_groups
+from robossl.measure.accuracy import all_pairs
+from robossl.measure.bootstrap import Interval
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig
-from robossl.statistics import Interval, all_pairs
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +42,13 @@ def runs(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_line(runs: list[str]) -> None:
-    subjects = make_subjects(tuple(runs), random_seeds=1, seed=0, group_seeds=True)
+    subjects = make_groups(tuple(runs), random_seeds=1, seed=0, group_seeds=True)
     encoders = [subject for subject in subjects if subject.kind == "encoder"]
-    assert [(s.name, len(s.embedders)) for s in encoders] == [
+    assert [(s.name, len(s.members)) for s in encoders] == [
         ("simclr test_resnet, 1 steps, 2 seeds", 2),
         ("third", 1),
     ]
-    apart = make_subjects(tuple(runs), random_seeds=1, seed=0)
+    apart = make_groups(tuple(runs), random_seeds=1, seed=0)
     assert [s.name for s in apart if s.kind == "encoder"] == ["first", "second", "third"]
 
 
@@ -134,7 +135,7 @@ def test_a_store_is_called_by_as_much_of_its_path_as_it_takes(stores: list[str],
 
 
 def test_a_bar_in_a_name_ends_no_cell() -> None:
-    line = Line("a|b", "encoder", {"s|t scene val, knn": Cell(Interval(50.0, 40.0, 60.0), None)})
+    line = Line("a|b", "encoder", {"s|t scene val, knn": TableCell(Interval(50.0, 40.0, 60.0), None)})
     header, _, row = to_markdown([line]).splitlines()[:3]
     assert header == r"|  | s\|t scene val, knn |"
     assert row == r"| a\|b | **50.0** [40.0, 60.0] |"
@@ -144,14 +145,14 @@ def test_a_bar_in_a_name_ends_no_cell() -> None:
 def test_what_is_no_table_is_not_read_as_one(content: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="is no table of `robossl compare`"):
+    with pytest.raises(InputError, match="is not a table of `robossl compare`"):
         read_lines(path)
 
 
 @pytest.mark.parametrize("text", ["stores/droid", ":scene", ""])
 def test_a_store_without_a_label_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not STORE:LABEL"):
-        Asked.parse(text)
+        LabelQuery.parse(text)
 
 
 def test_every_pair_of_seeds_is_compared() -> None:
@@ -164,11 +165,11 @@ def test_the_picture_has_a_panel_a_column_and_a_row_a_line(tmp_path: Path, monke
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
     apart, alike = Interval(5.0, 1.0, 9.0), Interval(1.0, -1.0, 3.0)
-    cells = {f"task {k}, knn": Cell(Interval(50.0 + k, 40.0, 60.0), (alike, apart)[k % 2]) for k in range(7)}
+    cells = {f"task {k}, knn": TableCell(Interval(50.0 + k, 40.0, 60.0), (alike, apart)[k % 2]) for k in range(7)}
     lines = [
-        Line("random resnet18", "random", {column: Cell(cell.value, None) for column, cell in cells.items()}),
+        Line("random resnet18", "random", {column: TableCell(cell.value, None) for column, cell in cells.items()}),
         Line("mine", "encoder", cells),
-        Line("majority class", "majority", {"task 0, knn": Cell(Interval(25.0, 25.0, 25.0), None)}),
+        Line("majority class", "majority", {"task 0, knn": TableCell(Interval(25.0, 25.0, 25.0), None)}),
     ]
     write_forest(lines, tmp_path / "all.png")
     write_forest(lines, tmp_path / "some.png", columns=["task 3, knn", "task 0, knn"])
@@ -192,4 +193,4 @@ def test_what_cannot_be_written_or_read_is_said_before_the_work(
         broken = Path(shutil.copytree(runs[0], tmp_path / message.replace(" ", "_")))
         (broken / "config.yaml").write_text(content)
         with pytest.raises(InputError, match=message):
-            make_subjects((str(broken),), random_seeds=1, seed=0, group_seeds=True)
+            make_groups((str(broken),), random_seeds=1, seed=0, group_seeds=True)

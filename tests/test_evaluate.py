@@ -1,8 +1,9 @@
-"""Evaluation on the shipped clips: splits, tasks, features, scores, tables and the command."""
+"""Scores on the shipped clips: splits, tasks, features, scores, tables and the command."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
-from robossl.evaluate.evaluation import Settings, run_evaluation
-from robossl.evaluate.features import Embedder, _embed_frames, embed_rows, pixels_embedder, pooled_pixels, spread_rows
-from robossl.evaluate.protocol import Scores
-from robossl.evaluate.result import Evaluation, Result, read_evaluation
-from robossl.evaluate.score import MAJORITY, Candidate, Frames, score_task
+from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
+from robossl.evaluate.protocol import Predictions
+from robossl.evaluate.result import Result, Scores, read_evaluation
+from robossl.evaluate.score import Candidate, FrameRows, score_task
 from robossl.evaluate.splits import Splits, group_names, grouped_splits, store_splits
 from robossl.evaluate.table import print_tables, to_markdown
-from robossl.evaluate.task import Task, check_usable, make_task
+from robossl.evaluate.task import LabelTask, check_usable, make_task
+from robossl.measure.features import embed
+from robossl.measure.store_rows import StoreRows, spread_rows
+from robossl.measure.subjects import Subject, pixels_reference
+from robossl.measure.subjects.references import MAJORITY
+from robossl.measure.subjects.subject import SubjectInfo
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +63,7 @@ def halves(store: Store) -> Splits:
 
 
 @pytest.fixture
-def task(clip_store: Store) -> Task:
+def task(clip_store: Store) -> LabelTask:
     made = make_task(clip_store, "lab", halves(clip_store), "test", min_episodes=1)
     assert made.is_usable
     return made
@@ -147,75 +152,82 @@ def test_a_short_episode_gives_what_it_has(clip_store: Store) -> None:
     np.testing.assert_array_equal(rows, np.arange(*clip_store.episode_start[3:5]))
 
 
-def test_pooled_pixels_are_means_of_cells() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
-    expected = [
-        frames[1, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2, channel].mean() / 255
-        for channel in range(3)
-        for row in range(12)
-        for column in range(16)
-    ]
-    np.testing.assert_allclose(pooled_pixels(frames)[1], expected, rtol=1e-5)
+def subject_of(embed_frames: Callable[[np.ndarray], np.ndarray], *, name: str = "mean", digest: str = "a") -> Subject:
+    info = SubjectInfo(name, name, "onnx", digest, "mean", 3, "float32", "none")
+    return Subject(info, digest, lambda frames: {"pooled": embed_frames(frames)}, ("pooled",))
+
+
+def embed_rows(subject: Subject, store: Store, rows: np.ndarray, *, cache: Path | None = None) -> np.ndarray:
+    return np.asarray(embed(subject, StoreRows(store, rows), cache=cache)["pooled"])
 
 
 def test_frames_of_mixed_sizes_keep_their_order() -> None:
-    frames = [torch.full((3, *size), value, dtype=torch.uint8) for value, size in enumerate([(4, 6), (8, 2), (4, 6)])]
-    mean = Embedder("mean", "mean", lambda batch: batch.mean(axis=(1, 2)))
-    np.testing.assert_array_equal(_embed_frames(mean, frames)[:, 0], [0, 1, 2])
+    class MixedFrames:
+        digest = "mixed"
+
+        def __len__(self) -> int:
+            return 3
+
+        def read(self, start: int, stop: int) -> list[np.ndarray]:
+            sizes = enumerate([(4, 6), (8, 2), (4, 6)])
+            return [np.full((*size, 3), value, np.uint8) for value, size in sizes][start:stop]
+
+    mean = subject_of(lambda batch: batch.mean(axis=(1, 2)))
+    np.testing.assert_array_equal(embed(mean, MixedFrames())["pooled"][:, 0], [0, 1, 2])
 
 
-def test_features_are_kept_by_embedder_and_rows(clip_store: Store, tmp_path: Path) -> None:
+def test_features_are_kept_by_subject_and_rows(clip_store: Store, tmp_path: Path) -> None:
     calls = []
 
-    def embed(frames: np.ndarray) -> np.ndarray:
+    def embed_frames(frames: np.ndarray) -> np.ndarray:
         calls.append(len(frames))
         return frames.mean(axis=(1, 2))
 
     rows = np.array([0, 70, 700])
-    first = embed_rows(Embedder("a", "a", embed), clip_store, rows, cache=tmp_path)
-    again = embed_rows(Embedder("a", "a", embed), clip_store, rows, cache=tmp_path)
+    first = embed_rows(subject_of(embed_frames), clip_store, rows, cache=tmp_path)
+    again = embed_rows(subject_of(embed_frames), clip_store, rows, cache=tmp_path)
     np.testing.assert_array_equal(first, again)
     assert sum(calls) == 3
-    embed_rows(Embedder("a", "another", embed), clip_store, rows, cache=tmp_path)
-    embed_rows(Embedder("a", "a", embed), clip_store, rows[:2], cache=tmp_path)
+    embed_rows(subject_of(embed_frames, digest="another"), clip_store, rows, cache=tmp_path)
+    embed_rows(subject_of(embed_frames), clip_store, rows[:2], cache=tmp_path)
     assert sum(calls) == 3 + 3 + 2
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert len(list(tmp_path.rglob("*.npy"))) == 3
 
 
 def test_features_of_other_code_are_made_again(
     clip_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
-    monkeypatch.setattr("robossl.evaluate.features._made_by", lambda: "another encoder.py")
-    embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    embed_rows(pixels_reference(), clip_store, np.array([0]), cache=tmp_path)
+    monkeypatch.setattr("robossl.measure.features._code_digest", lambda: "another encoder.py")
+    embed_rows(pixels_reference(), clip_store, np.array([0]), cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize("left", [0, 40])
 def test_a_damaged_file_of_features_is_made_again(left: int, clip_store: Store, tmp_path: Path) -> None:
-    first = embed_rows(pixels_embedder(), clip_store, np.array([0, 70]), cache=tmp_path)
-    (kept,) = tmp_path.iterdir()
+    first = embed_rows(pixels_reference(), clip_store, np.array([0, 70]), cache=tmp_path)
+    (kept,) = tmp_path.rglob("*.npy")
     whole = kept.read_bytes()
     for damaged in (whole[:left], whole[:-1]):
         kept.write_bytes(damaged)
-        again = embed_rows(pixels_embedder(), clip_store, np.array([0, 70]), cache=tmp_path)
+        again = embed_rows(pixels_reference(), clip_store, np.array([0, 70]), cache=tmp_path)
         np.testing.assert_array_equal(first, again)
         assert kept.stat().st_size == len(whole)
-    assert list(tmp_path.iterdir()) == [kept]
+    assert list(tmp_path.rglob("*.npy")) == [kept]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused_and_not_kept(value: float, clip_store: Store, tmp_path: Path) -> None:
-    diverged = Embedder("runs/diverged", "diverged", lambda frames: np.full((len(frames), 4), value, np.float32))
-    with pytest.raises(InputError, match="runs/diverged gives features that are not finite"):
+    diverged = subject_of(lambda frames: np.full((len(frames), 4), value, np.float32), name="runs/diverged")
+    with pytest.raises(InputError, match="runs/diverged: pooled holds nan or infinity for 1 of 1 frames"):
         embed_rows(diverged, clip_store, np.array([0]), cache=tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_the_work(clip_store: Store, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    unused = Embedder("unused", "unused", lambda frames: pytest.fail("embedded"))
+    unused = subject_of(lambda frames: pytest.fail("embedded"))
     for cache in (file, file / "folder"):
         with pytest.raises(InputError, match=f"cannot write to {cache} .*--cache"):
             embed_rows(unused, clip_store, np.array([0]), cache=cache)
@@ -224,7 +236,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(clip_store: S
 # Scores
 
 
-def oracle(frames: Frames, task: Task, wrong: tuple[int, ...] = ()) -> np.ndarray:
+def oracle(frames: FrameRows, task: LabelTask, wrong: tuple[int, ...] = ()) -> np.ndarray:
     """One-hot classes as features, false for the named test episodes."""
     labels = np.zeros(frames.episodes.max() + 1, dtype=np.int64)
     labels[task.train], labels[task.test] = task.train_labels, task.test_labels
@@ -233,15 +245,15 @@ def oracle(frames: Frames, task: Task, wrong: tuple[int, ...] = ()) -> np.ndarra
     return np.eye(len(task.classes), dtype=np.float32)[labels[frames.episodes]]
 
 
-def read_off(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, *, seed: int) -> Scores:
+def read_off(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, *, seed: int) -> Predictions:
     """A protocol for features that are scores already."""
     assert (train.argmax(axis=1) == labels).all()
-    return Scores(test.astype(np.float64), {})
+    return Predictions(test.astype(np.float64), {})
 
 
-def test_scores_count_episodes_and_pair_references(clip_store: Store, task: Task) -> None:
+def test_scores_count_episodes_and_pair_references(clip_store: Store, task: LabelTask) -> None:
     episodes = np.sort(np.concatenate([task.train, task.test]))
-    frames = Frames.of(clip_store, episodes, per_episode=2)
+    frames = FrameRows.of(clip_store, episodes, per_episode=2)
     wrong = int(task.test[0])
     candidates = [
         Candidate("perfect", "encoder", (oracle(frames, task),), ("one wrong", MAJORITY)),
@@ -261,10 +273,10 @@ def test_scores_count_episodes_and_pair_references(clip_store: Store, task: Task
     assert result.num_test_frames == 2 * len(task.test)
 
 
-def test_frames_are_averaged_to_the_episode(clip_store: Store, task: Task) -> None:
+def test_frames_are_averaged_to_the_episode(clip_store: Store, task: LabelTask) -> None:
     """Of three frames one is surely wrong, two are hardly right: the mean is wrong, 2/3 of the frames are right."""
     episodes = np.sort(np.concatenate([task.train, task.test]))
-    frames = Frames.of(clip_store, episodes, per_episode=3)
+    frames = FrameRows.of(clip_store, episodes, per_episode=3)
     truth = oracle(frames, task)
     other = np.roll(truth, 1, axis=1)
     is_test, is_first = np.isin(frames.episodes, task.test), np.arange(len(truth)) % 3 == 0
@@ -280,8 +292,8 @@ def test_frames_are_averaged_to_the_episode(clip_store: Store, task: Task) -> No
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    return Settings(
+def settings() -> EvaluationSettings:
+    return EvaluationSettings(
         label=("scene",),
         protocol=("knn", "linear"),
         split_by="clip",
@@ -294,11 +306,11 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def evaluation(stills: Store, run_folder: Path, settings: Settings) -> Evaluation:
+def evaluation(stills: Store, run_folder: Path, settings: EvaluationSettings) -> Scores:
     return run_evaluation((str(run_folder),), stills, settings, cache=run_folder / "features")
 
 
-def test_every_row_and_reference_is_there(evaluation: Evaluation) -> None:
+def test_every_row_and_reference_is_there(evaluation: Scores) -> None:
     assert evaluation.results
     assert {result.protocol for result in evaluation.results} == {"knn", "linear"}
     for result in evaluation.results:
@@ -309,12 +321,14 @@ def test_every_row_and_reference_is_there(evaluation: Evaluation) -> None:
         assert result.rows[0].accuracy.is_defined
 
 
-def test_it_is_the_same_twice(evaluation: Evaluation, stills: Store, run_folder: Path, settings: Settings) -> None:
+def test_it_is_the_same_twice(
+    evaluation: Scores, stills: Store, run_folder: Path, settings: EvaluationSettings
+) -> None:
     again = run_evaluation((str(run_folder),), stills, settings)
     assert again.results == evaluation.results
 
 
-def test_json_reads_back(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_json_reads_back(evaluation: Scores, tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text(evaluation.to_json())
     assert read_evaluation(path).results == evaluation.results
@@ -330,15 +344,17 @@ def test_json_reads_back(evaluation: Evaluation, tmp_path: Path) -> None:
 def undefined(store: Store) -> Result:
     splits = store_splits(store, train="train", test=("val",))
     task = make_task(store, "scene", splits, "val", min_episodes=1)
-    frames = Frames.of(store, np.arange(store.num_episodes), per_episode=1)
-    features = embed_rows(pixels_embedder(), store, frames.rows)
+    frames = FrameRows.of(store, np.arange(store.num_episodes), per_episode=1)
+    features = embed_rows(pixels_reference(), store, frames.rows)
     candidates = [Candidate("pixels", "encoder", (features,), (MAJORITY,))]
     return score_task(task, frames, candidates, _nearest_mean, protocol_name="mean", num_resamples=100, seed=0)
 
 
-def _nearest_mean(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, *, seed: int) -> Scores:
+def _nearest_mean(
+    train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, *, seed: int
+) -> Predictions:
     means = np.stack([train[labels == c].mean(axis=0) for c in np.unique(labels)])
-    return Scores(-np.linalg.norm(test[:, None] - means, axis=2), {})
+    return Predictions(-np.linalg.norm(test[:, None] - means, axis=2), {})
 
 
 def test_single_episodes_give_no_interval_and_no_claim(clip_store: Store, tmp_path: Path) -> None:
@@ -346,13 +362,13 @@ def test_single_episodes_give_no_interval_and_no_claim(clip_store: Store, tmp_pa
     assert not result.rows[0].accuracy.is_defined
     assert "no interval" in result.sentences()[0]
     path = tmp_path / "evaluation.json"
-    path.write_text(Evaluation({}, (result,), ()).to_json())
+    path.write_text(Scores({}, (result,), ()).to_json())
     json.loads(path.read_text(), parse_constant=pytest.fail)  # nan is not JSON
     assert not read_evaluation(path).results[0].rows[0].accuracy.is_defined
     assert "no interval, as there are fewer than 5 episodes" in to_markdown(read_evaluation(path))
 
 
-def test_tables_fit_eighty_columns_and_say_everything(evaluation: Evaluation) -> None:
+def test_tables_fit_eighty_columns_and_say_everything(evaluation: Scores) -> None:
     text = StringIO()
     print_tables(evaluation, Console(file=text, width=80))
     shown = text.getvalue()

@@ -8,10 +8,11 @@ import torch
 
 from robossl.errors import InputError
 from robossl.evaluate import PROTOCOLS
-from robossl.evaluate.knn import CHUNK, weighted_knn
-from robossl.evaluate.linear import GRID, UNVALIDATED, choose_c, linear
+from robossl.evaluate.linear import linear
 from robossl.evaluate.protocol import resolve_protocol
-from robossl.statistics import balanced_accuracy
+from robossl.measure.knn import CHUNK, weighted_knn
+from robossl.measure.logistic import GRID, UNVALIDATED, choose_c
+from robossl.measure.metrics import balanced_accuracy
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray]
 

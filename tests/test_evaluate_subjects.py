@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from onnx import TensorProto
+from onnx_kit import write_onnx
+from safetensors.torch import save_file
+from serving_kit import build_tiny, serving
 
 from robossl.encoder import IMAGENET_MEAN, EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
-from robossl.evaluate.score import MAJORITY
-from robossl.evaluate.subjects import Subject, make_subjects
+from robossl.evaluate.subjects import SubjectGroup, make_groups
+from robossl.measure.subjects.references import MAJORITY
 
 
 def saved(
@@ -35,8 +40,8 @@ def saved(
     return str(run)
 
 
-def subjects_of(*models: str, group_seeds: bool = False) -> list[Subject]:
-    subjects = make_subjects(models, random_seeds=1, seed=0, group_seeds=group_seeds)
+def subjects_of(*models: str, group_seeds: bool = False) -> list[SubjectGroup]:
+    subjects = make_groups(models, random_seeds=1, seed=0, group_seeds=group_seeds)
     names = [subject.name for subject in subjects]
     assert len({*names, MAJORITY}) == 1 + len(names)
     return subjects
@@ -54,7 +59,7 @@ def test_random_weights_are_told_apart_by_what_they_see(tmp_path: Path) -> None:
     assert compared["small"] == compared["again"] == "random test_resnet 32x32"
     assert compared["large"].startswith("random test_resnet 64x48 (mean (0.485, ")
     assert compared["grey"].startswith("random test_resnet 64x48 (mean (0.5, 0.5, 0.5), std (")
-    assert len({subjects[name].embedders[0].digest for name in compared.values()}) == 3
+    assert len({subjects[name].members[0].digest for name in compared.values()}) == 3
     (alone,) = [subject for subject in subjects_of(models[0]) if subject.kind == "random"]
     assert alone.name == "random test_resnet"
 
@@ -70,7 +75,7 @@ def test_a_run_does_not_take_the_name_of_a_reference(
 
 
 def joined(*runs: str) -> list[tuple[str, int]]:
-    return [(s.name, len(s.embedders)) for s in subjects_of(*runs, group_seeds=True) if s.kind == "encoder"]
+    return [(s.name, len(s.members)) for s in subjects_of(*runs, group_seeds=True) if s.kind == "encoder"]
 
 
 @pytest.mark.parametrize("other", [{"step": 2}, {"data": "b"}])
@@ -94,13 +99,33 @@ def test_one_encoder_twice_is_refused(group_seeds: bool, tmp_path: Path) -> None
             subjects_of(run, again, group_seeds=group_seeds)
 
 
+def test_everything_that_can_be_probed_can_be_compared(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    public = f"timm:test_resnet@{tmp_path / 'weights.safetensors'}"
+    foreign = write_onnx(tmp_path / "net.onnx", shape=("b", "h", "w", 3), dtype=TensorProto.UINT8)
+    build_tiny(tmp_path / "models", version=1)
+    with serving(tmp_path / "models") as server:
+        served = f"grpc://127.0.0.1:{server.port}/tiny"
+        encoders = [group for group in subjects_of(public, foreign, served) if group.kind == "encoder"]
+    assert [(group.name, group.members[0].info.kind) for group in encoders] == [
+        ("test_resnet", "timm"),
+        ("net", "onnx"),
+        ("tiny", "grpc"),
+    ]
+    assert [group.references[0].startswith("random ") for group in encoders] == [True] * 3
+    assert encoders[1].references[0].startswith("random resnet18"), "a stand-in"
+    floats = write_onnx(tmp_path / "floats.onnx")
+    with pytest.raises(InputError, match=r"pass --input.mean .* only `robossl probe run` has these options"):
+        subjects_of(floats)
+
+
 def test_the_class_token_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     vit = saved(tmp_path / "vit", backbone="test_vit")
     frames = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), np.uint8)
-    pooled, token = (make_subjects((vit,), random_seeds=1, seed=0, output=output) for output in ("pooled", "cls"))
+    pooled, token = (make_groups((vit,), random_seeds=1, seed=0, output=output) for output in ("pooled", "cls"))
     for one, other in zip(pooled[:2], token[:2], strict=True):  # the encoder, and random weights of its backbone
-        (a,), (b,) = one.embedders, other.embedders
-        assert a.digest != b.digest
-        assert not np.allclose(a.embed(frames), b.embed(frames))
+        (a,), (b,) = one.members, other.members
+        assert not np.allclose(a(frames)["pooled"], b(frames)["cls"])
     with pytest.raises(InputError, match="unknown output of resnet 'cls'; choose from pooled, dense, keypoints"):
-        make_subjects((saved(tmp_path / "resnet"),), random_seeds=1, seed=0, output="cls")
+        make_groups((saved(tmp_path / "resnet"),), random_seeds=1, seed=0, output="cls")

@@ -23,7 +23,7 @@ from robossl.data.ingest import ingest
 from robossl.data.ingest_report import RECIPE, RECIPE_BATCH, RECIPE_FRAMES_PER_S, RECIPE_VIEW, next_step
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
-from robossl.evaluate.evaluation import Settings, run_evaluation
+from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
 from robossl.next_steps import next_steps
 from robossl.run import MixConfig, OnlineKnnConfig, RunConfig
 
@@ -133,7 +133,7 @@ def test_what_a_store_lacks_for_online_knn_is_one_line(plain: Path, labelled: Ca
 def test_what_plain_video_lacks_for_an_evaluation_is_its_labels(plain: Path) -> None:
     for split_by in (None, "episode"):  # the first hint must not lead to the second error
         with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels"):
-            run_evaluation((), open_store(plain), Settings(("scene",), split_by=split_by), command="")
+            run_evaluation((), open_store(plain), EvaluationSettings(("scene",), split_by=split_by), command="")
 
 
 def test_stores_mixed_in_are_adapted_each_on_its_own(plain: Path, clip_store: Store) -> None:

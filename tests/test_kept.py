@@ -1,6 +1,7 @@
 """Kept scores: the same question is not computed twice, any other is."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.evaluate.kept import keeping
 from robossl.evaluate.linear import linear
-from robossl.evaluate.protocol import Scores
+from robossl.evaluate.protocol import Predictions
 
 calls = 0
 
@@ -23,7 +24,7 @@ def counted(
     test: Float[ndarray, "m d"],
     *,
     seed: int,
-) -> Scores:
+) -> Predictions:
     """The linear probe, and how often it ran."""
     global calls
     calls += 1
@@ -63,7 +64,7 @@ def test_other_statistics_to_choose_by_are_another_question(
     asked: tuple[ndarray, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping(counted, tmp_path)(*asked, seed=0)
-    monkeypatch.setattr("robossl.evaluate.kept.statistics", json)
+    monkeypatch.setattr(sys.modules[keeping.__module__], "CODE", (json,))
     before = calls
     keeping(counted, tmp_path)(*asked, seed=0)
     assert calls == before + 1

@@ -21,8 +21,8 @@ from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
 from robossl.data.store import Store, open_store
 from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder
-from robossl.evaluate.features import spread_rows
-from robossl.evaluate.knn import weighted_knn
+from robossl.measure.knn import weighted_knn
+from robossl.measure.store_rows import spread_rows
 from robossl.methods import METHODS
 from robossl.pretrain import pretrain
 from robossl.run import RunConfig

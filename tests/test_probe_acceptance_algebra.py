@@ -19,7 +19,7 @@ from probes_kit import (
     turn,
 )
 
-from robossl.evaluate.features import spread_rows
+from robossl.measure.store_rows import spread_rows
 from robossl.probes.label_maps import move_label
 from robossl.probes.retention import fit_augmented, fit_task, retention
 from robossl.probes.verdict import find_worst_word, judge

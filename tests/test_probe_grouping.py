@@ -12,7 +12,7 @@ from probe_report_kit import make_report
 from probes_kit import profile
 from test_probe_verdict import HEALTHY, figure
 
-from robossl.probes.bootstrap import missing
+from robossl.measure.figures import missing
 from robossl.probes.check import apply_gate
 from robossl.probes.compare import compare_reports, to_text
 from robossl.probes.document import read_report, write_report

@@ -204,9 +204,7 @@ def test_classes_that_name_sides_change_them_in_a_mirror():
     assert flipped is not None and flipped.classes == sides.classes
     np.testing.assert_array_equal(flipped.values, [[1], [0], [np.nan]])
     assert move_label(sides, factor="rotation", **moves).label == sides
-    assert (
-        move_label(sides, factor="rot90", **moves).reason == "the classes name sides, which a quarter turn takes away"
-    )
+    assert move_label(sides, factor="rot90", **moves).reason == "the classes name sides, which a quarter turn removes"
 
 
 def test_what_leaves_the_view_has_no_label():

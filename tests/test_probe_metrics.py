@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from robossl.probes.bootstrap import draw
-from robossl.probes.decoding import Drawn, decode
+from robossl.measure.figures import draw
+from robossl.measure.metrics import R2
+from robossl.measure.ridge import PENALTIES, fit_basis
+from robossl.probes.decoding import FramePairs, decode
 from robossl.probes.dense import by_homography, cell_centres, keypoint_drift, pck, soft_argmax
 from robossl.probes.equivariance import equivariance
 from robossl.probes.frames import Label
 from robossl.probes.health import alpha, anisotropy, effective_rank, health, uniformity
 from robossl.probes.invariance import distances, fit_space, invariance, nearer_than_others
-from robossl.probes.label_maps import Moved, are_rotations, roll_poses
-from robossl.probes.readout import PENALTIES, R2, fit_basis
+from robossl.probes.label_maps import ViewLabel, are_rotations, roll_poses
 from robossl.probes.retention import fit_task, retention
 from robossl.probes.retrieval import mistaken, ranks, retrieval, spread_gallery
 
@@ -233,7 +234,7 @@ def drawn(rng, n, *, gain, kinds=0, squared=False):
     column = np.cos(3 * np.pi * t) if squared else t
     moved = content.copy()
     moved[:, 3] = gain * column[:, 0] + (1 - min(gain, 1)) * content[:, 3]
-    return Drawn(content, moved, t)
+    return FramePairs(content, moved, t)
 
 
 @pytest.mark.parametrize("kinds", [0, 2])
@@ -256,7 +257,7 @@ def test_what_is_not_linear_is_decoded_by_the_mlp_alone(rng):
     draws = draw(np.arange(300) // 5, num_resamples=100)
     content = rng.normal(size=(2300, 6))
     either = ((content[:, :1] > 0) != (content[:, 1:2] > 0)).astype(float)
-    parts = [Drawn(0 * content[rows], content[rows], either[rows]) for rows in (slice(2000), slice(2000, None))]
+    parts = [FramePairs(0 * content[rows], content[rows], either[rows]) for rows in (slice(2000), slice(2000, None))]
     linear, mlp, *_ = decode(*parts, draws, factor="f", level=1, num_classes=2, num_shuffles=0)
     assert linear.figure.high < 0.3
     assert mlp.figure.low > 0.6
@@ -288,13 +289,15 @@ def test_a_linear_map_is_found_where_the_identity_fails(rng):
     act = np.linalg.qr(rng.normal(size=(10, 10)))[0]
     train, test = rng.normal(size=(200, 10)), rng.normal(size=(120, 10))
     draws, t = draw(np.arange(120) // 3, num_resamples=100), np.zeros((200, 1))
-    found = equivariance(Drawn(train, train @ act, t), Drawn(test, test @ act, t), draws)
+    found = equivariance(FramePairs(train, train @ act, t), FramePairs(test, test @ act, t), draws)
     assert found["eq_map"].value > 0.99
     assert found["eq_identity"].value < 0.3
-    same = equivariance(Drawn(train, train, t), Drawn(test, test, t), draws)
+    same = equivariance(FramePairs(train, train, t), FramePairs(test, test, t), draws)
     assert same["eq_identity"].value == 1
     lost = equivariance(
-        Drawn(train, rng.normal(size=train.shape), t), Drawn(test, rng.normal(size=test.shape), t), draws
+        FramePairs(train, rng.normal(size=train.shape), t),
+        FramePairs(test, rng.normal(size=test.shape), t),
+        draws,
     )
     assert lost["eq_map"].value < 0.1
 
@@ -304,7 +307,7 @@ def test_each_side_of_a_factor_has_a_map_of_its_own(rng):
     pairs, sides = [], []
     for n in (300, 120):
         z, side = rng.normal(size=(n, 8)), np.arange(n) % 2
-        pairs.append(Drawn(z, np.stack([z @ act for act in acts])[side, np.arange(n)], z[:, :1]))
+        pairs.append(FramePairs(z, np.stack([z @ act for act in acts])[side, np.arange(n)], z[:, :1]))
         sides.append(side)
     draws = draw(np.arange(120) // 3, num_resamples=100)
     assert equivariance(*pairs, draws)["eq_map"].value < 0.8
@@ -329,9 +332,9 @@ def test_every_type_of_label_is_read_kept_and_lost(rng, type, make):
         type, *labels, reference=train @ mix, reference_clusters=np.arange(600) // 5, clean=test @ mix, draws=draws
     )
     assert task.figure.low > 0.6
-    kept = retention(task, test @ mix, Moved(labels[1]), draws, factor="f", level=1)
+    kept = retention(task, test @ mix, ViewLabel(labels[1]), draws, factor="f", level=1)
     assert {(each.head, each.figure.value) for each in kept} == {("clean", 1), ("same", 1)}
-    lost = retention(task, rng.normal(size=test.shape) @ mix, Moved(None, "because"), draws, factor="f", level=1)
+    lost = retention(task, rng.normal(size=test.shape) @ mix, ViewLabel(None, "because"), draws, factor="f", level=1)
     assert lost[0].figure.reason == "the moved label is not known: because"
     assert lost[1].figure.high < 0.2
 
@@ -363,7 +366,7 @@ def test_pose_is_read_as_position_and_rotation(rng):
     )
     assert task.figure.value > 0.85
     flipped = Label("pose", np.c_[poses[600:, :3], -poses[600:, 3:]])  # the same rotation
-    kept = retention(task, features[600:], Moved(flipped), draws, factor="f", level=1)
+    kept = retention(task, features[600:], ViewLabel(flipped), draws, factor="f", level=1)
     assert kept[0].figure.value == pytest.approx(1)
 
 
@@ -376,7 +379,7 @@ def test_frames_without_a_label_are_left_out_of_both_sides(rng):
         "p", Label("point", train[:, :2]), Label("point", given), reference=train,
         reference_clusters=np.arange(200), clean=test, draws=draws,
     )  # fmt: skip
-    found = retention(task, test, Moved(Label("point", given)), draws, factor="f", level=1)[0]
+    found = retention(task, test, ViewLabel(Label("point", given)), draws, factor="f", level=1)[0]
     assert (found.figure.n, found.figure.clusters, found.figure.value) == (150, 30, 1)
 
 
@@ -387,7 +390,7 @@ def test_what_the_view_still_shows_must_be_readable_clean(rng):
     label = Label("point", points)
     task = fit_task("p", label, label, reference=z, reference_clusters=np.arange(300) // 5, clean=z, draws=draws)
     assert task.figure.value > 0.3
-    left = Moved(Label("point", np.where(near[:, None], points, np.nan)))
+    left = ViewLabel(Label("point", np.where(near[:, None], points, np.nan)))
     destroyed = retention(task, 3 * rng.normal(size=z.shape), left, draws, factor="f", level=1)[0].figure
     assert destroyed.value is None
     assert re.search(r"not readable: score -\d.* on clean frames that the view still shows, its low", destroyed.reason)
@@ -399,7 +402,9 @@ def test_no_bound_of_what_is_left_lies_below_the_worst(rng):
     z = np.c_[points, rng.normal(size=(300, 6))]
     task = fit_task("p", label, label, reference=z, reference_clusters=np.arange(300) // 5, clean=z, draws=draws)
     for spread in (0.9, 1.0, 1.1, 1.2):
-        lost = retention(task, spread * rng.normal(size=z.shape), Moved(label), draws, factor="f", level=1)[0].figure
+        lost = retention(task, spread * rng.normal(size=z.shape), ViewLabel(label), draws, factor="f", level=1)[
+            0
+        ].figure
         assert -1 <= lost.low <= lost.value
 
 
@@ -415,7 +420,7 @@ def test_a_task_that_is_not_readable_has_no_retention(rng):
         clean=z,
         draws=draws,
     )
-    found = retention(task, z, Moved(Label("point", noise)), draws, factor="f", level=1)
+    found = retention(task, z, ViewLabel(Label("point", noise)), draws, factor="f", level=1)
     assert all(each.figure.value is None and "task not readable" in each.figure.reason for each in found)
 
 
@@ -428,7 +433,7 @@ def test_a_head_that_reads_nothing_keeps_nothing(rng):
         z = [rng.normal(size=(n, 8)) for n in (60, 40)]
         task = fit_task("c", *labels, reference=z[0], reference_clusters=clusters, clean=z[1], draws=draws)
         lucky += task.figure.value is not None and task.figure.value >= 0.15
-        kept = retention(task, z[1] + 1e-4 * rng.normal(size=(40, 8)), Moved(labels[1]), draws, factor="f", level=1)
+        kept = retention(task, z[1] + 1e-4 * rng.normal(size=(40, 8)), ViewLabel(labels[1]), draws, factor="f", level=1)
         assert all(each.figure.value is None for each in kept)
     assert lucky, "this asks nothing"
 
@@ -438,7 +443,7 @@ def test_classes_that_no_resample_tells_apart_are_not_known_exactly(rng):
     z = [label.values * 4 - 2 + 0.1 * rng.normal(size=(len(label.values), 3)) for label in labels]
     draws = draw(np.arange(20), num_resamples=300)
     task = fit_task("c", *labels, reference=z[0], reference_clusters=np.arange(80), clean=z[1], draws=draws)
-    kept = retention(task, z[1], Moved(labels[1]), draws, factor="f", level=1)[0].figure
+    kept = retention(task, z[1], ViewLabel(labels[1]), draws, factor="f", level=1)[0].figure
     missed = 1 - 0.025 ** (1 / 20)  # so many of twenty may be missed and none seen; half of what is read is chance
     assert (kept.value, kept.low, kept.high) == pytest.approx((1, 1 - 2 * missed, 1 + 2 * missed))
 
@@ -511,18 +516,9 @@ def test_soft_argmax_is_that_of_the_encoder(rng):
 
 
 def test_statistics_need_neither_torch_nor_scikit_learn_until_they_are_used():
-    names = [
-        "bootstrap",
-        "decoding",
-        "dense",
-        "equivariance",
-        "health",
-        "invariance",
-        "retention",
-        "retrieval",
-        "verdict",
-    ]
-    code = f"import sys\nfor name in {names!r}: __import__(f'robossl.probes.{{name}}')\nprint(sorted(sys.modules))"
+    probes = ("decoding", "dense", "equivariance", "health", "invariance", "retention", "retrieval", "verdict")
+    names = ["robossl.measure.figures", *(f"robossl.probes.{name}" for name in probes)]
+    code = f"import sys\nfor name in {names!r}: __import__(name)\nprint(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'robossl.probes.verdict'" in loaded
     assert "'torch'" not in loaded

@@ -11,42 +11,17 @@ import onnx
 import pytest
 import torch
 from numpy import ndarray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
+from onnx_kit import write_onnx
 
 from robossl.errors import InputError
+from robossl.measure.subjects import InputDescription, open_subject, random_reference
+from robossl.measure.subjects.subject import Backbone
 from robossl.parity import natural_frames
-from robossl.probes.result import Backbone
-from robossl.probes.subjects import Described, open_subject, random_reference
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
-PLAIN = Described(range="0-1")
-
-
-def write_onnx(
-    path: Path,
-    *,
-    shape: tuple[int | str, ...] = ("batch", 3, 24, 32),
-    dtype: int = TensorProto.FLOAT,
-    outputs: tuple[str, ...] = ("map",),
-    weight: float = 1.0,
-) -> str:
-    """A model whose map is its input with the colours weighted 1, 2, 3, and whose vector is its mean."""
-    last = shape[-1] == 3
-    weights = np.array([1, 2, 3], np.float32).reshape((1, 1, 1, 3) if last else (1, 3, 1, 1)) * weight
-    nodes = [
-        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "w"], ["map"]),
-        helper.make_node("ReduceMean", ["map", "axes"], ["vector"], keepdims=0),
-        helper.make_node("Transpose", ["map"], ["turned"], perm=(0, 3, 1, 2) if last else (0, 2, 3, 1)),
-    ]
-    axes = np.array([1, 2] if last else [2, 3], np.int64)
-    values = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(axes, "axes")]
-    known: dict[str, list[Any]] = {"map": [None] * 4, "turned": [None] * 4, "vector": [None, 3]}
-    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, known[name]) for name in outputs]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", dtype, shape)], made, values)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return str(path)
+PLAIN = InputDescription(range="0-1")
 
 
 def resized_by_torch(frames: ndarray, hw: tuple[int, int]) -> ndarray:
@@ -58,14 +33,14 @@ def resized_by_torch(frames: ndarray, hw: tuple[int, int]) -> ndarray:
     ("shape", "said", "expected"),
     [
         (("b", 3, 24, 32), PLAIN, lambda x: x / 255),
-        ((2, 3, 24, 32), Described(range="0-255"), lambda x: x),  # batches of 2, the last one filled up
+        ((2, 3, 24, 32), InputDescription(range="0-255"), lambda x: x),  # batches of 2, the last one filled up
         (("b", 24, 32, 3), PLAIN, lambda x: x / 255),
-        (("b", 3, "h", "w"), Described(range="0-1", size=(24, 32)), lambda x: x / 255),
-        (("b", "c", 24, 32), Described(range="0-1", layout="nchw"), lambda x: x / 255),
-        (("b", 3, 24, 32), Described(range="0-1", order="bgr"), lambda x: x[:, ::-1] / 255),
+        (("b", 3, "h", "w"), InputDescription(range="0-1", size=(24, 32)), lambda x: x / 255),
+        (("b", "c", 24, 32), InputDescription(range="0-1", layout="nchw"), lambda x: x / 255),
+        (("b", 3, 24, 32), InputDescription(range="0-1", order="bgr"), lambda x: x[:, ::-1] / 255),
         (
             ("b", 3, 24, 32),
-            Described(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1)),
+            InputDescription(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1)),
             lambda x: (
                 (x / 255 - np.array([0.5, 0.4, 0.3]).reshape(3, 1, 1)) / np.array([0.2, 0.2, 0.1]).reshape(3, 1, 1)
             ),
@@ -73,27 +48,27 @@ def resized_by_torch(frames: ndarray, hw: tuple[int, int]) -> ndarray:
     ],
 )
 def test_frames_reach_a_model_as_described(
-    tmp_path: Path, shape: tuple[int | str, ...], said: Described, expected: Callable[[ndarray], ndarray]
+    tmp_path: Path, shape: tuple[int | str, ...], said: InputDescription, expected: Callable[[ndarray], ndarray]
 ) -> None:
     probed = open_subject(write_onnx(tmp_path / "net.onnx", shape=shape), described=said)
     wanted = expected(resized_by_torch(FRAMES, (24, 32))) * np.array([1, 2, 3]).reshape(3, 1, 1)
     found = probed(FRAMES)
     np.testing.assert_allclose(found["dense"], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["pooled"], wanted.mean((2, 3)), rtol=1e-4, atol=1e-4)
-    assert (probed.about.name, probed.about.dim, probed.about.kind) == ("net", 3, "onnx")
+    assert (probed.info.name, probed.info.dim, probed.info.kind) == ("net", 3, "onnx")
 
 
 def test_a_graph_that_takes_bytes_of_any_size_needs_no_words(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "net.onnx", shape=("b", "h", "w", 3), dtype=TensorProto.UINT8)
     probed = open_subject(source)
     np.testing.assert_allclose(probed(FRAMES)["pooled"], FRAMES.mean((1, 2)) * [1, 2, 3], rtol=1e-5)
-    assert probed.about.preprocessing == "frames as they are; rgb nhwc uint8 in 0-255"
+    assert probed.info.preprocessing == "frames as they are; rgb nhwc uint8 in 0-255"
 
 
 def test_a_vector_and_a_map_may_be_two_outputs(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "net.onnx", outputs=("map", "vector"))
-    alone = open_subject(source, described=Described(range="0-1", output="vector"))
-    both = open_subject(source, described=Described(range="0-1", output="vector", dense="map"))
+    alone = open_subject(source, described=InputDescription(range="0-1", output="vector"))
+    both = open_subject(source, described=InputDescription(range="0-1", output="vector", dense="map"))
     assert (alone.outputs, both.outputs) == (("pooled",), ("pooled", "dense"))
     assert alone.digest != both.digest
     np.testing.assert_allclose(both(FRAMES)["pooled"], both(FRAMES)["dense"].mean((2, 3)), rtol=1e-4)
@@ -105,7 +80,7 @@ def test_a_map_whose_channels_lie_elsewhere_is_not_pooled_over_them(tmp_path: Pa
     with pytest.raises(InputError, match=r"which looks like (nchw|nhwc); pass --input.output-layout"):
         open_subject(source, described=PLAIN)
     layout: Any = "nchw" if shape[-1] == 3 else "nhwc"
-    probed = open_subject(source, described=Described(range="0-1", output_layout=layout))
+    probed = open_subject(source, described=InputDescription(range="0-1", output_layout=layout))
     plain = open_subject(write_onnx(tmp_path / "plain.onnx", shape=shape), described=PLAIN)
     for name in ("pooled", "dense"):
         np.testing.assert_allclose(probed(FRAMES)[name], plain(FRAMES)[name], rtol=1e-4)
@@ -116,22 +91,22 @@ def test_a_map_whose_channels_lie_elsewhere_is_not_pooled_over_them(tmp_path: Pa
     [
         ({"shape": ("b", "c", "h", "w")}, PLAIN, "is an ONNX model with unknown layout"),
         ({"shape": ("b", 3, 24, 3)}, PLAIN, "is an ONNX model with unknown layout"),
-        ({"shape": ("b", 3, 24, 32)}, Described(layout="nhwc"), "is not nhwc of 3 colours"),
+        ({"shape": ("b", 3, 24, 32)}, InputDescription(layout="nhwc"), "is not nhwc of 3 colours"),
         ({"shape": ("b", 3, "h", "w")}, PLAIN, "pass the size it was trained at"),
-        ({"shape": ("b", 3, 24, 32)}, Described(range="0-1", size=(9, 9)), "takes frames of 24x32 only"),
-        ({}, Described(range="0-1", size=(-5, 32)), "size must be two numbers of 1 or more, got -5 32"),
-        ({}, Described(), "its graph does not say of which scale"),
-        ({}, Described(mean=(0.0, 0.0, 0.0)), "mean and std belong together"),
-        ({}, Described(mean=(123.0, 117.0, 104.0), std=(58.0, 57.0, 57.0)), "pass range 0-255"),
-        ({}, Described(mean=(0.5, 0.5, 0.5), std=(0.0, 1.0, 1.0)), "do not fit pixels in 0-1"),
+        ({"shape": ("b", 3, 24, 32)}, InputDescription(range="0-1", size=(9, 9)), "takes frames of 24x32 only"),
+        ({}, InputDescription(range="0-1", size=(-5, 32)), "size must be two numbers of 1 or more, got -5 32"),
+        ({}, InputDescription(), "its graph does not say of which scale"),
+        ({}, InputDescription(mean=(0.0, 0.0, 0.0)), "mean and std belong together"),
+        ({}, InputDescription(mean=(123.0, 117.0, 104.0), std=(58.0, 57.0, 57.0)), "pass range 0-255"),
+        ({}, InputDescription(mean=(0.5, 0.5, 0.5), std=(0.0, 1.0, 1.0)), "do not fit pixels in 0-1"),
         ({"dtype": TensorProto.UINT8}, PLAIN, "takes bytes and scales them itself"),
         ({"dtype": TensorProto.INT64}, PLAIN, "takes tensor(int64), not pixels"),
         ({"outputs": ("map", "vector")}, PLAIN, "has 2 outputs; say which is probed"),
-        ({"outputs": ("map", "vector")}, Described(range="0-1", output="vektor"), "did you mean 'vector'"),
+        ({"outputs": ("map", "vector")}, InputDescription(range="0-1", output="vektor"), "did you mean 'vector'"),
     ],
 )
 def test_what_cannot_be_known_is_refused_in_one_line(
-    tmp_path: Path, options: dict[str, Any], said: Described, message: str
+    tmp_path: Path, options: dict[str, Any], said: InputDescription, message: str
 ) -> None:
     source = write_onnx(tmp_path / "net.onnx", **options)
     with pytest.raises(InputError) as caught:
@@ -161,7 +136,7 @@ def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_the_random_reference_of_an_unknown_backbone_is_a_resnet_and_says_so(tmp_path: Path) -> None:
     unknown = open_subject(write_onnx(tmp_path / "net.onnx"), described=PLAIN)
     random = random_reference(unknown)
-    assert random.about.name == "random resnet18"
+    assert random.info.name == "random resnet18"
     assert random.backbone == Backbone("resnet18", "stand-in")
     assert random.input_hw == (24, 32)
 
@@ -194,17 +169,17 @@ def test_the_random_reference_is_the_network_that_is_named(
 ) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     source = named(tmp_path / file, graph=graph, **metadata)
-    random = random_reference(open_subject(source, described=Described(range="0-1", backbone=told)))
+    random = random_reference(open_subject(source, described=InputDescription(range="0-1", backbone=told)))
     assert random.backbone == wanted
-    assert random.about.name == f"random {wanted.name}"
-    assert random(FRAMES)["pooled"].shape == (5, random.about.dim)
+    assert random.info.name == f"random {wanted.name}"
+    assert random(FRAMES)["pooled"].shape == (5, random.info.dim)
 
 
 def test_a_network_that_cannot_see_frames_of_that_size_is_replaced_unless_it_was_asked_for(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "vit_small_patch16_224.onnx", shape=("b", 3, 24, 32))
     random = random_reference(open_subject(source, described=PLAIN))
     assert random.backbone == Backbone("resnet18", "stand-in")
-    asked = open_subject(source, described=Described(range="0-1", backbone="vit_small_patch16_224"))
+    asked = open_subject(source, described=InputDescription(range="0-1", backbone="vit_small_patch16_224"))
     with pytest.raises(InputError):
         random_reference(asked)
 
@@ -212,4 +187,4 @@ def test_a_network_that_cannot_see_frames_of_that_size_is_replaced_unless_it_was
 def test_a_network_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "net.onnx")
     with pytest.raises(InputError, match="unknown backbone 'resnt18'; did you mean 'resnet18'"):
-        open_subject(source, described=Described(range="0-1", backbone="resnt18"))
+        open_subject(source, described=InputDescription(range="0-1", backbone="resnt18"))

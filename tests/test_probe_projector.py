@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from robossl.config import from_mapping
 from robossl.errors import InputError
+from robossl.measure.subjects import open_subject, random_reference
+from robossl.measure.subjects.subject import Backbone
 from robossl.parity import natural_frames
 from robossl.pretrain import pretrain
-from robossl.probes.result import Backbone
-from robossl.probes.subjects import open_subject, random_reference
 from robossl.run import RunConfig
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
@@ -40,7 +40,7 @@ def test_the_head_of_the_last_checkpoint_is_on_the_exported_feature(clip_store_p
     expected = hidden.relu() @ weights["projector.2.weight"].T + weights["projector.2.bias"]
     np.testing.assert_allclose(embedding(FRAMES)["pooled"], expected.numpy(), rtol=1e-5, atol=1e-6)
     assert embedding.outputs == ("pooled",)
-    assert (embedding.about.name, embedding.about.dim) == ("run projector", 16)
+    assert (embedding.info.name, embedding.info.dim) == ("run projector", 16)
     assert embedding.digest != feature.digest
     assert random_reference(embedding).backbone == Backbone("test_resnet", "card")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from probe_report_kit import FACTORS, frame, make_report, named
 
-from robossl.probes.bootstrap import missing
+from robossl.measure.figures import missing
 from robossl.probes.compare import compare_reports
 from robossl.probes.report.compare_page import write_compare_page
 from robossl.probes.report.lookup import ReportIndex

@@ -71,7 +71,7 @@ SCENE_ONLY = '[factors.table_color]\nneed = "INV"\n[factors.camera_shift]\nneed 
             "device is cuda, but torch finds 0 GPUs",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
-        (["--input.backbone", "resnet18"], "says itself how it takes frames and what it is; leave the description out"),
+        (["--input.backbone", "resnet18"], "has a card that describes its input; leave the description out"),
         (["--cache", "/proc/absent"], "choose another --cache"),
     ],
 )

@@ -20,15 +20,15 @@ from serving_kit import build_tiny, serving
 from robossl.encode import load_encode
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, ResourceError
+from robossl.measure.features import embed_views
+from robossl.measure.subjects import InputDescription, open_subject, pixels_reference, random_reference
+from robossl.measure.subjects.served import open_served
+from robossl.measure.subjects.subject import Backbone
 from robossl.parity import natural_frames
-from robossl.probes.features import features
-from robossl.probes.result import Backbone
-from robossl.probes.subjects import Described, open_subject, pixels_reference, random_reference
-from robossl.probes.subjects.served import open_served
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
 TINY_TIMM = "test_resnet"
-PLAIN = Described(range="0-1")
+PLAIN = InputDescription(range="0-1")
 
 
 def resized_by_torch(frames: ndarray, hw: tuple[int, int]) -> ndarray:
@@ -45,11 +45,11 @@ def test_a_run_folder_is_opened_with_both_its_outputs(tmp_path: Path) -> None:
     save_encoder(encoder, tmp_path / "run" / "encoder", extra={})
     probed = open_subject(str(tmp_path / "run"))
     found = probed(FRAMES)
-    assert (probed.about.name, probed.about.kind, probed.outputs) == ("run", "run", ("pooled", "dense"))
-    assert found["pooled"].shape == (5, probed.about.dim)
+    assert (probed.info.name, probed.info.kind, probed.outputs) == ("run", "run", ("pooled", "dense"))
+    assert found["pooled"].shape == (5, probed.info.dim)
     np.testing.assert_array_equal(found["pooled"], load_encode(tmp_path / "run")(FRAMES)["pooled"])
-    assert found["dense"].shape[:2] == (5, probed.about.dim)
-    assert "to 32x32" in probed.about.preprocessing
+    assert found["dense"].shape[:2] == (5, probed.info.dim)
+    assert "to 32x32" in probed.info.preprocessing
 
 
 def test_a_served_encoder_is_the_exported_one_and_is_cached_apart(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_served_encoder_is_the_exported_one_and_is_cached_apart(tmp_path: Path
         served = open_subject(f"grpc://127.0.0.1:{server.port}/tiny")
         only = open_subject(f"grpc://127.0.0.1:{server.port}", outputs=("pooled",))
         np.testing.assert_allclose(served(FRAMES)["pooled"], local(FRAMES)["pooled"], rtol=1e-5)
-        assert (local.about.kind, served.about.kind) == ("onnx", "grpc")
-        assert local.about.sha256 == served.about.sha256
+        assert (local.info.kind, served.info.kind) == ("onnx", "grpc")
+        assert local.info.sha256 == served.info.sha256
         assert local.digest != served.digest
         assert only.outputs == ("pooled",)
         with pytest.raises(InputError, match="nothing_here"):
@@ -72,7 +72,7 @@ def test_a_server_that_stops_midway_loses_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "models", ServerSettings(port=0)) as server:
         source = f"grpc://127.0.0.1:{server.port}/tiny"
         probed = open_served(source, outputs=("pooled",), deadline_ms=5_000)
-        going = features(probed, views, cache)
+        going = embed_views(probed, views, cache)
         first = np.array(next(going)["pooled"])
         port = server.port
     with pytest.raises(ResourceError, match=r"does not answer .* run the same command again"):
@@ -81,7 +81,7 @@ def test_a_server_that_stops_midway_loses_nothing(tmp_path: Path) -> None:
         open_served(source, outputs=("pooled",), deadline_ms=300)
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
     with serving(tmp_path / "models", ServerSettings(port=port)):
-        again = [each["pooled"] for each in features(open_served(source, outputs=("pooled",)), views, cache)]
+        again = [each["pooled"] for each in embed_views(open_served(source, outputs=("pooled",)), views, cache)]
     assert len(kept) == 1
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     np.testing.assert_array_equal(again[0], first)
@@ -101,7 +101,7 @@ def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no ONNX model at"):
         open_subject(str(tmp_path / "none.onnx"))
     build_tiny(tmp_path, version=1)
-    with pytest.raises(InputError, match="says itself how it takes frames"):
+    with pytest.raises(InputError, match="has a card that describes its input"):
         open_subject(str(tmp_path / "tiny"), described=PLAIN)
 
 
@@ -124,7 +124,7 @@ def test_a_public_encoder_sees_frames_as_it_was_trained_to(tmp_path: Path, suffi
     with torch.no_grad():
         wanted = model.eval().forward_features(pixels).mean((2, 3)).numpy()
     np.testing.assert_allclose(probed(FRAMES)["pooled"], wanted, rtol=1e-3, atol=1e-4)
-    assert (probed.about.kind, probed.about.name) == ("timm", TINY_TIMM)
+    assert (probed.info.kind, probed.info.name) == ("timm", TINY_TIMM)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_public_encoder_that_is_not_there_is_said(source: str, message: str) -
 @pytest.mark.slow
 def test_without_a_network_the_remedy_is_a_file(tmp_path: Path) -> None:
     code = (
-        "from robossl.probes.subjects import open_subject\n"
+        "from robossl.measure.subjects import open_subject\n"
         "from robossl.errors import ResourceError\n"
         f"try: open_subject('timm:{TINY_TIMM}')\n"
         "except ResourceError as error: print(error)\n"
@@ -173,8 +173,8 @@ def test_the_random_reference_is_the_encoders_own_backbone_where_it_is_known(tmp
     save_encoder(encoder, tmp_path / "run" / "encoder", extra={})
     probed = open_subject(str(tmp_path / "run"))
     random, other = random_reference(probed, seed=0), random_reference(probed, seed=1)
-    assert random.about.name == f"random {TINY_TIMM}"
-    assert random.about.dim == probed.about.dim
+    assert random.info.name == f"random {TINY_TIMM}"
+    assert random.info.dim == probed.info.dim
     assert not np.allclose(random(FRAMES)["pooled"], other(FRAMES)["pooled"])
     assert len({random.digest, other.digest, probed.digest}) == 3
     assert random.backbone == Backbone(TINY_TIMM, "card")

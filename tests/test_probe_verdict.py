@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from probes_kit import profile
 
 from robossl.errors import InputError
-from robossl.probes.bootstrap import draw, missing
-from robossl.probes.decoding import Drawn, decode
+from robossl.measure.figures import draw, missing
+from robossl.probes.decoding import FramePairs, decode
 from robossl.probes.factors import resolve_factor
 from robossl.probes.frames import Label
 from robossl.probes.health import health
 from robossl.probes.invariance import fit_space, invariance
-from robossl.probes.label_maps import Moved, why_none
+from robossl.probes.label_maps import ViewLabel, why_none
 from robossl.probes.profile import FactorNeed, load_profile, profile_names
 from robossl.probes.result import UNKNOWN, Cell, CleanHead, Decoding, Figure, ProbeHealth, Readings, Retention
 from robossl.probes.retention import fit_augmented, fit_task, retention
@@ -314,10 +314,15 @@ def probe(rng, encode, *, num_frames=500, frames_per_cluster=8):
         drawn = [(rng.random((len(each), 1)) < 0.5) * 1.0 for each in (seen, held)]
         moved = [_view(rng, factor, each, t) for each, t in zip((seen, held), drawn, strict=True)]
         after = (
-            [Moved(Label("point", each[:, :2])) for each in moved] if factor == "shift" else [Moved(x) for x in labels]
+            [ViewLabel(Label("point", each[:, :2])) for each in moved]
+            if factor == "shift"
+            else [ViewLabel(x) for x in labels]
         )
         features = [encode(each) for each in (*moved, seen, held)]
-        pairs = [Drawn(features[2], features[0], drawn[0]), Drawn(features[3], features[1], drawn[1])]
+        pairs = [
+            FramePairs(features[2], features[0], drawn[0]),
+            FramePairs(features[3], features[1], drawn[1]),
+        ]
         decodings += decode(*pairs, draws, factor=factor, level=1, num_classes=2, mlp=False, num_shuffles=0)
         figures = {
             **invariance(features[3], features[1], space, draws),

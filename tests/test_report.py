@@ -19,13 +19,13 @@ from robossl.data.store import Store
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.encoder_files import SCHEMA, read_about
 from robossl.errors import InputError
-from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
+from robossl.evaluate.result import Result, ScoreRow, Scores, read_evaluation
 from robossl.evaluate.task import ClassCount
+from robossl.measure.bootstrap import Interval
 from robossl.report.curves import Chart, charts, draw
 from robossl.report.neighbours import NUM_NEIGHBOURS, Gallery, Picture, Query, find_nearest, find_neighbours
 from robossl.report.page import render
 from robossl.report.record import RunRecord, Series, find_collapse, read_metrics, read_run
-from robossl.statistics import Interval
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -82,16 +82,16 @@ def write_evaluation(path: Path, label: str = "scene", *, protocol: str = "knn",
     """Of another encoder, at 50 %, and of the one with this digest, at 60 %."""
     below, across = Interval(-0.2, -0.3, -0.1), Interval(0.05, -0.05, 0.15)
     minus = {"random resnet18": Interval(0.2, 0.1, 0.3), "pooled pixels": across, "majority class": below}
-    encoder = Row("run", "encoder", Interval(0.6, 0.5, 0.7), Interval(0.6, 0.5, 0.7), {"a": 0.6}, minus, ())
-    other = Row("before it", "encoder", Interval(0.5, 0.4, 0.6), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
-    pixels = Row("pooled pixels", "pixels", Interval(0.55, 0.4, 0.7), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
+    encoder = ScoreRow("run", "encoder", Interval(0.6, 0.5, 0.7), Interval(0.6, 0.5, 0.7), {"a": 0.6}, minus, ())
+    other = ScoreRow("before it", "encoder", Interval(0.5, 0.4, 0.6), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
+    pixels = ScoreRow("pooled pixels", "pixels", Interval(0.55, 0.4, 0.7), Interval(0.5, 0.4, 0.6), {"a": 0.5}, {}, ())
     classes = (ClassCount("a", 9, 9), ClassCount("b", 9, 9))
     result = Result(protocol, label, "train", "val", classes, (), 18, 18, 36, "day", (other, encoder, pixels))
     about = {
         "command": "robossl evaluate runs/x --store stores/y --label scene",
         "encoders": [{"digest": digest, "input_hw": (64, 64)}, {"digest": digest, "input_hw": (32, 32)}],
     }
-    path.write_text(Evaluation(about, (result,), ()).to_json())
+    path.write_text(Scores(about, (result,), ()).to_json())
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from serving_kit import FRAMES, calling, infer_request, own_address, serving, st
 
 from robossl.cli import main
 from robossl.errors import InputError
-from robossl.probes.subjects import open_subject
+from robossl.measure.subjects import open_subject
 
 
 def _openssl(*arguments: object) -> None:
@@ -217,7 +217,7 @@ def test_a_guarded_server_can_be_probed(tiny_models: Path, certs: Path, tmp_path
     with serving(tiny_models, _settings(certs, token=tmp_path / "token")) as server:
         source, ca = f"grpc://localhost:{server.port}/tiny", certs / "ca.pem"
         probed = open_subject(source, token=tmp_path / "token", ca=ca)
-        assert probed(FRAMES)["pooled"].shape == (len(FRAMES), probed.about.dim)
+        assert probed(FRAMES)["pooled"].shape == (len(FRAMES), probed.info.dim)
         with pytest.raises(InputError, match="token"):
             open_subject(source, token=tmp_path / "wrong", ca=ca)
         with pytest.raises(InputError, match=r"cannot read .*none.pem \(No such file"):

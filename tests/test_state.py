@@ -21,9 +21,9 @@ from robossl.evaluate.state import (
     _resamples,
     interval,
     open_probe,
-    ridge,
     run_state,
 )
+from robossl.measure.ridge import predict_by_ridge
 
 SETTINGS = StateSettings(bootstrap=200)
 
@@ -41,7 +41,7 @@ def test_r2_is_scikit_learn_s_over_predictions_of_episodes_not_fitted_on() -> No
     r2, penalties = _probe(features, state, episodes, np.ones((1, 10)), SETTINGS)
     predicted = np.empty_like(state)
     for seen, held in GroupKFold(5, shuffle=True, random_state=0).split(features, state, episodes):
-        predicted[held], _ = ridge(features[seen], state[seen], episodes[seen], features[held])
+        predicted[held], _ = predict_by_ridge(features[seen], state[seen], episodes[seen], features[held])
     assert r2[0] == pytest.approx(r2_score(state, predicted), abs=1e-12)
     assert 0.7 < r2[0] < 1.0
     assert len(penalties) == 5
@@ -103,7 +103,7 @@ def test_resamples_of_what_moves_in_every_episode_have_their_plain_r2() -> None:
     found = _probe(features, state, episodes, weights, SETTINGS)[0]
     predicted = np.empty_like(state)
     for seen, held in GroupKFold(5, shuffle=True, random_state=0).split(features, state, episodes):
-        predicted[held], _ = ridge(features[seen], state[seen], episodes[seen], features[held])
+        predicted[held], _ = predict_by_ridge(features[seen], state[seen], episodes[seen], features[held])
     plain = [r2_score(state, predicted, sample_weight=each[episodes]) for each in weights]
     np.testing.assert_allclose(found, plain, atol=1e-12)
 
@@ -159,7 +159,7 @@ def test_only_the_dimensions_asked_for_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pixels_reach_the_known_r2_on_real_joints(shared_data, tmp_path: Path) -> None:
-    """16 x 12 pixels and ridge: about 0.64 (grey, another choice of folds) on the 22 joints that move."""
+    """16 x 16 pixels and ridge: about 0.64 (grey, another choice of folds) on the 22 joints that move."""
     ingest((shared_data("g1_lerobot_v21"),), out=tmp_path / "g1", short_side=48, workers=2)
     result = run_state((), open_store(tmp_path / "g1"), StateSettings(frames_per_episode=20, bootstrap=200))
     assert result.num_dims == 22

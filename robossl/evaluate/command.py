@@ -11,7 +11,7 @@ from robossl.durable import check_out, write_text
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
-    from robossl.evaluate.evaluation import Settings
+    from robossl.evaluate.evaluation import EvaluationSettings
 
 
 def evaluate(
@@ -58,13 +58,13 @@ def evaluate(
     from rich.console import Console
 
     from robossl.data.store import open_store
-    from robossl.evaluate.evaluation import Settings, run_evaluation
+    from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
     from robossl.evaluate.table import print_tables, to_markdown
     from robossl.progress import Progress
 
     if not models:
         raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
-    settings = Settings(
+    settings = EvaluationSettings(
         label=label,
         protocol=protocol,
         train=train,
@@ -101,7 +101,7 @@ def evaluate(
         progress.say(f"wrote {out}")
 
 
-def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:
+def command_line(models: tuple[str, ...], store: Path, settings: EvaluationSettings) -> str:
     """The command that measures the same again; what has its default value is left out."""
     given = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return spelled(evaluate, {"models": models, "store": store, **given}, prog="robossl evaluate")

@@ -1,4 +1,4 @@
-"""`robossl compare`: one table of many runs; a line a method (its seeds joined), a column a task."""
+"""`robossl compare`: one table of many runs; one line per method (all its seeds), one column per task."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from robossl.durable import check_out
 from robossl.errors import InputError
-from robossl.evaluate.lines import Cell as Cell
 from robossl.evaluate.lines import Line as Line
+from robossl.evaluate.lines import TableCell as TableCell
 from robossl.evaluate.lines import in_order, print_lines
 from robossl.evaluate.lines import read_lines as read_lines
 from robossl.evaluate.lines import to_markdown as to_markdown
@@ -19,28 +19,28 @@ from robossl.evaluate.lines import write_lines as write_lines
 
 if TYPE_CHECKING:
     from robossl.evaluate.evaluation import Watch
+    from robossl.measure.bootstrap import Interval
     from robossl.progress import Progress
-    from robossl.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One store and which labels are read off it, on which test splits."""
+class LabelQuery:
+    """One store, the labels to read and the test splits."""
 
     store: Path
     labels: tuple[str, ...]
     tests: tuple[str, ...]
-    names_tests: bool = False  # or they are the default
+    names_tests: bool = False  # False: `tests` is the default
 
     @classmethod
-    def parse(cls, text: str) -> Asked:
-        """Read `STORE:LABEL,LABEL:TEST,TEST`, or `STORE:LABEL` to test on val.
+    def parse(cls, text: str) -> LabelQuery:
+        """Parse `STORE:LABEL,LABEL:TEST,TEST`, or `STORE:LABEL` to test on val.
 
         Raises:
-            InputError: no store or no label in it.
+            InputError: no store or no label.
 
         Examples:
-            >>> Asked.parse("stores/droid:scene,verb:val,test_lab").tests
+            >>> LabelQuery.parse("stores/droid:scene,verb:val,test_lab").tests
             ('val', 'test_lab')
         """
         store, _, rest = text.partition(":")
@@ -69,27 +69,27 @@ def compare(
     plot: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Put many runs into one table, beside random weights, pooled pixels and the majority class.
+    """Compare many runs in one table with random weights, pooled pixels and the majority class.
 
-    Runs whose configurations differ in their seed alone are one line, and its intervals hold the luck of a seed.
+    Runs whose configurations differ only in their seed are one line; its intervals include the spread between seeds.
 
     Args:
-        models: Run folders, encoder folders or exported models.
-        on: What to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given. With --split-by, STORE:LABEL,...
+        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
+        on: Labels to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given. With --split-by, STORE:LABEL,...
         state: Stores whose per-frame state is read by ridge regression, as STORE or STORE:COLUMN.
         protocol: knn, linear, or both.
         split_by: Instead of the stores' splits: keep every episode, lab, day, or value of any label, on one side.
         test_fraction: Share of episodes tested with --split-by.
         frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_episodes: A class counts with this many episodes in both splits.
-        bootstrap: Resamples of the episodes behind an interval.
-        random_seeds: Random inits that the reference averages over.
+        min_episodes: Least episodes of a class in both splits; smaller classes are left out.
+        bootstrap: Resamples of the episodes for an interval.
+        random_seeds: Random inits of the reference, which is their mean.
         seed: Seed of random inits, resamples and cross-validation.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
+        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and evaluate.
         cache: Folder that keeps features and scores for the next comparison.
-        out: JSON file of every figure.
-        plot: PNG of every figure with its interval.
-        markdown: Print markdown on a terminal too, as it is printed into a file or a pipe.
+        out: JSON file of all figures.
+        plot: PNG of all figures with their intervals.
+        markdown: Print markdown on a terminal too; into a file or a pipe it is the default.
     """
     from rich.console import Console
 
@@ -101,15 +101,15 @@ def compare(
         raise InputError("nothing to read; name labels (--on STORE:LABEL,...) or a per-frame state (--state STORE)")
     check_out(out)
     check_out(plot, option="--plot")
-    asks = [Asked.parse(text) for text in on]
-    if split_by is not None and any(asked.names_tests for asked in asks):
+    queries = [LabelQuery.parse(text) for text in on]
+    if split_by is not None and any(query.names_tests for query in queries):
         raise InputError("--split-by makes splits of its own; leave the test splits out of --on: STORE:LABEL,...")
-    of_labels = {"protocol": protocol, "split_by": split_by, "test_fraction": test_fraction}
-    of_labels |= {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
+    label_settings = {"protocol": protocol, "split_by": split_by, "test_fraction": test_fraction}
+    label_settings |= {"frames_per_episode": frames_per_episode, "min_episodes": min_episodes}
     settings = {"bootstrap": bootstrap, "random_seeds": random_seeds, "seed": seed, "output": output}
     lines: dict[str, Line] = {}
     with Progress(stderr=True) as progress:
-        for name, kind, column, cell in _figures(models, asks, state, of_labels, settings, cache, progress):
+        for name, kind, column, cell in _figures(models, queries, state, label_settings, settings, cache, progress):
             lines.setdefault(name, Line(name, kind, {})).cells[column] = cell
     table = write_lines(list(lines.values()), out)
     if plot:
@@ -125,48 +125,48 @@ def compare(
 
 def _figures(
     models: tuple[str, ...],
-    asks: list[Asked],
+    queries: list[LabelQuery],
     state: tuple[str, ...],
-    of_labels: dict[str, Any],
+    label_settings: dict[str, Any],
     settings: dict[str, Any],
     cache: Path | None,
     progress: Progress,
-) -> Iterator[tuple[str, str, str, Cell]]:
-    """Name and kind of the line, column, figure."""
+) -> Iterator[tuple[str, str, str, TableCell]]:
+    """Yield name and kind of the line, column, and cell."""
     from robossl.data.store import open_store
-    from robossl.evaluate.evaluation import Settings, run_evaluation
+    from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
     from robossl.evaluate.state import StateSettings, run_state
 
     states = [(Path(store), column or "state") for store, _, column in (text.partition(":") for text in state)]
-    titles = _titles([*(asked.store for asked in asks), *(path for path, _ in states)])
+    titles = _titles([*(query.store for query in queries), *(path for path, _ in states)])
 
     def watch(store: Path) -> Watch:
         return lambda what, done, total: progress.advance(f"{titles[store]}: {what}", done, total)
 
-    for asked in asks:
-        about = Settings(label=asked.labels, test=asked.tests, **of_labels, **settings)
+    for query in queries:
+        chosen = EvaluationSettings(label=query.labels, test=query.tests, **label_settings, **settings)
         evaluation = run_evaluation(
             models,
-            open_store(asked.store),
-            about,
+            open_store(query.store),
+            chosen,
             cache=cache,
             group_seeds=True,
             say=progress.say,
-            watch=watch(asked.store),
+            watch=watch(query.store),
         )
         for result in evaluation.results:
-            column = f"{titles[asked.store]} {result.label} {result.test_split}, {result.protocol}"
+            column = f"{titles[query.store]} {result.label} {result.test_split}, {result.protocol}"
             for row in result.rows:
-                yield row.name, row.kind, column, Cell(_percent(row.accuracy), _percent(_minus_random(row.minus)))
+                yield row.name, row.kind, column, TableCell(_percent(row.accuracy), _percent(_minus_random(row.minus)))
     for path, name in states:
-        chosen = StateSettings(column=name, **settings)
-        probe = run_state(models, open_store(path), chosen, cache=cache, group_seeds=True, watch=watch(path))
+        state_settings = StateSettings(column=name, **settings)
+        probe = run_state(models, open_store(path), state_settings, cache=cache, group_seeds=True, watch=watch(path))
         for line in probe.rows:
-            yield line.name, line.kind, f"{titles[path]} {name} R2", Cell(line.r2, _minus_random(line.minus))
+            yield line.name, line.kind, f"{titles[path]} {name} R2", TableCell(line.r2, _minus_random(line.minus))
 
 
 def _titles(stores: Iterable[Path]) -> dict[Path, str]:
-    """The end of each store's path that no other ends in: its name, or as many folders before it as it takes."""
+    """Return the shortest end of each store's path that no other path ends in."""
     parts = {store: Path(os.path.abspath(store)).parts for store in stores}
     distinct = set(parts.values())
 

@@ -1,35 +1,38 @@
-"""The whole evaluation: splits, tasks, features, scores; no printing but what the caller's callbacks do."""
+"""Run an evaluation: splits, tasks, features, scores. Only the caller's callbacks print."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy import ndarray
 
 from robossl import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.evaluate.features import embed_rows
 from robossl.evaluate.kept import keeping
 from robossl.evaluate.protocol import resolve_protocol
-from robossl.evaluate.result import Evaluation
-from robossl.evaluate.score import Candidate, Frames, score_task
+from robossl.evaluate.result import Scores
+from robossl.evaluate.score import Candidate, FrameRows, score_task
 from robossl.evaluate.splits import Splits, grouped_splits, store_splits
-from robossl.evaluate.state import MOST_SEED
-from robossl.evaluate.subjects import Output, Subject, make_subjects
-from robossl.evaluate.task import Task, check_usable, make_task, why_unusable
+from robossl.evaluate.state import MAX_SEED
+from robossl.evaluate.subjects import SubjectGroup, make_groups
+from robossl.evaluate.task import LabelTask, check_usable, make_task, why_unusable
+from robossl.measure.features import embed
+from robossl.measure.store_rows import StoreRows
+from robossl.measure.subjects import Subject
 
-Watch = Callable[[str, int, int], None]  # what is being done, units done since the last call, units in all
+Watch = Callable[[str, int, int], None]  # stage, units done since the last call, units in all
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EvaluationSettings:
     """Everything that decides the outcome; written into the JSON."""
 
     label: tuple[str, ...]
@@ -43,20 +46,20 @@ class Settings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    output: Output = "pooled"
+    output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
-        """Refuse what cannot be done.
+        """Check all settings.
 
         Raises:
-            InputError: a number outside its range, a name missing or unknown.
+            InputError: a number outside its range, or a missing or unknown name.
         """
         least = {"frames_per_episode": 1, "min_episodes": 1, "bootstrap": 100, "random_seeds": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {smallest}, got {getattr(self, name)}")
-        if not 0 <= self.seed <= MOST_SEED:
-            raise InputError(f"--seed must lie in 0 to {MOST_SEED}, got {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed must lie in 0 to {MAX_SEED}, got {self.seed}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"--test-fraction must lie between 0 and 1, got {self.test_fraction}")
         for name in ("label", "protocol", "test"):
@@ -69,33 +72,33 @@ class Settings:
 def run_evaluation(
     models: tuple[str, ...],
     store: Store,
-    settings: Settings,
+    settings: EvaluationSettings,
     *,
     cache: Path | None = None,
     group_seeds: bool = False,
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda what, done, total: None,
-) -> Evaluation:
+) -> Scores:
     """Evaluate models on a store.
 
     Args:
-        models: Run folders, encoder folders or exported models.
+        models: Everything that `open_subject` opens.
         store: Labelled episodes.
         settings: What to measure.
-        cache: Folder for features and scores; None keeps none.
-        group_seeds: Make one row of the runs whose configurations differ in their seed alone.
+        cache: Folder for features and scores; None keeps nothing.
+        group_seeds: Make one row of the runs whose configurations differ only in their seed.
         command: The command line, kept in the JSON.
-        say: Takes a line on what is about to be done.
-        watch: Takes progress.
+        say: Told what starts.
+        watch: Told the progress.
 
     Raises:
-        InputError: settings, labels, splits or models that cannot be used.
+        InputError: unusable settings, labels, splits or models.
     """
     started = time.perf_counter()
     settings.check()
     for label in settings.label:
-        store.labels(label)  # before the splits: a store without labels cannot be evaluated, however it is split
+        store.labels(label)  # first, because a store without labels cannot be evaluated with any split
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
@@ -104,7 +107,7 @@ def run_evaluation(
     ]
     check_usable(tasks, min_episodes=settings.min_episodes)
     usable = [task for task in tasks if task.is_usable]
-    subjects = make_subjects(
+    groups = make_groups(
         models,
         random_seeds=settings.random_seeds,
         seed=settings.seed,
@@ -112,9 +115,9 @@ def run_evaluation(
         output=settings.output,
     )
     episodes = np.unique(np.concatenate([part for task in usable for part in (task.train, task.test)]))
-    frames = Frames.of(store, episodes, per_episode=settings.frames_per_episode)
-    say(_plan(usable, subjects, frames, settings))
-    candidates = _embed(subjects, store, frames, cache, watch)
+    frames = FrameRows.of(store, episodes, per_episode=settings.frames_per_episode)
+    say(_plan(usable, groups, frames, settings))
+    candidates = _embed(groups, store, frames, cache, watch)
     num_fits = len(usable) * len(settings.protocol) * sum(len(candidate.features) for candidate in candidates)
     results = tuple(
         score_task(
@@ -131,58 +134,57 @@ def run_evaluation(
         for task in usable
     )
     left_out = [why_unusable(task, min_episodes=settings.min_episodes) for task in tasks if not task.is_usable]
-    about = _about(store, settings, subjects, command) | {"seconds": round(time.perf_counter() - started, 1)}
-    return Evaluation(about, results, (*left_out, *_remarks(store, settings, subjects)))
+    about = _about(store, settings, groups, command) | {"seconds": round(time.perf_counter() - started, 1)}
+    return Scores(about, results, (*left_out, *_remarks(store, settings, groups)))
 
 
-def split_store(store: Store, settings: Settings) -> Splits:
-    """The splits of the store, or new ones by `split_by`.
+def split_store(store: Store, settings: EvaluationSettings) -> Splits:
+    """Return the splits of the store, or new ones by `split_by`.
 
     Raises:
-        InputError: the store has no such split or label, or too few groups.
+        InputError: an unknown split or label, or too few groups.
     """
     if settings.split_by is None:
         return store_splits(store, train=settings.train, test=settings.test)
     return grouped_splits(store, by=settings.split_by, test_fraction=settings.test_fraction, seed=settings.seed)
 
 
-def _embed(subjects: list[Subject], store: Store, frames: Frames, cache: Path | None, watch: Watch) -> list[Candidate]:
-    total = len(frames.rows) * sum(len(subject.embedders) for subject in subjects)
+def _embed(
+    groups: list[SubjectGroup], store: Store, frames: FrameRows, cache: Path | None, watch: Watch
+) -> list[Candidate]:
+    total = len(frames.rows) * sum(len(group.members) for group in groups)
+    source = StoreRows(store, frames.rows)
+
+    def features(subject: Subject) -> ndarray:
+        (features,) = embed(subject, source, cache=cache, advance=lambda done: watch("embed", done, total)).values()
+        return features
+
     return [
-        Candidate(
-            subject.name,
-            subject.kind,
-            tuple(
-                embed_rows(each, store, frames.rows, cache=cache, advance=lambda done: watch("embed", done, total))
-                for each in subject.embedders
-            ),
-            subject.references,
-        )
-        for subject in subjects
+        Candidate(group.name, group.kind, tuple(map(features, group.members)), group.references) for group in groups
     ]
 
 
-def _plan(tasks: list[Task], subjects: list[Subject], frames: Frames, settings: Settings) -> str:
-    passes = sum(len(subject.embedders) for subject in subjects)
-    asked = ", ".join(f"{task.label} on {task.test_name}" for task in tasks)
+def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows, settings: EvaluationSettings) -> str:
+    num_subjects = sum(len(group.members) for group in groups)
+    questions = ", ".join(f"{task.label} on {task.test_name}" for task in tasks)
     return (
-        f"embed {len(frames.rows)} frames of {len(np.unique(frames.episodes))} episodes {passes} times "
-        f"({', '.join(subject.name for subject in subjects)}), then {' and '.join(settings.protocol)} for {asked}"
+        f"embed {len(frames.rows)} frames of {len(np.unique(frames.episodes))} episodes {num_subjects} times "
+        f"({', '.join(group.name for group in groups)}), then {' and '.join(settings.protocol)} for {questions}"
     )
 
 
-def _remarks(store: Store, settings: Settings, subjects: list[Subject]) -> list[str]:
-    """What a reader must know of this store, split and encoder."""
-    seen = [s.name for s in subjects if any(store.content_hash in about["data"] for about in s.about)]
-    if settings.split_by is None or not seen:
+def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
+    """Return warnings about this combination of store, split and encoder."""
+    trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
+    if settings.split_by is None or not trained:
         return []
     return [
-        f"{', '.join(seen)} was pretrained on this store, and the split by {settings.split_by} was made afterwards: "
+        f"{', '.join(trained)} was pretrained on this store, and the split by {settings.split_by} was made afterwards: "
         "its test frames may have been seen, without labels."
     ]
 
 
-def _about(store: Store, settings: Settings, subjects: list[Subject], command: str) -> dict[str, Any]:
+def _about(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup], command: str) -> dict[str, Any]:
     packages = ("torch", "scikit-learn", "numpy")
     return {
         "command": command,
@@ -194,8 +196,19 @@ def _about(store: Store, settings: Settings, subjects: list[Subject], command: s
             "num_episodes": store.num_episodes,
             "num_frames": store.num_frames,
         },
-        "encoders": [about for subject in subjects for about in subject.about],
-        "embedders": {each.name: each.digest for subject in subjects for each in subject.embedders},
+        "encoders": [about for group in groups for about in group.about],
+        "embedders": {name: each.digest for group in groups for name, each in _named_members(group, settings.seed)},
         "versions": {"robossl": __version__, "python": platform.python_version()}
         | {package: version(package) for package in packages},
     }
+
+
+def _named_members(group: SubjectGroup, seed: int) -> Iterator[tuple[str, Subject]]:
+    for i, member in enumerate(group.members):
+        match group.kind:
+            case "encoder":
+                yield member.info.source, member
+            case "random":
+                yield f"{group.name}, seed {seed + i}", member
+            case _:
+                yield group.name, member

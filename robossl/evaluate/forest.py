@@ -1,4 +1,4 @@
-"""A comparison as a picture: a panel a column, a row a line, its interval beside the references."""
+"""Draw a comparison: one panel per column, one row per line, with intervals and references."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from robossl.evaluate.lines import KINDS, Line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOKS = {  # colour (Okabe and Ito's) and form
+STYLES = {  # colour (of Okabe and Ito) and marker
     "encoder": ("#0072B2", "o"),
     "random": ("#D55E00", "s"),
     "pixels": ("#009E73", "D"),
     "majority": ("#4d565f", "|"),
 }
-PANELS_WIDE = 5
+MAX_COLUMNS = 5
 DPI = 110
 CAPTION = "95 % intervals; filled: differs from random weights of the same backbone; dashed: random weights and pixels"
 
 
 def write_forest(lines: Sequence[Line], path: Path, *, columns: Sequence[str] = ()) -> None:
-    """Write a PNG: encoders by name, then references; where an encoder differs from random weights it is filled.
+    """Write a PNG of encoders, then references; a filled marker differs from random weights.
 
     Args:
         lines: A comparison.
-        path: The picture.
-        columns: Which of its columns, in this order. Default: all.
+        path: The PNG to write.
+        columns: Columns to draw, in this order. Default: all.
 
     Raises:
         ResourceError: the disk is full.
@@ -39,7 +39,7 @@ def write_forest(lines: Sequence[Line], path: Path, *, columns: Sequence[str] = 
 
     columns = columns or list(dict.fromkeys(column for line in lines for column in line.cells))
     ordered = sorted(lines, key=lambda line: KINDS.index(line.kind))
-    across = min(PANELS_WIDE, len(columns))
+    across = min(MAX_COLUMNS, len(columns))
     down = math.ceil(len(columns) / across)
     names = [line.name for line in ordered]
     width = 2.2 * across + 0.075 * max(map(len, names))
@@ -61,12 +61,12 @@ def _draw(axes: Axes, lines: Sequence[Line], column: str) -> None:
         cell = line.cells.get(column)
         if cell is None:
             continue
-        colour, form = LOOKS[line.kind]
+        colour, marker = STYLES[line.kind]
         estimate, low, high = cell.value
         if cell.value.is_defined:
             axes.plot([low, high], [row, row], color=colour, linewidth=1.4)
-        apart = line.kind != "encoder" or (cell.minus_random is not None and cell.minus_random.excludes_zero)
-        axes.plot([estimate], [row], form, color=colour, markersize=5, markerfacecolor=colour if apart else "white")
+        differs = line.kind != "encoder" or (cell.minus_random is not None and cell.minus_random.excludes_zero)
+        axes.plot([estimate], [row], marker, color=colour, markersize=5, markerfacecolor=colour if differs else "white")
         if line.kind in ("random", "pixels"):
             axes.axvline(estimate, color=colour, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
     axes.set_title(column.replace(", ", "\n"), fontsize=9)

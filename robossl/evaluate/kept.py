@@ -1,4 +1,4 @@
-"""Arrays and scores kept on disk: a reference stands in every table, and is embedded and fitted once."""
+"""Predictions of protocols on disk: a reference is in every table, and is fitted once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from robossl import statistics
 from robossl.durable import atomic_write, check_folder, share
 from robossl.errors import ResourceError, reason
-from robossl.evaluate.protocol import EvaluationProtocol, Scores
+from robossl.evaluate.protocol import EvaluationProtocol, Predictions
+from robossl.measure import knn, logistic, metrics, ridge
+
+CODE = (knn, logistic, metrics, ridge)  # what protocols compute with
 
 
-def read_kept(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
-    """Arrays and their metadata; None where there is no file, or one that cannot be read and is to be made again."""
+def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
+    """Return arrays and metadata; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -32,8 +34,8 @@ def read_kept(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
         return None
 
 
-def write_kept(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> None:
-    """Write what `read_kept` reads, aside, then renamed.
+def _write(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> None:
+    """Write a file that `_read` reads, in one step.
 
     Raises:
         ResourceError: the disk is full.
@@ -47,15 +49,16 @@ def write_kept(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str])
 
 
 def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProtocol:
-    """The same protocol, which reads in `folder` what it computed before; None keeps nothing.
+    """Return the protocol with a cache in `folder`; None: without a cache.
 
-    Files are named by all that decides them: features, classes, groups, the seed, the source of the protocol and of the
-    statistics it may choose by, and scikit-learn's version.
+    Files are named by everything that decides them: features, classes, groups, the seed, the source code of the
+    protocol and of the heads and metrics, and scikit-learn's version.
     """
     if folder is None:
         return protocol
     source = hashlib.sha256(inspect.getsource(inspect.getmodule(protocol)).encode())  # type: ignore[arg-type]
-    source.update(inspect.getsource(statistics).encode())
+    for module in CODE:
+        source.update(inspect.getsource(module).encode())
     source.update(version("scikit-learn").encode())
 
     def kept(
@@ -65,20 +68,20 @@ def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProt
         test: Float[ndarray, "m d"],
         *,
         seed: int,
-    ) -> Scores:
+    ) -> Predictions:
         digest = source.copy()
         for array in (train, labels, groups, test):
             digest.update(f"{array.shape} {array.dtype} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(str(seed).encode())
         path = folder / f"{digest.hexdigest()[:32]}.scores.safetensors"
-        if before := read_kept(path):
+        if before := _read(path):
             arrays, metadata = before
-            return Scores(arrays["scores"], json.loads(metadata["details"]))
+            return Predictions(arrays["scores"], json.loads(metadata["details"]))
         check_folder(folder, option="--cache")
-        found = protocol(train, labels, groups, test, seed=seed)
-        scores = {"scores": np.ascontiguousarray(found.scores)}
-        write_kept(path, scores, {"details": json.dumps(dict(found.details))})
-        return found
+        predictions = protocol(train, labels, groups, test, seed=seed)
+        scores = {"scores": np.ascontiguousarray(predictions.scores)}
+        _write(path, scores, {"details": json.dumps(dict(predictions.details))})
+        return predictions
 
     return kept

@@ -1,30 +1,13 @@
-"""Linear probe: logistic regression on standardised frozen features, its penalty chosen on train alone.
-
-Classes weigh equally whatever their size, since the score is balanced accuracy. C is chosen by stratified
-cross-validation in which a group (a recording day or an episode) is never on both sides: frames of one
-episode are near copies, and a split through them would choose too small a penalty.
-"""
+"""The linear protocol: logistic regression on standardised features, with a penalty chosen on the training split."""
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING
-
-import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.evaluate.protocol import Scores
-from robossl.statistics import balanced_accuracy
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
-
-GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the inverse of the l2 penalty, larger is freer
-UNVALIDATED = 1e-2  # where a class has one group only and nothing can be held out
-FOLDS = 3  # or as many as the smallest class has groups
-MAX_ITERATIONS = 5000
-ONE_THREAD = 2**24  # numbers in the training features below which more threads only wait for each other (6x on 2 cores)
+from robossl.evaluate.protocol import Predictions
+from robossl.measure.logistic import choose_c, fit_logistic
+from robossl.measure.ridge import is_live
 
 
 def linear(
@@ -34,48 +17,13 @@ def linear(
     test: Float[ndarray, "m d"],
     *,
     seed: int,
-) -> Scores:
-    """Class probabilities of the test frames, from a fit with the C that cross-validation preferred."""
+) -> Predictions:
+    """Return class probabilities of the test frames."""
     mean, std = train.mean(axis=0), train.std(axis=0)
-    std[std < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes stays at zero
+    std[~is_live(mean, std)] = 1.0  # a constant feature stays at zero
     train, test = (train - mean) / std, (test - mean) / std
-    chosen = choose_c(train, labels, groups, seed=seed)
-    model, converged = fit(train, labels, float(chosen["c"]))
-    fitted = {"converged": converged, "iterations": int(model.n_iter_.max())}
-    return Scores(model.predict_proba(test), {**chosen, **fitted})
-
-
-def choose_c(
-    train: Float[ndarray, "n d"], labels: Int[ndarray, " n"], groups: Int[ndarray, " n"], *, seed: int
-) -> dict[str, float | int | bool]:
-    """The C of the best mean balanced accuracy over folds; of equals the smallest, which is the most penalised."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    num_folds = min(FOLDS, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
-    if num_folds < 2:
-        return {"c": UNVALIDATED, "folds": 0}
-    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    accuracy = np.zeros((num_folds, len(GRID)))
-    for i, (seen, held) in enumerate(splitter.split(train, labels, groups)):
-        for j, c in enumerate(GRID):
-            model, _ = fit(train[seen], labels[seen], c)
-            accuracy[i, j] = balanced_accuracy(labels[held], model.predict(train[held]))
-    mean = accuracy.mean(axis=0)
-    best = int(mean.argmax())
-    at_edge = best in (0, len(GRID) - 1)
-    return {"c": GRID[best], "folds": num_folds, "cross_validated": float(mean[best]), "c_at_edge_of_grid": at_edge}
-
-
-def fit(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float) -> tuple[LogisticRegression, bool]:
-    """One fit; whether it converged is returned, not warned."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    model = LogisticRegression(C=c, class_weight="balanced", max_iter=MAX_ITERATIONS)
-    num_threads = 1 if features.size < ONE_THREAD else None
-    with threadpool_limits(num_threads), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(features, labels)
-    return model, not caught
+    choice = choose_c(train, labels, groups, seed=seed)
+    model, converged = fit_logistic(train, labels, float(choice["c"]))
+    return Predictions(
+        model.predict_proba(test), {**choice, "converged": converged, "iterations": int(model.n_iter_.max())}
+    )

@@ -1,4 +1,4 @@
-"""Lines of a comparison: one a method, with a figure for each task; as JSON, as markdown, on a terminal."""
+"""Lines of a comparison: one per method, with a figure for each task; as JSON, markdown or on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robossl.statistics import Interval
+    from robossl.measure.bootstrap import Interval
 
 SCHEMA = "robossl.comparison/1"
 KINDS = ("encoder", "random", "pixels", "majority")
@@ -24,7 +24,7 @@ LEGEND = (
 )
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A figure of one line in one column, and its paired difference to random weights."""
 
     value: Interval
@@ -36,16 +36,16 @@ class Line(NamedTuple):
 
     name: str
     kind: str
-    cells: dict[str, Cell]  # by column
+    cells: dict[str, TableCell]  # by column
 
 
 def in_order(lines: Iterable[Line]) -> list[Line]:
-    """Encoders before references."""
+    """Sort encoders before references."""
     return sorted(lines, key=lambda line: KINDS.index(line.kind))
 
 
 def write_lines(lines: list[Line], out: Path | None) -> str:
-    """The table as markdown, encoders before references; `out` takes every figure as JSON."""
+    """Return the table as markdown, and write every figure to `out` as JSON."""
     ordered = in_order(lines)
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
@@ -53,29 +53,29 @@ def write_lines(lines: list[Line], out: Path | None) -> str:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a table that `compare` wrote.
+    """Read the lines of a table that `compare` wrote.
 
     Raises:
-        InputError: a file of another kind.
+        InputError: another kind of file.
     """
-    from robossl.statistics import Interval
+    from robossl.measure.bootstrap import Interval
 
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no table of `robossl compare`; name the file that its --out wrote")
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not a table of `robossl compare`; name the file that its --out wrote")
 
-    def cell(figures: dict[str, Any]) -> Cell:
-        apart = figures["minus_random"]
-        return Cell(Interval(*figures["value"]), None if apart is None else Interval(*apart))
+    def cell(figures: dict[str, Any]) -> TableCell:
+        minus = figures["minus_random"]
+        return TableCell(Interval(*figures["value"]), None if minus is None else Interval(*minus))
 
     return [
         Line(line["name"], line["kind"], {column: cell(each) for column, each in line["cells"].items()})
-        for line in found["lines"]
+        for line in content["lines"]
     ]
 
 
 def to_markdown(lines: list[Line]) -> str:
-    """The table, its best figure of each column in bold."""
+    """Return the table with the best figure of each column in bold."""
     from robossl.evaluate.table import markdown_line
 
     columns, rows = _rows(lines, bold="**{}**")
@@ -84,7 +84,7 @@ def to_markdown(lines: list[Line]) -> str:
 
 
 def print_lines(lines: list[Line], console: Console) -> None:
-    """The same table for a terminal."""
+    """Print the table on a terminal."""
     from rich.markup import escape
 
     from robossl.evaluate.table import print_table
@@ -95,14 +95,14 @@ def print_lines(lines: list[Line], console: Console) -> None:
 
 
 def _rows(lines: list[Line], *, bold: str) -> tuple[list[str], list[list[str]]]:
-    """The columns, and name and cells of each line; `bold` is how the best of a column is marked."""
+    """Return the columns, and the name and cells of each line; `bold` formats the best figure of a column."""
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
     shown = [[line.name, *(_shown(line.cells.get(c), best[c], bold) for c in columns)] for line in lines]
     return columns, shown
 
 
-def _shown(cell: Cell | None, best: float, bold: str) -> str:
+def _shown(cell: TableCell | None, best: float, bold: str) -> str:
     if cell is None:
         return ""
     digits = 2 if abs(best) <= 1 else 1
@@ -110,8 +110,8 @@ def _shown(cell: Cell | None, best: float, bold: str) -> str:
     text = f"{estimate:.{digits}f}"
     text = bold.format(text) if estimate == best else text
     text += f" [{low:.{digits}f}, {high:.{digits}f}]" if cell.value.is_defined else ""
-    apart = cell.minus_random
-    return text + (f" {'^' if apart.low > 0 else 'v'}" if apart is not None and apart.excludes_zero else "")
+    minus = cell.minus_random
+    return text + (f" {'^' if minus.low > 0 else 'v'}" if minus is not None and minus.excludes_zero else "")
 
 
 def _plain(line: Line) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a protocol is: features and classes of training frames in, class scores of test frames out."""
+"""Protocols: functions from features and classes of training frames to class scores of test frames."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robossl.evaluate import PROTOCOLS
 from robossl.names import unknown
 
 
-class Scores(NamedTuple):
-    """What a protocol returns."""
+class Predictions(NamedTuple):
+    """The result of a protocol."""
 
-    scores: Float[ndarray, "m c"]  # a row sums to 1, so that frames of an episode average with equal weight
-    details: Mapping[str, float | int | bool | str]  # settings and what was chosen, for the JSON
+    scores: Float[ndarray, "m c"]  # rows sum to 1, so that all frames of an episode have equal weight
+    details: Mapping[str, float | int | bool | str]  # settings and choices, for the JSON
 
 
 class EvaluationProtocol(Protocol):
-    """A protocol is a function; it sees no test label."""
+    """A function that never sees test labels."""
 
     def __call__(
         self,
@@ -32,15 +32,15 @@ class EvaluationProtocol(Protocol):
         test: Float[ndarray, "m d"],
         *,
         seed: int,
-    ) -> Scores:
+    ) -> Predictions:
         """Score test frames.
 
         Args:
             train: Features of the training frames.
-            labels: Their classes, 0 to c - 1, none missing.
-            groups: Frames of one group are never on both sides of a validation split.
+            labels: Their classes, all of 0 to c - 1.
+            groups: Group of each training frame; a validation split never divides a group.
             test: Features of the test frames.
-            seed: Seed of whatever is drawn.
+            seed: Seed of all random draws.
         """
         ...
 
@@ -49,7 +49,7 @@ def resolve_protocol(name: str) -> EvaluationProtocol:
     """Import a protocol by its name in `PROTOCOLS`.
 
     Raises:
-        InputError: unknown name; the nearest is named.
+        InputError: an unknown name.
     """
     if name not in PROTOCOLS:
         raise InputError(unknown("protocol", name, PROTOCOLS))

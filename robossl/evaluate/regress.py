@@ -1,4 +1,4 @@
-"""`robossl regress`: a state column read off features, beside random weights and pooled pixels, as a table."""
+"""`robossl regress`: read a state column off features, and compare with random weights and pooled pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from robossl.evaluate.state import StateResult
-    from robossl.statistics import Interval
+    from robossl.measure.bootstrap import Interval
 
 SCHEMA = "robossl.state/1"
 
@@ -38,24 +38,24 @@ def regress(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well a robot's state can be read off single frames, by ridge regression.
+    """Measure how well ridge regression reads a robot's state off single frames.
 
     Args:
-        models: Run folders, encoder folders or exported models.
+        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
         store: Store whose episodes have the column.
         column: Per-frame values to read: state, action.
         dims: Dimensions of the column to read. Default: all.
         split: Use the episodes of one split only.
-        folds: Every episode is predicted by a fit on the episodes of the other folds.
+        folds: Each episode is predicted by a fit on the episodes of the other folds.
         frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_std: A dimension whose std is smaller is left out (rad, m).
-        bootstrap: Resamples of the episodes behind an interval.
-        random_seeds: Random inits that the reference averages over.
+        min_std: Least std of a dimension (rad, m); others are left out.
+        bootstrap: Resamples of the episodes for an interval.
+        random_seeds: Random inits of the reference, which is their mean.
         seed: Seed of random inits and resamples.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
+        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and evaluate.
         cache: Folder that keeps features. Default: RUN/features of the first run folder.
-        out: JSON file of everything.
-        markdown: Print markdown on a terminal too, as it is printed into a file or a pipe.
+        out: JSON file of all figures.
+        markdown: Print markdown on a terminal too; into a file or a pipe it is the default.
     """
     from rich.console import Console
 
@@ -83,20 +83,20 @@ def regress(
 
 
 LEGEND = (
-    "Ridge regression on single frames of episodes not fitted on; mean R2 over dimensions, 95 % intervals over "
+    "Ridge regression on single frames of held-out episodes; mean R2 over dimensions, 95 % intervals over "
     "episodes; differences are paired, * marks an interval that excludes zero."
 )
 
 
 def to_markdown(result: StateResult) -> str:
-    """The table with its heading and legend."""
+    """Return the table as markdown, with heading and legend."""
     titles, *rows = _cells(result)
     lines = map(markdown_line, [titles, ["---"] * len(titles), *rows])
     return "\n".join([_heading(result), "", *lines, "", LEGEND])
 
 
 def print_result(result: StateResult, console: Console) -> None:
-    """The same for a terminal."""
+    """Print the table on a terminal."""
     from rich.markup import escape
 
     titles, *rows = _cells(result)
@@ -114,7 +114,7 @@ def _heading(result: StateResult) -> str:
 
 
 def _cells(result: StateResult) -> list[list[str]]:
-    """The titles, then the cells of each row."""
+    """Return the titles, then the cells of each row."""
     references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
     rows = [
         [row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]

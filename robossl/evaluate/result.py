@@ -1,4 +1,4 @@
-"""What an evaluation found, as frozen records that are written as JSON and read back by the report."""
+"""Results of an evaluation: frozen records that are written as JSON and read back by the report."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any, Literal, get_args
 
 from robossl.errors import InputError, reason
 from robossl.evaluate.task import ClassCount
-from robossl.statistics import Interval
+from robossl.measure.bootstrap import Interval
 
 SCHEMA = "robossl.evaluation/1"
 Kind = Literal["encoder", "random", "pixels", "majority"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table; accuracies lie in [0, 1]."""
+class ScoreRow:
+    """One row of a table; accuracies are in [0, 1]."""
 
     name: str
     kind: Kind
-    accuracy: Interval  # balanced, of episodes; the mean where there are several seeds
+    accuracy: Interval  # balanced, of episodes; the mean over seeds
     frame_accuracy: Interval  # balanced, of single frames
     recall: dict[str, float]  # of episodes, by class
     minus: dict[str, Interval]  # paired difference to each reference, by its name; encoders only
-    details: tuple[Mapping[str, float | int | bool | str], ...]  # what the protocol chose, one a seed
+    details: tuple[Mapping[str, float | int | bool | str], ...]  # choices of the protocol, one per seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ class Result:
     num_train_episodes: int
     num_test_episodes: int
     num_test_frames: int
-    validated_by: str  # what cross-validation kept whole: day or episode
-    rows: tuple[Row, ...]
+    validated_by: str  # the group of cross-validation: day or episode
+    rows: tuple[ScoreRow, ...]
 
     @property
     def title(self) -> str:
-        """What was asked, in a few words."""
+        """Label, split and protocol in a few words."""
         return f"{self.label} on {self.test_split} ({self.protocol})"
 
     def sentences(self) -> list[str]:
-        """One sentence for each comparison, in points of balanced accuracy."""
+        """Return one sentence per comparison, in points of balanced accuracy."""
         return [
             f"{self.title}: {row.name} is {_points(difference)} {reference}{_verdict(difference)}."
             for row in self.rows
@@ -75,8 +75,8 @@ def _verdict(difference: Interval) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A whole run of the command."""
+class Scores:
+    """The result of `robossl evaluate`."""
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]
@@ -84,7 +84,7 @@ class Evaluation:
     schema: str = SCHEMA
 
     def to_json(self) -> str:
-        """The text of the JSON file; intervals become objects, sentences are added for readers."""
+        """Return the text of the JSON file; intervals become objects, and sentences are added for readers."""
         content = asdict(self)
         for result, written in zip(self.results, content["results"], strict=True):
             written["sentences"] = result.sentences()
@@ -100,11 +100,11 @@ def _named(value: Any) -> Any:
     return [_named(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read what `to_json` wrote.
+def read_evaluation(path: Path) -> Scores:
+    """Read a file that `to_json` wrote.
 
     Raises:
-        InputError: not such a file, or of a schema this version does not know.
+        InputError: another kind of file, or a schema that this version does not know.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def read_evaluation(path: Path) -> Evaluation:
         about = dict(content["about"])
         if not all(isinstance(each, dict) for each in about.get("encoders", ())):
             raise TypeError("about.encoders must be mappings")
-        return Evaluation(about, tuple(map(_result, content["results"])), tuple(map(str, content["left_out"])))
+        return Scores(about, tuple(map(_result, content["results"])), tuple(map(str, content["left_out"])))
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -129,12 +129,12 @@ def _result(content: dict[str, Any]) -> Result:
     return Result(**values | {"rows": tuple(map(_row, content["rows"]))})
 
 
-def _row(content: dict[str, Any]) -> Row:
+def _row(content: dict[str, Any]) -> ScoreRow:
     if content["kind"] not in get_args(Kind):
         raise ValueError(f"kind {content['kind']!r} of a row is none of {', '.join(get_args(Kind))}")
     values = content | {key: _interval(content[key]) for key in ("accuracy", "frame_accuracy")}
     minus = {name: _interval(difference) for name, difference in content["minus"].items()}
-    return Row(**values | {"minus": minus, "details": tuple(content["details"])})
+    return ScoreRow(**values | {"minus": minus, "details": tuple(content["details"])})
 
 
 def _interval(content: dict[str, Any]) -> Interval:

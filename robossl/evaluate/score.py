@@ -1,4 +1,4 @@
-"""From class scores of frames to a table: episodes hit, intervals, paired differences."""
+"""Turn class scores of frames into rows of a table: correct episodes, intervals, paired differences."""
 
 from __future__ import annotations
 
@@ -10,52 +10,54 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.data.store import Store
-from robossl.evaluate.features import spread_rows
 from robossl.evaluate.protocol import EvaluationProtocol
-from robossl.evaluate.result import Kind, Result, Row
-from robossl.evaluate.task import Task
-from robossl.statistics import Interval, Resamples, balanced_accuracy, resample_episodes
+from robossl.evaluate.result import Kind, Result, ScoreRow
+from robossl.evaluate.task import LabelTask
+from robossl.measure.accuracy import EpisodeResamples, resample_episodes
+from robossl.measure.bootstrap import Interval
+from robossl.measure.metrics import balanced_accuracy
+from robossl.measure.store_rows import spread_rows
+from robossl.measure.subjects.references import MAJORITY
 
 Details = Mapping[str, float | int | bool | str]
-MAJORITY = "majority class"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A line of the table before it is scored: features of every evaluated frame, one array a seed."""
+    """A row of the table before it is scored: features of every evaluated frame, one array per seed."""
 
     name: str
     kind: Kind
     features: tuple[Float[ndarray, "n d"], ...]
-    references: tuple[str, ...] = ()  # names of the lines it is compared with
+    references: tuple[str, ...] = ()  # names of the rows it is compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How much of each test episode is right, in [0, 1], by its frames' mean score and frame by frame; a row a seed."""
+    """Correct share of each test episode, in [0, 1]; one row per seed."""
 
-    episodes: Float[ndarray, "s e"]
-    frames: Float[ndarray, "s e"]
+    episodes: Float[ndarray, "s e"]  # by the mean score of the episode's frames
+    frames: Float[ndarray, "s e"]  # frame by frame
     details: tuple[Details, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class FrameRows:
     """The evaluated frames: store rows in order, and their episodes."""
 
     rows: Int[ndarray, " n"]
     episodes: Int[ndarray, " n"]
 
     @staticmethod
-    def of(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> Frames:
-        """Evenly spaced frames of the episodes."""
+    def of(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> FrameRows:
+        """Choose evenly spaced frames of the episodes."""
         rows = spread_rows(store, episodes, per_episode=per_episode)
-        return Frames(rows, store.episode_of(rows))
+        return FrameRows(rows, store.episode_of(rows))
 
 
 def score_task(
-    task: Task,
-    frames: Frames,
+    task: LabelTask,
+    frames: FrameRows,
     candidates: list[Candidate],
     protocol: EvaluationProtocol,
     *,
@@ -64,7 +66,7 @@ def score_task(
     seed: int,
     advance: Callable[[int], None] = lambda fits: None,
 ) -> Result:
-    """Run a protocol for every candidate and compare on the same resampled episodes."""
+    """Run a protocol for every candidate and compare them on the same resampled episodes."""
     assert len({MAJORITY, *(candidate.name for candidate in candidates)}) == 1 + len(candidates), "a name repeats"
     hits: dict[str, Hits] = {MAJORITY: _majority(task)}
     for candidate in candidates:
@@ -90,13 +92,17 @@ def score_task(
 
 
 def _row(
-    candidate: Candidate, hits: dict[str, Hits], task: Task, resamples: Resamples, sizes: Float[ndarray, " e"]
-) -> Row:
+    candidate: Candidate,
+    hits: dict[str, Hits],
+    task: LabelTask,
+    resamples: EpisodeResamples,
+    sizes: Float[ndarray, " e"],
+) -> ScoreRow:
     own = hits[candidate.name]
     minus: dict[str, Interval] = {}
     for reference in candidate.references:
         minus[reference] = resamples.paired(own.episodes, hits[reference].episodes)
-    return Row(
+    return ScoreRow(
         name=candidate.name,
         kind=candidate.kind,
         accuracy=resamples.interval(own.episodes),
@@ -107,33 +113,33 @@ def _row(
     )
 
 
-def _majority(task: Task) -> Hits:
+def _majority(task: LabelTask) -> Hits:
     commonest = int(np.bincount(task.train_labels).argmax())
     hits = (task.test_labels == commonest).astype(np.float64)[None]
     return Hits(hits, hits, ({"class": task.classes[commonest].name},))
 
 
 def _hits(
-    task: Task,
-    frames: Frames,
+    task: LabelTask,
+    frames: FrameRows,
     features: tuple[Float[ndarray, "n d"], ...],
     protocol: EvaluationProtocol,
     *,
     seed: int,
 ) -> Hits:
-    """What the features of each seed get right."""
+    """Score the features of each seed."""
     train, test = np.isin(frames.episodes, task.train), np.isin(frames.episodes, task.test)
     train_episode = np.searchsorted(task.train, frames.episodes[train])
     test_episode = np.searchsorted(task.test, frames.episodes[test])
     labels, groups, truth = task.train_labels[train_episode], task.groups[train_episode], task.test_labels
     episodes, by_frame, details = [], [], []
     for x in features:
-        scores = protocol(x[train], labels, groups, x[test], seed=seed)
-        right = scores.scores.argmax(axis=1) == truth[test_episode]
-        predicted = _mean_by(test_episode, scores.scores).argmax(axis=1)
+        predictions = protocol(x[train], labels, groups, x[test], seed=seed)
+        right = predictions.scores.argmax(axis=1) == truth[test_episode]
+        predicted = _mean_by(test_episode, predictions.scores).argmax(axis=1)
         episodes.append(predicted == truth)
         by_frame.append(_mean_by(test_episode, right[:, None].astype(np.float64))[:, 0])
-        details.append({"balanced_accuracy": balanced_accuracy(truth, predicted), **scores.details})
+        details.append({"balanced_accuracy": balanced_accuracy(truth, predicted), **predictions.details})
     return Hits(np.array(episodes, dtype=np.float64), np.array(by_frame), tuple(details))
 
 

@@ -1,4 +1,4 @@
-"""Which episodes are trained on and which are tested: the store's own splits, or whole groups by hash."""
+"""Training and test episodes: the store's own splits, or whole groups by hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Splits:
 
 
 def store_splits(store: Store, *, train: str, test: tuple[str, ...]) -> Splits:
-    """The splits that ingest recorded.
+    """Return the splits that ingest recorded.
 
     Raises:
         InputError: an unknown or empty split, or the training split among the test splits.
@@ -40,10 +40,10 @@ def _episodes(store: Store, split: str) -> Int[ndarray, " e"]:
 
 
 def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) -> Splits:
-    """New splits over the whole store in which no group (an episode, lab, day or any label) is on both sides.
+    """Split the whole store so that no group (an episode, lab, day or value of any label) is on both sides.
 
-    Groups are ordered by the hash of seed and name and go to the test side until it has the fraction of
-    episodes asked for: the choice does not depend on the order in which the store was filled.
+    Groups are ordered by the hash of seed and name, and go to the test side until it has the wanted fraction of
+    episodes; the order in which the store was filled has no effect.
 
     Raises:
         InputError: an unknown label, or fewer than two groups.
@@ -57,15 +57,15 @@ def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) ->
     counts = np.array([(groups == name).sum() for name in names])
     num_test = int(np.searchsorted(np.cumsum(counts), test_fraction * counts.sum())) + 1
     num_test = min(num_test, len(names) - 1)
-    tested, trained = names[:num_test], names[num_test:]
-    return Splits("train", np.flatnonzero(np.isin(groups, trained)), {"test": np.flatnonzero(np.isin(groups, tested))})
+    test, train = (np.flatnonzero(np.isin(groups, part)) for part in (names[:num_test], names[num_test:]))
+    return Splits("train", train, {"test": test})
 
 
 def group_names(store: Store, by: str) -> ndarray:
-    """The group of each episode, "" for none; by `episode`, `day` (date within its lab) or a label.
+    """Return the group of each episode ("": none), by `episode`, `day` (date and lab) or a label.
 
     Raises:
-        InputError: no such label.
+        InputError: an unknown label.
     """
     if by == "episode":
         return np.asarray(store.episode_id)

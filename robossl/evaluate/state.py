@@ -1,15 +1,15 @@
-"""State probe: how well a robot's state (joints, pose) can be read off one frame's features, by ridge regression.
+"""State probe: how well ridge regression reads a robot's state (joints, pose) off the features of one frame.
 
-Every episode is predicted by a fit on the others (k folds that keep episodes whole; the penalty is chosen inside each,
-by folds again). R2 = 1 - squared error / squared deviation from the mean, for each dimension that moves, then averaged.
-A single split would not do: of the last 8 episodes of a 40-episode set half the joints hardly move, and R2 is then
-a division by nearly nothing. Intervals resample episodes, and rows are compared on the same resamples.
+Each episode is predicted by a fit on the other folds; folds keep episodes whole, and inner folds choose the penalty.
+R2 = 1 - squared error / squared deviation from the mean, for each dimension that moves, then averaged. A single split
+is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move, and R2 divides by almost nothing.
+Intervals resample episodes, and rows are compared on the same resamples.
 
-A gripper may move in two episodes of ten. A dimension counts if it moves by `min_std`, and by half of it whichever fold
-is left out: every fit must see it move. Where few episodes are looked at (a resample, a fold that chooses the penalty)
-it may stand still all the same: with less than `LEAST_DEVIATION` of the squared deviation that all frames have, it is
-theirs that is divided by, and of a resample only what differs from the R2 of all episodes is divided. Where dimensions
-move in most episodes that does not happen, and every R2 is the plain one.
+A gripper may move in two episodes of ten. A dimension counts if its std is `min_std`, and half of it without any one
+fold: every fit must see it move. In a resample, or in a fold that chooses the penalty, it may still hardly move. If its
+squared deviation is less than `LEAST_DEVIATION` of that of all frames, R2 divides by that of all frames; in a resample
+this applies only to the difference from the R2 of all episodes. If dimensions move in most episodes, R2 is the usual
+one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,18 +25,19 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.evaluate.features import Embedder, embed_rows, spread_rows
-from robossl.evaluate.subjects import Output, make_subjects
+from robossl.evaluate.subjects import make_groups
+from robossl.measure.accuracy import all_pairs
+from robossl.measure.bootstrap import Interval, draw_counts, percentile_interval
+from robossl.measure.features import embed
+from robossl.measure.metrics import least_deviation
+from robossl.measure.ridge import FOLDS as INNER_FOLDS
+from robossl.measure.ridge import predict_by_ridge
+from robossl.measure.store_rows import StoreRows, spread_rows
+from robossl.measure.subjects import Subject
 from robossl.ranges import check_range
-from robossl.statistics import Interval, all_pairs
 
-PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
-INNER_FOLDS = 4
-LEAST_SPREAD = 0.1  # of the features' root mean square std: a channel that is dead but for a few frames stays small
-LEAST_DEVIATION = 0.1  # of that of all frames, a frame; every resample of G1's episodes has 0.12 or more in each joint
-LEAST_RESAMPLES = 100  # behind an interval
-MOST_SEED = 2**32 - 1  # of scikit-learn's random_state
-LEVEL = 0.95
+LEAST_RESAMPLES = 100  # for an interval
+MAX_SEED = 2**32 - 1  # of scikit-learn's random_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +48,38 @@ class StateSettings:
     split: str | None = None  # None: every episode of the store
     folds: int = 5
     frames_per_episode: int = 60
-    min_std: float = 0.05  # a dimension that moves less (rad, m) is left out
+    min_std: float = 0.05  # of a dimension (rad, m); others are left out
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    dims: tuple[int, ...] = ()  # of the column; none named: all
-    output: Output = "pooled"
+    dims: tuple[int, ...] = ()  # of the column; empty: all
+    output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
-        """Refuse what cannot be done; `bootstrap` may be 0 for an estimate without an interval.
+        """Check all settings; `bootstrap` may be 0 for an estimate without an interval.
 
         Raises:
             InputError: a number outside its range.
         """
         check_range(1, frames_per_episode=self.frames_per_episode, random_seeds=self.random_seeds)
         check_range(0, min_std=self.min_std, bootstrap=self.bootstrap)
-        check_range(0, MOST_SEED, seed=self.seed)
+        check_range(0, MAX_SEED, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
 class StateRow:
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
     kind: str
-    r2: Interval  # mean over dimensions; and over seeds, where there are several
+    r2: Interval  # mean over dimensions and seeds
     minus: dict[str, Interval]  # paired difference to each reference; encoders only
-    penalties: tuple[float, ...]  # chosen, one a fold and seed
+    penalties: tuple[float, ...]  # chosen, one per fold and seed
 
 
 @dataclass(frozen=True, slots=True)
 class StateResult:
-    """A whole probe."""
+    """The result of `robossl regress`."""
 
     settings: StateSettings
     num_dims: int
@@ -86,8 +88,8 @@ class StateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What is to be read off features: which frames, what moves in them, and how their episodes are resampled."""
+class StateProbe:
+    """Frames, the values to read off them, and resamples of their episodes."""
 
     store: Store
     settings: StateSettings
@@ -97,23 +99,23 @@ class Probe:
     weights: Float[ndarray, "b e"]
 
     def __call__(
-        self, embedder: Embedder, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
+        self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
     ) -> tuple[Float[ndarray, " b"], list[float]]:
-        """R2 on every resample, the first of which is all episodes as they are; and the penalty of each fold."""
-        features = embed_rows(embedder, self.store, self.rows, cache=cache, advance=advance)
+        """Return R2 on all episodes as they are, then on every resample; and the penalty of each fold."""
+        (features,) = embed(subject, StoreRows(self.store, self.rows), cache=cache, advance=advance).values()
         return _probe(features, self.values, self.episodes, self.weights, self.settings)
 
 
-def open_probe(store: Store, settings: StateSettings) -> Probe:
+def open_probe(store: Store, settings: StateSettings) -> StateProbe:
     """Choose frames and read their values.
 
     Raises:
-        InputError: a setting outside its range, no such column, dimension or split, values that are not finite,
-            nothing that moves, too few episodes.
+        InputError: a setting outside its range, an unknown column, dimension or split, values that are not finite,
+            no dimension that moves, too few episodes.
     """
     settings.check()
-    found = np.unique(store.episode_of(store.rows(settings.split)))
-    rows = spread_rows(store, found, per_episode=settings.frames_per_episode)
+    chosen = np.unique(store.episode_of(store.rows(settings.split)))
+    rows = spread_rows(store, chosen, per_episode=settings.frames_per_episode)
     values = store.column(settings.column, rows).astype(np.float64)
     if not set(settings.dims) <= set(range(values.shape[1])):
         got = ", ".join(map(str, settings.dims))
@@ -121,7 +123,7 @@ def open_probe(store: Store, settings: StateSettings) -> Probe:
     values = values[:, list(settings.dims)] if settings.dims else values
     episodes = store.episode_of(rows)
     values = values[:, _moving(values, episodes, settings)]
-    return Probe(store, settings, rows, episodes, values, _resamples(len(found), settings))
+    return StateProbe(store, settings, rows, episodes, values, _resamples(len(chosen), settings))
 
 
 def run_state(
@@ -136,39 +138,39 @@ def run_state(
     """Probe models, random weights of their backbones and pooled pixels.
 
     Raises:
-        InputError: as `open_probe`; too few resamples for an interval; a model that cannot be loaded.
+        InputError: as `open_probe`; too few resamples for an interval; a model that cannot be opened.
     """
     check_range(LEAST_RESAMPLES, bootstrap=settings.bootstrap)
     probe = open_probe(store, settings)
-    subjects = make_subjects(
+    groups = make_groups(
         models,
         random_seeds=settings.random_seeds,
         seed=settings.seed,
         group_seeds=group_seeds,
         output=settings.output,
     )
-    total = len(probe.rows) * sum(len(subject.embedders) for subject in subjects)
+    total = len(probe.rows) * sum(len(group.members) for group in groups)
     scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}
-    for subject in subjects:
-        each = [probe(one, cache=cache, advance=lambda done: watch("embed", done, total)) for one in subject.embedders]
-        scored[subject.name] = np.stack([r2 for r2, _ in each]), tuple(p for _, penalties in each for p in penalties)
+    for group in groups:
+        each = [probe(one, cache=cache, advance=lambda done: watch("embed", done, total)) for one in group.members]
+        scored[group.name] = np.stack([r2 for r2, _ in each]), tuple(p for _, penalties in each for p in penalties)
     return StateResult(
         settings=settings,
         num_dims=probe.values.shape[1],
         num_episodes=len(np.unique(probe.episodes)),
         rows=tuple(
             StateRow(
-                name=subject.name,
-                kind=subject.kind,
-                r2=interval(scored[subject.name][0]),
+                name=group.name,
+                kind=group.kind,
+                r2=interval(scored[group.name][0]),
                 minus={
-                    name: interval(all_pairs(scored[subject.name][0], scored[name][0]))
-                    for name in subject.references
+                    name: interval(all_pairs(scored[group.name][0], scored[name][0]))
+                    for name in group.references
                     if name in scored
                 },
-                penalties=scored[subject.name][1],
+                penalties=scored[group.name][1],
             )
-            for subject in subjects
+            for group in groups
         ),
     )
 
@@ -176,7 +178,7 @@ def run_state(
 def _moving(
     values: Float[ndarray, "n k"], episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Bool[ndarray, " k"]:
-    """Which dimensions move enough to be read, in every fit too; refuses what cannot be probed."""
+    """Return which dimensions move enough, in every fit too; refuse values that cannot be probed."""
     num_episodes = len(np.unique(episodes))
     if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
         raise InputError(
@@ -187,15 +189,15 @@ def _moving(
         count = int((~np.isfinite(values)).sum())
         raise InputError(
             f"{settings.column!r} has {count} of {values.size} values that are not finite; choose --dims or a --split "
-            "without them, or mend them and ingest again"
+            "without them, or correct them and ingest again"
         )
     fits = [values[seen] for seen, _ in _folds(episodes, settings)]
     moves: Bool[ndarray, " k"] = values.std(axis=0) >= settings.min_std
     moves &= np.all([(each.std(axis=0) >= settings.min_std / 2) & (np.ptp(each, axis=0) > 0) for each in fits], axis=0)
     if not moves.any():
         raise InputError(
-            f"no dimension of {settings.column!r} has a std of {settings.min_std}, and half of it whichever fold is "
-            "left out; lower --min-std or choose another --column"
+            f"no dimension of {settings.column!r} has a std of {settings.min_std}, and half of it without any one "
+            "fold; lower --min-std or choose another --column"
         )
     return moves
 
@@ -203,38 +205,11 @@ def _moving(
 def _folds(
     episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
-    """Rows that are fitted and rows that are predicted."""
+    """Yield the rows to fit and the rows to predict."""
     from sklearn.model_selection import GroupKFold
 
     folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
     yield from folds.split(episodes, groups=episodes)
-
-
-def ridge(
-    train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], groups: Int[ndarray, " n"], test: Float[ndarray, "m d"]
-) -> tuple[Float[ndarray, "m k"], float]:
-    """Predictions for `test` and the penalty that cross-validation over groups preferred, for all dimensions alike."""
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import GroupKFold
-
-    train, test = train.astype(np.float64), test.astype(np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    live = std > 1e-6 * np.abs(mean) + 1e-12
-    least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
-    std = np.where(live, np.maximum(std, least), np.inf)  # a feature that never changes stays at zero
-    train, test = (train - mean) / std, (test - mean) / std
-    scale, num_dims = target.std(axis=0), target.shape[1]
-    scores = np.zeros(len(PENALTIES))
-    repeated = np.tile(target / scale, len(PENALTIES))  # every penalty from one decomposition
-    for seen, held in GroupKFold(INNER_FOLDS).split(train, target, groups):
-        search = Ridge(np.repeat(PENALTIES, num_dims), solver="svd").fit(train[seen], repeated[seen])
-        error = np.square(repeated[held] - search.predict(train[held])).mean(axis=0)
-        lost = error / _divisor(repeated[held].var(axis=0), np.ones(len(error)))
-        scores -= lost.reshape(len(PENALTIES), num_dims).mean(axis=1)
-    penalty = PENALTIES[int(scores.argmax())]
-    model = Ridge(penalty, solver="svd").fit(train, target / scale)
-    predicted: Float[ndarray, "m k"] = model.predict(test).reshape(-1, num_dims) * scale  # of one dimension: a column
-    return predicted, penalty
 
 
 def _probe(
@@ -244,25 +219,20 @@ def _probe(
     weights: Float[ndarray, "b e"],
     settings: StateSettings,
 ) -> tuple[Float[ndarray, " b"], list[float]]:
-    """R2 on every resample of the episodes, the first of them all as they are."""
+    """Return R2 of each row of weights over the episodes, and the penalty of each fold."""
     predicted, penalties = np.empty_like(values), []
     for seen, held in _folds(episodes, settings):
-        predicted[held], penalty = ridge(features[seen], values[seen], episodes[seen], features[held])
+        predicted[held], penalty = predict_by_ridge(features[seen], values[seen], episodes[seen], features[held])
         penalties.append(penalty)
     of = np.unique(episodes, return_inverse=True)[1]
-    centred = values - values.mean(axis=0)  # or their squares would cancel where little moves about a far mean
+    centred = values - values.mean(axis=0)  # squares of a small motion about a large mean would cancel
     sums = [_sum_by(of, x) for x in (np.ones_like(values), centred, centred**2, (values - predicted) ** 2)]
     count, first, second, error = (weights @ each for each in sums)
     deviation = second - first**2 / count
     lost = error[0] / deviation[0]
-    changed = (error - lost * deviation) / _divisor(deviation, deviation[0] * count / count[0])
+    changed = (error - lost * deviation) / least_deviation(deviation, deviation[0] * count / count[0])
     r2: Float[ndarray, " b"] = (1 - lost - changed).mean(axis=1)
     return r2, penalties
-
-
-def _divisor(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*b k"]) -> Float[ndarray, "*b k"]:
-    """The squared deviation to divide by: its own, or that of all frames where hardly anything moves."""
-    return np.where(deviation < LEAST_DEVIATION * of_all, of_all, deviation)
 
 
 def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "e k"]:
@@ -272,15 +242,13 @@ def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndar
 
 
 def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b e"]:
-    """How often each resample drew each episode; one fewer is drawn than there are, as in statistics.py."""
-    draw = np.random.default_rng(settings.seed)
-    share = np.full(num_episodes, 1 / num_episodes)
-    drawn = draw.multinomial(max(2, num_episodes - 1), share, size=settings.bootstrap)
-    return np.concatenate([np.ones((1, num_episodes)), drawn])
+    """Return all episodes as they are, then the draws: how often each resample has each episode."""
+    generator, one_stratum = np.random.default_rng(settings.seed), np.zeros(num_episodes, np.int64)
+    counts = draw_counts(one_stratum, num_resamples=settings.bootstrap, generator=generator, fewer=1)
+    return np.concatenate([np.ones((1, num_episodes)), counts])
 
 
 def interval(r2: Float[ndarray, "s b"]) -> Interval:
-    """The estimate with a percentile interval; where there are seeds, resamples go through them in turn."""
-    turn = np.arange(r2.shape[1] - 1) % len(r2)
-    low, high = np.quantile(r2[turn, 1 + np.arange(len(turn))], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(r2[:, 0].mean()), float(low), float(high))
+    """Return the estimate with a percentile interval; resamples take the seeds in turn."""
+    resampled = r2[:, 1:].T
+    return percentile_interval(float(r2[:, 0].mean()), resampled, np.arange(len(resampled)) % len(r2))

@@ -1,4 +1,4 @@
-"""What an evaluation compares: the encoders asked for, random init of their backbones, pooled pixels."""
+"""The rows of a table before they are scored: encoders, random weights of their backbones, pooled pixels."""
 
 from __future__ import annotations
 
@@ -8,85 +8,94 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from jaxtyping import Float, UInt8
-from numpy import ndarray
+from typing import TYPE_CHECKING, Any
 
 from robossl.config import read_mapping
-from robossl.encode import Encode, identity, load_encode, random_encode
-from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
-from robossl.evaluate.features import Embedder, pixels_embedder
 from robossl.evaluate.result import Kind
-from robossl.evaluate.score import MAJORITY
+from robossl.measure.subjects import Output, Subject, open_subject, pixels_reference
+from robossl.measure.subjects.references import MAJORITY, PIXELS, random_subject, reference_config
+from robossl.measure.subjects.subject import Backbone
 
 if TYPE_CHECKING:
-    from robossl_client.card import EncoderCard
-
-
-Output = Literal["pooled", "cls"]
+    from robossl.encoder import EncoderConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """One line of the table: an embedder, or several whose accuracies are averaged (seeds of random init)."""
+class SubjectGroup:
+    """One row of a table: a subject, or several whose scores are averaged (seeds)."""
 
-    name: str  # no two of an evaluation have the same
+    name: str  # unique in a table
     kind: Kind
-    embedders: tuple[Embedder, ...]
-    references: tuple[str, ...] = ()
+    members: tuple[Subject, ...]
+    references: tuple[str, ...] = ()  # names of the rows it is compared with
     about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON
 
 
-def make_subjects(
+def make_groups(
     models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False, output: Output = "pooled"
-) -> list[Subject]:
-    """Load the encoders and make their references; runs that differ in their seed alone are one subject when grouped.
+) -> list[SubjectGroup]:
+    """Open the encoders and make their references.
+
+    Args:
+        models: Everything that `open_subject` opens.
+        random_seeds: Random inits of each backbone.
+        seed: Seed of the first random init.
+        group_seeds: Make one group of the runs whose configurations differ only in their seed.
+        output: pooled, or cls.
 
     Raises:
-        InputError: a model that cannot be loaded, is there twice or has no such output.
+        InputError: a model that cannot be opened, is named twice or does not have the output.
     """
-    loaded = _load(models, output)
-    names = Counter(encode.card.name for _, encode in loaded)
-    randoms = _random_names(random_config(encode.card) for _, encode in loaded)
-    pixels = pixels_embedder()
-    taken = {*randoms.values(), pixels.name, MAJORITY}
-    groups: dict[str, list[tuple[str, Encode]]] = {}
-    for model, encode in loaded:
-        groups.setdefault(_but_for_seed(model, encode.card) if group_seeds else model, []).append((model, encode))
-    encoders: list[Subject] = []
-    for members in groups.values():
-        model, encode = members[0]
-        card = encode.card
-        title = card.name if names[card.name] == 1 else model
+    opened = _open(models, output)
+    configs = {model: reference_config(subject) for model, subject in opened.items()}
+    randoms = _random_names(dict.fromkeys(config for config, _ in configs.values()))
+    title_counts = Counter(subject.info.name for subject in opened.values())
+    taken = {*randoms.values(), PIXELS, MAJORITY}
+    members: dict[str, list[str]] = {}
+    for model, subject in opened.items():
+        members.setdefault(_key_without_seed(model, subject) if group_seeds else model, []).append(model)
+    encoders: list[SubjectGroup] = []
+    for group in members.values():
+        model = group[0]
+        subject = opened[model]
+        title = subject.info.name if title_counts[subject.info.name] == 1 else model
         wanted = (title, model)
-        if len(members) > 1:
-            title = f"{card.method} {card.backbone}, {card.step} steps, {_num_seeds(members)}"
+        if len(group) > 1 and (card := subject.card):
+            title = f"{card.method} {card.backbone}, {card.step} steps, {_num_seeds(group)}"
             wanted = (title, f"{title} ({model})")
         name = _first_free(wanted, taken)
         taken.add(name)
-        compared = (randoms[random_config(card)], pixels.name, MAJORITY)
-        each = tuple(embedder(other, one, output) for other, one in members)
-        about = tuple(_about(one.card, other) for other, one in members)
-        encoders.append(Subject(name, "encoder", each, compared, about))
-    references = [_random(name, config, random_seeds, seed, output) for config, name in randoms.items()]
-    return [*encoders, *references, Subject(pixels.name, "pixels", (pixels,))]
+        compared = (randoms[configs[model][0]], PIXELS, MAJORITY)
+        each = tuple(opened[other] for other in group)
+        encoders.append(SubjectGroup(name, "encoder", each, compared, tuple(map(_about, each))))
+    backbones = dict(configs.values())
+    references = [
+        _random_group(name, config, backbones[config], random_seeds, seed, output) for config, name in randoms.items()
+    ]
+    return [*encoders, *references, SubjectGroup(PIXELS, "pixels", (pixels_reference(),))]
 
 
-def _load(models: tuple[str, ...], output: Output) -> list[tuple[str, Encode]]:
-    loaded: dict[str, tuple[str, Encode]] = {}
+def _open(models: tuple[str, ...], output: Output) -> dict[str, Subject]:
+    opened: dict[str, Subject] = {}
     for model in models:
-        encode = load_encode(model, outputs=(output,))
-        key = identity(encode.card)
-        if key in loaded:
-            raise InputError(f"{loaded[key][0]} and {model} are the same encoder, to the last weight; name it once")
-        loaded[key] = model, encode
-    return list(loaded.values())
+        try:
+            subject = open_subject(model, outputs=(output,))
+        except InputError as error:
+            if "--input." not in str(error):
+                raise
+            raise InputError(
+                f"{error}; only `robossl probe run` has these options, here the graph must say it"
+            ) from error
+        same = next((name for name, other in opened.items() if other.digest == subject.digest), None)
+        if same is not None:
+            raise InputError(f"{same} and {model} are the same encoder, to the last weight; name it once")
+        opened[model] = subject
+    return opened
 
 
 def _random_names(configs: Iterable[EncoderConfig]) -> dict[EncoderConfig, str]:
-    """What random weights are called: their backbone, then the size and colours of what they see where it repeats."""
+    """Name random weights by their backbone; add input size, then colour statistics, if names repeat."""
     names = {config: f"random {config.backbone}" for config in configs}
     size, colours = "{0.input_hw[0]}x{0.input_hw[1]}", "(mean {0.mean}, std {0.std})"
     for more in (size, colours):
@@ -100,15 +109,17 @@ def _first_free(wanted: tuple[str, ...], taken: set[str]) -> str:
     return next(name for name in itertools.chain(wanted, numbered) if name not in taken)
 
 
-def _but_for_seed(model: str, card: EncoderCard) -> str:
-    """What runs have in common that differ in their seed alone; anything but a run folder is itself."""
+def _key_without_seed(model: str, subject: Subject) -> str:
+    """Return a key that runs share if they differ only in their seed; other models have a key of their own."""
     config = _config(model)
-    return json.dumps([config | {"seed": None}, card.step, card.data], sort_keys=True) if config else model
+    if not config or subject.card is None:
+        return model
+    return json.dumps([config | {"seed": None}, subject.card.step, subject.card.data], sort_keys=True)
 
 
-def _num_seeds(members: list[tuple[str, Encode]]) -> str:
-    num_seeds = len({_config(model).get("seed") for model, _ in members})
-    return f"{num_seeds} seeds" if num_seeds == len(members) else f"{len(members)} runs of {num_seeds} seed(s)"
+def _num_seeds(models: list[str]) -> str:
+    num_seeds = len({_config(model).get("seed") for model in models})
+    return f"{num_seeds} seeds" if num_seeds == len(models) else f"{len(models)} runs of {num_seeds} seed(s)"
 
 
 def _config(model: str) -> dict[str, Any]:
@@ -116,48 +127,27 @@ def _config(model: str) -> dict[str, Any]:
     return read_mapping(path) if path.is_file() else {}
 
 
-def embedder(name: str, encode: Encode, output: Output = "pooled") -> Embedder:
-    """One output of an encoder; its digest tells apart weights, preprocessing, exported graph, precision and output."""
-
-    def features(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
-        return encode(frames)[output]
-
-    digest = identity(encode.card)
-    return Embedder(name, digest if output == "pooled" else f"{digest} {output}", features)
-
-
-def random_config(card: EncoderCard) -> EncoderConfig:
-    """The backbone of a card before any training, with the same preprocessing."""
-    return EncoderConfig(
-        backbone=card.backbone,
-        input_hw=card.input.input_hw,
-        mean=(card.input.mean[0], card.input.mean[1], card.input.mean[2]),
-        std=(card.input.std[0], card.input.std[1], card.input.std[2]),
-    )
-
-
-def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int, output: Output) -> Subject:
+def _random_group(
+    name: str, config: EncoderConfig, backbone: Backbone, num_seeds: int, seed: int, output: Output
+) -> SubjectGroup:
     seeds = range(seed, seed + num_seeds)
-    encodes = [random_encode(config, each, outputs=(output,)) for each in seeds]
-    return Subject(
-        name,
-        "random",
-        tuple(embedder(f"{name}, seed {s}", encode, output) for s, encode in zip(seeds, encodes, strict=True)),
-    )
+    members = tuple(random_subject(config, backbone, seed=each, outputs=(output,)) for each in seeds)
+    return SubjectGroup(name, "random", members)
 
 
-def _about(card: EncoderCard, source: str) -> dict[str, Any]:
+def _about(subject: Subject) -> dict[str, Any]:
+    info, card = subject.info, subject.card
     return {
-        "source": source,
-        "name": card.name,
-        "digest": card.digest,
-        "model_sha256": card.model_sha256,
-        "precision": card.precision,
-        "backbone": card.backbone,
-        "input_hw": card.input.input_hw,
-        "method": card.method,
-        "step": card.step,
-        "config_hash": card.config_hash,
-        "data": card.data,
-        "licences": card.licences,
+        "source": info.source,
+        "name": info.name,
+        "digest": card.digest if card else info.sha256,
+        "model_sha256": card.model_sha256 if card else info.sha256,
+        "precision": info.dtype,
+        "backbone": subject.backbone.name if subject.backbone else None,
+        "input_hw": card.input.input_hw if card else subject.input_hw,
+        "method": card.method if card else None,
+        "step": card.step if card else None,
+        "config_hash": card.config_hash if card else None,
+        "data": card.data if card else [],
+        "licences": card.licences if card else [],
     }

@@ -1,4 +1,4 @@
-"""An evaluation as tables: for a terminal by rich, for a document as markdown."""
+"""Tables of an evaluation: on a terminal, or as markdown."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robossl.evaluate.result import Evaluation, Result, Row
-from robossl.evaluate.score import MAJORITY
+from robossl.evaluate.result import Result, ScoreRow, Scores
 from robossl.evaluate.task import ClassCount
-from robossl.statistics import Interval
+from robossl.measure.bootstrap import Interval
+from robossl.measure.subjects.references import MAJORITY
 
-FEW_EPISODES = 5  # of a class in the test split: below, its share of an interval is rough
+FEW_EPISODES = 5  # of a class in the test split; with fewer, intervals are rough
 LEGEND = (
     "Balanced accuracy of episodes in % (mean score of an episode's frames), 95 % intervals over episodes; "
     "differences are paired, in points; * marks an interval that excludes zero. Random init is a mean over seeds, "
-    "and an interval holds the luck of one seed."
+    "and its intervals include the spread between seeds."
 )
 
 
 def accuracy_cell(accuracy: Interval) -> str:
-    """54.1 [43, 65]."""
+    """Return `54.1 [43, 65]`."""
     if not accuracy.is_defined:
         return f"{100 * accuracy.estimate:.1f}"
     estimate, low, high = (100 * value for value in accuracy)
@@ -31,7 +31,7 @@ def accuracy_cell(accuracy: Interval) -> str:
 
 
 def difference_cell(difference: Interval | None) -> str:
-    """+12.3 [+3.1, +21.5] *, or nothing."""
+    """Return `+12.3 [+3.1, +21.5] *`, or nothing."""
     if difference is None:
         return ""
     if not difference.is_defined:
@@ -41,13 +41,13 @@ def difference_cell(difference: Interval | None) -> str:
 
 
 def compared(result: Result) -> list[str]:
-    """The references that get a column; the majority class, which is 1 / classes, gets a sentence only."""
+    """Return the references that have a column; the majority class (1 / classes) has a sentence only."""
     named = dict.fromkeys(name for row in result.rows for name in row.minus)
     return [name for name in named if name != MAJORITY]
 
 
 def heading(result: Result) -> str:
-    """What one block of rows is about."""
+    """Return the title of one table."""
     return (
         f"{result.label} on {result.test_split}: {len(result.classes)} classes, "
         f"{result.num_test_episodes} episodes ({result.num_train_episodes} to train on)"
@@ -55,7 +55,7 @@ def heading(result: Result) -> str:
 
 
 def classes_line(result: Result) -> str:
-    """Which classes count and which do not, with episodes to train on / to test."""
+    """List the classes that count and those that do not, with their episodes (train / test)."""
     kept, dropped = _listed(result.classes), _listed(result.dropped)
     return f"{result.label} on {result.test_split}: kept {kept}; dropped {dropped or 'none'} (episodes train / test)"
 
@@ -64,18 +64,18 @@ def _listed(counts: tuple[ClassCount, ...]) -> str:
     return ", ".join(f"{count.name} {count.train}/{count.test}" for count in counts)
 
 
-def notes(evaluation: Evaluation) -> Iterator[str]:
-    """Everything below the tables: classes, comparisons, what is left out, how much to believe."""
+def notes(evaluation: Scores) -> Iterator[str]:
+    """Yield the notes below the tables: classes, comparisons, omitted tasks, cautions."""
     yield from dict.fromkeys(classes_line(result) for result in evaluation.results)
     yield from (sentence for result in evaluation.results for sentence in result.sentences())
     yield from evaluation.left_out
     yield from _cautions(evaluation)
     count = sum(len(row.minus) for result in evaluation.results for row in result.rows)
     if count > 1:
-        yield f"{count} differences were looked at: about one in twenty excludes zero by chance alone."
+        yield f"{count} differences were tested: about one in twenty excludes zero by chance alone."
 
 
-def _cautions(evaluation: Evaluation) -> Iterator[str]:
+def _cautions(evaluation: Scores) -> Iterator[str]:
     for result in evaluation.results:
         few = [count.name for count in result.classes if count.test < FEW_EPISODES]
         if few:
@@ -86,8 +86,8 @@ def _cautions(evaluation: Evaluation) -> Iterator[str]:
                 yield f"{result.title}: the fit of {row.name} did not converge; its figure is not final."
 
 
-def print_tables(evaluation: Evaluation, console: Console) -> None:
-    """One table for each protocol, label and test split, then the notes."""
+def print_tables(evaluation: Scores, console: Console) -> None:
+    """Print one table per protocol, label and test split, then the notes."""
     for result in evaluation.results:
         names = compared(result)
         rows = [(map(escape, _cells(row, names)), "bold" if row.kind == "encoder" else "") for row in result.rows]
@@ -100,7 +100,7 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
 def print_table(
     console: Console, titles: Sequence[str], rows: Iterable[tuple[Iterable[str], str]], *, title: str = ""
 ) -> None:
-    """One table for a terminal; a row is its cells in rich's markup, and its style."""
+    """Print a table; each row is its cells (rich markup) and its style."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(titles):
         table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")
@@ -113,12 +113,12 @@ def _titles(result: Result) -> list[str]:
     return ["", "balanced accuracy", *(f"minus {name}" for name in compared(result))]
 
 
-def _cells(row: Row, names: list[str]) -> list[str]:
+def _cells(row: ScoreRow, names: list[str]) -> list[str]:
     return [row.name, accuracy_cell(row.accuracy), *(difference_cell(row.minus.get(name)) for name in names)]
 
 
-def to_markdown(evaluation: Evaluation) -> str:
-    """The same as markdown, one table for each protocol, label and test split."""
+def to_markdown(evaluation: Scores) -> str:
+    """Return one markdown table per protocol, label and test split, and the notes."""
     lines: list[str] = []
     for result in evaluation.results:
         titles = _titles(result)
@@ -128,7 +128,7 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 
 def markdown_line(cells: list[str]) -> str:
-    """One row of a table; what would end a cell is escaped."""
+    """Return one row of a markdown table."""
     return f"| {' | '.join(map(_cell, cells))} |"
 
 

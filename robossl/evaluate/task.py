@@ -1,4 +1,4 @@
-"""One label on one test split: the classes that both splits have enough episodes of, and those episodes."""
+"""One label on one test split: the classes with enough episodes in both splits, and those episodes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.splits import Splits, group_names
 
-MIN_GROUPS = 3  # of each class, for cross-validation by whole groups
+MIN_GROUPS = 3  # of each class, for cross-validation over whole groups
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many episodes of a class each split has."""
+    """Number of episodes of a class in each split."""
 
     name: str
     train: int
@@ -25,8 +25,8 @@ class ClassCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What is learned from `train` and asked of `test`; classes are numbered in the order of `classes`."""
+class LabelTask:
+    """Episodes to train and test on; classes are numbered in the order of `classes`."""
 
     label: str
     train_name: str
@@ -37,20 +37,20 @@ class Task:
     test: Int[ndarray, " f"]
     train_labels: Int[ndarray, " e"]
     test_labels: Int[ndarray, " f"]
-    grouped_by: str  # day or episode: what cross-validation on train keeps whole
+    grouped_by: str  # day or episode: the group of cross-validation on train
     groups: Int[ndarray, " e"]
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is anything to tell apart."""
+        """Whether there are two classes or more."""
         return len(self.classes) >= 2
 
 
-def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_episodes: int) -> Task:
+def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_episodes: int) -> LabelTask:
     """Count the classes of a label in two splits and keep those with enough episodes in both.
 
     Raises:
-        InputError: the store has no such label; the nearest is named.
+        InputError: an unknown label.
     """
     names = store.labels(label)
     train, test = splits.train, splits.tests[test_name]
@@ -64,7 +64,7 @@ def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_e
     train, test = train[np.isin(names[train], classes)], test[np.isin(names[test], classes)]
     train_labels, test_labels = _numbered(names[train], classes), _numbered(names[test], classes)
     grouped_by, groups = _groups(store, train, train_labels)
-    return Task(
+    return LabelTask(
         label=label,
         train_name=splits.train_name,
         test_name=test_name,
@@ -85,7 +85,7 @@ def _numbered(names: ndarray, classes: list[str]) -> Int[ndarray, " e"]:
 
 
 def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e"]) -> tuple[str, Int[ndarray, " e"]]:
-    """Recording days where the store knows them and every class has enough of them, else episodes."""
+    """Return recording days if the store knows them and every class has enough of them, else episodes."""
     if "date" in store.label_names or "day" in store.label_names:
         days = group_names(store, "day")[episodes]
         if (days != "").all() and all(len(np.unique(days[labels == c])) >= MIN_GROUPS for c in np.unique(labels)):
@@ -93,30 +93,30 @@ def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e
     return "episode", episodes
 
 
-def check_usable(tasks: list[Task], *, min_episodes: int) -> None:
-    """Refuse when no task has two classes.
+def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
+    """Refuse tasks of which none has two classes.
 
     Raises:
-        InputError: with the largest classes of each label and what to do.
+        InputError: it names the largest classes of each label and what to do.
     """
     if any(task.is_usable for task in tasks):
         return
-    found = "; ".join(f"{task.label} on {task.test_name}: {_largest(task)}" for task in tasks)
+    counts = "; ".join(f"{task.label} on {task.test_name}: {_largest(task)}" for task in tasks)
     raise InputError(
-        f"no label has two classes with at least {min_episodes} episodes in both splits ({found}); "
+        f"no label has two classes with at least {min_episodes} episodes in both splits ({counts}); "
         "lower --min-episodes, choose another label or test split, or regroup (evaluate --split-by)"
     )
 
 
-def why_unusable(task: Task, *, min_episodes: int) -> str:
-    """One sentence for a task that is left out."""
+def why_unusable(task: LabelTask, *, min_episodes: int) -> str:
+    """Explain in one sentence why a task is left out."""
     return (
         f"{task.label} on {task.test_name} is left out: {len(task.classes)} class(es) with at least "
         f"{min_episodes} episodes in both splits, two are needed ({_largest(task)})"
     )
 
 
-def _largest(task: Task, limit: int = 4) -> str:
+def _largest(task: LabelTask, limit: int = 4) -> str:
     counts = sorted(task.classes + task.dropped, key=lambda c: min(c.train, c.test), reverse=True)
     if not counts:
         return f"no episode of {task.train_name} or {task.test_name} has this label"

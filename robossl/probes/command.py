@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from robossl.arguments import call, spelled
 from robossl.errors import InputError
+from robossl.measure.subjects.input_description import InputDescription
 from robossl.names import unknown
 from robossl.probes.check import FailOn
 from robossl.probes.check import check as check_report
@@ -17,11 +18,10 @@ from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
 from robossl.probes.start import check_free, check_place, choose_factors
-from robossl.probes.subjects.described import Described
 from robossl.ranges import check_positive, check_range
 
 GB = 1e9
-UNDESCRIBED = Described()
+UNDESCRIBED = InputDescription()
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     seed: int = 0,
     token: Path | None = None,
     ca: Path | None = None,
-    input: Described = UNDESCRIBED,
+    input: InputDescription = UNDESCRIBED,
 ) -> str:
     """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
 
@@ -84,12 +84,12 @@ def run(
     check_place(out, option="--out")
     check_place(cache, option="--cache")
     from robossl.encode import check_device
+    from robossl.measure.subjects import check_source, open_subject, pixels_reference, random_reference
     from robossl.probes.output import write_outputs
     from robossl.probes.prepare import prepare
     from robossl.probes.run import probe
     from robossl.probes.settings import QUICK, ProbeSettings
     from robossl.probes.sources import open_frames
-    from robossl.probes.subjects import check_source, open_subject, pixels_reference, random_reference
 
     check_device(device)
     check_source(encoder, described=input, token=token, ca=ca)

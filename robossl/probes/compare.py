@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from robossl.durable import check_out
-from robossl.probes.bootstrap import Draws, draw, holm
+from robossl.measure.figures import Draws, draw, holm
 from robossl.probes.document import read_report
 from robossl.probes.grouping import get_badge
 from robossl.probes.profile import Thresholds

@@ -1,8 +1,9 @@
-"""Whether the transformation itself can be read off features: what a policy could know of it.
+"""Decode the parameter of a transformation from features: what a policy could know about it.
 
-`abs`: from the features of the view alone, as a policy without memory sees it. `rel`: from their difference to the
-clean features, as one with a reference frame does. Score 0 is chance, 1 perfect: R2, or (accuracy - 1/K) / (1 - 1/K).
-A decodable parameter does no harm, and a parameter no encoder decodes says nothing: look at the references.
+`abs` decodes from the features of the view alone, like a policy without memory. `rel` decodes from their difference to
+the clean features, like a policy with a reference frame. A score of 0 is chance, 1 is perfect: R2, or
+(accuracy - 1/K) / (1 - 1/K). A decodable parameter does no harm. Compare with the references: if no encoder decodes a
+parameter, the score says nothing about this one.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, mean, missing
-from robossl.probes.readout import R2, Basis, above_chance, fit_basis, one_hot
-from robossl.probes.result import Decoding, Figure
+from robossl.measure.figures import Draws, Figure, mean, missing
+from robossl.measure.metrics import R2, above_chance, one_hot
+from robossl.measure.ridge import Basis, fit_basis
+from robossl.probes.result import Decoding
 
-NUM_SHUFFLES = 99  # gives a 95 % range
+NUM_SHUFFLES = 99  # for a 95 % range
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-LEAST_PER_CLASS = 10  # reference frames below which there is no MLP: it stops early by a tenth of them
-ROUNDING = 1e-5  # of a feature's size: what a float32 network may differ by when nothing differs
+LEAST_PER_CLASS = 10  # reference frames for an MLP, which uses a tenth of them for early stopping
+ROUNDING = 1e-5  # of a feature's size: differences of a float32 network on equal inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Frames under a transformation whose parameter was drawn for each.
+class FramePairs:
+    """Frames with and without a transformation whose parameter was drawn per frame.
 
     Args:
-        clean: Features of the frames as they are.
-        moved: Features under the transformation.
-        parameter: What was drawn: numbers to regress (an angle as such, both shifts), or one column of classes 0 to
-            K - 1.
+        clean: Features of the clean frames.
+        moved: Features of the transformed frames.
+        parameter: Numbers to regress (an angle, both shifts), or one column of classes 0 to K - 1.
     """
 
     clean: Float[ndarray, "n d"]
@@ -44,8 +45,8 @@ class Drawn:
 
 
 def decode(
-    train: Drawn,
-    test: Drawn,
+    train: FramePairs,
+    test: FramePairs,
     draws: Draws,
     *,
     factor: str,
@@ -55,28 +56,28 @@ def decode(
     num_shuffles: int = NUM_SHUFFLES,
     seed: int = 0,
 ) -> tuple[Decoding, ...]:
-    """Linear and MLP probes, from the view alone and from its difference to the clean frame.
+    """Fit linear and MLP probes on the view alone and on its difference to the clean frame.
 
     Args:
         train: Reference frames.
         test: Evaluated frames; they share no cluster with the reference.
         draws: Resamples of the clusters of the evaluated frames.
-        factor: Name in the results.
-        level: In the results.
-        num_classes: Of the parameter; 0 where it is a number.
+        factor: Factor to name in the results.
+        level: Level to name in the results.
+        num_classes: Number of classes of the parameter; 0 for numbers.
         mlp: Fit the MLP too.
-        num_shuffles: Linear fits to shuffled parameters, for the range of a score that is chance.
-        seed: Of the shuffles and the MLP.
+        num_shuffles: Linear fits to shuffled parameters, for the range of chance scores.
+        seed: Seed of the shuffles and the MLP.
     """
     target = _Target.of(train.parameter, test.parameter, num_classes)
-    found: list[tuple[Any, Any, _Scored]] = []
+    scores: list[tuple[Any, Any, _ProbeScore]] = []
     for protocol in ("abs", "rel"):
-        with np.errstate(invalid="ignore"):  # what is not finite is told by its reason
-            seen = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Differences of features that rounding makes would tell which way a perfectly invariant encoder was turned.
+        with np.errstate(invalid="ignore"):  # `_probes` gives the reason for features that are not finite
+            inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
+        # Without this floor, rounding differences reveal the transformation of a perfectly invariant encoder.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
-        scored = _probes(seen[0], seen[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
-        found += [(protocol, probe, each) for probe, each in scored.items()]
+        scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
+        scores += [(protocol, probe, each) for probe, each in scored.items()]
     return tuple(
         Decoding(
             factor=factor,
@@ -89,12 +90,12 @@ def decode(
             chance=1 / num_classes if num_classes else None,
             shuffled=scored.shuffled,
         )
-        for protocol, probe, scored in found
+        for protocol, probe, scored in scores
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ProbeScore:
     figure: Figure
     accuracy: float | None
     shuffled: tuple[float, float] | None
@@ -102,11 +103,11 @@ class _Scored:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress, standardised; the scores of predictions of them."""
+    """The parameter as standardised columns to regress, and the scores of predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
-    num_classes: int  # 0 where it is a number
+    num_classes: int  # 0: numbers
 
     @classmethod
     def of(cls, train: Float[ndarray, "n t"], test: Float[ndarray, "m t"], num_classes: int) -> _Target:
@@ -127,11 +128,11 @@ class _Target:
 
     def hits(self, predicted: Float[ndarray, "m *s t"]) -> Float[ndarray, "m ..."]:
         truth = self.test.argmax(axis=1).reshape(-1, *[1] * (predicted.ndim - 2))
-        found: Float[ndarray, "m ..."] = (predicted.argmax(axis=-1) == truth).astype(np.float64)
-        return found
+        hits: Float[ndarray, "m ..."] = (predicted.argmax(axis=-1) == truth).astype(np.float64)
+        return hits
 
     def scores(self, predicted: Float[ndarray, "m s t"]) -> Float[ndarray, " s"]:
-        """Point scores of many predictions."""
+        """Return the scores of many predictions, without intervals."""
         if self.num_classes:
             return np.asarray(above_chance(self.hits(predicted).mean(axis=0), self.num_classes))
         error = np.square(predicted - self.test[:, None]).sum(axis=0)
@@ -142,22 +143,22 @@ class _Target:
 
 def _probes(
     train: Any, test: Any, target: _Target, draws: Draws, num_shuffles: int, seed: int, *, mlp: bool, rounding: Any
-) -> dict[str, _Scored]:
+) -> dict[str, _ProbeScore]:
     names = ("linear", "mlp") if mlp else ("linear",)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         figure = missing("the features are not finite", n=len(test), clusters=draws.weights.shape[1])
-        return dict.fromkeys(names, _Scored(figure, None, None))
+        return dict.fromkeys(names, _ProbeScore(figure, None, None))
     basis = fit_basis(train, rounding=rounding)
     penalty = basis.choose(target.train)
     predicted = {"linear": basis.fit(target.train, penalty)(test)}
     enough = len(train) >= LEAST_PER_CLASS * max(2, target.num_classes)
     if target.num_classes:
-        enough = enough and target.train.sum(axis=0).min() >= 2  # one to stop early by
+        enough = enough and target.train.sum(axis=0).min() >= 2  # one of each class for early stopping
     if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)
     shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}
-    found = {
-        name: _Scored(
+    scores = {
+        name: _ProbeScore(
             target.figure(each, draws),
             float(target.hits(each).mean()) if target.num_classes else None,
             shuffled.get(name),
@@ -166,22 +167,22 @@ def _probes(
     }
     if mlp and not enough:
         few = missing("too few reference frames for an MLP", n=len(test), clusters=draws.weights.shape[1])
-        found["mlp"] = _Scored(few, None, None)
-    return found
+        scores["mlp"] = _ProbeScore(few, None, None)
+    return scores
 
 
 def _shuffled(
     basis: Basis, test: Float[ndarray, "m d"], target: _Target, penalty: float, num: int, seed: int
 ) -> tuple[float, float] | None:
-    """The middle 95 % of the scores of fits to shuffled parameters."""
+    """Return the middle 95 % of the scores of fits to shuffled parameters."""
     if not num:
         return None
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
-    columns = target.train[orders].reshape(len(orders), -1)  # a column a shuffle and dimension
-    penalty = min(penalty, 1.0)  # a parameter nobody reads gets one so large that all predictions are alike
+    columns = target.train[orders].reshape(len(orders), -1)  # one per shuffle and dimension
+    penalty = min(penalty, 1.0)  # with the large penalty of an unreadable parameter all predictions would be equal
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a parameter that is the same everywhere has no score
+    with np.errstate(divide="ignore", invalid="ignore"):  # a constant parameter has no score
         scores = target.scores(predicted)
     if not np.isfinite(scores).all():
         return None
@@ -190,12 +191,12 @@ def _shuffled(
 
 
 def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Float[ndarray, "m t"]:
-    """One hidden layer on the leading components, stopped early on a tenth of the training frames."""
+    """Fit one hidden layer on the leading components, with early stopping on a tenth of the training frames."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     scale = np.sqrt(len(train))
-    seen, asked = ((basis.components(x)[:, :MLP_COMPONENTS] * scale).astype(np.float32) for x in (train, test))
+    seen, held = ((basis.components(x)[:, :MLP_COMPONENTS] * scale).astype(np.float32) for x in (train, test))
     if not seen.shape[1]:
         return np.zeros((len(test), target.test.shape[1]))
     make = MLPClassifier if target.num_classes else MLPRegressor
@@ -203,11 +204,11 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
     step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 4e-3}
     model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it stops when the epochs are over, as it shall
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping after MLP_EPOCHS is intended
         if not target.num_classes:
             columns = target.train if target.train.shape[1] > 1 else target.train[:, 0]
-            return np.asarray(model.fit(seen, columns).predict(asked)).reshape(len(test), -1)
+            return np.asarray(model.fit(seen, columns).predict(held)).reshape(len(test), -1)
         model.fit(seen, target.train.argmax(axis=1))
     predicted = np.zeros((len(test), target.num_classes))
-    predicted[:, model.classes_] = model.predict_proba(asked)
+    predicted[:, model.classes_] = model.predict_proba(held)
     return predicted

@@ -1,7 +1,7 @@
-"""Whether a feature map moves as the frame does: PCK under a known warp, and the drift of soft-argmax keypoints.
+"""Whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
 
-Pooled features hide equivariance; a map shows it without any label, since the warp itself is the truth. Coordinates
-are those of labels: x right, y down, -1 to 1; distances are in pixels of the frame, where they are square.
+Pooled features hide equivariance. A map shows it without labels, because the warp is the truth. Coordinates are those
+of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, mean, missing
+from robossl.measure.figures import Draws, Figure, mean, missing
 from robossl.probes.invariance import TIE
 from robossl.probes.label_maps import move_points, seen
-from robossl.probes.result import Figure
 
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]  # points of one frame to points of its view
-ALPHA = 0.1  # of the larger side: how near is found
-LEAST_SPREAD = 0.05  # of the half side: keypoints closer together than this all sit in one place, whatever moves
+ALPHA = 0.1  # of the larger side: the distance that counts as found
+LEAST_KEYPOINT_SPREAD = 0.05  # of the half side; closer keypoints stay in one place, whatever moves
 
 
 def by_homography(to_view: Float[ndarray, "3 3"]) -> Warp:
-    """The warp of one frame."""
+    """Return the warp of one frame."""
     return lambda points: move_points(points, np.broadcast_to(to_view, (len(points), 3, 3)))
 
 
@@ -37,17 +36,17 @@ def pck(
     disc: bool = False,
     alpha: float = ALPHA,
 ) -> Figure:
-    """Share of the cells of the clean map whose most alike cell in the view lies where the warp took them.
+    """Return the share of cells of the clean map whose most similar cell in the view is where the warp moved them.
 
     Args:
-        clean: Maps of the frames as they are.
+        clean: Maps of the clean frames.
         moved: Maps of the views.
-        warps: One a frame; cells that leave the view do not count.
+        warps: One per frame; cells that leave the view do not count.
         draws: Resamples of the clusters of these frames.
         view_hw: Height and width of the views, in pixels.
-        disc: Whether both are cut to a disc; cells outside show nothing, and do not count either.
-        alpha: Distance that counts as found, over the larger side; at least half a cell's diagonal, since a coarse map
-            cannot say where in a cell a thing is.
+        disc: Whether views are cut to a disc; cells outside do not count.
+        alpha: Distance that counts as found, over the larger side; at least half a cell's diagonal, because a coarse
+            map does not resolve places within a cell.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
@@ -59,9 +58,9 @@ def pck(
         truth = warp(start)
         stays = seen(start, view_hw, disc=disc) & seen(truth, view_hw, disc=disc)
         if stays.any():
-            found, sure = _matches(clean[i], moved[i])
-            off = np.linalg.norm((end[found] - truth) * half, axis=1)
-            shares[i] = ((off <= near) & sure)[stays].mean()
+            matches, is_unique = _matches(clean[i], moved[i])
+            error = np.linalg.norm((end[matches] - truth) * half, axis=1)
+            shares[i] = ((error <= near) & is_unique)[stays].mean()
     return draws.figure(shares, mean, limits=(0, 1))
 
 
@@ -73,12 +72,12 @@ def keypoint_drift(
     *,
     view_hw: tuple[int, int],
 ) -> Figure:
-    """Mean distance in pixels between a keypoint of the view and where the warp took that of the frame.
+    """Return the mean distance in pixels between a keypoint of the view and the warped keypoint of the frame.
 
-    None where the keypoints of all channels lie in one place, as those of a flat map do: they drift nowhere.
+    There is no value if the keypoints of all channels are in one place, as on a flat map.
     """
     reason = None if np.isfinite(clean).all() and np.isfinite(moved).all() else "the features are not finite"
-    if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_SPREAD:
+    if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_KEYPOINT_SPREAD:
         reason = "the keypoints of all channels lie in one place: the map is flat"
     if reason:
         return missing(reason, n=len(clean), clusters=draws.weights.shape[1])
@@ -93,21 +92,21 @@ def keypoint_drift(
 
 
 def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
-    """Expected place of each channel under its softmax over cells; as `robossl.encoder.spatial_softmax`, in float64."""
+    """Return the expected place of each channel under its softmax over cells (`spatial_softmax` in float64)."""
     n, c, h, w = maps.shape
     weight = np.exp(maps.astype(np.float64) - maps.max(axis=(2, 3), keepdims=True)).reshape(n, c, h * w)
-    found: Float[ndarray, "n c 2"] = weight @ cell_centres((h, w)) / weight.sum(axis=2, keepdims=True)
-    return found
+    places: Float[ndarray, "n c 2"] = weight @ cell_centres((h, w)) / weight.sum(axis=2, keepdims=True)
+    return places
 
 
 def cell_centres(hw: tuple[int, ...]) -> Float[ndarray, "h*w 2"]:
-    """Where the cells of a map lie, row by row."""
+    """Return the centres of the cells of a map, row by row."""
     y, x = ((2 * np.arange(size) + 1) / size - 1 for size in hw)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
 def _matches(clean: Float[ndarray, "c h w"], moved: Float[ndarray, "c h w"]) -> tuple[ndarray, ndarray]:
-    """For each cell the most alike one of the other map by centred cosine, and whether it is the only one."""
+    """Return for each cell the most similar cell of the other map by centred cosine, and whether it is the only one."""
     flat = [each.reshape(len(each), -1).astype(np.float64) for each in (clean, moved)]
     centre = flat[0].mean(axis=1, keepdims=True)
     cells = [each - centre for each in flat]

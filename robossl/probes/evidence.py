@@ -1,20 +1,20 @@
-"""The figures of one factor at one level that a verdict looks at, of the encoder and of the references."""
+"""The figures that a verdict on one factor at one level is based on, of the encoder and of the references."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robossl.probes.bootstrap import missing
+from robossl.measure.figures import Figure, missing
 from robossl.probes.profile import Profile
-from robossl.probes.result import UNKNOWN, Decoding, Figure, Readings, Retention
+from robossl.probes.result import UNKNOWN, Decoding, Readings, Retention
 
 REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Looks figures up; what was not measured has a reason in its place."""
+    """Look up figures; a figure that was not measured has a reason instead of a value."""
 
     readings: Readings
     references: Mapping[str, Readings]
@@ -29,40 +29,40 @@ class Evidence:
 
     @property
     def decoding(self) -> Figure:
-        """Of the factor from the view alone, by the better probe."""
+        """Decoding of the factor from the view alone, by the better probe."""
         best = self._best(self.readings)
         return best.figure if best else missing("the factor was not decoded")
 
     @property
     def decoding_name(self) -> str:
-        """What `decoding` is called."""
+        """Name of `decoding`, with protocol and probe."""
         best = self._best(self.readings)
         return f"decoding ({best.protocol}, {best.probe})" if best else "decoding"
 
     @property
     def decoded(self) -> str:
-        """How well the factor is decoded, in words."""
+        """Decoding of the factor, in words."""
         best = self._best(self.readings)
         if best is None or best.accuracy is None or best.chance is None:
             return two_digits(self.decoding)
         return f"{two_digits(best.figure)}, right in {best.accuracy:.0%} of frames where chance is {best.chance:.0%}"
 
     def cell(self, metric: str) -> Figure:
-        """A metric of the encoder."""
+        """Return a metric of the encoder."""
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
 
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
-        """Of the profile's first label, or of the next where the first is not known under the factor.
+        """Return label and retention: of the profile's first label whose value under the factor is known.
 
-        A label that the encoder does not give is the answer: another one that it gives must not hide that.
+        A label that the encoder cannot read is returned too: a readable label must not hide it.
         """
         names = self.profile.labels if label is None else (label,)
-        found = [each for name in names if (each := self._retention(self.readings, name, head))]
-        chosen = next((r for r in found if not is_unknown(r.figure)), found[0] if found else None)
+        retentions = [each for name in names if (each := self._retention(self.readings, name, head))]
+        chosen = next((r for r in retentions if not is_unknown(r.figure)), retentions[0] if retentions else None)
         return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
-        """The same figure of each reference: a cell's metric, "decoding" or "retention"."""
+        """Return a figure of each reference: a metric, "decoding" or "retention"."""
         values: dict[str, float | None] = {}
         for name, readings in self.references.items():
             if what == "decoding":
@@ -77,15 +77,15 @@ class Evidence:
         return values
 
     def decoded_by_reference(self, least: float) -> bool:
-        """Whether a reference reads the factor off the same frames."""
+        """Return whether a reference decodes the factor from the same frames."""
         bests = [self._best(readings) for readings in self.references.values()]
         return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
 
     def read_by(self, label: str, head: str) -> str:
-        """Which references read a label that the encoder does not, as the end of a sentence.
+        """Name the references that read a label which the encoder does not read, as the end of a sentence.
 
-        They are held to the rule that the encoder is held to: on whole clean frames and on those that this very view
-        still shows. A reading under another view says nothing of this one.
+        The rule is that of the encoder: readable on whole clean frames, and on the clean frames that this view still
+        shows.
         """
         names = [
             REFERENCES.get(name, name)
@@ -97,29 +97,29 @@ class Evidence:
         return f"; {' and '.join(names)} can read {label}" if names else ""
 
     def _reads_whole(self, readings: Readings, label: str) -> bool:
-        """Whether a head surely reads a label off whole clean frames, where that was measured."""
+        """Return whether a head reliably reads a label off whole clean frames; True if that was not measured."""
         figure = next((each.figure for each in readings.clean_heads if each.label == label), None)
         return figure is None or (figure.low is not None and figure.low >= self.profile.thresholds.readable)
 
     def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
-        """The references' figures, as the end of a clause."""
+        """Format the figures of the references, as the end of a clause."""
         named = {REFERENCES.get(name, name): value for name, value in others.items() if value is not None}
         shown = [f"{name} {value:.0%}" if percent else f"{name} {value:.2f}" for name, value in named.items()]
         return f" ({', '.join(shown)})" if shown else ""
 
     def _best(self, readings: Readings) -> Decoding | None:
-        found = [
+        decodings = [
             each
             for each in readings.decodings
             if (each.factor, each.level, each.protocol) == (self.factor, self.level, "abs")
         ]
-        with_value = [each for each in found if each.figure.value is not None]
-        return max(with_value, key=lambda each: each.figure.value or 0.0, default=found[0] if found else None)
+        with_value = [each for each in decodings if each.figure.value is not None]
+        return max(with_value, key=lambda each: each.figure.value or 0.0, default=decodings[0] if decodings else None)
 
     def _cell(self, readings: Readings, metric: str) -> Figure | None:
         wanted = (self.factor, self.level, metric)
-        found = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
-        return next(found, None)
+        figures = (cell.figure for cell in readings.cells if (cell.factor, cell.level, cell.metric) == wanted)
+        return next(figures, None)
 
     def _retention(self, readings: Readings, label: str, head: str) -> Retention | None:
         wanted = (label, self.factor, self.level, head)
@@ -127,19 +127,19 @@ class Evidence:
 
 
 def is_unknown(figure: Figure) -> bool:
-    """Whether nobody could have this figure: no label says what the view should give."""
+    """Return whether the figure is missing because the label under the view is unknown."""
     return figure.value is None and (figure.reason or "").startswith(UNKNOWN)
 
 
 def percent(figure: Figure) -> str:
-    """A share with its interval, in %."""
+    """Format a share with its interval, in %."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
     return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:
-    """A figure with its interval, or why there is none."""
+    """Format a figure with its interval, or return the reason for its absence."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.reason or "no figure"
     return f"{figure.value:z.2f} [{figure.low:z.2f}, {figure.high:z.2f}]"

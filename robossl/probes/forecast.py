@@ -1,4 +1,4 @@
-"""What a probe says before it starts: its frames, its size and its time; and whether its cache has the room."""
+"""The announcement of a probe: its frames, its size and its time; and the check of its cache."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 import numpy as np
 
 from robossl.errors import InputError
-from robossl.probes.features import ViewFile, paths
+from robossl.measure.features import ViewFile, feature_paths
+from robossl.measure.subjects import Output, Subject
 from robossl.probes.plan import RenderPlan
-from robossl.probes.subjects import Output, Probed
 from robossl.probes.views import RenderJob, Views
 
-TIMED = 8  # frames an encoder is timed on
+TIMED = 8  # frames, to time an encoder
 
 
 def say_plan(
     views: Views,
     plan: RenderPlan,
-    subjects: Mapping[str, Probed],
+    subjects: Mapping[str, Subject],
     labels: str,
     maps: set[RenderJob],
     *,
     more: Sequence[str] = (),
 ) -> int:
-    """Print what will be done, how large it gets and about how long it takes; returns the bytes of it all.
+    """Print what will be done, its size and its approximate time; return the size in bytes.
 
     Args:
-        views: Of the frames; nothing is rendered yet.
-        plan: Which of them.
-        subjects: What embeds them, each tried on a few frames.
-        labels: In words those that are read.
+        views: Views of the frames; nothing is rendered yet.
+        plan: The views to render.
+        subjects: Encoder and references, each timed on a few frames.
+        labels: The labels to read, in words.
         maps: The views whose feature maps are kept too.
-        more: Lines that a reader must know before it starts.
+        more: More lines to print.
     """
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
     num_mapped = sum(len(views.positions(job)) for job in plan.jobs if job in maps)
@@ -44,16 +44,16 @@ def say_plan(
     for each in subjects.values():
         each(example[:1])
         began = time.perf_counter()
-        found = each(example)
+        features = each(example)
         minutes += num_frames * (time.perf_counter() - began) / len(example) / 60
-        frame_bytes = {name: 4 * values[0].size for name, values in found.items()}
+        frame_bytes = {name: 4 * values[0].size for name, values in features.items()}
         num_bytes += num_frames * frame_bytes["pooled"] + num_mapped * frame_bytes.get("dense", 0)
     clusters = len(np.unique(views.frames.clusters[split.evaluation]))
     print(
         f"{views.frames.name}: {len(split.evaluation)} frames in {clusters} clusters ({views.frames.cluster_key}) are "
         f"judged, {len(split.reference)} are for reference; labels: {labels}"
     )
-    names = ", ".join(each.about.name for each in subjects.values())
+    names = ", ".join(each.info.name for each in subjects.values())
     print(
         f"{len(plan.jobs)} views, {num_frames} frames, with features {num_bytes / 1e9:.2f} GB in "
         f"{views.folder.parent.parent}; {_about(minutes)} for {names}, the statistics "
@@ -66,7 +66,7 @@ def say_plan(
 
 
 def _not_shown(plan: RenderPlan) -> list[str]:
-    """Factors that these frames cannot show, each reason once."""
+    """Return lines on the factors that these frames cannot show, one per reason."""
     names: dict[str, list[str]] = {}
     for name, why in plan.unavailable.items():
         names.setdefault(why, []).append(name)
@@ -74,24 +74,26 @@ def _not_shown(plan: RenderPlan) -> list[str]:
 
 
 def check_room(
-    cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: RenderPlan, subjects: Mapping[str, Probed]
+    cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: RenderPlan, subjects: Mapping[str, Subject]
 ) -> None:
-    """Refuse what would make the cache larger than allowed, before anything is written.
+    """Refuse a run that would make the cache larger than allowed, before anything is written.
 
     Args:
         cache: Folder of views and features.
-        num_bytes: Of all that this run writes, from `say_plan`.
-        limit_bytes: How large the cache may get.
-        views: Of this run.
-        plan: Which of them.
-        subjects: What embeds them.
+        num_bytes: Bytes that this run writes, from `say_plan`.
+        limit_bytes: Largest size of the cache.
+        views: Views of this run.
+        plan: The views to render.
+        subjects: Encoder and references.
 
     Raises:
-        InputError: it would.
+        InputError: the cache would be too large.
     """
     files = [view_file(views, job, ("pooled", "dense")) for job in plan.jobs]
     own = {file.path for file in files}
-    own |= {path for each in subjects.values() for file in files for path in paths(each, file, cache / "features")}
+    own |= {
+        path for each in subjects.values() for file in files for path in feature_paths(each, file, cache / "features")
+    }
     others = sum(path.stat().st_size for path in cache.rglob("*.npy") if path not in own)
     if num_bytes + others > limit_bytes:
         raise InputError(
@@ -102,7 +104,7 @@ def check_room(
 
 
 def view_file(views: Views, job: RenderJob, outputs: tuple[Output, ...]) -> ViewFile:
-    """The file of a view, and what is wanted of it."""
+    """Return the file of a view, with the outputs to embed."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
 

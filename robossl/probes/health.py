@@ -1,9 +1,8 @@
-"""Whether features can carry anything at all; a verdict on an encoder that fails here is UNUSABLE.
+"""Health of features; the verdict on a collapsed encoder is UNUSABLE.
 
-Collapsed: the spread is below a millionth of the mean, or centred features span fewer than two directions (RankMe,
-arXiv:2210.02885, of features less their mean: a large mean pulls the raw figure to 1), or a frame with one grey level
-of noise no longer finds itself; each where there are frames enough to ask. Precision-fragile: half precision moves
-features by more than 5 % of their spread.
+Collapsed: the spread is below a millionth of the mean; or centred features use fewer than two directions (RankMe,
+arXiv:2210.02885, after centring, because a large mean pulls the raw figure to 1); or a frame with one grey level of
+noise no longer retrieves itself. Precision-fragile: half precision moves features by more than 5 % of their spread.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws
+from robossl.measure.figures import Draws
 from robossl.probes.invariance import Space, invariance, unit
 from robossl.probes.result import Flag, ProbeHealth
 from robossl.probes.retrieval import retrieval
 
 MIN_REL_STD = 1e-6
 MIN_RANK = 2.0
-MIN_FRAMES = 20  # below which neither spread nor rank says anything of an encoder
+MIN_FRAMES = 20  # for a judgement by spread or rank
 MIN_FLOOR_R1 = 0.9
 MAX_FP16_ERROR = 0.05
-SPECTRUM = 64  # singular values that the report shows
-FIRST, LAST = 10, 100  # eigenvalues the slope is fitted to (Stringer et al., 2019, start at the eleventh)
-MAX_PAIRED = 1000  # frames whose pairs make the uniformity
+SPECTRUM = 64  # singular values in the report
+FIRST, LAST = 10, 100  # eigenvalues for the slope (Stringer et al., 2019, start at the eleventh)
+MAX_PAIRED = 1000  # frames for the uniformity, which takes all pairs
 
 
 def health(
@@ -35,15 +34,15 @@ def health(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> ProbeHealth:
-    """Measure the features of the reference, and the floor on the evaluated frames.
+    """Measure the reference features, and the noise floor on the evaluated frames.
 
     Args:
         reference: Features of the reference frames.
         clean: Features of the evaluated frames.
-        noisy: Features of the same with noise of one grey level.
-        space: Of the reference.
+        noisy: Features of the evaluated frames with noise of one grey level.
+        space: Space of the reference frames.
         draws: Resamples of the clusters of the evaluated frames.
-        gallery: Positions among the evaluated frames.
+        gallery: Positions of the gallery among the evaluated frames.
     """
     if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):
         return ProbeHealth(None, None, None, None, None, None, None, (), None, None, ("collapsed",))
@@ -79,7 +78,7 @@ def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None, *,
 
 
 def effective_rank(singular: Float[ndarray, " k"]) -> float:
-    """How many directions are in use: exp of the entropy of the singular values."""
+    """Return the number of directions in use: exp of the entropy of the singular values."""
     used = singular[singular > 0]
     if not len(used):
         return 1.0
@@ -88,7 +87,7 @@ def effective_rank(singular: Float[ndarray, " k"]) -> float:
 
 
 def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
-    """Mean cosine of two different frames: near 1 where all features lie in a narrow cone."""
+    """Return the mean cosine of two different frames; near 1 if all features lie in a narrow cone."""
     if len(x) < 2:
         return None
     total = unit(x).sum(axis=0)
@@ -97,7 +96,10 @@ def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def uniformity(x: Float[ndarray, "n d"]) -> float | None:
-    """Log of the mean of exp(-2 |u - v|^2) over pairs on the sphere (arXiv:2005.10242): 0 collapsed, about -4 even."""
+    """Return log of the mean of exp(-2 |u - v|^2) over pairs of unit vectors (arXiv:2005.10242).
+
+    0 is collapsed, about -4 is uniform.
+    """
     from scipy.spatial.distance import pdist
 
     if len(x) < 2:
@@ -106,7 +108,7 @@ def uniformity(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
-    """Decay of the eigenvalues, i^-alpha (arXiv:2202.05808), by least squares of their logarithms."""
+    """Fit the decay of the eigenvalues, i^-alpha (arXiv:2202.05808), by least squares of their logarithms."""
     used = eigenvalues[eigenvalues > 0][:LAST]
     start = FIRST if len(used) >= 2 * FIRST else 0
     if len(used) - start < 2:
@@ -116,7 +118,7 @@ def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
 
 
 def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]:
-    """Singular values, largest first; what rounding alone makes is zero."""
+    """Return singular values, largest first; values at the level of rounding become zero."""
     gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
     values = np.linalg.eigvalsh(gram)[::-1]
     squared_rounding = np.finfo(np.float64).eps * max(float(values[0]), np.finfo(np.float64).eps * scale**2)
@@ -124,7 +126,7 @@ def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]
 
 
 def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float:
-    """What half precision moves, over the spread."""
+    """Return the error of half precision over the spread."""
     largest = float(np.finfo(np.float16).max)
     error = np.clip(x, -largest, largest).astype(np.float16).astype(np.float64) - x
     return float(np.sqrt(np.square(error).sum() / len(x) / spread))

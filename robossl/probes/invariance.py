@@ -1,10 +1,9 @@
-"""How far a view moves features, in units of how far another frame is: NIS, whitened NIS, cosine, pairwise AUC.
+"""How far a view moves features, relative to the distance between frames: NIS, whitened NIS, cosine, pairwise AUC.
 
-NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2: 1 is invariant, 0 moves a frame as far as another one. The other frame j is
-one of another cluster: pairs within an episode would make the figure depend on how many episodes there are.
-`nis_w`, the same of whitened features, is the headline: unwhitened figures speak of the mean colour, which dominates
-the leading components. Mean and covariance (Ledoit-Wolf) are those of a reference that shares no cluster with the
-frames that are judged.
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2: 1 is invariant, 0 is as far as another frame. Frame j is of another
+cluster; pairs within an episode would make the figure depend on the number of episodes. The main metric is `nis_w`, NIS
+of whitened features, because the leading components are dominated by the mean colour. Mean and covariance (Ledoit-Wolf)
+are those of reference frames, which share no cluster with the evaluated frames.
 """
 
 from __future__ import annotations
@@ -15,35 +14,34 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, Scores, missing, one_minus_ratio
-from robossl.probes.result import Figure
+from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_minus_ratio
 
 METRICS = ("nis", "nis_w", "eric", "auc")
-CONSTANT = 1e-6  # spread over the length of the mean, below which differences are rounding
-TIE = 1e-9  # of a cosine: rounding makes equal ones differ by less
+CONSTANT = 1e-6  # spread over the length of the mean; smaller differences are rounding
+TIE = 1e-9  # of a cosine; more than the rounding differences of equal ones
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where features lie: their mean, and what makes their covariance the identity."""
+    """Mean and whitening of features."""
 
     mean: Float[ndarray, " d"]
     whitener: Float[ndarray, "d d"]
     spread: float  # trace of the covariance
     shrinkage: float
-    reason: str | None = None  # why nothing can be measured in it
+    reason: str | None = None  # why nothing can be measured
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Features less the mean, in float64."""
+        """Subtract the mean, in float64."""
         return np.asarray(features.astype(np.float64) - self.mean)
 
     def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Features of unit covariance."""
+        """Return features of unit covariance."""
         return np.asarray(self.centre(features) @ self.whitener)
 
 
 def fit_space(reference: Float[ndarray, "r d"]) -> Space:
-    """Mean and whitening from features of the reference frames."""
+    """Fit mean and whitening to the features of the reference frames."""
     from sklearn.covariance import ledoit_wolf
 
     x = reference.astype(np.float64)
@@ -56,7 +54,7 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
     spread = float(np.square(x).sum() / len(x))
     if spread <= CONSTANT**2 * float(centre @ centre):
         return Space(centre, np.eye(d), spread, 1.0, "the features are the same for every frame")
-    scale = np.sqrt(spread / d)  # so that shrinkage and rounding do not depend on the unit of the features
+    scale = np.sqrt(spread / d)  # makes shrinkage and rounding independent of the features' unit
     covariance, shrinkage = ledoit_wolf(x / scale, assume_centered=True)
     values, axes = np.linalg.eigh(covariance)
     values = np.maximum(values, 1e-12 * values[-1])
@@ -66,12 +64,12 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
 def invariance(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, Figure]:
-    """Every metric of one view, a figure or a reason.
+    """Return every metric of one view as a figure.
 
     Args:
-        clean: Features of the frames as they are.
+        clean: Features of the clean frames.
         moved: Features of the same frames under the view.
-        space: Of the reference.
+        space: Space of the reference frames.
         draws: Resamples of the clusters of these frames.
     """
     reason = unmeasurable(clean, moved, space, draws)
@@ -83,20 +81,20 @@ def invariance(
 
 def invariance_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
-) -> dict[str, Scores]:
-    """The same frame by frame, to compare encoders; only where `unmeasurable` has nothing to say."""
+) -> dict[str, MetricParts]:
+    """Return the parts of every metric; only for views that `unmeasurable` accepts."""
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
-        "nis": Scores(distances(z, z_moved, draws.of), one_minus_ratio),
-        "nis_w": Scores(distances(w, w_moved, draws.of), one_minus_ratio),
-        "eric": Scores((unit(w) * unit(w_moved)).sum(axis=1)),
-        "auc": Scores(nearer_than_others(z, z_moved, draws.of), limits=(0, 1)),
+        "nis": MetricParts(distances(z, z_moved, draws.clusters), one_minus_ratio),
+        "nis_w": MetricParts(distances(w, w_moved, draws.clusters), one_minus_ratio),
+        "eric": MetricParts((unit(w) * unit(w_moved)).sum(axis=1)),
+        "auc": MetricParts(nearer_than_others(z, z_moved, draws.clusters), limits=(0, 1)),
     }
 
 
 def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws) -> str | None:
-    """Why a view has no value; None where it has one."""
+    """Return why a view cannot be measured; None if it can."""
     if space.reason:
         return space.reason
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
@@ -110,10 +108,10 @@ def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], spa
 
 
 def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
-    """For each frame its squared distance to its own view, and its part in the mean distance to another cluster's view.
+    """Return each frame's squared distance to its own view, and its part in the mean distance to other clusters' views.
 
-    The second is the frame's influence on that mean, as one of the pair and as the other (the projection of a
-    U-statistic), so that resampling it has the variance of drawing both; its mean over frames is the mean itself.
+    The second column is the frame's influence on that mean in both roles of a pair (the projection of a U-statistic),
+    so that resampling it has the variance of drawing both frames. Its mean over frames is the mean distance.
     """
     n, sizes = len(z), np.bincount(of)
     others = n - sizes[of]
@@ -129,7 +127,7 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 def nearer_than_others(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
 ) -> Float[ndarray, " n"]:
-    """For each frame, the share of other clusters' views that are less like it than its own; ties lose."""
+    """Return for each frame the share of other clusters' views that are less similar to it than its own; ties lose."""
     likeness = unit(z) @ unit(moved).T
     own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
     rivals = of[:, None] != of
@@ -138,13 +136,13 @@ def nearer_than_others(
 
 
 def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
-    """For each frame, the sum over all frames of other clusters."""
+    """Return for each frame the sum over all frames of other clusters."""
     sums = np.zeros((of.max() + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
     return np.asarray(sums.sum(axis=0) - sums[of])
 
 
 def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-    """Rows of length one; zero stays zero."""
+    """Scale rows to length one; zero stays zero."""
     length = np.linalg.norm(z, axis=1, keepdims=True)
     return z / np.where(length > 0, length, 1)

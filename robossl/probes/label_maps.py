@@ -1,8 +1,8 @@
-"""What becomes of a label under a view: T.y for every type of label and factor, or why there is none.
+"""Labels under a view: T.y for every type of label and factor, or why it is undefined.
 
 A view that moves points is a homography from the frame to the view, both in the coordinates of labels: x right, y down,
--1 to 1 of half the width and half the height. Angles and camera poses live in pixels, which are square where those
-coordinates are not, so they need the sizes of frame and view too.
+-1 to 1 over the width and the height. Angles and camera poses need square pixels, so they also take the sizes of frame
+and view.
 
 | label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_* | latency |
 |---|---|---|---|---|---|---|---|
@@ -12,8 +12,8 @@ coordinates are not, so they need the sizes of frame and view too.
 | angle | same | turned | mirrored | same | none: depends on the place | turned; tilt: none | none |
 | pose | same | composed with Rz | none: no camera sees this | none: no camera gives this | none | none | none |
 
-A camera's axes are x right, y down, z forward. A picture whose content turns counter-clockwise is that of a camera
-turned clockwise, which is a positive angle about z: the new camera-to-world rotation is R Rz(angle).
+A camera's axes are x right, y down, z forward. If the content of a picture turns counter-clockwise, the camera turned
+clockwise, which is a positive angle about z: the new camera-to-world rotation is R Rz(angle).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TILTS = ("perspective", "camera_perspective")
 CAMERA = "camera_"  # factors of the scene that move the camera
 
 
-class Moved(NamedTuple):
-    """Labels under a view, nan where a thing has left it; or None and the reason."""
+class ViewLabel(NamedTuple):
+    """A label under a view, nan for things that left it; or None and the reason."""
 
     label: Label | None
     reason: str | None = None
@@ -49,25 +49,25 @@ def move_label(
     hw: tuple[int, int],
     view_hw: tuple[int, int] | None = None,
     disc: bool = False,
-) -> Moved:
-    """Labels of frames under a factor.
+) -> ViewLabel:
+    """Return the label of frames under a factor.
 
     Args:
-        label: Of the frames as they are.
+        label: Label of the clean frames.
         factor: Name of the factor.
-        family: Of the factor.
-        to_view: Where points go; None for factors that move none.
+        family: Family of the factor.
+        to_view: Homographies from frames to views; None for factors that move nothing.
         hw: Height and width of the frames, in pixels.
-        view_hw: Of the views, where it differs.
-        disc: Whether the view is cut to the centred disc as wide as its shorter side: outside is nothing to be seen.
+        view_hw: Height and width of the views, if they differ.
+        disc: Whether the view is cut to the centred disc with the diameter of its shorter side.
     """
     reason = why_none(label.type, factor, family)
     if reason:
-        return Moved(None, reason)
+        return ViewLabel(None, reason)
     if label.mirrored is not None:
         return _sides(label, label.mirrored, factor)
     if to_view is None or label.type == "class":
-        return Moved(label)
+        return ViewLabel(label)
     in_pixels = _in_pixels(to_view, hw, view_hw or hw)
     match label.type:
         case "point":
@@ -80,11 +80,11 @@ def move_label(
             values = turn_angles(label.values, in_pixels)
         case "pose":
             values = roll_poses(label.values, rolls(in_pixels))
-    return Moved(replace(label, values=values))
+    return ViewLabel(replace(label, values=values))
 
 
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
-    """Why a label is not known under a factor; None where it is."""
+    """Return why a label is undefined under a factor; None if it is defined."""
     if family == "temporal":
         return "it is that of an earlier frame"
     if type == "class":
@@ -103,15 +103,15 @@ def why_none(type: LabelType, factor: str, family: Family) -> str | None:
 
 
 def move_points(points: Float[ndarray, "n 2"], to_view: Float[ndarray, "n 3 3"]) -> Float[ndarray, "n 2"]:
-    """Where points go; nan for those behind the camera."""
+    """Move points; nan for points behind the camera."""
     moved = np.einsum("nij,nj->ni", to_view, np.column_stack([points, np.ones(len(points))]))
     depth = np.where(moved[:, 2] > 0, moved[:, 2], np.nan)
-    found: Float[ndarray, "n 2"] = moved[:, :2] / depth[:, None]
-    return found
+    points_in_view: Float[ndarray, "n 2"] = moved[:, :2] / depth[:, None]
+    return points_in_view
 
 
 def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -> Float[ndarray, "n 4"]:
-    """The upright box about the moved corners of each box (x and y of its middle, width, height)."""
+    """Return the upright box around the moved corners of each box (x and y of its centre, width, height)."""
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     corners = np.stack([move_points(boxes[:, :2] + sign * boxes[:, 2:] / 2, to_view) for sign in signs])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -119,27 +119,27 @@ def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -
 
 
 def turn_angles(angles: Float[ndarray, "n 1"], in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, "n 1"]:
-    """Angles, counter-clockwise as seen, of directions moved by a linear map of pixels; in (-pi, pi]."""
-    ways = np.stack([np.cos(angles[:, 0]), -np.sin(angles[:, 0])], axis=1)  # y points down
-    moved = np.einsum("nij,nj->ni", in_pixels, ways)
-    found: Float[ndarray, "n 1"] = np.arctan2(-moved[:, 1], moved[:, 0])[:, None]
-    return found
+    """Return the angles (counter-clockwise in the picture) of directions moved by a linear map; in (-pi, pi]."""
+    directions = np.stack([np.cos(angles[:, 0]), -np.sin(angles[:, 0])], axis=1)  # y points down
+    moved = np.einsum("nij,nj->ni", in_pixels, directions)
+    turned: Float[ndarray, "n 1"] = np.arctan2(-moved[:, 1], moved[:, 0])[:, None]
+    return turned
 
 
 def rolls(in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, " n"]:
-    """By how many radians a picture is turned, counter-clockwise as seen."""
-    found: Float[ndarray, " n"] = np.arctan2(-in_pixels[:, 1, 0], in_pixels[:, 0, 0])
-    return found
+    """Return the rotation of each picture in radians, counter-clockwise."""
+    radians: Float[ndarray, " n"] = np.arctan2(-in_pixels[:, 1, 0], in_pixels[:, 0, 0])
+    return radians
 
 
 def are_rotations(quaternions: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
-    """Which are any: some trackers write zeros where they have lost the camera."""
-    found: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
-    return found
+    """Return which quaternions are rotations: some trackers write zeros when they have lost the camera."""
+    valid: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
+    return valid
 
 
 def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> Float[ndarray, "n 7"]:
-    """Camera-to-world poses of the cameras that see the turned pictures; the position stays."""
+    """Return the camera-to-world poses of cameras that see the rotated pictures; positions stay."""
     from scipy.spatial.transform import Rotation
 
     known = np.isfinite(poses).all(axis=1) & are_rotations(poses[:, 3:])
@@ -149,28 +149,28 @@ def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> F
     return moved
 
 
-def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> Moved:
+def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> ViewLabel:
     if factor == "rot90":
-        return Moved(None, "the classes name sides, which a quarter turn takes away")
+        return ViewLabel(None, "the classes name sides, which a quarter turn removes")
     if factor != "hflip":
-        return Moved(label)
+        return ViewLabel(label)
     known = np.isfinite(label.values)
     values = np.where(known, np.array(mirrored)[np.where(known, label.values, 0).astype(np.int64)], np.nan)
-    return Moved(replace(label, values=values))
+    return ViewLabel(replace(label, values=values))
 
 
 def _in_pixels(
     to_view: Float[ndarray, "n 3 3"], hw: tuple[int, int], view_hw: tuple[int, int]
 ) -> Float[ndarray, "n 2 2"]:
-    """The linear part at the middle of the frame, from pixels to pixels."""
+    """Return the linear part of the homographies at the centre of the frame, in pixels."""
     scale = np.array(view_hw[::-1])[:, None] / np.array(hw[::-1])[None]
     affine = to_view[:, :2, :2] - to_view[:, :2, 2:] * to_view[:, 2:, :2] / to_view[:, 2:, 2:]
-    found: Float[ndarray, "n 2 2"] = affine / to_view[:, 2:, 2:] * scale
-    return found
+    linear: Float[ndarray, "n 2 2"] = affine / to_view[:, 2:, 2:] * scale
+    return linear
 
 
 def seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
-    """Whether points lie in a view, or in the disc it is cut to; nan does not."""
+    """Return which points are in a view, or in its disc; nan is not."""
     if disc:
         in_radii = points * np.array(hw[::-1]) / min(hw)
         inside: Bool[ndarray, " n"] = np.square(in_radii).sum(axis=1) <= 1

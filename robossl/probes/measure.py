@@ -1,4 +1,4 @@
-"""Measure: what all encoders of a probe have in common, their frames, labels and draws."""
+"""Measure encoders on common views, labels and draws."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import cached_property
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, draw
+from robossl.measure.features import Features
+from robossl.measure.figures import Draws, draw
 from robossl.probes.factors.factor import Factor
-from robossl.probes.features import Features
 from robossl.probes.frames import Label
-from robossl.probes.label_maps import Moved, move_label
+from robossl.probes.label_maps import ViewLabel, move_label
 from robossl.probes.moves import to_view
 from robossl.probes.plan import FLOOR_JOB, RenderPlan
-from robossl.probes.reading import Reading
+from robossl.probes.reading import EncoderMeasures
 from robossl.probes.result import Cell, Decoding, Readings, Retention
 from robossl.probes.retention import READABLE
 from robossl.probes.retrieval import spread_gallery
@@ -26,14 +26,14 @@ from robossl.probes.views import RenderJob, Views
 
 @dataclass(frozen=True)
 class Measure:
-    """What all encoders of a probe have in common: the views, the labels and the draws.
+    """Measure encoders on the views, labels and draws that they share.
 
     Args:
-        views: Rendered.
-        plan: Which of them.
-        labels: The labels whose heads are fitted.
-        settings: How much is measured.
-        readable: Least clean score above chance of a label that counts as read.
+        views: Rendered views.
+        plan: The views to measure.
+        labels: Labels to fit heads to.
+        settings: Numbers of frames, resamples and shuffles.
+        readable: Least clean score above chance for a label that counts as read.
     """
 
     views: Views
@@ -45,7 +45,7 @@ class Measure:
     def __call__(
         self,
         name: str,
-        found: Mapping[RenderJob, Features],
+        features: Mapping[RenderJob, Features],
         *,
         paired: bool = False,
         watch: Callable[[int, int], None] = lambda done, total: None,
@@ -53,12 +53,12 @@ class Measure:
         """Measure one encoder.
 
         Args:
-            name: Of the encoder.
-            found: Its features of every job of the plan.
-            paired: Keep what each cluster adds to `nis_w`, so that reports can be compared in pairs.
-            watch: Told the views done and in all, after each.
+            name: Name of the encoder.
+            features: Its features by job of the plan.
+            paired: Keep each cluster's share of `nis_w`, so that reports can be compared in pairs.
+            watch: Told the views done and in all, after each view.
         """
-        one = Reading(self, found, paired)
+        one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []
         decodings: list[Decoding] = []
         retentions: list[Retention] = []
@@ -74,7 +74,7 @@ class Measure:
 
     @cached_property
     def shown(self) -> tuple[RenderJob, ...]:
-        """The views that are judged."""
+        """The views that verdicts are based on."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
     @cached_property
@@ -85,15 +85,15 @@ class Measure:
 
     @cached_property
     def gallery(self) -> Int[ndarray, " g"]:
-        """Positions among the evaluated frames."""
+        """Positions of the gallery among the evaluated frames."""
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
-    def label(self, name: str, job: RenderJob, factor: Factor) -> Moved:
-        """The label of the frames of a job, where its view shows it."""
+    def label(self, name: str, job: RenderJob, factor: Factor) -> ViewLabel:
+        """Return the label of a job's frames under its view."""
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
-            return Moved(own)  # a clean view is cut, not moved
+            return ViewLabel(own)  # clean views are cropped, not moved
         return move_label(
             own,
             factor=factor.name,
@@ -105,7 +105,7 @@ class Measure:
         )
 
     def homographies(self, job: RenderJob, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
-        """From the frame to the view of a job; None where nothing moves."""
+        """Return homographies from the frames to the view of a job; None if nothing moves."""
         if job.draw != "clean":
             return to_view(self.views, job)
         if factor.warp is None:

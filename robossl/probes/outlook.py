@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robossl.probes.bootstrap import clusters_to_show
+from robossl.measure.figures import clusters_to_show
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.frames import Label, ProbeFrames, Split
 from robossl.probes.label_maps import why_none

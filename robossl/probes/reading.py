@@ -1,4 +1,4 @@
-"""Reading: what is measured of one encoder; what is fitted to its clean features serves all factors that share them."""
+"""All measurements of one encoder; fits to its clean features are shared by all factors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, Scores, missing
-from robossl.probes.decoding import Drawn, decode
+from robossl.measure.features import Features
+from robossl.measure.figures import Draws, MetricParts, missing
+from robossl.probes.decoding import FramePairs, decode
 from robossl.probes.dense import by_homography, keypoint_drift, pck, soft_argmax
 from robossl.probes.equivariance import equivariance
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor
-from robossl.probes.features import Features
 from robossl.probes.health import health
 from robossl.probes.invariance import METRICS as INVARIANCE
 from robossl.probes.invariance import Space, fit_space, invariance_scores, unmeasurable
 from robossl.probes.plan import FLOOR_JOB, make_decode_job
 from robossl.probes.result import Cell, CleanHead, Decoding, Neighbours, ProbeHealth, Retention
-from robossl.probes.retention import Head, Task, fit_augmented, fit_task, retention
+from robossl.probes.retention import LabelHead, RetentionTask, fit_augmented, fit_task, retention
 from robossl.probes.retrieval import METRICS as RETRIEVAL
 from robossl.probes.retrieval import mistaken, retrieval_scores
 from robossl.probes.views import Part, RenderJob
@@ -31,29 +31,29 @@ from robossl.probes.views import Part, RenderJob
 if TYPE_CHECKING:
     from robossl.probes.measure import Measure
 
-SHOWN = 4  # views whose worst retrievals are kept
+SHOWN = 4  # views whose worst retrievals are shown
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One encoder.
+class EncoderMeasures:
+    """The measurements of one encoder.
 
     Args:
-        common: What it shares with others.
-        found: Its features of every job.
-        paired: Keep what each cluster adds to `nis_w`, so that reports can be compared in pairs.
-        spaces: Filled as they are asked for, by base.
-        tasks: The same, by label and base.
+        common: Views, labels and draws of all encoders.
+        features: Its features by job.
+        paired: Keep each cluster's share of `nis_w`, so that reports can be compared in pairs.
+        spaces: Filled on demand, by base.
+        tasks: Filled on demand, by label and base.
     """
 
     common: Measure
-    found: Mapping[RenderJob, Features]
+    features: Mapping[RenderJob, Features]
     paired: bool
     spaces: dict[str, Space] = field(default_factory=dict)
-    tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], RetentionTask] = field(default_factory=dict)
 
     def pooled(self, job: RenderJob) -> Float[ndarray, "n d"]:
-        return self.found[job]["pooled"]
+        return self.features[job]["pooled"]
 
     def space(self, base: str) -> Space:
         if base not in self.spaces:
@@ -67,7 +67,7 @@ class Reading:
         return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
 
     def cells(self, job: RenderJob) -> Iterator[Cell]:
-        """Invariance, retrieval, and where the view moves things, equivariance of pooled features and of maps."""
+        """Yield invariance, retrieval and, if the view moves things, equivariance of pooled features and of maps."""
         factor, common = resolve_factor(job.factor), self.common
         clean, moved = self.pooled(common.views.clean(job)), self.pooled(job)
         space, draws = self.space(factor.base), common.draws
@@ -84,24 +84,24 @@ class Reading:
             )
         if factor.classes:
             yield from self._equivariance(job, factor)
-        if factor.warp is not None and "dense" in self.found[job]:
+        if factor.warp is not None and "dense" in self.features[job]:
             yield from self._dense(job, factor)
 
     def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
-        """The linear map of a kind, from the reference frames that were drawn that kind."""
+        """Yield how well one linear map, fitted on the reference frames of a class, explains that class."""
         kind = make_decode_job(job.factor, job.level, "reference")
-        if kind not in self.found:
+        if kind not in self.features:
             return
         drawn = self.common.views.values(kind)[:, 0] == factor.strengths(job.level)[0]
         reference = self.pooled(self.common.views.clean(kind))[drawn], self.pooled(kind)[drawn]
         judged = self.pooled(self.common.views.clean(job)), self.pooled(job)
-        train, test = (Drawn(clean, moved, np.zeros((len(clean), 1))) for clean, moved in (reference, judged))
+        train, test = (FramePairs(clean, moved, np.zeros((len(clean), 1))) for clean, moved in (reference, judged))
         for name, figure in equivariance(train, test, self.common.draws).items():
             yield Cell(job.factor, job.level, name, figure)
 
     def _dense(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
         common, before = self.common, self.common.views.clean(job)
-        clean, moved = self.found[before]["dense"], self.found[job]["dense"]
+        clean, moved = self.features[before]["dense"], self.features[job]["dense"]
         to_clean, to_moved = common.homographies(before, factor), common.homographies(job, factor)
         assert to_clean is not None and to_moved is not None
         warps = [by_homography(each) for each in to_moved @ np.linalg.inv(to_clean)]
@@ -113,13 +113,15 @@ class Reading:
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
     def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
-        """Of the strength that was drawn up to this level, where the plan has such views."""
+        """Decode the strength drawn up to this level; empty if the plan has no such views."""
         factor, common = resolve_factor(job.factor), self.common
         jobs = [make_decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
-        if not all(each in self.found for each in jobs):
+        if not all(each in self.features for each in jobs):
             return ()
         train, test = (
-            Drawn(self.pooled(common.views.clean(each)), self.pooled(each), factor.targets(common.views.values(each)))
+            FramePairs(
+                self.pooled(common.views.clean(each)), self.pooled(each), factor.targets(common.views.values(each))
+            )
             for each in jobs
         )
         return decode(
@@ -135,7 +137,7 @@ class Reading:
         )
 
     def retentions(self, job: RenderJob) -> Iterator[Retention]:
-        """Of every label, by heads fitted on clean frames and, where the plan allows, under the factor too."""
+        """Yield retention of every label, by heads fitted on clean frames and on transformed ones (if planned)."""
         factor, common = resolve_factor(job.factor), self.common
         for name in common.labels:
             task = self._task(name, job, factor)
@@ -150,31 +152,31 @@ class Reading:
             )
 
     def clean_heads(self) -> Iterator[CleanHead]:
-        """Of every label, on whole frames."""
+        """Yield the score of every label on whole frames."""
         factor = resolve_factor(FLOOR_JOB.factor)
         yield from (CleanHead(name, self._task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
 
-    def _task(self, name: str, job: RenderJob, factor: Factor) -> Task:
+    def _task(self, name: str, job: RenderJob, factor: Factor) -> RetentionTask:
         key = name, factor.base
         if key not in self.tasks:
             common = self.common
-            judged, fitted = common.views.clean(job), _clean(factor.base, "reference")
-            labels = [common.label(name, each, factor).label or common.labels[name] for each in (fitted, judged)]
+            evaluated, fitted = common.views.clean(job), _clean(factor.base, "reference")
+            labels = [common.label(name, each, factor).label or common.labels[name] for each in (fitted, evaluated)]
             self.tasks[key] = fit_task(
                 name,
                 labels[0],
                 labels[1],
                 reference=self.pooled(fitted),
                 reference_clusters=common.views.frames.clusters[common.views.positions(fitted)],
-                clean=self.pooled(judged),
+                clean=self.pooled(evaluated),
                 draws=common.draws,
                 readable=common.readable,
             )
         return self.tasks[key]
 
-    def _augmented(self, task: Task, job: RenderJob, factor: Factor) -> Head | None:
+    def _augmented(self, task: RetentionTask, job: RenderJob, factor: Factor) -> LabelHead | None:
         drawn = make_decode_job(job.factor, job.level, "reference")
-        if drawn not in self.found:
+        if drawn not in self.features:
             return None
         common, clean = self.common, _clean(factor.base, "reference")
         label = common.label(task.name, clean, factor).label
@@ -190,10 +192,10 @@ class Reading:
         )
 
     def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
-        """Of the views, one a factor, whose frames find themselves the least."""
-        found = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
+        """Return the worst retrievals of the views with the lowest R@1, one view per factor."""
+        scored = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
         worst: dict[str, Cell] = {}
-        for _, cell in sorted(found, key=lambda each: each[0]):
+        for _, cell in sorted(scored, key=lambda each: each[0]):
             worst.setdefault(cell.factor, cell)
         kept = []
         for cell in list(worst.values())[:SHOWN]:
@@ -209,7 +211,7 @@ def _clean(base: str, part: Part) -> RenderJob:
     return RenderJob(base, 0, "clean", part)
 
 
-def _shares(scores: Scores, draws: Draws) -> tuple[tuple[float, float], ...]:
-    """By cluster: how much less than another frame's distance the view moved, and that distance."""
-    sums = [np.bincount(draws.of, weights=column) for column in scores.parts.T]
+def _shares(scores: MetricParts, draws: Draws) -> tuple[tuple[float, float], ...]:
+    """Return two sums per cluster: distance to other frames minus distance to the own view, and distance to others."""
+    sums = [np.bincount(draws.clusters, weights=column) for column in scores.parts.T]
     return tuple((float(other - own), float(other)) for own, other in zip(*sums, strict=True))

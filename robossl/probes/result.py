@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robossl.measure.figures import Figure as Figure
+from robossl.measure.subjects.subject import Backbone as Backbone
+from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
+
 SCHEMA = "robossl.probe/1"
 # How the reason of a missing figure begins: no head reads the label; the label is undefined under the factor.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
@@ -16,18 +20,6 @@ Need = Literal["INV", "EQUI", "INFO", "-"]
 Word = Literal["SAFE", "SAFE IF TRAINED WITH IT", "RISKY", "INCONCLUSIVE", "UNUSABLE"]
 Family = Literal["photometric", "geometric", "scene", "temporal"]
 Flag = Literal["collapsed", "precision-fragile"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A value with its 95 % interval; all three are None where there is a reason for having none."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int  # frames behind it
-    clusters: int  # independent units behind it
-    reason: str | None = None  # why there is no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +139,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What was probed."""
-
-    name: str
-    source: str
-    kind: Literal["run", "onnx", "grpc", "timm", "reference"]
-    sha256: str
-    layer: str
-    dim: int
-    dtype: str
-    preprocessing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """A network architecture, and where its name comes from."""
-
-    name: str  # as timm knows it
-    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]  # stand-in: it is not known at all
-
-
-@dataclass(frozen=True, slots=True)
 class ProbeData:
     """The frames of the probe."""
 
@@ -201,7 +171,7 @@ class Report:
     """One encoder, one set of frames, one task."""
 
     created: str
-    encoder: Subject
+    encoder: SubjectInfo
     data: ProbeData
     settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
     views: tuple[ViewFigures, ...]

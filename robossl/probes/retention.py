@@ -1,9 +1,10 @@
-"""How much of a task's head is left under a view: what a policy on this encoder would feel.
+"""Retention: the share of a head's score that is left under a view, as a policy on this encoder would notice it.
 
-Three heads, all linear: fitted on clean frames and asked for T.y (does the head follow what the view did?) or for y
-itself (does it stay?), and fitted on clean and transformed frames (could a policy trained with the factor follow?).
-Retention is the score above chance under the view over that on clean frames: 1 no loss, 0 chance. A label that is not
-surely read off clean frames has no retention: a head that reads nothing loses nothing.
+All heads are linear. The clean head is fitted on clean frames and tested with T.y (does it follow the view?) and with y
+itself (does it stay?). The augmented head is fitted on clean and transformed frames (could a policy that was trained
+with the factor follow it?). Retention is the score above chance under the view over that on clean frames: 1 is no loss,
+0 is chance. A label that is not reliably read off clean frames has no retention: a head that reads nothing loses
+nothing.
 """
 
 from __future__ import annotations
@@ -15,43 +16,44 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, missing, unseen_share
+from robossl.measure.figures import Draws, Figure, missing, unseen_share
+from robossl.measure.metrics import R2, BalancedAccuracy, class_weights, one_hot
+from robossl.measure.ridge import Readout, fit_basis
 from robossl.probes.frames import Label
-from robossl.probes.label_maps import Moved, are_rotations
-from robossl.probes.readout import R2, BalancedAccuracy, Readout, balance, fit_basis, one_hot
-from robossl.probes.result import UNKNOWN, UNREADABLE, Figure, Retention
+from robossl.probes.label_maps import ViewLabel, are_rotations
+from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
 READABLE = 0.15
-WORST = -1.0  # R2 has no lower bound; a head as far below chance as it was above has lost all there is to lose
-MIN_FRAMES = 20  # with a label, below which no head is fitted
-LEAST_STD = 1e-3  # of a label in its own unit (metres, half sides, 1): below, there is nothing to be read
+WORST = -1.0  # R2 has no lower bound; a head as far below chance as it was above has lost everything
+MIN_FRAMES = 20  # with a label, for a head
+LEAST_STD = 1e-3  # of a label in its unit (metres, half sides, 1); below, there is nothing to read
 HeadName = Literal["clean", "same", "augmented"]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A fitted read-out of one label."""
+class LabelHead:
+    """A fitted head of one label."""
 
     readout: Readout
     target: Target
 
     def read(self, features: Float[ndarray, "n d"]) -> Any:
-        """Predictions, as `Target.parts` takes them."""
+        """Return predictions for `Target.parts`."""
         return self.target.decide(self.readout(features.astype(np.float64)))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a label is regressed: columns, in groups of one unit; classes as one column each."""
+    """How a label is regressed: columns in groups of one unit; classes as one column each."""
 
     type: str
     num_classes: int
-    groups: tuple[tuple[int, ...], ...]  # those that vary: the position of a camera that never turns
-    centre: Float[ndarray, " t"]  # of the columns, taken off before squares are summed
+    groups: tuple[tuple[int, ...], ...]  # only those that vary, e.g. the position of a camera that never turns
+    centre: Float[ndarray, " t"]  # of the columns, subtracted before squares are summed
 
     @classmethod
     def of(cls, label: Label) -> Target:
-        """From the labels that heads are fitted on."""
+        """Return the target for the labels that heads are fitted on."""
         num = len(label.classes) or (int(np.nanmax(label.values)) + 1 if label.type == "class" else 0)
         groups = {
             "point": ((0, 1),),
@@ -71,11 +73,11 @@ class Target:
 
     @property
     def score(self) -> R2 | BalancedAccuracy:
-        """0 at chance, 1 perfect."""
+        """The statistic: 0 at chance, 1 perfect."""
         return BalancedAccuracy(self.num_classes) if self.type == "class" else R2(self.groups)
 
     def columns(self, label: Label) -> Float[ndarray, "n t"]:
-        """What is regressed; nan in rows without a label."""
+        """Return the columns to regress; nan in rows without a label."""
         values = label.values.astype(np.float64)
         if self.type == "class":
             known = np.isfinite(values[:, 0]) & (values[:, 0] < self.num_classes)
@@ -89,27 +91,27 @@ class Target:
         return np.asarray(values - self.centre)
 
     def decide(self, predicted: Float[ndarray, "n t"]) -> Any:
-        """Classes for classes, columns else."""
+        """Return classes for a label of classes, else columns."""
         return predicted.argmax(axis=1) if self.type == "class" else predicted
 
     def parts(self, label: Label, predicted: Any) -> Float[ndarray, "n k"]:
-        """One row a frame, for a bootstrap of `score`; nan in rows without a label."""
+        """Return one row per frame for a bootstrap of `score`; nan in rows without a label."""
         columns = self.columns(label)
         known = np.isfinite(columns).all(axis=1)
         score = self.score
         if isinstance(score, BalancedAccuracy):
-            found = score.parts(np.where(known, np.nan_to_num(columns).argmax(axis=1), 0), predicted)
+            parts = score.parts(np.where(known, np.nan_to_num(columns).argmax(axis=1), 0), predicted)
         else:
-            found = score.parts(columns, predicted)
-        return np.where(known[:, None], found, np.nan)
+            parts = score.parts(columns, predicted)
+        return np.where(known[:, None], parts, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One label, its clean head, and how that reads the clean frames that are judged."""
+class RetentionTask:
+    """One label, its clean head, and the head's score on the clean evaluated frames."""
 
     name: str
-    head: Head | None
+    head: LabelHead | None
     label: Label  # of the evaluated frames
     clean: Float[ndarray, "n k"]  # parts
     figure: Figure  # the clean score
@@ -127,64 +129,63 @@ def fit_task(
     clean: Float[ndarray, "n d"],
     draws: Draws,
     readable: float = READABLE,
-) -> Task:
+) -> RetentionTask:
     """Fit the clean head of a label on the reference frames and score it on the evaluated ones.
 
     Args:
-        name: Of the label.
+        name: Name of the label.
         train: The label on the reference frames.
         test: The label on the evaluated frames.
         reference: Features of the reference frames.
         reference_clusters: Their clusters, which are left out in turn to choose the penalty.
         clean: Features of the evaluated frames.
         draws: Resamples of the clusters of the evaluated frames.
-        readable: What the lower bound of the clean score above chance must reach for a task to count as read.
+        readable: Least lower bound of the clean score above chance for a label that counts as read.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
     if head is None or not np.isfinite(clean).all():
-        none = f"{UNREADABLE}: too few frames with this label, or features that are not finite"
-        return Task(name, None, test, np.full((len(clean), 1), np.nan), missing(none, n=len(clean)), none)
+        reason = f"{UNREADABLE}: too few frames with this label, or features that are not finite"
+        return RetentionTask(name, None, test, np.full((len(clean), 1), np.nan), missing(reason, n=len(clean)), reason)
     parts = head.target.parts(test, head.read(clean))
     figure = draws.figure(parts, head.target.score)
-    reason = _unreadable(figure, readable, "clean frames")
-    return Task(name, head, test, parts, figure, reason, readable)
+    return RetentionTask(name, head, test, parts, figure, _unreadable(figure, readable, "clean frames"), readable)
 
 
 def retention(
-    task: Task,
+    task: RetentionTask,
     moved: Float[ndarray, "n d"],
-    label: Moved,
+    label: ViewLabel,
     draws: Draws,
     *,
     factor: str,
     level: int,
-    augmented: Head | None = None,
+    augmented: LabelHead | None = None,
 ) -> tuple[Retention, ...]:
-    """Retention of one task under one view, for the clean head asked T.y and y, and an augmented head asked T.y.
+    """Return retention under one view: of the clean head with T.y and y, and of the augmented head with T.y.
 
     Args:
-        task: From `fit_task`.
+        task: Result of `fit_task`.
         moved: Features of the evaluated frames under the view.
-        label: T.y of the evaluated frames, or why there is none.
+        label: T.y of the evaluated frames, or why it is unknown.
         draws: Resamples of the clusters of the evaluated frames.
-        factor: Name in the results.
-        level: In the results.
-        augmented: From `fit_augmented`.
+        factor: Factor to name in the results.
+        level: Level to name in the results.
+        augmented: Result of `fit_augmented`.
     """
     heads: tuple[HeadName, ...] = ("clean", "same") if augmented is None else ("clean", "same", "augmented")
     return tuple(_retained(task, moved, label, draws, factor, level, head, augmented) for head in heads)
 
 
 def fit_augmented(
-    task: Task,
+    task: RetentionTask,
     train: Label,
-    moved_train: Moved,
+    moved_train: ViewLabel,
     *,
     reference: Float[ndarray, "r d"],
     moved_reference: Float[ndarray, "r d"],
     reference_clusters: Int[ndarray, " r"],
-) -> Head | None:
-    """A head fitted on the reference as it is with y and under the view with T.y; None where there is none."""
+) -> LabelHead | None:
+    """Fit a head on clean and transformed reference frames; return None if the transformed labels are undefined."""
     if task.head is None or moved_train.label is None:
         return None
     pairs = [(reference, train), (moved_reference, moved_train.label)]
@@ -192,25 +193,25 @@ def fit_augmented(
 
 
 def _retained(
-    task: Task,
+    task: RetentionTask,
     moved: Float[ndarray, "n d"],
-    label: Moved,
+    label: ViewLabel,
     draws: Draws,
     factor: str,
     level: int,
     name: HeadName,
-    augmented: Head | None,
+    augmented: LabelHead | None,
 ) -> Retention:
     head = augmented if name == "augmented" else task.head
-    asked = task.label if name == "same" else label.label
-    reason = task.reason if asked is not None else f"{UNKNOWN}: {label.reason}"
+    tested = task.label if name == "same" else label.label
+    reason = task.reason if tested is not None else f"{UNKNOWN}: {label.reason}"
     if not np.isfinite(moved).all():
         reason = "the features are not finite"
-    if reason or head is None or asked is None:
+    if reason or head is None or tested is None:
         figure = missing(reason or "no head", n=len(moved), clusters=draws.weights.shape[1])
         return Retention(task.name, factor, level, name, figure, task.figure.value, None)
     target = head.target
-    parts = target.parts(asked, head.read(moved))
+    parts = target.parts(tested, head.read(moved))
     score, width = target.score, parts.shape[1]
 
     def kept(sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
@@ -232,7 +233,7 @@ def _retained(
 
 
 def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
-    """Why a clean score is none to keep a share of; None where its lower bound is high enough."""
+    """Return why a clean score is too low for retention; None if its lower bound is high enough."""
     if figure.value is None or figure.low is None or figure.high is None:
         return f"{UNREADABLE}: no score on {where} ({figure.reason})"
     if figure.low >= readable:
@@ -242,15 +243,15 @@ def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
 
 
 def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float:
-    """How far classes that no resample tells apart may yet be from the truth: what so few clusters cannot show."""
+    """Return how far retention may be off although no resample differs: what so few clusters cannot show."""
     if target.type != "class" or clean.value is None:
         return 0.0
     present = int((np.nansum(parts[:, : target.num_classes], axis=0) > 0).sum())
     return unseen_share(clean.clusters) / ((1 - 1 / present) * clean.value)
 
 
-def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> Head | None:
-    """A ridge head on all pairs of features and labels; the columns are centred as those of `train` are."""
+def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> LabelHead | None:
+    """Fit a ridge head on all pairs of features and labels; columns are centred by those of `train`."""
     if not np.isfinite(train.values).any():
         return None
     target = Target.of(train)
@@ -260,17 +261,17 @@ def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " 
     if known.sum() < MIN_FRAMES or not np.isfinite(features).all():
         return None
     features, columns = features[known], columns[known]
-    weights = balance(columns.argmax(axis=1)) if train.type == "class" else None
+    weights = class_weights(columns.argmax(axis=1)) if train.type == "class" else None
     basis = fit_basis(features, weights)
-    return Head(basis.fit(columns, basis.choose(columns, clusters[known])), target)
+    return LabelHead(basis.fit(columns, basis.choose(columns, clusters[known])), target)
 
 
 def _axes(quaternions: Float[ndarray, "n 4"]) -> Float[ndarray, "n 6"]:
-    """The first two columns of the rotation matrices: numbers without a seam, unlike quaternions and angles."""
+    """Return the first two columns of the rotation matrices, which are continuous unlike quaternions and angles."""
     from scipy.spatial.transform import Rotation
 
     known = are_rotations(quaternions)
-    found = np.full((len(quaternions), 6), np.nan)
+    axes = np.full((len(quaternions), 6), np.nan)
     if known.any():
-        found[known] = Rotation.from_quat(quaternions[known]).as_matrix()[:, :, :2].reshape(-1, 6)
-    return found
+        axes[known] = Rotation.from_quat(quaternions[known]).as_matrix()[:, :, :2].reshape(-1, 6)
+    return axes

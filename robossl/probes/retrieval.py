@@ -1,8 +1,7 @@
-"""Whether a view still finds its own frame: R@1 and mean reciprocal rank among 200 clean frames, ties losing.
+"""Whether a view still finds its own frame: R@1 and mean reciprocal rank among 200 clean frames.
 
-R@1 depends on the size of the gallery, which is therefore fixed: every query competes against the same frames, spread
-over the clusters. Among fewer frames it is easier, and no verdict SAFE rests on it. Ties lose, or a constant encoder
-would be perfect.
+R@1 depends on the size of the gallery, so the gallery is fixed and spread over the clusters. Among fewer frames R@1 is
+easier, and no verdict SAFE is based on it. Ties lose; otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.probes.bootstrap import Draws, Scores, missing
+from robossl.measure.figures import Draws, Figure, MetricParts, missing
 from robossl.probes.invariance import TIE, Space, unit, unmeasurable
-from robossl.probes.result import Figure
 
 METRICS = ("r1", "mrr")
 GALLERY = 200
 
 
 def spread_gallery(clusters: Int[ndarray, " n"], *, size: int = GALLERY, seed: int = 0) -> Int[ndarray, " g"]:
-    """Positions of up to `size` frames, a frame of each cluster before a second of any."""
+    """Return positions of up to `size` frames, with one frame of each cluster before a second one of any."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(clusters))
     turn = np.zeros(len(clusters), dtype=np.int64)
@@ -39,7 +37,7 @@ def retrieval(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
-    """R@1 and mean reciprocal rank of one view, by centred cosine."""
+    """Return R@1 and mean reciprocal rank of one view, by centred cosine."""
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
@@ -49,10 +47,13 @@ def retrieval(
 
 def retrieval_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, gallery: Int[ndarray, " g"]
-) -> dict[str, Scores]:
-    """The same frame by frame, to compare encoders; only where `unmeasurable` has nothing to say."""
+) -> dict[str, MetricParts]:
+    """Return the parts of both metrics; only for views that `unmeasurable` accepts."""
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
-    return {"r1": Scores((rank == 1).astype(np.float64), limits=(0, 1)), "mrr": Scores(1 / rank, limits=(0, 1))}
+    return {
+        "r1": MetricParts((rank == 1).astype(np.float64), limits=(0, 1)),
+        "mrr": MetricParts(1 / rank, limits=(0, 1)),
+    }
 
 
 def mistaken(
@@ -63,7 +64,7 @@ def mistaken(
     *,
     num: int = 8,
 ) -> tuple[tuple[int, int], ...]:
-    """Views that are most clearly taken for another frame: positions of the query and of what was found."""
+    """Return the views with the worst ranks, as positions of the query and of the frame that it retrieves."""
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return ()
     rank, rival = ranks(space.centre(clean), space.centre(moved), gallery)
@@ -74,12 +75,13 @@ def mistaken(
 def ranks(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], gallery: Int[ndarray, " g"]
 ) -> tuple[Int[ndarray, " n"], Int[ndarray, " n"]]:
-    """Rank of each view's own frame among as many frames as the gallery has, and the best of the others."""
+    """Return the rank of each view's own frame among the gallery, and the most similar other frame."""
     views, others = unit(moved), unit(z)
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T
     is_own = np.arange(len(z))[:, None] == gallery[None]
-    is_own[~is_own.any(axis=1), -1] = True  # whose frame is not in the gallery meets one rival fewer: as many as all
+    # A frame that is not in the gallery skips one rival, so that all frames have equally many.
+    is_own[~is_own.any(axis=1), -1] = True
     likeness = np.where(is_own, -np.inf, likeness)
     rank = 1 + (likeness >= own[:, None] - TIE).sum(axis=1)
     return rank, gallery[likeness.argmax(axis=1)]

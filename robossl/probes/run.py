@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robossl.probes.features import Features, features
+from robossl.measure.features import Features, embed_views
+from robossl.measure.subjects import Subject
 from robossl.probes.forecast import check_room, say_plan, view_file
 from robossl.probes.frames import Label
 from robossl.probes.measure import Measure
@@ -26,7 +27,6 @@ from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.report.words import describe_backbone
 from robossl.probes.result import ProbeData, Readings, Report, TaskNeeds
 from robossl.probes.settings import choose_dense_views
-from robossl.probes.subjects import Probed
 from robossl.probes.verdict import find_worst_word, judge
 from robossl.probes.views import RenderJob, Views
 from robossl.progress import Progress
@@ -41,8 +41,8 @@ class ProbeResult(NamedTuple):
 
 
 def probe(
-    probed: Probed,
-    references: Mapping[str, Probed],
+    probed: Subject,
+    references: Mapping[str, Subject],
     prepared: ProbeInputs,
     *,
     cache: Path,
@@ -84,7 +84,7 @@ def probe(
     verdicts = judge(own, readings, profile, unmeasured=unmeasured) if profile else ()
     report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        encoder=probed.about,
+        encoder=probed.info,
         data=_data(views, labels),
         settings={**asdict(settings), "unavailable": dict(plan.unavailable), "command": command},
         views=tuple(views.view(job) for job in measure.shown),
@@ -112,17 +112,17 @@ def _drop_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
 
 
 def _measure_one(
-    probed: Probed, views: Views, plan: RenderPlan, measure: Measure, cache: Path, maps: set[RenderJob]
+    probed: Subject, views: Views, plan: RenderPlan, measure: Measure, cache: Path, maps: set[RenderJob]
 ) -> Readings:
     found: dict[RenderJob, Features] = {}
-    name = probed.about.name
+    name = probed.info.name
     with watched(f"embed with {name}", "frames", sum(len(views.positions(job)) for job in plan.jobs)) as watch:
         files = [view_file(views, job, ("pooled", "dense") if job in maps else ("pooled",)) for job in plan.jobs]
-        embedded = features(probed, files, cache, watch=lambda _, done, total: watch(done, total))
+        embedded = embed_views(probed, files, cache, watch=watch)
         for job, each in zip(plan.jobs, embedded, strict=True):
             found[job] = each
     with watched(f"measure {name}", "views", len(measure.shown)) as watch:
-        return measure(name, found, paired=probed.about.kind != "reference", watch=watch)
+        return measure(name, found, paired=probed.info.kind != "reference", watch=watch)
 
 
 @contextmanager

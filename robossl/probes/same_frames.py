@@ -1,4 +1,4 @@
-"""Same frames: only reports on the same frames, under the same views, can be put side by side."""
+"""Check that reports are comparable: on the same frames, under the same views."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def check_count(count: int) -> None:
 
 
 def check_same_frames(reports: Sequence[Report], origins: Sequence[str]) -> None:
-    """Refuse reports of other frames, settings or grids than the first's; `origins` name them in the message.
+    """Refuse reports with other frames, settings or grids than the first; messages name them by `origins`.
 
     Raises:
-        InputError: one of them is.
+        InputError: a report differs.
     """
     for report, origin in zip(reports[1:], origins[1:], strict=True):
         _check_pair(reports[0], report, origins[0], origin)

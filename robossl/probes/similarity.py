@@ -1,4 +1,4 @@
-"""How far a view moved the pixels: peak signal-to-noise ratio and structural similarity."""
+"""Pixel similarity of a view and its frame: peak signal-to-noise ratio and structural similarity."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels: int) -> Float[ndarray, " b"]:
-    """Peak signal-to-noise ratio of each pair, dB; infinite where they are the same.
+    """Return the peak signal-to-noise ratio of each pair, in dB; infinite for equal pictures.
 
-    The error is shared by `num_pixels`: those inside the disc, where both are the same outside of it.
+    The error is averaged over `num_pixels`, e.g. those inside the disc if both pictures are equal outside it.
     """
-    apart = (a.astype(np.float32) - b).reshape(len(a), -1)
-    squares = np.square(apart).sum(1, dtype=np.float64) / (3 * num_pixels)
+    difference = (a.astype(np.float32) - b).reshape(len(a), -1)
+    squares = np.square(difference).sum(1, dtype=np.float64) / (3 * num_pixels)
     with np.errstate(divide="ignore"):
         return np.asarray(10 * np.log10(255**2 / squares))
 
@@ -26,9 +26,9 @@ def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels:
 def ssim(
     a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], inside: Bool[ndarray, "h w"]
 ) -> Float[ndarray, " b"]:
-    """Structural similarity of the luma of each pair (Wang et al. 2004, Gaussian window).
+    """Return the structural similarity of the luma of each pair (Wang et al. 2004, Gaussian window).
 
-    The mean is over whole windows about some pixels.
+    The mean is over complete windows around the pixels of `inside`.
     """
     middle = inside[_REACH:-_REACH, _REACH:-_REACH]
     return np.array([_ssim(x @ _LUMA, y @ _LUMA)[middle].mean() for x, y in zip(a, b, strict=True)])
@@ -37,8 +37,7 @@ def ssim(
 def _ssim(x: Float[ndarray, "h w"], y: Float[ndarray, "h w"]) -> Float[ndarray, "i j"]:
     mx, my = _windows(x), _windows(y)
     vx, vy, cov = _windows(x * x) - mx * mx, _windows(y * y) - my * my, _windows(x * y) - mx * my
-    found = (2 * mx * my + _C1) * (2 * cov + _C2) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
-    return np.asarray(found)
+    return np.asarray((2 * mx * my + _C1) * (2 * cov + _C2) / ((mx * mx + my * my + _C1) * (vx + vy + _C2)))
 
 
 def _windows(x: Float[ndarray, "h w"]) -> Float[ndarray, "i j"]:

@@ -1,4 +1,4 @@
-"""Which frames statistics and heads are fitted on, and which are judged: no cluster is in both."""
+"""Split frames into reference (for fits) and evaluation; no cluster is in both."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.probes.frames import ProbeFrames, Split
 
-MIN_CLUSTERS = 20  # with fewer in the evaluation an interval says too little
-_LOOKED_AT = 32  # frames, to find out that all are alike
+MIN_CLUSTERS = 20  # in the evaluation; with fewer, intervals are too wide
+_NUM_SAMPLED = 32  # frames, to detect that all are equal
 
 
 def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
-    """Draw whole clusters for either side, and frames evenly from the clusters of a side.
+    """Draw whole clusters for each side, and frames evenly from the clusters of a side.
 
-    The evaluation gets its share of the frames, and 20 clusters or half of them where that is more. Where there are
-    fewer frames than asked for, both sides are smaller.
+    The evaluation has its share of the frames, and at least 20 clusters (or half of all clusters, if that is less).
+    With fewer frames than wanted, both sides are smaller.
 
     Raises:
-        InputError: fewer than two clusters, or frames that are all alike.
+        InputError: fewer than two clusters, or frames that are all equal.
     """
     if min(n_reference, n_evaluation) < 1:
         raise InputError(f"both sides of a split need a frame, got {n_reference} and {n_evaluation}")
@@ -46,7 +46,7 @@ def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: 
 def _evenly(
     positions: Int[ndarray, " n"], clusters: Int[ndarray, " m"], count: int, rng: np.random.Generator
 ) -> Int[ndarray, " k"]:
-    """`count` of the positions in order, one of each cluster before a second of any."""
+    """Return `count` of the positions in order, with one of each cluster before a second one of any."""
     mixed = rng.permutation(positions)
     own = clusters[mixed]
     by_cluster = np.argsort(own, kind="stable")
@@ -58,10 +58,10 @@ def _evenly(
 
 def _refuse_all_alike(frames: ProbeFrames) -> None:
     num_frames = len(frames.clusters)
-    at = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _LOOKED_AT)).astype(np.int64))
+    at = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _NUM_SAMPLED)).astype(np.int64))
     pixels = frames.clean(at)
     if (pixels == pixels[0]).all():
         raise InputError(
-            f"{frames.name}: {len(at)} of {num_frames} frames were looked at and all are the same picture; "
-            f"nothing can be said of an encoder on them"
+            f"{frames.name}: {len(at)} of {num_frames} frames were compared and all are equal; "
+            f"they cannot tell encoders apart, give it other data"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from robossl.probes.bootstrap import missing
+from robossl.measure.figures import missing
 from robossl.probes.evidence import Evidence
 from robossl.probes.profile import Profile
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from robossl.data.store import Store
-from robossl.encode import load_encode, random_encode
 from robossl.errors import InputError
-from robossl.evaluate.features import embed_rows, spread_rows
-from robossl.evaluate.subjects import embedder, random_config
+from robossl.measure.features import embed
+from robossl.measure.store_rows import StoreRows, spread_rows
+from robossl.measure.subjects import open_subject, random_reference
 from robossl.report.html import jpeg_uri
 from robossl.report.record import RunRecord
 
@@ -97,13 +97,11 @@ def find_neighbours(
     split = "val" if "val" in store.manifest.splits else ""
     queried = _choose_queries(store, labels, split)
     rows = np.union1d(_choose_pool(store), queried)
-    encode = load_encode(record.path, outputs=("pooled",))
+    encoder = open_subject(str(record.path), outputs=("pooled",))
     found = []
-    for each in (
-        embedder("encoder", encode),
-        embedder("random", random_encode(random_config(encode.card), 0, outputs=("pooled",))),
-    ):
-        features = embed_rows(each, store, rows, advance=lambda done: watch("look up neighbours", done, 2 * len(rows)))
+    frames, total = StoreRows(store, rows), 2 * len(rows)
+    for subject in (encoder, random_reference(encoder)):
+        features = embed(subject, frames, advance=lambda done: watch("look up neighbours", done, total))["pooled"]
         found.append(
             find_nearest(features, store.episode_of(rows), np.searchsorted(rows, queried), count=NUM_NEIGHBOURS)
         )

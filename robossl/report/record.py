@@ -15,7 +15,7 @@ from numpy import ndarray
 from robossl.config import read_mapping
 from robossl.encoder_files import read_about
 from robossl.errors import InputError
-from robossl.evaluate.result import Evaluation, Result, Row, read_evaluation
+from robossl.evaluate.result import Result, ScoreRow, Scores, read_evaluation
 from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
 
 
@@ -34,7 +34,7 @@ class RunRecord:
     config: dict[str, Any]  # config.yaml
     encoder: dict[str, Any]  # encoder/encoder.json; empty before the first checkpoint
     metrics: dict[str, Series]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Scores, ...]
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class RunRecord:
         """Return the last value of a metric."""
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
-    def own_row(self, evaluation: Evaluation, result: Result) -> Row | None:
+    def own_row(self, evaluation: Scores, result: Result) -> ScoreRow | None:
         """Return the row of the encoder that the run holds now; None if another or an earlier encoder was evaluated."""
         if not self.encoder:
             return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from robossl.evaluate.result import Result, Row
+from robossl.evaluate.result import Result, ScoreRow
 from robossl.evaluate.table import accuracy_cell, classes_line
+from robossl.measure.bootstrap import Interval
 from robossl.report.record import RunRecord
-from robossl.statistics import Interval
 
 PROTOCOL_NAMES = {"knn": "kNN", "linear": "linear probe"}
 
@@ -67,7 +67,7 @@ def make_cards(record: RunRecord) -> list[ScoreCard]:
     return [_make_card(result, is_own=own is not None) for result, own in _results(record)]
 
 
-def _results(record: RunRecord) -> list[tuple[Result, Row | None]]:
+def _results(record: RunRecord) -> list[tuple[Result, ScoreRow | None]]:
     return [
         (result, record.own_row(evaluation, result))
         for evaluation in record.evaluations
@@ -90,7 +90,7 @@ def _make_card(result: Result, *, is_own: bool) -> ScoreCard:
     )
 
 
-def _make_bar(row: Row) -> ScoreBar:
+def _make_bar(row: ScoreRow) -> ScoreBar:
     estimate, low, high = (100 * value for value in row.accuracy)
     span = (f"{low:.1f}", f"{high - low:.1f}") if row.accuracy.is_defined else None
     return ScoreBar(row.kind, row.name, accuracy_cell(row.accuracy), f"{estimate:.1f}", span)

@@ -1,7 +1,8 @@
-"""An ONNX model of others: no card, so its input is described, and its output is pooled as its shape tells."""
+"""ONNX models without a card: the input is described by its owner, the output is pooled by its number of axes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,37 +11,36 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.errors import InputError, reason
+from robossl.measure.subjects.backbone import find_backbone
+from robossl.measure.subjects.input_description import InputContract, InputDescription, resolve_input
+from robossl.measure.subjects.subject import Output, Subject, SubjectInfo, available_outputs, digest_of
 from robossl.names import unknown
-from robossl.probes.result import Subject
-from robossl.probes.subjects.backbone import find_backbone
-from robossl.probes.subjects.described import Contract, Described, settle
-from robossl.probes.subjects.probed import Output, Probed, digest_of
 from robossl.session import file_sha256, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
-BATCH = 64  # frames, where the graph leaves it open
-LAYERS = {2: "as it is", 3: "mean over tokens", 4: "mean over positions"}  # by the axes of an output
+BATCH = 64  # frames, if the graph leaves it open
+LAYERS = {2: "as it is", 3: "mean over tokens", 4: "mean over positions"}  # by number of axes of an output
 
 
-def open_onnx(source: str, said: Described, *, device: str) -> Probed:
+def open_onnx(source: str, given: InputDescription, *, device: str, outputs: Sequence[Output]) -> Subject:
     """Open a model.onnx that has no card.
 
     Raises:
-        InputError: no model, more than one input, or something of its input or output that is not known.
+        InputError: no model, more than one input, an unknown output, or an incomplete description of its input.
     """
     path = _existing(source)
     session = open_session(path, provider="cuda" if device.startswith("cuda") else "cpu")
-    backbone = find_backbone(path, session, said.backbone)
-    contract, output = _contract(source, session, said)
-    model = _Model(source, session, contract, output, said.dense)
+    backbone = find_backbone(path, session, given.backbone)
+    contract, output = _contract(source, session, given)
+    model = _Model(source, session, contract, output, given.dense)
     frame = np.full((1, *(contract.size or (64, 64)), 3), 128, np.uint8)
     first, layer = model(frame), LAYERS[model.raw(frame)[0].ndim]
-    if said.output_layout is None:
+    if given.output_layout is None:
         _check_layout(source, model.raw(frame), contract)
     sha256 = _sha256(path)
-    about = Subject(
+    info = SubjectInfo(
         name=path.stem if path.stem != "model" else path.resolve().parent.name,
         source=source,
         kind="onnx",
@@ -50,21 +50,23 @@ def open_onnx(source: str, said: Described, *, device: str) -> Probed:
         dtype=np.dtype(contract.dtype).name,
         preprocessing=contract.words,
     )
-    outputs: tuple[Output, ...] = ("pooled", "dense") if "dense" in first else ("pooled",)
-    digest = digest_of("described onnx", sha256, contract, output, said.dense)
-    return Probed(about, digest, model, outputs, None, contract.size, backbone)
+    for each in available_outputs(outputs, first):
+        if each not in first:
+            raise InputError(f"{source} has no output {each!r}; choose from {', '.join(first)}")
+    digest = digest_of("described onnx", sha256, contract, output, given.dense)
+    return Subject(info, digest, model, available_outputs(outputs, first), None, contract.size, backbone)
 
 
-def check_onnx(source: str, said: Described) -> None:
-    """Refuse what the graph alone shows to be wrong; nothing is optimised or run.
+def check_onnx(source: str, given: InputDescription) -> None:
+    """Check the graph and the description without optimising or running the model.
 
     Raises:
-        InputError: as `open_onnx` does.
+        InputError: as `open_onnx`.
     """
     path = _existing(source)
     session = open_session(path, optimise=False)
-    find_backbone(path, session, said.backbone)
-    _contract(source, session, said)
+    find_backbone(path, session, given.backbone)
+    _contract(source, session, given)
 
 
 def _existing(source: str) -> Path:
@@ -74,20 +76,20 @@ def _existing(source: str) -> Path:
     return path
 
 
-def _contract(source: str, session: onnxruntime.InferenceSession, said: Described) -> tuple[Contract, str]:
-    """How frames go in, and the output that is probed."""
+def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDescription) -> tuple[InputContract, str]:
+    """Return how frames go in, and the name of the output that is embedded."""
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
         raise InputError(f"{source} has {len(inputs)} inputs ({names}); it must take frames alone")
-    contract = settle(source, inputs[0].name, inputs[0].shape, inputs[0].type, said)
-    if said.dense is not None:
-        _choose(source, session, said.dense)
-    return contract, _choose(source, session, said.output)
+    contract = resolve_input(source, inputs[0].name, inputs[0].shape, inputs[0].type, given)
+    if given.dense is not None:
+        _choose(source, session, given.dense)
+    return contract, _choose(source, session, given.output)
 
 
 def _sha256(path: Path) -> str:
-    """Of the model file, and of the files beside it where it keeps its weights there."""
+    """Return the digest of the model file and of external weight files beside it."""
     import onnx
 
     tensors = onnx.load(path, load_external_data=False).graph.initializer
@@ -108,9 +110,9 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
     return name
 
 
-def _check_layout(source: str, found: list[ndarray], contract: Contract) -> None:
-    """Refuse a map whose channels seem to lie elsewhere than the input's: frames go in square, maps come out square."""
-    for values in found:
+def _check_layout(source: str, outputs: list[ndarray], contract: InputContract) -> None:
+    """Refuse a map whose channels seem to be on another axis than the input's: a square frame gives a square map."""
+    for values in outputs:
         if values.ndim == 4:
             sides = values.shape[2:] if contract.layout == "nchw" else values.shape[1:3]
             others = values.shape[1:3] if contract.layout == "nchw" else values.shape[2:]
@@ -123,43 +125,48 @@ def _check_layout(source: str, found: list[ndarray], contract: Contract) -> None
 
 
 class _Model:
-    """Frames through a session, in batches of the size that it takes."""
+    """A session that takes frames in batches of the size that the graph allows."""
 
     def __init__(
-        self, source: str, session: onnxruntime.InferenceSession, contract: Contract, output: str, dense: str | None
+        self,
+        source: str,
+        session: onnxruntime.InferenceSession,
+        contract: InputContract,
+        output: str,
+        dense: str | None,
     ) -> None:
         self._source = source
         self._session = session
         self._contract = contract
-        self._asked = [output] if dense in (None, output) else [output, dense]
+        self._names = [output] if dense in (None, output) else [output, dense]
         self._size = contract.batch or BATCH
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames."""
+        """Return features by output name."""
         parts = [self._run(frames[start : start + self._size]) for start in range(0, len(frames), self._size)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def raw(self, frames: UInt8[ndarray, "b h w 3"]) -> list[ndarray]:
-        """What the session says of at most a batch; a batch of fixed size is filled up with its last frame."""
+        """Run one batch or less; a batch of fixed size is filled up with its last frame."""
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         tensor = self._contract.tensor(frames)
         if self._contract.batch is not None and len(frames) < self._size:
             tensor = np.concatenate([tensor, np.repeat(tensor[-1:], self._size - len(frames), axis=0)])
         try:
-            found: list[ndarray] = self._session.run(self._asked, {self._contract.name: tensor})
+            outputs: list[ndarray] = self._session.run(self._names, {self._contract.name: tensor})
         except (errors.Fail, errors.InvalidArgument, errors.RuntimeException) as error:
             raise InputError(
                 f"{self._source} does not run on {tensor.dtype} {tensor.shape} ({reason(error)}); check layout and size"
             ) from error
-        for name, values in zip(self._asked, found, strict=True):
+        for name, values in zip(self._names, outputs, strict=True):
             shape = values.shape if isinstance(values, ndarray) else ()
             if len(shape) not in LAYERS or shape[0] != len(tensor):
                 raise InputError(
                     f"{self._source}: output {name!r} is {shape or 'no tensor'} for {len(tensor)} frames; it must be a "
                     "vector, tokens or a map for each: name another output"
                 )
-        return [values[: len(frames)] for values in found]
+        return [values[: len(frames)] for values in outputs]
 
     def _run(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         values, *rest = self.raw(frames)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from robossl.probes.bootstrap import clusters_to_show, draw, holm, mean, missing, one_minus_ratio
+from robossl.measure.figures import clusters_to_show, draw, holm, mean, missing, one_minus_ratio
+from robossl.measure.metrics import R2, BalancedAccuracy
 from robossl.probes.invariance import distances
-from robossl.probes.readout import R2, BalancedAccuracy
 
 CLUSTERS = 60
 

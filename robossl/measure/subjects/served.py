@@ -1,4 +1,4 @@
-"""An encoder that a server has, `grpc://host:port/model`: what is probed is what robots get."""
+"""Encoders on a server, `grpc://host:port/model`: exactly what robots get."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from robossl_client.card import EncoderCard
 from robossl.access import access
 from robossl.errors import InputError, ResourceError, reason
 from robossl.jobs import ENCODES
-from robossl.probes.subjects.ours import from_encode
-from robossl.probes.subjects.probed import Output, Probed, same_outputs
+from robossl.measure.subjects.encoders import from_encode
+from robossl.measure.subjects.subject import Output, Subject, available_outputs
 
-MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half of what servers take by default
-DEADLINE_MS = 60_000.0  # of one call; while the server is away it is tried again until then
+MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half the default limit of servers
+DEADLINE_MS = 60_000.0  # of one call, including retries while the server is away
 
 
 def open_served(
@@ -31,21 +31,21 @@ def open_served(
     token: Path | None = None,
     ca: Path | None = None,
     deadline_ms: float = DEADLINE_MS,
-) -> Probed:
-    """Connect to a server; its encoder is pinned, so that another one in its place is an error.
+) -> Subject:
+    """Connect to a server and pin its encoder, so that a replaced encoder is an error.
 
     Args:
         source: grpc://host:port/model.
-        outputs: What is wanted of it.
+        outputs: Outputs to return.
         token: File with the server's token.
-        ca: PEM file of the authority that signed the server's certificate; the connection is encrypted then.
-        deadline_ms: How long a call may take.
+        ca: PEM file of the authority that signed the server's certificate; encrypts the connection.
+        deadline_ms: Longest time of a call.
 
     Raises:
-        InputError: no such address, model, output or file, or the server wants another token.
-        ResourceError: no server answers.
+        InputError: an invalid address, an unknown model or output, a missing file, or a wrong token.
+        ResourceError: the server does not answer.
     """
-    address, model = address_of(source)
+    address, model = split_address(source)
     options = {
         "model": model or None,
         **access(token, ca),
@@ -56,52 +56,52 @@ def open_served(
     return from_encode(served, source, kind="grpc", outputs=outputs)
 
 
-def address_of(source: str) -> tuple[str, str]:
+def split_address(source: str) -> tuple[str, str]:
     """Split grpc://host:port/model into the server and the model, which may be empty.
 
     Raises:
-        InputError: no such address.
+        InputError: an invalid address.
     """
     address = urlsplit(source)
     model = address.path.strip("/")
     if not address.netloc or "/" in model:
-        raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
+        raise InputError(f"{source!r} is not grpc://host:port/model; leave out the model if the server has only one")
     return address.netloc, model
 
 
 class ServedEncode:
-    """A client of a server as an `Encode`, its errors as ours."""
+    """An `Encode` that calls a server and raises our errors."""
 
     def __init__(self, source: str, connect: Callable[..., Any], outputs: Sequence[Output]) -> None:
         self._source = source
         try:
-            with connect() as asked:
-                card: EncoderCard = asked.card
-            self._client = connect(outputs=same_outputs(outputs, card.outputs))
+            with connect() as client:
+                card: EncoderCard = client.card
+            self._client = connect(outputs=available_outputs(outputs, card.outputs))
         except Exception as error:
-            raise self._ours(error) from error
+            raise self._translate(error) from error
         self.card = card
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames, in calls that the server takes."""
+        """Embed frames in calls that are small enough for the server."""
         size = max(1, MESSAGE_BYTES // max(1, frames[:1].nbytes))
         try:
             parts = [self._client(frames[start : start + size]) for start in range(0, len(frames), size)]
         except Exception as error:
-            raise self._ours(error) from error
+            raise self._translate(error) from error
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _ours(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception) -> Exception:
         from robossl_client import errors
 
         if isinstance(error, errors.UnavailableError | errors.DeadlineError | errors.OverloadedError):
             return ResourceError(
-                f"{self._source} does not answer ({reason(error)}); what is embedded is kept, so start the server and "
+                f"{self._source} does not answer ({reason(error)}); embedded frames are kept: start the server and "
                 "run the same command again"
             )
         if isinstance(error, errors.EncoderChangedError):
             return InputError(
-                f"{self._source} changed its encoder while it was probed ({reason(error)}); probe it again"
+                f"{self._source} changed its encoder during the run ({reason(error)}); run the command again"
             )
         if isinstance(error, errors.ServingError | ValueError):
             return InputError(f"{self._source}: {reason(error)}")

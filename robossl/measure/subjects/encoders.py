@@ -1,10 +1,10 @@
-"""Encoders with a card: a run or encoder folder, an exported model, one that a server has, and public ones by name."""
+"""Subjects with a card: a run or encoder folder, an exported model, an encoder on a server, or one of timm's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,29 +12,34 @@ from numpy import ndarray
 
 from robossl.encode import Encode, identity, load_encode
 from robossl.errors import InputError, ResourceError, reason
-from robossl.probes.result import Backbone, Subject
-from robossl.probes.subjects.probed import Output, Probed, digest_of, same_outputs
-from robossl.probes.subjects.resize import resized_bytes
+from robossl.measure.subjects.resize import resize_to_bytes
+from robossl.measure.subjects.subject import (
+    Backbone,
+    Kind,
+    Output,
+    Subject,
+    SubjectInfo,
+    available_outputs,
+    digest_of,
+)
 
-Kind = Literal["run", "onnx", "grpc", "timm", "reference"]
 
-
-def open_ours(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
-    """A run folder, an encoder folder, an exported model folder or its model.onnx.
+def open_encoder(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
+    """Open a run folder, an encoder folder, an exported model folder or its model.onnx.
 
     Raises:
-        InputError: nothing of these.
+        InputError: none of these, or an output that the encoder does not have.
     """
-    encode = load_encode(source, device=device)
+    encode = load_encode(source, device=device, outputs=encode_outputs(outputs))
     return from_encode(encode, source, kind="onnx" if encode.card.model_sha256 else "run", outputs=outputs)
 
 
-def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
-    """`timm:NAME` with the hub's weights, or `timm:NAME@FILE` with those of a file, as NAME was trained to see frames.
+def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
+    """Open `timm:NAME` with the hub's weights or `timm:NAME@FILE` with a file's, with the preprocessing of NAME.
 
     Raises:
-        InputError: an unknown name, a file that is missing or does not fit.
-        ResourceError: the hub is not reached.
+        InputError: an unknown name, a missing file, or a file of other weights.
+        ResourceError: the hub cannot be reached.
     """
     from robossl.cards import torch_card
     from robossl.encode import TorchEncode
@@ -54,19 +59,20 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Probed:
             f"cannot download the weights of {name} ({reason(error.__cause__ or error)}); download them elsewhere and "
             f"pass timm:{name}@FILE.safetensors"
         ) from error
-    encode = TorchEncode(encoder, torch_card(encoder, name=name, extra={}), device)
+    card = torch_card(encoder, name=name, extra={})
+    encode = TorchEncode(encoder, card, device, outputs=encode_outputs(outputs))
     return from_encode(encode, source, kind="timm", outputs=outputs)
 
 
 def check_timm(source: str) -> tuple[str, str, Any]:
-    """The name, the source of the weights (empty: the hub's), and what timm knows of how it was trained.
+    """Return the name, the source of the weights (empty: the hub), and timm's pretrained configuration.
 
     Raises:
-        InputError: an unknown name, or a file that is missing.
+        InputError: an unknown name or a missing file.
     """
     import timm
 
-    from robossl.probes.subjects.backbone import unknown_network
+    from robossl.measure.subjects.backbone import unknown_network
     from robossl.weights import split_source
 
     name, _, weights = source.removeprefix("timm:").partition("@")
@@ -81,26 +87,34 @@ def check_timm(source: str) -> tuple[str, str, Any]:
         raise InputError(f"{source}: {reason(error)} timm.list_pretrained() names them all") from error
 
 
-def from_encode(encode: Encode, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Probed:
-    """An open encoder as a subject."""
+def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
+    """Return the outputs to ask an encoder for; None (all) if a dense map is wanted, which not every encoder has."""
+    return None if "dense" in outputs else outputs
+
+
+def from_encode(encode: Encode, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Subject:
+    """Wrap an open encoder as a subject."""
     card, seen = encode.card, encode.card.input
     hw = seen.fixed_hw or seen.input_hw
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (seen.mean, seen.std))
-    about = Subject(
+    has_pooled = "pooled" in outputs
+    example = encode(np.full((1, *hw, 3), 128, np.uint8))[outputs[0]]
+    info = SubjectInfo(
         name=card.name,
         source=source,
         kind=kind,
         sha256=card.model_sha256 or card.digest,
-        layer=f"pooled: mean over the last feature map of {card.backbone}",
-        dim=int(encode(np.full((1, *hw, 3), 128, np.uint8))["pooled"].shape[1]),
+        layer=f"{'pooled: mean over the last feature map' if has_pooled else 'cls: class token'} of {card.backbone}",
+        dim=int(example.shape[1]),
         dtype=card.precision,
         preprocessing=f"{seen.resize} to {seen.input_hw[0]}x{seen.input_hw[1]}; 0..1, mean {mean}, std {std}",
     )
 
     def embed(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        return encode(frames if seen.fixed_hw is None else resized_bytes(frames, seen.fixed_hw))
+        return encode(frames if seen.fixed_hw is None else resize_to_bytes(frames, seen.fixed_hw))
 
-    # how it is computed belongs to the digest: torch, onnxruntime and a server are compared with each other
-    backbone = Backbone(card.backbone, "card")
+    # The kind is in the digest, so that torch, onnxruntime and a server can be compared with each other.
     digest = digest_of(kind, identity(card))
-    return Probed(about, digest, embed, same_outputs(outputs, card.outputs), card, hw, backbone)
+    return Subject(
+        info, digest, embed, available_outputs(outputs, card.outputs), card, hw, Backbone(card.backbone, "card")
+    )

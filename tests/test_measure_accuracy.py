@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from robossl.statistics import Interval, balanced_accuracy, resample_episodes
+from robossl.measure.accuracy import resample_episodes
+from robossl.measure.bootstrap import Interval
+from robossl.measure.metrics import balanced_accuracy
 
 
 def test_balanced_accuracy_is_scikit_learns() -> None:

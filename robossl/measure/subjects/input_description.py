@@ -1,4 +1,4 @@
-"""What goes into an ONNX model of others: what its graph says, and what only its owner knows."""
+"""The input of an ONNX model without a card: what the graph says, and what only its owner knows."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.errors import InputError
-from robossl.probes.subjects.resize import resized, resized_bytes
+from robossl.measure.subjects.resize import resize, resize_to_bytes
 
 Triple = tuple[float, float, float]
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What is known of an ONNX model; None is what its graph must say.
+class InputDescription:
+    """What the owner says about an ONNX model; None: the graph must say it.
 
     Args:
-        layout: Where the colours are.
+        layout: Axis order of the input.
         size: Height and width that frames are resized to.
-        mean: Subtracted from RGB, in the units of `range`.
-        std: Divided by, after that.
-        range: In which pixels go in, before mean and std.
-        order: Of the colours.
-        output: The output that is probed.
-        output_layout: Where the channels of a map that comes out are, where not as in the input.
-        dense: An output that is a feature map, where it is another one.
-        backbone: The model's network as timm names it; its random weights are the reference. Without it, the name in
-            the model's metadata or the file's name counts, and a ResNet-18 stands in where neither names one.
+        mean: Subtracted from RGB, in the unit of `range`.
+        std: RGB is divided by it after the subtraction.
+        range: Pixel range before mean and std.
+        order: Order of the colours.
+        output: Name of the output to probe.
+        output_layout: Axis order of an output map. Default: that of the input.
+        dense: Name of an output that is a feature map, if it is a second one.
+        backbone: The model's network, by its timm name; its random weights are the reference. Default: the name in
+            the metadata or the file name, else ResNet-18.
     """
 
     layout: Literal["nchw", "nhwc"] | None = None
@@ -48,14 +48,14 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """A model's input with nothing left open."""
+class InputContract:
+    """A fully known input of a model."""
 
     name: str
     dtype: Any  # numpy's
     batch: int | None  # None: any
     layout: Literal["nchw", "nhwc"]
-    size: tuple[int, int] | None  # None: frames as they are
+    size: tuple[int, int] | None  # None: frames are not resized
     mean: Triple
     std: Triple
     range: Literal["0-1", "0-255"]
@@ -63,11 +63,11 @@ class Contract:
     output_layout: Literal["nchw", "nhwc"]
 
     def tensor(self, frames: UInt8[ndarray, "b h w 3"]) -> ndarray:
-        """Frames as the model takes them."""
+        """Convert frames to the model's input."""
         if self.dtype == np.uint8:
-            values = frames if self.size is None else resized_bytes(frames, self.size)
+            values = frames if self.size is None else resize_to_bytes(frames, self.size)
         else:
-            values = frames.astype(np.float32) if self.size is None else resized(frames, self.size)
+            values = frames.astype(np.float32) if self.size is None else resize(frames, self.size)
             values = values / np.float32(255) if self.range == "0-1" else values
             values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         values = values[..., ::-1] if self.order == "bgr" else values
@@ -76,42 +76,53 @@ class Contract:
 
     @property
     def words(self) -> str:
-        """All of it in one line."""
+        """Describe the input in one line."""
         size = "frames as they are" if self.size is None else f"antialiased bilinear to {self.size[0]}x{self.size[1]}"
         scale = "" if self.dtype == np.uint8 else f", mean {_listed(self.mean)}, std {_listed(self.std)}"
         return f"{size}; {self.order} {self.layout} {np.dtype(self.dtype).name} in {self.range}{scale}"
 
 
-def settle(model: str, name: str, shape: Sequence[int | str | None], dtype: str, said: Described) -> Contract:
-    """Join what the graph of a model says of its input with what was said.
+def resolve_input(
+    model: str, name: str, shape: Sequence[int | str | None], dtype: str, given: InputDescription
+) -> InputContract:
+    """Combine what the graph says about the input with the description.
 
     Raises:
-        InputError: the two disagree, or something is known from neither.
+        InputError: the two disagree, or neither says something that is needed.
     """
     if dtype not in DTYPES:
         raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")
     if len(shape) != 4:
         raise InputError(f"{model}: input {name!r} has shape {list(shape)}; it must be a batch of frames, 4 axes")
-    if said.size is not None and min(said.size) < 1:
-        raise InputError(f"size must be two numbers of 1 or more, got {said.size[0]} {said.size[1]}")
-    layout = _layout(model, shape, said)
+    if given.size is not None and min(given.size) < 1:
+        raise InputError(f"size must be two numbers of 1 or more, got {given.size[0]} {given.size[1]}")
+    layout = _layout(model, shape, given)
     height, width = shape[2:] if layout == "nchw" else shape[1:3]
-    size = _size(model, (height, width), said, is_bytes=dtype == "tensor(uint8)")
-    mean, std, values = _scale(model, said, is_bytes=dtype == "tensor(uint8)")
+    size = _size(model, (height, width), given, is_bytes=dtype == "tensor(uint8)")
+    mean, std, values = _scale(model, given, is_bytes=dtype == "tensor(uint8)")
     batch = shape[0] if isinstance(shape[0], int) else None
-    return Contract(
-        name, DTYPES[dtype], batch, layout, size, mean, std, values, said.order, said.output_layout or layout
+    return InputContract(
+        name,
+        DTYPES[dtype],
+        batch,
+        layout,
+        size,
+        mean,
+        std,
+        values,
+        given.order,
+        given.output_layout or layout,
     )
 
 
-def _layout(model: str, shape: Sequence[int | str | None], said: Described) -> Literal["nchw", "nhwc"]:
+def _layout(model: str, shape: Sequence[int | str | None], given: InputDescription) -> Literal["nchw", "nhwc"]:
     fits = {"nchw": shape[1], "nhwc": shape[3]}
-    if said.layout is not None:
-        if isinstance(fits[said.layout], int) and fits[said.layout] != 3:
+    if given.layout is not None:
+        if isinstance(fits[given.layout], int) and fits[given.layout] != 3:
             raise InputError(
-                f"{model}: its input {list(shape)} is not {said.layout} of 3 colours; pass the other layout"
+                f"{model}: its input {list(shape)} is not {given.layout} of 3 colours; pass the other layout"
             )
-        return said.layout
+        return given.layout
     threes = [layout for layout, channels in fits.items() if channels == 3]
     if len(threes) != 1:
         raise InputError(
@@ -122,36 +133,36 @@ def _layout(model: str, shape: Sequence[int | str | None], said: Described) -> L
 
 
 def _size(
-    model: str, graph: tuple[int | str | None, ...], said: Described, *, is_bytes: bool
+    model: str, graph: tuple[int | str | None, ...], given: InputDescription, *, is_bytes: bool
 ) -> tuple[int, int] | None:
     height, width = graph
     if isinstance(height, int) and isinstance(width, int):
-        if said.size not in (None, (height, width)):
-            raise InputError(f"{model} takes frames of {height}x{width} only, got size {said.size}; leave size out")
+        if given.size not in (None, (height, width)):
+            raise InputError(f"{model} takes frames of {height}x{width} only, got size {given.size}; leave size out")
         return height, width
-    if said.size is None and not is_bytes:
+    if given.size is None and not is_bytes:
         raise InputError(
             f"{model} takes frames of any size; pass the size it was trained at, such as --input.size 224 224"
         )
-    return said.size
+    return given.size
 
 
-def _scale(model: str, said: Described, *, is_bytes: bool) -> tuple[Triple, Triple, Literal["0-1", "0-255"]]:
-    plain = replace(said, mean=said.mean or (0.0, 0.0, 0.0), std=said.std or (1.0, 1.0, 1.0))
+def _scale(model: str, given: InputDescription, *, is_bytes: bool) -> tuple[Triple, Triple, Literal["0-1", "0-255"]]:
+    plain = replace(given, mean=given.mean or (0.0, 0.0, 0.0), std=given.std or (1.0, 1.0, 1.0))
     assert plain.mean is not None and plain.std is not None
     if is_bytes:
-        if said.mean or said.std or said.range == "0-1":
+        if given.mean or given.std or given.range == "0-1":
             raise InputError(f"{model} takes bytes and scales them itself; leave out mean, std and range")
         return plain.mean, plain.std, "0-255"
-    if (said.mean is None) != (said.std is None):
-        raise InputError(f"{model}: mean and std belong together, got mean {said.mean} and std {said.std}; pass both")
-    if said.mean is None and said.range is None:
+    if (given.mean is None) != (given.std is None):
+        raise InputError(f"{model}: mean and std belong together, got mean {given.mean} and std {given.std}; pass both")
+    if given.mean is None and given.range is None:
         raise InputError(
             f"{model} takes floats, and its graph does not say of which scale; pass --input.mean and --input.std "
-            "(ImageNet: 0.485 0.456 0.406 and 0.229 0.224 0.225), or --input.range 0-1 or 0-255 where the model "
+            "(ImageNet: 0.485 0.456 0.406 and 0.229 0.224 0.225), or --input.range 0-1 or 0-255 if the model "
             "normalises itself"
         )
-    values = said.range or "0-1"
+    values = given.range or "0-1"
     if min(plain.std) <= 0 or (values == "0-1" and max(*plain.mean, *plain.std) > 1.5):
         raise InputError(
             f"{model}: mean {_listed(plain.mean)} and std {_listed(plain.std)} do not fit pixels in {values}; "

@@ -1,4 +1,4 @@
-"""Which network an ONNX model of others is: told by its owner, by its metadata, by its file's name, or by nothing."""
+"""Find the network of an ONNX model without a card: by option, by its metadata or by its file name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robossl.errors import InputError
+from robossl.measure.subjects.subject import Backbone
 from robossl.names import unknown
-from robossl.probes.result import Backbone
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -16,10 +16,15 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
 def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str | None) -> Backbone | None:
-    """Find the timm name of a model's network, from the surest source that names exactly one; None where none does.
+    """Return the network from the most reliable source that names exactly one; None if no source does.
+
+    Args:
+        path: The model file.
+        session: The open model.
+        told: The name that the user gave.
 
     Raises:
-        InputError: `told` is no network that timm knows.
+        InputError: timm does not know the name `told`.
     """
     if told is not None:
         name = _timm_name(told)
@@ -37,7 +42,7 @@ def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str |
 
 
 def unknown_network(name: str) -> str:
-    """The message for a name that timm does not have, with the nearest names alone: it has a thousand."""
+    """Return the message for a name that timm does not have, with the nearest names only: timm has a thousand."""
     import difflib
 
     import timm
@@ -47,7 +52,7 @@ def unknown_network(name: str) -> str:
 
 
 def _timm_name(text: str) -> str | None:
-    """The architecture that a text is the name of, without the tag of its weights."""
+    """Return the architecture that a text names, without the tag of its weights."""
     import timm
 
     name = text.strip()

@@ -11,9 +11,8 @@ from numpy import ndarray
 from probe_views_kit import write_views
 
 from robossl.errors import ResourceError
-from robossl.probes.features import CHUNK, ViewFile, features
-from robossl.probes.result import Subject
-from robossl.probes.subjects.probed import Probed
+from robossl.measure.features import CHUNK, ViewFile, embed_views
+from robossl.measure.subjects.subject import Subject, SubjectInfo
 
 
 class Counting:
@@ -31,24 +30,24 @@ class Counting:
         return {"pooled": mean, "dense": mean[:, :, None, None]}
 
 
-def probed_by(embed: Counting) -> Probed:
-    about = Subject("counting", "here", "onnx", "a" * 64, "mean", 3, "float32", "none")
-    return Probed(about, "b" * 64, embed, ("pooled", "dense"))
+def probed_by(embed: Counting) -> Subject:
+    about = SubjectInfo("counting", "here", "onnx", "a" * 64, "mean", 3, "float32", "none")
+    return Subject(about, "b" * 64, embed, ("pooled", "dense"))
 
 
 def test_features_are_embedded_once(tmp_path: Path) -> None:
     views, embed, told = write_views(tmp_path), Counting(), []
     for _ in range(2):
-        found = list(features(probed_by(embed), views, tmp_path / "cache", watch=lambda *each: told.append(each)))
+        found = list(embed_views(probed_by(embed), views, tmp_path / "cache", watch=lambda *each: told.append(each)))
     assert embed.seen == 300
     assert embed.largest <= CHUNK
-    assert told[-1] == ("embed with counting", 300, 300)
+    assert told[-1] == (300, 300)
     assert [set(each) for each in found] == [{"pooled"}] * 2
     for view, each in zip(views, found, strict=True):
         assert isinstance(each["pooled"], np.memmap)
         np.testing.assert_allclose(each["pooled"], np.load(view.path).mean((1, 2)), rtol=1e-5)
     wider = [ViewFile(views[0].path, views[0].digest, ("pooled", "dense"))]
-    both = next(features(probed_by(embed), wider, tmp_path / "cache"))
+    both = next(embed_views(probed_by(embed), wider, tmp_path / "cache"))
     assert both["dense"].shape == (150, 3, 1, 1)
 
 
@@ -56,12 +55,12 @@ def test_features_are_embedded_once(tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, torn: int) -> None:
     views = [ViewFile(each.path, each.digest, ("pooled", "dense")) for each in write_views(tmp_path, num_views=1)]
     with pytest.raises(ResourceError, match="stopped"):
-        list(features(probed_by(Counting(stop_after=2 * CHUNK)), views, tmp_path / "cache"))
+        list(embed_views(probed_by(Counting(stop_after=2 * CHUNK)), views, tmp_path / "cache"))
     part = next((tmp_path / "cache").rglob("*pooled.part"))
     with part.open("ab") as file:
         file.truncate(part.stat().st_size - torn)  # a write that was cut off
     embed = Counting()
-    found = next(features(probed_by(embed), views, tmp_path / "cache"))
+    found = next(embed_views(probed_by(embed), views, tmp_path / "cache"))
     assert embed.seen == 150 - 2 * CHUNK + bool(torn)  # the torn row again
     np.testing.assert_allclose(found["pooled"], np.load(views[0].path).mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found["dense"][:, :, 0, 0], found["pooled"])
@@ -71,21 +70,21 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, torn: int) -> None:
 def test_a_part_of_other_frames_is_not_continued(tmp_path: Path) -> None:
     views = write_views(tmp_path, num_views=1, num_frames=200)
     with pytest.raises(ResourceError):
-        list(features(probed_by(Counting(stop_after=CHUNK)), views, tmp_path / "cache"))
+        list(embed_views(probed_by(Counting(stop_after=CHUNK)), views, tmp_path / "cache"))
     np.save(views[0].path, np.load(views[0].path)[:100])
     embed = Counting()
-    assert next(features(probed_by(embed), views, tmp_path / "cache"))["pooled"].shape == (100, 3)
+    assert next(embed_views(probed_by(embed), views, tmp_path / "cache"))["pooled"].shape == (100, 3)
     assert embed.seen == 100
 
 
 def test_two_probes_of_one_encoder_do_not_write_at_once(tmp_path: Path) -> None:
     views = write_views(tmp_path)
-    going = features(probed_by(Counting()), views, tmp_path / "cache")
+    going = embed_views(probed_by(Counting()), views, tmp_path / "cache")
     next(going)
     embed, ended = Counting(), threading.Event()
 
     def second() -> None:
-        next(features(probed_by(embed), views, tmp_path / "cache"))
+        next(embed_views(probed_by(embed), views, tmp_path / "cache"))
         ended.set()
 
     waits = threading.Thread(target=second)

@@ -1,0 +1,1 @@
+"""What evaluate, probes and transfer share: subjects, references, cached features, heads, scores and intervals."""

@@ -1,0 +1,187 @@
+"""Ridge regression on principal components: one decomposition serves every penalty, target and shuffled target.
+
+Features are standardised with a floor (`LEAST_SPREAD`). There are two ways to choose the penalty:
+- `Basis.choose` (probes): least squared error on clusters left out in turn, in closed form. With fewer than five frames
+  per feature, only n / 4 components are kept, because a fit with n < d is unstable whatever its penalty. Classes are
+  one column each.
+- `predict_by_ridge` (regress): best mean R2 over four folds of groups, on all components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from robossl.measure.metrics import least_deviation
+
+# Of the features' root mean square std: features that hardly vary are not scaled up to the size of the others.
+LEAST_SPREAD = 0.1
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # of `Basis`, relative to the mean squared singular value
+FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # of `predict_by_ridge`, absolute
+FOLDS = 4  # of `predict_by_ridge`
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Standardised training features as left @ diag(strength) @ axes.T, with rows weighted by `root` squared."""
+
+    mean: Float[ndarray, " d"]
+    std: Float[ndarray, " d"]
+    axes: Float[ndarray, "d k"]
+    strength: Float[ndarray, " k"]
+    left: Float[ndarray, "n k"]
+    root: Float[ndarray, " n"]
+
+    def components(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m k"]:
+        """Return principal components, in units of the training features' singular values."""
+        components: Float[ndarray, "m k"] = (features - self.mean) / self.std @ (self.axes / self.strength)
+        return components
+
+    def shrink(self, penalty: float) -> Float[ndarray, " k"]:
+        """Return the share of each component that a penalty leaves."""
+        squared = np.square(self.strength)
+        left: Float[ndarray, " k"] = squared / (squared + penalty * (squared.mean() if len(squared) else 1.0))
+        return left
+
+    def fit(self, target: Float[ndarray, "n t"], penalty: float) -> Readout:
+        """Fit any number of targets."""
+        centre = np.square(self.root) @ target / len(target)
+        pulled = self.left.T @ (self.root[:, None] * (target - centre))
+        return Readout(self, self.shrink(penalty)[:, None] * pulled, centre)
+
+    def choose(self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None) -> float:
+        """Return the penalty with the least squared error when the frame, or its cluster, is left out."""
+        best: float = PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
+        return best
+
+    def left_out(
+        self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None
+    ) -> Float[ndarray, " p"]:
+        """Return the squared error of each penalty on standardised targets, with each cluster left out."""
+        scale = target.std(axis=0)
+        target = target / np.where(scale > 0, scale, 1)
+        rest = self.root[:, None] * (target - np.square(self.root) @ target / len(target))
+        pulled = self.left.T @ rest
+        shrink = np.stack([self.shrink(penalty) for penalty in PENALTIES])
+        residual = np.stack([rest - self.left @ (each[:, None] * pulled) for each in shrink])
+        own = np.square(self.root) / len(rest)  # leverage of a frame on the mean
+        if clusters is None:
+            leverage = shrink @ np.square(self.left).T + own
+            without = residual / np.maximum(1 - leverage, 1e-9)[..., None]
+            return np.asarray(np.square(without).sum(axis=(1, 2)))
+        errors = np.zeros(len(shrink))
+        for rows in _groups(clusters):
+            left, root = self.left[rows], self.root[rows] / np.sqrt(len(rest))
+            influence = (left * shrink[:, None]) @ left.T + np.outer(root, root)
+            without = np.linalg.solve((1 + 1e-9) * np.eye(len(rows)) - influence, residual[:, rows])
+            errors += np.square(without).sum(axis=(1, 2))
+        return errors
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """A fitted ridge regression."""
+
+    basis: Basis
+    weights: Float[ndarray, "k t"]
+    centre: Float[ndarray, " t"]
+
+    def __call__(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m t"]:
+        """Return predictions."""
+        predicted: Float[ndarray, "m t"] = self.basis.components(features) @ self.weights + self.centre
+        return predicted
+
+
+def fit_basis(
+    features: Float[ndarray, "n d"],
+    weights: Float[ndarray, " n"] | None = None,
+    *,
+    rounding: Float[ndarray, " d"] | float = 0.0,
+) -> Basis:
+    """Standardise and decompose training features.
+
+    Args:
+        features: Features of the training frames.
+        weights: Weights of the frames, in any unit.
+        rounding: A feature with a std of at most this (or of the rounding of its mean) counts as constant.
+    """
+    n, d = features.shape
+    x = features.astype(np.float64)
+    root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
+    share = np.square(root) / n
+    mean = share @ x
+    x = x - mean
+    std = np.sqrt(share @ np.square(x))
+    live = std > np.maximum(1e-7 * np.abs(mean), rounding)
+    std = floor_spread(std, live)
+    x = x / std * root[:, None]
+    axes, strength, left = _decompose(x, keep=d if n >= 5 * d else max(1, n // 4))
+    return Basis(mean, std, axes, strength, left, root)
+
+
+def floor_spread(std: Float[ndarray, " d"], live: Bool[ndarray, " d"]) -> Float[ndarray, " d"]:
+    """Return the std to divide by: at least `LEAST_SPREAD` of the root mean square, infinite for constant features."""
+    least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
+    return np.where(live, np.maximum(std, least), np.inf)
+
+
+def predict_by_ridge(
+    train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], groups: Int[ndarray, " n"], test: Float[ndarray, "m d"]
+) -> tuple[Float[ndarray, "m k"], float]:
+    """Return predictions for `test`, and the penalty with the best mean R2 over folds of groups and dimensions."""
+    from sklearn.model_selection import GroupKFold
+
+    train, test = train.astype(np.float64), test.astype(np.float64)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    std = floor_spread(std, is_live(mean, std))
+    train, test = (train - mean) / std, (test - mean) / std
+    scale = target.std(axis=0)
+    scaled = target / scale
+    scores = np.zeros(len(FOLD_PENALTIES))
+    for seen, held in GroupKFold(FOLDS).split(train, target, groups):
+        predicted = _predict(train[seen], scaled[seen], train[held], FOLD_PENALTIES)
+        error = np.square(scaled[held] - predicted).mean(axis=1)
+        scores -= (error / least_deviation(scaled[held].var(axis=0), np.ones(error.shape))).mean(axis=1)
+    penalty = FOLD_PENALTIES[int(scores.argmax())]
+    return _predict(train, scaled, test, (penalty,))[0] * scale, penalty
+
+
+def _predict(
+    train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], test: Float[ndarray, "m d"], penalties: Sequence[float]
+) -> Float[ndarray, "p m k"]:
+    """Return predictions for each penalty, which is added to the squared singular values as it is."""
+    n, d = train.shape
+    centre = train.mean(axis=0)
+    axes, strength, left = _decompose(train - centre, keep=d)
+    basis = Basis(centre, np.ones(d), axes, strength, left, np.ones(n))
+    unit = np.square(strength).mean() if len(strength) else 1.0
+    components, fits = basis.components(test), [basis.fit(target, penalty / unit) for penalty in penalties]
+    return np.stack([components @ fit.weights + fit.centre for fit in fits])
+
+
+def is_live(mean: Float[ndarray, " d"], std: Float[ndarray, " d"]) -> Bool[ndarray, " d"]:
+    """Return which features vary by more than the rounding of their mean."""
+    live: Bool[ndarray, " d"] = std > 1e-6 * np.abs(mean) + 1e-12
+    return live
+
+
+def _decompose(x: Float[ndarray, "n d"], *, keep: int) -> tuple[Any, Any, Any]:
+    """Return the leading right singular vectors, values and left vectors, from the smaller Gram matrix."""
+    tall = x.shape[0] >= x.shape[1]
+    values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
+    order = np.argsort(values)[::-1][:keep]
+    order = order[values[order] > 1e-12 * max(float(values.max()), np.finfo(float).tiny)]
+    strength, vectors = np.sqrt(values[order]), vectors[:, order]
+    if tall:
+        return vectors, strength, x @ vectors / strength
+    return x.T @ vectors / strength, strength, vectors
+
+
+def _groups(clusters: Int[ndarray, " n"]) -> list[Any]:
+    order = np.argsort(clusters, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)

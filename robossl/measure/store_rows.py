@@ -1,0 +1,43 @@
+"""Frames of a store, chosen evenly from each episode."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from robossl.data.store import Store
+
+
+def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> Int[ndarray, " n"]:
+    """Return up to `per_episode` rows of each episode, at the middles of equal intervals, in order."""
+    starts, stops = store.episode_start[episodes], store.episode_start[episodes + 1]
+    middles = (np.arange(per_episode) + 0.5) / per_episode
+    rows = starts[:, None] + ((stops - starts)[:, None] * middles).astype(np.int64)
+    return np.unique(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRows:
+    """Rows of a store as frames to embed; see `robossl.measure.features.FrameSource`."""
+
+    store: Store
+    rows: Int[ndarray, " n"]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the content of the store, and the rows."""
+        digest = hashlib.sha256(f"{self.store.content_hash} ".encode())
+        digest.update(np.ascontiguousarray(self.rows, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, start: int, stop: int) -> list[UInt8[ndarray, "h w 3"]]:
+        """Decode the rows from start to stop."""
+        frames = self.store.decode(self.rows[start:stop])
+        return [np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in frames]

@@ -1,0 +1,102 @@
+"""A subject: an open encoder (or a reference) that embeds frames, with what identifies it in reports and caches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from robossl.errors import InputError
+
+if TYPE_CHECKING:
+    from robossl_client.card import EncoderCard
+
+Output = Literal["pooled", "cls", "dense"]  # (b, d), (b, d) and (b, c, h, w)
+Kind = Literal["run", "onnx", "grpc", "timm", "reference"]
+Embed = Callable[[UInt8[ndarray, "b h w 3"]], Mapping[str, ndarray]]
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectInfo:
+    """What a report says about a subject."""
+
+    name: str
+    source: str
+    kind: Kind
+    sha256: str
+    layer: str
+    dim: int
+    dtype: str
+    preprocessing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network architecture, and where its name comes from."""
+
+    name: str  # timm's
+    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]  # stand-in: nothing names the network
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An open subject.
+
+    Args:
+        info: What a report says about it.
+        digest: Identifies everything its features depend on, including how they are computed.
+        embed: Embed a batch of frames; returns features by output name.
+        outputs: The outputs that it returns.
+        card: Its card, if it is an encoder of ours.
+        input_hw: Height and width it sees frames at; None if it takes frames as they are.
+        backbone: Its network; None if it has none (pixels) or nothing names it.
+    """
+
+    info: SubjectInfo
+    digest: str
+    embed: Embed
+    outputs: tuple[Output, ...]
+    card: EncoderCard | None = None
+    input_hw: tuple[int, int] | None = None
+    backbone: Backbone | None = None
+
+    def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[Output, ndarray]:
+        """Return checked float32 features by output.
+
+        Raises:
+            InputError: a wrong number of rows or axes, nan or infinity.
+        """
+        features = self.embed(frames)
+        return {name: self._checked(name, features[name], len(frames)) for name in self.outputs}
+
+    def _checked(self, name: Output, values: ndarray, num_frames: int) -> ndarray:
+        is_map = name == "dense"
+        if values.ndim != (4 if is_map else 2) or len(values) != num_frames:
+            shape = "(frames, c, h, w)" if is_map else "(frames, d)"
+            raise InputError(
+                f"{self.info.name}: {name} of {num_frames} frames must be {shape}, got {values.shape}; name another "
+                "output of the model"
+            )
+        values = values.astype(np.float32, copy=False)
+        num_bad = int(np.sum(~np.isfinite(values).reshape(num_frames, -1).all(1)))
+        if num_bad:
+            raise InputError(
+                f"{self.info.name}: {name} holds nan or infinity for {num_bad} of {num_frames} frames; check its "
+                f"weights and its input ({self.info.preprocessing}), or use a checkpoint from before training diverged"
+            )
+        return values
+
+
+def digest_of(*parts: object) -> str:
+    """Return one sha256 of all parts."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def available_outputs(wanted: Sequence[Output], known: Collection[str]) -> tuple[Output, ...]:
+    """Return the wanted outputs without a dense map that the encoder does not have; other outputs are required."""
+    return tuple(name for name in wanted if name != "dense" or name in known)
