@@ -45,7 +45,8 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the configuration {path}: {reason}; pass a YAML file") from error
-    return _build(text, schema, str(path), is_saved=is_saved)
+    config: T = Reader(str(path), is_saved=is_saved).build(parse(text, str(path)), schema, "")
+    return config
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -63,13 +64,20 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def from_mapping(mapping: Mapping[str, object], schema: type[T]) -> T:
+def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str | Path = "") -> T:
     """Build a configuration from plain values, as strictly as from YAML.
 
+    Args:
+        mapping: Nested dicts, lists and scalars, such as the content of a TOML or JSON file.
+        schema: The dataclass.
+        source: The file that the values come from, which messages name; "" if there is none.
+
     Raises:
-        InputError: as `load`, without file and line.
+        InputError: as `load`, but without a line.
     """
-    return _build(yaml.dump(_plain(mapping), Dumper=Dumper), schema, "")
+    text = yaml.dump(_plain(mapping), Dumper=Dumper)
+    config: T = Reader(str(source), has_lines=False).build(parse(text, str(source)), schema, "")
+    return config
 
 
 def as_plain(config: object) -> dict[str, Any]:
@@ -95,11 +103,6 @@ def difference(before: object, after: object) -> list[str]:
     old, new = _leaves(_plain(before)), _leaves(_plain(after))
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in [*old, *new]}
     return [f"{key}: {_shown(was)} -> {_shown(now)}" for key, (was, now) in pairs.items() if was != now]
-
-
-def _build(text: str, schema: type[T], source: str, *, is_saved: bool = False) -> T:
-    config: T = Reader(source, is_saved).build(parse(text, source), schema, "")
-    return config
 
 
 def _plain(value: Any) -> Any:

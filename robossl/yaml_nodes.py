@@ -84,10 +84,10 @@ class Reader:
         InputError: the node does not fit the type.
     """
 
-    source: str  # the file that messages name; "" when there is none
-    is_saved: bool = (
-        False  # by a run: a key it lacks is newer than the run, and has the field's `before`, if there is one
-    )
+    source: str  # the file that messages name; "" if there is none
+    has_lines: bool = True  # whether messages name the line
+    # A run wrote the file, perhaps an older version of this package: a missing key takes the field's `before`.
+    is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
         """A value of the type `hint`; keys that a mapping leaves out are those of `base`, the field's own default."""
@@ -192,8 +192,8 @@ class Reader:
         return self._error(node, f"{at} must be {_spell(hint)}, got {_got(node)}{quotes}")
 
     def _error(self, node: yaml.Node, message: str) -> InputError:
-        line = node.start_mark.line + 1 if node.start_mark else 1
-        return InputError(f"{self.source}:{line}: {message}" if self.source else message)
+        line = f":{node.start_mark.line + 1}" if self.has_lines and node.start_mark else ""
+        return InputError(f"{self.source}{line}: {message}" if self.source else message)
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:

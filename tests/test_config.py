@@ -210,6 +210,8 @@ def test_mappings_are_as_strict_and_name_no_file() -> None:
     assert from_mapping(as_plain(Train(sinks=("a",))), Train) == Train(sinks=("a",))
     with pytest.raises(InputError, match=r"^unknown key 'stesp'; did you mean 'steps'\?"):
         from_mapping({"stesp": 1}, Train)
+    with pytest.raises(InputError, match=r"^own.toml: unknown key 'stesp'; did you mean 'steps'\?"):
+        from_mapping({"stesp": 1}, Train, source=Path("own.toml"))
 
 
 _floats = st.floats(allow_nan=False)
