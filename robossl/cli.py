@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from robossl import __version__
 from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
-from robossl.jobs import JOBS
 from robossl.names import unknown
+from robossl.plugins import COMMANDS as OTHER_COMMANDS
 
 # name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
 # exit code. Any other is a typed function: its positional parameters are positional here too, keyword-only ones
@@ -31,7 +31,7 @@ COMMANDS = {
         "say what an encoder is blind to, and whether a task can bear it",
     ),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
-    **JOBS,
+    **OTHER_COMMANDS,
 }
 
 

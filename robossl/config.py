@@ -1,9 +1,8 @@
 """YAML to frozen dataclasses, strictly, and back: this file owns the rules and no field.
 
 A configuration is a tree of frozen dataclasses of bool, int, float, str, Path, Literal, tuple, dict[str, x]
-and unions. A field whose class is picked by name says where to look it up:
+and unions. A field whose class is picked by name says in which `Registry`:
 
-    METHODS = {"simsiam": "robossl.methods.simsiam:SimSiamConfig"}
     method: MethodConfig = field(metadata={"choices": METHODS})  # in YAML: `method: {name: simsiam, lr: 0.1}`
 """
 
@@ -118,10 +117,7 @@ def _plain(value: Any) -> Any:
 def _named(field: dataclasses.Field[Any], value: Any) -> Any:
     if "choices" not in field.metadata:
         return _plain(value)
-    target = f"{type(value).__module__}:{type(value).__qualname__}"
-    names = [name for name, known in field.metadata["choices"].items() if known == target]
-    assert names, f"{target} is not in the table of {field.name}"
-    return {"name": names[0], **_plain(value)}
+    return {"name": field.metadata["choices"].name_of(type(value)), **_plain(value)}
 
 
 def _canonical(plain: Any) -> Any:

@@ -7,9 +7,7 @@ where a choice is called `none`, both name that choice.
 from __future__ import annotations
 
 import dataclasses
-import pkgutil
 import re
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,6 +18,7 @@ import yaml
 from robossl.errors import InputError
 from robossl.names import unknown
 from robossl.none_word import PATTERN, is_none
+from robossl.plugins import Registry
 
 _Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: its own node, which knows the line, and its value's
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
@@ -127,14 +126,18 @@ class Reader:
         except ValueError as error:
             raise self._error(node, f"{at}: {error}" if at else str(error)) from error
 
-    def _choice(self, node: yaml.Node, table: Mapping[str, str], at: str) -> Any:
+    def _choice(self, node: yaml.Node, table: Registry, at: str) -> Any:
         pairs = self._pairs(node, dict[str, object], at)
         if "name" not in pairs:
             raise self._error(node, f"{at}.name is missing; choose from {', '.join(table)}")
         _, name = pairs.pop("name")
-        if not isinstance(name, yaml.ScalarNode) or name.value not in table:
-            raise self._error(name, unknown(at, str(name.value), table))
-        return self._dataclass(node, pairs, pkgutil.resolve_name(table[name.value]), at)
+        if not isinstance(name, yaml.ScalarNode):
+            raise self._error(name, f"{at}.name must be text, got {_got(name)}; choose from {', '.join(table)}")
+        try:
+            chosen = table.resolve(name.value)
+        except InputError as error:
+            raise self._error(name, str(error)) from error
+        return self._dataclass(node, pairs, chosen, at)
 
     def _union(self, node: yaml.Node, hint: Any, at: str) -> Any:
         members = [member for member in get_args(hint) if member is not NoneType]
@@ -194,6 +197,26 @@ class Reader:
     def _error(self, node: yaml.Node, message: str) -> InputError:
         line = f":{node.start_mark.line + 1}" if self.has_lines and node.start_mark else ""
         return InputError(f"{self.source}{line}: {message}" if self.source else message)
+
+
+def why_unreadable(cls: type) -> str:
+    """Say which field of a dataclass has a type that no configuration can hold; "" if there is none."""
+    try:
+        hints = get_type_hints(cls)
+    except NameError as error:
+        return f"has an annotation that cannot be resolved ({error}); import it outside of TYPE_CHECKING"
+    names = [field.name for field in dataclasses.fields(cls) if field.init and not _is_readable(hints[field.name])]
+    kinds = "bool, int, float, str, Path, Literal, tuple, dict[str, ...], frozen dataclasses and unions"
+    return f"has a field `{names[0]}` of type {hints[names[0]]}; a configuration holds {kinds}" if names else ""
+
+
+def _is_readable(hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is dict:
+        return args[0] is str and _is_readable(args[1])
+    if origin in (Union, UnionType, tuple):
+        return all(_is_readable(arg) for arg in args if arg is not ...)
+    return origin is Literal or is_dataclass(hint) or hint in _TAGS
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from robossl.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
 from robossl.errors import InputError
+from robossl.plugins import Registry
 from robossl.run import OnlineKnnConfig, RunConfig
 
 
@@ -44,7 +45,12 @@ class Wild:
         return "wild"
 
 
-TABLE = {"calm": f"{__name__}:Calm", "wild": f"{__name__}:Wild"}
+TABLE = Registry(
+    "method",
+    group="",
+    built_in={"calm": f"{__name__}:Calm", "wild": f"{__name__}:Wild"},
+    check=lambda found: "",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from robossl.durable import check_folder
 from robossl.errors import InputError
-from robossl.names import unknown
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import Profile
 
@@ -21,10 +20,9 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
         InputError: a factor is unknown, or the task asks for none of these factors.
     """
     for name in asked:
-        if name not in FACTORS:
-            raise InputError(unknown("factor", name, FACTORS))
+        FACTORS.resolve(name)
     if task is None:
-        return tuple(dict.fromkeys(asked)) or tuple(FACTORS)
+        return tuple(dict.fromkeys(asked)) or tuple(FACTORS.usable())
     needed = [name for name, each in task.factors.items() if any(need != "-" for need in each.needs)]
     if not needed:
         raise InputError(f"the profile {task.name} asks nothing of any factor; give one of them a need")

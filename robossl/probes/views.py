@@ -111,7 +111,7 @@ class Views:
 
     def path(self, job: Job) -> Path:
         """The file of a job."""
-        about: list[object] = [_code(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
+        about: list[object] = [_code(job.factor), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
         if job.draw != "clean":
             factor = resolve_factor(job.factor)
             about += [self.seed, factor.clean, factor.sides, factor.num_draws, factor.scale, factor.base]
@@ -182,10 +182,10 @@ class Views:
 
 
 @cache
-def _code() -> str:
-    """Of the code that renders: a file that other code has made is not used."""
+def _code(factor: str) -> str:
+    """Digest of the code that renders a factor: a file that other code has made is not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(Path(factors.__path__[0]).glob("*.py")):
+    for path in [*sorted(Path(factors.__path__[0]).glob("*.py")), *factors.FACTORS.source_files(factor)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

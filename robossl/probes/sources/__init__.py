@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robossl.errors import InputError
-from robossl.jobs import PROBE_FRAMES
 from robossl.names import unknown
+from robossl.plugins import PROBE_FRAMES
 from robossl.probes.frames import Frames, LabelType
 
 

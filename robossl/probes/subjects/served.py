@@ -16,7 +16,7 @@ from robossl_client.card import EncoderCard
 
 from robossl.access import access
 from robossl.errors import InputError, ResourceError, reason
-from robossl.jobs import ENCODES
+from robossl.plugins import ENCODERS
 from robossl.probes.subjects.ours import from_encode
 from robossl.probes.subjects.probed import Output, Probed, same_outputs
 
@@ -52,7 +52,7 @@ def open_served(
         "deadline_ms": deadline_ms,
         "connect_ms": min(deadline_ms, 10_000.0),
     }
-    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address, **options), outputs)
+    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODERS["grpc"]), address, **options), outputs)
     return from_encode(served, source, kind="grpc", outputs=outputs)
 
 
