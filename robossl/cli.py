@@ -19,6 +19,7 @@ from robossl.plugins import COMMANDS as OTHER_COMMANDS
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
+    "list": ("robossl.listing:list_names", "list methods, factors, backbones and what else there is to choose from"),
     "pretrain": ("robossl.pretrain:command", "train an encoder on a store, as a configuration says"),
     "evaluate": ("robossl.evaluate.command:evaluate", "measure an encoder on labelled frames, beside two references"),
     "regress": ("robossl.evaluate.regress:regress", "measure how well a robot's state can be read off frames"),

@@ -43,6 +43,9 @@ PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
 # Encoders by the scheme of their address; each is called with host:port.
 ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}
 
+# Environments: a function that returns the title of each by its id.
+ENVIRONMENTS = "robossl_envs.listing:environments"
+
 
 class Registry(Mapping[str, str]):
     """Things of one kind by name, each as "module:attribute": ours first, then those that installed packages bring.

@@ -32,6 +32,7 @@ LEVELS = (
     ("robossl.train",),
     ("robossl.assemble",),
     ("robossl.pretrain",),
+    ("robossl.listing",),
     ("robossl.cli",),
 )
 
