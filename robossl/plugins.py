@@ -155,8 +155,8 @@ class Registry(Mapping[str, str]):
             raise InputError(self._unused[name])
         if name not in self:
             raise InputError(f"{unknown(self.kind, name, self)}, or name your own: MODULE:ATTRIBUTE")
-        if ":" in name and os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # the last: a file there must not hide an installed package
+        if ":" in name:
+            search_working_folder()
         package = self.package(name)
         about = f"the {self.kind} {name!r}" + (f" of the package {package}" if package else "")
         try:
@@ -170,6 +170,12 @@ class Registry(Mapping[str, str]):
             what = found if isinstance(found, type) else type(found)
             raise InputError(f"{about} {wrong}; {self[name]} is {'' if what is found else 'of '}{what}")
         return found
+
+
+def search_working_folder() -> None:
+    """Let imports find modules of the working folder, after all installed ones: a file must not hide a package."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _package(entry: EntryPoint) -> str:

@@ -148,6 +148,8 @@ def test_defaults_are_the_dataclass_s_own(tmp_path: Path) -> None:
             "method:\n  name: wild\n  temperature: 1\nstore: x\n",
             "run.yaml:3: unknown key in method 'temperature'; choose from predictor",
         ),
+        ("method:\n  name: json:Calm\nstore: x\n", "run.yaml:2: the method 'json:Calm' cannot be imported (AttributeE"),
+        ("method: {name: [a]}\nstore: x\n", "run.yaml:1: method.name must be text, got a list of 1; choose from calm"),
         ("method: {}\nstore: x\n", "run.yaml:1: method.name is missing; choose from calm, wild"),
         ("method: {name: calm}\n", "run.yaml:1: store is missing and has no default; give a path"),
         ("method: calm\nstore: x\n", "run.yaml:1: method must be a mapping, got 'calm'"),

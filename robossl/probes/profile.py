@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -98,7 +98,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.toml"))
 
 
-def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile:
+def load_profile(name_or_path: str | Path, *, factors: Collection[str]) -> Profile:
     """A profile of ours by name, or any TOML file.
 
     Args:
@@ -122,14 +122,14 @@ def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile
         raise InputError(f"cannot read the profile {path}: {error.strerror}; pass a TOML file") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: this is not valid TOML: {error}") from error
-    return _Reader(path).profile(content, list(factors), hashlib.sha256(data).hexdigest())
+    return _Reader(path).profile(content, factors, hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     path: Path
 
-    def profile(self, content: dict[str, Any], factors: list[str], sha256: str) -> Profile:
+    def profile(self, content: dict[str, Any], factors: Collection[str], sha256: str) -> Profile:
         if content.get("schema") != SCHEMA:
             raise self.error(f"schema is {content.get('schema')!r}; this version reads {SCHEMA!r}")
         self.known("key", content, _KEYS)
@@ -188,11 +188,10 @@ class _Reader:
             )
         return Thresholds(**table)
 
-    def known(self, what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-        names = list(allowed)
+    def known(self, what: str, given: Iterable[str], allowed: Collection[str]) -> None:
         for name in given:
-            if name not in names:
-                raise self.error(unknown(what, name, names))
+            if name not in allowed:
+                raise self.error(unknown(what, name, allowed))
 
     def error(self, message: str) -> InputError:
         return InputError(f"{self.path}: {message}")

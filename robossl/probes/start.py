@@ -31,7 +31,8 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
             f"the profile {task.name} asks nothing of {', '.join(asked)}; it judges {', '.join(needed)}: name one of "
             "them too, or leave --profile out"
         )
-    return tuple(dict.fromkeys(asked)) or tuple(name for name in FACTORS if name in task.factors)
+    listed = [name for name in FACTORS if name in task.factors]
+    return tuple(dict.fromkeys(asked or [*listed, *task.factors]))
 
 
 def check_place(folder: Path, *, option: str) -> None:

@@ -19,6 +19,7 @@ from numpy import ndarray
 from PIL import Image
 
 from robossl.errors import InputError, reason
+from robossl.plugins import search_working_folder
 from robossl_envs.agents.agent import check_space
 from robossl_envs.collection.settings import DEFAULT_STEPS, Settings
 from robossl_envs.lerobot_layout import Column
@@ -73,13 +74,14 @@ def import_registering(module: str) -> None:
     Raises:
         InputError: it cannot be imported.
     """
+    search_working_folder()
     try:
         importlib.import_module(module)
     except Exception as error:  # whatever the foreign module raises
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
             f"--module {module or repr(module)} cannot be imported ({said}); "
-            "is it a whole name, and on PYTHONPATH? robossl doctor ENV --module NAME knows more"
+            "is it a whole name, installed or in this folder? robossl doctor ENV --module NAME knows more"
         ) from None
 
 
