@@ -1,7 +1,7 @@
-"""YAML nodes to typed values, strictly: each refusal names file, line, key, what was got and what is allowed.
+"""Turn YAML nodes into typed values, strictly; messages name the file, line and key, what was got and what is allowed.
 
-Scalars follow YAML 1.2, so `1e-3` is a number, `off` and `no` are text, and `010` is ten. Beyond it, `none` is `null`;
-where a choice is called `none`, both name that choice.
+Scalars follow YAML 1.2: `1e-3` is a number, `off` and `no` are text, and `010` is ten. Also, `none` means `null`;
+if a `Literal` has the choice "none", both words mean that choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robossl.names import unknown
 from robossl.none_word import PATTERN, is_none
 from robossl.plugins import Registry
 
-_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: its own node, which knows the line, and its value's
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: the node of the key (for its line) and of the value
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
 _TAGS: dict[Any, set[str]] = {
     bool: {"bool"},
@@ -40,34 +40,34 @@ _SPELLED = {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars."""
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader that reads scalars by YAML 1.2."""
 
 
 class Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which YAML 1.1 or 1.2 would read as something else."""
+    """SafeDumper that quotes text if YAML 1.1 or 1.2 would read it as another type."""
 
 
-Loader.yaml_implicit_resolvers = {}
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)$"), "tTfF")
-Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789")
-for _dialect in (Loader, Dumper):
+_Yaml12Loader.yaml_implicit_resolvers = {}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)$"), "tTfF")
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789")
+for _dialect in (_Yaml12Loader, Dumper):
     _dialect.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
     _dialect.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(rf"({PATTERN}|~|)$"), ["n", "N", "~", ""])
 
 
 def parse(text: str, source: str) -> yaml.Node:
-    """The root node of a YAML text; an empty text is an empty mapping.
+    """Return the root node of a YAML text; an empty text is an empty mapping.
 
     Raises:
-        InputError: not YAML, or a tag is given: the schema alone decides what a value becomes.
+        InputError: the text is not YAML, or has a tag: types come from the schema alone.
     """
     try:
-        for event in yaml.parse(text, Loader=Loader):
+        for event in yaml.parse(text, Loader=_Yaml12Loader):
             if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise InputError(f"{source}:{line}: tag {event.tag!r} is not allowed; leave it out")
-        return yaml.compose(text, Loader=Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
+        return yaml.compose(text, Loader=_Yaml12Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{source}:{line}: this is not valid YAML: {error.problem}") from error
@@ -77,7 +77,7 @@ def parse(text: str, source: str) -> yaml.Node:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Builds values from nodes by type; everywhere `at` is the dotted key of the value being built.
+    """Builds typed values from nodes; the argument `at` of each function is the dotted key of the value.
 
     Raises:
         InputError: the node does not fit the type.
@@ -89,7 +89,7 @@ class Reader:
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
-        """A value of the type `hint`; keys that a mapping leaves out are those of `base`, the field's own default."""
+        """Build a value of the type `hint`; a key that a mapping lacks comes from `base`, the default of the field."""
         origin = get_origin(hint)
         if is_dataclass(hint):
             return self._dataclass(node, self._pairs(node, hint, at), hint, at, base)
@@ -220,7 +220,7 @@ def _is_readable(hint: Any) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """A field's default where it is a dataclass of the field's own type: `view: {size: 64}` changes the size alone."""
+    """Return the default of a field that is itself a dataclass, so that `view: {size: 64}` changes the size alone."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 
@@ -236,7 +236,7 @@ def _got(node: yaml.Node) -> str:
 
 
 def _spell(hint: Any) -> str:
-    """A type in words, for messages."""
+    """Describe a type in words, for messages."""
     args = get_args(hint)
     origin = get_origin(hint)
     if origin is Literal:

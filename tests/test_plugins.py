@@ -126,6 +126,14 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
     assert said.splitlines()[-1].endswith("seen from the running mean of all outputs.  [my-robots]")
 
 
+@pytest.mark.slow
+def test_the_tests_of_ours_run_over_an_installed_plugin(site: Path) -> None:
+    names = ("methods", "micro_batches", "probe_factors", "evaluate_protocols")
+    chosen = ["-k", "mine or posterize or nearest_mean", *(f"tests/test_{name}.py" for name in names)]
+    process = python("import pytest; pytest.main()", "-q", "-p", "no:cacheprovider", *chosen, cwd=ROOT, site=site)
+    assert "29 passed" in process.stdout, process.stdout
+
+
 def test_a_module_of_the_working_folder_is_named_by_module_and_attribute(page: Path, tmp_path: Path) -> None:
     for name in ("my_source.py", "my_method.py", "my_env.py", "mine.yaml"):
         (tmp_path / name).write_text((page / name).read_text())

@@ -1,4 +1,4 @@
-"""What a protocol is: features and classes of training frames in, class scores of test frames out."""
+"""The interface of a protocol: from features and classes of training frames to class scores of test frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from robossl.evaluate import PROTOCOLS
 
 
 class Scores(NamedTuple):
-    """What a protocol returns."""
+    """The result of a protocol."""
 
-    scores: Float[ndarray, "m c"]  # a row sums to 1, so that frames of an episode average with equal weight
-    details: Mapping[str, float | int | bool | str]  # settings and what was chosen, for the JSON
+    scores: Float[ndarray, "m c"]  # each row sums to 1, so that the frames of an episode weigh the same
+    details: Mapping[str, float | int | bool | str]  # settings and choices, for the JSON
 
 
 class EvaluationProtocol(Protocol):
-    """A protocol is a function; it sees no test label."""
+    """A function that learns from the training frames; it never sees a test label."""
 
     def __call__(
         self,
@@ -35,9 +35,9 @@ class EvaluationProtocol(Protocol):
         Args:
             train: Features of the training frames.
             labels: Their classes, 0 to c - 1, none missing.
-            groups: Frames of one group are never on both sides of a validation split.
+            groups: Keep frames of one group on one side of a validation split.
             test: Features of the test frames.
-            seed: Seed of whatever is drawn.
+            seed: Seed of all random draws.
         """
         ...
 

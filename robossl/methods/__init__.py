@@ -1,4 +1,4 @@
-"""METHODS: every pretraining method by name; resolved at use, so that naming them imports no torch."""
+"""METHODS: the pretraining methods by name; importing this imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SOURCES: the foreign formats by name, in the order in which detection asks them; plugins come last."""
+"""SOURCES: the formats that can be ingested, by name; detection tries them in this order, plugins last."""
 
 from __future__ import annotations
 

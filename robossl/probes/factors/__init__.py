@@ -1,4 +1,4 @@
-"""FACTORS: everything that may be done to a frame, by name; resolved at use, so that naming them imports no torch."""
+"""FACTORS: the changes of a frame that the probes measure, by name; importing this imports no torch."""
 
 from __future__ import annotations
 

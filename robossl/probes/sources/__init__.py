@@ -1,4 +1,4 @@
-"""Where frames come from: a store, a folder in the TUM layout, or an environment."""
+"""Sources of frames: a store, a folder in the TUM layout, or an environment."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def open_frames(
     image_size: int = 96,
     seed: int = 0,
 ) -> Frames:
-    """Frames to probe an encoder with.
+    """Open the frames that an encoder is probed with.
 
     Args:
-        source: a store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
+        source: A store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
-        split: of a store; the whole of it by default.
-        columns: per-frame columns of a store that are labels: the type of each and its name in the store.
-        num_scenes: of an environment.
-        image_size: of an environment, pixels.
-        seed: of the choice of frames in a store, of the scenes of an environment.
+        split: Split of a store; None reads all frames.
+        columns: Columns of a store to read as labels: their name in the store by the type of label.
+        num_scenes: Number of scenes of an environment.
+        image_size: Height and width of the pictures of an environment, in pixels.
+        seed: Seed for the choice of frames in a store and for the scenes of an environment.
 
     Raises:
-        InputError: nothing there can be read as frames.
+        InputError: the source cannot be read as frames, or an option does not fit it.
     """
     kind, colon, name = source.partition(":")
     is_posed = (Path(source) / "groundtruth.txt").is_file()
