@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from robossl import __version__
 from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.plugins import COMMANDS as OTHER_COMMANDS
 
 # name: (target, what it does). A target called `command` parses its arguments itself and returns the exit code.
@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> int:
         print(f"robossl {__version__}")
         return 0
     if name not in COMMANDS:
-        raise InputError(f"{unknown('command', name, COMMANDS)}; see robossl --help")
+        raise InputError(f"{suggest_name('command', name, COMMANDS)}; see robossl --help")
     target, _ = COMMANDS[name]
     command = pkgutil.resolve_name(target)
     if target.endswith(":command"):

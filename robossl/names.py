@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+def suggest_name(what: str, name: str, allowed: Iterable[str]) -> str:
     """Return the message for a name that is not allowed, with the nearest one that is.
 
-    >>> unknown("method", "simsaim", ["simclr", "simsiam"])
+    >>> suggest_name("method", "simsaim", ["simclr", "simsiam"])
     "unknown method 'simsaim'; did you mean 'simsiam'? choose from simclr, simsiam"
     """
     names = list(allowed)

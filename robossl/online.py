@@ -10,7 +10,7 @@ from numpy import ndarray
 from robossl.data.store import Store
 from robossl.encoder import Encoder
 from robossl.evaluate.knn import weighted_knn
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.run import OnlineKnnConfig
 from robossl.statistics import balanced_accuracy
 
@@ -22,7 +22,7 @@ def what_it_lacks(store: Store, config: OnlineKnnConfig) -> str:
     if not store.label_names:
         return f"{store.path} has no labels; ingest with --labels to watch one"
     if config.label not in store.label_names:
-        return f"{store.path}: {unknown('label', config.label, store.label_names)} with --knn.label"
+        return f"{store.path}: {suggest_name('label', config.label, store.label_names)} with --knn.label"
     splits = [name for name in store.manifest.splits if name]
     for key, split in (("train", config.train_split), ("test", config.test_split)):
         if split not in splits:

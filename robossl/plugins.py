@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from robossl.errors import InputError, reason
-from robossl.names import unknown
+from robossl.names import suggest_name
 
 # Commands of the other packages: where each one is, and what it does.
 COMMANDS = {
@@ -154,7 +154,7 @@ class Registry(Mapping[str, str]):
         if name in self._unused:
             raise InputError(self._unused[name])
         if name not in self:
-            raise InputError(f"{unknown(self.kind, name, self)}, or name your own: MODULE:ATTRIBUTE")
+            raise InputError(f"{suggest_name(self.kind, name, self)}, or name your own: MODULE:ATTRIBUTE")
         if ":" in name:
             search_working_folder()
         package = self.package(name)

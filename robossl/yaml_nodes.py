@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.none_word import PATTERN, is_none
 from robossl.plugins import Registry
 
@@ -108,7 +108,7 @@ class Reader:
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for key, (key_node, _) in pairs.items():
             if key not in fields:
-                raise self._error(key_node, unknown(f"key in {at}" if at else "key", key, fields))
+                raise self._error(key_node, suggest_name(f"key in {at}" if at else "key", key, fields))
         hints, values = get_type_hints(cls), {}
         for name, field in fields.items():
             here = f"{at}.{name}" if at else name

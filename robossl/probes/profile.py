@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
 
@@ -112,7 +112,7 @@ def load_profile(name_or_path: str | Path, *, factors: Collection[str]) -> Profi
     if path.suffix != ".toml":
         names = profile_names()
         if str(name_or_path).replace("_", "-") not in names:
-            known = unknown("profile", str(name_or_path), names)
+            known = suggest_name("profile", str(name_or_path), names)
             raise InputError(f"{known}, or pass a TOML file of your own (a name that ends in .toml)")
         path = FOLDER / f"{str(name_or_path).replace('-', '_')}.toml"
     try:
@@ -191,7 +191,7 @@ class _Reader:
     def known(self, what: str, given: Iterable[str], allowed: Collection[str]) -> None:
         for name in given:
             if name not in allowed:
-                raise self.error(unknown(what, name, allowed))
+                raise self.error(suggest_name(what, name, allowed))
 
     def error(self, message: str) -> InputError:
         return InputError(f"{self.path}: {message}")

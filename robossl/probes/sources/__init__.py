@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.plugins import PROBE_FRAMES
 from robossl.probes.frames import Frames, LabelType
 
@@ -46,7 +46,7 @@ def open_frames(
         )
         return opened
     if colon and not Path(source).exists():
-        raise InputError(f"{unknown('source of frames', kind, [*PROBE_FRAMES])}, or a folder")
+        raise InputError(f"{suggest_name('source of frames', kind, [*PROBE_FRAMES])}, or a folder")
     if is_posed:
         from robossl.probes.sources.tum import TumFrames
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, Unavailable
 from robossl.probes.sources.recorded import Recorded
 
@@ -138,7 +138,7 @@ def _column(
     """A per-frame column as a label; a class is one of the episodes' own labels."""
     if kind not in WIDTHS:
         if column not in classes:
-            raise InputError(unknown("label of classes", column, classes))
+            raise InputError(suggest_name("label of classes", column, classes))
         return classes[column]
     values = store.column(column, rows).astype(np.float64)
     if values.shape[1] != WIDTHS[kind]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.result import Backbone
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def unknown_network(name: str) -> str:
     import timm
 
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
-    return unknown("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
+    return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _timm_name(text: str) -> str | None:

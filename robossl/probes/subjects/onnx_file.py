@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.errors import InputError, reason
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.result import Subject
 from robossl.probes.subjects.backbone import find_backbone
 from robossl.probes.subjects.described import Contract, Described, settle
@@ -104,7 +104,7 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
         listed = ", ".join(f"{each} {shape}" for each, shape in shapes.items())
         raise InputError(f"{source} has {len(shapes)} outputs; say which is probed, output being one of {listed}")
     if name not in shapes:
-        raise InputError(unknown(f"output of {source}", name, shapes))
+        raise InputError(suggest_name(f"output of {source}", name, shapes))
     return name
 
 
