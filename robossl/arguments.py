@@ -1,4 +1,4 @@
-"""Arguments: from a command line to the typed function behind a command, and back."""
+"""Call a typed function with the arguments of a command line, and spell a call as a command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robossl.none_word import registry
 
 
 def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
-    """Call a typed function with the arguments of a command line; returns the exit code.
+    """Call a typed function with the arguments of a command line and return the exit code.
 
-    Its positional parameters are positional here too, keyword-only ones become options, text that it returns is
-    printed, and a number that it returns is the exit code.
+    Positional parameters are positional arguments, keyword-only parameters are options. If the function returns text,
+    print it; if it returns a number, that is the exit code.
     """
     import tyro
 
@@ -27,7 +27,7 @@ def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
 
 
 def spelled(function: Callable[..., Any], arguments: Mapping[str, Any], *, prog: str) -> str:
-    """The command line with which `call` gives a function these arguments; defaults are left out, and other names.
+    """Return the command line that calls a function with these arguments; leave out defaults and unknown names.
 
     >>> def serve(models: tuple[str, ...], *, port: int = 1, tls: bool = False, hz: tuple[float, ...] = ()): ...
     >>> spelled(serve, {"models": ("a", "b c"), "port": 1, "tls": True, "hz": (3.0, 30.0)}, prog="robossl serve")
@@ -58,7 +58,7 @@ def _words(value: Any) -> list[str]:
 
 
 def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its positional parameters as positional only, which is what tyro makes positional."""
+    """Make the positional parameters positional-only: tyro makes options of all others."""
     wrapped: Any = functools.wraps(function)(lambda *args, **options: function(*args, **options))
     signature = inspect.signature(function)
     parameters = [

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from robossl import __version__
 from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
-from robossl.jobs import JOBS
-from robossl.names import unknown
+from robossl.names import suggest_name
+from robossl.plugins import COMMANDS as OTHER_COMMANDS
 
-# name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
-# exit code. Any other is a typed function: its positional parameters are positional here too, keyword-only ones
-# become options, and text that it returns is printed.
+# name: (target, what it does). A target called `command` parses its arguments itself and returns the exit code.
+# Any other target is a typed function, called as `robossl.arguments.call` says.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
+    "list": ("robossl.listing:list_names", "list methods, factors, backbones and what else there is to choose from"),
     "pretrain": ("robossl.pretrain:command", "train an encoder on a store, as a configuration says"),
     "evaluate": ("robossl.evaluate.command:evaluate", "measure an encoder on labelled frames, beside two references"),
     "regress": ("robossl.evaluate.regress:regress", "measure how well a robot's state can be read off frames"),
@@ -31,20 +31,20 @@ COMMANDS = {
         "say what an encoder is blind to, and whether a task can bear it",
     ),
     "embed": ("robossl.embed:embed", "embed frames with a run, an encoder or an exported model"),
-    **JOBS,
+    **OTHER_COMMANDS,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 failed, 2 misuse."""
+    """Run one command and return the exit code: 0 done, 1 failed, 2 misuse."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch is loaded. Threads that spin for long while they wait take the time of the one they wait for, as
-    # soon as anything else runs here (benchmarks/bench_neighbour.py).
+    # OpenMP reads this when torch is loaded. Threads that wait by spinning for long slow down the thread that they wait
+    # for, as soon as another program runs on the machine (benchmarks/bench_neighbour.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = _run(arguments)
-        if sys.stdout is not None:  # closed by whoever started us
+        if sys.stdout is not None:  # None if the parent process closed it
             sys.stdout.flush()
         return code
     except RobosslError as error:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("robossl: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough: https://docs.python.org/3/library/signal.html
+    except BrokenPipeError:  # the reader, such as `head`, has ended: https://docs.python.org/3/library/signal.html
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> int:
         print(f"robossl {__version__}")
         return 0
     if name not in COMMANDS:
-        raise InputError(f"{unknown('command', name, COMMANDS)}; see robossl --help")
+        raise InputError(f"{suggest_name('command', name, COMMANDS)}; see robossl --help")
     target, _ = COMMANDS[name]
     command = pkgutil.resolve_name(target)
     if target.endswith(":command"):
@@ -77,7 +77,7 @@ def _run(argv: list[str]) -> int:
 
 
 def usage() -> str:
-    """What `robossl --help` prints."""
+    """Return what `robossl --help` prints."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(

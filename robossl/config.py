@@ -1,9 +1,8 @@
-"""YAML to frozen dataclasses, strictly, and back: this file owns the rules and no field.
+"""Read YAML into frozen dataclasses, strictly, and write it back.
 
-A configuration is a tree of frozen dataclasses of bool, int, float, str, Path, Literal, tuple, dict[str, x]
-and unions. A field whose class is picked by name says where to look it up:
+A configuration is a tree of frozen dataclasses whose fields are bool, int, float, str, Path, Literal, tuple,
+dict[str, x] or unions of these. If a field's class is chosen by name, its metadata holds the `Registry`:
 
-    METHODS = {"simsiam": "robossl.methods.simsiam:SimSiamConfig"}
     method: MethodConfig = field(metadata={"choices": METHODS})  # in YAML: `method: {name: simsiam, lr: 0.1}`
 """
 
@@ -33,26 +32,27 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
     Args:
         path: The file.
         schema: The dataclass.
-        is_saved: A run wrote the file, perhaps by an earlier version. A field whose default would change what that run
-            does says with `metadata={"before": value}` what held before the field existed.
+        is_saved: A run wrote the file, perhaps with an earlier version. A key that it lacks takes the value of the
+            field's `metadata={"before": value}`, if there is one, so that the run goes on as it began.
 
     Raises:
-        InputError: naming file and line; for an unreadable file, an unknown, missing or repeated key, a wrong
-            type or value, and for whatever a dataclass itself refuses with ValueError.
+        InputError: the file cannot be read; a key is unknown, missing or repeated; a value has the wrong type; or a
+            dataclass refuses its values with ValueError. The message names file and line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the configuration {path}: {reason}; pass a YAML file") from error
-    return _build(text, schema, str(path), is_saved=is_saved)
+    config: T = Reader(str(path), is_saved=is_saved).build(parse(text, str(path)), schema, "")
+    return config
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A configuration as it was written, by a run of any version; nothing in it is checked.
+    """Read a configuration that a run of any version wrote; check nothing in it.
 
     Raises:
-        InputError: it is not a mapping in yaml.
+        InputError: the file is not a YAML mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -63,43 +63,45 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def from_mapping(mapping: Mapping[str, object], schema: type[T]) -> T:
+def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str | Path = "") -> T:
     """Build a configuration from plain values, as strictly as from YAML.
 
+    Args:
+        mapping: Nested dicts, lists and scalars, such as the content of a TOML or JSON file.
+        schema: The dataclass.
+        source: The file that the values come from, which messages name; "" if there is none.
+
     Raises:
-        InputError: as `load`, without file and line.
+        InputError: as `load`, but without a line.
     """
-    return _build(yaml.dump(_plain(mapping), Dumper=Dumper, sort_keys=False), schema, "")
+    text = yaml.dump(_plain(mapping), Dumper=Dumper, sort_keys=False)
+    config: T = Reader(str(source), has_lines=False).build(parse(text, str(source)), schema, "")
+    return config
 
 
 def as_plain(config: object) -> dict[str, Any]:
-    """A configuration as nested dicts, lists and scalars, chosen classes under `name`; JSON can hold it."""
+    """Return a configuration as dicts, lists and scalars of JSON; the key `name` says which class was chosen."""
     plain: dict[str, Any] = _plain(config)
     return plain
 
 
 def to_yaml(config: object) -> str:
-    """Every field of a configuration, defaults included; loading the text gives an equal configuration."""
+    """Write every field of a configuration, also the defaults; loading the text gives an equal configuration."""
     text: str = yaml.dump(_plain(config), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=100)
     return text
 
 
 def config_hash(config: object) -> str:
-    """Hex sha256 of a configuration as canonical JSON; the order of keys and 1 against 1.0 do not matter."""
+    """Return the hex sha256 of a configuration; it ignores the order of keys and takes 1 and 1.0 for equal."""
     canonical = json.dumps(_canonical(_plain(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def difference(before: object, after: object) -> list[str]:
-    """What changed between two configurations, one line a key: `train.steps: 100 -> 200`."""
+    """List the differences of two configurations, one line per key: `train.steps: 100 -> 200`."""
     old, new = _leaves(_plain(before)), _leaves(_plain(after))
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in [*old, *new]}
     return [f"{key}: {_shown(was)} -> {_shown(now)}" for key, (was, now) in pairs.items() if was != now]
-
-
-def _build(text: str, schema: type[T], source: str, *, is_saved: bool = False) -> T:
-    config: T = Reader(source, is_saved).build(parse(text, source), schema, "")
-    return config
 
 
 def _plain(value: Any) -> Any:
@@ -115,10 +117,7 @@ def _plain(value: Any) -> Any:
 def _named(field: dataclasses.Field[Any], value: Any) -> Any:
     if "choices" not in field.metadata:
         return _plain(value)
-    target = f"{type(value).__module__}:{type(value).__qualname__}"
-    names = [name for name, known in field.metadata["choices"].items() if known == target]
-    assert names, f"{target} is not in the table of {field.name}"
-    return {"name": names[0], **_plain(value)}
+    return {"name": field.metadata["choices"].name_of(type(value)), **_plain(value)}
 
 
 def _canonical(plain: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from robossl_client.card import EncoderCard
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.ranges import check_range
 from robossl.session import Provider, check_model_file, open_session, read_card
 
@@ -195,7 +195,7 @@ def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[st
     """The outputs to return, checked; all of the card's when none are named."""
     for name in outputs or ():
         if name not in card.outputs:
-            raise InputError(unknown(f"output of {card.name}", name, card.outputs))
+            raise InputError(suggest_name(f"output of {card.name}", name, card.outputs))
     return tuple(outputs or card.outputs)
 
 

@@ -1,4 +1,4 @@
-"""The errors, one for each thing a caller can do.
+"""The errors, one class for each thing that a caller can do.
 
 * RobosslError
   x InputError      fix what was passed (argument, configuration, data) and call again; exit code 2
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 
 class RobosslError(Exception):
-    """Base of all errors this package raises on purpose; `exit_code` is what the command line ends with."""
+    """Base class of the errors that this package raises on purpose; `exit_code` is that of the command line."""
 
     exit_code = 1
 
 
 class InputError(RobosslError, ValueError):
-    """What was passed cannot be used; the message says what was got, what is allowed and what to do."""
+    """The input cannot be used; the message says what was got, what is allowed and what to do next."""
 
     exit_code = 2
 
 
 class ResourceError(RobosslError, OSError):
-    """The machine ran out of something; the work so far is kept."""
+    """The machine ran out of disk, memory or another resource; the work so far is kept."""
 
 
 def reason(error: BaseException) -> str:
-    """The first line of another library's error, for one of ours to quote."""
+    """Return the first line of an error of another library, to quote it in a message of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What to say when a name is not known: what was got, the nearest one, all that are allowed."""
+"""The message for an unknown name: what was got, the nearest name and all that are allowed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
-    """The message for a name that is not among the allowed ones.
+def suggest_name(what: str, name: str, allowed: Iterable[str]) -> str:
+    """Return the message for a name that is not allowed, with the nearest one that is.
 
-    >>> unknown("method", "simsaim", ["simclr", "simsiam"])
+    >>> suggest_name("method", "simsaim", ["simclr", "simsiam"])
     "unknown method 'simsaim'; did you mean 'simsiam'? choose from simclr, simsiam"
     """
     names = list(allowed)

@@ -1,4 +1,4 @@
-"""The word for nothing: `none` and `null`, in any case, mean the same in yaml and on the command line."""
+"""The words `none` and `null`, in any case: both mean None in YAML and on the command line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 if TYPE_CHECKING:
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-PATTERN = r"(?i:none|null)"  # for a regular expression
+PATTERN = r"(?i:none|null)"  # of a regular expression
 
 
 def is_none(text: str) -> bool:
-    """Whether a word means nothing.
+    """Return whether a word means None.
 
     >>> [is_none(text) for text in ("none", "Null", "NONE", "nil", "")]
     [True, True, True, False, False]
@@ -20,7 +20,7 @@ def is_none(text: str) -> bool:
 
 
 def registry() -> ConstructorRegistry:
-    """The rules by which a command line reads the word: None where that is allowed, else the choice `none`."""
+    """Return tyro's rules for the words: None if the type allows it, else the choice "none" of a Literal."""
     from tyro.constructors import ConstructorRegistry
 
     rules = ConstructorRegistry()

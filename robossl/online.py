@@ -12,7 +12,7 @@ from robossl.encoder import Encoder
 from robossl.measure.knn import weighted_knn
 from robossl.measure.metrics import balanced_accuracy
 from robossl.measure.store_rows import spread_rows
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.run import OnlineKnnConfig
 
 CHUNK = 128  # frames embedded at a time
@@ -23,7 +23,7 @@ def why_no_online_knn(store: Store, config: OnlineKnnConfig) -> str:
     if not store.label_names:
         return f"{store.path} has no labels; ingest with --labels to watch one"
     if config.label not in store.label_names:
-        return f"{store.path}: {unknown('label', config.label, store.label_names)} with --knn.label"
+        return f"{store.path}: {suggest_name('label', config.label, store.label_names)} with --knn.label"
     splits = [name for name in store.manifest.splits if name]
     for key, split in (("train", config.train_split), ("test", config.test_split)):
         if split not in splits:

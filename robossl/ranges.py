@@ -1,4 +1,4 @@
-"""Ranges: what the numbers of a configuration may be; nan lies in none of them, None (where allowed) in all."""
+"""Checks of the numbers of a configuration; nan is always refused, None never."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from robossl.errors import InputError
 
 
 def check_range(low: float, high: float = math.inf, /, **numbers: float | None) -> None:
-    """Refuse numbers, passed by name, outside of low to high.
+    """Refuse numbers outside of low to high; each is passed by its name.
 
     Raises:
-        InputError: naming the first.
+        InputError: names the first such number.
     """
     for name, number in numbers.items():
         if number is not None and not low <= number <= high:
@@ -20,10 +20,10 @@ def check_range(low: float, high: float = math.inf, /, **numbers: float | None) 
 
 
 def check_positive(**numbers: float | None) -> None:
-    """Refuse numbers, passed by name, that are not above 0 and finite.
+    """Refuse numbers that are infinite, 0 or less; each is passed by its name.
 
     Raises:
-        InputError: naming the first.
+        InputError: names the first such number.
     """
     for name, number in numbers.items():
         if number is not None and not 0 < number < math.inf:
@@ -31,10 +31,10 @@ def check_positive(**numbers: float | None) -> None:
 
 
 def check_limits(high: float = math.inf, /, **limits: tuple[float, float]) -> None:
-    """Refuse pairs, passed by name, that are not the least and the largest of something above 0 and up to high.
+    """Refuse pairs that are not 0 < least <= largest <= high; each is passed by its name.
 
     Raises:
-        InputError: naming the first.
+        InputError: names the first such pair.
     """
     for name, (least, largest) in limits.items():
         if not 0 < least <= largest <= high or largest == math.inf:

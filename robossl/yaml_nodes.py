@@ -1,15 +1,13 @@
-"""YAML nodes to typed values, strictly: each refusal names file, line, key, what was got and what is allowed.
+"""Turn YAML nodes into typed values, strictly; messages name the file, line and key, what was got and what is allowed.
 
-Scalars follow YAML 1.2, so `1e-3` is a number, `off` and `no` are text, and `010` is ten. Beyond it, `none` is `null`;
-where a choice is called `none`, both name that choice.
+Scalars follow YAML 1.2: `1e-3` is a number, `off` and `no` are text, and `010` is ten. Also, `none` means `null`;
+if a `Literal` has the choice "none", both words mean that choice.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import pkgutil
 import re
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,10 +16,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.none_word import PATTERN, is_none
+from robossl.plugins import Registry
 
-_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: its own node, which knows the line, and its value's
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: the node of the key (for its line) and of the value
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
 _TAGS: dict[Any, set[str]] = {
     bool: {"bool"},
@@ -41,34 +40,34 @@ _SPELLED = {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars."""
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader that reads scalars by YAML 1.2."""
 
 
 class Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which YAML 1.1 or 1.2 would read as something else."""
+    """SafeDumper that quotes text if YAML 1.1 or 1.2 would read it as another type."""
 
 
-Loader.yaml_implicit_resolvers = {}
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)$"), "tTfF")
-Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789")
-for _dialect in (Loader, Dumper):
+_Yaml12Loader.yaml_implicit_resolvers = {}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)$"), "tTfF")
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789")
+for _dialect in (_Yaml12Loader, Dumper):
     _dialect.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
     _dialect.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(rf"({PATTERN}|~|)$"), ["n", "N", "~", ""])
 
 
 def parse(text: str, source: str) -> yaml.Node:
-    """The root node of a YAML text; an empty text is an empty mapping.
+    """Return the root node of a YAML text; an empty text is an empty mapping.
 
     Raises:
-        InputError: not YAML, or a tag is given: the schema alone decides what a value becomes.
+        InputError: the text is not YAML, or has a tag: types come from the schema alone.
     """
     try:
-        for event in yaml.parse(text, Loader=Loader):
+        for event in yaml.parse(text, Loader=_Yaml12Loader):
             if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise InputError(f"{source}:{line}: tag {event.tag!r} is not allowed; leave it out")
-        return yaml.compose(text, Loader=Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
+        return yaml.compose(text, Loader=_Yaml12Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{source}:{line}: this is not valid YAML: {error.problem}") from error
@@ -78,19 +77,19 @@ def parse(text: str, source: str) -> yaml.Node:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Builds values from nodes by type; everywhere `at` is the dotted key of the value being built.
+    """Builds typed values from nodes; the argument `at` of each function is the dotted key of the value.
 
     Raises:
         InputError: the node does not fit the type.
     """
 
-    source: str  # the file that messages name; "" when there is none
-    is_saved: bool = (
-        False  # by a run: a key it lacks is newer than the run, and has the field's `before`, if there is one
-    )
+    source: str  # the file that messages name; "" if there is none
+    has_lines: bool = True  # whether messages name the line
+    # A run wrote the file, perhaps an older version of this package: a missing key takes the field's `before`.
+    is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
-        """A value of the type `hint`; keys that a mapping leaves out are those of `base`, the field's own default."""
+        """Build a value of the type `hint`; a key that a mapping lacks comes from `base`, the default of the field."""
         origin = get_origin(hint)
         if is_dataclass(hint):
             return self._dataclass(node, self._pairs(node, hint, at), hint, at, base)
@@ -109,7 +108,7 @@ class Reader:
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for key, (key_node, _) in pairs.items():
             if key not in fields:
-                raise self._error(key_node, unknown(f"key in {at}" if at else "key", key, fields))
+                raise self._error(key_node, suggest_name(f"key in {at}" if at else "key", key, fields))
         hints, values = get_type_hints(cls), {}
         for name, field in fields.items():
             here = f"{at}.{name}" if at else name
@@ -127,14 +126,18 @@ class Reader:
         except ValueError as error:
             raise self._error(node, f"{at}: {error}" if at else str(error)) from error
 
-    def _choice(self, node: yaml.Node, table: Mapping[str, str], at: str) -> Any:
+    def _choice(self, node: yaml.Node, table: Registry, at: str) -> Any:
         pairs = self._pairs(node, dict[str, object], at)
         if "name" not in pairs:
             raise self._error(node, f"{at}.name is missing; choose from {', '.join(table)}")
         _, name = pairs.pop("name")
-        if not isinstance(name, yaml.ScalarNode) or name.value not in table:
-            raise self._error(name, unknown(at, str(name.value), table))
-        return self._dataclass(node, pairs, pkgutil.resolve_name(table[name.value]), at)
+        if not isinstance(name, yaml.ScalarNode):
+            raise self._error(name, f"{at}.name must be text, got {_got(name)}; choose from {', '.join(table)}")
+        try:
+            chosen = table.resolve(name.value)
+        except InputError as error:
+            raise self._error(name, str(error)) from error
+        return self._dataclass(node, pairs, chosen, at)
 
     def _union(self, node: yaml.Node, hint: Any, at: str) -> Any:
         members = [member for member in get_args(hint) if member is not NoneType]
@@ -192,12 +195,32 @@ class Reader:
         return self._error(node, f"{at} must be {_spell(hint)}, got {_got(node)}{quotes}")
 
     def _error(self, node: yaml.Node, message: str) -> InputError:
-        line = node.start_mark.line + 1 if node.start_mark else 1
-        return InputError(f"{self.source}:{line}: {message}" if self.source else message)
+        line = f":{node.start_mark.line + 1}" if self.has_lines and node.start_mark else ""
+        return InputError(f"{self.source}{line}: {message}" if self.source else message)
+
+
+def why_unreadable(cls: type) -> str:
+    """Say which field of a dataclass has a type that no configuration can hold; "" if there is none."""
+    try:
+        hints = get_type_hints(cls)
+    except NameError as error:
+        return f"has an annotation that cannot be resolved ({error}); import it outside of TYPE_CHECKING"
+    names = [field.name for field in dataclasses.fields(cls) if field.init and not _is_readable(hints[field.name])]
+    kinds = "bool, int, float, str, Path, Literal, tuple, dict[str, ...], frozen dataclasses and unions"
+    return f"has a field `{names[0]}` of type {hints[names[0]]}; a configuration holds {kinds}" if names else ""
+
+
+def _is_readable(hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is dict:
+        return args[0] is str and _is_readable(args[1])
+    if origin in (Union, UnionType, tuple):
+        return all(_is_readable(arg) for arg in args if arg is not ...)
+    return origin is Literal or is_dataclass(hint) or hint in _TAGS
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """A field's default where it is a dataclass of the field's own type: `view: {size: 64}` changes the size alone."""
+    """Return the default of a field that is itself a dataclass, so that `view: {size: 64}` changes the size alone."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 
@@ -213,7 +236,7 @@ def _got(node: yaml.Node) -> str:
 
 
 def _spell(hint: Any) -> str:
-    """A type in words, for messages."""
+    """Describe a type in words, for messages."""
     args = get_args(hint)
     origin = get_origin(hint)
     if origin is Literal:

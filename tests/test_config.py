@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from robossl.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
 from robossl.errors import InputError
+from robossl.plugins import Registry
 from robossl.run import OnlineKnnConfig, RunConfig
 
 
@@ -44,7 +45,12 @@ class Wild:
         return "wild"
 
 
-TABLE = {"calm": f"{__name__}:Calm", "wild": f"{__name__}:Wild"}
+TABLE = Registry(
+    "method",
+    group="",
+    built_in={"calm": f"{__name__}:Calm", "wild": f"{__name__}:Wild"},
+    check=lambda found: "",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,8 @@ def test_defaults_are_the_dataclass_s_own(tmp_path: Path) -> None:
             "method:\n  name: wild\n  temperature: 1\nstore: x\n",
             "run.yaml:3: unknown key in method 'temperature'; choose from predictor",
         ),
+        ("method:\n  name: json:Calm\nstore: x\n", "run.yaml:2: the method 'json:Calm' cannot be imported (AttributeE"),
+        ("method: {name: [a]}\nstore: x\n", "run.yaml:1: method.name must be text, got a list of 1; choose from calm"),
         ("method: {}\nstore: x\n", "run.yaml:1: method.name is missing; choose from calm, wild"),
         ("method: {name: calm}\n", "run.yaml:1: store is missing and has no default; give a path"),
         ("method: calm\nstore: x\n", "run.yaml:1: method must be a mapping, got 'calm'"),
@@ -210,6 +218,8 @@ def test_mappings_are_as_strict_and_name_no_file() -> None:
     assert from_mapping(as_plain(Train(sinks=("a",))), Train) == Train(sinks=("a",))
     with pytest.raises(InputError, match=r"^unknown key 'stesp'; did you mean 'steps'\?"):
         from_mapping({"stesp": 1}, Train)
+    with pytest.raises(InputError, match=r"^own.toml: unknown key 'stesp'; did you mean 'steps'\?"):
+        from_mapping({"stesp": 1}, Train, source=Path("own.toml"))
 
 
 _floats = st.floats(allow_nan=False)

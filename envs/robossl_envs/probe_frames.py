@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, UnavailableError
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS
@@ -41,7 +41,7 @@ class EnvFrames:
             InputError: the environment is not ours, there are fewer than two scenes, or pictures are under 16 pixels.
         """
         if env_id not in IDS:
-            raise InputError(unknown("environment", env_id, IDS))
+            raise InputError(suggest_name("environment", env_id, IDS))
         if num_scenes < 2 or image_size < 16:
             raise InputError(f"at least 2 scenes of 16 pixels are needed, got {num_scenes} of {image_size}")
         self.name = env_id

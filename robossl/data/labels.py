@@ -14,7 +14,7 @@ from pathlib import Path
 from robossl.data.files import leaves_root
 from robossl.data.manifest import Problem
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 
 NO_LABELS = Path("none")
 MAX_CLASSES_OF_FEW = 20  # numeric columns with at most this many values may be classes, however few the rows
@@ -106,7 +106,7 @@ def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, kee
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row if name not in ("path", "split")))
     for name in columns or ():
         if name not in names:
-            raise InputError(f"--label-columns: {unknown('column', name, names)} in {path}")
+            raise InputError(f"--label-columns: {suggest_name('column', name, names)} in {path}")
     if columns is not None:
         left_out = {name: "not chosen" for name in names if name not in columns}
     else:

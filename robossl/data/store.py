@@ -22,7 +22,7 @@ from robossl.data.index import LABEL, read_table
 from robossl.data.manifest import Manifest, read_manifest
 from robossl.data.shards import ShardReader, as_numpy
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ class Store:
                 f"{self.path} has no labels, got {name!r}; ingest with --labels and a csv that has this column"
             )
         if name not in self.label_names:
-            raise InputError(f"{self.path}: {unknown('label', name, self.label_names)}")
+            raise InputError(f"{self.path}: {suggest_name('label', name, self.label_names)}")
         return self._texts(LABEL + name)
 
     def rows(self, split: str | None) -> Int64[ndarray, " m"]:
@@ -148,7 +148,7 @@ class Store:
                 "`--split-by episode` of evaluate and compare), or ingest --labels with a csv that has a column `split`"
             )
         if split not in self.manifest.splits:
-            raise InputError(f"{self.path}: {unknown('split', split, self.manifest.splits)}")
+            raise InputError(f"{self.path}: {suggest_name('split', split, self.manifest.splits)}")
         return np.flatnonzero(np.repeat(self.episode_split == split, np.diff(self.episode_start)))
 
     def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:

@@ -1,6 +1,17 @@
-"""Evaluation of frozen encoders on labelled episodes: one file a protocol, one line here."""
+"""Evaluation of frozen encoders on labelled episodes: PROTOCOLS by name, one file each."""
 
-PROTOCOLS: dict[str, str] = {
-    "knn": "robossl.evaluate.knn:knn",
-    "linear": "robossl.evaluate.linear:linear",
-}
+import inspect
+
+from robossl.plugins import Registry
+
+PROTOCOLS = Registry(
+    "protocol",
+    group="robossl.protocols",
+    check=lambda found: (
+        "" if inspect.isfunction(found) else "must be a function (robossl.evaluate.protocol.EvaluationProtocol)"
+    ),
+    built_in={
+        "knn": "robossl.evaluate.knn:knn",
+        "linear": "robossl.evaluate.linear:linear",
+    },
+)

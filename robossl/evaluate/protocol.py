@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.errors import InputError
 from robossl.evaluate import PROTOCOLS
-from robossl.names import unknown
 
 
 class Predictions(NamedTuple):
@@ -46,11 +43,10 @@ class EvaluationProtocol(Protocol):
 
 
 def resolve_protocol(name: str) -> EvaluationProtocol:
-    """Import a protocol by its name in `PROTOCOLS`.
+    """Return the protocol of a name.
 
     Raises:
-        InputError: an unknown name.
+        InputError: no protocol has that name, or a plugin that cannot be used.
     """
-    if name not in PROTOCOLS:
-        raise InputError(unknown("protocol", name, PROTOCOLS))
-    return cast(EvaluationProtocol, pkgutil.resolve_name(PROTOCOLS[name]))
+    protocol: EvaluationProtocol = PROTOCOLS.resolve(name)
+    return protocol

@@ -1,45 +1,59 @@
-"""METHODS: every pretraining method by name; resolved at use, so that naming them imports no torch."""
+"""METHODS: the pretraining methods by name; importing this imports no torch."""
 
 from __future__ import annotations
 
-import pkgutil
-from typing import TYPE_CHECKING
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
-from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.plugins import Registry
+from robossl.yaml_nodes import why_unreadable
 
 if TYPE_CHECKING:
     from robossl.method import MethodConfig
 
-METHODS = {
-    "atc": "robossl.methods.atc:ATCConfig",
-    "barlow_twins": "robossl.methods.barlow_twins:BarlowTwinsConfig",
-    "byol": "robossl.methods.byol:BYOLConfig",
-    "cpc": "robossl.methods.cpc:CPCConfig",
-    "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
-    "dino": "robossl.methods.dino:DINOConfig",
-    "looc": "robossl.methods.looc:LooCConfig",
-    "moco": "robossl.methods.moco:MoCoConfig",
-    "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
-    "pixcontrast": "robossl.methods.pixcontrast:PixContrastConfig",
-    "pixpro": "robossl.methods.pixpro:PixProConfig",
-    "r3m": "robossl.methods.r3m:R3MConfig",
-    "simclr": "robossl.methods.simclr:SimCLRConfig",
-    "simsiam": "robossl.methods.simsiam:SimSiamConfig",
-    "swav": "robossl.methods.swav:SwAVConfig",
-    "tcn": "robossl.methods.tcn:TCNConfig",
-    "vicreg": "robossl.methods.vicreg:VICRegConfig",
-    "vip": "robossl.methods.vip:VIPConfig",
-}
+
+def _check(found: Any) -> str:
+    if not (isinstance(found, type) and is_dataclass(found) and callable(getattr(found, "build", None))):
+        return "must be a frozen dataclass with build(encoder)"
+    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return "must be frozen: @dataclass(frozen=True, slots=True)"
+    if "name" in {field.name for field in fields(found)}:
+        return "has a field `name`, which in a configuration is the name of the method; rename the field"
+    return why_unreadable(found)
+
+
+METHODS = Registry(
+    "method",
+    group="robossl.methods",
+    check=_check,
+    built_in={
+        "atc": "robossl.methods.atc:ATCConfig",
+        "barlow_twins": "robossl.methods.barlow_twins:BarlowTwinsConfig",
+        "byol": "robossl.methods.byol:BYOLConfig",
+        "cpc": "robossl.methods.cpc:CPCConfig",
+        "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
+        "dino": "robossl.methods.dino:DINOConfig",
+        "looc": "robossl.methods.looc:LooCConfig",
+        "moco": "robossl.methods.moco:MoCoConfig",
+        "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",
+        "pixcontrast": "robossl.methods.pixcontrast:PixContrastConfig",
+        "pixpro": "robossl.methods.pixpro:PixProConfig",
+        "r3m": "robossl.methods.r3m:R3MConfig",
+        "simclr": "robossl.methods.simclr:SimCLRConfig",
+        "simsiam": "robossl.methods.simsiam:SimSiamConfig",
+        "swav": "robossl.methods.swav:SwAVConfig",
+        "tcn": "robossl.methods.tcn:TCNConfig",
+        "vicreg": "robossl.methods.vicreg:VICRegConfig",
+        "vip": "robossl.methods.vip:VIPConfig",
+    },
+)
 
 
 def resolve_method(name: str) -> type[MethodConfig]:
-    """The configuration class of a method.
+    """Return the configuration class of a method.
 
     Raises:
-        InputError: no method has that name.
+        InputError: no method has that name, or a plugin that cannot be used.
     """
-    if name not in METHODS:
-        raise InputError(unknown("method", name, METHODS))
-    config: type[MethodConfig] = pkgutil.resolve_name(METHODS[name])
+    config: type[MethodConfig] = METHODS.resolve(name)
     return config

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from robossl.arguments import call, spelled
 from robossl.errors import InputError
 from robossl.measure.subjects.input_description import InputDescription
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.check import FailOn
 from robossl.probes.check import check as check_report
 from robossl.probes.compare import compare
@@ -149,7 +149,7 @@ def command(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     name, *rest = argv
     if name not in COMMANDS:
-        raise InputError(f"{unknown('command', f'probe {name}', COMMANDS)}; see robossl probe --help")
+        raise InputError(f"{suggest_name('command', f'probe {name}', COMMANDS)}; see robossl probe --help")
     return call(COMMANDS[name][0], rest, prog=f"robossl probe {name}")
 
 

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from robossl.config import from_mapping
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
 from robossl.ranges import check_range
@@ -134,7 +134,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.toml"))
 
 
-def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile:
+def load_profile(name_or_path: str | Path, *, factors: Collection[str]) -> Profile:
     """Load a profile of ours by name, or any TOML file.
 
     Args:
@@ -148,7 +148,7 @@ def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile
     if path.suffix != ".toml":
         names = profile_names()
         if str(name_or_path).replace("_", "-") not in names:
-            known = unknown("profile", str(name_or_path), names)
+            known = suggest_name("profile", str(name_or_path), names)
             raise InputError(f"{known}, or pass a TOML file of your own (a name that ends in .toml)")
         path = FOLDER / f"{str(name_or_path).replace('-', '_')}.toml"
     try:
@@ -159,15 +159,15 @@ def load_profile(name_or_path: str | Path, *, factors: Iterable[str]) -> Profile
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: this is not valid TOML: {error}") from error
     try:
-        return _build(from_mapping(content, _ProfileFile), list(factors), hashlib.sha256(data).hexdigest())
+        return _build(from_mapping(content, _ProfileFile), factors, hashlib.sha256(data).hexdigest())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _build(file: _ProfileFile, factors: list[str], sha256: str) -> Profile:
+def _build(file: _ProfileFile, factors: Collection[str], sha256: str) -> Profile:
     for name, table in file.factors.items():
         if name not in factors:
-            raise InputError(unknown("factor", name, factors))
+            raise InputError(suggest_name("factor", name, factors))
         last = min(table.max_level, resolve_factor(name).num_levels)
         if set(table.needs) != {"-"} and set(table.needs[:last]) == {"-"}:
             raise InputError(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from robossl.durable import check_folder
 from robossl.errors import InputError
-from robossl.names import unknown
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import Profile
 
@@ -21,10 +20,9 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
         InputError: a factor is unknown, or the task judges none of these factors.
     """
     for name in asked:
-        if name not in FACTORS:
-            raise InputError(unknown("factor", name, FACTORS))
+        FACTORS.resolve(name)
     if task is None:
-        return tuple(dict.fromkeys(asked)) or tuple(FACTORS)
+        return tuple(dict.fromkeys(asked)) or tuple(FACTORS.usable())
     needed = [name for name, each in task.factors.items() if any(need != "-" for need in each.needs)]
     if not needed:
         raise InputError(f"the profile {task.name} has no need for any factor; give one a need")
@@ -33,7 +31,8 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
             f"the profile {task.name} judges none of {', '.join(asked)}; it judges {', '.join(needed)}: name one of "
             "them too, or leave --profile out"
         )
-    return tuple(dict.fromkeys(asked)) or tuple(name for name in FACTORS if name in task.factors)
+    listed = [name for name in FACTORS if name in task.factors]
+    return tuple(dict.fromkeys(asked or [*listed, *task.factors]))
 
 
 def check_place(folder: Path, *, option: str) -> None:

@@ -111,7 +111,14 @@ class Views:
 
     def path(self, job: RenderJob) -> Path:
         """Return the file of a job."""
-        about: list[object] = [_code_digest(), self.frames.digest, self.shape(job), job.factor, job.level, job.draw]
+        about: list[object] = [
+            _code_digest(job.factor),
+            self.frames.digest,
+            self.shape(job),
+            job.factor,
+            job.level,
+            job.draw,
+        ]
         if job.draw != "clean":
             factor = resolve_factor(job.factor)
             about += [self.seed, factor.clean, factor.sides, factor.num_draws, factor.scale, factor.base]
@@ -184,10 +191,10 @@ class Views:
 
 
 @cache
-def _code_digest() -> str:
-    """Return the digest of the rendering code: files rendered by other code are not used."""
+def _code_digest(factor: str) -> str:
+    """Return the digest of the code that renders a factor: files rendered by other code are not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(Path(factors.__path__[0]).glob("*.py")):
+    for path in [*sorted(Path(factors.__path__[0]).glob("*.py")), *factors.FACTORS.source_files(factor)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -6,7 +6,7 @@ import pkgutil
 from typing import TYPE_CHECKING, cast
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 
 if TYPE_CHECKING:
     from robossl_envs.agents.agent import Actor, Learner
@@ -30,7 +30,7 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
         InputError: no agent has that name.
     """
     if name not in AGENTS:
-        raise InputError(unknown("agent", name, AGENTS))
+        raise InputError(suggest_name("agent", name, AGENTS))
     found: type[Actor] | type[Learner] = pkgutil.resolve_name(AGENTS[name])
     return found
 

@@ -19,6 +19,7 @@ from numpy import ndarray
 from PIL import Image
 
 from robossl.errors import InputError, reason
+from robossl.plugins import search_working_folder
 from robossl_envs.agents.agent import check_space
 from robossl_envs.collection.settings import DEFAULT_STEPS, CollectionSettings
 from robossl_envs.lerobot_layout import Column
@@ -74,13 +75,14 @@ def import_env_module(module: str) -> None:
     Raises:
         InputError: it cannot be imported.
     """
+    search_working_folder()
     try:
         importlib.import_module(module)
     except Exception as error:  # a foreign module may raise anything
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
-            f"--module {module or repr(module)} cannot be imported ({said}); check the name and PYTHONPATH, or run: "
-            "robossl doctor ENV --module NAME"
+            f"--module {module or repr(module)} cannot be imported ({said}); is it installed, or in this folder? "
+            "Or run: robossl doctor ENV --module NAME"
         ) from None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl_envs.agents import AGENTS
 
 DEFAULT_STEPS = 1000  # of an episode, if neither the environment nor the caller sets a limit
@@ -35,7 +35,7 @@ class CollectionSettings:
             InputError: a setting is out of range, or the agent is unknown.
         """
         if self.agent not in AGENTS:
-            raise InputError(unknown("agent", self.agent, AGENTS))
+            raise InputError(suggest_name("agent", self.agent, AGENTS))
         if not 16 <= self.image_size <= 4096 or self.image_size % 2:
             raise InputError(f"--image-size must be even, 16 to 4096 pixels, got {self.image_size}")
         if self.frames_per_s is not None and not 1 <= self.frames_per_s <= 1000:

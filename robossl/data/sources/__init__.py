@@ -1,45 +1,54 @@
-"""The foreign formats, by name. Detection asks them in this order; a new format is one file and one line."""
+"""SOURCES: the formats that can be ingested, by name; detection tries them in this order, plugins last."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from robossl.data.source import Source
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.plugins import Registry
 
-SOURCES: dict[str, str] = {
-    "lerobot": "robossl.data.sources.lerobot:LeRobotSource",
-    "mp4": "robossl.data.sources.mp4:Mp4Source",
-    "parquet": "robossl.data.sources.parquet:ParquetSource",
-    "tar": "robossl.data.sources.tar:TarSource",
-    "images": "robossl.data.sources.images:ImageFolderSource",
-}
+
+def _check(found: Any) -> str:
+    methods = [getattr(found, name, None) for name in ("accepts", "listing", "frames")]
+    is_source = isinstance(found, type) and all(map(callable, methods))
+    return "" if is_source else "must be a class with accepts, listing and frames (robossl.data.source.Source)"
+
+
+SOURCES = Registry(
+    "format",
+    group="robossl.sources",
+    check=_check,
+    built_in={
+        "lerobot": "robossl.data.sources.lerobot:LeRobotSource",
+        "mp4": "robossl.data.sources.mp4:Mp4Source",
+        "parquet": "robossl.data.sources.parquet:ParquetSource",
+        "tar": "robossl.data.sources.tar:TarSource",
+        "images": "robossl.data.sources.images:ImageFolderSource",
+    },
+)
 
 
 def source_class(name: str) -> type[Source]:
-    """The class of a format.
+    """Return the class of a format.
 
     Raises:
-        InputError: no such format.
+        InputError: no such format, or a plugin that cannot be used.
     """
-    if name not in SOURCES:
-        raise InputError(unknown("format", name, ["auto", *SOURCES]))
-    module, _, attribute = SOURCES[name].partition(":")
-    found: type[Source] = vars(import_module(module))[attribute]
+    found: type[Source] = SOURCES.resolve(name)
     return found
 
 
 def detect_format(root: Path) -> str:
-    """The first format that accepts `root`.
+    """Return the first format that accepts `root`.
 
     Raises:
-        InputError: the source does not exist or holds nothing that is read.
+        InputError: the source does not exist, or no format accepts it.
     """
     if not root.exists():
         raise InputError(f"source {root} does not exist")
-    for name in SOURCES:
+    for name in SOURCES.usable():
         if source_class(name).accepts(root):
             return name
     raise InputError(f"{root} holds none of the formats {', '.join(SOURCES)} (empty folder?)")

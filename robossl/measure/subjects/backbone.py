@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from robossl.errors import InputError
 from robossl.measure.subjects.subject import Backbone
-from robossl.names import unknown
+from robossl.names import suggest_name
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,7 +48,7 @@ def unknown_network(name: str) -> str:
     import timm
 
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
-    return unknown("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
+    return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _timm_name(text: str) -> str | None:

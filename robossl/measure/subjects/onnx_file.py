@@ -14,7 +14,7 @@ from robossl.errors import InputError, reason
 from robossl.measure.subjects.backbone import find_backbone
 from robossl.measure.subjects.input_description import InputContract, InputDescription, resolve_input
 from robossl.measure.subjects.subject import Output, Subject, SubjectInfo, available_outputs, digest_of
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.session import file_sha256, open_session
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
         listed = ", ".join(f"{each} {shape}" for each, shape in shapes.items())
         raise InputError(f"{source} has {len(shapes)} outputs; say which is probed, output being one of {listed}")
     if name not in shapes:
-        raise InputError(unknown(f"output of {source}", name, shapes))
+        raise InputError(suggest_name(f"output of {source}", name, shapes))
     return name
 
 

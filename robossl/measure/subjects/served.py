@@ -16,9 +16,9 @@ from robossl_client.card import EncoderCard
 
 from robossl.access import access
 from robossl.errors import InputError, ResourceError, reason
-from robossl.jobs import ENCODES
 from robossl.measure.subjects.encoders import from_encode
 from robossl.measure.subjects.subject import Output, Subject, available_outputs
+from robossl.plugins import ENCODERS
 
 MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half the default limit of servers
 DEADLINE_MS = 60_000.0  # of one call, including retries while the server is away
@@ -52,7 +52,7 @@ def open_served(
         "deadline_ms": deadline_ms,
         "connect_ms": min(deadline_ms, 10_000.0),
     }
-    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address, **options), outputs)
+    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODERS["grpc"]), address, **options), outputs)
     return from_encode(served, source, kind="grpc", outputs=outputs)
 
 

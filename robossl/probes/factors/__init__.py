@@ -1,60 +1,72 @@
-"""FACTORS: every change of a frame by name, resolved at use so that naming them does not import torch."""
+"""FACTORS: the changes of a frame that the probes measure, by name; importing this imports no torch."""
 
 from __future__ import annotations
 
 import pkgutil
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.plugins import Registry
 
 if TYPE_CHECKING:
     from robossl.probes.factors.factor import Factor
 
-FACTORS = {
-    "brightness": "robossl.probes.factors.brightness:BRIGHTNESS",
-    "gamma": "robossl.probes.factors.gamma:GAMMA",
-    "contrast": "robossl.probes.factors.contrast:CONTRAST",
-    "hue": "robossl.probes.factors.hue:HUE",
-    "saturation": "robossl.probes.factors.saturation:SATURATION",
-    "white_balance": "robossl.probes.factors.white_balance:WHITE_BALANCE",
-    "noise": "robossl.probes.factors.noise:NOISE",
-    "blur": "robossl.probes.factors.blur:BLUR",
-    "motion_blur": "robossl.probes.factors.motion_blur:MOTION_BLUR",
-    "jpeg": "robossl.probes.factors.jpeg:JPEG",
-    "shadow": "robossl.probes.factors.shadow:SHADOW",
-    "rotation": "robossl.probes.factors.rotation:ROTATION",
-    "rot90": "robossl.probes.factors.rot90:ROT90",
-    "translation": "robossl.probes.factors.translation:TRANSLATION",
-    "scale": "robossl.probes.factors.scale:SCALE",
-    "hflip": "robossl.probes.factors.hflip:HFLIP",
-    "crop": "robossl.probes.factors.crop:CROP",
-    "perspective": "robossl.probes.factors.perspective:PERSPECTIVE",
-    "occlusion": "robossl.probes.factors.occlusion:OCCLUSION",
-    "light_direction": "robossl.probes.factors.scene:LIGHT_DIRECTION",
-    "light_color": "robossl.probes.factors.scene:LIGHT_COLOR",
-    "table_color": "robossl.probes.factors.scene:TABLE_COLOR",
-    "table_texture": "robossl.probes.factors.scene:TABLE_TEXTURE",
-    "manip_object_color": "robossl.probes.factors.scene:MANIP_OBJECT_COLOR",
-    "manip_object_texture": "robossl.probes.factors.scene:MANIP_OBJECT_TEXTURE",
-    "receiver_object_color": "robossl.probes.factors.scene:RECEIVER_OBJECT_COLOR",
-    "distractors": "robossl.probes.factors.scene:DISTRACTORS",
-    "camera_shift": "robossl.probes.factors.scene:CAMERA_SHIFT",
-    "camera_rotation": "robossl.probes.factors.scene:CAMERA_ROTATION",
-    "camera_zoom": "robossl.probes.factors.scene:CAMERA_ZOOM",
-    "camera_perspective": "robossl.probes.factors.scene:CAMERA_PERSPECTIVE",
-    "latency": "robossl.probes.factors.latency:LATENCY",
-}
+
+def _check(found: Any) -> str:
+    from robossl.probes.factors.factor import Factor
+
+    return "" if isinstance(found, Factor) else "must be a Factor (robossl.probes.factors.factor)"
+
+
+FACTORS = Registry(
+    "factor",
+    group="robossl.factors",
+    check=_check,
+    built_in={
+        "brightness": "robossl.probes.factors.brightness:BRIGHTNESS",
+        "gamma": "robossl.probes.factors.gamma:GAMMA",
+        "contrast": "robossl.probes.factors.contrast:CONTRAST",
+        "hue": "robossl.probes.factors.hue:HUE",
+        "saturation": "robossl.probes.factors.saturation:SATURATION",
+        "white_balance": "robossl.probes.factors.white_balance:WHITE_BALANCE",
+        "noise": "robossl.probes.factors.noise:NOISE",
+        "blur": "robossl.probes.factors.blur:BLUR",
+        "motion_blur": "robossl.probes.factors.motion_blur:MOTION_BLUR",
+        "jpeg": "robossl.probes.factors.jpeg:JPEG",
+        "shadow": "robossl.probes.factors.shadow:SHADOW",
+        "rotation": "robossl.probes.factors.rotation:ROTATION",
+        "rot90": "robossl.probes.factors.rot90:ROT90",
+        "translation": "robossl.probes.factors.translation:TRANSLATION",
+        "scale": "robossl.probes.factors.scale:SCALE",
+        "hflip": "robossl.probes.factors.hflip:HFLIP",
+        "crop": "robossl.probes.factors.crop:CROP",
+        "perspective": "robossl.probes.factors.perspective:PERSPECTIVE",
+        "occlusion": "robossl.probes.factors.occlusion:OCCLUSION",
+        "light_direction": "robossl.probes.factors.scene:LIGHT_DIRECTION",
+        "light_color": "robossl.probes.factors.scene:LIGHT_COLOR",
+        "table_color": "robossl.probes.factors.scene:TABLE_COLOR",
+        "table_texture": "robossl.probes.factors.scene:TABLE_TEXTURE",
+        "manip_object_color": "robossl.probes.factors.scene:MANIP_OBJECT_COLOR",
+        "manip_object_texture": "robossl.probes.factors.scene:MANIP_OBJECT_TEXTURE",
+        "receiver_object_color": "robossl.probes.factors.scene:RECEIVER_OBJECT_COLOR",
+        "distractors": "robossl.probes.factors.scene:DISTRACTORS",
+        "camera_shift": "robossl.probes.factors.scene:CAMERA_SHIFT",
+        "camera_rotation": "robossl.probes.factors.scene:CAMERA_ROTATION",
+        "camera_zoom": "robossl.probes.factors.scene:CAMERA_ZOOM",
+        "camera_perspective": "robossl.probes.factors.scene:CAMERA_PERSPECTIVE",
+        "latency": "robossl.probes.factors.latency:LATENCY",
+    },
+)
 FLOOR = "robossl.probes.factors.noise:FLOOR"
 
 
+@cache
 def resolve_factor(name: str) -> Factor:
-    """Return a factor by its name; "floor" is the noise floor.
+    """Return the factor of a name, also of "floor"; a plugin's factor is called what it was named by.
 
     Raises:
-        InputError: no factor has that name.
+        InputError: no factor has that name, or a plugin that cannot be used.
     """
-    if name not in FACTORS and name != "floor":
-        raise InputError(unknown("factor", name, FACTORS))
-    found: Factor = pkgutil.resolve_name(FACTORS.get(name, FLOOR))
-    return found
+    found: Factor = pkgutil.resolve_name(FLOOR) if name == "floor" else FACTORS.resolve(name)
+    return found if found.name == name else replace(found, name=name)

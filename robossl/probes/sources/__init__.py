@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robossl.errors import InputError
-from robossl.jobs import PROBE_FRAMES
-from robossl.names import unknown
+from robossl.names import suggest_name
+from robossl.plugins import PROBE_FRAMES
 from robossl.probes.frames import LabelType, ProbeFrames
 
 
@@ -24,16 +24,16 @@ def open_frames(
     """Open the frames to probe an encoder with.
 
     Args:
-        source: a store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
+        source: A store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
-        split: split of a store; default: the whole store.
-        columns: columns of a store that are labels: the name of the column by type of label.
-        num_scenes: number of scenes of an environment.
-        image_size: of an environment, in pixels.
-        seed: of the choice of frames in a store, or of the scenes of an environment.
+        split: Split of a store; None reads all frames.
+        columns: Columns of a store to read as labels: their name in the store by the type of label.
+        num_scenes: Number of scenes of an environment.
+        image_size: Height and width of the pictures of an environment, in pixels.
+        seed: Seed for the choice of frames in a store and for the scenes of an environment.
 
     Raises:
-        InputError: the source cannot be read as frames.
+        InputError: the source cannot be read as frames, or an option does not fit it.
     """
     kind, colon, name = source.partition(":")
     is_posed = (Path(source) / "groundtruth.txt").is_file()
@@ -46,7 +46,7 @@ def open_frames(
         )
         return opened
     if colon and not Path(source).exists():
-        raise InputError(f"{unknown('source of frames', kind, [*PROBE_FRAMES])}, or a folder")
+        raise InputError(f"{suggest_name('source of frames', kind, [*PROBE_FRAMES])}, or a folder")
     if is_posed:
         from robossl.probes.sources.tum import TumFrames
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.names import unknown
+from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, UnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
@@ -140,7 +140,7 @@ def _read_column(
     """Return a per-frame column as a label; for type "class" return a label of the episodes."""
     if kind not in WIDTHS:
         if column not in classes:
-            raise InputError(unknown("label of classes", column, classes))
+            raise InputError(suggest_name("label of classes", column, classes))
         return classes[column]
     values = store.column(column, rows).astype(np.float64)
     if values.shape[1] != WIDTHS[kind]:
