@@ -29,7 +29,7 @@ from robossl_envs.scene import WORKSPACE
 from robossl.config import config_hash, load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.encode import load_encode, random_encode
+from robossl.encode import load_encoder, random_encoder
 from robossl.evaluate.features import Embedder, pixels_embedder
 from robossl.evaluate.state import Probe, StateSettings, interval, open_probe
 from robossl.evaluate.subjects import embedder
@@ -119,7 +119,7 @@ def measure(arm: Arm, seed: int, args: argparse.Namespace, probes: dict[str, Pro
         store = gather(folder, {arm.agent: {"frames": arm.frames}}, seed=seed, image_size=args.image_size)
         train_all({folder: partial(recipe, args, store, steps=arm.steps, seed=seed)}, at_a_time=1)
     store = open_store(folder / "store")
-    figures = scored(embedder(str(run), load_encode(run, outputs=("pooled",))), probes, cache=args.out / "features")
+    figures = scored(embedder(str(run), load_encoder(run, outputs=("pooled",))), probes, cache=args.out / "features")
     print(f"{folder.name}: " + ", ".join(f"{name} {r2[0]:.3f}" for name, r2 in figures.items()), flush=True)
     return {"frames": store.num_frames, "cells": cells_visited(store)} | figures
 
@@ -132,7 +132,7 @@ def scored(subject: Embedder, probes: dict[str, Probe], *, cache: Path) -> dict[
 def references(args: argparse.Namespace) -> dict[str, Embedder]:
     """Random weights of the recipe's backbone, one a seed, and pooled pixels."""
     config = load(args.config, RunConfig).encoder
-    random = {f"random {config.backbone} {s}": random_encode(config, s, outputs=("pooled",)) for s in args.seeds}
+    random = {f"random {config.backbone} {s}": random_encoder(config, s, outputs=("pooled",)) for s in args.seeds}
     pixels = pixels_embedder()
     return {name: embedder(name, encode) for name, encode in random.items()} | {f"{pixels.name} 0": pixels}
 

@@ -26,7 +26,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from robossl.encode import Encode, load_encode, random_encode
+from robossl.encode import FrameEncoder, load_encoder, random_encoder
 from robossl.evaluate.subjects import random_config
 
 NOISE = 0.5  # of the action that is carried out: the clone also learns to come back (DART, arXiv:1703.09327)
@@ -37,7 +37,7 @@ POLICIES = {
 }
 
 
-def make(env_id: str, encode: Encode | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
+def make(env_id: str, encode: FrameEncoder | None, *, image_size: int, stack: int) -> gymnasium.Env[Any, Any]:
     """The environment as a learner of vectors sees it: embeddings of the last frames, or the true state."""
     if encode is None:
         return gymnasium.make(env_id, obs_type="state")
@@ -95,11 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     if (args.encoder is None) == (args.server is None):
         parser.error("name an encoder or a --server")
     outputs = ("pooled",)
-    encode: Encode = load_encode(args.encoder, outputs=outputs) if args.encoder else EncoderClient(args.server)
+    encode: FrameEncoder = load_encoder(args.encoder, outputs=outputs) if args.encoder else EncoderClient(args.server)
     rows = {
         "true state": None,
         encode.card.name: encode,
-        f"random {encode.card.backbone}": random_encode(random_config(encode.card), 0, outputs=("pooled",)),
+        f"random {encode.card.backbone}": random_encoder(random_config(encode.card), 0, outputs=("pooled",)),
     }
     print(
         f"{args.env}: {args.policy} on {args.episodes} demonstrations, {args.test_episodes} episodes each", flush=True

@@ -17,9 +17,9 @@ from torch import Tensor
 from robossl.data.store import Store, open_store
 from robossl.durable import written_aside
 from robossl.embed import Frame, read_frames
-from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder
 from robossl.errors import InputError, ResourceError
+from robossl.find import find_encoder
 from robossl.positions import token_grid
 
 MASS = 0.6  # of the attention that a mask holds: appendix of DINO

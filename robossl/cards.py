@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_warnings
 
-from robossl import __version__
-from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder, named_outputs
 from robossl.encoder_files import read_about
+from robossl.find import find_encoder
+from robossl.version import __version__
 from robossl.weights import split_source, weights_digest
 
 

@@ -7,11 +7,11 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from robossl import __version__
 from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
 from robossl.jobs import JOBS
 from robossl.names import unknown
+from robossl.version import __version__
 
 # name: (where it is, what it does). A target named `command` takes its arguments as they are and returns the
 # exit code. Any other is a typed function: its positional parameters are positional here too, keyword-only ones

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.durable import check_out, share
-from robossl.encode import Encode, load_encode
+from robossl.encode import FrameEncoder, load_encoder
 from robossl.errors import InputError, ResourceError, reason
 
 Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
@@ -56,7 +56,7 @@ def embed(
     if out.suffix not in _OUT:
         raise InputError(f"out must end in {' or '.join(_OUT)}, got {out}")
     check_out(out)
-    encode = load_encode(source, device=device, outputs=outputs, batch_size=batch_size)
+    encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
     names, features = embed_frames(encode, read_frames(frames, split=split), batch_size=batch_size)
     _save(out, names, features, card=encode.card.to_json())
     shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in features.items())
@@ -65,7 +65,7 @@ def embed(
 
 
 def embed_frames(
-    encode: Encode, frames: Iterator[Frame], *, batch_size: int = 32
+    encode: FrameEncoder, frames: Iterator[Frame], *, batch_size: int = 32
 ) -> tuple[list[str], dict[str, ndarray]]:
     """Names and features of frames of any sizes, in their order; neighbours of one size go through together.
 

@@ -14,25 +14,27 @@ from robossl_client.card import EncoderCard, TensorSpec
 
 from robossl import repository
 from robossl.cards import open_encoder
-from robossl.encode import OnnxEncode, TorchEncode, choose_outputs, find_encoder, find_model
+from robossl.encode import OnnxEncoder, TorchEncoder, choose_outputs
 from robossl.encoder import Encoder
 from robossl.errors import InputError, reason
+from robossl.find import find_encoder, find_model
 from robossl.graph import Precision, to_onnx
 from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
+from robossl.paths import StrPath
 from robossl.ranges import check_range
 from robossl.session import DIGEST_KEY, check_model_file, file_sha256, read_card
 
 
 def export(
-    run: Path,
+    run: StrPath,
     *,
-    out: Path = Path("models"),
+    out: StrPath = "models",
     name: str | None = None,
     version: int | None = None,
     fixed_hw: tuple[int, int] | None = None,
     outputs: tuple[str, ...] = (),
     precision: Precision = "fp32",
-    store: Path | None = None,
+    store: StrPath | None = None,
     max_batch: int = 64,
 ) -> Path:
     """Write a verified ONNX model, its card and Triton's configuration; returns the version's folder.
@@ -55,7 +57,16 @@ def export(
         InputError: what was passed cannot be exported.
         ParityError: the graph does not follow torch closely enough.
         ResourceError: the files cannot be written.
+
+    Example:
+        >>> import robossl
+        >>> robossl.export("stores/clips")
+        Traceback (most recent call last):
+        robossl.errors.InputError: stores/clips holds no encoder; pass a run folder (RUN or RUN/encoder)
+        >>> robossl.export("runs/tiny", out="models")  # doctest: +SKIP
+        PosixPath('models/tiny/1')
     """
+    run, out = Path(run), Path(out)
     check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw))
     folder = find_encoder(run)
     if folder is None:
@@ -83,7 +94,7 @@ def export(
     return out / name / str(version)
 
 
-def parity_cases(card: EncoderCard, *, store: Path | None) -> list[UInt8[ndarray, "b h w 3"]]:
+def parity_cases(card: EncoderCard, *, store: StrPath | None) -> list[UInt8[ndarray, "b h w 3"]]:
     """The frames an export is compared on: every batch size at every frame size, and a store's frames if given."""
     fixed_hw = card.input.fixed_hw
     sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
@@ -91,7 +102,7 @@ def parity_cases(card: EncoderCard, *, store: Path | None) -> list[UInt8[ndarray
     return cases if store is None else [*cases, *_store_frames(store, fixed_hw)]
 
 
-def _store_frames(path: Path, fixed_hw: tuple[int, int] | None) -> list[UInt8[ndarray, "1 h w 3"]]:
+def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8[ndarray, "1 h w 3"]]:
     from torch.nn.functional import interpolate
 
     from robossl.data.store import open_store
@@ -117,7 +128,7 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
     card = replace(card, model_sha256=file_sha256(folder / "model.onnx"))
     card.write(folder / "card.json")
     verify_export(folder)
-    reference, candidate = TorchEncode(encoder, card), OnnxEncode(folder)
+    reference, candidate = TorchEncoder(encoder, card), OnnxEncoder(folder)
     parity = check_parity(reference, candidate, cases, gates=GATES[card.precision], provider=candidate.provider)
     card = replace(card, parity=parity)
     card.write(folder / "card.json")

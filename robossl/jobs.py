@@ -21,4 +21,4 @@ JOBS = {
 PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
 
 # An encoder by the scheme of its address: called with host:port.
-ENCODES = {"grpc": "robossl_client.client:EncoderClient"}
+ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}

@@ -4,38 +4,95 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from robossl.assemble import build_trainer, device_name
 from robossl.checkpoint import checkpoints, load_checkpoint, step_of
-from robossl.config import as_plain, load, override
+from robossl.config import as_plain, load, override, with_changes
 from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
 from robossl.metrics import Progress, Sink, open_sinks
 from robossl.micro_batches import describe_parts
 from robossl.next_steps import next_steps
+from robossl.paths import StrPath
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
+from robossl.recipes import find_config
+from robossl.repository import allowed_name
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
+from robossl.runs import Run
 from robossl.train import Stopped, Trainer
 
 
-def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
-    """Train as `config` says into the run folder `out`, which is returned.
+def pretrain(
+    config: RunConfig | StrPath,
+    *,
+    store: StrPath | None = None,
+    out: StrPath | None = None,
+    resume: bool = False,
+    changes: Mapping[str, object] | None = None,
+) -> Run:
+    """Pretrain an encoder on a store; the run folder has the encoder, checkpoints, metrics and a log.
+
+    Ctrl-C saves and raises `Stopped`; with `resume` the run goes on and ends at the same weights, bit for bit. The
+    settings of torch (determinism, its random generator) are afterwards as they were before.
+
+    Args:
+        config: A recipe by its name ("simsiam_resnet18_video"), a YAML file, a `RunConfig`, or with `resume` a run.
+        store: The store to train on; by default the one that the configuration names.
+        out: The run folder; by default runs/NAME of the recipe or file, runs/METHOD_BACKBONE for a `RunConfig`, and the
+            run itself with `resume`.
+        resume: Go on from the newest checkpoint of the run folder.
+        changes: New values by dotted key, such as `{"train.steps": 100, "encoder.backbone": "resnet50", "knn": None}`.
 
     Raises:
         InputError: configuration, data and run folder do not fit together.
         ResourceError: a checkpoint could not be written, or another run is writing to the folder.
         Stopped: SIGTERM or SIGINT came, and the run was saved.
+
+    Example:
+        >>> import robossl
+        >>> tiny = {"train.steps": 1, "train.batch_size": 4, "encoder.backbone": "test_resnet", "method.view.size": 32}
+        >>> run = robossl.pretrain("simsiam_resnet18_video", store="stores/clips", out="runs/new", changes=tiny)
+        >>> robossl.load_encoder(run).card.name
+        'new'
     """
-    with contextlib.closing(Ranks.join(device_name(config))) as ranks:
-        trainer = build_trainer(config, ranks, out, resume=resume)
+    if isinstance(config, RunConfig):
+        folder = Path("runs") / _default_name(config) if out is None else Path(out)
+    else:
+        yaml, folder = resolve(find_config(Path(config)), out=None if out is None else Path(out), resume=resume)
+        config = load(yaml, RunConfig, is_saved=resume)
+    config = with_changes(config, {**(changes or {}), **({} if store is None else {"data.store": os.fspath(store)})})
+    with kept_settings(), contextlib.closing(Ranks.join(device_name(config))) as ranks:
+        trainer = build_trainer(config, ranks, folder, resume=resume)
         with claimed(trainer, resume=resume):
             _train(trainer, restore(trainer) if resume else 0)
-    return out
+    return Run(folder)
+
+
+def _default_name(config: RunConfig) -> str:
+    return allowed_name(f"{as_plain(config)['method']['name']}_{config.encoder.backbone}")
+
+
+@contextlib.contextmanager
+def kept_settings() -> Iterator[None]:
+    """Give torch its settings and its random generator back after the block."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling: Any = torch.utils.deterministic
+    fill, benchmark = filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        filling.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextlib.contextmanager
@@ -155,7 +212,7 @@ def command(argv: Sequence[str]) -> int:
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, nargs="?", help="a yaml of configs/, or with --resume a run folder")
+    parser.add_argument("config", type=Path, nargs="?", help="a recipe's name, a yaml, or with --resume a run folder")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME_OF_CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
     known, rest = parser.parse_known_args(list(argv))
@@ -163,7 +220,7 @@ def command(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0 if {"-h", "--help"} & set(rest) else 2
     asks_for_help = bool({"-h", "--help"} & set(rest))
-    yaml, out = resolve(known.config, out=known.out, resume=known.resume or asks_for_help)
+    yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
     config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
     keep_freed_memory()
     try:

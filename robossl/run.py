@@ -137,6 +137,15 @@ class RunConfig:
         check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
 
 
+def load_saved(path: Path) -> RunConfig:
+    """Read the `config.yaml` of a run, which an earlier version may have written.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return load(path, RunConfig, is_saved=True)
+
+
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `log.txt`, `tensorboard/`, `checkpoints/`, `encoder/`.
 
@@ -183,7 +192,7 @@ class RunFolder:
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
-        before = load(saved, RunConfig, is_saved=True)
+        before = load_saved(saved)
         if may_lengthen and config.train.steps < before.train.steps:
             raise InputError(
                 f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "

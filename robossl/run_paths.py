@@ -22,8 +22,8 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
     Raises:
         InputError: a folder that is no run's, or a run that is neither resumed nor given another folder.
     """
-    if path.is_dir() and not is_run(path):
-        raise InputError(_no_run(path))
+    if path.is_dir():
+        check_run(path)
     yaml = path / FILE if path.is_dir() else path
     own = yaml.parent if yaml.name == FILE else None
     if own and out is None and is_run(own):
@@ -36,6 +36,16 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
     if own and out is None and resume:
         raise InputError(f"nothing to resume in {own}: no run has begun there; leave out --resume to start one")
     return yaml, out or Path("runs") / (yaml.absolute().parent.name if own else yaml.stem)
+
+
+def check_run(folder: Path) -> None:
+    """Check that a folder holds a run that has begun.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not is_run(folder):
+        raise InputError(_no_run(folder))
 
 
 def is_run(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def test_features_of_other_code_are_made_again(
     clip_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
-    monkeypatch.setattr("robossl.evaluate.features._made_by", lambda: "another encoder.py")
+    monkeypatch.setattr(sys.modules[embed_rows.__module__], "_made_by", lambda: "another encoder.py")
     embed_rows(pixels_embedder(), clip_store, np.array([0]), cache=tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 

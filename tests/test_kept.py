@@ -1,6 +1,7 @@
 """Kept scores: the same question is not computed twice, any other is."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_other_statistics_to_choose_by_are_another_question(
     asked: tuple[ndarray, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping(counted, tmp_path)(*asked, seed=0)
-    monkeypatch.setattr("robossl.evaluate.kept.statistics", json)
+    monkeypatch.setattr(sys.modules[keeping.__module__], "statistics", json)
     before = calls
     keeping(counted, tmp_path)(*asked, seed=0)
     assert calls == before + 1

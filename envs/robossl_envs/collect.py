@@ -13,7 +13,7 @@ from numpy.random import SeedSequence
 
 from robossl.cpus import num_cpus
 from robossl.durable import full_disk_said, locked
-from robossl.encode import Encode, identity, load_encode
+from robossl.encode import FrameEncoder, identity, load_encoder
 from robossl.errors import InputError, ResourceError
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
@@ -130,13 +130,13 @@ def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds:
         raise InputError(f"--hang-seconds must be more than 0, got {hang_seconds:g}")
 
 
-def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
+def _open_encoder(agent: str, encoder: Path | None) -> FrameEncoder | None:
     needed = needs_encoder(agent)
     if needed and encoder is None:
         raise InputError(f"agent {agent} acts on the embeddings of an encoder; add --encoder RUN")
     if encoder is not None and not needed:
         raise InputError(f"agent {agent} acts without an encoder; leave out --encoder, or use --agent novelty")
-    return None if encoder is None else load_encode(encoder, outputs=("pooled",))
+    return None if encoder is None else load_encoder(encoder, outputs=("pooled",))
 
 
 def _todo(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> Todo:
@@ -176,7 +176,7 @@ def _ensemble(
     parts: Path,
     workers: int,
     hang_seconds: float,
-    encode: Encode | None,
+    encode: FrameEncoder | None,
 ) -> Ensemble:
     rng = np.random.default_rng(SeedSequence((settings.seed,)))
     learner = cast("type[Learner]", resolve_agent(settings.agent))(environment, rng, workers)

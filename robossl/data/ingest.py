@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from robossl.data.progress import Progress
 from robossl.data.shards import read_records
 from robossl.data.source import Listing, Reading
 from robossl.data.sources import detect_format, source_class
+from robossl.data.store import Store, open_store
 from robossl.data.worker import ShardJob
 from robossl.durable import full_disk_said, locked
 from robossl.errors import InputError, ResourceError
+from robossl.paths import StrPath
 from robossl.ranges import check_positive
 
 SHORT_SIDE, QUALITY = 256, 90  # of a new store
@@ -30,11 +33,11 @@ BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29; for the 
 
 
 def ingest(
-    sources: Sequence[Path],
+    sources: StrPath | Sequence[StrPath],
     *,
-    out: Path,
+    out: StrPath,
     format: str = "auto",
-    labels: Literal["auto", "none"] | Path = "auto",
+    labels: Literal["auto", "none"] | StrPath = "auto",
     label_columns: tuple[str, ...] | None = None,
     image_folders: Literal["auto", "images", "episodes"] = "auto",
     image_fps: float = 10.0,
@@ -43,7 +46,7 @@ def ingest(
     quality: int | None = None,
     workers: int | None = None,
     strict: bool = False,
-) -> Manifest:
+) -> Store:
     """Add sources to a store, making it when it is new; what is already stored is not read again.
 
     Args:
@@ -67,12 +70,22 @@ def ingest(
     Raises:
         InputError: a source cannot be used, the store was made with other settings, or `strict` and anything was wrong.
         ResourceError: the disk is too small, a worker died, or another ingest writes to the same store.
+
+    Example:
+        >>> import robossl
+        >>> store = robossl.ingest("clips", out="stores/new", short_side=96, workers=1)
+        clips (mp4): 4 episodes, 4 new; licence: unknown
+        ...
+        >>> store
+        Store(stores/new: 4 episodes, 245 frames, splits train val, labels scene)
     """
+    sources = [sources] if isinstance(sources, str | os.PathLike) else sources
+    out = Path(out)
     _check(sources, short_side, quality, workers)
     check_positive(image_fps=image_fps)
     reading = Reading(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
-    table = None if labels == "auto" else NO_LABELS if labels == "none" else labels
+    table = None if labels == "auto" else NO_LABELS if labels == "none" else Path(labels)
     found = [_find(root, format, table, reading) for root in roots]
     with _nothing_left(out), locked(out, "ingest"), full_disk_said(out):
         (out / "shards").mkdir(exist_ok=True)
@@ -96,7 +109,7 @@ def ingest(
                     _refuse([(job.source, problems)])
         manifest = _commit(out, manifest, listed, progress)
         progress.result(manifest)
-        return manifest
+    return open_store(out)
 
 
 @contextmanager
@@ -165,7 +178,7 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[Listed], progress: P
     return manifest
 
 
-def _check(sources: Sequence[Path], short_side: int | None, quality: int | None, workers: int | None) -> None:
+def _check(sources: Sequence[StrPath], short_side: int | None, quality: int | None, workers: int | None) -> None:
     if not sources:
         raise InputError("no source given; name at least one folder or file")
     if short_side is not None and not 16 <= short_side <= 4096:

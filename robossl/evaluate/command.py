@@ -1,17 +1,9 @@
-"""`robossl evaluate`: encoders on labelled episodes, beside random init, pooled pixels and the majority class."""
+"""`robossl evaluate`: measure encoders and print the tables."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from robossl.arguments import spelled
-from robossl.durable import check_out, write_text
-from robossl.errors import InputError
-
-if TYPE_CHECKING:
-    from robossl.evaluate.evaluation import Settings
+from typing import Literal
 
 
 def evaluate(
@@ -57,14 +49,12 @@ def evaluate(
     """
     from rich.console import Console
 
-    from robossl.data.store import open_store
-    from robossl.evaluate.evaluation import Settings, run_evaluation
-    from robossl.evaluate.progress import Progress
+    from robossl.evaluate import api
     from robossl.evaluate.table import print_tables, to_markdown
 
-    if not models:
-        raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
-    settings = Settings(
+    scores = api.evaluate(
+        models,
+        store=store,
         label=label,
         protocol=protocol,
         train=train,
@@ -77,31 +67,10 @@ def evaluate(
         random_seeds=random_seeds,
         seed=seed,
         output=output,
+        cache=cache,
+        out=out,
     )
-    runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
-    cache = cache or (runs[0] / "features" if runs else None)
-    out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
-    check_out(out)
-    with Progress() as progress:
-        evaluation = run_evaluation(
-            models,
-            open_store(store),
-            settings,
-            cache=cache,
-            command=command_line(models, store, settings),
-            say=progress.say,
-            watch=progress.watch,
-        )
     if markdown:
-        print(to_markdown(evaluation), end="")
+        print(to_markdown(scores), end="")
     else:
-        print_tables(evaluation, Console())
-    if out:
-        write_text(out, evaluation.to_json())
-        progress.say(f"wrote {out}")
-
-
-def command_line(models: tuple[str, ...], store: Path, settings: Settings) -> str:
-    """The command that measures the same again; what has its default value is left out."""
-    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    return spelled(evaluate, {"models": models, "store": store, **given}, prog="robossl evaluate")
+        print_tables(scores, Console())

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from robossl import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.features import embed_rows
@@ -24,6 +23,7 @@ from robossl.evaluate.splits import Splits, grouped_splits, store_splits
 from robossl.evaluate.state import MOST_SEED
 from robossl.evaluate.subjects import Output, Subject, make_subjects
 from robossl.evaluate.task import Task, check_usable, make_task, why_unusable
+from robossl.version import __version__
 
 Watch = Callable[[str, int, int], None]  # what is being done, units done since the last call, units in all
 

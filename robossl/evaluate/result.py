@@ -74,7 +74,7 @@ def _verdict(difference: Interval) -> str:
     return f"{bounds}: the interval includes zero, so these episodes do not tell the two apart"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """A whole run of the command."""
 
@@ -82,6 +82,25 @@ class Evaluation:
     results: tuple[Result, ...]
     left_out: tuple[str, ...]  # sentences
     schema: str = SCHEMA
+
+    def __repr__(self) -> str:
+        return f"Scores({'; '.join(result.title for result in self.results)})"
+
+    def __str__(self) -> str:
+        """The tables and notes, as `robossl evaluate` prints them."""
+        from rich.console import Console
+
+        from robossl.evaluate.table import print_tables
+
+        console = Console(width=120)
+        with console.capture() as captured:
+            print_tables(self, console)
+        return captured.get()
+
+    def _repr_html_(self) -> str:
+        from robossl.evaluate.table import html_tables
+
+        return html_tables(self)
 
     def to_json(self) -> str:
         """The text of the JSON file; intervals become objects, sentences are added for readers."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from robossl.config import read_mapping
-from robossl.encode import Encode, identity, load_encode, random_encode
+from robossl.encode import FrameEncoder, identity, load_encoder, random_encoder
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.evaluate.features import Embedder, pixels_embedder
@@ -52,7 +52,7 @@ def make_subjects(
     randoms = _random_names(random_config(encode.card) for _, encode in loaded)
     pixels = pixels_embedder()
     taken = {*randoms.values(), pixels.name, MAJORITY}
-    groups: dict[str, list[tuple[str, Encode]]] = {}
+    groups: dict[str, list[tuple[str, FrameEncoder]]] = {}
     for model, encode in loaded:
         groups.setdefault(_but_for_seed(model, encode.card) if group_seeds else model, []).append((model, encode))
     encoders: list[Subject] = []
@@ -74,10 +74,10 @@ def make_subjects(
     return [*encoders, *references, Subject(pixels.name, "pixels", (pixels,))]
 
 
-def _load(models: tuple[str, ...], output: Output) -> list[tuple[str, Encode]]:
-    loaded: dict[str, tuple[str, Encode]] = {}
+def _load(models: tuple[str, ...], output: Output) -> list[tuple[str, FrameEncoder]]:
+    loaded: dict[str, tuple[str, FrameEncoder]] = {}
     for model in models:
-        encode = load_encode(model, outputs=(output,))
+        encode = load_encoder(model, outputs=(output,))
         key = identity(encode.card)
         if key in loaded:
             raise InputError(f"{loaded[key][0]} and {model} are the same encoder, to the last weight; name it once")
@@ -106,7 +106,7 @@ def _but_for_seed(model: str, card: EncoderCard) -> str:
     return json.dumps([config | {"seed": None}, card.step, card.data], sort_keys=True) if config else model
 
 
-def _num_seeds(members: list[tuple[str, Encode]]) -> str:
+def _num_seeds(members: list[tuple[str, FrameEncoder]]) -> str:
     num_seeds = len({_config(model).get("seed") for model, _ in members})
     return f"{num_seeds} seeds" if num_seeds == len(members) else f"{len(members)} runs of {num_seeds} seed(s)"
 
@@ -116,7 +116,7 @@ def _config(model: str) -> dict[str, Any]:
     return read_mapping(path) if path.is_file() else {}
 
 
-def embedder(name: str, encode: Encode, output: Output = "pooled") -> Embedder:
+def embedder(name: str, encode: FrameEncoder, output: Output = "pooled") -> Embedder:
     """One output of an encoder; its digest tells apart weights, preprocessing, exported graph, precision and output."""
 
     def features(frames: UInt8[ndarray, "b h w 3"]) -> Float[ndarray, "b d"]:
@@ -138,7 +138,7 @@ def random_config(card: EncoderCard) -> EncoderConfig:
 
 def _random(name: str, config: EncoderConfig, num_seeds: int, seed: int, output: Output) -> Subject:
     seeds = range(seed, seed + num_seeds)
-    encodes = [random_encode(config, each, outputs=(output,)) for each in seeds]
+    encodes = [random_encoder(config, each, outputs=(output,)) for each in seeds]
     return Subject(
         name,
         "random",

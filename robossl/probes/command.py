@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robossl.arguments import call, spelled
+from robossl.arguments import call
 from robossl.errors import InputError
 from robossl.names import unknown
 from robossl.probes.check import FailOn
@@ -16,11 +15,8 @@ from robossl.probes.compare import compare
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
-from robossl.probes.start import check_free, check_place, choose_factors
 from robossl.probes.subjects.described import Described
-from robossl.ranges import check_positive, check_range
 
-GB = 1e9
 UNDESCRIBED = Described()
 
 
@@ -73,38 +69,31 @@ def run(
     Raises:
         InputError: whatever cannot be done, before frames are rendered and before anything is written.
     """
-    command_line = spelled(run, locals(), prog="robossl probe run")
-    check_range(0, 2**32 - 1, seed=seed)
-    check_positive(cache_gb=cache_gb)
-    if frames is not None and frames < 2:
-        raise InputError(f"--frames must be 2 or more, got {frames}")
-    task = None if profile is None else load_profile(profile, factors=FACTORS)
-    names = choose_factors(factors, task)
-    check_free(out, encoder=encoder, profile=task.name if task else None)
-    check_place(out, option="--out")
-    check_place(cache, option="--cache")
-    from robossl.encode import check_device
-    from robossl.probes.output import write_all
-    from robossl.probes.prepare import prepare
-    from robossl.probes.run import probe
-    from robossl.probes.settings import QUICK, Settings
-    from robossl.probes.sources import open_frames
-    from robossl.probes.subjects import check_source, open_subject, pixels_reference, random_reference
+    from robossl.probes import api
+    from robossl.probes.output import summary
 
-    check_device(device)
-    check_source(encoder, described=input, token=token, ca=ca)
-    source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
-    settings = replace(QUICK if quick else Settings(), seed=seed)
-    settings = settings if frames is None else replace(settings, n_evaluation=frames)
-    prepared = prepare(source, profile=task, factors=names, cache=cache, settings=settings, use_labels=labels)
-    subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
-    references = {
-        "pixels": pixels_reference(),
-        "random_init": random_reference(subject, seed=seed, outputs=subject.outputs, device=device),
-    }
-    limit_bytes = int(cache_gb * GB)
-    found = probe(subject, references, prepared, cache=cache, limit_bytes=limit_bytes, command=command_line)
-    return write_all(found, out)
+    report = api.probe(
+        encoder,
+        data=data,
+        profile=profile,
+        out=out,
+        factors=factors,
+        quick=quick,
+        split=split,
+        columns=columns,
+        labels=labels,
+        frames=frames,
+        scenes=scenes,
+        image_size=image_size,
+        cache=cache,
+        cache_gb=cache_gb,
+        device=device,
+        seed=seed,
+        token=token,
+        ca=ca,
+        input=input,
+    )
+    return "\n".join([*summary(report), f"look at {out / 'report.html'}; {out / 'report.json'} has every figure"])
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:

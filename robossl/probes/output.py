@@ -19,8 +19,8 @@ from robossl.probes.verdict import UNCALIBRATED
 from robossl.probes.views import Job, Views
 
 
-def write_all(found: Found, folder: Path) -> str:
-    """Write a probe into a folder; returns what is printed.
+def write_all(found: Found, folder: Path) -> None:
+    """Write a probe into a folder: the report as JSON and as a page, and the contact sheet.
 
     Raises:
         ResourceError: the disk is full.
@@ -33,7 +33,6 @@ def write_all(found: Found, folder: Path) -> str:
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
     write_page(report, folder, sheet=sheet, neighbours=_taken(report, found.views))
-    return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])
 
 
 def summary(report: Report) -> list[str]:

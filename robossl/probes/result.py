@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robossl.display import html_table
+
 SCHEMA = "robossl.probe/1"
 UNREADABLE = "task not readable"  # how the reason of a figure begins where the encoder does not give the label
 UNKNOWN = "the moved label is not known"  # and where nobody can say what the label becomes
@@ -194,9 +196,9 @@ class Task:
     labels: tuple[str, ...] | None = None  # that it reads; none at all where it judges without
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """One encoder, one set of frames, one task."""
+    """One encoder, one set of frames, one task; it prints its verdicts."""
 
     created: str
     encoder: Subject
@@ -210,3 +212,21 @@ class Report:
     word: Word | None  # the worst over the factors; None without a profile
     random_backbone: Backbone | None = None  # the network that "random_init" is
     schema: str = SCHEMA
+
+    def __repr__(self) -> str:
+        verdict = f"{self.word} for {self.task.profile}" if self.task else "not judged"
+        return f"Report({self.encoder.name} on {self.data.name}: {verdict})"
+
+    def __str__(self) -> str:
+        """The verdicts, as `robossl probe run` prints them."""
+        from robossl.probes.output import summary
+
+        return "\n".join(summary(self))
+
+    def _repr_html_(self) -> str:
+        from robossl.probes.output import summary
+
+        title, *notes = summary(self)
+        rows = [(each.factor, each.word, each.metric, each.sentence) for each in self.verdicts if each.level is None]
+        header = ("factor", "verdict", "decided by", "evidence")
+        return html_table(title, rows, header=header, notes=[] if rows else [title, *notes])

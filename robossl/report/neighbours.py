@@ -14,7 +14,7 @@ from numpy import ndarray
 from simplejpeg import encode_jpeg
 
 from robossl.data.store import Store
-from robossl.encode import load_encode, random_encode
+from robossl.encode import load_encoder, random_encoder
 from robossl.errors import InputError
 from robossl.evaluate.features import embed_rows, spread_rows
 from robossl.evaluate.subjects import embedder, random_config
@@ -82,11 +82,11 @@ def look_up(
     split = "val" if "val" in store.manifest.splits else ""
     queried = _queries(store, labels, split)
     rows = np.union1d(_pool(store), queried)
-    encode = load_encode(record.path, outputs=("pooled",))
+    encode = load_encoder(record.path, outputs=("pooled",))
     found = []
     for each in (
         embedder("encoder", encode),
-        embedder("random", random_encode(random_config(encode.card), 0, outputs=("pooled",))),
+        embedder("random", random_encoder(random_config(encode.card), 0, outputs=("pooled",))),
     ):
         features = embed_rows(each, store, rows, advance=lambda done: watch("look up neighbours", done, 2 * len(rows)))
         found.append(nearest(features, store.episode_of(rows), np.searchsorted(rows, queried), count=NUM_NEIGHBOURS))

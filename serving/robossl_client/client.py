@@ -1,4 +1,4 @@
-"""EncoderClient: frames in, features out, from a server; it is an `Encode` like the encoder in torch or onnxruntime."""
+"""EncoderClient: frames in, features out, from a server; a `FrameEncoder` like those in torch and onnxruntime."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from robossl_envs.collection.settings import Settings
 from robossl_envs.collection.todo import Outcome, Todo
 
 if TYPE_CHECKING:
-    from robossl.encode import Encode
+    from robossl.encode import FrameEncoder
 
 GRACE_SECONDS = 1.0  # for a dead process to be seen as dead
 
@@ -96,7 +96,7 @@ class Ensemble:
         *,
         workers: int,
         hang_seconds: float,
-        encode: Encode | None = None,
+        encode: FrameEncoder | None = None,
     ) -> None:
         self._make = partial(Slot, settings, described, parts, action_space)
         self._encode = encode

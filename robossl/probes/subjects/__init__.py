@@ -86,11 +86,11 @@ def check_source(
     if described != UNDESCRIBED:
         raise InputError(f"{source} says itself how it takes frames and what it is; leave the description out")
     if is_served:
-        from robossl.probes.subjects.served import address_of
+        from robossl.served_encoder import address_of
 
         address_of(source)
     elif source.startswith("timm:"):
-        from robossl.probes.subjects.ours import check_timm
+        from robossl.timm_encoder import check_timm
 
         check_timm(source)
     elif source.startswith("projector:"):
@@ -98,7 +98,7 @@ def check_source(
 
         run_of(source)
     else:
-        from robossl.encode import find_encoder, find_model
+        from robossl.find import find_encoder, find_model
 
         find_encoder(Path(source)) or find_model(Path(source))
 

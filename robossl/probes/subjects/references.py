@@ -64,7 +64,7 @@ def _is_known(backbone: Backbone) -> bool:
 
 
 def _at_random(probed: Probed, backbone: Backbone, seed: int, outputs: tuple[Output, ...], device: str) -> Probed:
-    from robossl.encode import TorchEncode, random_encode
+    from robossl.encode import TorchEncoder, random_encoder
     from robossl.encoder import EncoderConfig
     from robossl.evaluate.subjects import random_config
     from robossl.probes.subjects.ours import from_encode
@@ -73,9 +73,9 @@ def _at_random(probed: Probed, backbone: Backbone, seed: int, outputs: tuple[Out
         config = random_config(probed.card)
     else:
         config = EncoderConfig(backbone.name, input_hw=probed.input_hw or EncoderConfig().input_hw)
-    encode = random_encode(config, seed)
-    assert isinstance(encode, TorchEncode)
-    encode = TorchEncode(encode.encoder, replace(encode.card, name=f"random {config.backbone}"), device)
+    encode = random_encoder(config, seed)
+    assert isinstance(encode, TorchEncoder)
+    encode = TorchEncoder(encode.encoder, replace(encode.card, name=f"random {config.backbone}"), device)
     source = f"random init of {config.backbone}, seed {seed}"
     reference = from_encode(encode, source, kind="reference", outputs=outputs)
     return replace(reference, backbone=replace(backbone, name=config.backbone))

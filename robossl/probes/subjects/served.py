@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
-from robossl_client.card import EncoderCard
-
-from robossl.access import access
-from robossl.errors import InputError, ResourceError, reason
-from robossl.jobs import ENCODES
 from robossl.probes.subjects.ours import from_encode
 from robossl.probes.subjects.probed import Output, Probed, same_outputs
-
-MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half of what servers take by default
-DEADLINE_MS = 60_000.0  # of one call; while the server is away it is tried again until then
+from robossl.served_encoder import DEADLINE_MS, ServedEncoder
 
 
 def open_served(
@@ -36,73 +22,16 @@ def open_served(
 
     Args:
         source: grpc://host:port/model.
-        outputs: What is wanted of it.
+        outputs: What is wanted of it; a dense map is left out if the encoder has none.
         token: File with the server's token.
-        ca: PEM file of the authority that signed the server's certificate; the connection is encrypted then.
+        ca: PEM file of the authority that signed the server's certificate; it turns encryption on.
         deadline_ms: How long a call may take.
 
     Raises:
         InputError: no such address, model, output or file, or the server wants another token.
         ResourceError: no server answers.
     """
-    address, model = address_of(source)
-    options = {
-        "model": model or None,
-        **access(token, ca),
-        "deadline_ms": deadline_ms,
-        "connect_ms": min(deadline_ms, 10_000.0),
-    }
-    served = ServedEncode(source, partial(pkgutil.resolve_name(ENCODES["grpc"]), address, **options), outputs)
+    served = ServedEncoder(
+        source, lambda card: same_outputs(outputs, card.outputs), token=token, ca=ca, deadline_ms=deadline_ms
+    )
     return from_encode(served, source, kind="grpc", outputs=outputs)
-
-
-def address_of(source: str) -> tuple[str, str]:
-    """Split grpc://host:port/model into the server and the model, which may be empty.
-
-    Raises:
-        InputError: no such address.
-    """
-    address = urlsplit(source)
-    model = address.path.strip("/")
-    if not address.netloc or "/" in model:
-        raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
-    return address.netloc, model
-
-
-class ServedEncode:
-    """A client of a server as an `Encode`, its errors as ours."""
-
-    def __init__(self, source: str, connect: Callable[..., Any], outputs: Sequence[Output]) -> None:
-        self._source = source
-        try:
-            with connect() as asked:
-                card: EncoderCard = asked.card
-            self._client = connect(outputs=same_outputs(outputs, card.outputs))
-        except Exception as error:
-            raise self._ours(error) from error
-        self.card = card
-
-    def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames, in calls that the server takes."""
-        size = max(1, MESSAGE_BYTES // max(1, frames[:1].nbytes))
-        try:
-            parts = [self._client(frames[start : start + size]) for start in range(0, len(frames), size)]
-        except Exception as error:
-            raise self._ours(error) from error
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _ours(self, error: Exception) -> Exception:
-        from robossl_client import errors
-
-        if isinstance(error, errors.UnavailableError | errors.DeadlineError | errors.OverloadedError):
-            return ResourceError(
-                f"{self._source} does not answer ({reason(error)}); what is embedded is kept, so start the server and "
-                "run the same command again"
-            )
-        if isinstance(error, errors.EncoderChangedError):
-            return InputError(
-                f"{self._source} changed its encoder while it was probed ({reason(error)}); probe it again"
-            )
-        if isinstance(error, errors.ServingError | ValueError):
-            return InputError(f"{self._source}: {reason(error)}")
-        return error
