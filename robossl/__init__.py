@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from robossl.pretrain import pretrain as pretrain
     from robossl.probes.api import probe as probe
     from robossl.probes.result import Report as Report
-    from robossl.recipes import load_config as load_config
     from robossl.run import RunConfig as RunConfig
+    from robossl.run import load_config as load_config
     from robossl.runs import Run as Run
     from robossl.runs import open_run as open_run
     from robossl.views import Batch as Batch
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ingest": "robossl.data.ingest:ingest",
     "open_store": "robossl.data.store:open_store",
-    "load_config": "robossl.recipes:load_config",
+    "load_config": "robossl.run:load_config",
     "pretrain": "robossl.pretrain:pretrain",
     "open_run": "robossl.runs:open_run",
     "load_encoder": "robossl.encode:load_encoder",

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class FrameEncoder(Protocol):
-    """Anything that turns frames into features and has a card that says which."""
+    """A function from frames to features, with a card that says which encoder it is.
+
+    Attributes:
+        card: Name, backbone, weights digest, input contract, output shapes, provenance and licences.
+    """
 
     card: EncoderCard
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """float32 features of RGB frames by output name: pooled, cls where there is one, dense, keypoints."""
+        """Return float32 features (b, ...) by output name: pooled, cls if the backbone has one, dense, keypoints."""
         ...
 
 
@@ -138,8 +142,8 @@ def load_encoder(
         ca: PEM file of the authority that signed the certificate of a server; it turns encryption on.
 
     Returns:
-        A callable: uint8 RGB frames (b, h, w, 3) of any size in, a dict of float32 arrays (b, ...) by output name out.
-        Its `card` says which encoder it is.
+        A function that takes uint8 RGB frames (b, h, w, 3) of any size and returns a dict of float32 arrays (b, ...) by
+        output name. Its attribute `card` says which encoder it is.
 
     Raises:
         InputError: there is no such encoder, output or device, or a file is not the one that its card describes.

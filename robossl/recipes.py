@@ -1,19 +1,13 @@
-"""Recipes: the configurations that come with the package, found by name; and reading any configuration."""
+"""Recipes: the configurations that come with the package, found by name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from robossl.errors import InputError
 from robossl.names import unknown
-from robossl.paths import StrPath
-from robossl.run_paths import FILE, is_run
-
-if TYPE_CHECKING:
-    from robossl.run import RunConfig
+from robossl.run_paths import is_run
 
 _FOLDERS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")  # in a wheel; in a checkout
 
@@ -39,27 +33,3 @@ def find_config(source: Path) -> Path:
         return source
     near = difflib.get_close_matches(source.name, known, n=3, cutoff=0.4) or ["simsiam_resnet18_video"]
     raise InputError(f"{unknown('recipe', source.name, near)}, another of configs/, a yaml file or a run folder")
-
-
-def load_config(source: StrPath, *, changes: Mapping[str, object] | None = None) -> RunConfig:
-    """Read a configuration: a recipe by its name, a YAML file, or that of a run folder.
-
-    Args:
-        source: Name, file or folder.
-        changes: New values by dotted key, such as `{"train.steps": 100, "knn": None}`.
-
-    Raises:
-        InputError: there is no such recipe or file, or a key or value in it is wrong; the message names file and line.
-
-    Example:
-        >>> import robossl
-        >>> config = robossl.load_config("simsiam_resnet18_video", changes={"train.steps": 100})
-        >>> config.train.steps, config.encoder.backbone
-        (100, 'resnet18')
-    """
-    from robossl.config import load, with_changes
-    from robossl.run import RunConfig, load_saved
-
-    path = find_config(Path(source))
-    config = load_saved(path / FILE) if is_run(path) else load(path, RunConfig)
-    return with_changes(config, changes or {})

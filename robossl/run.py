@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from robossl.checkpoint import checkpoints
-from robossl.config import as_plain, difference, load, to_yaml
+from robossl.config import as_plain, difference, load, to_yaml, with_changes
 from robossl.durable import written_aside
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.method import MethodConfig
 from robossl.methods import METHODS
 from robossl.optim import OptimConfig
+from robossl.paths import StrPath
 from robossl.ranges import check_positive, check_range
+from robossl.recipes import find_config
+from robossl.run_paths import FILE, is_run
 
 # What a folder may hold while its run has saved nothing that could be lost.
 _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
@@ -135,6 +139,27 @@ class RunConfig:
         check_range(0, 2**32 - 1, seed=self.seed)  # all that is drawn from it and the step fits into 64 bits
         own = as_plain(self.method).items()
         check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
+
+
+def load_config(source: StrPath, *, changes: Mapping[str, object] | None = None) -> RunConfig:
+    """Read a configuration: a recipe by its name, a YAML file, or that of a run folder.
+
+    Args:
+        source: Name, file or folder.
+        changes: New values by dotted key, such as `{"train.steps": 100, "knn": None}`.
+
+    Raises:
+        InputError: there is no such recipe or file, or a key or value in it is wrong; the message names file and line.
+
+    Example:
+        >>> import robossl
+        >>> config = robossl.load_config("simsiam_resnet18_video", changes={"train.steps": 100})
+        >>> config.train.steps, config.encoder.backbone
+        (100, 'resnet18')
+    """
+    path = find_config(Path(source))
+    config = load_saved(path / FILE) if is_run(path) else load(path, RunConfig)
+    return with_changes(config, changes or {})
 
 
 def load_saved(path: Path) -> RunConfig:

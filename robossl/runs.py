@@ -49,7 +49,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """One dict for each line of metrics.jsonl: `step`, and by name what was logged at that step."""
+        """The lines of metrics.jsonl as dicts with `step` and what was logged at that step, by name."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run leaves half a line
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def health(self) -> str:
-        """Whether the outputs tell frames apart: healthy, collapsed since a step and why, or not checked."""
+        """Whether the outputs tell frames apart (healthy, not checked, or collapsed from which step and why)."""
         from robossl.report.record import find_collapse, read_run
 
         if not any("health/std" in values for values in self.metrics):
