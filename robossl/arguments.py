@@ -70,6 +70,7 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
     ]
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}
+    del wrapped.__wrapped__  # tyro would read the annotations of the function itself
     return cast(Callable[..., Any], wrapped)
 
 

@@ -30,6 +30,13 @@ class FrameEncoder(Protocol):
 
     Attributes:
         card: Name, backbone, weights digest, input contract, output shapes, provenance and licences.
+
+    Example:
+        >>> import robossl
+        >>> def size(encoder: robossl.FrameEncoder) -> tuple[int | str, ...]:
+        ...     return encoder.card.outputs["pooled"].shape
+        >>> size(robossl.load_encoder("runs/tiny"))
+        ('batch', 96)
     """
 
     card: EncoderCard
@@ -40,7 +47,15 @@ class FrameEncoder(Protocol):
 
 
 class TorchEncoder:
-    """An encoder in torch, in eval mode while it is called; `outputs` limits what is returned."""
+    """A frame encoder in torch; it is in eval mode while it is called.
+
+    Args:
+        encoder: The module; it is moved to the device.
+        card: Its card.
+        device: cpu, cuda or cuda:N.
+        outputs: Which outputs are returned; by default all of the card.
+        batch_size: Frames that go through the encoder together.
+    """
 
     def __init__(
         self,
@@ -62,7 +77,7 @@ class TorchEncoder:
         return f"TorchEncoder({describe(self.card, self._outputs)})"
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames; see `FrameEncoder`."""
+        """Return features of frames; see `FrameEncoder`."""
         import torch
 
         from robossl.encoder import named_outputs
@@ -83,7 +98,15 @@ class TorchEncoder:
 
 
 class OnnxEncoder:
-    """An exported encoder in onnxruntime, after a check that the model file is the one its card describes."""
+    """A frame encoder in onnxruntime; the model file is checked against its card.
+
+    Args:
+        path: A version folder or its model.onnx.
+        provider: cpu, cuda or tensorrt.
+        threads: Threads of one call; by default one for each CPU that this process may use.
+        outputs: Which outputs are returned; by default all of the card.
+        batch_size: Frames that go through the model together.
+    """
 
     def __init__(
         self,
@@ -106,7 +129,7 @@ class OnnxEncoder:
         return f"OnnxEncoder({describe(self.card, self._outputs)})"
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames; see `FrameEncoder`."""
+        """Return features of frames; see `FrameEncoder`."""
         fixed_hw = self.card.input.fixed_hw
         if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
             raise InputError(
@@ -188,7 +211,7 @@ def check_device(device: str) -> None:
     """Refuse a device that torch cannot run on here.
 
     Raises:
-        InputError: another name than cpu, cuda or cuda:N, or no such GPU.
+        InputError: the name is not cpu, cuda or cuda:N, or there is no such GPU.
     """
     import torch
 
@@ -199,10 +222,10 @@ def check_device(device: str) -> None:
 
 
 def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> FrameEncoder:
-    """An encoder of the same shape at random init, the reference that every figure stands beside.
+    """Make an encoder of the same configuration with random weights, the baseline of every measurement.
 
-    Its residual branches are alive: with `zero_init_last` a random ResNet would be a shallow net.
-    Torch's generators are left as they were.
+    `zero_init_last` is off: with it, the residual branches of a random ResNet would give zeros. Torch's random
+    generators do not change.
     """
     import torch
 
@@ -216,9 +239,9 @@ def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] |
 
 
 def identity(card: EncoderCard) -> str:
-    """Tells apart backbone, weights, preprocessing, exported graph and precision: one identity, the same features.
+    """Return a key of backbone, weights, preprocessing, graph and precision: equal keys give equal features.
 
-    Weights do not tell the backbone: two may have the same names and shapes, and other padding.
+    The backbone is part of it: two backbones may have weights of equal names and shapes but differ in padding.
     """
     return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
@@ -230,7 +253,11 @@ def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
 
 
 def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """The outputs to return, checked; all of the card's when none are named."""
+    """Return the chosen outputs, or all outputs of the card if none is named.
+
+    Raises:
+        InputError: the encoder has no such output.
+    """
     for name in outputs or ():
         if name not in card.outputs:
             raise InputError(unknown(f"output of {card.name}", name, card.outputs))

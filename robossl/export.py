@@ -1,4 +1,4 @@
-"""Export: an encoder becomes models/NAME/VERSION/model.onnx with its card, or nothing does."""
+"""Export an encoder to models/NAME/VERSION/model.onnx with its card, after comparing it with torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robossl.session import DIGEST_KEY, check_model_file, file_sha256, read_card
 def export(
     run: StrPath,
     *,
-    out: StrPath = "models",
+    out: StrPath = Path("models"),
     name: str | None = None,
     version: int | None = None,
     fixed_hw: tuple[int, int] | None = None,
@@ -37,25 +37,25 @@ def export(
     store: StrPath | None = None,
     max_batch: int = 64,
 ) -> Path:
-    """Write a verified ONNX model, its card and Triton's configuration; returns the version's folder.
+    """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
 
-    Frames go in as uint8 RGB of any size: resize and normalisation are in the graph. The graph is compared with
-    torch, and one that differs is refused. There is no int8: its loss needs a probe to be seen.
+    The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
+    with torch, and a graph that differs is refused. int8 is not offered: only a probe shows what it loses.
 
     Args:
         run: A run folder, or an encoder folder.
         out: The model repository.
-        name: Name of the model; the run's unless given.
-        version: A number not yet used; the next one unless given.
-        fixed_hw: Take frames of this height and width only, for runtimes without antialiased resize (TensorRT).
-        outputs: Which of pooled, cls, dense, keypoints; all that the encoder has unless given.
+        name: Name of the model; by default that of the run.
+        version: An unused number; by default the next one.
+        fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
+        outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
-        store: Compare on frames of this store too.
+        store: Compare also on frames of this store.
         max_batch: The largest batch that Triton may send.
 
     Raises:
-        InputError: what was passed cannot be exported.
-        ParityError: the graph does not follow torch closely enough.
+        InputError: there is no encoder, or an option does not fit it.
+        ParityError: an output differs too much from torch.
         ResourceError: the files cannot be written.
 
     Example:
@@ -95,7 +95,7 @@ def export(
 
 
 def parity_cases(card: EncoderCard, *, store: StrPath | None) -> list[UInt8[ndarray, "b h w 3"]]:
-    """The frames an export is compared on: every batch size at every frame size, and a store's frames if given."""
+    """Return frames to compare on: every batch size at every frame size, and frames of a store if given."""
     fixed_hw = card.input.fixed_hw
     sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
     cases = [natural_frames(b, hw, seed=b) for hw in sizes for b in BATCHES]
@@ -116,7 +116,7 @@ def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8
 
 
 def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
-    """Write model and card, then compare what a reader of that folder gets with torch."""
+    """Write model and card, then open them from the folder and compare with torch."""
     model = to_onnx(
         encoder,
         outputs=tuple(card.outputs),
@@ -136,10 +136,10 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
 
 
 def verify_export(model_dir: Path) -> EncoderCard:
-    """Check that an export is whole and that graph and card belong together; returns the card.
+    """Check that an export is complete and that graph and card belong together; return the card.
 
     Raises:
-        InputError: a file is missing, damaged or of another export, or the graph is not what the card says.
+        InputError: a file is missing, damaged or of another export, or graph and card differ.
     """
     path = find_model(model_dir)
     card = read_card(path.with_name("card.json"))
@@ -147,7 +147,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except Exception as error:  # the errors of protobuf and onnx share no base
+    except Exception as error:  # errors of protobuf and onnx share no base class
         raise InputError(f"{path} is not a valid ONNX model ({reason(error)}); export it again") from error
     digest = next((entry.value for entry in model.metadata_props if entry.key == DIGEST_KEY), "(none)")
     if digest != card.digest:
@@ -171,7 +171,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _announce(encoder: Encoder, card: EncoderCard, *, num_frames: int) -> None:
     size_mib = sum(p.numel() for p in encoder.parameters()) * (2 if card.precision == "fp16" else 4) / 2**20
     print(
-        f"export {card.name} version {card.version}: {card.backbone} at {_by(card.input.input_hw)}, "
+        f"export {card.name} version {card.version}: {card.backbone} at {_join(card.input.input_hw)}, "
         f"{card.precision}, about {size_mib:.0f} MiB and a minute; compared with torch on {num_frames} frames",
         flush=True,
     )
@@ -181,7 +181,7 @@ def _report(card: EncoderCard, folder: Path) -> None:
     assert card.parity is not None
     for name, figures in card.parity.outputs.items():
         print(
-            f"  {name:9} {_by(card.outputs[name].shape[1:]):>9}  max abs difference "
+            f"  {name:9} {_join(card.outputs[name].shape[1:]):>9}  max abs difference "
             f"{figures.max_abs_difference:.1e}, centred cosine {figures.centred_cosine:.7f}"
         )
     for warning in card.warnings:
@@ -189,5 +189,5 @@ def _report(card: EncoderCard, folder: Path) -> None:
     print(f"wrote {folder} (weights {card.digest[:12]})", flush=True)
 
 
-def _by(sizes: Sequence[int | str]) -> str:
+def _join(sizes: Sequence[int | str]) -> str:
     return "x".join(map(str, sizes))

@@ -1,4 +1,4 @@
-"""Pretrain: put a run's parts together, start or resume it, say what it is about to do."""
+"""Pretrain: build a run, start or resume it, and print its plan."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pretrain(
     """Pretrain an encoder on a store; the run folder has the encoder, checkpoints, metrics and a log.
 
     Ctrl-C saves and raises `Stopped`; with `resume` the run goes on and ends at the same weights, bit for bit. The
-    settings of torch (determinism, its random generator) are afterwards as they were before.
+    settings of torch (determinism, its random generator) are restored afterwards.
 
     Args:
         config: A recipe by its name ("simsiam_resnet18_video"), a YAML file, a `RunConfig`, or with `resume` a run.
@@ -97,10 +97,10 @@ def kept_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
-    """The run folder is this run's while the block lasts: the main rank locks it and writes the configuration.
+    """Lock the run folder during the block; the main rank locks it and writes the configuration.
 
     Raises:
-        InputError: it holds another run.
+        InputError: the folder has another run.
         ResourceError: another process is writing to it.
     """
     with contextlib.ExitStack() as held:
@@ -135,10 +135,10 @@ def _train(trainer: Trainer, start: int) -> None:
 
 
 def restore(trainer: Trainer) -> int:
-    """Load the main rank's newest checkpoint on every rank, if there is one, and return the steps done.
+    """Load the newest checkpoint of the main rank on every rank, if there is one; return the steps done.
 
     Raises:
-        InputError: a rank does not see that checkpoint, there is an encoder but none, or a store is not what it was.
+        InputError: a rank does not see that checkpoint, there is an encoder but no checkpoint, or a store has changed.
     """
     found = {step_of(path): path for path in checkpoints(trainer.folder.checkpoints)}
     start = int(broadcast([max(found, default=0)])[0])
@@ -156,14 +156,17 @@ def restore(trainer: Trainer) -> int:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
         trainer.health.load_state_dict(state["health"])
-    barrier()  # nobody writes before all have read
+    barrier()  # no rank writes before all have read
     return start
 
 
 def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
-    """Refuse to go on with other frames than the checkpoint's; labels and what is not trained on may have changed.
+    """Check that the training frames are those of the checkpoint; labels and other splits may have changed.
 
-    Checkpoints of earlier versions know whole stores only, or nothing of them.
+    Checkpoints of earlier versions record only whole stores, or none.
+
+    Raises:
+        InputError: the training frames of a store have changed.
     """
     was, now = state.get("stores", []), [store.content_hash for store in trainer.stores]
     frames_were, frames = state.get("frames", [None] * len(was)), trainer.frames_hashes()
@@ -176,7 +179,7 @@ def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
 
 
 def plan(trainer: Trainer, start: int) -> str:
-    """One line on what is about to happen."""
+    """Describe the training to come in one line."""
     config, loader = trainer.config, trainer.loader
     frames, steps = len(loader.sampler.rows), config.train.steps
     epochs = steps / loader.sampler.steps_per_epoch
@@ -203,12 +206,12 @@ def _open_sinks(trainer: Trainer, start: int) -> list[Sink]:
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]`, `robossl pretrain RUN --resume`."""
+    """Run `robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]` or `robossl pretrain RUN --resume`."""
     parser = argparse.ArgumentParser(
         prog="robossl pretrain",
         description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
-        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` stands for "
-        "whatever may be absent. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
+        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` is allowed for "
+        "every optional value. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
         add_help=False,
         allow_abbrev=False,
     )
@@ -226,5 +229,5 @@ def command(argv: Sequence[str]) -> int:
     try:
         pretrain(config, out=out, resume=known.resume)
     except Stopped:
-        return 143  # 128 + SIGTERM: not done, saved
+        return 143  # 128 + SIGTERM: saved, not finished
     return 0

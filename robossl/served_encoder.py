@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from robossl_client.card import EncoderCard
 
-from robossl.access import access
+from robossl.access import read_credentials
 from robossl.encode import describe
 from robossl.errors import InputError, ResourceError, reason
 from robossl.jobs import ENCODERS
@@ -48,7 +48,7 @@ class ServedEncoder:
         deadline_ms: float = DEADLINE_MS,
     ) -> None:
         address, model = address_of(source)
-        secrets = access(None if token is None else Path(token), None if ca is None else Path(ca))
+        secrets = read_credentials(None if token is None else Path(token), None if ca is None else Path(ca))
         connect = partial(
             pkgutil.resolve_name(ENCODERS["grpc"]),
             address,

@@ -50,7 +50,16 @@ def open_store(path: StrPath) -> Store:
 
 
 class Store:
-    """Read access by row. Pickles as its path, so that worker processes map the same pages."""
+    """Read access to frames by row; a store stands for its folder wherever a path is taken.
+
+    It pickles as its path, so that worker processes map the same pages.
+
+    Example:
+        >>> import robossl
+        >>> store = robossl.open_store("stores/clips")
+        >>> store.num_episodes, len(store.rows("train")), store.labels("scene").tolist()
+        (4, 126, ['kitchen', 'kitchen', 'office', 'office'])
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""`robossl.evaluate`: encoders on labelled episodes, beside random init, pooled pixels and the majority class."""
+"""`robossl.evaluate`: encoders on labelled episodes, beside random weights, pooled pixels and the majority class."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def evaluate(
     cache: StrPath | None = None,
     out: StrPath | None = None,
 ) -> Evaluation:
-    """Measure how well labels can be read off frozen features, beside references that have learned nothing.
+    """Measure how well labels can be read from frozen features, beside baselines without training.
 
     Args:
-        models: One or several of whatever `load_encoder` opens.
+        models: One or several encoders, as for `load_encoder`.
         store: Store with labelled episodes.
         label: Labels to read, such as "scene".
         protocol: "knn", "linear", or both.
-        train: Split whose labels are given.
-        test: Splits whose labels are asked for.
-        split_by: Instead of the store's splits: keep every episode, lab, day, or value of any label, on one side.
-        test_fraction: Share of the episodes that are tested with `split_by`.
-        frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_episodes: A class counts with this many episodes in both splits.
-        bootstrap: Resamples of the episodes behind an interval.
-        random_seeds: Random inits that the reference averages over.
-        seed: Seed of random inits, resamples, cross-validation and `split_by`.
+        train: Split to train on.
+        test: Split or splits to test on.
+        split_by: Make new splits that keep each "episode", "lab", "day", or value of any label, on one side.
+        test_fraction: Share of episodes in the test split of `split_by`.
+        frames_per_episode: Frames of each episode, evenly spaced.
+        min_episodes: Drop classes with fewer episodes in either split.
+        bootstrap: Resamples of the episodes for each interval.
+        random_seeds: Seeds of random weights that the baseline averages over.
+        seed: Seed of random weights, resamples, cross-validation and `split_by`.
         output: "pooled", or "cls": the class token of a ViT.
-        cache: Folder that keeps features and scores for the next time; by default RUN/features of the first run.
-        out: JSON file of everything; by default RUN/evaluation.json if one run is evaluated.
+        cache: Folder of features and scores to use again; by default RUN/features of the first run.
+        out: JSON file of all results; by default RUN/evaluation.json if one run is evaluated.
 
     Returns:
-        The scores: they print as tables, here and in a notebook; `results` has every figure and interval.
+        The scores. They print as tables; `results` has every figure with its interval.
 
     Raises:
-        InputError: labels, splits or models that cannot be used.
+        InputError: a label, split or model cannot be used.
 
     Example:
         >>> import robossl

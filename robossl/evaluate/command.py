@@ -26,25 +26,25 @@ def evaluate(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well labels can be read off frozen features, beside references that have learned nothing.
+    """Measure how well labels can be read from frozen features, beside baselines without training.
 
     Args:
         models: Run folders, encoder folders or exported models.
         store: Store with labelled episodes.
-        label: Labels to read, e.g. scene object verb.
+        label: Labels to read, such as scene object verb.
         protocol: knn, linear, or both.
-        train: Split whose labels are given.
-        test: Splits whose labels are asked for.
-        split_by: Instead of the store's splits: keep every episode, lab, day, or value of any label, on one side.
-        test_fraction: Share of episodes tested with --split-by.
-        frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_episodes: A class counts with this many episodes in both splits.
-        bootstrap: Resamples of the episodes behind an interval.
-        random_seeds: Random inits that the reference averages over.
-        seed: Seed of random inits, resamples, cross-validation and --split-by.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
-        cache: Folder that keeps features and scores for the next time. Default: RUN/features of the first run folder.
-        out: JSON file of everything. Default: RUN/evaluation.json when one run folder is evaluated.
+        train: Split to train on.
+        test: Splits to test on.
+        split_by: Make new splits that keep each episode, lab, day, or value of any label, on one side.
+        test_fraction: Share of episodes in the test split of --split-by.
+        frames_per_episode: Frames of each episode, evenly spaced.
+        min_episodes: Drop classes with fewer episodes in either split.
+        bootstrap: Resamples of the episodes for each interval.
+        random_seeds: Seeds of random weights that the baseline averages over.
+        seed: Seed of random weights, resamples, cross-validation and --split-by.
+        output: pooled, or cls: the class token of a ViT, as in the papers of DINO and MoCo v3.
+        cache: Folder of features and scores to use again. Default: RUN/features of the first run folder.
+        out: JSON file of all results. Default: RUN/evaluation.json if one run folder is evaluated.
         markdown: Print markdown instead of terminal tables.
     """
     from rich.console import Console

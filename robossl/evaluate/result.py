@@ -76,7 +76,16 @@ def _verdict(difference: Interval) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
-    """A whole run of the command."""
+    """The scores of encoders and baselines: one result for each label, test split and protocol.
+
+    Example:
+        >>> import robossl
+        >>> scores = robossl.evaluate("runs/tiny", store="stores/clips", label="scene", min_episodes=1, bootstrap=100)
+        >>> scores
+        Scores(scene on val (knn))
+        >>> {row.name: row.accuracy.estimate for row in scores.results[0].rows}["majority class"]
+        0.5
+    """
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]

@@ -1,4 +1,4 @@
-"""`robossl.probe`: what an encoder is blind to, and whether a task can bear it."""
+"""`robossl.probe`: measure the invariances of an encoder and judge them for a task."""
 
 from __future__ import annotations
 
@@ -52,37 +52,36 @@ def probe(
     ca: StrPath | None = None,
     input: Described = UNDESCRIBED,
 ) -> Report:
-    """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
+    """Probe an encoder: measure what each change of the picture does to its features, and judge it for a task.
 
     Args:
         encoder: A run, an encoder folder, an exported model, any ONNX file, `grpc://HOST:PORT/MODEL`,
             `timm:NAME[@FILE]`, or `projector:RUN`.
         data: A store, a folder in the TUM RGB-D layout, or `env:ID` of one of our environments.
-        profile: The task: a name that `robossl probe profiles` lists, or a TOML file; without it nothing is judged.
-        out: Folder of report.html, report.json and pictures; without it nothing but the cache is written.
-        factors: Which changes; by default those of the profile, or all.
-        quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
+        profile: The task: a name from `robossl probe profiles`, or a TOML file; without it there are no verdicts.
+        out: Folder of report.html, report.json and pictures; by default only the cache is written.
+        factors: Changes to apply; by default those of the profile, or all.
+        quick: Use fewer frames and strengths and linear heads: minutes on two cores.
         split: Split of a store.
-        columns: Which columns of a store are labels, by type: `{"pose": "state"}`, or `{"class": "scene"}` for a label
-            of episodes.
-        labels: Fit heads to the labels that the profile reads; otherwise only features are compared.
-        frames: How many frames are judged; by default 500, or 200 with `quick`.
-        scenes: How many scenes of an environment.
-        image_size: Size of the pictures of an environment, in pixels.
-        cache: Folder of rendered views and features, for the next run.
-        cache_gb: How large the cache may get.
-        device: cpu or cuda: where the encoder runs.
-        seed: Seed of all that is drawn.
+        columns: Labels of a store by type: `{"pose": "state"}`, or `{"class": "scene"}` for a label of episodes.
+        labels: Fit heads to the labels of the profile; False compares features only.
+        frames: Number of frames to judge; by default 500, or 200 with `quick`.
+        scenes: Number of scenes of an environment.
+        image_size: Size of the pictures of an environment in pixels.
+        cache: Folder of rendered views and features to use again.
+        cache_gb: Largest size of the cache in GB.
+        device: Device of the encoder, cpu or cuda.
+        seed: Random seed.
         token: File with the token of a server.
         ca: PEM file of the authority that signed the certificate of a server.
-        input: How an ONNX model of others takes frames, if its graph does not say, and which network it is.
+        input: Input of a foreign ONNX model, as far as its graph does not state it, and its network.
 
     Returns:
-        The report: it prints the verdicts; `readings`, `references` and `verdicts` have every figure and interval.
+        The report. It prints the verdicts; `readings`, `references` and `verdicts` have every figure with its interval.
 
     Raises:
-        InputError: whatever cannot be done, before frames are rendered and before anything is written.
-        ResourceError: the disk is full, or a server does not answer; what is done is kept.
+        InputError: an argument cannot be used; checked before anything is rendered or written.
+        ResourceError: the disk is full, or a server does not answer; finished work is kept in the cache.
 
     Example:
         >>> import robossl

@@ -1,4 +1,4 @@
-"""`robossl probe run | compare | check | profiles`: which invariances an encoder has, and what they cost a task."""
+"""`robossl probe run | compare | check | profiles`: the invariances of an encoder, and what they cost a task."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ def run(
     ca: Path | None = None,
     input: Described = UNDESCRIBED,
 ) -> str:
-    """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
+    """Probe an encoder: measure what each change of the picture does to its features, and judge it for a task.
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
             or projector:RUN.
         data: A store, a folder in the TUM RGB-D layout, or env:ID of one of our environments.
-        profile: The task: a name that `robossl probe profiles` lists, or a TOML file; without it nothing is judged.
+        profile: The task: a name from `robossl probe profiles`, or a TOML file; without it there are no verdicts.
         out: Folder of report.html, report.json and pictures.
-        factors: Which changes; those of the profile, or all.
-        quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
-        split: Of a store.
-        columns: What of a store is a label: type and name, as in `pose state`, or `class label` for an episode's own.
-        labels: Fit heads to the labels that the profile reads; without, only features are compared.
-        frames: How many are judged; 500, or 200 where it is quick.
-        scenes: Of an environment.
-        image_size: Of an environment, pixels.
-        cache: Folder of rendered views and features, for the next run.
-        cache_gb: How large it may get.
-        device: Where the encoder runs.
-        seed: Of all that is drawn.
-        token: File with the token of the server that grpc:// names.
-        ca: PEM file of the authority that signed its certificate.
-        input: What an ONNX model of others takes, where its graph does not say, and which network it is.
+        factors: Changes to apply; by default those of the profile, or all.
+        quick: Use fewer frames and strengths and linear heads: minutes on two cores.
+        split: Split of a store.
+        columns: Labels of a store, type and name: `pose state`, or `class NAME` for a label of episodes.
+        labels: Fit heads to the labels of the profile; --no-labels compares features only.
+        frames: Number of frames to judge; by default 500, or 200 with --quick.
+        scenes: Number of scenes of an environment.
+        image_size: Size of the pictures of an environment in pixels.
+        cache: Folder of rendered views and features to use again.
+        cache_gb: Largest size of the cache in GB.
+        device: Device of the encoder.
+        seed: Random seed.
+        token: File with the token of the server.
+        ca: PEM file of the authority that signed the certificate of the server.
+        input: Input of a foreign ONNX model, as far as its graph does not state it, and its network.
 
     Raises:
-        InputError: whatever cannot be done, before frames are rendered and before anything is written.
+        InputError: an argument cannot be used; checked before anything is rendered or written.
     """
     from robossl.probes import api
     from robossl.probes.output import summary
@@ -97,10 +97,10 @@ def run(
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
-    """Pass or fail by the verdicts of a report: exit code 0, or 10 risky, 11 unusable, 12 inconclusive.
+    """Pass or fail by the verdicts of a report; the exit code is 0, or 10 risky, 11 unusable, 12 inconclusive.
 
     Args:
-        report: report.json, as `robossl probe run` wrote it, or its folder.
+        report: The report.json of `robossl probe run`, or its folder.
         fail_on: The mildest verdict that fails.
     """
     found = check_report(report, fail_on=fail_on)
@@ -109,10 +109,10 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
 
 
 def profiles(names: tuple[str, ...] = ()) -> str:
-    """List the task profiles; or of those named, what they ask of each factor.
+    """List the task profiles, or the needs of the named ones for each factor.
 
     Args:
-        names: Profiles, by name or as TOML files.
+        names: Profiles by name or TOML file.
     """
     if not names:
         found = [load_profile(name, factors=FACTORS) for name in profile_names()]
@@ -130,7 +130,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl probe ...`; returns the exit code."""
+    """Run `robossl probe ...` and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         print("usage: robossl probe COMMAND ...      robossl probe COMMAND --help\n")

@@ -198,7 +198,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """One encoder, one set of frames, one task; it prints its verdicts."""
+    """The measurements and verdicts of one encoder on one set of frames for one task; it prints the verdicts.
+
+    Example:
+        >>> import robossl
+        >>> report = robossl.probe("runs/tiny", data="stores/clips", factors=["hue"], quick=True, frames=20)
+        clips: ...
+        >>> sorted({cell.metric for cell in report.readings.cells})[:3]
+        ['auc', 'eric', 'mrr']
+    """
 
     created: str
     encoder: Subject

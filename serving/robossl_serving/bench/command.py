@@ -15,7 +15,7 @@ from numpy import ndarray
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
-from robossl.access import access
+from robossl.access import read_credentials
 from robossl.durable import check_folder, full_disk_said, written_aside
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
@@ -90,7 +90,7 @@ def bench_serve(
             f"a server takes calls of up to {Limits().message_bytes} bytes; --frame-hw and --batch-size make "
             f"{call_bytes}: choose smaller ones"
         )
-    options = {"model": model, "deadline_ms": deadline_ms, **access(token, ca)}
+    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
     connect: Connect = partial(_connect, target, **options)
     load = Load(
         robots=robots,
