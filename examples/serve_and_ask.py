@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 from robossl_client.client import EncoderClient
 
-from robossl.encode import load_encoder
+from robossl import load_encoder
 
 NUM_FRAMES = 20
 

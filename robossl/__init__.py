@@ -65,10 +65,12 @@ _LAZY = {
 __all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'robossl' has no attribute {name!r}")
-    return pkgutil.resolve_name(_LAZY[name])
+if not TYPE_CHECKING:  # a type checker must see an unknown name as an error
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'robossl' has no attribute {name!r}")
+        return pkgutil.resolve_name(_LAZY[name])
 
 
 def __dir__() -> list[str]:

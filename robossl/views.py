@@ -149,7 +149,7 @@ class Batch:
     """What a method's forward receives.
 
     Attributes:
-        views: One for each `ViewSpec` of the method; `pixels` are normalised, (b, 3, size, size) or (b, t, 3, size, size).
+        views: One for each `ViewSpec` of the method; `pixels` are normalised, (b, 3, h, w) or (b, t, 3, h, w).
         index: Store row of each sample.
         extra: More tensors by name, a row for each sample.
 
