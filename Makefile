@@ -12,7 +12,7 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	done)
 endif
 
-.PHONY: help install quickstart test test-all soak lint types bench tables table invariances explore client lock clean
+.PHONY: help install quickstart test test-all soak lint types bench tables table invariances explore docs client lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -60,6 +60,10 @@ invariances: $(STAMP)  ## study: which changes of the picture encoders ignore; r
 
 explore: $(STAMP)  ## study: exploring agents and the loop compared; resumes
 	$(BIN)/python studies/explore.py
+
+docs: $(STAMP)  ## the site, into build/site/index.html; a dead link or a public name without docstring fails
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
+	cp build/site/README.html build/site/index.html
 
 client: $(STAMP)  ## the client's own wheel, for robots
 	cd serving && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist

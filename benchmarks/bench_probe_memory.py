@@ -15,7 +15,7 @@ BLOCK = """
 import resource, sys, tempfile
 from pathlib import Path
 from robossl.encoder import EncoderConfig
-from robossl.encode import random_encode
+from robossl.encode import random_encoder
 from robossl.probes.prepare import prepare
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings
@@ -24,7 +24,7 @@ from robossl.measure.subjects.encoders import from_encode
 
 number, scenes = int(sys.argv[1]), int(sys.argv[2])
 config = EncoderConfig(backbone="resnet10t", input_hw=(64, 64))
-encoders = [random_encode(config, seed) for seed in range(number)]
+encoders = [random_encoder(config, seed) for seed in range(number)]
 each = [from_encode(encode, encode.card.name, kind="reference", outputs=("pooled", "dense")) for encode in encoders]
 frames = open_frames("env:robossl/Push-v0", num_scenes=scenes, image_size=64)
 settings = ProbeSettings(n_reference=scenes - 300, n_evaluation=300, levels=(3,), num_resamples=200, mlp=False)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 from robossl_client.client import EncoderClient
 
-from robossl.encode import load_encode
+from robossl import load_encoder
 
 NUM_FRAMES = 20
 
@@ -57,7 +57,7 @@ def main() -> None:
             reply = client.encode(frame[None])
             rows.append(reply.features["pooled"])
             round_trips_ms.append(1e3 * reply.age_s)
-    got, wanted = np.concatenate(rows), load_encode(models / card.name)(frames)["pooled"]
+    got, wanted = np.concatenate(rows), load_encoder(models / card.name)(frames)["pooled"]
     assert card.parity is not None
     difference = np.abs(got - wanted).max() / np.abs(wanted).max()
     allowed = card.parity.max_relative_difference

@@ -1,4 +1,4 @@
-"""Access: what lets a caller in to a guarded server, out of files, so that no secret stands in a command line."""
+"""Credentials of a guarded server, read from files so that no command line contains a secret."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from robossl.errors import InputError
 
 
-def access(token: Path | None, ca: Path | None) -> dict[str, Any]:
-    """The options of an `EncoderClient` for a server with a token and TLS.
+def read_credentials(token: Path | None, ca: Path | None) -> dict[str, Any]:
+    """Return the options of an `EncoderClient` for a server with a token and TLS.
 
     Args:
-        token: File with the server's token.
-        ca: PEM file of the authority that signed the server's certificate; the connection is encrypted then.
+        token: File with the token of the server.
+        ca: PEM file of the authority that signed the certificate of the server; it turns encryption on.
 
     Raises:
-        InputError: a file cannot be read, or holds no token.
+        InputError: a file cannot be read, or contains no token.
     """
     from robossl_client.channel import Tls
 
@@ -27,10 +27,10 @@ def access(token: Path | None, ca: Path | None) -> dict[str, Any]:
 
 
 def read_token(file: Path) -> str:
-    """Read a token: one line of printable ASCII, since a header carries nothing else.
+    """Read a token: one line of printable ASCII, because it is sent in a header.
 
     Raises:
-        InputError: the file cannot be read, or holds something else.
+        InputError: the file cannot be read, or contains something else.
     """
     token = read_bytes(file).strip()
     if not token:
@@ -44,10 +44,10 @@ def read_token(file: Path) -> str:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The contents of a file that was named by its path.
+    """Return the contents of a file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return file.read_bytes()

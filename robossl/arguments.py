@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any, cast
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from robossl.none_word import registry
 
@@ -66,4 +69,17 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
         for each in signature.parameters.values()
     ]
     wrapped.__signature__ = signature.replace(parameters=parameters)
+    wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}
+    del wrapped.__wrapped__  # tyro would read the annotations of the function itself
     return cast(Callable[..., Any], wrapped)
+
+
+def _parsed_type(hint: Any) -> Any:
+    """Return the type that a command line is parsed to: `Path` for a `StrPath`, a tuple for "one or several"."""
+    parts = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+    several = next((part for part in parts if get_origin(part) is Sequence), None)
+    if several is not None:
+        return tuple[_parsed_type(get_args(several)[0]), ...]  # type: ignore[misc]
+    if os.PathLike[str] in parts:
+        parts = [Path if part == os.PathLike[str] else part for part in parts if part is not str]
+    return Union[tuple(parts)]  # noqa: UP007  made of a list

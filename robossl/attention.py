@@ -1,4 +1,4 @@
-"""Attention: what the class token of a ViT looks at in its last block, as pictures (DINO, arXiv:2104.14294)."""
+"""`robossl attention`: draw what the class token of a ViT attends to in the last block (DINO, arXiv:2104.14294)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from robossl.data.store import Store, open_store
 from robossl.durable import atomic_write
 from robossl.embed import Frame, read_frames
-from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder
 from robossl.errors import InputError, ResourceError
+from robossl.find import find_encoder
 from robossl.positions import token_grid
 
-MASS = 0.6  # of the attention that a mask holds: appendix of DINO
-MAX_PATCHES = 80 * 80  # of a zoomed frame: every head's attention takes 4 * patches^2 bytes, a few times over
-MAX_ASPECT = 4.0  # of a frame's place in the picture; a frame beyond keeps its shape and leaves room
+MASS = 0.6  # share of the attention inside a mask: appendix of DINO
+MAX_PATCHES = 80 * 80  # the attention of a head takes 4 * patches^2 bytes, several times
+MAX_ASPECT = 4.0  # of the cell of a frame; longer frames keep their shape and leave room
 
 
 def attention(
@@ -39,20 +39,20 @@ def attention(
     zoom: int = 1,
     mass: float = MASS,
 ) -> None:
-    """Draw what a ViT's class token attends to in the last block: a PNG for each frame.
+    """Draw what the class token of a ViT attends to in the last block: a PNG for each frame.
 
-    A sheet shows the frame, the mean over heads and each head; under them the patches that hold most of the attention.
+    A sheet shows the frame, the mean over heads and each head; below them the patches with most of the attention.
 
     Args:
         source: A run folder or an encoder folder.
-        images: Image files and folders of images; none where frames are taken from a store.
+        images: Image files and folders of images; leave them out with --store.
         out: Folder of the pictures.
         store: Store to take frames from.
-        split: Only this split of the store.
-        rows: These rows of the store.
-        num_frames: Without --rows: so many frames, evenly spaced.
-        zoom: Frames are resized to this many times the size the encoder is trained at: more, finer patches.
-        mass: Share of the attention that the marked patches hold.
+        split: Take frames from this split of the store only.
+        rows: Take these rows of the store.
+        num_frames: Without --rows: take this many frames, evenly spaced.
+        zoom: Resize frames to this many times the size that the encoder was trained at, for more and finer patches.
+        mass: Share of the attention inside the marked patches.
     """
     if bool(images) == bool(store):
         raise InputError("pass either images or --store, to say which frames are drawn")
@@ -73,10 +73,10 @@ def attention(
 
 
 def check_attention(encoder: Encoder) -> None:
-    """Refuse what has no class token's attention to draw.
+    """Check that an encoder has attention of a class token to draw.
 
     Raises:
-        InputError: the backbone is no ViT with a class token.
+        InputError: the backbone is not a ViT with a class token.
     """
     blocks = getattr(encoder.backbone, "blocks", None)
     name = encoder.config.backbone
@@ -88,10 +88,10 @@ def check_attention(encoder: Encoder) -> None:
 
 
 def check_zoom(encoder: Encoder, zoom: int) -> None:
-    """Refuse a zoom whose attention would not fit into memory.
+    """Check that the attention of a zoomed frame fits into memory.
 
     Raises:
-        InputError: naming the largest.
+        InputError: the zoom is too large; the message names the largest.
     """
     patches = math.prod(encoder.backbone.patch_embed.grid_size)
     if zoom > (largest := max(1, math.isqrt(MAX_PATCHES // patches))):
@@ -99,7 +99,7 @@ def check_zoom(encoder: Encoder, zoom: int) -> None:
 
 
 def encoder_pixels(encoder: Encoder, frame: UInt8[ndarray, "h w 3"], *, zoom: int = 1) -> Float[Tensor, "1 3 H W"]:
-    """A frame as the encoder takes it, `zoom` times as high and wide."""
+    """Resize a frame to `zoom` times the input size of the encoder, and normalise it."""
     height, width = encoder.config.input_hw
     pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1).unsqueeze(0).float() / 255
     size = (zoom * height, zoom * width)
@@ -108,9 +108,9 @@ def encoder_pixels(encoder: Encoder, frame: UInt8[ndarray, "h w 3"], *, zoom: in
 
 @torch.no_grad()
 def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads n n"]:
-    """Attention of every token to every token in the last block, by head; rows sum to one.
+    """Return the attention of every token to every token in the last block, by head; rows sum to one.
 
-    timm's fused attention does not say its weights, so they are made again from the block's input.
+    timm's fused attention does not return its weights, so they are computed again from the input of the block.
     """
     attend = encoder.backbone.blocks[-1].attn
     seen: list[Tensor] = []
@@ -127,15 +127,15 @@ def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[
 
 
 def class_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads H W"]:
-    """How the class token's attention to patches is spread over their grid, by head; each map sums to one."""
+    """Return the attention of the class token to the grid of patches, by head; each map sums to one."""
     to_patches = last_attention(encoder, pixels)[:, :, 0, encoder.num_prefix_tokens :]
     grid = token_grid(to_patches.shape[-1], (pixels.shape[-2], pixels.shape[-1]))
-    assert grid is not None, "an encoder is built only if its tokens make a grid"
+    assert grid is not None, "build_encoder checks that the tokens form a grid"
     return (to_patches / to_patches.sum(-1, keepdim=True)).reshape(*to_patches.shape[:2], *grid)
 
 
-def heaviest(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarray, "h w"]:
-    """The fewest patches that hold at least this share of the attention."""
+def heaviest_patches(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarray, "h w"]:
+    """Return a mask of the fewest patches with at least this share of the attention."""
     order = weights.ravel().argsort()[::-1]
     before = weights.ravel()[order].cumsum() - weights.ravel()[order]
     chosen = np.zeros(weights.size, dtype=bool)
@@ -146,7 +146,7 @@ def heaviest(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarray, "h w"
 def draw_sheet(
     path: Path, name: str, frame: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "heads H W"], *, mass: float = MASS
 ) -> None:
-    """Write a PNG: the frame, the mean and each head above; the patches that hold `mass` of each below.
+    """Write a PNG with the frame, the mean over heads and each head, and below them the patches with most attention.
 
     Raises:
         ResourceError: the picture cannot be written.
@@ -164,14 +164,14 @@ def draw_sheet(
         axis.set_axis_off()
     axes[0, 0].imshow(frame)
     axes[0, 0].set_title("frame", fontsize=8)
-    axes[1, 0].text(0.5, 0.5, f"patches that\nhold {mass:.0%} of\nthe attention", ha="center", va="center", fontsize=8)
+    axes[1, 0].text(0.5, 0.5, f"patches with\n{mass:.0%} of the\nattention", ha="center", va="center", fontsize=8)
     extent = (0, width, height, 0)
     for column, (title, weights) in enumerate(shown, start=1):
         axes[0, column].imshow(weights, extent=extent, cmap="inferno", interpolation="nearest")
         axes[0, column].set_title(title, fontsize=8)
         axes[1, column].imshow(frame, extent=extent)
         veil = np.zeros((*weights.shape, 4))
-        veil[..., 3] = np.where(heaviest(weights, mass), 0.0, 0.75)
+        veil[..., 3] = np.where(heaviest_patches(weights, mass), 0.0, 0.75)
         axes[1, column].imshow(veil, extent=extent, interpolation="nearest")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

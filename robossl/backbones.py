@@ -8,6 +8,7 @@ from typing import Any
 import timm
 
 from robossl.errors import InputError, reason
+from robossl.names import suggest_name
 
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # accept img_size and dynamic_img_size
@@ -50,6 +51,12 @@ def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
     height, width = backbone.default_cfg["input_size"][-2:]
     own = f"set it to [{height}, {width}], the model's own size, or " if (height, width) != input_hw else ""
     return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
+
+
+def unknown_backbone(name: str) -> str:
+    """Return the message for a name that timm does not have; it lists the nearest names, since timm has a thousand."""
+    near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
+    return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _resolve_architecture(backbone: str) -> str:

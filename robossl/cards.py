@@ -1,4 +1,4 @@
-"""Cards: what is written on the card of an encoder in torch, from its weights and its training record."""
+"""Cards: write the card of an encoder in torch from its weights and its training record."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_warnings
 
-from robossl import __version__
-from robossl.encode import find_encoder
 from robossl.encoder import Encoder, load_encoder, named_outputs
 from robossl.encoder_files import read_about
+from robossl.find import find_encoder
+from robossl.version import __version__
 from robossl.weights import split_source, weights_digest
 
 
 def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Read an encoder folder and write its card; RUN/encoder is named RUN."""
+    """Read an encoder folder and make its card; an encoder in RUN/encoder is named RUN."""
     encoder = load_encoder(folder)
     place = folder.resolve()
     name = place.parent.name if place.name == "encoder" else place.name
@@ -24,7 +24,7 @@ def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
 
 
 def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
-    """The card of an encoder in torch; `extra` is what `save_encoder` was given."""
+    """Make the card of an encoder in torch; `extra` is the record that `save_encoder` kept."""
     config = encoder.config
     data = extra.get("data", [])
     licences = sorted({licence for store in data for licence in store["licences"]})
@@ -57,15 +57,15 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
 
 
 def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
-    """What an encoder saw before its training starts from `init`, and whether that is all recorded.
+    """Return the stores that the initial weights were trained on, and whether the record is complete.
 
-    Weights of our own say in `encoder.json` which stores they have seen, also those before them; others do not.
+    Weights of this package list in `encoder.json` all stores of their history; other weights list none.
 
     Returns:
-        Stores as `save_encoder` is given them under "data", oldest first; whether no others were seen.
+        The stores, oldest first, as `save_encoder` keeps them under "data"; True if no other data was used.
 
     Raises:
-        InputError: an encoder folder of another schema.
+        InputError: the encoder folder has another schema.
     """
     folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
     if folder is None:

@@ -7,11 +7,11 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from robossl import __version__
 from robossl.arguments import call
 from robossl.errors import InputError, RobosslError
 from robossl.names import suggest_name
 from robossl.plugins import COMMANDS as OTHER_COMMANDS
+from robossl.version import __version__
 
 # name: (target, what it does). A target called `command` parses its arguments itself and returns the exit code.
 # Any other target is a typed function, called as `robossl.arguments.call` says.

@@ -79,6 +79,26 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
     return config
 
 
+def with_changes(config: T, changes: Mapping[str, object]) -> T:
+    """Return a configuration with new values by dotted key: `{"train.steps": 100, "knn": None}`.
+
+    A mapping as a value replaces a whole part; a key below a part that is off switches it on.
+
+    Raises:
+        InputError: a key is unknown or a value is wrong.
+    """
+    plain = as_plain(config)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        part = plain
+        for name in parents:
+            if not isinstance(part.get(name), dict):
+                part[name] = {}
+            part = part[name]
+        part[last] = value
+    return from_mapping(plain, type(config)) if changes else config
+
+
 def as_plain(config: object) -> dict[str, Any]:
     """Return a configuration as dicts, lists and scalars of JSON; the key `name` says which class was chosen."""
     plain: dict[str, Any] = _plain(config)

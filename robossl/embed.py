@@ -1,4 +1,4 @@
-"""Embed: frames to a file of features, by an encoder in torch or an exported one."""
+"""`robossl embed`: write the features of frames to a file."""
 
 from __future__ import annotations
 
@@ -15,49 +15,52 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.durable import check_out, share
-from robossl.encode import Encode, load_encode
+from robossl.encode import FrameEncoder, load_encoder
 from robossl.errors import InputError, ResourceError, reason
+from robossl.paths import StrPath
 
-Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # its name, its RGB pixels
+Frame = tuple[str, UInt8[ndarray, "h w 3"]]  # name, RGB pixels
 
 _OUT = (".npz", ".safetensors")
 MAX_KINDS_SAID = 5
 
 
 def embed(
-    source: str,
-    frames: list[Path],
+    source: StrPath,
+    frames: StrPath | Sequence[StrPath],
     *,
-    out: Path,
+    out: StrPath,
     split: str | None = None,
     outputs: tuple[str, ...] = ("pooled",),
     device: str = "cpu",
     batch_size: int = 32,
 ) -> Path:
-    """Write the features of frames to a file, and the card of the encoder they came from.
+    """Write the features of frames and the card of their encoder to a file.
 
-    The file holds an array for each output with a row for each frame, and `frames`, their names: file names of images,
-    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for those of a store. In a .safetensors file, `frames` and
+    The file has an array for each output, with a row for each frame, and the names of the frames: file names of images,
+    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for frames of a store. In a .safetensors file, `frames` and
     `card` are JSON in its metadata.
 
     Args:
-        source: A run folder, an encoder folder, an exported model folder, or a model.onnx.
+        source: A run folder, an encoder folder, an exported model, grpc://HOST:PORT/MODEL, or timm:NAME.
         frames: Images, videos and folders of them, or one store. Videos are read frame by frame.
         out: A .npz or .safetensors file.
-        split: Only this split of the store.
+        split: Embed only this split of the store.
         outputs: Which of pooled, cls, dense, keypoints.
         device: cpu or cuda.
         batch_size: Frames that go through the encoder together.
 
     Raises:
-        InputError: no such encoder, frames, output or device, no batch, or a file name that says no known format.
+        InputError: there is no such encoder, frame, output or device, or `out` has another ending.
         ResourceError: the file cannot be written.
     """
+    out = Path(out)
+    places = [Path(frames)] if isinstance(frames, str | os.PathLike) else [Path(place) for place in frames]
     if out.suffix not in _OUT:
         raise InputError(f"out must end in {' or '.join(_OUT)}, got {out}")
     check_out(out)
-    encode = load_encode(source, device=device, outputs=outputs, batch_size=batch_size)
-    names, features = embed_frames(encode, read_frames(frames, split=split), batch_size=batch_size)
+    encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
+    names, features = embed_frames(encode, read_frames(places, split=split), batch_size=batch_size)
     _save(out, names, features, card=encode.card.to_json())
     shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in features.items())
     print(f"wrote {out}: {len(names)} frames, {shapes}, by {encode.card.name} ({encode.card.digest[:12]})")
@@ -65,9 +68,9 @@ def embed(
 
 
 def embed_frames(
-    encode: Encode, frames: Iterator[Frame], *, batch_size: int = 32
+    encode: FrameEncoder, frames: Iterator[Frame], *, batch_size: int = 32
 ) -> tuple[list[str], dict[str, ndarray]]:
-    """Names and features of frames of any sizes, in their order; neighbours of one size go through together.
+    """Return names and features of frames of any sizes, in order; consecutive frames of one size are batched.
 
     Raises:
         InputError: there is no frame.
@@ -84,12 +87,12 @@ def embed_frames(
 
 
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
-    """Decode images and videos, or the frames of a store, one by one; print what a folder holds besides.
+    """Decode images and videos, or the frames of a store, one by one; print which files of a folder are ignored.
 
-    A damaged file of a folder is skipped and named; one that was passed by itself is an error.
+    A damaged file in a folder is skipped and named; a damaged file that was passed by itself is an error.
 
     Raises:
-        InputError: nothing to decode there, or a file passed by itself that is no image and no video.
+        InputError: there is nothing to decode, or a file that was passed by itself is neither image nor video.
     """
     from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -122,7 +125,7 @@ def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _is_hidden(file: Path, place: Path) -> bool:
-    """Whether a file or a folder above it is hidden, as the resource forks of a Mac are (`._a.mp4`)."""
+    """Return whether a file or a folder above it is hidden, such as the resource forks of macOS (`._a.mp4`)."""
     return any(part.startswith(".") for part in file.relative_to(place).parts)
 
 
@@ -179,7 +182,7 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    aside = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which numpy would add
+    aside = out.with_name(f".{os.getpid()}.{out.name}")  # numpy adds a missing suffix
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".npz":
@@ -190,7 +193,7 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
             save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
         share(aside)
         os.replace(aside, out)
-    except (OSError, SafetensorError) as error:  # numpy and safetensors have errors without a strerror
+    except (OSError, SafetensorError) as error:  # not all of them have a strerror
         why = getattr(error, "strerror", None) or reason(error)
         raise ResourceError(f"cannot write {out} ({why}); make room, or choose another place") from error
     finally:

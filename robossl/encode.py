@@ -1,7 +1,8 @@
-"""Encode: frames in, named features out; the same call for an encoder in torch and for an exported one."""
+"""Frame encoders: uint8 frames in, named features out; the same call in torch, in onnxruntime and over gRPC."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,9 @@ from numpy import ndarray
 from robossl_client.card import EncoderCard
 
 from robossl.errors import InputError
+from robossl.find import find_encoder, find_model
 from robossl.names import suggest_name
+from robossl.paths import StrPath
 from robossl.ranges import check_range
 from robossl.session import Provider, check_model_file, open_session, read_card
 
@@ -22,18 +25,37 @@ if TYPE_CHECKING:
     from robossl.encoder import Encoder, EncoderConfig
 
 
-class Encode(Protocol):
-    """Anything that turns frames into features and has a card that says which."""
+class FrameEncoder(Protocol):
+    """A function from frames to features, with a card that says which encoder it is.
+
+    Attributes:
+        card: Name, backbone, weights digest, input contract, output shapes, provenance and licences.
+
+    Example:
+        >>> import robossl
+        >>> def size(encoder: robossl.FrameEncoder) -> tuple[int | str, ...]:
+        ...     return encoder.card.outputs["pooled"].shape
+        >>> size(robossl.load_encoder("runs/tiny"))
+        ('batch', 96)
+    """
 
     card: EncoderCard
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """float32 features of RGB frames by output name: pooled, cls where there is one, dense, keypoints."""
+        """Return float32 features (b, ...) by output name: pooled, cls if the backbone has one, dense, keypoints."""
         ...
 
 
-class TorchEncode:
-    """An encoder in torch, in eval mode while it is called; `outputs` limits what is returned."""
+class TorchEncoder:
+    """A frame encoder in torch; it is in eval mode while it is called.
+
+    Args:
+        encoder: The module; it is moved to the device.
+        card: Its card.
+        device: cpu, cuda or cuda:N.
+        outputs: Which outputs are returned; by default all of the card.
+        batch_size: Frames that go through the encoder together.
+    """
 
     def __init__(
         self,
@@ -51,8 +73,11 @@ class TorchEncode:
         self._outputs = choose_outputs(card, outputs)
         self._batch_size = batch_size
 
+    def __repr__(self) -> str:
+        return f"TorchEncoder({describe(self.card, self._outputs)})"
+
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames; see `Encode`."""
+        """Return features of frames; see `FrameEncoder`."""
         import torch
 
         from robossl.encoder import named_outputs
@@ -72,8 +97,16 @@ class TorchEncode:
         return dict(zip(self._outputs, out, strict=True))
 
 
-class OnnxEncode:
-    """An exported encoder in onnxruntime, after a check that the model file is the one its card describes."""
+class OnnxEncoder:
+    """A frame encoder in onnxruntime; the model file is checked against its card.
+
+    Args:
+        path: A version folder or its model.onnx.
+        provider: cpu, cuda or tensorrt.
+        threads: Threads of one call; by default one for each CPU that this process may use.
+        outputs: Which outputs are returned; by default all of the card.
+        batch_size: Frames that go through the model together.
+    """
 
     def __init__(
         self,
@@ -92,8 +125,11 @@ class OnnxEncode:
         self._outputs = choose_outputs(self.card, outputs)
         self._batch_size = batch_size
 
+    def __repr__(self) -> str:
+        return f"OnnxEncoder({describe(self.card, self._outputs)})"
+
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Features of frames; see `Encode`."""
+        """Return features of frames; see `FrameEncoder`."""
         fixed_hw = self.card.input.fixed_hw
         if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
             raise InputError(
@@ -108,35 +144,74 @@ class OnnxEncode:
         return dict(zip(self._outputs, _in_batches(run, frames, self._batch_size), strict=True))
 
 
-def load_encode(
-    source: str | Path, *, device: str = "cpu", outputs: Sequence[str] | None = None, batch_size: int = 64
-) -> Encode:
-    """Open a run folder, an encoder folder, an exported model folder (its newest version) or a model.onnx.
+def load_encoder(
+    source: StrPath,
+    *,
+    device: str = "cpu",
+    outputs: Sequence[str] | None = None,
+    batch_size: int = 64,
+    token: StrPath | None = None,
+    ca: StrPath | None = None,
+) -> FrameEncoder:
+    """Open an encoder as a function from frames to features.
 
-    `device` is cpu or cuda, or cuda:N in torch.
+    Args:
+        source: A run, its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
+            its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE`: weights of a file).
+        device: cpu or cuda; cuda:N in torch. A server uses its own.
+        outputs: Which of pooled (d), cls (d), dense (c, h, w), keypoints (c, 2); by default all that the encoder has.
+        batch_size: Frames that go through the encoder together.
+        token: File with the token of a server.
+        ca: PEM file of the authority that signed the certificate of a server; it turns encryption on.
+
+    Returns:
+        A function that takes uint8 RGB frames (b, h, w, 3) of any size and returns a dict of float32 arrays (b, ...) by
+        output name. Its attribute `card` says which encoder it is.
 
     Raises:
-        InputError: nothing of these, a file that is not the one its card or description says, no such device.
+        InputError: there is no such encoder, output or device, or a file is not the one that its card describes.
+        ResourceError: a server does not answer, or weights cannot be downloaded.
+
+    Example:
+        >>> import numpy as np
+        >>> import robossl
+        >>> encoder = robossl.load_encoder("runs/tiny", outputs=["pooled"])
+        >>> encoder
+        TorchEncoder(tiny: test_resnet, fp32; pooled 96)
+        >>> encoder(np.zeros((2, 180, 320, 3), np.uint8))["pooled"].shape
+        (2, 96)
     """
     check_range(1, batch_size=batch_size)
-    path = Path(source)
+    text = os.fspath(source)
+    if (token or ca) and not text.startswith("grpc://"):
+        raise InputError(f"token and ca are for a server (grpc://HOST:PORT/MODEL), not for {text}; leave them out")
+    if text.startswith("grpc://"):
+        from robossl.served_encoder import ServedEncoder
+
+        return ServedEncoder(text, lambda card: choose_outputs(card, outputs), token=token, ca=ca)
+    if text.startswith("timm:"):
+        from robossl.timm_encoder import open_timm
+
+        encoder, card = open_timm(text)
+        return TorchEncoder(encoder, card, device, outputs=outputs, batch_size=batch_size)
+    path = Path(text)
     if folder := find_encoder(path):
         from robossl.cards import open_encoder
 
         encoder, card = open_encoder(folder)
-        return TorchEncode(encoder, card, device, outputs=outputs, batch_size=batch_size)
+        return TorchEncoder(encoder, card, device, outputs=outputs, batch_size=batch_size)
     model = find_model(path)
     if device not in ("cpu", "cuda"):
         raise InputError(f"an exported model runs on cpu or cuda, got the device {device!r}")
     provider: Provider = "cuda" if device == "cuda" else "cpu"
-    return OnnxEncode(model, provider=provider, outputs=outputs, batch_size=batch_size)
+    return OnnxEncoder(model, provider=provider, outputs=outputs, batch_size=batch_size)
 
 
 def check_device(device: str) -> None:
     """Refuse a device that torch cannot run on here.
 
     Raises:
-        InputError: another name than cpu, cuda or cuda:N, or no such GPU.
+        InputError: the name is not cpu, cuda or cuda:N, or there is no such GPU.
     """
     import torch
 
@@ -146,11 +221,11 @@ def check_device(device: str) -> None:
         raise InputError(f"device is {device}, but torch finds {torch.cuda.device_count()} GPUs here; choose cpu")
 
 
-def random_encode(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> Encode:
-    """An encoder of the same shape at random init, the reference that every figure stands beside.
+def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> FrameEncoder:
+    """Make an encoder of the same configuration with random weights, the baseline of every measurement.
 
-    Its residual branches are alive: with `zero_init_last` a random ResNet would be a shallow net.
-    Torch's generators are left as they were.
+    `zero_init_last` is off: with it, the residual branches of a random ResNet would give zeros. Torch's random
+    generators do not change.
     """
     import torch
 
@@ -160,39 +235,29 @@ def random_encode(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(replace(config, init="random", zero_init_last=False))
-    return TorchEncode(encoder, torch_card(encoder, name=f"random-{seed}", extra={}), outputs=outputs)
+    return TorchEncoder(encoder, torch_card(encoder, name=f"random-{seed}", extra={}), outputs=outputs)
 
 
 def identity(card: EncoderCard) -> str:
-    """Tells apart backbone, weights, preprocessing, exported graph and precision: one identity, the same features.
+    """Return a key of backbone, weights, preprocessing, graph and precision: equal keys give equal features.
 
-    Weights do not tell the backbone: two may have the same names and shapes, and other padding.
+    The backbone is part of it: two backbones may have weights of equal names and shapes but differ in padding.
     """
     return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
 
-def find_encoder(path: Path) -> Path | None:
-    """The encoder folder that a run folder or an encoder folder means; None when it is neither."""
-    return next((folder for folder in (path / "encoder", path) if (folder / "encoder.json").is_file()), None)
-
-
-def find_model(path: Path) -> Path:
-    """The model file that a model.onnx, a version folder or a model folder (its newest version) means."""
-    if path.suffix == ".onnx":
-        return path
-    versions = [each for each in path.glob("*/model.onnx") if each.parent.name.isdecimal()]
-    newest = max(versions, key=lambda each: int(each.parent.name), default=path / "model.onnx")
-    if not newest.is_file():
-        below = next((each for each in sorted(path.glob("*")) if find_encoder(each)), None) if path.is_dir() else None
-        raise InputError(
-            f"{path} is no encoder; pass a run folder (RUN or RUN/encoder) or an exported model (models/NAME)"
-            + (f"; did you mean {below}?" if below else "")
-        )
-    return newest
+def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
+    """Return a card and the chosen outputs in a few words: `mine: resnet18, fp32; pooled 512, dense 512x7x7`."""
+    shapes = ", ".join(f"{name} {'x'.join(map(str, card.outputs[name].shape[1:]))}" for name in outputs)
+    return f"{card.name}: {card.backbone}, {card.precision}; {shapes}"
 
 
 def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """The outputs to return, checked; all of the card's when none are named."""
+    """Return the chosen outputs, or all outputs of the card if none is named.
+
+    Raises:
+        InputError: the encoder has no such output.
+    """
     for name in outputs or ():
         if name not in card.outputs:
             raise InputError(suggest_name(f"output of {card.name}", name, card.outputs))

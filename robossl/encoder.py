@@ -1,4 +1,4 @@
-"""Encoder: a timm backbone whose features have names: pooled, cls, dense map, and keypoints of that map."""
+"""The encoder: a timm backbone with named features: pooled, cls, a dense map, and keypoints of the map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from robossl.backbones import advise_size, build_backbone, hub_hw
-from robossl.encoder_files import SCHEMA, read_about, read_state, stated_hw, write_folder
+from robossl.encoder_files import SCHEMA, read_about, read_input_hw, read_state, write_folder
 from robossl.errors import InputError, reason
 from robossl.positions import token_grid
 from robossl.ranges import check_positive, check_range
@@ -29,29 +29,29 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 PositionMatrix = Callable[[int, int], Tensor]
-"""Weights (target, source) that resize learned positions along one axis."""
+"""Returns the matrix (target, source) that resizes learned positions along one axis."""
 
 
 class Features(NamedTuple):
-    """What an encoder says about a batch of frames."""
+    """Features of a batch of frames."""
 
     pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
     dense: Float[Tensor, "b c h w"]  # last feature map; a ViT's patch tokens, final norm applied, on their grid
-    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None where the backbone has none
+    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None if the backbone has none
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """Which backbone, from which weights, and how served frames reach it."""
+    """The backbone, its initial weights, and the preprocessing of served frames."""
 
     backbone: str = "resnet18"  # any timm name
     init: str = "random"  # random | timm (its hub) | PATH or PATH#PREFIX of a checkpoint, see weights.py
-    init_hw: tuple[int, int] | None = None  # input size of init's position embeddings, where no encoder.json says it
-    input_hw: tuple[int, int] = (224, 224)  # served and evaluated frames are resized to this, whole
+    init_hw: tuple[int, int] | None = None  # input size of init's position embeddings, if no encoder.json states it
+    input_hw: tuple[int, int] = (224, 224)  # whole frames are resized to this when served and evaluated
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    zero_init_last: bool = True  # ResNets only: every block starts as the identity (arXiv:1706.02677)
-    drop_path: float = 0.0  # rate of the last block; it rises linearly from 0
+    zero_init_last: bool = True  # ResNets: every block starts as the identity (arXiv:1706.02677)
+    drop_path: float = 0.0  # rate of the last block; linear from 0 at the first
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
@@ -64,9 +64,9 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """A timm backbone without its classifier; call it on normalised pixels, which `preprocess` makes."""
+    """A timm backbone without its classifier. Call it on normalised pixels; `preprocess` makes them from frames."""
 
-    backbone: Any  # a timm model: they share attributes that nn.Module does not declare
+    backbone: Any  # a timm model; timm models share attributes that nn.Module does not declare
 
     def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
         super().__init__()
@@ -74,16 +74,16 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
-        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # of positions, resized to the pixels'
+        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # its positions follow the pixels' size
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
-        """Features of normalised pixels of any size the backbone takes (a ViT: multiples of its patch).
+        """Return features of normalised pixels of any size that the backbone takes (a ViT: multiples of its patch).
 
         Raises:
-            InputError: the backbone gives no map over the frame.
+            InputError: the output of the backbone is not a map over the frame.
         """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
         with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
@@ -105,19 +105,19 @@ class Encoder(nn.Module):
         )
 
     def preprocess(self, frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 H W"]:
-        """Normalised pixels of whole frames, squashed to `input_hw` by antialiased bilinear resize."""
+        """Resize whole frames to `input_hw` (antialiased bilinear, aspect not kept) and normalise them."""
         pixels = frames.permute(0, 3, 1, 2).to(dtype=torch.float32) / 255
         return self.normalise(F.interpolate(pixels, self.config.input_hw, mode="bilinear", antialias=True))
 
     def normalise(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Pixels in 0..1 to what the backbone expects."""
+        """Subtract the mean from pixels in 0..1 and divide by the std."""
         mean = torch.tensor(self.config.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.config.std, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / std
 
 
 class _ResizeByMatrix(TorchFunctionMode):
-    """Learned positions resized by matrix products: on CUDA, torch's own antialiased resize has no exact backward."""
+    """Resizes learned positions by matrix products: on CUDA the backward of torch's antialiased resize is not exact."""
 
     def __init__(self, matrix: PositionMatrix) -> None:
         super().__init__()
@@ -137,15 +137,15 @@ class _ResizeByMatrix(TorchFunctionMode):
 
 
 def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
-    """The antialiased resize of one axis as a matrix: what it does to the identity."""
+    """Return the antialiased resize of one axis as a matrix, by resizing the identity."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
 
 
 def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
-    """Expected (x, y) of each channel under its softmax over positions (Finn et al., arXiv:1509.06113).
+    """Return the expected (x, y) of each channel under its softmax over positions (Finn et al., arXiv:1509.06113).
 
-    Coordinates run over [-1, 1] of the frame, x to the right and y down, at the centres of the cells.
+    Coordinates are those of cell centres in [-1, 1], x to the right and y down.
     """
     b, c, h, w = dense.shape
     weight = dense.flatten(2).float().softmax(-1).view(b, c, h, w)
@@ -155,18 +155,18 @@ def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
 
 
 def named_outputs(features: Features) -> dict[str, Tensor]:
-    """What an encoder gives the world, in fp32, in this order: pooled, cls if there is one, dense, keypoints."""
+    """Return features by output name in fp32, in this order: pooled, cls if there is one, dense, keypoints."""
     dense = features.dense.float()
     cls = {} if features.cls is None else {"cls": features.cls.float()}
     return {"pooled": features.pooled.float(), **cls, "dense": dense, "keypoints": spatial_softmax(dense)}
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """Make an encoder and give it its initial weights; random ones come from torch's global generator.
+    """Make an encoder with its initial weights; random weights come from torch's global generator.
 
     Raises:
-        InputError: unknown backbone, sizes that do not fit it, a checkpoint that does not fit it.
-        ResourceError: hub weights that cannot be downloaded.
+        InputError: the backbone is unknown, or the size or the checkpoint does not fit it.
+        ResourceError: the weights of the hub cannot be downloaded.
     """
     encoder = Encoder(_backbone_of(config), config)
     _check_input(encoder)
@@ -175,7 +175,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     if config.init == "timm":
         source, source_hw = read_hub(config.backbone), hub_hw(config.backbone)
     else:
-        source, source_hw = read_weights(config.init), stated_hw(split_source(config.init)[0])
+        source, source_hw = read_weights(config.init), read_input_hw(split_source(config.init)[0])
     source_hw = config.init_hw or source_hw
     load_weights(encoder.backbone, source, name=config.backbone, origin=config.init, source_hw=source_hw)
     return encoder
@@ -188,14 +188,14 @@ def _backbone_of(config: EncoderConfig) -> Any:
 
 
 def _check_input(encoder: Encoder) -> None:
-    """Refuse a backbone that has no features for frames of `input_hw`, by trying one."""
+    """Try a frame of `input_hw`, and refuse a backbone that fails on it."""
     config, was_training = encoder.config, encoder.training
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, *config.input_hw))
     except InputError:
         raise
-    except Exception as error:  # timm's models raise errors of any type
+    except Exception as error:  # timm models raise errors of any type
         height, width = config.input_hw
         raise InputError(
             f"{config.backbone} takes no frames of encoder.input_hw {height}x{width} ({reason(error).rstrip('.')}); "
@@ -205,7 +205,7 @@ def _check_input(encoder: Encoder) -> None:
 
 
 def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
-    """Weights that no feature depends on, such as a norm that timm applies after its own pooling: they never train."""
+    """Return the weights that no feature depends on, such as a norm that timm applies after its own pooling."""
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return []
@@ -219,10 +219,10 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
 
 
 def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
-    """Write an encoder folder: the weights, and `encoder.json` with their config, digest and `extra`.
+    """Write an encoder folder: the weights, and `encoder.json` with the config, the digest and `extra`.
 
     Raises:
-        ResourceError: the disk is full or not writable; an encoder already there is untouched.
+        ResourceError: the disk is full or not writable; an existing encoder is left as it was.
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
     about = {
@@ -236,10 +236,10 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """Read an encoder that `save_encoder` wrote, in eval mode; torch's generators are left as they were.
+    """Read an encoder that `save_encoder` wrote, in eval mode; torch's random generators do not change.
 
     Raises:
-        InputError: not an encoder folder, an unknown schema, or weights that are not those of `encoder.json`.
+        InputError: this is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.
     """
     about = read_about(folder)
     config = config_from_json(about["config"])
@@ -251,7 +251,7 @@ def load_encoder(folder: Path) -> Encoder:
 
 
 def config_from_json(values: dict[str, Any]) -> EncoderConfig:
-    """An `EncoderConfig` from json, where tuples are lists."""
+    """Make an `EncoderConfig` from JSON, in which tuples are lists."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         return EncoderConfig(**plain)

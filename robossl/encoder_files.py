@@ -1,4 +1,4 @@
-"""Encoder files: the folder that an encoder is kept in, `encoder.safetensors` and what `encoder.json` says of it."""
+"""Encoder folders: read and write `encoder.safetensors` and its description `encoder.json`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SCHEMA = "robossl.encoder/1"
 
 
 def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write both files aside and rename the folder, so that a reader sees the old one or the new one.
+    """Write both files into a new folder and rename it, so that a reader sees the old or the new encoder.
 
     Raises:
-        ResourceError: the disk is full or not writable; a folder already there is untouched.
+        ResourceError: the disk is full or not writable; an existing folder is left as it was.
     """
     aside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     shutil.rmtree(aside, ignore_errors=True)
@@ -45,15 +45,16 @@ def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) 
             old.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
         raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):  # the old one, and of saves that were killed
+    # The old folder, and leftovers of saves that were killed.
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def read_state(folder: Path, *, digest: str) -> dict[str, Tensor]:
-    """The weights of an encoder folder.
+    """Read the weights of an encoder folder.
 
     Raises:
-        InputError: they cannot be read, or are not those that `encoder.json` has the digest of.
+        InputError: they cannot be read, or have another digest than `encoder.json` states.
     """
     try:
         state = load_file(folder / "encoder.safetensors")
@@ -67,10 +68,10 @@ def read_state(folder: Path, *, digest: str) -> dict[str, Tensor]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The contents of `encoder.json`, its schema checked.
+    """Read `encoder.json` and check its schema.
 
     Raises:
-        InputError: there is none, it is damaged, or of an unknown schema.
+        InputError: the file is missing, damaged, or of an unknown schema.
     """
     path = folder / "encoder.json"
     if not path.is_file():
@@ -87,10 +88,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def stated_hw(path: Path) -> tuple[int, int] | None:
-    """The input size of our own encoder that a checkpoint belongs to, by its `encoder.json`; None if there is none.
+def read_input_hw(path: Path) -> tuple[int, int] | None:
+    """Return the input size that the `encoder.json` of a checkpoint states; None if the checkpoint has none.
 
-    The checkpoint is a run, an encoder folder, its `encoder.safetensors`, or a step in RUN/checkpoints.
+    Args:
+        path: A run, an encoder folder, its `encoder.safetensors`, or a step in RUN/checkpoints.
     """
     place = path.resolve()
     step = place if place.is_dir() else place.parent

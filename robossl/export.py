@@ -1,4 +1,4 @@
-"""Export: an encoder becomes models/NAME/VERSION/model.onnx with its card, or nothing does."""
+"""Export an encoder to models/NAME/VERSION/model.onnx with its card, after comparing it with torch."""
 
 from __future__ import annotations
 
@@ -14,48 +14,59 @@ from robossl_client.card import EncoderCard, TensorSpec
 
 from robossl import repository
 from robossl.cards import open_encoder
-from robossl.encode import OnnxEncode, TorchEncode, choose_outputs, find_encoder, find_model
+from robossl.encode import OnnxEncoder, TorchEncoder, choose_outputs
 from robossl.encoder import Encoder
 from robossl.errors import InputError, reason
+from robossl.find import find_encoder, find_model
 from robossl.graph import Precision, to_onnx
 from robossl.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
+from robossl.paths import StrPath
 from robossl.ranges import check_range
 from robossl.session import DIGEST_KEY, check_model_file, file_sha256, read_card
 
 
 def export(
-    run: Path,
+    run: StrPath,
     *,
-    out: Path = Path("models"),
+    out: StrPath = Path("models"),
     name: str | None = None,
     version: int | None = None,
     fixed_hw: tuple[int, int] | None = None,
     outputs: tuple[str, ...] = (),
     precision: Precision = "fp32",
-    store: Path | None = None,
+    store: StrPath | None = None,
     max_batch: int = 64,
 ) -> Path:
-    """Write a verified ONNX model, its card and Triton's configuration; returns the version's folder.
+    """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
 
-    Frames go in as uint8 RGB of any size: resize and normalisation are in the graph. The graph is compared with
-    torch, and one that differs is refused. There is no int8: its loss needs a probe to be seen.
+    The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
+    with torch, and a graph that differs is refused. int8 is not offered: only a probe shows what it loses.
 
     Args:
         run: A run folder, or an encoder folder.
         out: The model repository.
-        name: Name of the model; the run's unless given.
-        version: A number not yet used; the next one unless given.
-        fixed_hw: Take frames of this height and width only, for runtimes without antialiased resize (TensorRT).
-        outputs: Which of pooled, cls, dense, keypoints; all that the encoder has unless given.
+        name: Name of the model; by default that of the run.
+        version: An unused number; by default the next one.
+        fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
+        outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
-        store: Compare on frames of this store too.
+        store: Compare also on frames of this store.
         max_batch: The largest batch that Triton may send.
 
     Raises:
-        InputError: what was passed cannot be exported.
-        ParityError: the graph does not follow torch closely enough.
+        InputError: there is no encoder, or an option does not fit it.
+        ParityError: an output differs too much from torch.
         ResourceError: the files cannot be written.
+
+    Example:
+        >>> import robossl
+        >>> robossl.export("stores/clips")
+        Traceback (most recent call last):
+        robossl.errors.InputError: stores/clips holds no encoder; pass a run folder (RUN or RUN/encoder)
+        >>> robossl.export("runs/tiny", out="models")  # doctest: +SKIP
+        PosixPath('models/tiny/1')
     """
+    run, out = Path(run), Path(out)
     check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw))
     folder = find_encoder(run)
     if folder is None:
@@ -83,15 +94,15 @@ def export(
     return out / name / str(version)
 
 
-def parity_cases(card: EncoderCard, *, store: Path | None) -> list[UInt8[ndarray, "b h w 3"]]:
-    """The frames an export is compared on: every batch size at every frame size, and a store's frames if given."""
+def parity_cases(card: EncoderCard, *, store: StrPath | None) -> list[UInt8[ndarray, "b h w 3"]]:
+    """Return frames to compare on: every batch size at every frame size, and frames of a store if given."""
     fixed_hw = card.input.fixed_hw
     sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
     cases = [natural_frames(b, hw, seed=b) for hw in sizes for b in BATCHES]
     return cases if store is None else [*cases, *_store_frames(store, fixed_hw)]
 
 
-def _store_frames(path: Path, fixed_hw: tuple[int, int] | None) -> list[UInt8[ndarray, "1 h w 3"]]:
+def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8[ndarray, "1 h w 3"]]:
     from torch.nn.functional import interpolate
 
     from robossl.data.store import open_store
@@ -105,7 +116,7 @@ def _store_frames(path: Path, fixed_hw: tuple[int, int] | None) -> list[UInt8[nd
 
 
 def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
-    """Write model and card, then compare what a reader of that folder gets with torch."""
+    """Write model and card, then open them from the folder and compare with torch."""
     model = to_onnx(
         encoder,
         outputs=tuple(card.outputs),
@@ -117,7 +128,7 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
     card = replace(card, model_sha256=file_sha256(folder / "model.onnx"))
     card.write(folder / "card.json")
     verify_export(folder)
-    reference, candidate = TorchEncode(encoder, card), OnnxEncode(folder)
+    reference, candidate = TorchEncoder(encoder, card), OnnxEncoder(folder)
     parity = check_parity(reference, candidate, cases, gates=GATES[card.precision], provider=candidate.provider)
     card = replace(card, parity=parity)
     card.write(folder / "card.json")
@@ -125,10 +136,10 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
 
 
 def verify_export(model_dir: Path) -> EncoderCard:
-    """Check that an export is whole and that graph and card belong together; returns the card.
+    """Check that an export is complete and that graph and card belong together; return the card.
 
     Raises:
-        InputError: a file is missing, damaged or of another export, or the graph is not what the card says.
+        InputError: a file is missing, damaged or of another export, or graph and card differ.
     """
     path = find_model(model_dir)
     card = read_card(path.with_name("card.json"))
@@ -136,7 +147,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except Exception as error:  # the errors of protobuf and onnx share no base
+    except Exception as error:  # errors of protobuf and onnx share no base class
         raise InputError(f"{path} is not a valid ONNX model ({reason(error)}); export it again") from error
     digest = next((entry.value for entry in model.metadata_props if entry.key == DIGEST_KEY), "(none)")
     if digest != card.digest:
@@ -160,7 +171,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _announce(encoder: Encoder, card: EncoderCard, *, num_frames: int) -> None:
     size_mib = sum(p.numel() for p in encoder.parameters()) * (2 if card.precision == "fp16" else 4) / 2**20
     print(
-        f"export {card.name} version {card.version}: {card.backbone} at {_by(card.input.input_hw)}, "
+        f"export {card.name} version {card.version}: {card.backbone} at {_join(card.input.input_hw)}, "
         f"{card.precision}, about {size_mib:.0f} MiB and a minute; compared with torch on {num_frames} frames",
         flush=True,
     )
@@ -170,7 +181,7 @@ def _report(card: EncoderCard, folder: Path) -> None:
     assert card.parity is not None
     for name, figures in card.parity.outputs.items():
         print(
-            f"  {name:9} {_by(card.outputs[name].shape[1:]):>9}  max abs difference "
+            f"  {name:9} {_join(card.outputs[name].shape[1:]):>9}  max abs difference "
             f"{figures.max_abs_difference:.1e}, centred cosine {figures.centred_cosine:.7f}"
         )
     for warning in card.warnings:
@@ -178,5 +189,5 @@ def _report(card: EncoderCard, folder: Path) -> None:
     print(f"wrote {folder} (weights {card.digest[:12]})", flush=True)
 
 
-def _by(sizes: Sequence[int | str]) -> str:
+def _join(sizes: Sequence[int | str]) -> str:
     return "x".join(map(str, sizes))

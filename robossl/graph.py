@@ -1,4 +1,4 @@
-"""Graph: an encoder with resize and normalisation inside, as one ONNX model from uint8 frames to named outputs."""
+"""The ONNX graph of an encoder: uint8 frames in, named outputs out, with resize and normalisation inside."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from robossl.encoder import Encoder, named_outputs, resize_matrix
 
 Precision = Literal["fp32", "fp16"]
 
-OPSET = 18  # the first whose Resize has antialias; older runtimes read it than read the exporter's newest
+# The first opset whose Resize has antialias. Runtimes that are too old for the newest opset can read it.
+OPSET = 18
 
 
-class Served(nn.Module):
-    """What is exported: uint8 frames in, the chosen outputs in fp32 out, the backbone at a precision of its own."""
+class EncoderGraph(nn.Module):
+    """The module that is exported: uint8 frames in, fp32 outputs out, the backbone in fp32 or fp16."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Served(nn.Module):
         self.resize = None if fixed_hw is None else FixedResize(fixed_hw, encoder.config.input_hw)
 
     def forward(self, frames: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
-        """The chosen outputs, in their order."""
+        """Return the chosen outputs in order."""
         if self.resize is None:
             pixels = self.encoder.preprocess(frames)
         else:
@@ -46,7 +47,7 @@ class Served(nn.Module):
 
 
 class FixedResize(nn.Module):
-    """Antialiased bilinear resize between two fixed sizes as two matrix products, which every runtime has."""
+    """Antialiased bilinear resize between two fixed sizes as two matrix products, which every runtime supports."""
 
     rows: Float[Tensor, "H h"]
     columns: Float[Tensor, "w W"]
@@ -57,7 +58,7 @@ class FixedResize(nn.Module):
         self.register_buffer("columns", resize_matrix(source_hw[1], target_hw[1], mode="bilinear").T.contiguous())
 
     def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
-        """Resize pixels of the source size."""
+        """Resize pixels that have the source size."""
         return self.rows @ pixels @ self.columns
 
 
@@ -69,18 +70,25 @@ def to_onnx(
     fixed_hw: tuple[int, int] | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Trace an encoder into a checked ONNX model; batch is dynamic, and so is the frame size unless fixed.
+    """Export an encoder to a checked ONNX model; the batch is dynamic, and so is the frame size unless it is fixed.
 
-    `metadata` goes into the model's metadata_props.
+    Args:
+        encoder: The encoder; it is copied.
+        outputs: Names of the outputs, in order.
+        precision: Precision of the backbone.
+        fixed_hw: The only frame size that the model takes; None for any.
+        metadata: Written into the model's metadata_props.
     """
-    served = Served(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
-    height, width = fixed_hw or [size + 6 for size in encoder.config.input_hw]  # no size is special by accident
+    module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
+    height, width = fixed_hw or [
+        size + 6 for size in encoder.config.input_hw
+    ]  # not input_hw, for which the resize could be left out
     dims = {0: torch.export.Dim("batch", min=1)}
     if fixed_hw is None:
         dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
-    model = _trace(served, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
+    model = _trace(module, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")  # stack traces and file names of the machine that exports
+        part.ClearField("metadata_props")  # stack traces and file names of this machine
         part.ClearField("doc_string")
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
@@ -88,10 +96,10 @@ def to_onnx(
 
 
 def _trace(
-    served: Served, example: Tensor, dims: dict[int, torch.export.Dim], outputs: tuple[str, ...]
+    module: EncoderGraph, example: Tensor, dims: dict[int, torch.export.Dim], outputs: tuple[str, ...]
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
-        served.eval(),
+        module.eval(),
         (example,),
         dynamo=True,
         dynamic_shapes={"frames": dims},

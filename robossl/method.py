@@ -15,7 +15,15 @@ from robossl.views import Batch, ViewSpec
 
 
 class Loss(NamedTuple):
-    """The result of a method's forward pass."""
+    """The result of a method's forward pass.
+
+    Example:
+        >>> import robossl, torch
+        >>> z = torch.ones(4, 8, requires_grad=True)
+        >>> loss = robossl.Loss(z.square().mean(), metrics={}, outputs=(z.detach(),))
+        >>> loss.value.item()
+        1.0
+    """
 
     value: Float[Tensor, ""]  # this rank's share: the mean over ranks is the loss of the global batch
     metrics: dict[str, Tensor]  # detached scalars to log
@@ -27,6 +35,21 @@ class Method(nn.Module):
     """A pretraining method: an encoder, heads, declared views and a loss.
 
     Call it as `method(batch)`, never `.forward`: DDP acts in hooks.
+
+    Example:
+        >>> import robossl
+        >>> from robossl.encoder import EncoderConfig, build_encoder
+        >>> class Toy(robossl.Method):
+        ...     def __init__(self, encoder):
+        ...         super().__init__()
+        ...         self.encoder = encoder
+        ...     def views(self):
+        ...         return (robossl.ViewSpec(size=32), robossl.ViewSpec(size=32))
+        ...     def forward(self, batch):
+        ...         z0, z1 = (self.encoder(view.pixels).pooled for view in batch.views)
+        ...         return robossl.Loss((z0 - z1).square().mean(), metrics={}, outputs=(z0.detach(), z1.detach()))
+        >>> Toy(build_encoder(EncoderConfig("test_resnet"))).encoder_sizes()
+        {32}
     """
 
     encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates

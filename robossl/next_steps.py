@@ -1,4 +1,4 @@
-"""Next steps: commands that make sense after a run. Each one works on this store as printed."""
+"""Suggest the commands to run after training. Each one works on this store as printed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 from robossl.repository import allowed_name
 
-PROBED_EPISODES = 80  # half of them are judged; a probe without labels needs 36
-FEWER_EPISODES = (2, 1)  # of a class, tried where the usual minimum leaves nothing to tell apart
+PROBED_EPISODES = 80  # a probe judges half of them, and needs 36 without labels
+FEWER_EPISODES = (2, 1)  # minimum of a class, tried if the usual minimum leaves fewer than two classes
 
 
 def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
-    """Command lines: regress reads columns, evaluate labels; without labels a probe of light and sensor can still pass.
+    """Return command lines: regress for a column, evaluate for a label or else a probe, report and export.
 
     Args:
-        run: the run folder.
-        store: what it was trained on.
-        label: the label to try first.
+        run: The run folder.
+        store: The store that it was trained on.
+        label: The label to try first.
     """
     models = {"models": (str(run),), "store": store.path}
     lines = []
@@ -56,7 +56,7 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
 
 
 def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
-    """Options of evaluate for each label that can be evaluated; the store's own splits before new ones."""
+    """Yield options of evaluate for each label that can be evaluated; splits of the store come before new ones."""
     usual = EvaluationSettings(label=())
     names = sorted(store.label_names, key=lambda name: name != first)
     for min_episodes in (usual.min_episodes, *FEWER_EPISODES):
@@ -72,7 +72,7 @@ def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
 
 
 def _readable_columns(store: Store) -> Iterator[str]:
-    """Columns of every source that can be read by regression: the scene's state, the robot's, then others."""
+    """Yield columns of all sources that regression can read: state of the scene, state of the robot, then others."""
     columns = [set(source.columns) for source in store.manifest.sources]
     for name in sorted(set.intersection(*columns), key=lambda n: ("environment_state" not in n, "state" not in n, n)):
         try:

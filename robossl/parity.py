@@ -1,4 +1,4 @@
-"""Parity: how closely an exported encoder follows torch, and whether that is close enough to serve."""
+"""Parity: compare an exported encoder with torch, and refuse one that differs too much to serve."""
 
 from __future__ import annotations
 
@@ -12,43 +12,48 @@ from robossl_client.card import Agreement, Parity
 
 from robossl.errors import RobosslError
 
-Run = Callable[[ndarray], dict[str, ndarray]]
+FeatureFn = Callable[[ndarray], dict[str, ndarray]]  # frames in, features by output name out
 
 BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """The exported graph does not do what the encoder does in torch: nothing was written."""
+    """The exported graph gives other outputs than torch; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What an export must reach on every output and every frame."""
+    """Limits that an export must meet on every output and every frame."""
 
-    # raw cosine hides the loss behind the mean embedding: int8 reached 0.999 raw at 0.69 centred
+    # Centred: the raw cosine is dominated by the mean embedding. int8 had 0.999 raw and 0.69 centred.
     min_centred_cosine: float
-    max_relative_difference: float  # of the largest difference to the largest magnitude of the output
-    max_keypoint_difference: float  # of frames' half sides; 0.001 is a ninth of a pixel at 224
+    max_relative_difference: float  # largest difference over largest magnitude of the output
+    max_keypoint_difference: float  # in half frame sides; 0.001 is a ninth of a pixel at 224
 
 
-# A softmax over positions multiplies a difference of its map by the map's magnitude: rounding alone moves keypoints of
-# ResNet-50 by up to 1.6e-4, while their map agrees to 2e-6 of its magnitude.
+# Keypoints have a limit of their own: the softmax over positions amplifies rounding by the magnitude of the map.
+# Keypoints of ResNet-50 move by up to 1.6e-4 while their map agrees to 2e-6 of its magnitude.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 
 def check_parity(
-    reference: Run, candidate: Run, cases: Sequence[UInt8[ndarray, "b h w 3"]], *, gates: Gates, provider: str
+    reference: FeatureFn,
+    candidate: FeatureFn,
+    cases: Sequence[UInt8[ndarray, "b h w 3"]],
+    *,
+    gates: Gates,
+    provider: str,
 ) -> Parity:
-    """Run both on the same frames and compare every output of the candidate.
+    """Run both on the same frames and compare each output of the candidate with the reference.
 
     Raises:
-        ParityError: an output misses a gate, or does not vary between frames.
+        ParityError: an output misses a limit, or is the same for all frames.
     """
     torch_out, onnx_out = [reference(case) for case in cases], [candidate(case) for case in cases]
     agreements, misses = {}, []
     for name in onnx_out[0]:
         wanted, got = (_rows([each[name] for each in out]) for out in (torch_out, onnx_out))
-        with np.errstate(all="ignore"):  # an overflow gives nan, which passes no gate
+        with np.errstate(all="ignore"):  # an overflow gives nan, which fails every comparison below
             agreement, relative = _agreement(wanted, got), float(np.divide(_largest(got - wanted), _largest(wanted)))
         agreements[name] = agreement
         most = gates.max_keypoint_difference if name == "keypoints" else gates.max_relative_difference
@@ -74,19 +79,19 @@ def check_parity(
 
 
 def frame_sizes(input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Frame sizes to compare on: square, a robot's 16:9, odd, and smaller than what the encoder resizes to."""
+    """Return the frame sizes to compare on: square, 16:9, odd, and smaller than the input of the encoder."""
     return ((240, 240), (180, 320), (97, 131), (input_hw[0] // 2 + 1, input_hw[1] // 2 + 1))
 
 
 def natural_frames(num_frames: int, hw: tuple[int, int], *, seed: int) -> UInt8[ndarray, "b h w 3"]:
-    """Frames with the statistics of a scene: 1/f texture, correlated colours, and objects with edges."""
+    """Make frames with the statistics of a scene: 1/f texture, correlated colours, and objects with edges."""
     rng = np.random.default_rng(seed)
     return np.stack([_natural_frame(hw, rng) for _ in range(num_frames)])
 
 
 def _natural_frame(hw: tuple[int, int], rng: np.random.Generator) -> UInt8[ndarray, "h w 3"]:
     frequency = np.hypot(np.fft.fftfreq(hw[0])[:, None], np.fft.fftfreq(hw[1])[None])
-    amplitude = 1 / np.maximum(frequency, 1 / max(hw))  # natural images: https://doi.org/10.1364/JOSAA.4.002379
+    amplitude = 1 / np.maximum(frequency, 1 / max(hw))  # as natural images: https://doi.org/10.1364/JOSAA.4.002379
     noise = np.fft.fft2(rng.standard_normal((4, *hw)))
     texture = np.fft.ifft2(noise * amplitude).real
     texture /= texture.std((1, 2), keepdims=True) + 1e-9

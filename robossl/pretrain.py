@@ -1,50 +1,107 @@
-"""Pretrain: put a run's parts together, start or resume it, say what it is about to do."""
+"""Pretrain: build a run, start or resume it, and print its plan."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from robossl.assemble import build_trainer, device_name
 from robossl.checkpoint import checkpoints, load_checkpoint, step_of
-from robossl.config import as_plain, load, override
+from robossl.config import as_plain, load, override, with_changes
 from robossl.durable import locked
 from robossl.errors import InputError
 from robossl.memory import keep_freed_memory
 from robossl.metrics import Sink, open_sinks
 from robossl.micro_batches import describe_parts
 from robossl.next_steps import next_steps
+from robossl.paths import StrPath
 from robossl.progress import Progress
 from robossl.ranks import Ranks, any_rank, barrier, broadcast
+from robossl.recipes import find_config
+from robossl.repository import allowed_name
 from robossl.run import RunConfig
 from robossl.run_paths import resolve
+from robossl.runs import Run
 from robossl.train import RunInterrupted, Trainer
 
 
-def pretrain(config: RunConfig, *, out: Path, resume: bool = False) -> Path:
-    """Train as `config` says into the run folder `out`, which is returned.
+def pretrain(
+    config: RunConfig | StrPath,
+    *,
+    store: StrPath | None = None,
+    out: StrPath | None = None,
+    resume: bool = False,
+    changes: Mapping[str, object] | None = None,
+) -> Run:
+    """Pretrain an encoder on a store; the run folder has the encoder, checkpoints, metrics and a log.
+
+    Ctrl-C saves and raises `Stopped`; with `resume` the run goes on and ends at the same weights, bit for bit. The
+    settings of torch (determinism, its random generator) are restored afterwards.
+
+    Args:
+        config: A recipe by its name ("simsiam_resnet18_video"), a YAML file, a `RunConfig`, or with `resume` a run.
+        store: The store to train on; by default the one that the configuration names.
+        out: The run folder; by default runs/NAME of the recipe or file, runs/METHOD_BACKBONE for a `RunConfig`, and the
+            run itself with `resume`.
+        resume: Go on from the newest checkpoint of the run folder.
+        changes: New values by dotted key, such as `{"train.steps": 100, "encoder.backbone": "resnet50", "knn": None}`.
 
     Raises:
         InputError: configuration, data and run folder do not fit together.
         ResourceError: a checkpoint could not be written, or another run is writing to the folder.
         RunInterrupted: SIGTERM or SIGINT came, and the run was saved.
+
+    Example:
+        >>> import robossl
+        >>> tiny = {"train.steps": 1, "train.batch_size": 4, "encoder.backbone": "test_resnet", "method.view.size": 32}
+        >>> run = robossl.pretrain("simsiam_resnet18_video", store="stores/clips", out="runs/new", changes=tiny)
+        >>> robossl.load_encoder(run).card.name
+        'new'
     """
-    with contextlib.closing(Ranks.join(device_name(config))) as ranks:
-        trainer = build_trainer(config, ranks, out, resume=resume)
+    if isinstance(config, RunConfig):
+        folder = Path("runs") / _default_name(config) if out is None else Path(out)
+    else:
+        yaml, folder = resolve(find_config(Path(config)), out=None if out is None else Path(out), resume=resume)
+        config = load(yaml, RunConfig, is_saved=resume)
+    config = with_changes(config, {**(changes or {}), **({} if store is None else {"data.store": os.fspath(store)})})
+    with kept_settings(), contextlib.closing(Ranks.join(device_name(config))) as ranks:
+        trainer = build_trainer(config, ranks, folder, resume=resume)
         with claimed(trainer, resume=resume):
             _train(trainer, restore(trainer) if resume else 0)
-    return out
+    return Run(folder)
+
+
+def _default_name(config: RunConfig) -> str:
+    return allowed_name(f"{as_plain(config)['method']['name']}_{config.encoder.backbone}")
+
+
+@contextlib.contextmanager
+def kept_settings() -> Iterator[None]:
+    """Give torch its settings and its random generator back after the block."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling: Any = torch.utils.deterministic
+    fill, benchmark = filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        filling.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextlib.contextmanager
 def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
-    """The run folder is this run's while the block lasts: the main rank locks it and writes the configuration.
+    """Lock the run folder during the block; the main rank locks it and writes the configuration.
 
     Raises:
-        InputError: it holds another run.
+        InputError: the folder has another run.
         ResourceError: another process is writing to it.
     """
     with contextlib.ExitStack() as held:
@@ -81,10 +138,10 @@ def _train(trainer: Trainer, start: int) -> None:
 
 
 def restore(trainer: Trainer) -> int:
-    """Load the main rank's newest checkpoint on every rank, if there is one, and return the steps done.
+    """Load the newest checkpoint of the main rank on every rank, if there is one; return the steps done.
 
     Raises:
-        InputError: a rank does not see that checkpoint, there is an encoder but none, or a store is not what it was.
+        InputError: a rank does not see that checkpoint, there is an encoder but no checkpoint, or a store has changed.
     """
     found = {step_of(path): path for path in checkpoints(trainer.folder.checkpoints)}
     start = int(broadcast([max(found, default=0)])[0])
@@ -102,14 +159,17 @@ def restore(trainer: Trainer) -> int:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
         trainer.collapse.load_state_dict(state["health"])
-    barrier()  # nobody writes before all have read
+    barrier()  # no rank writes before all have read
     return start
 
 
 def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
-    """Refuse to go on with other frames than the checkpoint's; labels and what is not trained on may have changed.
+    """Check that the training frames are those of the checkpoint; labels and other splits may have changed.
 
-    Checkpoints of earlier versions know whole stores only, or nothing of them.
+    Checkpoints of earlier versions record only whole stores, or none.
+
+    Raises:
+        InputError: the training frames of a store have changed.
     """
     was, now = state.get("stores", []), [store.content_hash for store in trainer.stores]
     frames_were, frames = state.get("frames", [None] * len(was)), trainer.frames_hashes()
@@ -122,7 +182,7 @@ def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
 
 
 def plan(trainer: Trainer, start: int) -> str:
-    """One line on what is about to happen."""
+    """Describe the training to come in one line."""
     config, loader = trainer.config, trainer.loader
     frames, steps = len(loader.sampler.rows), config.train.steps
     epochs = steps / loader.sampler.steps_per_epoch
@@ -149,16 +209,16 @@ def _open_sinks(trainer: Trainer, start: int) -> list[Sink]:
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]`, `robossl pretrain RUN --resume`."""
+    """Run `robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]` or `robossl pretrain RUN --resume`."""
     parser = argparse.ArgumentParser(
         prog="robossl pretrain",
         description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
-        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` stands for "
-        "whatever may be absent. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
+        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` is allowed for "
+        "every optional value. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, nargs="?", help="a yaml of configs/, or with --resume a run folder")
+    parser.add_argument("config", type=Path, nargs="?", help="a recipe's name, a yaml, or with --resume a run folder")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME_OF_CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
     known, rest = parser.parse_known_args(list(argv))
@@ -166,11 +226,11 @@ def command(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0 if {"-h", "--help"} & set(rest) else 2
     asks_for_help = bool({"-h", "--help"} & set(rest))
-    yaml, out = resolve(known.config, out=known.out, resume=known.resume or asks_for_help)
+    yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
     config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
     except RunInterrupted:
-        return 143  # 128 + SIGTERM: not done, saved
+        return 143  # 128 + SIGTERM: saved, not finished
     return 0

@@ -1,8 +1,8 @@
-"""Repository: a folder of exported models as Triton lays it out, NAME/config.pbtxt and NAME/VERSION/model.onnx.
+"""The model repository: exported models in Triton's layout, NAME/config.pbtxt and NAME/VERSION/model.onnx.
 
-The card lies beside each model.onnx, since versions differ in weights; Triton passes over it. All versions of a
-name share one config.pbtxt, so their inputs and outputs are the same. What somebody adds to it (a version policy, say)
-stays when the next version is exported.
+Each version has its card beside its model.onnx; Triton ignores it. All versions of a model share one config.pbtxt, so
+they have the same inputs and outputs. Settings that somebody adds to it, such as a version policy, stay when the next
+version is exported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 def allowed_name(name: str) -> str:
-    """The name that a model can have which is nearest to this one.
+    """Return the nearest name that a model may have.
 
     >>> allowed_name("my run (2)")
     'my-run-2'
@@ -33,10 +33,10 @@ def allowed_name(name: str) -> str:
 
 
 def choose_version(out: Path, *, name: str, version: int | None) -> int:
-    """The version to write: the one asked for, or the next.
+    """Return the version to write: the given one, or the next free one.
 
     Raises:
-        InputError: a name that is no plain folder name, or a version that is taken.
+        InputError: the name has other characters than a model's name may have, or the version exists.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"a model's name has letters, digits, '_', '.' and '-' only, got {name!r}; pass --name")
@@ -50,9 +50,9 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 
 
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
-    """The text of config.pbtxt; its dims are without the batch, which max_batch_size stands for.
+    """Return the text of config.pbtxt. Its dims leave out the batch, which max_batch_size stands for.
 
-    Triton's `image_client` asks for the input's format. Triton takes FORMAT_NHWC for three dims only.
+    The input states FORMAT_NHWC because Triton's `image_client` needs it; Triton allows it for three dims only.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:
@@ -69,7 +69,7 @@ def triton_config(card: EncoderCard, *, max_batch: int) -> str:
 
 
 def read_config(path: Path) -> pb.ModelConfig:
-    """Read a config.pbtxt; settings that are Triton's alone are passed over.
+    """Read a config.pbtxt; settings that only Triton uses are ignored.
 
     Raises:
         InputError: it cannot be read.
@@ -83,10 +83,10 @@ def read_config(path: Path) -> pb.ModelConfig:
 
 
 def check_config(out: Path, *, name: str, config: str) -> None:
-    """Check that the versions already there take and give the same.
+    """Check that existing versions have the same inputs, outputs and largest batch.
 
     Raises:
-        InputError: they do not, or their configuration cannot be read.
+        InputError: they differ, or their configuration cannot be read.
     """
     path = out / name / "config.pbtxt"
     if path.exists() and _tensors(read_config(path)) != _tensors(text_format.Parse(config, pb.ModelConfig())):
@@ -94,7 +94,7 @@ def check_config(out: Path, *, name: str, config: str) -> None:
 
 
 def _tensors(config: pb.ModelConfig) -> pb.ModelConfig:
-    """The part that all versions share. The format says nothing new, and earlier exports do not state it."""
+    """Return the part that all versions share. The format is left out, because earlier exports do not state it."""
     part = pb.ModelConfig(max_batch_size=config.max_batch_size, input=config.input, output=config.output)
     for each in part.input:
         each.ClearField("format")
@@ -103,10 +103,10 @@ def _tensors(config: pb.ModelConfig) -> pb.ModelConfig:
 
 @contextmanager
 def new_version(out: Path, *, name: str, version: int, config: str) -> Iterator[Path]:
-    """A folder to fill: it becomes NAME/VERSION when all went well, and nothing is left when not.
+    """Yield a folder to fill. It becomes NAME/VERSION if the block succeeds and is removed if it fails.
 
     Raises:
-        ResourceError: the disk refuses.
+        ResourceError: the folder cannot be written.
     """
     aside = out / f".{name}.{version}.{os.getpid()}"
     is_new = not out.exists()

@@ -1,26 +1,30 @@
-"""A run: its whole configuration, and the folder it writes."""
+"""The configuration of a run, and the folder that the run writes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from robossl.checkpoint import checkpoints
-from robossl.config import as_plain, difference, load, to_yaml
+from robossl.config import as_plain, difference, load, to_yaml, with_changes
 from robossl.durable import atomic_write
 from robossl.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.method import MethodConfig
 from robossl.methods import METHODS
 from robossl.optim import OptimConfig
+from robossl.paths import StrPath
 from robossl.ranges import check_positive, check_range
+from robossl.recipes import find_config
+from robossl.run_paths import FILE, is_run
 
-# What a folder may hold while its run has saved nothing that could be lost.
+# A folder with no other files has nothing to lose: its run saved no checkpoint.
 _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
 
-# Keys that may change on resume: they do not touch what is learned.
+# Keys that may change on resume, because the weights do not depend on them.
 FREE_ON_RESUME = (
     "knn",
     "data.num_workers",
@@ -34,11 +38,11 @@ FREE_ON_RESUME = (
 
 @dataclass(frozen=True, slots=True)
 class MixConfig:
-    """One more store to draw from."""
+    """One more store to train on."""
 
     store: Path
     split: str | None = "train"  # None: every frame
-    weight: float = 1.0  # its share of every batch, beside the others' weights
+    weight: float = 1.0  # relative share of every batch
     frames_per_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -47,16 +51,16 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Which frames are trained on, and how they are read."""
+    """The frames to train on, and how they are read."""
 
     store: Path
     split: str | None = "train"  # None: every frame
     epoch_over: Literal["frames", "episodes"] = "frames"
-    frames_per_s: float | None = None  # thin anchors to this rate; None: every stored frame
-    resident_gib: float = 6.0  # a split that fits is decoded once and kept on the training device
-    num_workers: int = 2  # decoding processes where it does not fit
-    weight: float = 1.0  # share of `store` in every batch where others are mixed in
-    mix: tuple[MixConfig, ...] = ()  # web images or exploration frames beside robot video
+    frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
+    resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
+    num_workers: int = 2  # decoding processes for a larger split
+    weight: float = 1.0  # relative share of `store` in every batch, with `mix`
+    mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
 
     def __post_init__(self) -> None:
         check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
@@ -64,17 +68,17 @@ class DataConfig:
 
     @property
     def parts(self) -> tuple[DataConfig | MixConfig, ...]:
-        """What is drawn from: `store`, then those mixed in."""
+        """The stores to draw from: `store`, then those of `mix`."""
         return (self, *self.mix)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The loop. Everything is counted in steps of the global batch."""
+    """The training loop. Everything is counted in steps of the global batch."""
 
     steps: int = 10_000
     batch_size: int = 256  # over all ranks and accumulation steps
-    accumulate: int = 1  # micro-batches a step; batch statistics and in-batch negatives are those of a micro-batch
+    accumulate: int = 1  # micro-batches a step; batch statistics and negatives come from one micro-batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
     channels_last: bool | None = None  # None: for convolutional backbones
@@ -101,7 +105,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class OnlineKnnConfig:
-    """Weighted kNN on a labelled split while training runs."""
+    """Weighted kNN on a labelled split during training."""
 
     label: str
     every: int = 500
@@ -121,7 +125,15 @@ class OnlineKnnConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """One run, as written in `configs/*.yaml` and kept in the run folder."""
+    """The configuration of a run, as in `configs/*.yaml` and in the run folder.
+
+    Example:
+        >>> import dataclasses
+        >>> import robossl
+        >>> config = robossl.load_config("quickstart")
+        >>> dataclasses.replace(config, seed=1).seed
+        1
+    """
 
     method: MethodConfig = field(metadata={"choices": METHODS})
     data: DataConfig
@@ -132,16 +144,46 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(0, 2**32 - 1, seed=self.seed)  # all that is drawn from it and the step fits into 64 bits
+        check_range(0, 2**32 - 1, seed=self.seed)  # with the step it must fit into 64 bits
         own = as_plain(self.method).items()
         check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
 
 
-class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `log.txt`, `tensorboard/`, `checkpoints/`, `encoder/`.
+def load_config(source: StrPath, *, changes: Mapping[str, object] | None = None) -> RunConfig:
+    """Read a configuration: a recipe by its name, a YAML file, or that of a run folder.
 
     Args:
-        path: the folder.
+        source: Name, file or folder.
+        changes: New values by dotted key, such as `{"train.steps": 100, "knn": None}`.
+
+    Raises:
+        InputError: there is no such recipe or file, or a key or value in it is wrong; the message names file and line.
+
+    Example:
+        >>> import robossl
+        >>> config = robossl.load_config("simsiam_resnet18_video", changes={"train.steps": 100})
+        >>> config.train.steps, config.encoder.backbone
+        (100, 'resnet18')
+    """
+    path = find_config(Path(source))
+    config = load_saved(path / FILE) if is_run(path) else load(path, RunConfig)
+    return with_changes(config, changes or {})
+
+
+def load_saved(path: Path) -> RunConfig:
+    """Read the `config.yaml` of a run, which an earlier version may have written.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return load(path, RunConfig, is_saved=True)
+
+
+class RunFolder:
+    """The folder that a run writes: config.yaml, metrics.jsonl, log.txt, tensorboard/, checkpoints/, encoder/.
+
+    Args:
+        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -149,10 +191,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Make the folder and write its configuration, or check that it holds this very run; one rank calls it.
+        """Make the folder and write its configuration, or check that it belongs to this run; one rank calls it.
 
         Raises:
-            InputError: as `check`.
+            InputError: as in `check`.
         """
         self.check(config, resume=resume, may_lengthen=may_lengthen)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -160,12 +202,16 @@ class RunFolder:
             aside.write_text(to_yaml(config))
 
     def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Whether the folder is free for this run; a run that saved nothing yet gives it up to any other.
+        """Check that the folder is free for this run. A run without any checkpoint does not occupy its folder.
 
-        With `may_lengthen`, more steps than the run in the folder had do not make it another.
+        Args:
+            config: The configuration of this run.
+            resume: Go on with the run in the folder.
+            may_lengthen: Accept more steps than the run in the folder had.
 
         Raises:
-            InputError: it holds a run and `resume` is off, or one of another or no configuration, or none to resume.
+            InputError: the folder has a run and `resume` is off, its run has another configuration or none, or there is
+                nothing to resume.
         """
         saved = self.path / "config.yaml"
         if saved.exists():
@@ -183,7 +229,7 @@ class RunFolder:
     def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
-        before = load(saved, RunConfig, is_saved=True)
+        before = load_saved(saved)
         if may_lengthen and config.train.steps < before.train.steps:
             raise InputError(
                 f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "
@@ -199,7 +245,7 @@ class RunFolder:
             )
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop lines of later steps (and a half-written last one), left by a run that was killed."""
+        """Remove lines of later steps and a half-written last line, which a killed run may leave."""
         path = self.path / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]

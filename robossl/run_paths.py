@@ -1,4 +1,4 @@
-"""Run paths: what `robossl pretrain` was pointed at, a recipe or a run, and the folder that the run goes into."""
+"""Paths of a run: tell a recipe from a run folder, and choose the folder that the run writes to."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from robossl.errors import InputError
 
 FILE = "config.yaml"
-_MADE_BY_A_RUN = ("checkpoints", "encoder", "log.txt", "metrics.jsonl")  # beside its configuration
+_MADE_BY_A_RUN = ("checkpoints", "encoder", "log.txt", "metrics.jsonl")
 
 
 def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
-    """The yaml to read and the run folder.
+    """Return the YAML file to read and the run folder.
 
     Args:
-        path: a recipe, a run folder, or its `config.yaml`.
-        out: the run folder asked for; by default the run's own on resume, else one of the recipe's name in `runs/`.
-        resume: go on with the run in the folder.
+        path: A recipe, a run folder, or its `config.yaml`.
+        out: The run folder; by default the run itself on resume, otherwise runs/NAME of the recipe.
+        resume: Go on with the run in the folder.
 
     Raises:
-        InputError: a folder that is no run's, or a run that is neither resumed nor given another folder.
+        InputError: the folder is not a run, or a run is given without `resume` and without another folder.
     """
-    if path.is_dir() and not is_run(path):
-        raise InputError(_no_run(path))
+    if path.is_dir():
+        check_run(path)
     yaml = path / FILE if path.is_dir() else path
     own = yaml.parent if yaml.name == FILE else None
     if own and out is None and is_run(own):
@@ -38,8 +38,18 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
     return yaml, out or Path("runs") / (yaml.absolute().parent.name if own else yaml.stem)
 
 
+def check_run(folder: Path) -> None:
+    """Check that a folder holds a run that has begun.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not is_run(folder):
+        raise InputError(_no_run(folder))
+
+
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run that has begun."""
+    """Return whether a folder holds a run that has begun."""
     return (folder / FILE).is_file() and any((folder / name).exists() for name in _MADE_BY_A_RUN)
 
 

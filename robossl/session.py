@@ -1,4 +1,4 @@
-"""Session: an exported model file, checked against its card and opened in onnxruntime."""
+"""Open an exported model file in onnxruntime after checking it against its card."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
-DIGEST_KEY = "robossl.digest"  # in the model's metadata: a card of other weights shows
+DIGEST_KEY = "robossl.digest"  # in the model's metadata; it must equal the digest of the card
 
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # CUDA runs what TensorRT cannot
+    # CUDA runs the nodes that TensorRT does not support.
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 
 
@@ -29,7 +30,7 @@ def read_card(path: Path) -> EncoderCard:
     """Read a card file.
 
     Raises:
-        InputError: it is missing, damaged or of another schema.
+        InputError: the card is missing, damaged or of another schema.
     """
     try:
         return EncoderCard.read(path)
@@ -38,10 +39,10 @@ def read_card(path: Path) -> EncoderCard:
 
 
 def check_model_file(model: Path, card: EncoderCard) -> None:
-    """Check that a model file is byte for byte the one its card describes.
+    """Check that a model file is, byte for byte, the one that its card describes.
 
     Raises:
-        InputError: it is missing, truncated, damaged, or belongs to another card.
+        InputError: the model is missing, truncated, damaged, or belongs to another card.
     """
     try:
         got = file_sha256(model)
@@ -55,7 +56,7 @@ def check_model_file(model: Path, card: EncoderCard) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -63,12 +64,16 @@ def file_sha256(path: Path) -> str:
 def open_session(
     model: Path, *, provider: Provider = "cpu", threads: int | None = None, optimise: bool = True
 ) -> onnxruntime.InferenceSession:
-    """Open a model on one provider, without falling back; `threads` of None is one a CPU that this process may use.
+    """Open a model on one provider, without falling back to another.
 
-    Without `optimise` the graph is run node by node as it was exported, a reference for what optimising does.
+    Args:
+        model: The model file.
+        provider: Where it runs.
+        threads: Threads of one call; by default one for each CPU that this process may use.
+        optimise: Optimise the graph; False runs it node by node as exported, as a reference.
 
     Raises:
-        InputError: the provider is not there, or the file is not a model that onnxruntime can run.
+        InputError: the provider is not available, or onnxruntime cannot run the file.
     """
     import onnxruntime
 
@@ -79,12 +84,14 @@ def open_session(
     options.intra_op_num_threads = threads or num_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it doubles CPU time on a shared host
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # spinning doubles CPU time on a shared host
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
-    except Exception as error:  # onnxruntime has a dozen, of no class of its own
+    except Exception as error:  # onnxruntime's errors share no base class
         raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason(error)}; export it again") from error
     if wanted[0] not in session.get_providers():
         raise InputError(

@@ -39,7 +39,16 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """A view as a method declares it; defaults are the augmentation of MoCo v2 (arXiv:2003.04297) and SimSiam."""
+    """One view as a method declares it. Defaults are MoCo v2's augmentation (arXiv:2003.04297), SimSiam's too.
+
+    Raises:
+        InputError: a value is out of its range.
+
+    Example:
+        >>> import robossl
+        >>> robossl.ViewSpec(size=96, blur_p=0.0, hflip_p=0.0).scale
+        (0.2, 1.0)
+    """
 
     size: int = 224
     scale: tuple[float, float] = (0.2, 1.0)  # area of the crop as a fraction of the frame
@@ -139,7 +148,19 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The input of a method's forward pass."""
+    """The input of a method's forward pass.
+
+    Attributes:
+        views: One for each `ViewSpec` of the method; `pixels` are normalised, (b, 3, h, w) or (b, t, 3, h, w).
+        index: Store row of each sample.
+        extra: More tensors by name, a row for each sample.
+
+    Example:
+        >>> import robossl, torch
+        >>> batch = robossl.Batch(views=(), index=torch.arange(4))
+        >>> batch[:2].index
+        tensor([0, 1])
+    """
 
     views: tuple[View, ...]
     index: Int[Tensor, " b"]

@@ -1,4 +1,4 @@
-"""Weight names: a checkpoint's tensors fitted to a backbone, whoever named them and whatever they are wrapped in."""
+"""Fit the tensors of a checkpoint to a backbone: translate names, remove wrappers, resample position embeddings."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from torch import Tensor
 
 from robossl.errors import InputError
 from robossl.positions import fit_positions
-from robossl.weights import State, some, under
+from robossl.weights import State, below_prefix, first_names
 
-# What checkpoints hold beside a backbone, by the first part of a name: classifiers, heads of pretraining, what an
-# average or a masked model adds. Any other name that the backbone lacks may be a weight that it needs, and is refused.
+# Names of what checkpoints contain beside a backbone: classifiers, pretraining heads, mask tokens, averaging state.
+# Any other name that the backbone lacks may be a weight that it needs, so it is refused.
 _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
 )
-_DERIVED = re.compile(  # follow from sizes
+_DERIVED = re.compile(  # buffers that are computed from sizes
     r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods|rope\.freqs_(cos|sin)|qkv\.bias_mask)$"
 )
-_OPTIMIZER = re.compile(
-    r"(^|\.)(optimizers?|optim|optimizer_states|opt)(\.|$)"
-)  # what it remembers has a weight's name
+# Optimizer state carries the names of weights.
+_OPTIMIZER = re.compile(r"(^|\.)(optimizers?|optim|optimizer_states|opt)(\.|$)")
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
-SHARE_OF_ENCODER = 0.5  # of the backbone's weights that must stand under a prefix to take it for an encoder
+SHARE_OF_ENCODER = 0.5  # share of the backbone's weights below a prefix that makes it an encoder
 
-# torchvision's VisionTransformer in timm's words; its ResNets need no translation
+# Names of torchvision's VisionTransformer and timm's names; torchvision's ResNets need no translation.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),
@@ -41,10 +40,10 @@ _TORCHVISION_VIT = (
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
 )
 
-# Other names of timm's parts, tried in this order on names that the backbone does not have
+# Other names of timm's parts, tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 while it trains: blocks in chunks
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks
     (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III
@@ -55,25 +54,25 @@ _ALIASES = (
 def load_weights(
     backbone: Any, source: State, *, name: str, origin: str, source_hw: tuple[int, int] | None = None
 ) -> None:
-    """Fill a backbone from a state dict in timm's or torchvision's names, under any one prefix.
+    """Load a state dict with timm's or torchvision's names, below any one prefix, into a backbone.
 
-    What checkpoints hold beside a backbone is ignored: classifiers, heads of pretraining, mask tokens. Position
-    embeddings are resampled to the backbone's grid.
+    Other contents of a checkpoint (classifiers, pretraining heads, mask tokens) are ignored. Position embeddings are
+    resampled to the grid of the backbone.
 
     Args:
-        backbone: a timm model.
-        source: the tensors of a checkpoint.
-        name: the backbone's, for messages.
-        origin: the checkpoint, for messages.
-        source_hw: the input size that the checkpoint was trained at, if something says it.
+        backbone: A timm model.
+        source: The tensors of a checkpoint.
+        name: Name of the backbone, for messages.
+        origin: Name of the checkpoint, for messages.
+        source_hw: Input size that the checkpoint was trained at, if known.
 
     Raises:
-        InputError: keys are missing or left over, shapes differ, the file holds several encoders, or nothing says on
-            which grid its position embeddings lie.
+        InputError: keys are missing or left over, shapes differ, the file contains several encoders, or the grid of its
+            position embeddings is unknown.
     """
     target = backbone.state_dict()
     state = _translate(source)
-    state = under(state, _find_prefix(state, target, origin=origin))
+    state = below_prefix(state, _find_prefix(state, target, origin=origin))
     state = _split_biases(_move_class_position(_rename(state, target), source=state, target=target), target)
     state = {key: value for key, value in state.items() if key in target or not _is_beside(key)}
     if "pos_embed" in state and "pos_embed" in target:
@@ -84,7 +83,7 @@ def load_weights(
 
 
 def _check_numbers(state: State, target: State, *, origin: str) -> None:
-    """Refuse weights that are no numbers: a run that diverged, or integers of a quantised file."""
+    """Refuse weights with nan or infinity (a run that diverged), and integers (a quantised file)."""
     for key, tensor in state.items():
         if key not in target or not target[key].is_floating_point():
             continue
@@ -104,8 +103,8 @@ def _check_fit(state: State, target: State, *, name: str, origin: str) -> None:
     ]
     if missing or unexpected or shapes:
         raise InputError(
-            f"{origin} does not fit {name}: {len(missing)} missing keys ({some(missing)}), {len(unexpected)} "
-            f"unexpected ({some(unexpected)}), {len(shapes)} of another shape ({some(shapes)}); "
+            f"{origin} does not fit {name}: {len(missing)} missing keys ({first_names(missing)}), {len(unexpected)} "
+            f"unexpected ({first_names(unexpected)}), {len(shapes)} of another shape ({first_names(shapes)}); "
             "set encoder.backbone to the model these weights belong to"
         )
 
@@ -115,7 +114,7 @@ def _is_beside(key: str) -> bool:
 
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
-    """Timm's names for what a checkpoint calls otherwise, if the backbone has them."""
+    """Replace other names of parts by timm's, if the backbone has them."""
     return {_known_name(key, target): tensor for key, tensor in state.items()}
 
 
@@ -127,7 +126,7 @@ def _known_name(key: str, target: State) -> str:
 
 
 def _move_class_position(state: dict[str, Tensor], *, source: State, target: State) -> dict[str, Tensor]:
-    """Add the class token's position to the token: DINOv2 with registers has one, timm's models with them have not."""
+    """Add the position of the class token to the token: DINOv2 with registers has that position, timm has not."""
     if "register_tokens" in source and {"reg_token", "cls_token", "pos_embed"} <= target.keys() & state.keys():
         positions = state["pos_embed"]
         state = state | {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
@@ -135,7 +134,7 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
 
 
 def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
-    """DINOv3's biases in timm's parts: those of keys are not used, and distilled models have only zeros."""
+    """Split DINOv3's qkv biases into timm's; key biases are unused, and distilled models have only zeros."""
     out = {}
     for key, tensor in state.items():
         start = key.removesuffix("qkv.bias")
@@ -151,7 +150,7 @@ def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
 
 
 def _translate(state: State) -> dict[str, Tensor]:
-    """Timm's names for torchvision's, and no wrappers around inner modules."""
+    """Replace torchvision's names by timm's and remove wrappers around inner modules."""
     out = {_WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
     if not any("encoder_layer_0." in key for key in out):
         return out
@@ -172,8 +171,8 @@ def _find_prefix(state: State, target: State, *, origin: str) -> str:
                 hits[prefix] = hits.get(prefix, 0) + 1
     full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
     if full and hits[full[0]] < SHARE_OF_ENCODER * len(target):
-        return ""  # single parts happen to have the name of one
+        return ""  # only single parts have a matching name
     if len(full) > 1:
         choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
-        raise InputError(f"{origin} holds several encoders; choose one: {choices}")
+        raise InputError(f"{origin} contains several encoders; choose one: {choices}")
     return full[0] if full else ""

@@ -1,4 +1,4 @@
-"""Weights: a backbone's state dict from whatever file holds it (timm, torchvision, robossl)."""
+"""Read the weights of a backbone from a file or from timm's hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = Mapping[str, Tensor]
 
 
 def weights_digest(state: State) -> str:
-    """sha256 of names, dtypes, shapes and bytes in order of name: the same weights give the same digest."""
+    """Return the sha256 of names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -29,20 +29,20 @@ def weights_digest(state: State) -> str:
 
 
 def read_hub(backbone: str) -> State:
-    """The weights timm's hub holds for a name.
+    """Download the weights of a backbone from timm's hub.
 
     Raises:
-        InputError: the hub has none for it.
-        ResourceError: they cannot be downloaded.
+        InputError: the hub has no weights of that name.
+        ResourceError: the weights cannot be downloaded.
     """
     import timm
 
     if not timm.is_model_pretrained(backbone):
         raise InputError(f"timm's hub has no weights for {backbone!r}; use init=random or a local checkpoint")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a dozen lines of retries; the end is ours
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hide a dozen lines of retries
     try:
         model: nn.Module = timm.create_model(backbone, pretrained=True, num_classes=0)
-    except Exception as error:  # its type depends on the versions of huggingface_hub and its http client
+    except Exception as error:  # the type depends on the version of huggingface_hub
         raise ResourceError(
             f"cannot download timm's weights for {backbone!r} ({reason(error)}); check the network, "
             "or download them elsewhere and pass their path as encoder.init"
@@ -51,10 +51,14 @@ def read_hub(backbone: str) -> State:
 
 
 def read_weights(source: str) -> State:
-    """Tensors of a checkpoint by flat name; `PATH#PREFIX` keeps one of several encoders that a file holds.
+    """Read the tensors of a checkpoint by flat name.
 
-    PATH is a .safetensors file, a torch file (read without unpickling code), an encoder folder, a run folder,
-    or a folder of safetensors files.
+    Args:
+        source: PATH, or PATH#PREFIX for one of several encoders in a file. PATH is a .safetensors file, a torch file
+            (read without unpickling code), an encoder folder, a run folder, or a folder of .safetensors files.
+
+    Raises:
+        InputError: the checkpoint is missing, cannot be read, or has no key under PREFIX.
     """
     path, prefix = split_source(source)
     if not path.exists():
@@ -68,14 +72,14 @@ def read_weights(source: str) -> State:
     state = {name: tensor for file in files for name, tensor in _read_file(file).items()}
     if not prefix:
         return state
-    kept = under(state, prefix)
+    kept = below_prefix(state, prefix)
     if not kept:
-        raise InputError(f"{path} has no key under {prefix!r}; its first keys: {some(state)}")
+        raise InputError(f"{path} has no key under {prefix!r}; its first keys: {first_names(state)}")
     return kept
 
 
 def split_source(source: str) -> tuple[Path, str]:
-    """PATH and PREFIX of `PATH#PREFIX`; what exists as it is written is all path, and has no prefix."""
+    """Split PATH#PREFIX into path and prefix; if a file of that whole name exists, the prefix is empty."""
     place, _, prefix = source.rpartition("#")
     return (Path(place), prefix) if place and not Path(source).exists() else (Path(source), "")
 
@@ -92,10 +96,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True), ""))
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} holds more than tensors, or is no checkpoint, and is not unpickled; where you trust it, "
+            f"{path} holds more than tensors, or is no checkpoint, and is not unpickled; if you trust it, "
             "save its state_dict again with safetensors.torch.save_file and pass that file"
         ) from error
-    except Exception as error:  # of any type: a damaged file is read as far as torch's reader trusts it
+    except Exception as error:  # torch's reader raises errors of any type on a damaged file
         raise InputError(f"{path} cannot be read as a checkpoint: {reason(error)}") from error
 
 
@@ -107,15 +111,15 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _flatten(inner, f"{name}.{key}" if name else str(key))
 
 
-def under(state: State, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+def below_prefix(state: State, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, with the prefix removed."""
     if not prefix:
         return dict(state)
     start = f"{prefix}."
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
 
 
-def some(names: Iterable[str]) -> str:
-    """The first of some names, for a message."""
+def first_names(names: Iterable[str]) -> str:
+    """Return the first three names, for a message."""
     names = list(names)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robossl.attention import check_zoom, class_attention, draw_sheet, encoder_pixels, heaviest, last_attention
+from robossl.attention import check_zoom, class_attention, draw_sheet, encoder_pixels, heaviest_patches, last_attention
 from robossl.cli import main
 from robossl.data.store import Store
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
@@ -58,11 +58,11 @@ def test_zoom_makes_more_patches_of_the_same_frame():
 
 def test_a_mask_is_the_fewest_patches_that_hold_the_share():
     weights = np.array([[0.4, 0.1], [0.3, 0.2]])
-    assert heaviest(weights, 0.6).tolist() == [[True, False], [True, False]]
-    assert heaviest(weights, 0.4).tolist() == [[True, False], [False, False]]
-    assert heaviest(weights, 1.0).all()
+    assert heaviest_patches(weights, 0.6).tolist() == [[True, False], [True, False]]
+    assert heaviest_patches(weights, 0.4).tolist() == [[True, False], [False, False]]
+    assert heaviest_patches(weights, 1.0).all()
     many = np.random.default_rng(0).random((9, 7))
-    chosen = heaviest(many, 0.6)
+    chosen = heaviest_patches(many, 0.6)
     held = many[chosen].sum() / many.sum()
     assert 0.6 <= held < 0.6 + many[chosen].min() / many.sum()
     assert many[chosen].min() >= many[~chosen].max()

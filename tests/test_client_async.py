@@ -25,7 +25,7 @@ from robossl_client.latest import Latest
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Holder, build_tiny, copy_version, eventually, serving
 
-from robossl.encode import load_encode
+from robossl.encode import load_encoder
 from robossl.parity import natural_frames
 
 PAIRS = [(EncoderClient, AsyncEncoderClient), (Latest, AsyncLatest)]
@@ -71,7 +71,7 @@ def test_connect_takes_what_the_client_takes() -> None:
 
 
 def test_calls_give_the_same(server: EncoderServer, tiny_models: Path) -> None:
-    local = load_encode(tiny_models / "tiny")
+    local = load_encoder(tiny_models / "tiny")
     frames = natural_frames(70, (20, 30), seed=0)
 
     async def use(client: AsyncEncoderClient) -> None:
@@ -138,7 +138,7 @@ def test_errors_are_the_same(server: EncoderServer) -> None:
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_stream(server: EncoderServer, tiny_models: Path, is_shared: bool) -> None:
-    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    wanted = load_encoder(tiny_models / "tiny")(FRAMES)["pooled"]
 
     async def use(client: AsyncEncoderClient) -> None:
         async with client.latest(camera="wrist") as stream:
@@ -279,6 +279,6 @@ def test_frames_of_one_array_are_of_one_encoder(tmp_path: Path) -> None:
         async def use(client: AsyncEncoderClient) -> None:
             model.executor._run = run_and_change
             got = (await client(frames))["pooled"]
-            np.testing.assert_allclose(got, load_encode(tmp_path / "tiny" / "2")(frames)["pooled"], atol=1e-5)
+            np.testing.assert_allclose(got, load_encoder(tmp_path / "tiny" / "2")(frames)["pooled"], atol=1e-5)
 
         with_client(server, use, follow=True)

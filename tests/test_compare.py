@@ -38,7 +38,7 @@ def runs(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     )
     other = replace(config, method=replace(config.method, temperature=0.5))  # type: ignore[type-var]
     configs = {"first": config, "second": replace(config, seed=1), "third": other}
-    return [str(pretrain(each, out=folder / name)) for name, each in configs.items()]
+    return [str(pretrain(each, out=folder / name).path) for name, each in configs.items()]
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_line(runs: list[str]) -> None:

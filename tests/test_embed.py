@@ -17,7 +17,7 @@ from safetensors import safe_open
 from robossl.cli import main
 from robossl.data.store import Store
 from robossl.embed import embed
-from robossl.encode import load_encode
+from robossl.encode import load_encoder
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
 from robossl.parity import natural_frames
@@ -50,7 +50,7 @@ def test_images_of_any_sizes_keep_their_order(run: Path, images: dict[str, np.nd
         assert file["frames"].tolist() == list(images)
         assert EncoderCard.from_json(str(file["card"])).name == "arm"
         for i, pixels in enumerate(images.values()):
-            wanted = load_encode(run)(pixels[None])
+            wanted = load_encoder(run)(pixels[None])
             for name in outputs:
                 np.testing.assert_allclose(file[name][i], wanted[name][0], rtol=1e-4, atol=1e-5)
     assert [each.name for each in out.parent.iterdir()] == ["x.npz"]
@@ -66,7 +66,7 @@ def test_a_split_of_a_store_to_safetensors(run: Path, clip_store: Store, tmp_pat
         pooled, frames = file.get_tensor("pooled"), json.loads(file.metadata()["frames"])
     assert len(pooled) == len(frames) == len(rows)
     pixels = clip_store.decode(rows[-1:])[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(pooled[-1], load_encode(run)(pixels[None])["pooled"][0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pooled[-1], load_encoder(run)(pixels[None])["pooled"][0], rtol=1e-4, atol=1e-5)
     episode, _, seconds = frames[-1].rpartition("@")
     assert episode == clip_store.episode_id[clip_store.episode_of(rows[-1:])[0]]
     assert float(seconds) == pytest.approx(clip_store.time_seconds[rows[-1]], abs=1e-3)
@@ -130,7 +130,7 @@ def test_a_video_is_embedded_frame_by_frame(name: str, codec: str, run: Path, tm
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     with np.load(out) as file:
         assert file["frames"].tolist() == [f"{tmp_path / name}@{k / 10:.3f}" for k in range(7)]
-        np.testing.assert_allclose(file["pooled"], load_encode(run)(np.stack(frames))["pooled"], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(file["pooled"], load_encoder(run)(np.stack(frames))["pooled"], rtol=1e-3, atol=1e-4)
 
 
 def test_a_mixed_folder_is_embedded_whole_and_the_rest_is_said(

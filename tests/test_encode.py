@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robossl.cards import torch_card
-from robossl.encode import TorchEncode, load_encode, random_encode
+from robossl.encode import TorchEncoder, load_encoder, random_encoder
 from robossl.encoder import EncoderConfig, build_encoder, named_outputs, save_encoder
 from robossl.errors import InputError
 from robossl.parity import natural_frames
@@ -28,7 +28,7 @@ def test_it_gives_the_encoders_features_in_any_batches(config: EncoderConfig) ->
     with torch.no_grad():
         wanted = named_outputs(encoder.eval()(encoder.preprocess(torch.from_numpy(FRAMES))))
     encoder.train()
-    got = TorchEncode(encoder, card, batch_size=2)(FRAMES)
+    got = TorchEncoder(encoder, card, batch_size=2)(FRAMES)
     assert encoder.training, "left as it was"
     assert list(got) == list(wanted) == list(card.outputs)
     for name, value in wanted.items():
@@ -49,7 +49,7 @@ def test_a_run_folder_and_its_encoder_folder_are_the_same(tmp_path: Path) -> Non
         ],
     }
     save_encoder(encoder, tmp_path / "run" / "encoder", extra=extra)
-    first, second = load_encode(tmp_path / "run"), load_encode(str(tmp_path / "run" / "encoder"))
+    first, second = load_encoder(tmp_path / "run"), load_encoder(str(tmp_path / "run" / "encoder"))
     assert first.card == second.card
     card = first.card
     assert (card.name, card.version, card.method, card.step) == ("run", 0, "simclr", 7)
@@ -72,17 +72,17 @@ def test_what_is_not_known_of_the_data_is_a_warning() -> None:
 
 def test_the_random_reference_is_fixed_by_its_seed_and_alive() -> None:
     torch.manual_seed(5)
-    one, same, other = (random_encode(RESNET, seed)(FRAMES)["pooled"] for seed in (1, 1, 2))
+    one, same, other = (random_encoder(RESNET, seed)(FRAMES)["pooled"] for seed in (1, 1, 2))
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(drawn, torch.rand(1)), "the global generator is left alone"
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
     dead = build_encoder(RESNET)
-    alive = random_encode(RESNET, 1)
+    alive = random_encoder(RESNET, 1)
     assert RESNET.zero_init_last
     assert not dead.backbone.layer1[0].bn2.weight.any()
-    assert isinstance(alive, TorchEncode)
+    assert isinstance(alive, TorchEncoder)
     assert alive.encoder.backbone.layer1[0].bn2.weight.all()
 
 
@@ -93,12 +93,12 @@ def test_the_random_reference_is_fixed_by_its_seed_and_alive() -> None:
 )
 def test_other_arrays_are_refused(frames: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"frames must be uint8 RGB"):
-        random_encode(RESNET, 0)(frames)
+        random_encoder(RESNET, 0)(frames)
 
 
 def test_unknown_places_and_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no encoder; pass a run folder"):
-        load_encode(tmp_path)
+        load_encoder(tmp_path)
     with pytest.raises(InputError, match="did you mean 'keypoints'"):
-        random_encode(RESNET, 0, outputs=["keypoint"])
-    assert list(random_encode(VIT, 0, outputs=["cls", "pooled"])(FRAMES)) == ["cls", "pooled"]
+        random_encoder(RESNET, 0, outputs=["keypoint"])
+    assert list(random_encoder(VIT, 0, outputs=["cls", "pooled"])(FRAMES)) == ["cls", "pooled"]

@@ -11,26 +11,26 @@ import robossl_envs  # noqa: F401  registers the environments
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from robossl_envs.encoded import EncodedObservation, EncodedVectorObservation
 
-from robossl.encode import Encode, random_encode
+from robossl.encode import FrameEncoder, random_encoder
 from robossl.encoder import EncoderConfig
 
 SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encode:
-    return random_encode(EncoderConfig("test_resnet", input_hw=(SIZE, SIZE), zero_init_last=False), seed=0)
+def encode() -> FrameEncoder:
+    return random_encoder(EncoderConfig("test_resnet", input_hw=(SIZE, SIZE), zero_init_last=False), seed=0)
 
 
 def pixels(**settings: Any) -> gymnasium.Env:
     return gymnasium.make("robossl/Reach-v0", image_size=SIZE, **({"obs_type": "pixels"} | settings))
 
 
-def embedded(encode: Encode, frames: list[np.ndarray]) -> np.ndarray:
+def embedded(encode: FrameEncoder, frames: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([encode(frame[None])["pooled"][0] for frame in frames])
 
 
-def test_what_is_seen_are_the_embeddings_of_the_last_frames(encode: Encode) -> None:
+def test_what_is_seen_are_the_embeddings_of_the_last_frames(encode: FrameEncoder) -> None:
     env, bare = EncodedObservation(pixels(), encode, stack=3), pixels()
     seen, _ = env.reset(seed=1)
     frames = [bare.reset(seed=1)[0]] * 3
@@ -43,7 +43,7 @@ def test_what_is_seen_are_the_embeddings_of_the_last_frames(encode: Encode) -> N
     assert env.observation_space.contains(seen)
 
 
-def test_what_stands_beside_the_picture_stays(encode: Encode) -> None:
+def test_what_stands_beside_the_picture_stays(encode: FrameEncoder) -> None:
     env = EncodedObservation(pixels(obs_type="pixels_agent_pos"), encode)
     seen, info = env.reset(seed=1)
     assert env.observation_space.contains(seen)
@@ -52,7 +52,9 @@ def test_what_stands_beside_the_picture_stays(encode: Encode) -> None:
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_a_vector_sees_what_single_environments_see_over_ends_of_episodes(encode: Encode, mode: AutoresetMode) -> None:
+def test_a_vector_sees_what_single_environments_see_over_ends_of_episodes(
+    encode: FrameEncoder, mode: AutoresetMode
+) -> None:
     short = {"max_episode_steps": 3}
     vector = SyncVectorEnv([lambda: pixels(**short)] * 2, autoreset_mode=mode)
     bare = SyncVectorEnv([lambda: pixels(**short)] * 2, autoreset_mode=mode)
@@ -88,7 +90,7 @@ class SameStep(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 @pytest.mark.parametrize("wrapper", [gymnasium.wrappers.Autoreset, SameStep])
 @pytest.mark.parametrize("stack", [2, 4])
-def test_an_environment_that_resets_itself_begins_a_new_stack(encode: Encode, wrapper: Any, stack: int) -> None:
+def test_an_environment_that_resets_itself_begins_a_new_stack(encode: FrameEncoder, wrapper: Any, stack: int) -> None:
     """Each stack holds frames of one episode: its first one, repeated, and those since."""
     env = EncodedObservation(wrapper(pixels(max_episode_steps=3)), encode, stack=stack)
     bare = wrapper(pixels(max_episode_steps=3))
@@ -117,7 +119,7 @@ class Untold(gymnasium.vector.VectorWrapper):
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_a_vector_that_does_not_say_when_it_resets_begins_new_stacks(encode: Encode, mode: AutoresetMode) -> None:
+def test_a_vector_that_does_not_say_when_it_resets_begins_new_stacks(encode: FrameEncoder, mode: AutoresetMode) -> None:
     short = [lambda length=length: pixels(max_episode_steps=length) for length in (2, 3)]
     env = EncodedVectorObservation(Untold(SyncVectorEnv(short, autoreset_mode=mode)), encode, stack=3)
     env.reset(seed=[1, 2])
@@ -141,12 +143,12 @@ def test_a_vector_that_does_not_say_when_it_resets_begins_new_stacks(encode: Enc
         ({"stack": 0}, "stack must be at least 1, got 0"),
     ],
 )
-def test_wrong_settings_are_one_clear_line(encode: Encode, wanted: dict[str, Any], said: str) -> None:
+def test_wrong_settings_are_one_clear_line(encode: FrameEncoder, wanted: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         EncodedObservation(pixels(), encode, **wanted)
 
 
-def test_an_environment_without_pictures_is_refused(encode: Encode) -> None:
+def test_an_environment_without_pictures_is_refused(encode: FrameEncoder) -> None:
     with pytest.raises(ValueError, match="observations must be, or hold under 'pixels', uint8 pictures"):
         EncodedObservation(pixels(obs_type="state"), encode)
     vector = SyncVectorEnv([pixels], autoreset_mode=AutoresetMode.DISABLED)

@@ -16,10 +16,11 @@ from robossl_client.card import EncoderCard
 
 from robossl.cli import main
 from robossl.data.store import Store
-from robossl.encode import OnnxEncode, find_model, load_encode
+from robossl.encode import OnnxEncoder, load_encoder
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, RobosslError
 from robossl.export import export, verify_export
+from robossl.find import find_model
 from robossl.graph import FixedResize
 from robossl.parity import GATES, ParityError, check_parity, natural_frames
 from robossl.repository import choose_version
@@ -75,8 +76,8 @@ def copied(models: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 def test_it_follows_torch_at_any_size(
     name: str, hw: tuple[int, int], runs: dict[str, Path], models: dict[str, Path]
 ) -> None:
-    reference, exported = load_encode(runs[name]), load_encode(models[name].parent)
-    assert isinstance(exported, OnnxEncode)
+    reference, exported = load_encoder(runs[name]), load_encoder(models[name].parent)
+    assert isinstance(exported, OnnxEncoder)
     for batch in (1, 4):
         frames = natural_frames(batch, hw, seed=batch)
         wanted, got = reference(frames), exported(frames)
@@ -89,7 +90,7 @@ def test_it_follows_torch_at_any_size(
 def test_the_fixed_graph_has_no_resize_and_takes_its_size_only(runs: dict[str, Path], models: dict[str, Path]) -> None:
     operators = {node.op_type for node in onnx.load(models["fixed"] / "model.onnx").graph.node}
     assert "Resize" not in operators
-    reference, exported = load_encode(runs["small"]), load_encode(models["fixed"].parent)
+    reference, exported = load_encoder(runs["small"]), load_encoder(models["fixed"].parent)
     frames = natural_frames(3, (97, 131), seed=1)
     np.testing.assert_allclose(exported(frames)["dense"], reference(frames)["dense"], atol=2e-4)
     with pytest.raises(InputError, match=r"takes frames of 97x131 only"):
@@ -159,7 +160,7 @@ def _cut(model: Path) -> None:
 def test_a_damaged_model_is_refused(damage: Callable[[Path], object], copied: Callable[[str], Path]) -> None:
     folder = copied("fixed")
     damage(folder / "model.onnx")
-    for opened in (verify_export, load_encode):
+    for opened in (verify_export, load_encoder):
         with pytest.raises(InputError, match=r"not the file its card.json describes|cannot read the model|no encoder"):
             opened(folder)
 
@@ -167,7 +168,7 @@ def test_a_damaged_model_is_refused(damage: Callable[[Path], object], copied: Ca
 def test_the_card_of_another_export_is_refused(copied: Callable[[str], Path]) -> None:
     folder, other = copied("fixed"), copied("half")
     shutil.copy(other / "card.json", folder / "card.json")
-    for opened in (verify_export, load_encode):
+    for opened in (verify_export, load_encoder):
         with pytest.raises(InputError, match=r"not the file its card\.json describes"):
             opened(folder)
 
@@ -184,7 +185,7 @@ def test_a_card_that_was_edited_is_refused(copied: Callable[[str], Path]) -> Non
     values = json.loads(card.to_json())
     (folder / "card.json").write_text(json.dumps({**values, "schema": "robossl.card/2"}))
     with pytest.raises(InputError, match=r"schema 'robossl.card/2'"):
-        load_encode(folder)
+        load_encoder(folder)
 
 
 def test_bytes_that_are_no_model_are_refused(copied: Callable[[str], Path]) -> None:
@@ -195,7 +196,7 @@ def test_bytes_that_are_no_model_are_refused(copied: Callable[[str], Path]) -> N
     with pytest.raises(InputError, match="is not a valid ONNX model"):
         verify_export(folder)
     with pytest.raises(InputError, match="onnxruntime cannot open"):
-        load_encode(folder)
+        load_encoder(folder)
 
 
 def test_an_export_that_fails_parity_leaves_nothing(tmp_path: Path) -> None:
@@ -288,10 +289,10 @@ def test_a_collapsed_encoder_is_named() -> None:
 def test_an_exported_model_runs_on_no_other_device(models: dict[str, Path]) -> None:
     for device in ("tpu", "cuda:1"):
         with pytest.raises(InputError, match=f"an exported model runs on cpu or cuda, got the device '{device}'"):
-            load_encode(models["fixed"], device=device)
+            load_encoder(models["fixed"], device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_provider_that_is_not_there_does_not_fall_back(models: dict[str, Path]) -> None:
     with pytest.raises(RobosslError, match=r"no working CUDAExecutionProvider|cannot open .* on cuda"):
-        OnnxEncode(models["fixed"], provider="cuda")
+        OnnxEncoder(models["fixed"], provider="cuda")

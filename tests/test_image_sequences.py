@@ -171,7 +171,7 @@ def test_a_damaged_frame_is_named_and_costs_its_episode(damage: str, tmp_path: P
         path.write_bytes(path.read_bytes()[:60])
     else:
         level(path, 3, (40, 40))
-    manifest = ingest([root], out=tmp_path / "out", short_side=32, workers=1)
+    manifest = ingest([root], out=tmp_path / "out", short_side=32, workers=1).manifest
     (skipped,) = manifest.sources[0].skipped
     assert manifest.num_episodes == 1 and skipped.path == "ep_0" and skipped.reason.startswith("3.png")
 

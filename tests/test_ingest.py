@@ -150,11 +150,11 @@ def test_a_second_run_adds_only_what_is_new(clips, tmp_path, capsys):
 
 
 def test_new_labels_cost_no_decoding(clips, tmp_path):
-    first = ingest([clips], out=tmp_path / "out", short_side=48, workers=1)
+    first = ingest([clips], out=tmp_path / "out", short_side=48, workers=1).manifest
     with open(clips / "episodes.csv", newline="") as file:
         write_rows(clips, [row | {"scene": "Moon"} for row in csv.DictReader(file)])
     before = shards(tmp_path / "out")
-    second = ingest([clips], out=tmp_path / "out", short_side=48, workers=1)
+    second = ingest([clips], out=tmp_path / "out", short_side=48, workers=1).manifest
     assert shards(tmp_path / "out") == before and second.content_hash != first.content_hash
     assert set(open_store(tmp_path / "out").labels("scene")) == {"Moon"}
 
@@ -190,7 +190,7 @@ def test_repeated_frames_are_dropped_and_counted(tmp_path):
     (tmp_path / "in").mkdir()
     a, b, c = (np.full((48, 64, 3), value, np.uint8) for value in (30, 120, 210))
     write_video(tmp_path / "in" / "v.mp4", [a, a, b, b, b, c, a, a])
-    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", workers=1)
+    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", workers=1).manifest
     store = open_store(tmp_path / "out")
     assert store.time_seconds == pytest.approx([0, 0.2, 0.5, 0.6])  # a b c a: only repetitions go
     assert manifest.duplicate_frames == 4 and store.end_seconds == pytest.approx([0.7])
@@ -205,7 +205,7 @@ def test_repeated_episodes_are_dropped_and_counted(clips, tmp_path):
     for name in ("train/x/1.png", "train/x/2.png", "val/x/3.png"):
         (pictures / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (name == "train/x/2.png", 99, 5)).save(pictures / name)
-    manifest = ingest([clips, pictures], out=tmp_path / "out", short_side=48, workers=1)
+    manifest = ingest([clips, pictures], out=tmp_path / "out", short_side=48, workers=1).manifest
     store = open_store(tmp_path / "out")
     assert manifest.duplicate_episodes == 2 and store.num_episodes == 11
     assert "droid/zz.mp4" not in store.episode_id and "pictures/val/x/3.png" not in store.episode_id
@@ -224,7 +224,7 @@ def test_a_source_is_added_with_the_settings_of_the_store(tmp_path):
         Image.new("RGB", (height * 2, height), (height, 9, 5)).save(tmp_path / name / "a.png")
     out = tmp_path / "store"
     ingest([tmp_path / "first"], out=out, short_side=48, quality=80, workers=1)
-    manifest = ingest([tmp_path / "second"], out=out, workers=1)
+    manifest = ingest([tmp_path / "second"], out=out, workers=1).manifest
     assert (manifest.short_side, manifest.quality) == (48, 80)
     assert open_store(out).frame_hw.tolist() == [[48, 96], [48, 96]]
 
@@ -294,7 +294,7 @@ def test_disk_full_while_the_index_is_written_keeps_the_old_store(tmp_path):
     _, errors = process.communicate()
     assert errors.startswith("1 disk full while writing") and len(shards(tmp_path / "out")) == 2
     assert content(open_store(tmp_path / "out")) == before
-    assert ingest([root, root], out=tmp_path / "out", short_side=48, workers=1).num_episodes > len(before[0])
+    assert ingest([root, root], out=tmp_path / "out", short_side=48, workers=1).manifest.num_episodes > len(before[0])
 
 
 def test_too_small_a_disk_is_said_before_anything_is_read(clips, tmp_path):
@@ -306,9 +306,9 @@ def test_too_small_a_disk_is_said_before_anything_is_read(clips, tmp_path):
 
 
 def test_licence_given_stated_or_unknown(clips, tmp_path):
-    assert ingest([clips], out=tmp_path / "a", short_side=16, workers=1).licences == ("CC BY 4.0",)
+    assert ingest([clips], out=tmp_path / "a", short_side=16, workers=1).manifest.licences == ("CC BY 4.0",)
     (clips / "SOURCE.md").unlink()
-    assert ingest([clips], out=tmp_path / "b", short_side=16, workers=1).licences == ("unknown",)
-    assert ingest([clips], out=tmp_path / "b", short_side=16, licence="MIT").licences == ("MIT",)
+    assert ingest([clips], out=tmp_path / "b", short_side=16, workers=1).manifest.licences == ("unknown",)
+    assert ingest([clips], out=tmp_path / "b", short_side=16, licence="MIT").manifest.licences == ("MIT",)
     (clips / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Data\n")
-    assert ingest([clips], out=tmp_path / "c", short_side=16, workers=1).licences == ("cc-by-nc-4.0",)
+    assert ingest([clips], out=tmp_path / "c", short_side=16, workers=1).manifest.licences == ("cc-by-nc-4.0",)

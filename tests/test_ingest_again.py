@@ -65,7 +65,7 @@ def test_pictures_beside_videos_become_a_source_of_their_own(
     stored(root, out)
     assert "1 images beside the videos are not read; ingest them with --format images" in capsys.readouterr().out
     for _ in range(2):
-        manifest = ingest((root,), out=out, format="images", workers=1)
+        manifest = ingest((root,), out=out, format="images", workers=1).manifest
     assert "no longer listed" not in capsys.readouterr().out
     assert [(source.name, source.format) for source in manifest.sources] == [("in", "mp4"), ("in-2", "images")]
     assert open_store(out).episode_id.tolist() == ["in/clip.mp4", "in-2/shot.png"]

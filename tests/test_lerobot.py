@@ -180,7 +180,7 @@ def test_v21_with_image_columns(tmp_path):
 
 def test_missing_video_and_pointer_are_skipped(g1, tmp_path):
     (g1 / f"videos/chunk-000/{CAMERA}/episode_000000.mp4").unlink()
-    manifest = ingest([g1], out=tmp_path / "out", short_side=48, workers=1)
+    manifest = ingest([g1], out=tmp_path / "out", short_side=48, workers=1).manifest
     (skipped,) = manifest.sources[0].skipped
     assert skipped.path.endswith("episode_000000.mp4") and skipped.reason == "episode 0: missing"
     assert open_store(tmp_path / "out").episode_id.tolist() == ["g1/episode_000001/cam_high"]
@@ -294,7 +294,7 @@ def test_v3_an_episode_ends_where_its_part_of_the_video_ends(tmp_path):
 
 def test_damaged_data_file_is_named(g1, tmp_path):
     (g1 / "data/chunk-000/episode_000000.parquet").write_bytes(b"PAR1 nothing")
-    manifest = ingest([g1], out=tmp_path / "out", short_side=48, workers=1)
+    manifest = ingest([g1], out=tmp_path / "out", short_side=48, workers=1).manifest
     (skipped,) = manifest.sources[0].skipped
     assert skipped.path == "episode_000000/cam_high" and "cannot be read" in skipped.reason
     assert manifest.num_episodes == 1

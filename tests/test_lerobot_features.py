@@ -127,7 +127,7 @@ def test_one_wrong_row_costs_its_episode(wrong: list[float], tmp_path: Path) -> 
     features = {"target": {"dtype": "float32", "shape": [2], "names": None}}
     rows = [[1.0, 2.0]] * 19 + [wrong]
     write_v3(tmp_path / "in", [10, 10], features=features, columns=lambda n: {"target": pa.array(rows, FLOATS)})
-    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=16, workers=1)
+    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=16, workers=1).manifest
     (skipped,) = manifest.sources[0].skipped
     assert skipped.path == "episode_000001/top" and "column target has rows of" in skipped.reason
     assert manifest.sources[0].columns == {"state": 2, "target": 2}

@@ -124,7 +124,7 @@ def test_v3_a_discarded_take_that_no_timestamp_tells_of_costs_the_episodes_of_it
     assert pairs(tmp_path / "in") == {}
     manifest = None
     with pytest.raises(Exception, match="nothing could be read") as caught:
-        manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=48, workers=1)
+        manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=48, workers=1).manifest
     assert manifest is None and "the video has 50 frames, its episodes take 42" in str(caught.value)
 
 

@@ -86,7 +86,7 @@ def test_two_thousand_small_steps_beat_random_weights(
         },
         RunConfig,
     )
-    run = pretrain(config, out=tmp_path / "run")
+    run = pretrain(config, out=tmp_path / "run").path
     learned = accuracy(load_encoder(run / "encoder"), open_store(clip_store_path))
     print(f"{name}: {learned:.1f} % against {random_accuracy:.1f} % of random weights")
     assert learned > random_accuracy + 2, (learned, random_accuracy)
@@ -101,7 +101,7 @@ def test_the_small_recipes_leave_ln_k_behind(name: str, backbone: str, clip_stor
     mapping = as_plain(recipe)
     mapping["data"] |= {"store": str(clip_store_path), "split": None, "epoch_over": "frames"}
     mapping["train"] |= {"steps": 120, "checkpoint_every": 120}
-    run = pretrain(from_mapping(mapping | {"knn": None}, RunConfig), out=tmp_path / "run")
+    run = pretrain(from_mapping(mapping | {"knn": None}, RunConfig), out=tmp_path / "run").path
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = next(line for line in reversed(lines) if "loss" in line)
     apart = last["loss"] - last["teacher_entropy" if name == "dino" else "code_entropy"]

@@ -120,7 +120,7 @@ def test_resident_and_decoded_batches_are_the_same_and_ranks_cut_them(clip_store
 
 
 def test_a_run_draws_from_both_and_says_so(clip_store: Store, web: Store, tmp_path: Path) -> None:
-    run = pretrain(run_config(clip_store, web), out=tmp_path / "run")
+    run = pretrain(run_config(clip_store, web), out=tmp_path / "run").path
     about = (run / "encoder" / "encoder.json").read_text()
     assert clip_store.content_hash in about and web.content_hash in about
 
@@ -130,7 +130,7 @@ def test_of_video_and_images_a_temporal_method_says_and_records_the_video_alone(
 ) -> None:
     config = run_config(clip_store, web)
     atc = from_mapping({"ahead_seconds": 0.2, "view": {"size": 32}}, resolve_method("atc"))
-    run = pretrain(replace(config, method=atc), out=tmp_path / "run")
+    run = pretrain(replace(config, method=atc), out=tmp_path / "run").path
     about = (run / "encoder" / "encoder.json").read_text()
     assert clip_store.content_hash in about and web.content_hash not in about
     assert f"(none of {web.path}: it has no video)" in (run / "log.txt").read_text()

@@ -43,6 +43,8 @@ def test_the_wheel_holds_four_packages_and_no_tests(wheel: zipfile.ZipFile) -> N
     kinds = (".py", ".html", ".css", ".toml", ".json")
     sources = [file for file in (ROOT / "robossl").rglob("*.*") if file.suffix in kinds and file.name != "__init__.py"]
     assert {file.relative_to(ROOT).as_posix() for file in sources} <= set(wheel.namelist())
+    recipes = {f"robossl/configs/{file.name}" for file in (ROOT / "configs").glob("*.yaml")}
+    assert recipes <= set(wheel.namelist())
 
 
 def test_the_wheel_states_its_licence_and_its_command(wheel: zipfile.ZipFile) -> None:
@@ -54,11 +56,14 @@ def test_the_wheel_states_its_licence_and_its_command(wheel: zipfile.ZipFile) ->
 
 def test_the_wheel_runs_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
-    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); import robossl.cli as c; print(c.__file__); c.main()"
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import robossl.cli as c; print(c.__file__);"
+        "c.main(); import robossl.recipes; print('quickstart' in robossl.recipes.recipes())"
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, str(tmp_path), "--version"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.splitlines() == [str(tmp_path / "robossl" / "cli.py"), f"robossl {__version__}"]
+    assert done.stdout.splitlines() == [str(tmp_path / "robossl" / "cli.py"), f"robossl {__version__}", "True"]
 
 
 def test_the_source_archive_has_what_it_needs_to_build(dist: Path) -> None:

@@ -29,7 +29,7 @@ def trained(method: str, store: Path, out: Path) -> Path:
         "data": {"store": str(store)},
         "train": small,
     }
-    return pretrain(from_mapping(config, RunConfig), out=out)
+    return pretrain(from_mapping(config, RunConfig), out=out).path
 
 
 def test_the_head_of_the_last_checkpoint_is_on_the_exported_feature(clip_store_path: Path, tmp_path: Path) -> None:

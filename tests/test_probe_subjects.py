@@ -17,7 +17,7 @@ from robossl_serving.server import ServerSettings
 from safetensors.torch import save_file
 from serving_kit import build_tiny, serving
 
-from robossl.encode import load_encode
+from robossl.encode import load_encoder
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, ResourceError
 from robossl.measure.features import embed_views
@@ -47,7 +47,7 @@ def test_a_run_folder_is_opened_with_both_its_outputs(tmp_path: Path) -> None:
     found = probed(FRAMES)
     assert (probed.info.name, probed.info.kind, probed.outputs) == ("run", "run", ("pooled", "dense"))
     assert found["pooled"].shape == (5, probed.info.dim)
-    np.testing.assert_array_equal(found["pooled"], load_encode(tmp_path / "run")(FRAMES)["pooled"])
+    np.testing.assert_array_equal(found["pooled"], load_encoder(tmp_path / "run")(FRAMES)["pooled"])
     assert found["dense"].shape[:2] == (5, probed.info.dim)
     assert "to 32x32" in probed.info.preprocessing
 

@@ -27,7 +27,7 @@ CLIPS = Path(__file__).parent / "data" / "droid"
 def finished(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, in `runs/mine`. Copy it to change it."""
     config = config_for("simsiam", clip_store_path, steps=2, checkpoint_every=1)
-    return pretrain(config, out=tmp_path_factory.mktemp("resume") / "runs" / "mine")
+    return pretrain(config, out=tmp_path_factory.mktemp("resume") / "runs" / "mine").path
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_what_is_no_run_is_not_resumed(run: Path, clip_store_path: Path, capsys:
     assert name_the_run in refused(capsys, run / "checkpoints" / "step_00000002", "--resume")
     assert "is no run: it has no config.yaml; name a yaml" in refused(capsys, clip_store_path, "--resume")
     assert "is no run" in refused(capsys, clip_store_path)
-    assert "cannot read the configuration absent" in refused(capsys, "absent", "--resume")
+    assert "unknown recipe 'absent'; choose from" in refused(capsys, "absent", "--resume")
     (run / "config.yaml").rename("config.yaml")
     assert "has checkpoints but no config.yaml; put it back" in refused(capsys, run, "--resume")
     assert "no run has begun there; leave out --resume" in refused(capsys, "config.yaml", "--resume")
@@ -150,12 +150,12 @@ def test_new_labels_do_not_stop_a_run_and_new_frames_do(tmp_path: Path, capsys: 
 
     ingest((videos,), out=store, short_side=96, workers=1)
     config = config_for("simsiam", store, steps=2, checkpoint_every=1)
-    everything = pretrain(config, out=tmp_path / "everything")
+    everything = pretrain(config, out=tmp_path / "everything").path
     before = open_store(store).content_hash
     label(f"{clips[0].name},train,kitchen", f"{clips[1].name},val,lab")
     assert open_store(store).content_hash != before
     resume(everything)  # all of it is trained on, as before
-    one_split = pretrain(config, out=tmp_path / "one_split")
+    one_split = pretrain(config, out=tmp_path / "one_split").path
     assert load(one_split / "config.yaml", RunConfig).data.split == "train"
     label(f"{clips[0].name},train,office", f"{clips[1].name},test,lab")
     resume(one_split)

@@ -1,4 +1,4 @@
-"""The client against a real server: it is an Encode, keeps to its encoder, and finds a server that was away."""
+"""The client against a real server: it is a `FrameEncoder`, keeps to its encoder, and finds a server that was away."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Holder, build_tiny, copy_version, serving
 
-from robossl.encode import Encode, load_encode
+from robossl.encode import FrameEncoder, load_encoder
 from robossl.parity import natural_frames
 
 
@@ -64,9 +64,9 @@ def connect(server: EncoderServer, **options: object) -> EncoderClient:
 
 
 def test_it_is_an_encode(server: EncoderServer, tiny_models: Path) -> None:
-    local: Encode = load_encode(tiny_models / "tiny")
+    local: FrameEncoder = load_encoder(tiny_models / "tiny")
     with connect(server) as client:
-        served: Encode = client
+        served: FrameEncoder = client
         assert served.card == local.card
         frames = natural_frames(70, (20, 30), seed=0)
         wanted, got = local(frames), served(frames)
@@ -207,7 +207,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(tiny_models: Path, tmp_pat
 
 
 def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Path) -> None:
-    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    wanted = load_encoder(tiny_models / "tiny")(FRAMES)["pooled"]
     with connect(server, robot="arm") as client, client.latest(camera="wrist") as stream:
         for row in (0, 1, 2):
             stream.send(FRAMES[row : row + 1])
@@ -221,7 +221,7 @@ def test_a_stream_gives_the_newest_reply(server: EncoderServer, tiny_models: Pat
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_models: Path, is_shared: bool) -> None:
-    wanted = load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    wanted = load_encoder(tiny_models / "tiny")(FRAMES)["pooled"]
     with connect(server, robot="arm", shared_memory=is_shared) as client, client.latest() as stream:
         with Holder(server) as holder:
             stream.send(FRAMES[:1])
@@ -360,7 +360,7 @@ def test_frames_of_one_array_are_of_one_encoder(tmp_path: Path) -> None:
     with serving(tmp_path) as server, connect(server, follow=True) as client:
         _changing(server, tmp_path, times=1)
         got = client(frames)["pooled"]
-        np.testing.assert_allclose(got, load_encode(tmp_path / "tiny" / "2")(frames)["pooled"], atol=1e-5)
+        np.testing.assert_allclose(got, load_encoder(tmp_path / "tiny" / "2")(frames)["pooled"], atol=1e-5)
         _changing(server, tmp_path, times=4)
         with pytest.raises(EncoderChangedError, match="changed twice"):
             client(frames)

@@ -22,7 +22,7 @@ from robossl_serving.infer import InferJob
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
 
-from robossl.encode import OnnxEncode
+from robossl.encode import OnnxEncoder
 from robossl.errors import InputError
 
 
@@ -73,7 +73,7 @@ def one_version(tmp_path: Path, **settings: object) -> Iterator[tuple[Path, Enco
 
 
 def features_of(models: Path, version: int) -> np.ndarray:
-    return OnnxEncode(models / "tiny" / str(version), threads=1)(FRAMES[:1])["pooled"]
+    return OnnxEncoder(models / "tiny" / str(version), threads=1)(FRAMES[:1])["pooled"]
 
 
 def test_thirty_versions_take_over_under_load_and_none_fails(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from robossl_serving.server import EncoderServer
 from serving_kit import FRAMES, Raw, calling, infer_request, output, serving, status_of
 
 from robossl.data.store import Store
-from robossl.encode import load_encode
+from robossl.encode import load_encoder
 from robossl.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.export import export
 
@@ -43,7 +43,7 @@ def call(server: EncoderServer) -> Iterator[Raw]:
 
 
 def test_a_reply_is_what_onnxruntime_gives_and_says_by_whom(call: Raw, tiny_models: Path) -> None:
-    encode = load_encode(tiny_models / "tiny")
+    encode = load_encoder(tiny_models / "tiny")
     response = call("ModelInfer", infer_request())
     for name, wanted in encode(FRAMES).items():
         np.testing.assert_allclose(output(response, name), wanted, atol=1e-5)
@@ -61,7 +61,7 @@ def test_torch_and_the_served_export_agree_on_real_frames(clip_store: Store, tmp
     save_encoder(encoder, tmp_path / "run" / "encoder", extra={"method": "simsiam", "step": 1, "data": []})
     export(tmp_path / "run", out=tmp_path / "models", name="real")
     frames = np.stack([each.permute(1, 2, 0).numpy() for each in clip_store.decode(np.arange(4))])
-    wanted = load_encode(tmp_path / "run")(frames)
+    wanted = load_encoder(tmp_path / "run")(frames)
     with serving(tmp_path / "models") as real, EncoderClient(f"127.0.0.1:{real.port}") as client:
         got = client(frames)
         assert client.card.parity is not None

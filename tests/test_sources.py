@@ -137,7 +137,7 @@ def test_image_folder(tmp_path):
     for name, data in files.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(data)
-    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=32, workers=1)
+    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", short_side=32, workers=1).manifest
     store = open_store(tmp_path / "out")
     assert store.episode_id.tolist() == [f"in/{name}" for name in list(files)[:4]]
     assert store.labels("label").tolist() == ["cup", "cup", "plate", "plate"]
@@ -167,7 +167,7 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, size):
     (tmp_path / "in").mkdir()
     Image.new("1", size).save(tmp_path / "in" / "bomb.png")  # some kB that would become 240 MB of RGB
     Image.fromarray(flat(1, 2, 3)).save(tmp_path / "in" / "good.png")
-    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", workers=1)
+    manifest = ingest([tmp_path / "in"], out=tmp_path / "out", workers=1).manifest
     (skipped,) = manifest.sources[0].skipped
     assert skipped.path == "bomb.png" and "pixels" in skipped.reason
 
@@ -252,7 +252,7 @@ def test_damaged_videos_are_named_and_the_rest_is_stored(tmp_path):
     (root / "lfs.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
     (root / "out.mp4").symlink_to(clips[1])
     (root / "folder").symlink_to(CLIPS)
-    manifest = ingest([root], out=tmp_path / "out", short_side=64, workers=1)
+    manifest = ingest([root], out=tmp_path / "out", short_side=64, workers=1).manifest
     assert open_store(tmp_path / "out").episode_id.tolist() == ["in/good.mp4"]
     reasons = {problem.path: problem.reason for problem in manifest.sources[0].skipped}
     assert reasons.keys() == {"cut.mp4", "empty.mp4", "noise.mp4", "lfs.mp4", "out.mp4", "folder"}

@@ -80,7 +80,7 @@ def test_resume_is_exact_and_worker_loading_gives_the_same_run(
     method: str, clip_store_path: Path, tmp_path: Path
 ) -> None:
     config = config_for(method, clip_store_path)
-    straight = pretrain(config, out=tmp_path / "straight")
+    straight = pretrain(config, out=tmp_path / "straight").path
     halved = tmp_path / "halved"
     shutil.copytree(straight, halved)
     shutil.rmtree(halved / "checkpoints" / "step_00000006")
@@ -197,7 +197,7 @@ def test_an_encoder_that_a_kill_at_the_end_left_unwritten_is_written(clip_store_
 
 def test_resuming_a_finished_run_leaves_its_checkpoint_as_it_is(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simsiam", clip_store_path, steps=1, keep_checkpoints=1)
-    out = pretrain(config, out=tmp_path / "run")
+    out = pretrain(config, out=tmp_path / "run").path
     before = [(path, path.stat().st_ino) for path in sorted(out.glob("checkpoints/*/*"))]
     pretrain(config, out=out, resume=True)
     assert before == [(path, path.stat().st_ino) for path in sorted(out.glob("checkpoints/*/*"))]
@@ -205,7 +205,7 @@ def test_resuming_a_finished_run_leaves_its_checkpoint_as_it_is(clip_store_path:
 
 def test_what_was_trained_is_not_trained_over(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simsiam", clip_store_path, steps=1)
-    out = pretrain(config, out=tmp_path / "run")
+    out = pretrain(config, out=tmp_path / "run").path
     before = (out / "encoder" / "encoder.json").read_bytes()
     (out / "config.yaml").rename(tmp_path / "config.yaml")
     for resume in (False, True):
@@ -219,7 +219,7 @@ def test_what_was_trained_is_not_trained_over(clip_store_path: Path, tmp_path: P
 
 
 def test_accumulation_sees_every_sample_once(clip_store_path: Path, tmp_path: Path) -> None:
-    out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run")
+    out = pretrain(config_for("simsiam", clip_store_path, accumulate=2, steps=3), out=tmp_path / "run").path
     lines = [json.loads(line) for line in read(out)]
     assert len(lines) == 3 and all(-1 <= line["loss"] <= 1 for line in lines)
 
@@ -256,7 +256,7 @@ def test_online_knn_leaves_a_teacher_without_drops(clip_store_path: Path, tmp_pa
         encoder=replace(config.encoder, drop_path=0.5, zero_init_last=False),
         knn=OnlineKnnConfig(label="scene", every=2),
     )
-    straight = pretrain(config, out=tmp_path / "straight")
+    straight = pretrain(config, out=tmp_path / "straight").path
     halved = tmp_path / "halved"
     shutil.copytree(straight, halved)
     shutil.rmtree(halved / "checkpoints" / "step_00000006")
@@ -269,7 +269,7 @@ def test_resume_refuses_a_store_that_changed(tmp_path: Path) -> None:
     ingest(clips[:1], out=store, short_side=96, workers=1)
     config = config_for("simsiam", store, steps=1)
     config = replace(config, data=replace(config.data, split=None))
-    out = pretrain(config, out=tmp_path / "run")
+    out = pretrain(config, out=tmp_path / "run").path
     before = open_store(store).content_hash
     shutil.rmtree(store)
     ingest(clips[:2], out=store, short_side=96, workers=1)
@@ -343,7 +343,7 @@ def test_an_online_knn_on_the_frames_it_searches_is_refused() -> None:
 
 def test_resume_with_another_configuration_names_what_differs(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simsiam", clip_store_path, steps=2)
-    out = pretrain(config, out=tmp_path / "run")
+    out = pretrain(config, out=tmp_path / "run").path
     with pytest.raises(InputError, match=r"already holds a run; add --resume"):
         pretrain(config, out=out)
     changed = replace(config, optim=replace(config.optim, lr=0.1))
@@ -362,7 +362,7 @@ def test_batch_larger_than_the_data(clip_store_path: Path, tmp_path: Path) -> No
 
 def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     config = config_for("simclr", clip_store_path, steps=4, sinks=["tensorboard"])
-    out = pretrain(config, out=tmp_path / "run")
+    out = pretrain(config, out=tmp_path / "run").path
     names = {path.name for path in out.iterdir()}
     assert names == {".lock", "config.yaml", "metrics.jsonl", "log.txt", "tensorboard", "checkpoints", "encoder"}
     assert any((out / "tensorboard").iterdir())
@@ -373,13 +373,13 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_starts_from_another_names_the_data_of_both(clip_store_path: Path, tmp_path: Path) -> None:
-    first = pretrain(config_for("simsiam", clip_store_path, steps=1), out=tmp_path / "first")
+    first = pretrain(config_for("simsiam", clip_store_path, steps=1), out=tmp_path / "first").path
     other = tmp_path / "other"
     ingest((next(CLIPS.rglob("*.mp4")),), out=other, short_side=96, workers=1, licence="CC BY-NC 4.0")
     config = config_for("simsiam", other, steps=1)
     config = replace(config, data=replace(config.data, split=None))
-    second = pretrain(replace(config, encoder=replace(config.encoder, init=str(first))), out=tmp_path / "second")
-    third = pretrain(replace(config, encoder=replace(config.encoder, init=str(second))), out=tmp_path / "third")
+    second = pretrain(replace(config, encoder=replace(config.encoder, init=str(first))), out=tmp_path / "second").path
+    third = pretrain(replace(config, encoder=replace(config.encoder, init=str(second))), out=tmp_path / "third").path
     stores = [open_store(path).content_hash for path in (clip_store_path, other)]
     for run in (second, third):
         _, card = open_encoder(run / "encoder")
@@ -390,8 +390,8 @@ def test_a_run_that_starts_from_another_names_the_data_of_both(clip_store_path: 
     shutil.copy(first / "encoder" / "encoder.safetensors", weights_of_others)
     fourth = pretrain(
         replace(config, encoder=replace(config.encoder, init=str(weights_of_others))), out=tmp_path / "fourth"
-    )
-    fifth = pretrain(replace(config, encoder=replace(config.encoder, init=str(fourth))), out=tmp_path / "fifth")
+    ).path
+    fifth = pretrain(replace(config, encoder=replace(config.encoder, init=str(fourth))), out=tmp_path / "fifth").path
     for run, start in ((fourth, "weights.safetensors"), (fifth, "fourth")):
         _, card = open_encoder(run / "encoder")
         assert f"training started from {start}, whose licence is not recorded" in card.warnings

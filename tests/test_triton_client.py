@@ -23,7 +23,7 @@ from serving_kit import FRAMES, serving
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from robossl.encode import load_encode
+from robossl.encode import load_encoder
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
 
 @pytest.fixture(scope="module")
 def wanted(tiny_models: Path) -> np.ndarray:
-    return load_encode(tiny_models / "tiny")(FRAMES)["pooled"]
+    return load_encoder(tiny_models / "tiny")(FRAMES)["pooled"]
 
 
 @pytest.fixture

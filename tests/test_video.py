@@ -107,7 +107,7 @@ def test_one_video_of_an_unknown_codec_leaves_the_others(tmp_path: Path) -> None
     data = write(root / "b.mkv", [0, 100]).read_bytes()
     assert b"V_MPEG4/ISO/AVC" in data
     (root / "b.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
-    manifest = ingest((root,), out=tmp_path / "store", short_side=48, workers=1)
+    manifest = ingest((root,), out=tmp_path / "store", short_side=48, workers=1).manifest
     assert manifest.num_episodes == 1
     assert [problem.reason for problem in manifest.sources[0].skipped] == ["its codec is not supported"]
 
@@ -124,6 +124,6 @@ def test_times_that_go_backwards_are_damage(tmp_path: Path) -> None:
     root.mkdir()
     write(root / "good.mkv", [0, 100, 200])
     write(root / "v.mkv", [0, 300, 150, 400])
-    manifest = ingest((root,), out=tmp_path / "store", short_side=48, workers=1)
+    manifest = ingest((root,), out=tmp_path / "store", short_side=48, workers=1).manifest
     assert [problem.path for problem in manifest.sources[0].skipped] == ["v.mkv"]
     assert "times go backwards" in manifest.sources[0].skipped[0].reason

@@ -99,7 +99,7 @@ LOADED |= {
 REFUSED = {
     "two encoders": (
         under("backbone.", VIT) | under("momentum_backbone.", OTHER_VIT),
-        "holds several encoders; choose one",
+        "contains several encoders; choose one",
     ),
     "a deeper one": (VIT | {"blocks.6.norm1.weight": ONE}, r"1 unexpected \(blocks\.6\.norm1\.weight\)"),
     "registers": (VIT | {"register_tokens": ONE}, r"unexpected \(register_tokens\)"),

@@ -12,7 +12,7 @@ from numpy.random import SeedSequence
 
 from robossl.cpus import num_cpus
 from robossl.durable import locked, raise_disk_full
-from robossl.encode import Encode, identity, load_encode
+from robossl.encode import FrameEncoder, identity, load_encoder
 from robossl.errors import InputError, ResourceError
 from robossl.progress import Progress
 from robossl_envs.agents import needs_encoder, resolve_agent
@@ -118,13 +118,13 @@ def _check(episodes: int | None, frames: int | None, workers: int, hang_seconds:
         raise InputError(f"--hang-seconds must be more than 0, got {hang_seconds:g}")
 
 
-def _open_encoder(agent: str, encoder: Path | None) -> Encode | None:
+def _open_encoder(agent: str, encoder: Path | None) -> FrameEncoder | None:
     needed = needs_encoder(agent)
     if needed and encoder is None:
         raise InputError(f"agent {agent} acts on embeddings; name the encoder with --encoder RUN")
     if encoder is not None and not needed:
         raise InputError(f"agent {agent} uses no encoder; leave out --encoder, or use --agent novelty")
-    return None if encoder is None else load_encode(encoder, outputs=("pooled",))
+    return None if encoder is None else load_encoder(encoder, outputs=("pooled",))
 
 
 def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> EpisodeQueue:
@@ -171,7 +171,7 @@ def _make_pool(
     parts: Path,
     workers: int,
     hang_seconds: float,
-    encode: Encode | None,
+    encode: FrameEncoder | None,
 ) -> ActorPool | LearnerPool:
     agent = resolve_agent(settings.agent)
     if not agent.learns:

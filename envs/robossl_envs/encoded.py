@@ -1,6 +1,6 @@
 """Embeddings instead of pixels: wrappers that put an encoder between an environment and a learner.
 
-    encode = load_encode("models/simclr_resnet18")          # torch, ONNX, or a served encoder
+    encode = load_encoder("models/simclr_resnet18")          # torch, ONNX, or a served encoder
     env = EncodedObservation(gymnasium.make("robossl/Push-v0", obs_type="pixels"), encode, stack=3)
 
 The learner receives a float32 vector, so for example Stable-Baselines3's MlpPolicy accepts the environment unchanged.
@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 
-from robossl.encode import Encode
+from robossl.encode import FrameEncoder
 
 FINAL = ("final_obs", "final_observation")  # keys of info: this step ended an episode and started the next
 
@@ -43,7 +43,7 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(
         self,
         env: gymnasium.Env[Any, Any],
-        encode: Encode,
+        encode: FrameEncoder,
         *,
         output: str = "pooled",
         stack: int = 1,
@@ -87,7 +87,7 @@ class EncodedVectorObservation(VectorWrapper):
     def __init__(
         self,
         env: VectorEnv[Any, Any, Any],
-        encode: Encode,
+        encode: FrameEncoder,
         *,
         output: str = "pooled",
         stack: int = 1,
@@ -128,7 +128,7 @@ class EncodedVectorObservation(VectorWrapper):
 class _EmbeddingStack:
     """Finds the picture in an observation, and stacks the embeddings of the last frames."""
 
-    def __init__(self, space: spaces.Space[Any], encode: Encode, *, output: str, stack: int, key: str) -> None:
+    def __init__(self, space: spaces.Space[Any], encode: FrameEncoder, *, output: str, stack: int, key: str) -> None:
         self._key = key if isinstance(space, spaces.Dict) else None
         picture = space[key] if isinstance(space, spaces.Dict) and key in space.spaces else space
         if not (isinstance(picture, spaces.Box) and picture.dtype == np.uint8 and len(picture.shape) == 3):

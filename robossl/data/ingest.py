@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ from robossl.data.listed_sources import ListedSource, list_source, name_sources
 from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
+from robossl.data.store import Store, open_store
 from robossl.durable import locked, raise_disk_full
 from robossl.errors import InputError
+from robossl.paths import StrPath
 from robossl.progress import Progress
 from robossl.ranges import check_positive
 
@@ -28,11 +31,11 @@ SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store
 
 
 def ingest(
-    sources: Sequence[Path],
+    sources: StrPath | Sequence[StrPath],
     *,
-    out: Path,
+    out: StrPath,
     format: str = "auto",
-    labels: Literal["auto", "none"] | Path = "auto",
+    labels: Literal["auto", "none"] | StrPath = "auto",
     label_columns: tuple[str, ...] | None = None,
     image_folders: Literal["auto", "images", "episodes"] = "auto",
     image_fps: float = 10.0,
@@ -41,7 +44,7 @@ def ingest(
     quality: int | None = None,
     workers: int | None = None,
     strict: bool = False,
-) -> Manifest:
+) -> Store:
     """Read videos and images once and add their frames to a store; create the store if it is new.
 
     Episodes that the store already has are not read again. To continue an interrupted ingest, run it again.
@@ -69,12 +72,22 @@ def ingest(
     Raises:
         InputError: a source cannot be used, the store has other settings, or a file is refused by `strict`.
         ResourceError: the disk is too small, a worker died, or another ingest is writing to the store.
+
+    Example:
+        >>> import robossl
+        >>> store = robossl.ingest("clips", out="stores/new", short_side=96, workers=1)
+        clips (mp4): 4 episodes, 4 new; licence: unknown
+        ...
+        >>> store
+        Store(stores/new: 4 episodes, 245 frames, splits train val, labels scene)
     """
+    sources = [sources] if isinstance(sources, str | os.PathLike) else sources
+    out = Path(out)
     _check(sources, short_side, quality, workers)
     check_positive(image_fps=image_fps)
     options = SourceOptions(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
-    table = None if labels == "auto" else NO_LABELS if labels == "none" else labels
+    table = None if labels == "auto" else NO_LABELS if labels == "none" else Path(labels)
     found = [list_source(root, format, table, options) for root in roots]
     with _removed_if_empty(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
@@ -83,13 +96,14 @@ def ingest(
         if strict:
             _refuse([(one.entry.name, one.listing.skipped) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
-        return _add_units(out, manifest, listed, max_workers=workers or num_cpus(), strict=strict)
+        _add_units(out, manifest, listed, max_workers=workers or num_cpus(), strict=strict)
+    return open_store(out)
 
 
 def _add_units(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
-) -> Manifest:
-    """Write the units that are not stored yet, then the index, and return the new manifest."""
+) -> None:
+    """Write the units that are not stored yet, then the index,."""
     finished = _read_finished(out)
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
     jobs = plan_jobs(out, manifest, listed, stored)
@@ -107,7 +121,6 @@ def _add_units(
                 _refuse([(job.source, problems)])
         manifest = _commit(out, manifest, listed, report)
         report.result(manifest)
-    return manifest
 
 
 @contextmanager
@@ -157,7 +170,7 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], repor
     return manifest
 
 
-def _check(sources: Sequence[Path], short_side: int | None, quality: int | None, workers: int | None) -> None:
+def _check(sources: Sequence[StrPath], short_side: int | None, quality: int | None, workers: int | None) -> None:
     if not sources:
         raise InputError("no source given; name at least one folder or file")
     if short_side is not None and not 16 <= short_side <= 4096:

@@ -21,27 +21,45 @@ from numpy import ndarray
 from robossl.data.index import LABEL, read_table
 from robossl.data.manifest import Manifest, read_manifest
 from robossl.data.shards import ShardReader, as_numpy
+from robossl.display import html_table
 from robossl.errors import InputError
 from robossl.names import suggest_name
+from robossl.paths import StrPath
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: StrPath) -> Store:
     """Open a store for reading. The returned view does not change if the store grows.
 
     Raises:
         InputError: not a store, an unknown schema, or a store whose first ingest did not finish.
+
+    Example:
+        >>> import robossl
+        >>> store = robossl.open_store("stores/clips")
+        >>> store.decode([0, 1])[0].shape  # uint8 RGB (3, h, w)
+        torch.Size([3, 96, 171])
     """
-    manifest = read_manifest(Path(path))
+    path = Path(path)
+    manifest = read_manifest(path)
     if not manifest.index:
         raise InputError(f"{path} is unfinished: its first ingest was interrupted; run the same ingest command again")
-    return Store(Path(path), manifest)
+    return Store(path, manifest)
 
 
 class Store:
-    """Read access by row. Pickles as its path, so that worker processes map the same memory pages."""
+    """Read access by row; a store stands for its folder wherever a path is taken.
+
+    It pickles as its path, so that worker processes map the same memory pages.
+
+    Example:
+        >>> import robossl
+        >>> store = robossl.open_store("stores/clips")
+        >>> store.num_episodes, len(store.rows("train")), store.labels("scene").tolist()
+        (4, 126, ['kitchen', 'kitchen', 'office', 'office'])
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -49,6 +67,23 @@ class Store:
         self._episodes = read_table(path / manifest.index / "episodes.arrow")
         self._frames = read_table(path / manifest.index / "frames.arrow")
         self._readers: dict[int, ShardReader] = {}
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        splits = f", splits {' '.join(filter(None, self.manifest.splits))}" if any(self.manifest.splits) else ""
+        labels = f", labels {' '.join(self.label_names)}" if self.label_names else ""
+        return f"Store({self.path}: {self.num_episodes} episodes, {self.num_frames} frames{splits}{labels})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name or "(no split)", str(counts["episodes"]), str(counts["frames"]))
+            for name, counts in self.manifest.splits.items()
+        ]
+        rows.append(("all", str(self.num_episodes), str(self.num_frames)))
+        notes = [f"labels: {', '.join(self.label_names) or 'none'}", f"licences: {', '.join(self.manifest.licences)}"]
+        return html_table(f"Store {self.path}", rows, header=("split", "episodes", "frames"), notes=notes)
 
     def __getstate__(self) -> tuple[Path, Manifest]:
         """Return the path and the manifest; the manifest keeps this view's index if the store has grown."""

@@ -1,17 +1,9 @@
-"""`robossl evaluate`: encoders on labelled episodes, beside random init, pooled pixels and the majority class."""
+"""`robossl evaluate`: measure encoders and print the tables."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from robossl.arguments import spelled
-from robossl.durable import check_out, write_text
-from robossl.errors import InputError
-
-if TYPE_CHECKING:
-    from robossl.evaluate.evaluation import EvaluationSettings
+from typing import Literal
 
 
 def evaluate(
@@ -34,37 +26,35 @@ def evaluate(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well labels can be read off frozen features, beside references that have learned nothing.
+    """Measure how well labels can be read from frozen features, beside baselines without training.
 
     Args:
         models: Run folders, encoder folders or exported models.
         store: Store with labelled episodes.
-        label: Labels to read, e.g. scene object verb.
+        label: Labels to read, such as scene object verb.
         protocol: knn, linear, or both.
-        train: Split whose labels are given.
-        test: Splits whose labels are asked for.
-        split_by: Instead of the store's splits: keep every episode, lab, day, or value of any label, on one side.
-        test_fraction: Share of episodes tested with --split-by.
-        frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_episodes: A class counts with this many episodes in both splits.
-        bootstrap: Resamples of the episodes behind an interval.
-        random_seeds: Random inits that the reference averages over.
-        seed: Seed of random inits, resamples, cross-validation and --split-by.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and their papers read.
-        cache: Folder that keeps features and scores for the next time. Default: RUN/features of the first run folder.
-        out: JSON file of everything. Default: RUN/evaluation.json when one run folder is evaluated.
+        train: Split to train on.
+        test: Splits to test on.
+        split_by: Make new splits that keep each episode, lab, day, or value of any label, on one side.
+        test_fraction: Share of episodes in the test split of --split-by.
+        frames_per_episode: Frames of each episode, evenly spaced.
+        min_episodes: Drop classes with fewer episodes in either split.
+        bootstrap: Resamples of the episodes for each interval.
+        random_seeds: Seeds of random weights that the baseline averages over.
+        seed: Seed of random weights, resamples, cross-validation and --split-by.
+        output: pooled, or cls: the class token of a ViT, as in the papers of DINO and MoCo v3.
+        cache: Folder of features and scores to use again. Default: RUN/features of the first run folder.
+        out: JSON file of all results. Default: RUN/evaluation.json if one run folder is evaluated.
         markdown: Print markdown instead of terminal tables.
     """
     from rich.console import Console
 
-    from robossl.data.store import open_store
-    from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
+    from robossl.evaluate import api
     from robossl.evaluate.table import print_tables, to_markdown
-    from robossl.progress import Progress
 
-    if not models:
-        raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
-    settings = EvaluationSettings(
+    scores = api.evaluate(
+        models,
+        store=store,
         label=label,
         protocol=protocol,
         train=train,
@@ -77,31 +67,10 @@ def evaluate(
         random_seeds=random_seeds,
         seed=seed,
         output=output,
+        cache=cache,
+        out=out,
     )
-    runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
-    cache = cache or (runs[0] / "features" if runs else None)
-    out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
-    check_out(out)
-    with Progress(stderr=True) as progress:
-        evaluation = run_evaluation(
-            models,
-            open_store(store),
-            settings,
-            cache=cache,
-            command=command_line(models, store, settings),
-            say=progress.say,
-            watch=progress.advance,
-        )
     if markdown:
-        print(to_markdown(evaluation), end="")
+        print(to_markdown(scores), end="")
     else:
-        print_tables(evaluation, Console())
-    if out:
-        write_text(out, evaluation.to_json())
-        progress.say(f"wrote {out}")
-
-
-def command_line(models: tuple[str, ...], store: Path, settings: EvaluationSettings) -> str:
-    """The command that measures the same again; what has its default value is left out."""
-    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    return spelled(evaluate, {"models": models, "store": store, **given}, prog="robossl evaluate")
+        print_tables(scores, Console())

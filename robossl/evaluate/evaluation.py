@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy import ndarray
 
-from robossl import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.kept import keeping
@@ -27,6 +26,7 @@ from robossl.evaluate.task import LabelTask, check_usable, make_task, why_unusab
 from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
+from robossl.version import __version__
 
 Watch = Callable[[str, int, int], None]  # stage, units done since the last call, units in all
 

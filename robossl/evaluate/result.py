@@ -74,14 +74,42 @@ def _verdict(difference: Interval) -> str:
     return f"{bounds}: the interval includes zero, so these episodes do not tell the two apart"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Scores:
-    """The result of `robossl evaluate`."""
+    """The scores of encoders and baselines: one result for each label, test split and protocol.
+
+    Example:
+        >>> import robossl
+        >>> scores = robossl.evaluate("runs/tiny", store="stores/clips", label="scene", min_episodes=1, bootstrap=100)
+        >>> scores
+        Scores(scene on val (knn))
+        >>> {row.name: row.accuracy.estimate for row in scores.results[0].rows}["majority class"]
+        0.5
+    """
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]
     left_out: tuple[str, ...]  # sentences
     schema: str = SCHEMA
+
+    def __repr__(self) -> str:
+        return f"Scores({'; '.join(result.title for result in self.results)})"
+
+    def __str__(self) -> str:
+        """The tables and notes, as `robossl evaluate` prints them."""
+        from rich.console import Console
+
+        from robossl.evaluate.table import print_tables
+
+        console = Console(width=120)
+        with console.capture() as captured:
+            print_tables(self, console)
+        return captured.get()
+
+    def _repr_html_(self) -> str:
+        from robossl.evaluate.table import html_tables
+
+        return html_tables(self)
 
     def to_json(self) -> str:
         """Return the text of the JSON file; intervals become objects, and sentences are added for readers."""

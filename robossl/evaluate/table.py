@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robossl.display import html_table
 from robossl.evaluate.result import Result, ScoreRow, Scores
 from robossl.evaluate.task import ClassCount
 from robossl.measure.bootstrap import Interval
@@ -125,6 +126,19 @@ def to_markdown(evaluation: Scores) -> str:
         rows = [titles, ["---"] * len(titles), *(_cells(row, compared(result)) for row in result.rows)]
         lines += [f"**{result.protocol}: {_cell(heading(result))}**", "", *map(markdown_line, rows), ""]
     return "\n".join([*lines, LEGEND, "", *(f"- {note}" for note in notes(evaluation)), ""])
+
+
+def html_tables(evaluation: Scores) -> str:
+    """Return the same as HTML for a notebook."""
+    tables = [
+        html_table(
+            f"{result.protocol}, {heading(result)}",
+            [_cells(row, compared(result)) for row in result.rows],
+            header=_titles(result),
+        )
+        for result in evaluation.results
+    ]
+    return "\n".join([*tables, html_table("", [], notes=[LEGEND, *notes(evaluation)])])
 
 
 def markdown_line(cells: list[str]) -> str:

@@ -1,13 +1,12 @@
-"""`robossl probe run | compare | check | profiles`: which invariances an encoder has, and what they cost a task."""
+"""`robossl probe run | compare | check | profiles`: the invariances of an encoder, and what they cost a task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robossl.arguments import call, spelled
+from robossl.arguments import call
 from robossl.errors import InputError
 from robossl.measure.subjects.input_description import InputDescription
 from robossl.names import suggest_name
@@ -17,10 +16,7 @@ from robossl.probes.compare import compare
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.profile import Profile, load_profile, profile_names
-from robossl.probes.start import check_free, check_place, choose_factors
-from robossl.ranges import check_positive, check_range
 
-GB = 1e9
 UNDESCRIBED = InputDescription()
 
 
@@ -46,72 +42,65 @@ def run(
     ca: Path | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> str:
-    """Probe an encoder: what each change of the picture does to its features, and whether that fits a task.
+    """Probe an encoder: measure what each change of the picture does to its features, and judge it for a task.
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
             or projector:RUN.
         data: A store, a folder in the TUM RGB-D layout, or env:ID of one of our environments.
-        profile: The task: a name that `robossl probe profiles` lists, or a TOML file; without it nothing is judged.
+        profile: The task: a name from `robossl probe profiles`, or a TOML file; without it there are no verdicts.
         out: Folder of report.html, report.json and pictures.
-        factors: Which changes; those of the profile, or all.
-        quick: Fewer frames and strengths, linear read-outs: minutes on two cores.
-        split: Of a store.
-        columns: What of a store is a label: type and name, as in `pose state`, or `class label` for an episode's own.
-        labels: Fit heads to the labels that the profile reads; without, only features are compared.
-        frames: How many are judged; 500, or 200 where it is quick.
-        scenes: Of an environment.
-        image_size: Of an environment, pixels.
-        cache: Folder of rendered views and features, for the next run.
-        cache_gb: How large it may get.
-        device: Where the encoder runs.
-        seed: Of all that is drawn.
-        token: File with the token of the server that grpc:// names.
-        ca: PEM file of the authority that signed its certificate.
-        input: What an ONNX model of others takes, where its graph does not say, and which network it is.
+        factors: Changes to apply; by default those of the profile, or all.
+        quick: Use fewer frames and strengths and linear heads: minutes on two cores.
+        split: Split of a store.
+        columns: Labels of a store, type and name: `pose state`, or `class NAME` for a label of episodes.
+        labels: Fit heads to the labels of the profile; --no-labels compares features only.
+        frames: Number of frames to judge; by default 500, or 200 with --quick.
+        scenes: Number of scenes of an environment.
+        image_size: Size of the pictures of an environment in pixels.
+        cache: Folder of rendered views and features to use again.
+        cache_gb: Largest size of the cache in GB.
+        device: Device of the encoder.
+        seed: Random seed.
+        token: File with the token of the server.
+        ca: PEM file of the authority that signed the certificate of the server.
+        input: Input of a foreign ONNX model, as far as its graph does not state it, and its network.
 
     Raises:
-        InputError: whatever cannot be done, before frames are rendered and before anything is written.
+        InputError: an argument cannot be used; checked before anything is rendered or written.
     """
-    command_line = spelled(run, locals(), prog="robossl probe run")
-    check_range(0, 2**32 - 1, seed=seed)
-    check_positive(cache_gb=cache_gb)
-    if frames is not None and frames < 2:
-        raise InputError(f"--frames must be 2 or more, got {frames}")
-    task = None if profile is None else load_profile(profile, factors=FACTORS)
-    names = choose_factors(factors, task)
-    check_free(out, encoder=encoder, profile=task.name if task else None)
-    check_place(out, option="--out")
-    check_place(cache, option="--cache")
-    from robossl.encode import check_device
-    from robossl.measure.subjects import check_source, open_subject, pixels_reference, random_reference
-    from robossl.probes.output import write_outputs
-    from robossl.probes.prepare import prepare
-    from robossl.probes.run import probe
-    from robossl.probes.settings import QUICK, ProbeSettings
-    from robossl.probes.sources import open_frames
+    from robossl.probes import api
+    from robossl.probes.output import summary
 
-    check_device(device)
-    check_source(encoder, described=input, token=token, ca=ca)
-    source = open_frames(data, split=split, columns=columns, num_scenes=scenes, image_size=image_size, seed=seed)
-    settings = replace(QUICK if quick else ProbeSettings(), seed=seed)
-    settings = settings if frames is None else replace(settings, n_evaluation=frames)
-    prepared = prepare(source, profile=task, factors=names, cache=cache, settings=settings, use_labels=labels)
-    subject = open_subject(encoder, described=input, device=device, token=token, ca=ca)
-    references = {
-        "pixels": pixels_reference(),
-        "random_init": random_reference(subject, seed=seed, outputs=subject.outputs, device=device),
-    }
-    limit_bytes = int(cache_gb * GB)
-    found = probe(subject, references, prepared, cache=cache, limit_bytes=limit_bytes, command=command_line)
-    return write_outputs(found, out)
+    report = api.probe(
+        encoder,
+        data=data,
+        profile=profile,
+        out=out,
+        factors=factors,
+        quick=quick,
+        split=split,
+        columns=columns,
+        labels=labels,
+        frames=frames,
+        scenes=scenes,
+        image_size=image_size,
+        cache=cache,
+        cache_gb=cache_gb,
+        device=device,
+        seed=seed,
+        token=token,
+        ca=ca,
+        input=input,
+    )
+    return "\n".join([*summary(report), f"look at {out / 'report.html'}; {out / 'report.json'} has every figure"])
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
-    """Pass or fail by the verdicts of a report: exit code 0, or 10 risky, 11 unusable, 12 inconclusive.
+    """Pass or fail by the verdicts of a report; the exit code is 0, or 10 risky, 11 unusable, 12 inconclusive.
 
     Args:
-        report: report.json, as `robossl probe run` wrote it, or its folder.
+        report: The report.json of `robossl probe run`, or its folder.
         fail_on: The mildest verdict that fails.
     """
     found = check_report(report, fail_on=fail_on)
@@ -120,10 +109,10 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
 
 
 def profiles(names: tuple[str, ...] = ()) -> str:
-    """List the task profiles; or of those named, what they ask of each factor.
+    """List the task profiles, or the needs of the named ones for each factor.
 
     Args:
-        names: Profiles, by name or as TOML files.
+        names: Profiles by name or TOML file.
     """
     if not names:
         found = [load_profile(name, factors=FACTORS) for name in profile_names()]
@@ -141,7 +130,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 def command(argv: Sequence[str]) -> int:
-    """`robossl probe ...`; returns the exit code."""
+    """Run `robossl probe ...` and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         print("usage: robossl probe COMMAND ...      robossl probe COMMAND --help\n")

@@ -19,8 +19,8 @@ from robossl.probes.verdict import UNCALIBRATED
 from robossl.probes.views import RenderJob, Views
 
 
-def write_outputs(found: ProbeResult, folder: Path) -> str:
-    """Write the result of a probe into a folder and return the text to print.
+def write_outputs(found: ProbeResult, folder: Path) -> None:
+    """Write a probe into a folder: the report as JSON and as a page, and the contact sheet.
 
     Raises:
         ResourceError: the disk is full.
@@ -33,7 +33,6 @@ def write_outputs(found: ProbeResult, folder: Path) -> str:
         write_sheet(image, sheet)
     write_report(report, folder / "report.json")
     write_page(report, folder, sheet=sheet, neighbours=_find_errors(report, found.views))
-    return "\n".join([*summary(report), f"look at {folder / 'report.html'}; {folder / 'report.json'} has every figure"])
 
 
 def summary(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robossl.display import html_table
 from robossl.measure.figures import Figure as Figure
 from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
@@ -166,9 +167,17 @@ class TaskNeeds:
     labels: tuple[str, ...] | None = None  # that it reads; () if it judges without labels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """One encoder, one set of frames, one task."""
+    """The measurements and verdicts of one encoder on one set of frames for one task; it prints the verdicts.
+
+    Example:
+        >>> import robossl
+        >>> report = robossl.probe("runs/tiny", data="stores/clips", factors=["hue"], quick=True, frames=20)
+        clips: ...
+        >>> sorted({cell.metric for cell in report.readings.cells})[:3]
+        ['auc', 'eric', 'mrr']
+    """
 
     created: str
     encoder: SubjectInfo
@@ -182,3 +191,21 @@ class Report:
     word: Word | None  # the worst over the factors; None without a profile
     random_backbone: Backbone | None = None  # of "random_init"
     schema: str = SCHEMA
+
+    def __repr__(self) -> str:
+        verdict = f"{self.word} for {self.task.profile}" if self.task else "not judged"
+        return f"Report({self.encoder.name} on {self.data.name}: {verdict})"
+
+    def __str__(self) -> str:
+        """The verdicts, as `robossl probe run` prints them."""
+        from robossl.probes.output import summary
+
+        return "\n".join(summary(self))
+
+    def _repr_html_(self) -> str:
+        from robossl.probes.output import summary
+
+        title, *notes = summary(self)
+        rows = [(each.factor, each.word, each.metric, each.sentence) for each in self.verdicts if each.level is None]
+        header = ("factor", "verdict", "decided by", "evidence")
+        return html_table(title, rows, header=header, notes=[] if rows else [title, *notes])

@@ -1,4 +1,4 @@
-"""EncoderClient: compute features of frames on a server; callable like the encoder in torch or onnxruntime."""
+"""EncoderClient: compute features of frames on a server; a `FrameEncoder` like those in torch and onnxruntime."""
 
 from __future__ import annotations
 

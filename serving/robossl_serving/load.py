@@ -11,7 +11,7 @@ from robossl_client.errors import RequestError, ServingError, UnavailableError, 
 from robossl_client.handshake import explain
 from robossl_client.wire import CALLS, path, put_values
 
-from robossl.access import access
+from robossl.access import read_credentials
 from robossl.errors import InputError, ResourceError
 
 _LOAD_S = 600.0  # includes checks and timing, and with TensorRT building an engine
@@ -34,7 +34,7 @@ def load(
         ResourceError: the server cannot be reached, denies access, or the version failed its checks.
     """
     try:
-        versions = _load(target, model, version, **access(token, ca))
+        versions = _load(target, model, version, **read_credentials(token, ca))
     except (RequestError, UnknownModelError) as error:
         raise InputError(f"{target}: {error}") from error
     except ServingError as error:

@@ -29,7 +29,7 @@ from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
 if TYPE_CHECKING:
-    from robossl.encode import Encode
+    from robossl.encode import FrameEncoder
 
 GRACE_SECONDS = 1.0  # until a dead process is reported as dead
 
@@ -100,7 +100,7 @@ class LearnerPool:
         *,
         workers: int,
         hang_seconds: float,
-        encode: Encode | None = None,
+        encode: FrameEncoder | None = None,
     ) -> None:
         self._make = partial(SlotEnv, settings, description, parts, action_space)
         self._encode = encode

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robossl.backbones import unknown_backbone
 from robossl.errors import InputError
 from robossl.measure.subjects.subject import Backbone
-from robossl.names import suggest_name
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,7 +29,7 @@ def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str |
     if told is not None:
         name = _timm_name(told)
         if name is None:
-            raise InputError(f"{unknown_network(told)}; or leave --input.backbone out")
+            raise InputError(f"{unknown_backbone(told)}; or leave --input.backbone out")
         return Backbone(name, "option")
     meta = session.get_modelmeta()
     texts = [*meta.custom_metadata_map.values(), meta.graph_name, meta.description]
@@ -39,16 +39,6 @@ def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str |
     stem = path.stem if path.stem != "model" else path.resolve().parent.name
     name = _timm_name(stem) or _timm_name(stem.replace("-", "_").lower())
     return Backbone(name, "file name") if name else None
-
-
-def unknown_network(name: str) -> str:
-    """Return the message for a name that timm does not have, with the nearest names only: timm has a thousand."""
-    import difflib
-
-    import timm
-
-    near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
-    return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _timm_name(text: str) -> str | None:

@@ -93,13 +93,13 @@ def random_subject(
 
     Its residual branches are active: with timm's `zero_init_last` a random ResNet would see little of the frame.
     """
-    from robossl.encode import TorchEncode, random_encode
+    from robossl.encode import TorchEncoder, random_encoder
     from robossl.measure.subjects.encoders import encode_outputs, from_encode
 
-    encode = random_encode(config, seed)
-    assert isinstance(encode, TorchEncode)
+    encode = random_encoder(config, seed)
+    assert isinstance(encode, TorchEncoder)
     card = replace(encode.card, name=f"random {config.backbone}")
-    encode = TorchEncode(encode.encoder, card, device, outputs=encode_outputs(outputs))
+    encode = TorchEncoder(encode.encoder, card, device, outputs=encode_outputs(outputs))
     source = f"random init of {config.backbone}, seed {seed}"
     return replace(from_encode(encode, source, kind="reference", outputs=outputs), backbone=backbone)
 
@@ -126,6 +126,6 @@ def _is_known(name: str) -> bool:
 @cache
 def _check_builds(config: EncoderConfig) -> None:
     """Raise InputError if a network cannot be built, for example at this input size."""
-    from robossl.encode import random_encode
+    from robossl.encode import random_encoder
 
-    random_encode(config, 0)
+    random_encoder(config, 0)

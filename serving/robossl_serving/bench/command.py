@@ -15,7 +15,7 @@ from numpy import ndarray
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
-from robossl.access import access
+from robossl.access import read_credentials
 from robossl.durable import atomic_write, check_folder, raise_disk_full
 from robossl.errors import InputError, ResourceError
 from robossl.parity import natural_frames
@@ -91,7 +91,7 @@ def bench_serve(
             f"--frame-hw and --batch-size make calls of {call_bytes} bytes, over the server's limit of "
             f"{Limits().message_bytes}; choose smaller ones"
         )
-    options = {"model": model, "deadline_ms": deadline_ms, **access(token, ca)}
+    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
     connect: Connect = partial(_connect, target, **options)
     load = Load(
         robots=robots,

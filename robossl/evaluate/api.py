@@ -1,0 +1,114 @@
+"""`robossl.evaluate`: encoders on labelled episodes, beside random weights, pooled pixels and the majority class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from robossl.arguments import spelled
+from robossl.data.store import open_store
+from robossl.durable import check_out, write_text
+from robossl.errors import InputError
+from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
+from robossl.evaluate.result import Scores
+from robossl.paths import StrPath
+from robossl.progress import Progress
+
+
+def evaluate(
+    models: StrPath | Sequence[StrPath],
+    *,
+    store: StrPath,
+    label: str | Sequence[str],
+    protocol: str | Sequence[str] = ("knn",),
+    train: str = "train",
+    test: str | Sequence[str] = ("val",),
+    split_by: str | None = None,
+    test_fraction: float = 0.2,
+    frames_per_episode: int = 8,
+    min_episodes: int = 5,
+    bootstrap: int = 2000,
+    random_seeds: int = 3,
+    seed: int = 0,
+    output: Literal["pooled", "cls"] = "pooled",
+    cache: StrPath | None = None,
+    out: StrPath | None = None,
+) -> Scores:
+    """Measure how well labels can be read from frozen features, beside baselines without training.
+
+    Args:
+        models: One or several encoders, as for `load_encoder`.
+        store: Store with labelled episodes.
+        label: Labels to read, such as "scene".
+        protocol: "knn", "linear", or both.
+        train: Split to train on.
+        test: Split or splits to test on.
+        split_by: Make new splits that keep each "episode", "lab", "day", or value of any label, on one side.
+        test_fraction: Share of episodes in the test split of `split_by`.
+        frames_per_episode: Frames of each episode, evenly spaced.
+        min_episodes: Drop classes with fewer episodes in either split.
+        bootstrap: Resamples of the episodes for each interval.
+        random_seeds: Seeds of random weights that the baseline averages over.
+        seed: Seed of random weights, resamples, cross-validation and `split_by`.
+        output: "pooled", or "cls": the class token of a ViT.
+        cache: Folder of features and scores to use again; by default RUN/features of the first run.
+        out: JSON file of all results; by default RUN/evaluation.json if one run is evaluated.
+
+    Returns:
+        The scores. They print as tables; `results` has every figure with its interval.
+
+    Raises:
+        InputError: a label, split or model cannot be used.
+
+    Example:
+        >>> import robossl
+        >>> scores = robossl.evaluate("runs/tiny", store="stores/clips", label="scene",
+        ...                           min_episodes=1, bootstrap=100, random_seeds=1)
+        >>> result = scores.results[0]
+        >>> result.label, [row.name for row in result.rows]
+        ('scene', ['tiny', 'random test_resnet', 'pooled pixels', 'majority class'])
+    """
+    given = locals()
+    models, label, protocol, test = map(_several, (models, label, protocol, test))
+    if not models:
+        raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
+    names = {"models": models, "label": label, "protocol": protocol, "test": test, "cache": None, "out": None}
+    settings = EvaluationSettings(
+        label=label,
+        protocol=protocol,
+        train=train,
+        test=test,
+        split_by=split_by,
+        test_fraction=test_fraction,
+        frames_per_episode=frames_per_episode,
+        min_episodes=min_episodes,
+        bootstrap=bootstrap,
+        random_seeds=random_seeds,
+        seed=seed,
+        output=output,
+    )
+    runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
+    cache = cache or (runs[0] / "features" if runs else None)
+    out = out or (runs[0] / "evaluation.json" if len(runs) == len(models) == 1 else None)
+    check_out(None if out is None else Path(out))
+    with Progress(stderr=True) as progress:
+        scores = run_evaluation(
+            models,
+            open_store(store),
+            settings,
+            cache=None if cache is None else Path(cache),
+            command=spelled(evaluate, given | names | {"store": os.fspath(store)}, prog="robossl evaluate"),
+            say=progress.say,
+            watch=progress.advance,
+        )
+        if out:
+            write_text(Path(out), scores.to_json())
+            progress.say(f"wrote {out}")
+    return scores
+
+
+def _several(given: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
+    """Return one or several names or paths as text."""
+    return (os.fspath(given),) if isinstance(given, str | os.PathLike) else tuple(os.fspath(each) for each in given)
