@@ -161,7 +161,7 @@ def test_plain_video_can_pass_without_a_label(
     assert "cannot be SAFE" not in said and "labels: none" in said
     assert report.word == "SAFE", said
     assert report.task is not None and report.task.labels == () and report.data.labels == ()
-    assert "it does not mean that the features carry what a task needs" in said
+    assert "It does not mean that the features carry what a task needs" in said
     assert main(["probe", "check", str(tmp_path / "out")]) == 0
     assert "labels: none" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
