@@ -173,7 +173,7 @@ def test_an_environment_that_only_fails_stops_the_run(tmp_path: Path, monkeypatc
     (tmp_path / "fault").write_text("raise")
     monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
     monkeypatch.setenv("DOTS_FAULT_STAYS", "1")
-    with pytest.raises(ResourceError, match=r"^9 attempts failed one after another, .*: the motor stalled; mend"):
+    with pytest.raises(ResourceError, match=r"^9 attempts failed one after another, .*: the motor stalled; fix"):
         collect(env="dots/Failing-v0", agent="random", episodes=9, out=tmp_path / "out", workers=1)
     monkeypatch.delenv("DOTS_FAULT_STAYS")
     (tmp_path / "fault").unlink()
@@ -188,7 +188,7 @@ def test_a_collection_without_an_episode_has_failed(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DOTS_FAULT", str(tmp_path / "fault"))
     monkeypatch.setenv("DOTS_FAULT_STAYS", "1")
     common: dict[str, Any] = {"env": "dots/Failing-v0", "agent": "random", "out": tmp_path / "out", "workers": 1}
-    with pytest.raises(ResourceError, match=r"^no episode could be played, 1 dropped, .*: the motor stalled; fix the"):
+    with pytest.raises(ResourceError, match=r"^no episode could be played, 1 dropped; .*: the motor stalled; fix the"):
         collect(episodes=1, **common)
     (tmp_path / "fault").unlink()
     assert collect(episodes=1, **common).num_episodes == 1

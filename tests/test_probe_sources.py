@@ -169,7 +169,7 @@ def test_scenes_have_a_past(push: EnvFrames) -> None:
     at = np.arange(6)
     assert (push.earlier(at, 0) == push.clean(at)).all()
     assert (push.earlier(at, 8) != push.clean(at)).any((1, 2, 3)).all()
-    with pytest.raises(UnavailableError, match="scenes are 8 steps old, got 9"):
+    with pytest.raises(UnavailableError, match="scenes are 8 steps old; 9 steps earlier"):
         push.earlier(at, 9)
 
 

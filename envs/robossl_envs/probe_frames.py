@@ -76,7 +76,7 @@ class EnvFrames:
             UnavailableError: the scenes are younger.
         """
         if frames > LATENCY_FRAMES:
-            raise UnavailableError(f"scenes are {LATENCY_FRAMES} steps old, got {frames}")
+            raise UnavailableError(f"scenes are {LATENCY_FRAMES} steps old; {frames} steps earlier there is no scene")
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
