@@ -39,7 +39,7 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
 
 def with_client(server: EncoderServer, use: Callable[[AsyncEncoderClient], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        client = AsyncEncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 20_000.0} | options)
+        client = AsyncEncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 60_000.0} | options)
         async with client:
             await use(client)
 
