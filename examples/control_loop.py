@@ -1,12 +1,12 @@
-"""A control loop at 30 Hz: frames to a served encoder, its newest embedding to a policy, an action to the robot.
+"""Control loop at 30 Hz: send frames to a served encoder, and act on its newest embedding.
 
     robossl serve quickstart/models                # in another terminal
     python examples/control_loop.py --demonstrations 20 --episodes 5
 
-An expert shows the task first, with a little noise in what it does. The same server embeds its frames, as batch
-requests, and ridge regression learns the expert's action from embedding and tool position (behaviour cloning). Then
-the policy drives. The loop never waits for the server: each tick sends the frame that was just taken and acts on the
-newest embedding there is; where even that is too old, the robot stands still and a deadline was missed.
+First an expert demonstrates the task, with noise on its actions. The server embeds these frames as batch requests, and
+ridge regression learns the expert's action from embedding and tool position (behaviour cloning). Then the policy
+drives. Each tick sends its frame, waits at most --wait-ms, and acts on the newest embedding; if that is older than
+--deadline-ms, the robot stands still and the tick counts as missed.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ STILL = np.zeros(2, np.float32)
 
 @dataclass
 class Drive:
-    """What a drive met with."""
+    """Statistics of driving."""
 
-    ages_s: list[float] = field(default_factory=list)  # of the embeddings acted on, from capture to action
+    ages_s: list[float] = field(default_factory=list)  # of the embeddings used, from capture to action
     num_ticks: int = 0
-    num_missed: int = 0  # ticks without an embedding that is young enough
-    num_late: int = 0  # ticks that began after their time
+    num_missed: int = 0  # ticks without a fresh enough embedding
+    num_late: int = 0  # ticks that started late
     num_successes: int = 0
 
 
 def demonstrate(env: gymnasium.Env, episodes: int, steps: int) -> tuple[ndarray, ndarray, ndarray, int]:
-    """Frames, tool states and the expert's actions, and how often it succeeded."""
+    """Run the expert; return frames, tool states, actions, and the number of successes."""
     rng = np.random.default_rng(0)
     frames, tools, actions, successes = [], [], [], 0
     for episode in range(episodes):
@@ -48,7 +48,7 @@ def demonstrate(env: gymnasium.Env, episodes: int, steps: int) -> tuple[ndarray,
             frames.append(observation["pixels"])
             tools.append(observation["agent_pos"])
             actions.append(action)
-            # noise leads to places from which the expert shows the way back
+            # Noise leads to states from which the expert shows the way back.
             noisy = np.clip(action + rng.normal(0, 0.3, 2), -1, 1).astype(np.float32)
             observation, _, is_done, _, info = env.step(noisy)
             if is_done:
@@ -58,7 +58,7 @@ def demonstrate(env: gymnasium.Env, episodes: int, steps: int) -> tuple[ndarray,
 
 
 def fit_ridge(inputs: ndarray, actions: ndarray, *, strength: float = 100.0) -> Policy:
-    """Ridge regression from standardised inputs (n, d) to actions (n, 2)."""
+    """Fit ridge regression from standardised inputs (n, d) to actions (n, 2)."""
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
     x, middle = (inputs - mean) / scale, actions.mean(0)
     weights = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ (actions - middle))
@@ -71,7 +71,7 @@ def fit_ridge(inputs: ndarray, actions: ndarray, *, strength: float = 100.0) -> 
 
 
 def held_out(embeddings: ndarray, tools: ndarray, actions: ndarray) -> float:
-    """R2 of a policy fitted to the first four fifths of the frames, on the last."""
+    """Fit a policy to the first four fifths of the frames; return its R2 on the last fifth."""
     cut = len(actions) * 4 // 5
     policy = fit_ridge(np.concatenate([embeddings, tools], 1)[:cut], actions[:cut])
     done = np.stack([policy(*row) for row in zip(embeddings[cut:], tools[cut:], strict=True)])
@@ -79,7 +79,7 @@ def held_out(embeddings: ndarray, tools: ndarray, actions: ndarray) -> float:
 
 
 def drive(env: gymnasium.Env, stream: Latest, policy: Policy, seed: int, args: argparse.Namespace, met: Drive) -> None:
-    """One episode in real time."""
+    """Drive one episode in real time."""
     period_s = 1 / args.hz
     observation, info = env.reset(seed=seed)
     newest, captured_s = None, 0.0
@@ -88,7 +88,7 @@ def drive(env: gymnasium.Env, stream: Latest, policy: Policy, seed: int, args: a
         now_s = time.monotonic()
         met.num_late += now_s > tick_s + 0.5 * period_s
         stream.send(observation["pixels"][None], captured_s=now_s)
-        reply = stream.take(wait_ms=args.wait_ms)  # the answer to this frame if it comes in time, else to an older one
+        reply = stream.take(wait_ms=args.wait_ms)  # to this frame if it comes in time, otherwise to an older one
         if reply is not None:
             newest, captured_s = reply.features["pooled"][0], time.monotonic() - reply.age_s
         age_s = time.monotonic() - captured_s
@@ -102,23 +102,23 @@ def drive(env: gymnasium.Env, stream: Latest, policy: Policy, seed: int, args: a
         observation, _, is_done, _, info = env.step(action)
         if is_done:
             break
-        tick_s = max(tick_s + period_s, now_s)  # a tick that came late moves those after it
+        tick_s = max(tick_s + period_s, now_s)  # a late tick delays the following ones
         time.sleep(max(0.0, tick_s - time.monotonic()))
     met.num_successes += bool(info["is_success"])
 
 
 def main() -> None:
-    """Show, learn, drive."""
+    """Demonstrate, learn, and drive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="127.0.0.1:8001", help="host:port of `robossl serve`")
     parser.add_argument("--env", default="robossl/Push-v0")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--hz", type=float, default=30.0)
-    parser.add_argument("--wait-ms", type=float, default=20.0, help="of a tick, for the answer to its own frame")
-    parser.add_argument("--deadline-ms", type=float, default=100.0, help="the oldest embedding that may be acted on")
+    parser.add_argument("--wait-ms", type=float, default=20.0, help="how long a tick waits for the reply to its frame")
+    parser.add_argument("--deadline-ms", type=float, default=100.0, help="maximum age of an embedding to act on")
     parser.add_argument("--demonstrations", type=int, default=20, help="episodes of the expert")
     parser.add_argument("--episodes", type=int, default=5, help="episodes of the policy")
-    parser.add_argument("--steps", type=int, default=200, help="the longest episode")
+    parser.add_argument("--steps", type=int, default=200, help="maximum length of an episode")
     args = parser.parse_args()
     env = gymnasium.make(f"robossl_envs:{args.env}", obs_type="pixels_agent_pos", image_size=args.image_size)
     frames, tools, actions, successes = demonstrate(env, args.demonstrations, args.steps)

@@ -1,4 +1,4 @@
-"""Serve exported models, ask for a few frames of a video, and compare with onnxruntime in this process.
+"""Serve exported models, encode a few frames of a video, and compare with onnxruntime in this process.
 
 python examples/serve_and_ask.py MODELS VIDEO
 """
@@ -24,7 +24,7 @@ NUM_FRAMES = 20
 
 @contextmanager
 def served(models: Path) -> Iterator[str]:
-    """`robossl serve` on a free port; yields its host:port, and ends it as a service manager would."""
+    """Start `robossl serve` on a free port, yield its host:port, and stop it with SIGTERM."""
     command = [sys.executable, "-m", "robossl", "serve", str(models), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -41,14 +41,14 @@ def served(models: Path) -> Iterator[str]:
 
 
 def frames_of(video: Path) -> ndarray:
-    """The first frames of a video, RGB (n, h, w, 3)."""
+    """Read the first frames of a video, RGB (n, h, w, 3)."""
     with av.open(str(video)) as opened:
         decoded = (frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0))
         return np.stack([frame for frame, _ in zip(decoded, range(NUM_FRAMES), strict=False)])
 
 
 def main() -> None:
-    """Ask for frame after frame as a control loop does."""
+    """Encode one frame after another, like a control loop."""
     models, video = map(Path, sys.argv[1:])
     frames = frames_of(video)
     with served(models) as target, EncoderClient(target, robot="quickstart", deadline_ms=10_000) as client:
@@ -67,7 +67,7 @@ def main() -> None:
         f"largest difference to onnxruntime {difference:.0e} of the features' magnitude; the card allows {allowed:.0e}"
     )
     if difference > allowed:
-        sys.exit("the served embeddings are not those of onnxruntime")
+        sys.exit("the served embeddings differ from onnxruntime's")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a robot with an older Python does: `python client_check.py HOST:PORT`, with numpy, grpcio and protobuf only."""
+"""Use the client on an older Python: `python client_check.py HOST:PORT`, with numpy, grpcio and protobuf only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl_client.errors import DeadlineError, RequestError, UnavailableError
 
 
 def check(target: str) -> None:
-    """Ask in every way there is."""
+    """Make every kind of call."""
     frames = np.random.default_rng(0).integers(0, 255, (2, 40, 50, 3), np.uint8)
     with EncoderClient(target, robot="old", deadline_ms=10_000) as client:
         wanted = client(frames)

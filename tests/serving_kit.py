@@ -1,4 +1,4 @@
-"""Help for the tests of serving: tiny exported encoders, and real servers on free ports."""
+"""Helpers of the serving tests: tiny exported encoders, and real servers on free ports."""
 
 from __future__ import annotations
 
@@ -44,17 +44,16 @@ def build_tiny(
     broken: str = "",
     fixed_hw: tuple[int, int] | None = None,
 ) -> Path:
-    """Write an encoder of a few convolutions, drawn by its version, in an instant; returns its folder.
+    """Write an encoder of a few convolutions with weights drawn from its version; return its folder.
 
     Args:
         out: The repository.
-        version: Another version is another encoder.
-        name: Of the model.
-        layers: Of 48 channels at full size: more make it slower.
-        every: Which rows and columns it looks at: of 16, one; large frames then cost next to nothing.
-        broken: "nan" or "constant": what is wrong with its features; "unknown" and "unrunnable": onnxruntime cannot
-            open or run it.
-        fixed_hw: The only size of frames that its card allows.
+        version: Version number and seed of the weights.
+        name: Name of the model.
+        layers: Number of layers with 48 channels at full size; more are slower.
+        every: Stride of the rows and columns in use; with 16 large frames cost little.
+        broken: "nan" or "constant" features, or a graph that onnxruntime cannot open ("unknown") or run ("unrunnable").
+        fixed_hw: The only frame size that its card allows.
     """
     folder = out / name / str(version)
     folder.mkdir(parents=True)
@@ -123,7 +122,7 @@ def _graph(seed: int, layers: int, every: int, broken: str, digest: str) -> byte
 
 
 def copy_version(models: Path, out: Path, version: int, *, name: str = "tiny") -> Path:
-    """One version of an exported model in a repository of its own; returns the repository."""
+    """Copy one version of an exported model to another repository; return the repository."""
     shutil.copytree(models / name / str(version), out / name / str(version))
     shutil.copy(models / name / "config.pbtxt", out / name)
     return out
@@ -131,7 +130,7 @@ def copy_version(models: Path, out: Path, version: int, *, name: str = "tiny") -
 
 @contextmanager
 def serving(models: Path, settings: ServerSettings | None = None) -> Iterator[EncoderServer]:
-    """A server of this process on a free port."""
+    """Run a server in this process on a free port."""
     server = EncoderServer(models, settings or ServerSettings(port=0))
     server.start()
     try:
@@ -141,27 +140,27 @@ def serving(models: Path, settings: ServerSettings | None = None) -> Iterator[En
 
 
 class Raw:
-    """The calls of the protocol with nothing in between: messages in, messages out."""
+    """The calls of the protocol as plain messages."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
     def __call__(self, name: str, message: Any, *, timeout: float = 10, **options: Any) -> Any:
-        """One call that is no stream; `message` may be bytes."""
+        """Make a unary call; `message` may be bytes."""
         call = CALLS[name]
         raw = message if isinstance(message, bytes) else message.SerializeToString()
         send = self._channel.unary_unary(path(name), None, call.decode_response)
         return send(raw, timeout=timeout, **options)
 
     def future(self, name: str, message: Any, *, timeout: float = 10) -> Any:
-        """The same without waiting."""
+        """Start a unary call and return its future."""
         call = CALLS[name]
         return self._channel.unary_unary(path(name), call.encode_request, call.decode_response).future(
             message, timeout=timeout
         )
 
     def stream(self, requests: Iterator[Any], **options: Any) -> Any:
-        """A stream; gives its replies."""
+        """Open a stream; return its replies."""
         call = CALLS["ModelStreamInfer"]
         open_stream = self._channel.stream_stream(path("ModelStreamInfer"), call.encode_request, call.decode_response)
         return open_stream(requests, **{"timeout": 60} | options)
@@ -169,13 +168,13 @@ class Raw:
 
 @contextmanager
 def calling(server: EncoderServer, *, host: str = "127.0.0.1") -> Iterator[Raw]:
-    """Calls to a server."""
+    """Open a channel to a server."""
     with grpc.insecure_channel(f"{host}:{server.port}") as channel:
         yield Raw(channel)
 
 
 def own_address() -> str:
-    """An address of this machine by which its callers count as of another; skips the test where it has none."""
+    """Return an address of this machine that is not loopback; skip the test if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # nothing is sent
@@ -193,7 +192,7 @@ def eventually(check: Callable[[], Any], *, within_s: float = 60.0) -> None:
 
 
 class Holder:
-    """Keeps an encoder busy until let go, so that what is asked meanwhile has to wait."""
+    """Keeps an encoder busy until `let_go` is set, so that other requests wait."""
 
     def __init__(self, server: EncoderServer) -> None:
         (model,) = server.repository.models()
@@ -220,7 +219,7 @@ class Holder:
 
 
 def infer_request(frames: ndarray = FRAMES, *, model: str = "tiny", version: str = "", **parameters: Any) -> Any:
-    """A request with raw pixels."""
+    """Build a request with raw pixels."""
     message = pb.ModelInferRequest(model_name=model, model_version=version, id="7")
     message.inputs.add(name="frames", datatype="UINT8", shape=frames.shape)
     message.raw_input_contents.append(frames.tobytes())
@@ -229,7 +228,7 @@ def infer_request(frames: ndarray = FRAMES, *, model: str = "tiny", version: str
 
 
 def output(response: Any, name: str) -> ndarray:
-    """One output of a reply."""
+    """Return one output of a reply."""
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         if tensor.name == name:
             return np.frombuffer(raw, np.float32).reshape(tuple(tensor.shape))
@@ -237,7 +236,7 @@ def output(response: Any, name: str) -> ndarray:
 
 
 def status_of(call: Any) -> tuple[str, str]:
-    """Status and words that a call fails with."""
+    """Return the status and message of a call that must fail."""
     try:
         call()
     except grpc.RpcError as error:

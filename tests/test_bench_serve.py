@@ -82,7 +82,7 @@ def test_every_client_has_a_connection_of_its_own(server: EncoderServer, tmp_pat
     [
         (("127.0.0.1:1",), 1, "127.0.0.1:1: "),
         (("--robots", "0"), 2, "there is no client"),
-        (("--hz", "0"), 2, "are above 0"),
+        (("--hz", "0"), 2, "must be finite and above 0"),
         (("--token", "/nowhere"), 2, "cannot read /nowhere"),
     ],
 )

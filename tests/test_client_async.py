@@ -39,7 +39,7 @@ def server(tiny_models: Path) -> Iterator[EncoderServer]:
 
 def with_client(server: EncoderServer, use: Callable[[AsyncEncoderClient], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        client = AsyncEncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 20_000.0} | options)
+        client = AsyncEncoderClient(f"127.0.0.1:{server.port}", **{"deadline_ms": 60_000.0} | options)
         async with client:
             await use(client)
 
@@ -209,7 +209,7 @@ def test_who_waits_hears_that_the_stream_was_closed(server: EncoderServer) -> No
 
 def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
     async def use(client: AsyncEncoderClient) -> None:
-        before = server.repository.models()[0].statistics.message().execution_count
+        before = server.repository.models()[0].statistics.to_message().execution_count
         with Holder(server) as holder:
             running = asyncio.create_task(client.encode(FRAMES[:1]))
             assert await asyncio.to_thread(holder.entered.wait, 60)
@@ -219,7 +219,7 @@ def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
                 task.cancel()
             await asyncio.to_thread(holder.wait_for, 0)
         await running
-        assert server.repository.models()[0].statistics.message().execution_count == before + 1
+        assert server.repository.models()[0].statistics.to_message().execution_count == before + 1
 
     with_client(server, use)
 

@@ -171,7 +171,7 @@ def test_a_newer_frame_takes_the_place_of_the_one_that_waits(server: EncoderServ
 
 def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
     with connect(server) as client:
-        before = server.repository.models()[0].statistics.message().execution_count
+        before = server.repository.models()[0].statistics.to_message().execution_count
         with Holder(server) as holder:
             outcomes: dict[str, object] = {}
             thread = _ask(client, outcomes, "running")
@@ -183,7 +183,7 @@ def test_a_cancelled_call_is_never_run(server: EncoderServer) -> None:
                 call.cancel()
             holder.wait_for(0)
         thread.join(60)
-    assert server.repository.models()[0].statistics.message().execution_count == before + 1
+    assert server.repository.models()[0].statistics.to_message().execution_count == before + 1
 
 
 def test_more_than_the_queue_holds_is_refused_at_once(tiny_models: Path, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_robots_of_two_encoders_are_served_alike(counts: tuple[int, int], costs_
         device.begin(sim)
         if plan.slices:
             now_s += sim.cost_s
-            sim.scheduler.ran(plan, run_s=sim.cost_s, now_s=now_s)
+            sim.scheduler.learn(plan, run_s=sim.cost_s, now_s=now_s)
             for each in plan.slices:
                 ages_s.append(now_s - each.request.captured_s)
                 sim.served[each.request.robot] = sim.served.get(each.request.robot, 0) + 1

@@ -27,7 +27,7 @@ def metric(server: EncoderServer, name: str) -> float:
 
 
 def statistics(server: EncoderServer) -> Any:
-    return server.repository.models()[0].statistics.message().inference_stats
+    return server.repository.models()[0].statistics.to_message().inference_stats
 
 
 def test_only_what_the_encoder_failed_on_counts_as_failed(server: EncoderServer) -> None:

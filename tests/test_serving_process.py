@@ -131,7 +131,7 @@ def test_a_host_is_what_its_addresses_are() -> None:
     assert all(map(is_local, ("localhost", "127.0.0.1", "127.3.2.1", "unix:x", "unix-abstract:x")))
     assert not any(map(is_local, ("0.0.0.0", "::", "192.0.2.7")))
     for host in ("", "no such host", "127.0.0.1.evil.invalid", "x" * 300):
-        with pytest.raises(InputError, match="is no address and no name"):
+        with pytest.raises(InputError, match="is neither an address nor a known name"):
             resolve(host)
     with pytest.raises(ResourceError, match="not this machine's"):
         listen("192.0.2.7", 0, lambda address: 1)

@@ -36,7 +36,7 @@ def request(
 def run(scheduler: Scheduler, now_s: float) -> list[Request]:
     plan = scheduler.take(now_s)
     if plan.slices:
-        scheduler.ran(plan, run_s=RUN_S * plan.num_frames, now_s=now_s + RUN_S)
+        scheduler.learn(plan, run_s=RUN_S * plan.num_frames, now_s=now_s + RUN_S)
     return [each.request for each in plan.slices]
 
 
@@ -81,7 +81,7 @@ def test_one_slow_spell_does_not_shed_everything_for_ever() -> None:
     scheduler.add(request(at_s=0.0))
     plan = scheduler.take(0.0)
     for _ in range(50):
-        scheduler.ran(plan, run_s=10 * RUN_S, now_s=1.0)
+        scheduler.learn(plan, run_s=10 * RUN_S, now_s=1.0)
     assert scheduler.estimate_s(1, 1.0) > 5 * RUN_S
     scheduler.add(request(at_s=1.0, allowed_s=3 * RUN_S))
     assert scheduler.take(1.0).shed
@@ -101,7 +101,7 @@ def test_a_slow_measurement_at_load_does_not_shed_everything_for_ever() -> None:
 def test_the_estimate_follows_a_faster_machine_at_once() -> None:
     scheduler = Scheduler(FLAT, max_waiting=4)
     scheduler.add(request())
-    scheduler.ran(scheduler.take(0.0), run_s=RUN_S / 4, now_s=0.0)
+    scheduler.learn(scheduler.take(0.0), run_s=RUN_S / 4, now_s=0.0)
     assert scheduler.estimate_s(2, 0.0) == pytest.approx(RUN_S / 2)
 
 
@@ -215,7 +215,7 @@ def simulate(
         run_s = costs.of(plan.num_frames)
         now_s += run_s
         busy_s += run_s
-        scheduler.ran(plan, run_s=run_s, now_s=now_s)
+        scheduler.learn(plan, run_s=run_s, now_s=now_s)
         for each in (each.request for each in plan.slices):
             served[str(each.robot)] += 1
             ages_s.append(now_s - each.captured_s)
@@ -306,7 +306,7 @@ def needlessly_shed(
         if plan.slices:
             run_s = sum(truth(each.request, now_s) * (each.stop - each.start) for each in plan.slices)
             now_s += run_s
-            scheduler.ran(plan, run_s=run_s, now_s=now_s)
+            scheduler.learn(plan, run_s=run_s, now_s=now_s)
             for each in plan.slices:
                 each.request.num_done = each.stop
         elif arrivals:
@@ -375,7 +375,7 @@ def test_hopeless_deadlines_are_tried_seldom() -> None:
             plan = scheduler.take(now_s)
             if plan.slices:
                 busy_s += FAST_S
-                scheduler.ran(plan, run_s=FAST_S, now_s=now_s + FAST_S)
+                scheduler.learn(plan, run_s=FAST_S, now_s=now_s + FAST_S)
         assert busy_s / 10 < (0.25 if part > 0.3 else 0.02)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from robossl_client._proto import inference_pb2 as pb
+from robossl_client.blocking_runtime import BlockingRuntime
 from robossl_client.client import EncoderClient
 from robossl_client.errors import ServerFailedError
 from robossl_client.shared import FOLDER, SharedFile
 from robossl_client.shared_frames import SharedPlaces
-from robossl_client.waiting import BlockingRuntime, run
+from robossl_client.waiting import run
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, calling, infer_request, own_address, serving, status_of
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robossl_client.asyncio_runtime import AsyncioRuntime
 from robossl_client.base import ClientBase
 from robossl_client.card import EncoderCard
 from robossl_client.channel import Tls
 from robossl_client.frames import Frames
 from robossl_client.messages import Reply
 from robossl_client.stream import FrameStream
-from robossl_client.waiting import AsyncioRuntime
 
 
 class AsyncLatest(FrameStream):

@@ -30,11 +30,7 @@ S = TypeVar("S", bound=FrameStream)
 
 
 class ClientBase:
-    """A connection to one encoder of a server.
-
-    The client pins the first encoder it sees: if the server changes to another one, calls raise EncoderChangedError
-    instead of returning embeddings that are not comparable.
-    """
+    """A connection to one encoder of a server, which it pins; see EncoderClient."""
 
     _waiting: ClassVar[Runtime]
     _pin: Pin

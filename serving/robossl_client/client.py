@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robossl_client.base import ClientBase
+from robossl_client.blocking_runtime import BlockingRuntime
 from robossl_client.frames import Frames
 from robossl_client.latest import Latest
 from robossl_client.messages import Reply
-from robossl_client.waiting import BlockingRuntime, run
+from robossl_client.waiting import run
 
 
 class EncoderClient(ClientBase):

@@ -45,11 +45,11 @@ class ImageDecoder:
             frames = images.decode(claim.check)
         except RefusedError as refused:
             if refused.code in _OUTCOMES:
-                statistics.dropped(claim.priority, _OUTCOMES[refused.code])
+                statistics.count_dropped(claim.priority, _OUTCOMES[refused.code])
             raise
         now_s = time.monotonic()
         with self._lock:
-            self._times.took(images.size, images.expected_s, now_s - started_s, now_s=now_s)
+            self._times.learn(images.size, images.expected_s, now_s - started_s, now_s=now_s)
         self._budget.decoded(claim, working_bytes=images.working_bytes)
         return frames
 

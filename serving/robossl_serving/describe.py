@@ -60,7 +60,7 @@ class Descriptions:
     def statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
         """Return counts and times of one model, or of all models if the name is empty."""
         models = [self._repository.find(name, version, None)] if version else self._loaded(name)
-        return pb.ModelStatisticsResponse(model_stats=[model.statistics.message() for model in models])
+        return pb.ModelStatisticsResponse(model_stats=[model.statistics.to_message() for model in models])
 
     def index(self, *, only_ready: bool) -> pb.RepositoryIndexResponse:
         """Return all versions on disk or loaded."""

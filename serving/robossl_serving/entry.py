@@ -70,8 +70,8 @@ class ModelEntry:
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
-                f"the pinned encoder is no longer served, and not in the repository; {current}. Connect again to take the "
-                "current one, or put the pinned version back into the repository and load it by its number"
+                f"the pinned encoder is no longer served, and not in the repository; {current}. Connect again to take "
+                "the current one, or put the pinned version back into the repository and load it by its number"
             )
         else:
             said = (

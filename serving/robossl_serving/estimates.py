@@ -60,7 +60,7 @@ class TimeEstimates:
         record.is_trial = now_s - record.since_s >= trusted_s
         return not record.is_trial
 
-    def took(self, size: WorkSize, expected_s: float, seconds: float, *, now_s: float) -> None:
+    def learn(self, size: WorkSize, expected_s: float, seconds: float, *, now_s: float) -> None:
         """Learn from a run."""
         record = self._record(size, now_s)
         before, ratio = self._scale(size), seconds / expected_s

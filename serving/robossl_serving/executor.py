@@ -39,6 +39,7 @@ class Executor:
     ) -> None:
         """Start the thread that runs waiting requests, on its own device unless `device` is given."""
         self._run = run
+        self._name = name
         self._scheduler = scheduler
         self._on_run = on_run
         self._device = device or Device()
@@ -150,7 +151,7 @@ class Executor:
         failed: list[Request] = []
         with self._lock:
             if features:
-                self._scheduler.ran(plan, run_s=run_s, now_s=started_s + run_s)
+                self._scheduler.learn(plan, run_s=run_s, now_s=started_s + run_s)
                 done.extend(_hand_out(plan, features, started_s=started_s, run_s=run_s))
             elif plan.slices:
                 failed.extend(self._give_up(plan))
@@ -180,7 +181,8 @@ class Executor:
         try:
             return self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
         except Exception:
-            _log.exception("a run failed", extra={"num_frames": plan.num_frames})
+            about = {"encoder": self._name, "num_frames": plan.num_frames}
+            _log.exception("an encoder run failed; its requests are answered with INTERNAL", extra=about)
             return {}
 
 

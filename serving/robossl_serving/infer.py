@@ -127,7 +127,7 @@ class Inference:
         """
         try:
             if job.claim.is_gone():
-                job.model.statistics.dropped(job.request.priority, "cancelled")
+                job.model.statistics.count_dropped(job.request.priority, "cancelled")
                 raise RefusedError(*_NOT_SERVED["cancelled"])
             self._submit(job, may_run_here=may_run_here)
         except Exception:
@@ -166,7 +166,7 @@ class Inference:
 
     def count(self, job: InferJob) -> None:
         """Count a finished job and release its memory; `reply` does so itself."""
-        job.model.statistics.answered(job.request, decoded_s=job.decoded_s)
+        job.model.statistics.count_answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
 
     def _submit(self, job: InferJob, *, may_run_here: bool) -> None:

@@ -109,7 +109,7 @@ class ModelLoader:
         except RobosslError:
             raise
         except Exception as error:  # onnxruntime's errors have no common class
-            _log.exception("a version could not be opened", extra={"folder": str(folder)})
+            _log.exception("a version could not be opened; export it again", extra={"folder": str(folder)})
             raise InputError(f"{folder} cannot be opened ({reason(error)}); export it again") from error
         _log.info("loaded", extra={**model.facts(), "seconds": round(time.monotonic() - started_s, 2)})
         return model

@@ -86,7 +86,7 @@ class Model:
             self._run,
             Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
             name=f"{self.card.name}-{self.card.version}",
-            on_run=self.statistics.ran,
+            on_run=self.statistics.count_run,
             device=device,
         )
 

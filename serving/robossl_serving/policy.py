@@ -6,6 +6,7 @@ version takes the place of a broken one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl.errors import InputError
 from robossl.repository import read_config
 
+_log = logging.getLogger("robossl.serving")
 LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))  # the default
 
 
@@ -66,3 +68,36 @@ def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionCh
             return VersionChoice(found, len(found), tuple(sorted(named.difference(on_disk))))
         case _:
             return VersionChoice(newest_first, len(newest_first))
+
+
+class VersionChooser:
+    """Chooses the versions of every model of a repository; logs an unusable policy once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._unusable: dict[str, str] = {}  # logged error by model name
+
+    def choose(
+        self, name: str, on_disk: Collection[int], version: int | None
+    ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
+        """Choose versions by the model's policy, or by a version number.
+
+        Raises:
+            InputError: the policy cannot be used.
+        """
+        try:
+            policy = read_policy(self._root / name)
+            choice = choose(policy, on_disk) if version is None else VersionChoice((version,), 1)
+            if not choice.versions:
+                missing = ", ".join(map(str, choice.missing))
+                raise InputError(
+                    f"{self._root / name / 'config.pbtxt'} names only versions {missing}, and none of them is on disk; "
+                    "correct its version_policy"
+                )
+        except InputError as error:
+            if self._unusable.get(name) != str(error):
+                _log.error("refused", extra={"model": name, "reason": str(error)})
+            self._unusable[name] = str(error)
+            raise
+        self._unusable.pop(name, None)
+        return policy, choice

@@ -32,5 +32,5 @@ def to_refused(error: Exception) -> RefusedError:
     """Return an error that may be shown to the client; log an unexpected error and hide its details."""
     if isinstance(error, RefusedError):
         return error
-    _log.error("a call failed", exc_info=error)
+    _log.error("a call failed unexpectedly; its client got INTERNAL", exc_info=error)
     return RefusedError(grpc.StatusCode.INTERNAL, "the server failed on this call; its log says why")

@@ -25,7 +25,7 @@ from robossl_serving.entry import ModelEntry, join_names, log_change, not_loaded
 from robossl_serving.folder import artefacts, scan
 from robossl_serving.loader import LoadedVersion, ModelLoader
 from robossl_serving.model import Model, SessionSettings, places_of
-from robossl_serving.policy import VersionChoice, choose, read_policy
+from robossl_serving.policy import VersionChooser
 from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
@@ -54,11 +54,11 @@ class Repository:
     ) -> None:
         self._root = root
         self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
+        self._chooser = VersionChooser(root)
         self._retire_after_s = retire_after_s  # since the last pinned request
         self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
-        self._unusable: dict[str, str] = {}  # logged errors of config.pbtxt
         self._chosen: dict[str, int] = {}  # version loaded by number, which overrides the policy
         self._unloaded: set[str] = set()  # unloaded on request; loaded again only on request
 
@@ -203,7 +203,7 @@ class Repository:
                 self._loader.forget(name, on_disk)
                 chosen = None if is_told else self._chosen.get(name)
                 number = version if chosen not in on_disk else chosen
-                policy, choice = self._choose(name, on_disk, number)
+                policy, choice = self._chooser.choose(name, on_disk, number)
                 entry = self._entries.get(name)
                 held = {} if entry is None else entry.versions
                 good, failed = self._loader.open_chosen(name, choice, held=held, again=again, may_keep=version is None)
@@ -216,31 +216,6 @@ class Repository:
                 return failed
         finally:
             self._on_change()
-
-    def _choose(
-        self, name: str, on_disk: Collection[int], version: int | None
-    ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
-        """Choose versions by the model's policy, or by a version number.
-
-        Raises:
-            InputError: the policy cannot be used; logged the first time.
-        """
-        try:
-            policy = read_policy(self._root / name)
-            choice = choose(policy, on_disk) if version is None else VersionChoice((version,), 1)
-            if not choice.versions:
-                config = self._root / name / "config.pbtxt"
-                raise InputError(
-                    f"{config} names only versions {join_names(choice.missing)}, and none of them is on disk; "
-                    "correct its version_policy"
-                )
-        except InputError as error:
-            if self._unusable.get(name) != str(error):
-                _log.error("refused", extra={"model": name, "reason": str(error)})
-            self._unusable[name] = str(error)
-            raise
-        self._unusable.pop(name, None)
-        return policy, choice
 
     def _replace(
         self,

@@ -130,12 +130,12 @@ class Scheduler:
         slices = self._control_slices(now_s, beside_s) if self._num_slots else self._batch_slices()
         return RunPlan(tuple(slices), shed)
 
-    def ran(self, plan: RunPlan, *, run_s: float, now_s: float) -> None:
+    def learn(self, plan: RunPlan, *, run_s: float, now_s: float) -> None:
         """Learn the time of a run."""
         first = plan.slices[0].request
         hw = first.hw
         expected_s = self._costs.of(plan.num_frames, hw)
-        self._runs.took((plan.num_frames, *hw), expected_s, run_s, now_s=now_s)
+        self._runs.learn((plan.num_frames, *hw), expected_s, run_s, now_s=now_s)
         ratio = run_s / expected_s
         self._pace = ratio if ratio < self._pace else (1 - _FOLLOW) * self._pace + _FOLLOW * ratio
         self._ran_s = now_s

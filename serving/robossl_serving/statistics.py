@@ -63,14 +63,14 @@ class ModelStatistics:
         self.runs: dict[int, RunCount] = {}  # by number of frames
         self._last_s = 0.0
 
-    def ran(self, num_frames: int, run_s: float) -> None:
+    def count_run(self, num_frames: int, run_s: float) -> None:
         """Count a run."""
         with self.lock:
             run_count = self.runs.setdefault(num_frames, RunCount())
             run_count.count += 1
             run_count.sum_s += run_s
 
-    def answered(self, request: Request, *, decoded_s: float) -> None:
+    def count_answered(self, request: Request, *, decoded_s: float) -> None:
         """Count a request with a known outcome."""
         assert request.outcome is not None
         now_s = time.monotonic()
@@ -89,13 +89,13 @@ class ModelStatistics:
             kind.num_frames += len(request.frames)
             self._last_s = now_s
 
-    def dropped(self, priority: Priority, outcome: Outcome) -> None:
+    def count_dropped(self, priority: Priority, outcome: Outcome) -> None:
         """Count a request that ended before it was queued."""
         with self.lock:
             outcomes = self.kinds[priority].outcomes
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
-    def message(self) -> pb.ModelStatistics:
+    def to_message(self) -> pb.ModelStatistics:
         """Return the protocol's message, in which a frame is an inference and a run is an execution.
 
         Superseded, shed and cancelled requests do not count as failed.

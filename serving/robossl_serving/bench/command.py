@@ -78,21 +78,6 @@ def bench_serve(
         InputError: there is no client, a number is out of range, or `out` cannot be written to.
         ResourceError: the server cannot be reached or refuses, or the disk is full.
     """
-    if robots < 0 or batch_clients < 0 or not robots + batch_clients:
-        raise InputError(f"there is no client: got --robots {robots} --batch-clients {batch_clients}; raise one")
-    if not all(0 < number < math.inf for number in (hz, times, seconds, deadline_ms, batch_size, *frame_hw)):
-        raise InputError(
-            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw must be finite and above 0, got "
-            f"{hz} {times} {seconds} {deadline_ms} {batch_size} {frame_hw[0]} {frame_hw[1]}"
-        )
-    call_bytes = math.prod(frame_hw) * 3 * (batch_size if batch_clients or pattern == "overload" else 1)
-    if call_bytes > Limits().message_bytes:
-        raise InputError(
-            f"--frame-hw and --batch-size make calls of {call_bytes} bytes, over the server's limit of "
-            f"{Limits().message_bytes}; choose smaller ones"
-        )
-    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
-    connect: Connect = partial(_connect, target, **options)
     load = Load(
         robots=robots,
         hz=None if pattern == "closed" else hz,
@@ -102,6 +87,14 @@ def bench_serve(
         batch_size=batch_size,
         seconds=seconds,
     )
+    if not all(0 < number < math.inf for number in (hz, times, seconds, deadline_ms, batch_size, *frame_hw)):
+        raise InputError(
+            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw must be finite and above 0, got "
+            f"{hz} {times} {seconds} {deadline_ms} {batch_size} {frame_hw[0]} {frame_hw[1]}"
+        )
+    _check_load(load, frame_hw, sends_batches=batch_clients > 0 or pattern == "overload")
+    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
+    connect: Connect = partial(_connect, target, **options)
     frame = natural_frames(1, frame_hw, seed=0)
     try:
         with connect(None, False) as client:
@@ -129,6 +122,19 @@ def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds
     if measured is None or not measured.goodput_per_s:
         raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; raise --deadline-ms")
     return measured.goodput_per_s
+
+
+def _check_load(load: Load, frame_hw: tuple[int, int], *, sends_batches: bool) -> None:
+    if load.robots < 0 or load.batch_clients < 0 or not load.robots + load.batch_clients:
+        raise InputError(
+            f"there is no client: got --robots {load.robots} --batch-clients {load.batch_clients}; raise one"
+        )
+    call_bytes = math.prod(frame_hw) * 3 * (load.batch_size if sends_batches else 1)
+    if call_bytes > Limits().message_bytes:
+        raise InputError(
+            f"--frame-hw and --batch-size make calls of {call_bytes} bytes, over the server's limit of "
+            f"{Limits().message_bytes}; choose smaller ones"
+        )
 
 
 def _connect(target: str, robot: str | None, is_shared: bool, **options: Any) -> EncoderClient:
