@@ -8,7 +8,15 @@ from typing import Any
 import timm
 
 from robossl.errors import InputError, reason
+from robossl.plugins import Registry
 
+# Beside timm's: functions that `timm.models.register_model` registers when their module is imported.
+BACKBONES = Registry(
+    "backbone",
+    group="robossl.backbones",
+    built_in={},
+    check=lambda found: "" if timm.is_model(getattr(found, "__name__", "")) else "must be registered with timm",
+)
 _RESNETS = ("resnet",)  # timm modules whose models take zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # ... take img_size and dynamic_img_size
 _SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's words and ours
@@ -55,6 +63,8 @@ def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
 def _check_name(backbone: str) -> str:
     """The architecture of a timm name, which may end in the tag of its hub weights: resnet18.a1_in1k."""
     architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture) and architecture in BACKBONES:
+        BACKBONES.resolve(architecture)
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         raise InputError(

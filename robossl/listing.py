@@ -96,11 +96,15 @@ def _first_line(text: str | None) -> str:
 def _backbones() -> NameTable:
     import timm
 
+    from robossl.backbones import BACKBONES
+
+    list(BACKBONES.usable())  # registers them with timm
     weights: dict[str, list[str]] = {name: [] for name in timm.list_models()}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")
         weights.setdefault(architecture, []).append(tag or "default")
-    return NameTable([NameRow(name, f"weights: {', '.join(tags) or 'none'}") for name, tags in weights.items()])
+    rows = [NameRow(n, f"weights: {', '.join(tags) or 'none'}", BACKBONES.package(n)) for n, tags in weights.items()]
+    return NameTable(rows, BACKBONES.problems())
 
 
 def _envs() -> NameTable:

@@ -224,6 +224,22 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
     assert process.stdout == "latency\n" and "the factor 'broken' of the package broken" in process.stderr
 
 
+def test_a_backbone_is_registered_with_timm_when_it_is_named(tmp_path: Path) -> None:
+    site = broken(tmp_path / "site", "nets", "[robossl.backbones]\nmy_net = my_net:my_net\n")
+    (site / "my_net.py").write_text(
+        "import timm\n\n\n@timm.models.register_model\ndef my_net(pretrained=False, **options):\n"
+        "    return timm.create_model('test_resnet', **options)\n"
+    )
+    program = (
+        "from robossl.encoder import EncoderConfig, build_encoder; from robossl.cli import main\n"
+        "print(build_encoder(EncoderConfig(backbone='my_net', input_hw=(32, 32))).feature_dim)\n"
+        "main(['list', 'backbones', 'my_*'])\n"
+    )
+    process = python(program, cwd=tmp_path, site=site)
+    assert process.stdout.splitlines()[0].isdigit(), process.stderr
+    assert process.stdout.splitlines()[1:] == ["my_net  weights: none  [nets]"]
+
+
 def test_our_methods_are_what_a_plugin_must_be() -> None:
     assert {name: check_method(METHODS.resolve(name)) for name in METHODS.built_in} == dict.fromkeys(METHODS, "")
 
