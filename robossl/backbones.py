@@ -9,7 +9,15 @@ import timm
 
 from robossl.errors import InputError, reason
 from robossl.names import suggest_name
+from robossl.plugins import Registry
 
+# Beside timm's: functions that `timm.models.register_model` registers when their module is imported.
+BACKBONES = Registry(
+    "backbone",
+    group="robossl.backbones",
+    built_in={},
+    check=lambda found: "" if timm.is_model(getattr(found, "__name__", "")) else "must be registered with timm",
+)
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # accept img_size and dynamic_img_size
 _SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's names and ours
@@ -66,6 +74,8 @@ def _resolve_architecture(backbone: str) -> str:
         InputError: timm has no such architecture or tag.
     """
     architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture) and architecture in BACKBONES:
+        BACKBONES.resolve(architecture)
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         raise InputError(

@@ -22,34 +22,34 @@ from robossl.probes.factors import FACTORS
 Kind = Literal["methods", "sources", "factors", "backbones", "protocols", "envs", "profiles", "recipes"]
 
 
-class Row(NamedTuple):
+class NameRow(NamedTuple):
     """One line of a list."""
 
     name: str
     title: str
-    package: str = ""  # that brings it, if it is not ours
+    package: str = ""  # the installed package that brings it; "" for ours
 
 
-class Listing(NamedTuple):
+class NameTable(NamedTuple):
     """All lines of one kind."""
 
-    rows: list[Row]
-    problems: Sequence[str] = ()  # names of installed packages that are not used, and why
+    rows: list[NameRow]
+    problems: Sequence[str] = ()  # lines about plugins that are not used
 
 
 def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
     """List what there is to choose from, one line each; without a kind, what can be listed.
 
     Args:
-        kind: Of what.
-        pattern: Names to show, such as 'vit_small*' of backbones.
+        kind: What to list.
+        pattern: Show only matching names, as in `robossl list backbones 'vit_small*'`.
 
     Raises:
         InputError: no name matches the pattern.
     """
     if kind is None:
         return "\n".join(f"robossl list {each:10} {_counted(each)}" for each in get_args(Kind))
-    rows, problems = _listing(kind)
+    rows, problems = _table(kind)
     shown = [row for row in rows if fnmatchcase(row.name, pattern)]
     if not shown and rows:
         raise InputError(f"none of the {len(rows)} {kind} match {pattern!r}; robossl list {kind} shows all")
@@ -61,22 +61,22 @@ def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
 def _counted(kind: Kind) -> str:
     if kind == "backbones":  # importing timm takes seconds
         return "timm's models; takes a pattern: robossl list backbones 'vit_small*'"
-    return str(len(_REGISTRIES[kind] if kind in _REGISTRIES else _listing(kind).rows))
+    return str(len(_REGISTRIES[kind] if kind in _REGISTRIES else _table(kind).rows))
 
 
-def _listing(kind: Kind) -> Listing:
+def _table(kind: Kind) -> NameTable:
     return _of_registry(_REGISTRIES[kind]) if kind in _REGISTRIES else _OTHERS[kind]()
 
 
-def _of_registry(registry: Registry) -> Listing:
+def _of_registry(registry: Registry) -> NameTable:
     """The names of a registry; a plugin that cannot be used has the reason as its title."""
     rows = []
     for name in registry:
         try:
-            rows.append(Row(name, _title(registry, name), registry.package(name)))
+            rows.append(NameRow(name, _title(registry, name), registry.package(name)))
         except InputError as error:
-            rows.append(Row(name, str(error), registry.package(name)))
-    return Listing(rows, registry.problems())
+            rows.append(NameRow(name, str(error), registry.package(name)))
+    return NameTable(rows, registry.problems())
 
 
 def _title(registry: Registry, name: str) -> str:
@@ -93,33 +93,37 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def _backbones() -> Listing:
+def _backbones() -> NameTable:
     import timm
 
+    from robossl.backbones import BACKBONES
+
+    list(BACKBONES.usable())  # registers them with timm
     weights: dict[str, list[str]] = {name: [] for name in timm.list_models()}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")
         weights.setdefault(architecture, []).append(tag or "default")
-    return Listing([Row(name, f"weights: {', '.join(tags) or 'none'}") for name, tags in weights.items()])
+    rows = [NameRow(n, f"weights: {', '.join(tags) or 'none'}", BACKBONES.package(n)) for n, tags in weights.items()]
+    return NameTable(rows, BACKBONES.problems())
 
 
-def _envs() -> Listing:
-    return Listing([Row(name, title) for name, title in pkgutil.resolve_name(ENVIRONMENTS)().items()])
+def _envs() -> NameTable:
+    return NameTable([NameRow(name, title) for name, title in pkgutil.resolve_name(ENVIRONMENTS)().items()])
 
 
-def _profiles() -> Listing:
+def _profiles() -> NameTable:
     folder = Path(__file__).parent / "probes" / "profiles"
     profiles = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
-    return Listing([Row(each["name"], each["title"]) for each in profiles])
+    return NameTable([NameRow(each["name"], each["title"]) for each in profiles])
 
 
-def _recipes() -> Listing:
+def _recipes() -> NameTable:
     """The yaml files of configs/ in the working folder, else of the checkout that this package is in."""
     here = Path("configs")
     folder = here if here.is_dir() else Path(__file__).parents[1] / "configs"
     firsts = {path: _first_line(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
-    rows = [Row(str(path), first.removeprefix("# ")) for path, first in firsts.items()]
-    return Listing(rows, [] if rows else ["no folder configs here; recipes come with the source of robossl"])
+    rows = [NameRow(str(path), first.removeprefix("# ")) for path, first in firsts.items()]
+    return NameTable(rows, [] if rows else ["no folder configs here; recipes come with the source of robossl"])
 
 
 _REGISTRIES: dict[Kind, Registry] = {
@@ -128,7 +132,7 @@ _REGISTRIES: dict[Kind, Registry] = {
     "factors": FACTORS,
     "protocols": PROTOCOLS,
 }
-_OTHERS: dict[Kind, Callable[[], Listing]] = {
+_OTHERS: dict[Kind, Callable[[], NameTable]] = {
     "backbones": _backbones,
     "envs": _envs,
     "profiles": _profiles,

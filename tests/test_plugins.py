@@ -121,9 +121,9 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
     assert "(nearest_mean): run is 50.0 points above majority" in " ".join(said.split())
     report = json.loads((tmp_path / "probe" / "report.json").read_text())
     assert {view["factor"] for view in report["views"]} == {"posterize"}
-    assert [verdict["need"] for verdict in report["verdicts"] if verdict["factor"] == "posterize"] == ["INV"]
+    assert {verdict["need"] for verdict in report["verdicts"] if verdict["factor"] == "posterize"} == {"INV"}
     assert json.loads(next((tmp_path / "models").rglob("card.json")).read_text())["method"] == "mine"
-    assert said.splitlines()[-1].endswith("seen from the running mean of all outputs.  [my-robots]")
+    assert "seen from the running mean of all outputs.  [my-robots]\n" in said
 
 
 @pytest.mark.slow
@@ -222,6 +222,22 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
     chosen = "from robossl.probes.start import choose_factors; print(choose_factors((), None)[-1])"
     process = python(chosen, cwd=tmp_path, site=site)
     assert process.stdout == "latency\n" and "the factor 'broken' of the package broken" in process.stderr
+
+
+def test_a_backbone_is_registered_with_timm_when_it_is_named(tmp_path: Path) -> None:
+    site = broken(tmp_path / "site", "nets", "[robossl.backbones]\nmy_net = my_net:my_net\n")
+    (site / "my_net.py").write_text(
+        "import timm\n\n\n@timm.models.register_model\ndef my_net(pretrained=False, **options):\n"
+        "    return timm.create_model('test_resnet', **options)\n"
+    )
+    program = (
+        "from robossl.encoder import EncoderConfig, build_encoder; from robossl.cli import main\n"
+        "print(build_encoder(EncoderConfig(backbone='my_net', input_hw=(32, 32))).feature_dim)\n"
+        "main(['list', 'backbones', 'my_*'])\n"
+    )
+    process = python(program, cwd=tmp_path, site=site)
+    assert process.stdout.splitlines()[0].isdigit(), process.stderr
+    assert process.stdout.splitlines()[1:] == ["my_net  weights: none  [nets]"]
 
 
 def test_our_methods_are_what_a_plugin_must_be() -> None:

@@ -1,0 +1,53 @@
+"""`robossl list`: every kind, quickly and without torch where its list needs none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from robossl.errors import InputError
+from robossl.listing import Kind, list_names
+from robossl.probes.factors import FACTORS
+from robossl.probes.profile import load_profile, profile_names
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_can_be_listed_is_counted_and_ours_is_listed_without_torch() -> None:
+    program = (
+        "import sys; from robossl.cli import main\n"
+        "for kind in ([], ['methods'], ['sources'], ['factors'], ['protocols'], ['envs'], ['profiles'], ['recipes']):\n"
+        "    assert main(['list', *kind]) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = [line.split() for line in done.stdout.splitlines()[: len(get_args(Kind))]]
+    assert [line[2] for line in counts] == list(get_args(Kind))
+    lines = done.stdout.splitlines()[len(counts) :]
+    assert len(lines) == sum(int(line[3]) for line in counts if line[3].isdigit())
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)  # each has a title
+
+
+def test_a_pattern_chooses_and_one_that_matches_nothing_is_refused() -> None:
+    assert [line.split()[0] for line in list_names("methods", "moco*").splitlines()] == ["moco", "moco_v3"]
+    shown = list_names("backbones", "vit_small_patch16_224").splitlines()
+    assert len(shown) == 1 and "augreg_in21k_ft_in1k" in shown[0]
+    with pytest.raises(InputError, match=r"none of the \d+ protocols match 'svm'; robossl list protocols shows all"):
+        list_names("protocols", "svm")
+
+
+def test_profiles_have_the_titles_that_the_probes_give_them() -> None:
+    titles = dict(line.split(maxsplit=1) for line in list_names("profiles").splitlines())
+    assert titles == {name: load_profile(name, factors=FACTORS).title for name in profile_names()}
+
+
+def test_recipes_of_the_working_folder_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (ROOT / "configs" / "quickstart.yaml").name in list_names("recipes")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "own.yaml").write_text("# Mine.\nmethod: {name: simsiam}\n")
+    monkeypatch.chdir(tmp_path)
+    assert list_names("recipes") == "configs/own.yaml  Mine."
