@@ -95,7 +95,7 @@ def test_a_map_whose_channels_lie_elsewhere_is_not_pooled_over_them(tmp_path: Pa
         ({"shape": ("b", 3, "h", "w")}, PLAIN, "pass the size it was trained at"),
         ({"shape": ("b", 3, 24, 32)}, InputDescription(range="0-1", size=(9, 9)), "takes frames of 24x32 only"),
         ({}, InputDescription(range="0-1", size=(-5, 32)), "size must be two numbers of 1 or more, got -5 32"),
-        ({}, InputDescription(), "its graph does not say of which scale"),
+        ({}, InputDescription(), "its graph does not say their scale"),
         ({}, InputDescription(mean=(0.0, 0.0, 0.0)), "mean and std belong together"),
         ({}, InputDescription(mean=(123.0, 117.0, 104.0), std=(58.0, 57.0, 57.0)), "pass range 0-255"),
         ({}, InputDescription(mean=(0.5, 0.5, 0.5), std=(0.0, 1.0, 1.0)), "do not fit pixels in 0-1"),

@@ -123,7 +123,7 @@ def test_one_picture_is_refused_before_the_encoder_is_opened(
         ("timm:resnet18@none.safetensors", [], "no file 'none.safetensors'"),
         ("projector:nowhere", [], "no run at nowhere"),
         ("none.onnx", [], "no ONNX model at none.onnx"),
-        ("ONNX", [], "its graph does not say of which scale"),
+        ("ONNX", [], "its graph does not say their scale"),
         ("ONNX", ["--input.layout", "nhwc"], "is not nhwc of 3 colours"),
         ("ONNX", ["--input.range", "0-1", "--input.output", "z"], "unknown output"),
         ("ONNX", ["--input.range", "0-1", "--input.backbone", "resnet1"], "unknown backbone 'resnet1'; did you mean"),

@@ -94,7 +94,7 @@ def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e
 
 
 def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
-    """Refuse tasks of which none has two classes.
+    """Refuse if no task has two classes.
 
     Raises:
         InputError: it names the largest classes of each label and what to do.

@@ -154,7 +154,7 @@ def predict_by_ridge(
 def _predict(
     train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], test: Float[ndarray, "m d"], penalties: Sequence[float]
 ) -> Float[ndarray, "p m k"]:
-    """Return predictions for each penalty, which is added to the squared singular values as it is."""
+    """Return predictions for each penalty, which is added to the squared singular values without rescaling."""
     n, d = train.shape
     centre = train.mean(axis=0)
     axes, strength, left = _decompose(train - centre, keep=d)

@@ -158,7 +158,7 @@ def _scale(model: str, given: InputDescription, *, is_bytes: bool) -> tuple[Trip
         raise InputError(f"{model}: mean and std belong together, got mean {given.mean} and std {given.std}; pass both")
     if given.mean is None and given.range is None:
         raise InputError(
-            f"{model} takes floats, and its graph does not say of which scale; pass --input.mean and --input.std "
+            f"{model} takes floats, and its graph does not say their scale; pass --input.mean and --input.std "
             "(ImageNet: 0.485 0.456 0.406 and 0.229 0.224 0.225), or --input.range 0-1 or 0-255 if the model "
             "normalises itself"
         )

@@ -120,7 +120,7 @@ def _check_layout(source: str, outputs: list[ndarray], contract: InputContract) 
                 other = "nhwc" if contract.layout == "nchw" else "nchw"
                 raise InputError(
                     f"{source} takes {contract.layout} and gives {list(values.shape)}, which looks like {other}; pass "
-                    f"--input.output-layout {other}, or {contract.layout} where the channels stay where they were"
+                    f"--input.output-layout {other}, or {contract.layout} if the channels stay on the same axis"
                 )
 
 
