@@ -13,7 +13,7 @@ import robossl
 project, html_title, version = "RoboSSL", "RoboSSL", robossl.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md"]
 exclude_patterns = [".*", "build", "dist", "runs", "stores", "models", "quickstart"]  # not searched at all
 html_theme = "furo"
 html_copy_source = html_show_sourcelink = False
@@ -36,18 +36,17 @@ PAGES = """
 :glob:
 :titlesonly:
 
-docs/api
-docs/*
-CONTRIBUTING
-CHANGELOG
+%s
 ```
 """
 
 
 def add_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Add the list of pages to the front page."""
+    """Add the list of pages to the front page, and those of docs/X/ to docs/X.md."""
     if name == root_doc:
-        source[0] += PAGES
+        source[0] += PAGES % "docs/api\ndocs/*\nCONTRIBUTING\nCHANGELOG"
+    elif (Path(app.srcdir) / name).is_dir():
+        source[0] += PAGES % f"/{name}/*"
 
 
 def check_names(app: Sphinx) -> None:

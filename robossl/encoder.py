@@ -99,7 +99,7 @@ class Encoder(nn.Module):
                 return Features(pooled=patches.mean(1), dense=dense, cls=out[:, 0] if self.has_cls else None)
         got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise InputError(
-            f"{self.config.backbone} gives {got} for frames of {pixels.shape[-2]}x{pixels.shape[-1]}, which is no map "
+            f"{self.config.backbone} gives {got} for frames of {pixels.shape[-2]}x{pixels.shape[-1]}, not a map "
             f"of {self.feature_dim} channels over the frame; choose another backbone, such as resnet18 or "
             "vit_small_patch16_224"
         )

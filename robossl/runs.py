@@ -1,4 +1,4 @@
-"""A run as an object: what `pretrain` returns and `open_run` opens."""
+"""A run as an object, returned by `pretrain` and `open_run`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder. It is read when it is asked, so the object of a run that still trains is up to date.
+    """A run folder. Every attribute reads the folder, so it is up to date while the run trains.
 
-    A run stands for its folder wherever a path is taken: `robossl.export(run)`, `open(run / "log.txt")`.
+    A run can be passed as a path: `robossl.export(run)`, `open(run / "log.txt")`.
 
     Attributes:
         path: The folder.
@@ -57,8 +57,10 @@ class Run:
     @property
     def step(self) -> int:
         """Steps of the saved encoder; 0 before the first checkpoint."""
-        path = self.path / "encoder" / "encoder.json"
-        return int(json.loads(path.read_text(encoding="utf-8"))["extra"]["step"]) if path.is_file() else 0
+        from robossl.encoder_files import read_about
+
+        folder = self.path / "encoder"
+        return int(read_about(folder)["extra"]["step"]) if folder.is_dir() else 0
 
     @property
     def is_finished(self) -> bool:

@@ -24,7 +24,7 @@ DEADLINE_MS = 60_000.0  # of one call; while the server is away it is tried agai
 
 
 class ServedEncoder:
-    """A connection to one encoder of a server, which is pinned: another one in its place is an error.
+    """A connection to one encoder of a server; the encoder is pinned, and a replaced encoder is an error.
 
     Args:
         source: grpc://host:port/model; the model may be left out if the server has one.
@@ -83,11 +83,11 @@ class ServedEncoder:
 
         if isinstance(error, errors.UnavailableError | errors.DeadlineError | errors.OverloadedError):
             return ResourceError(
-                f"{self._source} does not answer ({reason(error)}); what is embedded is kept, so start the server and "
+                f"{self._source} does not answer ({reason(error)}); embedded frames are kept: start the server and "
                 "run the same command again"
             )
         if isinstance(error, errors.EncoderChangedError):
-            return InputError(f"{self._source} changed its encoder meanwhile ({reason(error)}); run this again")
+            return InputError(f"{self._source} changed its encoder during the run ({reason(error)}); run it again")
         if isinstance(error, errors.ServingError | ValueError):
             return error if isinstance(error, InputError) else InputError(f"{self._source}: {reason(error)}")
         return error
@@ -102,5 +102,5 @@ def split_address(source: str) -> tuple[str, str]:
     address = urlsplit(source)
     model = address.path.strip("/")
     if not address.netloc or "/" in model:
-        raise InputError(f"{source!r} is not grpc://host:port/model; the model may be left out where there is one")
+        raise InputError(f"{source!r} is not grpc://host:port/model; leave out the model if the server has only one")
     return address.netloc, model

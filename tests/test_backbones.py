@@ -142,9 +142,7 @@ def test_levit_has_a_grid() -> None:
 
 @pytest.mark.parametrize("name", NO_MAP)
 def test_a_backbone_without_a_map_is_refused_in_one_line(name: str) -> None:
-    with pytest.raises(
-        InputError, match=rf"^{name} gives .*, which is no map of .*; choose another backbone"
-    ) as caught:
+    with pytest.raises(InputError, match=rf"^{name} gives .*, not a map of .*; choose another backbone") as caught:
         build(name)
     assert "\n" not in str(caught.value)
 

@@ -314,7 +314,7 @@ def test_numbers_of_methods_outside_of_their_range(method: dict[str, object], wa
         ),
         (
             {"encoder": {"backbone": "pit_ti_224", "input_hw": [224, 224]}},
-            "pit_ti_224 gives a tensor of shape (1, 1, 256) for frames of 224x224, which is no map of 256 channels",
+            "pit_ti_224 gives a tensor of shape (1, 1, 256) for frames of 224x224, not a map of 256 channels",
         ),
         (
             {"encoder": {"backbone": "mixer_s32_224", "input_hw": [32, 32]}},

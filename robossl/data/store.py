@@ -50,7 +50,7 @@ def open_store(path: StrPath) -> Store:
 
 
 class Store:
-    """Read access by row; a store stands for its folder wherever a path is taken.
+    """Read access to frames by row. A store can be passed as a path.
 
     It pickles as its path, so that worker processes map the same memory pages.
 
