@@ -18,6 +18,7 @@ from robossl.evaluate import PROTOCOLS
 from robossl.methods import METHODS
 from robossl.plugins import ENVIRONMENTS, Registry
 from robossl.probes.factors import FACTORS
+from robossl.recipes import recipes
 
 Kind = Literal["methods", "sources", "factors", "backbones", "protocols", "envs", "profiles", "recipes"]
 
@@ -118,12 +119,8 @@ def _profiles() -> NameTable:
 
 
 def _recipes() -> NameTable:
-    """The yaml files of configs/ in the working folder, else of the checkout that this package is in."""
-    here = Path("configs")
-    folder = here if here.is_dir() else Path(__file__).parents[1] / "configs"
-    firsts = {path: _first_line(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
-    rows = [NameRow(str(path), first.removeprefix("# ")) for path, first in firsts.items()]
-    return NameTable(rows, [] if rows else ["no folder configs here; recipes come with the source of robossl"])
+    firsts = {name: _first_line(path.read_text(encoding="utf-8")) for name, path in recipes().items()}
+    return NameTable([NameRow(name, first.removeprefix("# ")) for name, first in firsts.items()])
 
 
 _REGISTRIES: dict[Kind, Registry] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robossl.probes.frames import Label, UnavailableError
+from robossl.probes.frames import Label, ViewUnavailableError
 
 
 class Pictures:
@@ -29,10 +29,10 @@ class Pictures:
         return self._pixels[at]
 
     def earlier(self, at: np.ndarray, frames: int) -> np.ndarray:
-        raise UnavailableError("pictures have no past")
+        raise ViewUnavailableError("pictures have no past")
 
     def scene(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
-        raise UnavailableError("pictures cannot be changed")
+        raise ViewUnavailableError("pictures cannot be changed")
 
     def scene_warp(self, at: np.ndarray, factor: str, strength: int) -> np.ndarray:
-        raise UnavailableError("pictures cannot be changed")
+        raise ViewUnavailableError("pictures cannot be changed")

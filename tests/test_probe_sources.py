@@ -16,7 +16,7 @@ from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS, resolve_factor
-from robossl.probes.frames import Split, UnavailableError
+from robossl.probes.frames import Split, ViewUnavailableError
 from robossl.probes.label_maps import move_label
 from robossl.probes.moves import to_view
 from robossl.probes.sources import open_frames
@@ -84,9 +84,9 @@ def test_the_commonest_size_is_taken_and_the_rest_is_said(tmp_path: Path) -> Non
         "left out the label thing: every class is one episode, so no other episode can test it",
     )
     assert list(frames.labels) == ["parity"]
-    with pytest.raises(UnavailableError, match="single pictures have no past"):
+    with pytest.raises(ViewUnavailableError, match="single pictures have no past"):
         frames.earlier(np.arange(2), 1)
-    with pytest.raises(UnavailableError, match="recorded scenes cannot be changed"):
+    with pytest.raises(ViewUnavailableError, match="recorded scenes cannot be changed"):
         frames.scene(np.arange(2), "distractors", 1)
 
 
@@ -169,7 +169,7 @@ def test_scenes_have_a_past(push: EnvFrames) -> None:
     at = np.arange(6)
     assert (push.earlier(at, 0) == push.clean(at)).all()
     assert (push.earlier(at, 8) != push.clean(at)).any((1, 2, 3)).all()
-    with pytest.raises(UnavailableError, match="scenes are 8 steps old; 9 steps earlier"):
+    with pytest.raises(ViewUnavailableError, match="scenes are 8 steps old; 9 steps earlier"):
         push.earlier(at, 9)
 
 
@@ -244,7 +244,7 @@ def test_a_factor_of_the_scene_that_moves_no_camera_moves_no_label(push: EnvFram
 
 def test_where_nothing_is_moved_what_is_moved_has_no_colour() -> None:
     frames = open_frames("env:robossl/Reach-v0", num_scenes=2, image_size=32)
-    with pytest.raises(UnavailableError, match="robossl/Reach-v0 has no object to move"):
+    with pytest.raises(ViewUnavailableError, match="robossl/Reach-v0 has no object to move"):
         frames.scene(np.arange(2), "manip_object_color", 3)
     recoloured = frames.scene(np.arange(2), "receiver_object_color", 5)
     assert (recoloured != frames.clean(np.arange(2))).any()

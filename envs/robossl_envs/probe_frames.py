@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from robossl.errors import InputError
 from robossl.names import suggest_name
-from robossl.probes.frames import LATENCY_FRAMES, Label, UnavailableError
+from robossl.probes.frames import LATENCY_FRAMES, Label, ViewUnavailableError
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
@@ -73,17 +73,19 @@ class EnvFrames:
         """Return the same scenes a number of steps earlier.
 
         Raises:
-            UnavailableError: the scenes are younger.
+            ViewUnavailableError: the scenes are younger.
         """
         if frames > LATENCY_FRAMES:
-            raise UnavailableError(f"scenes are {LATENCY_FRAMES} steps old; {frames} steps earlier there is no scene")
+            raise ViewUnavailableError(
+                f"scenes are {LATENCY_FRAMES} steps old; {frames} steps earlier there is no scene"
+            )
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
         """Return the same scenes with a factor at a strength; a two-sided factor draws its side by the scene.
 
         Raises:
-            UnavailableError: the environment has no such factor.
+            ViewUnavailableError: the environment has no such factor.
         """
         self._check(factor)
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
@@ -92,7 +94,7 @@ class EnvFrames:
         """Return how `scene` moves points on the table: the homography of the moved camera.
 
         Raises:
-            UnavailableError: the environment has no such factor.
+            ViewUnavailableError: the environment has no such factor.
         """
         self._check(factor)
         # In a picture's coordinates y points up, in those of labels down.
@@ -105,9 +107,9 @@ class EnvFrames:
 
     def _check(self, factor: str) -> None:
         if factor not in FACTORS:
-            raise UnavailableError(f"{self.name} has no factor {factor}")
+            raise ViewUnavailableError(f"{self.name} has no factor {factor}")
         if factor not in self._env.factors:
-            raise UnavailableError(f"{self.name} has no object to move, so no factor {factor}")
+            raise ViewUnavailableError(f"{self.name} has no object to move, so no factor {factor}")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)

@@ -52,7 +52,7 @@ class ProbeFrames(Protocol):
         """Return the frame that many frames earlier: what a camera with that latency shows.
 
         Raises:
-            UnavailableError: the source has no time.
+            ViewUnavailableError: the source has no time.
         """
         ...
 
@@ -60,7 +60,7 @@ class ProbeFrames(Protocol):
         """Return the same moments with one factor of the scene at a strength of 1 to 5.
 
         Raises:
-            UnavailableError: the source cannot change its scenes.
+            ViewUnavailableError: the source cannot change its scenes.
         """
         ...
 
@@ -68,12 +68,12 @@ class ProbeFrames(Protocol):
         """Return how `scene` moves points on the ground: homographies in the coordinates of labels.
 
         Raises:
-            UnavailableError: the source cannot change its scenes.
+            ViewUnavailableError: the source cannot change its scenes.
         """
         ...
 
 
-class UnavailableError(Exception):
+class ViewUnavailableError(Exception):
     """These frames cannot show a factor; the report prints the message as the reason."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from robossl.errors import InputError
 from robossl.probes.factors import resolve_factor
-from robossl.probes.frames import ProbeFrames, UnavailableError
+from robossl.probes.frames import ProbeFrames, ViewUnavailableError
 from robossl.probes.views import Part, RenderJob, Views, render_frames
 
 FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
@@ -89,7 +89,7 @@ def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[s
         start = time.perf_counter()
         try:
             render_frames(factor, frames, at, values)
-        except UnavailableError as error:
+        except ViewUnavailableError as error:
             unavailable[name] = str(error)
         seconds[name] = (time.perf_counter() - start) / len(at)
     return seconds, unavailable

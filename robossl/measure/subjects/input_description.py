@@ -48,7 +48,7 @@ class InputDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class InputContract:
+class InputFormat:
     """A fully known input of a model."""
 
     name: str
@@ -84,7 +84,7 @@ class InputContract:
 
 def resolve_input(
     model: str, name: str, shape: Sequence[int | str | None], dtype: str, given: InputDescription
-) -> InputContract:
+) -> InputFormat:
     """Combine what the graph says about the input with the description.
 
     Raises:
@@ -101,7 +101,7 @@ def resolve_input(
     size = _size(model, (height, width), given, is_bytes=dtype == "tensor(uint8)")
     mean, std, values = _scale(model, given, is_bytes=dtype == "tensor(uint8)")
     batch = shape[0] if isinstance(shape[0], int) else None
-    return InputContract(
+    return InputFormat(
         name,
         DTYPES[dtype],
         batch,

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from robossl.errors import InputError, reason
 from robossl.measure.subjects.backbone import find_backbone
-from robossl.measure.subjects.input_description import InputContract, InputDescription, resolve_input
+from robossl.measure.subjects.input_description import InputDescription, InputFormat, resolve_input
 from robossl.measure.subjects.subject import Output, Subject, SubjectInfo, available_outputs, digest_of
 from robossl.names import suggest_name
 from robossl.session import file_sha256, open_session
@@ -76,7 +76,7 @@ def _existing(source: str) -> Path:
     return path
 
 
-def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDescription) -> tuple[InputContract, str]:
+def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDescription) -> tuple[InputFormat, str]:
     """Return how frames go in, and the name of the output that is embedded."""
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -110,7 +110,7 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
     return name
 
 
-def _check_layout(source: str, outputs: list[ndarray], contract: InputContract) -> None:
+def _check_layout(source: str, outputs: list[ndarray], contract: InputFormat) -> None:
     """Refuse a map whose channels seem to be on another axis than the input's: a square frame gives a square map."""
     for values in outputs:
         if values.ndim == 4:
@@ -131,7 +131,7 @@ class _Model:
         self,
         source: str,
         session: onnxruntime.InferenceSession,
-        contract: InputContract,
+        contract: InputFormat,
         output: str,
         dense: str | None,
     ) -> None:

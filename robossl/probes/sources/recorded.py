@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from robossl.probes.frames import RECORDED, UnavailableError
+from robossl.probes.frames import RECORDED, ViewUnavailableError
 
 
 class RecordedFrames:
@@ -15,14 +15,14 @@ class RecordedFrames:
         """Refuse: recorded scenes cannot be changed.
 
         Raises:
-            UnavailableError: always.
+            ViewUnavailableError: always.
         """
-        raise UnavailableError(RECORDED)
+        raise ViewUnavailableError(RECORDED)
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
         """Refuse: recorded scenes cannot be changed.
 
         Raises:
-            UnavailableError: always.
+            ViewUnavailableError: always.
         """
-        raise UnavailableError(RECORDED)
+        raise ViewUnavailableError(RECORDED)

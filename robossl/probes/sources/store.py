@@ -12,7 +12,7 @@ from numpy import ndarray
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.names import suggest_name
-from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, UnavailableError
+from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
 SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
@@ -82,11 +82,11 @@ class StoreProbeFrames(RecordedFrames):
         """Return what the camera showed that many frames earlier.
 
         Raises:
-            UnavailableError: some frames of the source are single pictures.
+            ViewUnavailableError: some frames of the source are single pictures.
         """
         store, rows = self._store, self._rows[at]
         if (np.diff(store.episode_start)[self.clusters] < 2).any():
-            raise UnavailableError("single pictures have no past")
+            raise ViewUnavailableError("single pictures have no past")
         found = []
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]
