@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -68,6 +69,8 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
         each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
         for each in signature.parameters.values()
     ]
+    # tyro keeps the line breaks of the docstring; help texts are wrapped to the terminal instead.
+    wrapped.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(function.__doc__ or ""))
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}
     del wrapped.__wrapped__  # tyro would read the annotations of the function itself

@@ -23,7 +23,7 @@ FRAMES_PER_S = 240  # of one worker, measured on 320x180 video
 BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29
 
 # A recipe that trains on images and videos, without labels or splits, and its view size, batch size and frame rate.
-RECIPE = Path("configs/simsiam_resnet18_video.yaml")
+RECIPE = "simsiam_resnet18_video"
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 
 
@@ -103,12 +103,12 @@ def _estimate_bytes(num_frames: int, short_side: int) -> int:
 
 
 def next_step(path: Path) -> str:
-    """Return the commands to run next; the recipe is named only if it is there and can train on this store."""
+    """Return the commands to run next; the recipe is named only if it can train on this store."""
     store = open_store(path)
     num_rows = len(thin_rows(store, np.arange(store.num_frames), RECIPE_FRAMES_PER_S))
     commands = [["robossl", "info", str(path)]]
-    if RECIPE.exists() and num_rows >= RECIPE_BATCH and store.frame_hw.min(axis=1).max() >= RECIPE_VIEW:
+    if num_rows >= RECIPE_BATCH and store.frame_hw.min(axis=1).max() >= RECIPE_VIEW:
         commands.append(
-            ["robossl", "pretrain", str(RECIPE), "--data.store", str(path), "--out", f"runs/{path.resolve().name}"]
+            ["robossl", "pretrain", RECIPE, "--data.store", str(path), "--out", f"runs/{path.resolve().name}"]
         )
     return f"next: {'; '.join(map(shlex.join, commands))}"
