@@ -74,7 +74,7 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
     Raises:
         InputError: as `load`, but without a line.
     """
-    text = yaml.dump(_plain(mapping), Dumper=Dumper)
+    text = yaml.dump(_plain(mapping), Dumper=Dumper, sort_keys=False)
     config: T = Reader(str(source), has_lines=False).build(parse(text, str(source)), schema, "")
     return config
 
