@@ -36,7 +36,7 @@ from robossl_client.errors import DeadlineError
 from robossl_client.wire import CALLS, path
 from serving_models import SIDE, convolutions, null_model, small_vit, some_frame
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "kits"))
 from dear_images import flat_png, many_scans
 
 PARTS = ("pictures", "scans", "leave", "memory", "models")

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import CLIPS, ROOT
 from serving_kit import build_tiny
 
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
 from robossl.memory import keep_freed_memory
-
-CLIPS = Path(__file__).parent / "data" / "droid"
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -73,7 +72,7 @@ def shared_data() -> Callable[[str], Path]:
     """Find a folder of the shared data, or skip the test."""
 
     def find(name: str) -> Path:
-        path = Path(__file__).parents[2] / "shared" / "data" / name
+        path = ROOT.parent / "shared" / "data" / name
         if not path.exists():
             pytest.skip(f"needs ../shared/data/{name}")
         return path

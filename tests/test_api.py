@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import CLIPS
 from serving_kit import FRAMES, serving
 
 import robossl
@@ -69,7 +70,7 @@ def test_a_path_is_text_or_a_path(kind: type, run: robossl.Run, clip_store_path:
 
 
 def test_one_source_or_several_are_ingested(tmp_path: Path) -> None:
-    clips = sorted((Path(__file__).parent / "data" / "droid").rglob("*.mp4"))[:2]
+    clips = sorted((CLIPS).rglob("*.mp4"))[:2]
     one = robossl.ingest(str(clips[0]), out=str(tmp_path / "one"), short_side=32, workers=1)
     two = robossl.ingest(clips, out=tmp_path / "two", short_side=32, workers=1)
     assert (one.num_episodes, two.num_episodes) == (1, 2)

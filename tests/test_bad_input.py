@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from places import CLIPS
 
 from robossl.cli import main
 from robossl.config import from_mapping
@@ -19,7 +20,6 @@ from robossl.errors import InputError
 from robossl.run import RunConfig
 from robossl.views import ClipSpec
 
-CLIPS = Path(__file__).parent / "data" / "droid"
 YAML = """
 method: {name: simsiam, view: {size: 32}, projector_hidden_dim: 16, output_dim: 16, predictor_hidden_dim: 8}
 encoder: {backbone: resnet10t, input_hw: [32, 32]}

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 from robossl_client.card import EncoderCard, Parity
 from serving_kit import copy_version, serving
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(name: str, *arguments: object) -> str:

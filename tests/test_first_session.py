@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from robossl_envs.collect import collect
 from terminal import on_a_terminal
 
@@ -27,7 +28,6 @@ from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
 from robossl.next_steps import next_steps
 from robossl.run import MixConfig, OnlineKnnConfig, RunConfig
 
-ROOT = Path(__file__).parents[1]
 CLIPS = ROOT / "tests" / "data" / "droid"
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 SMALL = [path for path in RECIPES if any(name in path.stem for name in ("_resnet18_", "_vit_tiny_", "_convnext_atto_"))]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "robossl": "robossl",
     "robossl_envs": "envs/robossl_envs",

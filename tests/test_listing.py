@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
+from places import ROOT
 
 from robossl.errors import InputError
 from robossl.listing import Kind, list_names
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import load_profile, profile_names
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_what_can_be_listed_is_counted_and_ours_is_listed_without_torch() -> None:

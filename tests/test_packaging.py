@@ -11,12 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from robossl_serving.server import ServerSettings
 from serving_kit import serving
 
 from robossl import __version__
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {"robossl", "robossl_envs", "robossl_serving", "robossl_client"}
 
 
@@ -109,7 +109,7 @@ def test_the_client_wheel_is_all_that_a_robot_needs(
         "runpy.run_path(check, run_name='__main__'); import robossl_client; print(robossl_client.__file__)"
     )
     with serving(tiny_models, ServerSettings(port=0, shared_memory=True)) as server:
-        arguments = [str(tmp_path), str(ROOT / "tests" / "client_check.py"), f"127.0.0.1:{server.port}"]
+        arguments = [str(tmp_path), str(ROOT / "tests" / "kits" / "client_check.py"), f"127.0.0.1:{server.port}"]
         done = subprocess.run(
             [sys.executable, "-I", "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
         )

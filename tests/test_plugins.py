@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from robossl.methods import METHODS
 from robossl.methods import _check as check_method
 
-ROOT = Path(__file__).parents[1]
 RUN = """
 import sys
 from robossl.cli import main
@@ -128,8 +128,8 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
 
 @pytest.mark.slow
 def test_the_tests_of_ours_run_over_an_installed_plugin(site: Path) -> None:
-    names = ("methods", "micro_batches", "probe_factors", "evaluate_protocols")
-    chosen = ["-k", "mine or posterize or nearest_mean", *(f"tests/test_{name}.py" for name in names)]
+    files = ("methods/test_methods", "methods/test_micro_batches", "probes/test_factors", "evaluate/test_protocols")
+    chosen = ["-k", "mine or posterize or nearest_mean", *(f"tests/{file}.py" for file in files)]
     process = python("import pytest; pytest.main()", "-q", "-p", "no:cacheprovider", *chosen, cwd=ROOT, site=site)
     assert "29 passed" in process.stdout, process.stdout
 
