@@ -26,7 +26,7 @@ from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
 from robossl.next_steps import next_steps
-from robossl.run import MixConfig, OnlineKnnConfig, RunConfig
+from robossl.run import MixConfig, OnlineKnnConfig, RunConfig, load_config
 
 CLIPS = ROOT / "tests" / "data" / "droid"
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -191,7 +191,7 @@ def test_each_printed_command_works_as_it_is(
 def test_ingest_suggests_the_recipe_only_for_a_store_that_it_can_train_on(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load(ROOT / RECIPE, RunConfig)
+    recipe = load_config(RECIPE)
     view, batch, data = as_plain(recipe)["method"]["view"], recipe.train.batch_size, recipe.data
     assert (view["size"], batch, data.frames_per_s) == (RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S)
     assert data.split is None and recipe.knn is None

@@ -63,7 +63,7 @@ def report_of(verdicts: tuple[Verdict, ...]) -> Report:
 
 CAUSES = {
     "a label that is not read": (judged([unread(0.01 * i) for i in range(20)]), "point is not surely read off clean"),
-    "no label": (judged(None, need="EQUI"), "no label of the task is there"),
+    "no label": (judged(None, need="EQUI"), "no label of the task can test"),
     "few clusters": (judged([figure(0.8 + i / 100, 0.99, clusters=9) for i in range(20)]), "9 independent clusters"),
     "wide intervals": (judged([figure(0.7 + i / 100, 0.99) for i in range(20)]), "more frames are needed to tell"),
     "no label, wide": (judged(None), "a label or more frames are needed to tell"),

@@ -208,7 +208,7 @@ def test_frames_that_say_nothing_are_refused() -> None:
     with pytest.raises(InputError, match=r"pictures has 1 frame\(s\) of 1 picture, a probe needs two or more"):
         split_frames(one)
     alike = Pictures(np.full((40, 8, 8, 3), 7, np.uint8))
-    with pytest.raises(InputError, match="all are the same picture"):
+    with pytest.raises(InputError, match="all are equal"):
         split_frames(alike)
 
 

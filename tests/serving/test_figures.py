@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 from robossl_client._proto import inference_pb2 as pb
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Holder, calling, infer_request, serving, status_of
+from serving_kit import FRAMES, Holder, calling, eventually, infer_request, serving, status_of
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_only_what_the_encoder_failed_on_counts_as_failed(server: EncoderServer)
 
 def test_the_queue_the_streams_and_the_memory_are_gauges(server: EncoderServer) -> None:
     with calling(server) as call:
-        assert metric(server, "robossl_waiting_requests") == metric(server, "robossl_open_streams") == 0
+        eventually(lambda: metric(server, "robossl_waiting_requests") == metric(server, "robossl_open_streams") == 0)
         with Holder(server) as holder:
             calls = [call.future("ModelInfer", infer_request(FRAMES[:1]))]
             assert holder.entered.wait(60)
