@@ -41,8 +41,8 @@ def python(program: str, *arguments: str, cwd: Path, site: Path | None = None) -
 
 ENVIRONMENT = """
 import gymnasium
-from robossl_envs.collection.environment import import_registering
-import_registering("my_env")
+from robossl_envs.collection.environment import import_env_module
+import_env_module("my_env")
 env = gymnasium.make("my/Dot-v0", render_mode="rgb_array")
 env.reset(seed=0)
 print(env.render().shape)

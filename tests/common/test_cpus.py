@@ -45,12 +45,11 @@ print(session.get_session_options().intra_op_num_threads)
 
 
 def test_ingest_takes_as_many_workers(tmp_path: Path) -> None:
-    clips = CLIPS
     program = """
 from robossl.cli import main
 main(["ingest", sys.argv[1], "--out", sys.argv[2], "--short-side", "32"])
 """
-    assert "with 1 workers" in run_on_one_cpu(program, clips, tmp_path / "store")
+    assert "with 1 worker," in run_on_one_cpu(program, CLIPS, tmp_path / "store")
 
 
 def _file(path: Path, text: str) -> None:

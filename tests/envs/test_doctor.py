@@ -56,7 +56,7 @@ def test_a_module_that_fails_as_it_is_imported_gets_its_remedy_or_one_line(
     assert capsys.readouterr().out.startswith("x/Y-v0: MuJoCo finds no OpenGL: apt-get install")
     (tmp_path / "odd.py").write_text("1 / 0")
     with pytest.raises(
-        InputError, match=r"--module odd cannot be imported \(ZeroDivisionError: division by zero\); check"
+        InputError, match=r"--module odd cannot be imported \(ZeroDivisionError: division by zero\); is it installed"
     ):
         command(["x/Y-v0", "--module", "odd"])
 
