@@ -1,4 +1,4 @@
-"""Brightness: the gain of all light."""
+"""Brightness: all pixel values are multiplied by one gain."""
 
 from __future__ import annotations
 

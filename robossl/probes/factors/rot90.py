@@ -1,4 +1,4 @@
-"""Quarter turns of the centred square, exact: no pixel is mixed with another."""
+"""Quarter turns of the centred square; they are exact, because no pixel is mixed with another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl.probes.frames import ProbeFrames
 
 
 def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
-    """Cut the square and turn it counter-clockwise, as seen."""
+    """Cut out the centred square and turn it, counter-clockwise as the viewer sees it."""
     pixels = crop_square(frames.clean(at))
     return np.stack([np.rot90(frame, int(degrees) // 90) for frame, degrees in zip(pixels, values[:, 0], strict=True)])
 
