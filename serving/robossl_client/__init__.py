@@ -1,4 +1,4 @@
-"""What robots need and nothing more: the encoder card and the client (numpy, grpcio, protobuf).
+"""What a robot needs to use a server: the client and the encoder card. Needs only numpy, grpcio and protobuf.
 
-The parts are imported from their modules: `card` needs the standard library only.
+Import names from the modules, not from this package, because `robossl_client.card` needs only the standard library.
 """

@@ -1,4 +1,4 @@
-"""The client's errors, one for each reaction.
+"""The client's errors: one class for each way to react.
 
 * ServingError
   x SupersededError    do nothing: a newer frame of the same camera replaced this one
@@ -73,7 +73,7 @@ _BY_STATUS: dict[str, type[ServingError]] = {
     "PERMISSION_DENIED": DeniedError,
 }
 
-_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # grpc's message
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # the text of grpc's error
 
 
 def error_of(status: str, words: str) -> ServingError:
