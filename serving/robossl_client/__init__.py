@@ -1,4 +1,5 @@
-"""What a robot needs to use a server: the client and the encoder card. Needs only numpy, grpcio and protobuf.
+"""What a robot needs to use a server: the client and the encoder card.
 
-Import names from the modules, not from this package, because `robossl_client.card` needs only the standard library.
+The package needs only numpy, grpcio and protobuf. Import names from its modules, not from the package itself, because
+`robossl_client.card` works with the standard library alone.
 """

@@ -30,7 +30,7 @@ S = TypeVar("S", bound=FrameStream)
 
 
 class ClientBase:
-    """A connection to one encoder of a server, which refuses replies of any other encoder; see EncoderClient."""
+    """A connection to one encoder of a server; replies of any other encoder are refused. See EncoderClient."""
 
     _waiting: ClassVar[Runtime]
     _pin: Pin
@@ -52,7 +52,9 @@ class ClientBase:
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> None:
-        """Connect, and pin the encoder; an AsyncEncoderClient does both later, in `async with` or `connect`.
+        """Connect, and pin the encoder: accept no other encoder from then on.
+
+        An AsyncEncoderClient does both later, in `async with` or `connect`.
 
         Args:
             target: host:port of the server.

@@ -36,7 +36,7 @@ class InputContract:
     tensor: TensorSpec  # RGB in 0..255, channels last
     input_hw: tuple[int, int]  # size after the antialiased bilinear resize of the whole frame
     mean: tuple[float, ...]  # subtracted from RGB in 0..1, one number per channel
-    std: tuple[float, ...]  # divides what is left
+    std: tuple[float, ...]  # divides the difference, one number per channel
     fixed_hw: tuple[int, int] | None  # the only accepted frame size; None for any
     name: str = "frames"
     colour: str = "RGB"
@@ -53,7 +53,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Comparison of torch in fp32 with the exported graph, measured by export."""
+    """How far the exported graph agrees with torch in fp32; measured when the encoder was exported."""
 
     provider: str  # execution provider of onnxruntime
     batches: tuple[int, ...]

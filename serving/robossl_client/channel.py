@@ -1,4 +1,4 @@
-"""Open a channel, which is a connection to a server that reconnects by itself."""
+"""Open a channel to a server; if the connection breaks, grpc connects again by itself."""
 
 from __future__ import annotations
 

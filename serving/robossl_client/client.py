@@ -92,7 +92,7 @@ class EncoderClient(ClientBase):
         """Open a stream for a control loop, which sends each frame and takes the newest reply.
 
         The stream reconnects by itself. It drops frames that cannot meet the client's `deadline_ms`, and replies that
-        come after it.
+        come too late.
 
         Raises:
             RequestError: the client has no robot name.

@@ -22,7 +22,8 @@ _Speaks = Literal["no TLS", "TLS", "TLS with client certificates"]
 def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
     """Return the error with advice, or a DeniedError or RequestError if TLS is the reason.
 
-    If grpc cannot know the reason, connect once more to find out. Each step of that blocks for up to a second.
+    If grpc cannot know the reason, connect once more to find out. Each step of this second connection
+    (connect, handshake, read) blocks for up to a second.
     """
     details = str(error)
     if tls is not None and (said := _by_words(details, tls)) is not None:
@@ -84,7 +85,7 @@ def _probe(host: str, port: int) -> _Speaks:
     try:
         with socket.create_connection((host, port), timeout=_PROBE_S) as plain, context.wrap_socket(plain) as secure:
             has_shaken = True
-            # A server that wants a client certificate closes the connection; other servers send their HTTP/2 settings.
+            # A server that wants a client certificate closes the connection; other TLS servers send HTTP/2 settings.
             return "TLS" if secure.recv(1) else "TLS with client certificates"
     except TimeoutError:
         return "TLS" if has_shaken else "no TLS"

@@ -39,9 +39,9 @@ class Reply:
     artefact: str  # sha256 of the model file
     age_s: float  # seconds from capture of the frames until the caller gets the reply, by this machine's clock
     server_us: int  # microseconds from arrival of the request to its reply; contains the next three
-    decode_us: int  # until the frames were decoded
-    queue_us: int  # waiting for the encoder
-    infer_us: int  # running the encoder
+    decode_us: int  # from arrival until the frames were decoded
+    queue_us: int  # spent waiting for the encoder
+    infer_us: int  # spent running the encoder
     superseded: int  # number of older frames of this camera that this frame replaced in the queue
 
 
@@ -64,7 +64,7 @@ class Pin:
         check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
 
     def allowed_s(self, *given_ms: float | None) -> float:
-        """Return how many seconds a call may take: the first value that is not None, or the default."""
+        """Return how many seconds a call may take: the first value that is not None, or else the default."""
         default_ms = BATCH_DEADLINE_MS if self.robot is None else CONTROL_DEADLINE_MS
         return next((each for each in given_ms if each is not None), default_ms) / 1e3
 

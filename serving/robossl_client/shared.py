@@ -67,7 +67,7 @@ def _sweep() -> None:
     """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # it is in use, belongs to another user, or is already removed
+            with contextlib.suppress(OSError):  # file in use, of another user, or already removed
                 _remove_unused(path)
 
 

@@ -15,7 +15,7 @@ from robossl_client.frames import Frames, raw_view
 from robossl_client.shared import SharedFile
 from robossl_client.waiting import Runtime, TimedLock
 
-# Time to unregister a region. It is short, because an unavailable server later notices the removed file by itself.
+# Seconds to wait for unregistering a region: few, because an unavailable server will notice the removed file by itself.
 _GOODBYE_S = 0.1
 CallByName = Callable[..., Awaitable[Any]]  # arguments: name of a call, fields of its request
 SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # argument: parameters that say where the frames are

@@ -67,7 +67,7 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # waits to be sent: number, frames, capture time
+        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time of the next send
         self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0

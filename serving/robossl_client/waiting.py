@@ -75,7 +75,7 @@ class Runtime(Protocol):
         ...
 
     def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
-        """Open a stream with a method of a channel; it sends what `next_request` returns."""
+        """Open a stream with a method of a channel; the stream sends what `next_request` returns."""
         ...
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:

@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 
 from robossl_client._proto import inference_pb2 as pb
 
-SERVICE = "inference.GRPCInferenceService"  # public name of the service; our generated messages use a private name
+SERVICE = "inference.GRPCInferenceService"  # public name of the service; our messages use a private one
 TENSOR_TYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -67,7 +67,7 @@ CALLS = _calls()
 
 
 def path(name: str) -> str:
-    """Return the path of a call.
+    """Return the grpc path of a call.
 
     >>> path("ModelInfer")
     '/inference.GRPCInferenceService/ModelInfer'

@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
-UNTOUCHED = 101.0  # above the best quality, 100; means: not compressed
+UNTOUCHED = 101.0  # the best quality is 100; 101 stands for no compression
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:

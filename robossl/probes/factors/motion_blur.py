@@ -1,8 +1,8 @@
 """Motion blur: the camera moves evenly along a line while the shutter is open.
 
 Compared with the motion blur of ImageNet-C, the strongest level is between severities 2 and 3, and the third level is
-below severity 1. Kernels are compared by their spread: that of severity 1 (a one-sided Gaussian) is 1.8 pixels of 224,
-which is the spread of a line of length 0.028.
+below severity 1. Kernels are compared by their spread: that of severity 1 (a one-sided Gaussian) is 1.8 pixels in a
+frame of 224, which is also the spread of a line whose length is 0.028 of the frame's side.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
     return out
 
 
-# Noise of one grey level, which must not change what an encoder sees. It is not in FACTORS, because it serves only to
-# check the health of the features.
+# Noise of one grey level, which should hardly change the features of any encoder. It is not in FACTORS, because it only
+# serves to check the health of the features.
 FLOOR = Factor(
     name="floor",
     title="one grey level of noise",

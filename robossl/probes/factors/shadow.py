@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values, draw_direction, on_pixels
 
-WIDTH, BORDER = 0.35, 0.08  # shares of the shorter side
+WIDTH, BORDER = 0.35, 0.08  # of the band, as shares of the frame's shorter side
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:

@@ -20,7 +20,7 @@ REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 def draw_invariance(index: ReportIndex) -> Figure:
     """Draw a heatmap of invariance by factor and strength.
 
-    Outline cells whose features do not move although the task needs them to move.
+    Outline cells where the features do not move although the task needs them to move.
     """
     heatmap = Heatmap(
         heading=f"Invariance (NIS_w) of {shorten_name(index.report.encoder.name)}",

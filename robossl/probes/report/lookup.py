@@ -9,7 +9,7 @@ from robossl.report.heatmap import LEVELS as LEVELS
 
 FAMILIES: tuple[Family, ...] = ("photometric", "geometric", "scene", "temporal")
 MILD_ENOUGH = 3  # the severest strength at which a factor is shown if no task sets a limit
-HIGH = Thresholds().over_invariant_nis_w  # an encoder is called invariant if its NIS_w is at least this high
+HIGH = Thresholds().over_invariant_nis_w  # from this NIS_w (invariance score) on, an encoder is called invariant
 
 
 class ReportIndex:

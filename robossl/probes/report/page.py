@@ -22,7 +22,7 @@ from robossl.probes.result import Report
 from robossl.report.drawing import to_svg, write_png
 from robossl.report.html import Fact, render_template
 
-Reasons = Mapping[str, Sequence[str]]  # each reason why a number is missing, with the names of its factors
+Reasons = Mapping[str, Sequence[str]]  # maps a reason why numbers are missing to the names of the factors
 
 
 class Drawing(NamedTuple):
@@ -121,7 +121,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return each reason why cells of a heatmap have no number, with the names of their factors."""
+    """Return the reasons why cells of a heatmap have no number; each with the names of its factors."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:

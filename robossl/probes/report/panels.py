@@ -72,7 +72,10 @@ def _format(health: ProbeHealth, field: str, form: str) -> str:
 
 
 def make_figure_table(index: ReportIndex) -> tuple[list[str], list[list[str]]]:
-    """Return the column names and the rows of a table: all numbers of the heatmaps and the plane, as text."""
+    """Return the column names and the rows of a table with all numbers of the report.
+
+    These are the numbers that the heatmaps and the plot of invariance against information show.
+    """
     maps = [(name, metric) for name, metric in MAP_FIGURES if _has(index, metric)]
     columns = ["factor", "strength", "setting", "PSNR", "SSIM", "NIS_w", "R@1", "DEC_abs", "DEC_rel"]
     columns += [f"retention of {label}" for label in index.labels]

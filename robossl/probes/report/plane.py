@@ -95,7 +95,7 @@ def draw_plane(plane: Plane) -> Figure:
 
 
 def _write_corners(axes: Axes) -> list[_Box]:
-    """Write into each corner of the plot what it means; return the rectangles of the texts."""
+    """Write the meaning of each corner into the plot; return the rectangles that the texts cover."""
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     boxes = []
     low_x, high_x = axes.get_xlim()
@@ -149,7 +149,7 @@ def _box(axes: Axes, x: float, y: float, half: float) -> _Box:
 
 
 def _write_name(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
-    """Write a factor's name where it overlaps others the least; draw a line to its dot if the dot is far away."""
+    """Write a factor's name where it overlaps other names and dots the least, with a line if its dot is far away."""
     at_x, at_y = _points(axes, dot.invariance, dot.information)
     words = format_name(dot.factor)
     width, height = LETTER * len(words), 8.6
