@@ -1,4 +1,5 @@
-"""What robots need and nothing more: the encoder card and the client (numpy, grpcio, protobuf).
+"""What a robot needs to use a server: the client and the encoder card.
 
-The parts are imported from their modules: `card` needs the standard library only.
+The package needs only numpy, grpcio and protobuf. Import names from its modules, not from the package itself, because
+`robossl_client.card` works with the standard library alone.
 """

@@ -23,7 +23,7 @@ from robossl_client.stream import FrameStream
 
 
 class AsyncLatest(FrameStream):
-    """A stream of one camera, like Latest; `send` returns at once."""
+    """A stream of frames from one camera, like Latest; `send` returns at once."""
 
     async def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
         """Send the newest frames; see Latest.send."""
@@ -47,7 +47,7 @@ class AsyncLatest(FrameStream):
 class AsyncEncoderClient(ClientBase):
     """A connection to one encoder of a server, like EncoderClient, with the same arguments and errors.
 
-    `async with` or `connect` connects it.
+    The constructor does not connect yet; use `async with` or `await connect(...)`.
     """
 
     _waiting = AsyncioRuntime()
@@ -70,7 +70,7 @@ class AsyncEncoderClient(ClientBase):
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> AsyncEncoderClient:
-        """Connect, and pin the encoder; same arguments and errors as EncoderClient."""
+        """Create a client, connect it and pin the encoder; arguments and errors are those of EncoderClient."""
         client = cls(
             target,
             model=model,
@@ -89,7 +89,7 @@ class AsyncEncoderClient(ClientBase):
         return await client.__aenter__()
 
     async def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
-        """Return the features of any number of frames by output name; see EncoderClient."""
+        """Return the features of any number of frames, as a dict by output name; see EncoderClient."""
         return await self._features(frames)
 
     async def encode(
@@ -114,7 +114,7 @@ class AsyncEncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Return the features of one frame of each camera by camera; see EncoderClient.encode_cameras."""
+        """Encode one frame of each camera, return features by camera name; see EncoderClient.encode_cameras."""
         return await self._encode_cameras(
             frames, deadline_ms=deadline_ms, captured_s=captured_s, captured_at=captured_at
         )

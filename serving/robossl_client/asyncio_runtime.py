@@ -41,7 +41,7 @@ class AsyncioRuntime:
 
 
 class _TaskCondition:
-    """Needs no lock, because tasks of one loop switch only at an await."""
+    """A condition variable for tasks; it needs no lock, because tasks of one event loop switch only at an `await`."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()

@@ -25,12 +25,12 @@ from robossl_client.stream import FrameStream
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 from robossl_client.wire import CALLS, path
 
-_CALL_FRAMES = 64  # frames of one call
+_CALL_FRAMES = 64  # maximum number of frames per call; larger inputs are split
 S = TypeVar("S", bound=FrameStream)
 
 
 class ClientBase:
-    """A connection to one encoder of a server, which it pins; see EncoderClient."""
+    """A connection to one encoder of a server; replies of any other encoder are refused. See EncoderClient."""
 
     _waiting: ClassVar[Runtime]
     _pin: Pin
@@ -52,19 +52,21 @@ class ClientBase:
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> None:
-        """Connect, and pin the encoder; an AsyncEncoderClient does so in `async with` or `connect`.
+        """Connect, and pin the encoder: accept no other encoder from then on.
+
+        An AsyncEncoderClient does both later, in `async with` or `connect`.
 
         Args:
             target: host:port of the server.
             model: Name of the model; not needed if the server has only one.
             version: Version number; default: the current version.
             digest: Digest of the weights that the encoder must have.
-            follow: Always use the current encoder instead of pinning one.
-            robot: Name of the robot: its newest frame runs first, and older waiting frames are dropped. Without it
-                requests are batch requests, which are all answered, in order, after those of robots.
+            follow: Always use the server's current encoder instead of pinning the first one.
+            robot: Name of the robot. The server runs the robot's newest frame first and drops older waiting frames.
+                Without a name, requests are batch requests: all of them are answered, in order, after those of robots.
             outputs: The encoder's outputs to return; default: all.
-            deadline_ms: How long a call may take, and how old a stream's reply may be, counted from capture; default:
-                1 s for a robot, 60 s for batch requests.
+            deadline_ms: How long a call may take, and how old a stream's reply may be, counted from the capture of its
+                frame. Default: 1 s for a robot, 60 s for batch requests.
             tls: Certificates for an encrypted connection.
             token: The server's token.
             shared_memory: Pass pixels in shared memory; needs a server on this host with --shared-memory.
@@ -94,7 +96,7 @@ class ClientBase:
         self._begin()
 
     def _begin(self) -> None:
-        """Connect in the constructor, if that needs no event loop."""
+        """Connect at the end of the constructor, in clients that need no event loop; others do nothing here."""
 
     @property
     def card(self) -> EncoderCard:
@@ -224,7 +226,7 @@ class ClientBase:
         return kind(path(name), call.encode_request, call.decode_response)
 
     async def _ask(self, name: str, /, *, until_s: float | None = None, **fields: Any) -> Any:
-        """Make a call by its name and the fields of its request."""
+        """Make the call with this name; its request has these fields."""
         until_s = time.monotonic() + self._pin.allowed_s(self._deadline_ms) if until_s is None else until_s
         return await self._try(self._method(name), CALLS[name].request(**fields), until_s=until_s)
 

@@ -1,6 +1,6 @@
-"""EncoderCard: identity, input and outputs of an encoder; the contract between training, serving and probing.
+"""EncoderCard: identity, input and outputs of an encoder, on which training, serving and probing rely.
 
-Standard library only, so that robots can read cards (Python 3.10 and later).
+This module needs only the standard library of Python 3.10 or later, so that robots can read cards.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class CardError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Type and shape of one tensor; variable dimensions have a name: ("batch", "height", "width", 3)."""
+    """Type and shape of one tensor. Variable dimensions have a name, as in ("batch", "height", "width", 3)."""
 
-    dtype: str  # numpy name
+    dtype: str  # numpy's name of the type
     shape: tuple[int | str, ...]
 
 
@@ -35,8 +35,8 @@ class InputContract:
 
     tensor: TensorSpec  # RGB in 0..255, channels last
     input_hw: tuple[int, int]  # size after the antialiased bilinear resize of the whole frame
-    mean: tuple[float, ...]  # of RGB in 0..1
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  # subtracted from RGB in 0..1, one number per channel
+    std: tuple[float, ...]  # divides the difference, one number per channel
     fixed_hw: tuple[int, int] | None  # the only accepted frame size; None for any
     name: str = "frames"
     colour: str = "RGB"
@@ -45,22 +45,22 @@ class InputContract:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Agreement of one output of the exported graph with torch over all parity frames."""
+    """How well one output of the exported graph agrees with torch, over all frames of the comparison."""
 
     max_abs_difference: float
-    centred_cosine: float  # lowest of all frames, after subtracting the mean over frames
+    centred_cosine: float  # lowest cosine of all frames, after subtracting the mean over frames
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Comparison of torch in fp32 with the exported graph, measured by export."""
+    """How far the exported graph agrees with torch in fp32; measured when the encoder was exported."""
 
-    provider: str  # onnxruntime's
+    provider: str  # execution provider of onnxruntime
     batches: tuple[int, ...]
     frame_hw: tuple[tuple[int, int], ...]
     outputs: dict[str, Agreement]
-    min_centred_cosine: float  # tolerance
-    max_relative_difference: float  # tolerance of max_abs_difference / largest magnitude of the output
+    min_centred_cosine: float  # lowest value that passes
+    max_relative_difference: float  # highest max_abs_difference / largest magnitude of the output that passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,19 @@ class EncoderCard:
 
     name: str
     version: int  # 0 if not exported
-    digest: str  # sha256 of the encoder's weights: equal digests, equal embeddings
+    digest: str  # sha256 of the weights; encoders with equal digests give equal embeddings
     backbone: str
     input: InputContract
     outputs: dict[str, TensorSpec]
-    created_by: str  # package and version
-    model_sha256: str | None = None  # of model.onnx; None in torch
+    created_by: str  # package that made the card, and its version
+    model_sha256: str | None = None  # sha256 of model.onnx; None if the encoder runs in torch
     precision: str = "fp32"
-    method: str | None = None  # None if not pretrained by robossl
-    step: int | None = None
+    method: str | None = None  # pretraining method; None if not pretrained by robossl
+    step: int | None = None  # training step
     config_hash: str | None = None
     data: tuple[str, ...] = ()  # content hashes of the training stores
-    licences: tuple[str, ...] = ()  # of those stores, sorted
-    warnings: tuple[str, ...] = ()  # to read before using or sharing the encoder
+    licences: tuple[str, ...] = ()  # licences of the training stores, sorted
+    warnings: tuple[str, ...] = ()  # what users must know before they use or share the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe
 
@@ -91,7 +91,7 @@ class EncoderCard:
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "card") -> EncoderCard:
-        """Read a card; `origin` names it in messages.
+        """Read a card; error messages call it `origin`.
 
         Raises:
             CardError: the text is not JSON or not a card, has another schema, or has wrong fields.
@@ -126,7 +126,7 @@ class EncoderCard:
         """Read a card file.
 
         Raises:
-            CardError: as for `from_json`, or the file cannot be read.
+            CardError: the file cannot be read, or `from_json` refuses its text.
         """
         try:
             text = path.read_text(encoding="utf-8")

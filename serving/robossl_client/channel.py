@@ -1,4 +1,4 @@
-"""Channel: a connection to a server, which reconnects by itself."""
+"""Open a channel to a server; if the connection breaks, grpc connects again by itself."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import grpc
 from robossl_client.errors import RequestError
 
 MIB = 2**20
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # between retries of a call while the server is unavailable
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # seconds between retries while the server is unavailable
 _OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # one connection per client, so that large frames of one never delay another
+    ("grpc.use_local_subchannel_pool", 1),  # one connection per client, so no client waits for others' frames
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # time to connect; TLS handshakes take long over slow links
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found within a second
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the time allowed to connect; TLS takes long on slow links
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # so that a restarted server is found within a second
     ("grpc.keepalive_time_ms", 10_000),  # detects a dead server within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise a minute, despite the line above
+    ("grpc.http2.ping_timeout_ms", 4_000),  # its default is a minute, despite the line above
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -29,18 +29,18 @@ _OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM texts for an encrypted connection."""
+    """Certificates and key, as PEM texts, for an encrypted connection."""
 
-    ca: bytes | None = None  # authority of the server's certificate; None for the system's authorities
+    ca: bytes | None = None  # authority that signed the server's certificate; None: the system's authorities
     cert: bytes | None = None  # the client's certificate, if the server asks for one
     key: bytes | None = None
     server_name: str | None = None  # name in the server's certificate, if the target's name differs
 
     def check(self) -> None:
-        """Check the texts, because grpc ends the process on bad ones.
+        """Check the texts, because grpc ends the process if one of them is bad.
 
         Raises:
-            RequestError: a text is not bytes or empty, or only one of certificate and key is given.
+            RequestError: a text is empty or not bytes, or only one of `cert` and `key` is given.
         """
         for name, text in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
             if text is not None and (not isinstance(text, bytes) or not text):
@@ -70,10 +70,10 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of every call.
+    """Return the metadata that every call sends: the token, if there is one.
 
     Raises:
-        RequestError: the token is not allowed in a header.
+        RequestError: the token has characters that a header must not have.
     """
     if token is None or token == "":
         return ()

@@ -1,4 +1,7 @@
-"""EncoderClient: compute features of frames on a server; a `FrameEncoder` like those in torch and onnxruntime."""
+"""EncoderClient: computes features of frames on a server.
+
+Like encoders in torch and onnxruntime it is a `FrameEncoder`, so one can replace another.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from robossl_client.waiting import run
 class EncoderClient(ClientBase):
     """A connection to one encoder of a server.
 
-    The client pins the first encoder it sees: if the server changes to another one, calls raise EncoderChangedError
-    instead of returning embeddings that are not comparable.
+    The client pins the first encoder that it gets. If the server changes to another encoder, calls raise
+    EncoderChangedError instead of returning embeddings that are not comparable with earlier ones.
     """
 
     _waiting = BlockingRuntime()
@@ -29,11 +32,13 @@ class EncoderClient(ClientBase):
         run(self._connect())
 
     def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
-        """Return the features of any number of (b, h, w, 3) RGB frames by output name, all from one encoder.
+        """Return the features of any number of (b, h, w, 3) RGB frames, as a dict by output name.
+
+        All frames are encoded by the same encoder, also if they need several calls.
 
         Raises:
-            EncoderChangedError: the encoder changed between the calls, also in a second attempt.
-            ServingError: as `encode`.
+            EncoderChangedError: the encoder changed between the calls, and again in a second attempt.
+            ServingError: for the same reasons as in `encode`.
         """
         return run(self._features(frames))
 
@@ -53,7 +58,7 @@ class EncoderClient(ClientBase):
         Args:
             frames: (b, h, w, 3) uint8 RGB, or a list of JPEGs or PNGs of one size.
             deadline_ms: How long the call may take; default: the client's deadline.
-            camera: Name of the robot's camera; a newer frame replaces a waiting one of the same camera only.
+            camera: Name of the robot's camera. A newer frame replaces a waiting frame only if both have this name.
             captured_s: Capture time by time.monotonic(); default: now.
             captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
 
@@ -73,20 +78,21 @@ class EncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Return the features of one (h, w, 3) frame of each camera, by camera; all frames go in one call.
+        """Encode one (h, w, 3) frame of each camera in one call; return features by camera name, then by output name.
 
         Raises:
             RequestError: the frames have different sizes.
-            ServingError: as `encode`.
+            ServingError: for the same reasons as in `encode`.
         """
         return run(
             self._encode_cameras(frames, deadline_ms=deadline_ms, captured_s=captured_s, captured_at=captured_at)
         )
 
     def latest(self, *, camera: str = "") -> Latest:
-        """Open a stream for a control loop: send each frame, take the newest reply; it reconnects by itself.
+        """Open a stream for a control loop, which sends each frame and takes the newest reply.
 
-        Frames that cannot meet the client's `deadline_ms`, and older replies, are dropped.
+        The stream reconnects by itself. It drops frames that cannot meet the client's `deadline_ms`, and replies that
+        come too late.
 
         Raises:
             RequestError: the client has no robot name.

@@ -1,4 +1,4 @@
-"""Convert capture times of either clock to seconds of time.monotonic()."""
+"""Convert capture times by the monotonic or the wall clock to seconds of time.monotonic()."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numbers import Real
 
 from robossl_client.errors import RequestError
 
-# Clocks of one host, or of synchronised hosts, differ by a few milliseconds.
+# A stamp may lie this far in the future, because clocks of synchronised hosts differ by a few milliseconds.
 MAX_AHEAD_S = 0.05
-# An older frame in a running loop means a stamp of another clock or in another unit.
+# A stamp that is older is refused, because it must come from another clock or have another unit.
 MAX_AGE_S = 600.0
 _ADVICE = {
     "captured_s": "time.monotonic(); pass wall-clock stamps (time.time(), ROS), in seconds, as captured_at=",
@@ -19,7 +19,9 @@ _ADVICE = {
 
 
 def capture_time(captured_s: float | None, captured_at: float | None) -> float:
-    """Return the capture time by time.monotonic(), at most now; now if no stamp is given.
+    """Return the capture time in seconds of time.monotonic(), but at most the present time.
+
+    If no stamp is given, return the present time.
 
     Args:
         captured_s: Stamp by time.monotonic().

@@ -1,15 +1,15 @@
-"""The client's errors, one for each reaction.
+"""The client's errors: one class for each way to react.
 
 * ServingError
-  x SupersededError    do nothing: a newer frame of the same camera replaced this one
-  x DeadlineError      go on with the next frame, or allow more time
-  x OverloadedError    send less, or later
-  x UnavailableError   try again, or use another server
-  x RequestError       correct the request
-  x UnknownModelError  ask for a loaded model or version
-  x EncoderChangedError  connect again, and retrain models that used the old encoder
-  x DeniedError        pass the right token or certificate, or use TLS on both sides
-  x ServerFailedError  read the server's log
+  - SupersededError    do nothing: a newer frame of the same camera replaced this one
+  - DeadlineError      go on with the next frame, or allow more time
+  - OverloadedError    send less, or later
+  - UnavailableError   try again, or use another server
+  - RequestError       correct the request
+  - UnknownModelError  ask for a loaded model or version
+  - EncoderChangedError  connect again, and retrain models that used the old encoder
+  - DeniedError        pass the right token or certificate, or use TLS on both sides
+  - ServerFailedError  read the server's log
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DeadlineError(ServingError, TimeoutError):
 
 
 class OverloadedError(ServingError):
-    """The server's queue is full."""
+    """The server is at a limit (its queue is full, for example), or shared memory is full."""
 
 
 class UnavailableError(ServingError, ConnectionError):
@@ -73,7 +73,7 @@ _BY_STATUS: dict[str, type[ServingError]] = {
     "PERMISSION_DENIED": DeniedError,
 }
 
-_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # grpc's message
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # the text of grpc's error
 
 
 def error_of(status: str, words: str) -> ServingError:

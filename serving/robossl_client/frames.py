@@ -15,7 +15,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 def check_frames(frames: object, *, fixed_hw: tuple[int, int] | None = None) -> None:
-    """Check type and shape; encoded images are decoded by the server only.
+    """Check type and shape of frames; encoded images are not decoded here, so the server checks their shape.
 
     Args:
         frames: The argument to check.
@@ -40,10 +40,10 @@ def copy_frames(frames: Frames) -> Frames:
 
 
 def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
-    """Stack one (h, w, 3) frame of each camera to a batch.
+    """Stack one (h, w, 3) frame of each camera into a batch.
 
     Raises:
-        RequestError: the argument is no dict of frames, or sizes differ.
+        RequestError: the argument is not a dict of frames, or the frames have different sizes.
     """
     if not isinstance(frames, Mapping) or not frames:
         got = "no camera" if isinstance(frames, Mapping) else _name(frames)
@@ -59,7 +59,7 @@ def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
 
 
 def raw_bytes(frames: Frames) -> bytes:
-    """Return the bytes of frames for the protocol; each image follows its length."""
+    """Return frames as the bytes that the protocol sends; before each encoded image stands its length."""
     if isinstance(frames, np.ndarray):
         return frames.tobytes()
     images = map(bytes, frames)
@@ -67,7 +67,7 @@ def raw_bytes(frames: Frames) -> bytes:
 
 
 def raw_view(frames: Frames) -> bytes | memoryview:
-    """Return the same bytes, without a copy if they are contiguous."""
+    """Return the same bytes as `raw_bytes`; do not copy an array that is contiguous."""
     return np.ascontiguousarray(frames).reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
 
 

@@ -1,4 +1,4 @@
-"""Tell an unavailable server from one that is unreachable because of TLS settings."""
+"""Find out whether a server is unavailable, or cannot be reached because of TLS settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from urllib.parse import unquote
 from robossl_client.channel import Tls
 from robossl_client.errors import DeniedError, RequestError, ServingError, UnavailableError
 
-# The connection was accepted and then closed: by a TLS server whose client speaks no TLS, or by a server that wants a
-# client certificate (in TLS 1.3 the client's handshake is over by then, so grpc does not know the reason).
+# grpc's text if the server accepted the connection and then closed it. Either the server speaks TLS and the client does
+# not, or the server wants a client certificate. With TLS 1.3 the client's handshake is over by then, so grpc does not
+# know that a certificate is the reason.
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
 _NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
 _PROBE_S = 1.0
@@ -21,7 +22,8 @@ _Speaks = Literal["no TLS", "TLS", "TLS with client certificates"]
 def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
     """Return the error with advice, or a DeniedError or RequestError if TLS is the reason.
 
-    If grpc cannot know the reason, connect once more, which blocks for up to a second.
+    If grpc cannot know the reason, connect once more to find out. Each step of this second connection
+    (connect, handshake, read) blocks for up to a second.
     """
     details = str(error)
     if tls is not None and (said := _by_words(details, tls)) is not None:
@@ -69,7 +71,10 @@ def _by_words(details: str, tls: Tls) -> ServingError | None:
 
 
 def _probe(host: str, port: int) -> _Speaks:
-    """Find out what a server speaks, by a handshake without certificate that verifies and sends nothing."""
+    """Find out what a server speaks, by a TLS handshake without client certificate.
+
+    The handshake does not verify the server, and no data is sent after it.
+    """
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -80,7 +85,7 @@ def _probe(host: str, port: int) -> _Speaks:
     try:
         with socket.create_connection((host, port), timeout=_PROBE_S) as plain, context.wrap_socket(plain) as secure:
             has_shaken = True
-            # A server that wants a certificate hangs up; any other one sends its HTTP/2 settings.
+            # A server that wants a client certificate closes the connection; other TLS servers send HTTP/2 settings.
             return "TLS" if secure.recv(1) else "TLS with client certificates"
     except TimeoutError:
         return "TLS" if has_shaken else "no TLS"

@@ -1,4 +1,4 @@
-"""Latest: a stream for a control loop, which sends its newest frame and takes the newest reply."""
+"""Latest: a stream for a control loop that sends its newest frame and takes the newest reply."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from robossl_client.waiting import run
 
 
 class Latest(FrameStream):
-    """A stream of one camera; `send` never waits, and a newer frame replaces one that waits to be sent."""
+    """A stream of frames from one camera. `send` never waits; a newer frame replaces one that waits to be sent."""
 
     def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
         """Send the newest frames, (1, h, w, 3) or a list of one JPEG.
 
         Args:
-            frames: As for EncoderClient.encode; copied, so the caller may reuse its buffer.
+            frames: Frames as in EncoderClient.encode. They are copied, so the caller may reuse its buffer.
             captured_s: Capture time by time.monotonic(); default: now.
             captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
 
         Raises:
             RequestError: the frames or the stamp cannot be used, or the stream is closed.
-            ServingError: the stream has failed: the server refused many frames in a row or keeps refusing the stream,
-                or the encoder has changed.
+            ServingError: the stream has failed, because the server refused many frames in a row or keeps refusing the
+                stream, or because the encoder has changed.
         """
         run(self._send(frames, captured_s, captured_at))
 
     def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """Return the newest reply that was not taken yet; wait for it, and return None if none comes.
+        """Return the newest reply that was not taken yet; wait for one up to `wait_ms`, return None if none comes.
 
         A reply older than the deadline, counted from the capture of its frame, is dropped.
 

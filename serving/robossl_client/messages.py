@@ -23,34 +23,35 @@ from robossl_client.errors import (
 from robossl_client.frames import Frames, check_frames, raw_bytes
 from robossl_client.wire import as_array, get_value, put_values
 
-CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0  # defaults, equal to the server's
+# Default deadlines for robots and for batch requests; the server has the same defaults.
+CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Features of frames, their encoder, and the time spent."""
+    """Features of frames, the encoder that computed them, and how long it took."""
 
-    features: dict[str, npt.NDArray[Any]]  # a row for each frame
+    features: dict[str, npt.NDArray[Any]]  # by output name; an array has a row for each frame
     frame_id: str
     model: str
     version: int
-    digest: str  # of the encoder's weights
+    digest: str  # sha256 of the encoder's weights
     artefact: str  # sha256 of the model file
-    age_s: float  # from capture until returned to the caller, by this machine's clock
-    server_us: int  # from arrival of the request to its reply, including:
-    decode_us: int
-    queue_us: int
-    infer_us: int
-    superseded: int  # older frames of this camera that this one replaced in the queue
+    age_s: float  # seconds from capture of the frames until the caller gets the reply, by this machine's clock
+    server_us: int  # microseconds from arrival of the request to its reply; contains the next three
+    decode_us: int  # from arrival until the frames were decoded
+    queue_us: int  # spent waiting for the encoder
+    infer_us: int  # spent running the encoder
+    superseded: int  # number of older frames of this camera that this frame replaced in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The encoder of a client, and the fields of its requests."""
+    """The encoder that a client has pinned, and what all requests for it have in common."""
 
     card: EncoderCard
-    artefact: str | None  # None accepts any model of this name and version
-    version: str  # empty for the current one
+    artefact: str | None  # sha256 of the model file; None accepts any model of this name and version
+    version: str  # empty for the server's current version
     robot: str | None
     outputs: tuple[str, ...]
 
@@ -58,12 +59,12 @@ class Pin:
         """Check frames before anything is sent.
 
         Raises:
-            RequestError: they are not frames, or the pinned encoder does not take their size.
+            RequestError: the argument is not frames, or the pinned encoder does not take frames of this size.
         """
         check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
 
     def allowed_s(self, *given_ms: float | None) -> float:
-        """Return how long a call may take: the first given value, or the default of a robot or a batch."""
+        """Return how many seconds a call may take: the first value that is not None, or else the default."""
         default_ms = BATCH_DEADLINE_MS if self.robot is None else CONTROL_DEADLINE_MS
         return next((each for each in given_ms if each is not None), default_ms) / 1e3
 
@@ -77,15 +78,15 @@ class Pin:
         region: Mapping[str, Any] | None = None,
         timeout_ms: float | None = None,
     ) -> pb.ModelInferRequest:
-        """Return the request for frames.
+        """Build the request that sends frames.
 
         Args:
             frames: RGB frames or encoded images that passed `check`.
             camera: Name of the robot's camera.
             frame_id: Id that the reply repeats.
             captured_s: Capture time by time.monotonic().
-            region: Parameters of the place in shared memory that holds the bytes.
-            timeout_ms: How long the server may take, for streams, whose requests have no deadline.
+            region: Where the bytes are in shared memory, as parameters of the request. None puts them into the request.
+            timeout_ms: How long the server may take; for the requests of streams, because these have no grpc deadline.
         """
         message = pb.ModelInferRequest(model_name=self.card.name, model_version=self.version, id=frame_id)
         tensor = message.inputs.add(name=self.card.input.name)
@@ -110,7 +111,7 @@ class Pin:
         return message
 
     def reply(self, message: pb.ModelInferResponse, *, captured_s: float) -> Reply:
-        """Read a reply.
+        """Convert a message of the server to a Reply.
 
         Raises:
             EncoderChangedError: the reply is from another encoder.
@@ -154,12 +155,12 @@ def make_pin(
     outputs: Sequence[str] | None,
     follow: bool,
 ) -> Pin:
-    """Pin the encoder described by a server.
+    """Pin the encoder that the metadata of a server describe.
 
     Raises:
         EncoderChangedError: the encoder's weights do not have the wanted digest.
         RequestError: the encoder does not have a wanted output.
-        ServerFailedError: the server has no card, and none was given.
+        ServerFailedError: the server has no card, and no `card` was given.
     """
     text = metadata.properties.get("card")
     if card is None and text is None:
@@ -181,7 +182,7 @@ def only_model(index: pb.RepositoryIndexResponse) -> str:
     """Return the name of a server's only model.
 
     Raises:
-        UnknownModelError: the server has no model, or several.
+        UnknownModelError: the server has no model that is ready, or several.
     """
     names: list[str] = sorted({row.name for row in index.models if row.state == "READY"})
     if len(names) != 1:
@@ -190,7 +191,7 @@ def only_model(index: pb.RepositoryIndexResponse) -> str:
 
 
 def failure_of(response: pb.ModelStreamInferResponse) -> ServingError | None:
-    """Return the error in a stream's reply, or None."""
+    """Return the error that a stream's reply reports, or None if it reports none."""
     if not response.error_message:
         return None
     parameters = response.infer_response.parameters

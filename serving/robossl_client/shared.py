@@ -1,8 +1,9 @@
 """Shared memory of a client: a file in /dev/shm, for servers on the same host.
 
-The owner holds a lock on its file, so that other processes can remove files of killed owners. Process ids would not do,
-because containers that share /dev/shm have their own. multiprocessing.shared_memory would not do either: before Python
-3.13 a process that only attached removes the memory when it ends.
+The owner holds a lock on its file, so that other processes can recognise and remove the files of killed owners. Process
+ids would not show which owners were killed, because containers that share /dev/shm number their processes separately.
+multiprocessing.shared_memory is not used, because before Python 3.13 a process that only attached to the memory removes
+it when that process ends.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ class SharedFile:
     """A file in shared memory; `close` removes it."""
 
     def __init__(self, size: int) -> None:
-        import fcntl  # missing on Windows, where the rest of the client works
+        import fcntl  # missing on Windows, so import it only here; the rest of the client works there
 
         _sweep()
         self.size = size
         self.name = f"robossl-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = FOLDER / self.name
-        aside = FOLDER / f".{self.name}"  # renamed once locked, so that no other process sweeps it
+        aside = FOLDER / f".{self.name}"  # renamed after locking, so that no other process removes it
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             aside.rename(self._path)
-            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm fails here, not with SIGBUS later
-            self._map = mmap.mmap(descriptor, size)  # duplicates the descriptor, which keeps the lock
+            os.posix_fallocate(descriptor, 0, size)  # if /dev/shm is full, fail here, not with SIGBUS later
+            self._map = mmap.mmap(descriptor, size)  # duplicates the descriptor, so the lock outlives `close` below
         except OSError:
             for path in (aside, self._path):
                 path.unlink(missing_ok=True)
@@ -44,7 +45,7 @@ class SharedFile:
 
     @property
     def key(self) -> str:
-        """The key for registering the file with a server."""
+        """The key by which the file is registered with a server."""
         return f"/{self.name}"
 
     @property
@@ -66,7 +67,7 @@ def _sweep() -> None:
     """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # in use, another user's, or already removed
+            with contextlib.suppress(OSError):  # file in use, of another user, or already removed
                 _remove_unused(path)
 
 

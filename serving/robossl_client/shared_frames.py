@@ -1,4 +1,7 @@
-"""Send frames in shared memory: one region for calls, several places in a region for a stream."""
+"""Send frames through shared memory.
+
+The calls of a client share one region of memory. A stream has its own region, with places for several frames.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,17 @@ from robossl_client.frames import Frames, raw_view
 from robossl_client.shared import SharedFile
 from robossl_client.waiting import Runtime, TimedLock
 
-_GOODBYE_S = 0.1  # short, because an unavailable server notices the removed file by itself
-CallByName = Callable[..., Awaitable[Any]]  # name of a call, fields of its request
-SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # parameters of the place
+# Seconds to wait for unregistering a region: few, because an unavailable server will notice the removed file by itself.
+_GOODBYE_S = 0.1
+CallByName = Callable[..., Awaitable[Any]]  # arguments: name of a call, fields of its request
+SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # argument: parameters that say where the frames are
 
 
 class _Registered:
-    """A region registered with the server; replaced when it is too small or the server has forgotten it."""
+    """A region of shared memory that is registered with the server.
+
+    `renew` replaces it if it is too small, or if the server has forgotten it.
+    """
 
     def __init__(self, call: CallByName) -> None:
         self._call = call
@@ -71,11 +78,11 @@ class SharedFrames:
         self._lock = TimedLock(waiting)
 
     async def send(self, frames: Frames, send: SendRequest, *, until_s: float) -> Any:
-        """Write the frames and make the call `send`, all before a time of the monotonic clock.
+        """Write the frames to shared memory and call `send`, all before `until_s` (of time.monotonic()).
 
         Raises:
             DeadlineError: another call still uses the region at that time.
-            ServingError: as the call itself.
+            ServingError: the region cannot be created or registered, or the call itself failed.
         """
         if not await self._lock.acquire(until_s=until_s):
             raise DeadlineError("another call of this client still used its shared memory at the deadline")
@@ -96,7 +103,7 @@ class SharedFrames:
             except RequestError:
                 if is_last:
                     raise
-                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server has no regions
+                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
 
     async def close(self) -> None:
         """Remove the region."""
@@ -104,7 +111,7 @@ class SharedFrames:
 
 
 class SharedPlaces:
-    """Places for several frames of a stream; a place is reused only after the reply to its frame."""
+    """A region with places for several frames of a stream; a place is reused only after the reply to its frame."""
 
     def __init__(self, call: CallByName, waiting: Runtime, *, num_places: int = 4) -> None:
         self._registered = _Registered(call)
@@ -112,12 +119,12 @@ class SharedPlaces:
         self._lock = TimedLock(waiting)
         self._place_bytes = 0
         self._is_closed = False
-        self._is_full = False  # no memory for a region
-        self._taken: dict[str, int] = {}  # place by frame id
-        self._lost: set[str] = set()  # frame ids of a lost region
+        self._is_full = False  # there is no room for a region, so frames are sent as bytes
+        self._taken: dict[str, int] = {}  # by frame id: the place of the frame
+        self._lost: set[str] = set()  # ids of frames whose region is lost
 
     async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
-        """Write the frames to a free place; return its parameters, or None to send the frames as bytes.
+        """Write the frames to a free place; return parameters that say where, or None to send the frames as bytes.
 
         Raises:
             ServingError: the server takes no shared memory, or is unavailable.
@@ -150,7 +157,7 @@ class SharedPlaces:
             self._taken.pop(frame_id, None)
 
     async def is_lost(self, frame_id: str) -> bool:
-        """Return whether a frame's region is lost; the next frame creates a new region."""
+        """Return whether the region of a frame is lost; if so, close it, so that the next frame creates a new one."""
         async with self._lock:
             if frame_id in self._taken and await self._registered.is_gone():
                 self._lost = set(self._taken)
@@ -159,7 +166,7 @@ class SharedPlaces:
             return frame_id in self._lost
 
     async def close(self, *, for_good: bool = False) -> None:
-        """Remove the region; unless `for_good`, the next frame creates a new one."""
+        """Remove the region. Unless `for_good`, the next frame creates a new region."""
         async with self._lock:
             self._is_closed |= for_good
             self._is_full = False

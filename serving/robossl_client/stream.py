@@ -28,15 +28,17 @@ from robossl_client.messages import Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 
-# Unusable frames in a row before the stream fails: a camera damages single frames, not a second of them.
+# The stream fails after this many unusable frames in a row. A camera may damage single frames, but not all frames of a
+# second.
 MAX_REFUSED = 30
-# Refused streams in a row, over half a second, before the stream fails: other streams may be about to end.
+# The stream fails if the server refuses it this many times in a row, which takes over half a second. It does not fail
+# at once, because the server may have too many streams, and some of these may be about to end.
 _MAX_REFUSALS = 6
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # between retries while the server is unavailable
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # seconds between retries while the server is unavailable
 
 
 class FrameStream:
-    """A stream of one camera.
+    """A stream of frames from one camera.
 
     Every frame without a usable reply is counted once, by reason; `num_dropped` is the sum. A reply that is replaced by
     a newer one before it is taken is not counted.
@@ -53,10 +55,10 @@ class FrameStream:
         places: SharedPlaces | None,
         explain: Callable[[ServingError], Awaitable[ServingError]],
     ) -> None:
-        self.num_replaced = 0  # replaced by a newer frame, here or at the server
-        self.num_late = 0  # past the deadline: not sent, not run, or the reply was too old
-        self.num_refused = 0  # refused by the server: unusable (damaged image), or the queue was full
-        self.num_lost = 0  # the connection ended before the reply
+        self.num_replaced = 0  # frames that a newer frame replaced, here or at the server
+        self.num_late = 0  # frames past their deadline: not sent, not run, or the reply was too old
+        self.num_refused = 0  # frames that the server refused: unusable (damaged image), or the queue was full
+        self.num_lost = 0  # frames whose connection ended before the reply
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain
@@ -65,11 +67,11 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time that wait to be sent
-        self._captured_s: dict[str, float] = {}  # of sent frames, by id
+        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time of the next send
+        self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
-        self._newest_id = 0  # of all replies
+        self._newest_id = 0  # highest frame id of all replies
         self._num_sent = 0
         self._num_refused_in_a_row = 0
         self._num_refusals = 0
@@ -165,7 +167,7 @@ class FrameStream:
             await self._received(response)
 
     async def _disconnected(self, error: ServingError) -> None:
-        """Handle the end of a connection: try again, unless the error is permanent."""
+        """Handle the error that ended a connection: if it is permanent, end the stream; `_run` reconnects otherwise."""
         self._num_refusals = self._num_refusals + 1 if isinstance(error, OverloadedError) else 0
         is_passing = 0 < self._num_refusals < _MAX_REFUSALS
         if not is_passing and not isinstance(error, (UnavailableError, SupersededError, DeadlineError)):
@@ -173,7 +175,7 @@ class FrameStream:
                 self._fail(error)
 
     async def _next_request(self, number: int) -> Any:
-        """Return the next request of a connection, or None when the connection has ended."""
+        """Wait for the next request of a connection and return it, or None when the connection has ended."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(
@@ -221,7 +223,7 @@ class FrameStream:
             captured_s = self._captured_s.pop(message.id, None)
             if failure is not None:
                 self._not_served(failure)
-            elif captured_s is not None:  # None if the frame was given up
+            elif captured_s is not None:  # it is None if the stream gave the frame up
                 self._served(message, captured_s)
 
     def _served(self, message: Any, captured_s: float) -> None:
@@ -233,13 +235,13 @@ class FrameStream:
         self._num_refused_in_a_row = 0
         if reply.age_s > self._allowed_s:
             self.num_late += 1
-        elif int(reply.frame_id) > self._newest_id:  # otherwise a newer reply came first
+        elif int(reply.frame_id) > self._newest_id:  # otherwise the reply to a newer frame came first
             self._newest_id = int(reply.frame_id)
             self._reply, self._reply_captured_s = reply, captured_s
             self._changed.notify_all()
 
     def _not_served(self, failure: ServingError) -> None:
-        """Count a frame without features; fail if later frames would fail too."""
+        """Count a frame that got an error instead of features; end the stream if later frames would fail too."""
         if isinstance(failure, SupersededError):
             self.num_replaced += 1
         elif isinstance(failure, DeadlineError):

@@ -1,7 +1,7 @@
 """Two ways to wait: blocking a thread, or awaiting on an event loop.
 
-The clients are written once, as coroutines over a `Runtime`. Coroutines over `BlockingRuntime` never suspend, so `run`
-returns their result without an event loop.
+The clients are written once, as coroutines that wait only by the methods of a `Runtime`. If it is a `BlockingRuntime`,
+the coroutines block instead of suspending, so `run` returns their result without an event loop.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class StateCondition(Protocol):
-    """A condition variable; hold it (`async with`) to change state or to wait."""
+    """A condition variable; hold it (`async with`) while you change the state or wait for a change."""
 
     async def __aenter__(self) -> None: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     async def wait_for(self, is_true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until `is_true` or the timeout; return whether it is true."""
+        """Wait until `is_true()` or the timeout; return whether it is true."""
         ...
 
     def notify_all(self) -> None:
-        """Wake all waiters, which check again."""
+        """Wake all who wait, so that they check `is_true` again."""
         ...
 
 
@@ -54,7 +54,7 @@ class CallStream(Protocol):
 
 
 class Runtime(Protocol):
-    """A way to wait: `BlockingRuntime` or `AsyncioRuntime`."""
+    """How a client waits: `BlockingRuntime` blocks a thread, `AsyncioRuntime` awaits on an event loop."""
 
     is_async: bool
 
@@ -63,19 +63,19 @@ class Runtime(Protocol):
         ...
 
     async def answer(self, call: Any) -> Any:
-        """Start a call and return its answer."""
+        """Start a call, wait for its answer and return it."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for a time."""
+        """Wait for a number of seconds."""
         ...
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run blocking work and return its result."""
+        """Run work that blocks, without blocking an event loop; return its result."""
         ...
 
     def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
-        """Open a stream by a method of a channel."""
+        """Open a stream with a method of a channel; the stream sends what `next_request` returns."""
         ...
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
@@ -84,14 +84,14 @@ class Runtime(Protocol):
 
 
 class TimedLock:
-    """A lock that can be awaited until a time of the monotonic clock."""
+    """A lock; waiting for it can end at a given time of the monotonic clock."""
 
     def __init__(self, waiting: Runtime) -> None:
         self._changed = waiting.condition()
         self._is_held = False
 
     async def acquire(self, *, until_s: float | None = None) -> bool:
-        """Return whether the lock was acquired in time."""
+        """Wait for the lock until `until_s`; return whether it was acquired in time."""
         left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
         async with self._changed:
             is_free = await self._changed.wait_for(lambda: not self._is_held, left_s)

@@ -1,4 +1,4 @@
-"""Wire format: the public service path, its calls, and arrays and values as messages."""
+"""Wire format: path and calls of the service, and conversion of arrays and values to and from messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 
 from robossl_client._proto import inference_pb2 as pb
 
-SERVICE = "inference.GRPCInferenceService"  # the public path; our generated messages use a private package name
+SERVICE = "inference.GRPCInferenceService"  # public name of the service; our messages use a private one
 TENSOR_TYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -28,14 +28,14 @@ TENSOR_TYPES: dict[str, type[np.generic]] = {
     "FP64": np.float64,
 }
 _NAMES = {np.dtype(kind).name: name for name, kind in TENSOR_TYPES.items()}
-_NO_DEADLINE_S = 1e9  # grpc reports about 9e18 without a deadline
+_NO_DEADLINE_S = 1e9  # grpc reports about 9e18 seconds if a call has no deadline
 
 Value = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceMethod:
-    """Message types of one call of the service."""
+    """The types of request and response of one call of the service."""
 
     request: Any  # message class
     response: Any  # message class
@@ -43,13 +43,13 @@ class ServiceMethod:
 
     @property
     def encode_request(self) -> Callable[[Any], bytes]:
-        """Serializes a request message."""
+        """Function that serializes a request message."""
         encode: Callable[[Any], bytes] = self.request.SerializeToString
         return encode
 
     @property
     def decode_response(self) -> Callable[[bytes], Any]:
-        """Parses a response message."""
+        """Function that parses a response message."""
         decode: Callable[[bytes], Any] = self.response.FromString
         return decode
 
@@ -67,7 +67,7 @@ CALLS = _calls()
 
 
 def path(name: str) -> str:
-    """Return the path of a call.
+    """Return the grpc path of a call.
 
     >>> path("ModelInfer")
     '/inference.GRPCInferenceService/ModelInfer'

@@ -1,4 +1,4 @@
-"""FACTORS: the changes of a frame that the probes measure, by name; importing this imports no torch."""
+"""FACTORS: registry of the factors (changes of a frame) that the probes measure; importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -63,10 +63,12 @@ FLOOR = "robossl.probes.factors.noise:FLOOR"
 
 @cache
 def resolve_factor(name: str) -> Factor:
-    """Return the factor of a name, also of "floor"; a plugin's factor is called what it was named by.
+    """Return the factor with this name; "floor", which is not in FACTORS, is allowed too.
+
+    If the factor of a plugin calls itself by another name, return a copy whose name is `name`.
 
     Raises:
-        InputError: no factor has that name, or a plugin that cannot be used.
+        InputError: no factor has that name, or its plugin cannot be used.
     """
     found: Factor = pkgutil.resolve_name(FLOOR) if name == "floor" else FACTORS.resolve(name)
     return found if found.name == name else replace(found, name=name)

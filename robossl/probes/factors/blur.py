@@ -1,7 +1,8 @@
-"""Blur: a lens out of focus, as a Gaussian.
+"""Blur: an out-of-focus lens, modelled by a Gaussian filter.
 
-At mild levels the Gaussian is narrower than a pixel of a small frame, and a sampled Gaussian would be a single tap. Its
-discrete analogue (T. Lindeberg, Scale-space for discrete signals, 1990) has the right variance at any width.
+At mild levels the Gaussian is narrower than a pixel of a small frame, so a filter made of its samples would have a
+single tap and no effect. Its discrete analogue (T. Lindeberg, Scale-space for discrete signals, 1990) has the right
+variance at any width.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Blur by a standard deviation in shares of the shorter side; reflect at the border."""
+    """Blur each frame; the strength is the standard deviation as a share of the shorter side. Borders are reflected."""
     out = np.empty_like(pixels)
     for frame, deviation, slot in zip(pixels, values[:, 0] * min(pixels.shape[1:3]), out, strict=True):
         taps = discrete_gaussian(deviation)
@@ -28,7 +29,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
 
 
 def discrete_gaussian(deviation: float) -> Float[ndarray, " k"]:
-    """Return taps of sum 1 for a standard deviation in pixels."""
+    """Return the taps of the filter, which sum to 1, for a standard deviation in pixels."""
     reach = math.ceil(4 * deviation) + 1
     taps = ive(np.arange(-reach, reach + 1), deviation**2)
     found: Float[ndarray, " k"] = taps / taps.sum()

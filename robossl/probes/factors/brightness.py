@@ -1,4 +1,4 @@
-"""Brightness: the gain of all light."""
+"""Brightness: all pixel values are multiplied by one gain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale all channels and clip at white."""
+    """Multiply all channels by the strength and clip at white."""
     return jitter_frames(pixels, colour.BRIGHTNESS, values[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""Colour changes of a batch of frames, each frame with its own strength."""
+"""Change the colours of a batch of frames, each frame with its own strength."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from robossl.colour import jitter_
 def jitter_frames(
     pixels: UInt8[ndarray, "b h w 3"], operation: int, strengths: Float[ndarray, " b"]
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Apply one operation of `robossl.colour`, as defined by torchvision."""
+    """Apply one colour operation of `robossl.colour`; torchvision defines what it does."""
     order = np.full((len(pixels), 4), -1, np.int64)
     order[:, 0] = operation
     factors = np.ones((len(pixels), 4), np.float32)
     factors[:, operation] = strengths
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().contiguous()
-    # One frame at a time: the same bits in every batch.
+    # Change one frame at a time, so that the result is bitwise the same in every batch.
     for row in range(len(pixels)):
         jitter_(planes[row : row + 1], order[row : row + 1], factors[row : row + 1])
     changed: UInt8[ndarray, "b h w 3"] = planes.round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -27,7 +27,7 @@ def jitter_frames(
 
 
 def apply_table(pixels: UInt8[ndarray, "b h w 3"], table: Float[ndarray, "b 3 256"]) -> UInt8[ndarray, "b h w 3"]:
-    """Replace each grey level of each channel by its entry in a table of values in 0 to 1."""
+    """Replace each channel value of each pixel by its entry in the frame's table, which has values from 0 to 1."""
     levels = (np.clip(table, 0, 1) * 255 + 0.5).astype(np.uint8)
     rows = np.arange(len(pixels))[:, None, None, None]
     return np.asarray(levels[rows, np.arange(3), pixels])

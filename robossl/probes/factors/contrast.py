@@ -1,4 +1,4 @@
-"""Contrast: pixels move towards the mean luma of the frame."""
+"""Contrast: pixel values move towards the mean luma of the frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale around the mean luma."""
+    """Scale the difference between pixel values and the mean luma of their frame."""
     return jitter_frames(pixels, colour.CONTRAST, values[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""Crop: a part of the frame is enlarged to the whole."""
+"""Crop: a part of the frame is enlarged to the size of the whole frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from robossl.probes.factors.warping import identities, on_warp
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Enlarge a random part with a share of the area and the shape of the frame."""
+    """Return homographies that enlarge a random part of each frame.
+
+    The strength is the part's share of the area; the part has the aspect ratio of the frame.
+    """
     share = np.sqrt(values[:, :1])
     middle = (2 * values[:, 1:3] - 1) * (1 - share)
     matrix = identities(len(values))

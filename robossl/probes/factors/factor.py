@@ -1,7 +1,8 @@
-"""A factor: a change of a frame at each strength, and the number that a probe decodes.
+"""Factor: one kind of change of a frame, such as brightness, and what a probe decodes from the features.
 
-`values` has a row for each frame: first the strength in the unit of the factor, then random numbers in [0, 1) for the
-rest (a direction, a place). A view depends only on the frame and its row of values, not on the batch.
+`values` has a row for each frame: first the strength in the unit of the factor, then random numbers in [0, 1) for what
+else the change needs (a direction, a place). A view (the changed frame) depends only on the frame and its row of
+values, not on the batch.
 """
 
 from __future__ import annotations
@@ -29,24 +30,29 @@ Warp = Callable[[Values, tuple[int, int]], Float[ndarray, "b 3 3"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """One factor.
+    """One kind of change of a frame, such as brightness.
 
     Args:
         name: the name in FACTORS and in task profiles.
-        title: the name on pages.
+        title: the name on report pages.
         unit: unit of the strength.
         family: photometric, geometric, scene or temporal.
         clean: the strength that changes nothing.
-        sides: the strengths of each level, mild to severe; two such rows if the factor has two sides.
-        apply: renders the views of frames at some positions.
-        base: the cut of every view of the factor, also the clean one: "plain": none; "disc": a disc as wide as the
-            shorter side; "resampled": a disc, after `warp_frames`; "square": a disc in a square.
-        warp: how points move: a homography from frame to view in the coordinates of labels (x right, y down, -1 to 1),
-            computed from the values and the height and width of the frame.
-        num_draws: count of random numbers after the strength in `values`.
-        scale: the scale in which the strength of a two-sided factor is drawn evenly and decoded.
-        classes: names of clean and of the levels, for factors with kinds instead of strengths.
-        target: what is decoded, if it is not the strength.
+        sides: the strength of each level, from mild to severe; two such rows if the factor has two sides, such as
+            darker and brighter.
+        apply: renders the views (changed frames) for frames at some positions of the source.
+        base: how every view of the factor is cut, also the clean view. "plain": not cut; "disc": to a disc as wide as
+            the shorter side; "resampled": to that disc, after `warp_frames`; "square": to the centred square, then to
+            that disc.
+        warp: returns how points move, as homographies from frame to view in the coordinates of labels (x right, y down,
+            -1 to 1); its arguments are the values, and the height and width of the frames. None if no point moves, or
+            if only the source of the frames knows how points move.
+        num_draws: number of random numbers after the strength in a row of `values`.
+        scale: the scale on which the strength of a two-sided factor is drawn evenly and decoded; "mired" is 1e6 /
+            kelvin.
+        classes: names of the clean view and of the view at each level, for factors that have kinds (such as turns by 90
+            and 180 degrees) instead of strengths.
+        target: computes from the values what a probe decodes; None if it decodes the strength.
     """
 
     name: str
@@ -70,24 +76,25 @@ class Factor:
 
     @property
     def num_levels(self) -> int:
-        """Five; fewer for factors with kinds."""
+        """Number of levels: five, or fewer for factors that have kinds instead of strengths."""
         return len(self.sides[0])
 
     @property
     def num_classes(self) -> int:
-        """The number of decoded classes; 0 if a number is decoded."""
+        """Number of classes that a probe decodes; 0 if it decodes numbers."""
         return 0 if self.signed else len(self.classes) or 2
 
     def strengths(self, level: int) -> tuple[float, ...]:
-        """Return the strength of a level on each side."""
+        """Return the strength of a level, once for each side."""
         return tuple(side[level - 1] for side in self.sides)
 
     def draw(self, level: int, at: Int[ndarray, " b"], *, seed: int, draw: Draw) -> Values:
-        """Draw the values of frames at some positions, as a function of seed, factor, level, draw and position.
+        """Draw a row of values for each position; it depends only on seed, factor, level, draw and position.
 
-        Draw "level" gives the strength of the level on a random side. Draw "decode" spreads it: evenly between the two
-        sides, or clean and the level equally often, or every kind equally often (at any level).
-        The other random numbers are the same at each level, so levels differ only in strength.
+        Draw "level" gives the strength of the level, on a random side. Draw "decode" gives strengths for a probe to
+        tell apart: for a factor with two sides, strengths spread evenly from one side to the other; for one side, the
+        clean strength and that of the level, equally often; for kinds, every kind equally often, whatever the level.
+        The random numbers after the strength are the same at each level, so levels differ only in strength.
         """
         key = (seed, zlib.crc32(self.name.encode()), ("level", "decode").index(draw))
         count = 1 + self.num_draws
@@ -104,13 +111,13 @@ class Factor:
         return values
 
     def clean_values(self, num_frames: int) -> Values:
-        """Return values that change nothing."""
+        """Return rows of values that leave the frames unchanged."""
         values: Values = np.full((num_frames, 1 + self.num_draws), 0.5)
         values[:, 0] = self.clean
         return values
 
     def targets(self, values: Values) -> Float[ndarray, "b t"]:
-        """Return what is decoded: a class if `num_classes` > 0, else one or more numbers that are 0 if clean."""
+        """Return what a probe decodes: a class if `num_classes` > 0, else numbers that are 0 for a clean frame."""
         if self.target is not None:
             return self.target(values)
         if self.signed:
@@ -142,12 +149,12 @@ class Factor:
 
 
 def mirror_strengths(*strengths: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return two sides of opposite sign."""
+    """Return the strengths of two sides: the negative strengths, and the given ones."""
     return tuple(-each for each in strengths), strengths
 
 
 def on_pixels(change: Callable[[UInt8[ndarray, "b h w 3"], Values], UInt8[ndarray, "b h w 3"]]) -> Apply:
-    """Return the `apply` of a factor that needs only the pixels of the frame."""
+    """Return the `apply` of a factor whose `change` needs only the pixels of the frames."""
 
     def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         return change(frames.clean(at), values)
@@ -156,5 +163,5 @@ def on_pixels(change: Callable[[UInt8[ndarray, "b h w 3"], Values], UInt8[ndarra
 
 
 def draw_direction(drawn: Float[ndarray, " b"]) -> tuple[Float[ndarray, " b"], Float[ndarray, " b"]]:
-    """Return cosine and sine of an angle, from a number drawn evenly in [0, 1)."""
+    """Turn numbers drawn evenly from [0, 1) into random directions; return cosines and sines."""
     return np.cos(2 * math.pi * drawn), np.sin(2 * math.pi * drawn)

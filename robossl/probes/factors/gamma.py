@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Raise to a power; a power below 1 brightens the frame."""
+    """Raise pixel values (0 to 1) to a power; a power below 1 brightens the frame."""
     table = LEVELS ** values[:, :1]
     return apply_table(pixels, np.repeat(table[:, None], 3, axis=1))
 

@@ -1,4 +1,4 @@
-"""Horizontal flip, exact."""
+"""Horizontal flip: a frame becomes its exact mirror image, without resampling."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from robossl.probes.factors.warping import identities
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Mirror the frames with value 1."""
+    """Mirror the frames whose strength is 1."""
     return np.where(values[:, 0, None, None, None] > 0, pixels[:, :, ::-1], pixels)
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Change the sign of x."""
+    """Return homographies that change the sign of x in the mirrored frames."""
     matrix = identities(len(values))
     matrix[:, 0, 0] = 1 - 2 * values[:, 0]
     return matrix

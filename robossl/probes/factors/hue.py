@@ -1,4 +1,4 @@
-"""Hue: all colours turn by the same angle."""
+"""Hue: all colours turn by the same angle on the colour wheel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, mirror_strengths, on_p
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Turn the hue in HSV."""
+    """Turn the hue of each pixel in HSV."""
     return jitter_frames(pixels, colour.HUE, values[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""Latency: the frame is older than it should be."""
+"""Latency: the encoder gets an older frame instead of the present one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.probes.frames import ProbeFrames
 
 
 def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Show the frame that many frames earlier."""
+    """Return older frames; the strength says how many frames earlier they were taken."""
     out = np.empty((len(at), *frames.hw, 3), np.uint8)
     for age in np.unique(values[:, 0]):
         chosen = values[:, 0] == age

@@ -1,7 +1,8 @@
 """Motion blur: the camera moves evenly along a line while the shutter is open.
 
-The strongest level is between severity 2 and 3 of ImageNet-C, the third is below severity 1: a box of length l has the
-spread of that kernel (one-sided Gaussian, 1.8 pixels of 224) at l = 0.028.
+Compared with the motion blur of ImageNet-C, the strongest level is between severities 2 and 3, and the third level is
+below severity 1. Kernels are compared by their spread: that of severity 1 (a one-sided Gaussian) is 1.8 pixels in a
+frame of 224, which is also the spread of a line whose length is 0.028 of the frame's side.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SAMPLES_PER_PIXEL = 16
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Average along a line in a random direction; its length is a share of the shorter side."""
+    """Average pixels along a line in a random direction; the strength is its length as a share of the shorter side."""
     out = np.empty_like(pixels)
     lengths = values[:, 0] * min(pixels.shape[1:3])
     for frame, length, cosine, sine, slot in zip(pixels, lengths, *draw_direction(values[:, 1]), out, strict=True):

@@ -13,13 +13,13 @@ _CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Move each corner by a share of the frame in a random direction."""
+    """Return homographies that move each corner by a share of the frame in a random direction."""
     way = np.stack(draw_direction(values[:, 1:5]), -1)
     return fit_homographies(_CORNERS, _CORNERS + 2 * values[:, :1, None] * way)
 
 
 def fit_homographies(start: Float[ndarray, "4 2"], end: Float[ndarray, "b 4 2"]) -> Float[ndarray, "b 3 3"]:
-    """Fit the homography of four point pairs from their eight linear equations."""
+    """Return the homographies that move four start points to four end points, by solving eight linear equations."""
     rows = np.zeros((len(end), 4, 2, 8))
     homogeneous = np.concatenate([start, np.ones((4, 1))], axis=1)
     rows[:, :, 0, :3] = rows[:, :, 1, 3:6] = homogeneous

@@ -1,4 +1,4 @@
-"""Quarter turns of the centred square, exact: no pixel is mixed with another."""
+"""Quarter turns of the centred square; they are exact, because no pixel is mixed with another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl.probes.frames import ProbeFrames
 
 
 def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b s s 3"]:
-    """Cut the square and turn it counter-clockwise, as seen."""
+    """Cut out the centred square and turn it, counter-clockwise as the viewer sees it."""
     pixels = crop_square(frames.clean(at))
     return np.stack([np.rot90(frame, int(degrees) // 90) for frame, degrees in zip(pixels, values[:, 0], strict=True)])
 
@@ -22,7 +22,7 @@ def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
     """Return the homography from the whole frame to the turned square."""
     side = min(hw)
     to_square = np.diag([hw[1] / side, hw[0] / side, 1.0])
-    # With an odd margin the square lies half a pixel off the centre.
+    # If the margin is odd, the square lies half a pixel off the centre.
     to_square[:2, 2] = [(hw[1] - side) % 2 / side, (hw[0] - side) % 2 / side]
     found: Float[ndarray, "b 3 3"] = make_rotations(np.deg2rad(values[:, 0])) @ to_square
     return found

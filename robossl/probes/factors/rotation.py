@@ -1,4 +1,4 @@
-"""Rotation in the picture: the camera rolls."""
+"""Rotation of the picture, as if the camera rolled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from robossl.probes.factors.warping import identities, on_warp, scale_homographi
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Turn counter-clockwise, as seen, around the centre."""
+    """Return homographies that turn the picture around its centre, counter-clockwise as the viewer sees it."""
     return scale_homographies(make_rotations(np.deg2rad(values[:, 0])), hw)
 
 
 def make_rotations(radians: Float[ndarray, " b"]) -> Float[ndarray, "b 3 3"]:
-    """Return matrices of counter-clockwise turns, as seen; y points down."""
+    """Return matrices of turns that the viewer sees as counter-clockwise, for coordinates whose y points down."""
     matrix = identities(len(radians))
     matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(radians)
     matrix[:, 0, 1], matrix[:, 1, 0] = np.sin(radians), -np.sin(radians)

@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale around the luma of each pixel."""
+    """Scale the difference between the channels of each pixel and its luma."""
     return jitter_frames(pixels, colour.SATURATION, values[:, 0])
 
 

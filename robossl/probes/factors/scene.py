@@ -1,4 +1,4 @@
-"""Factors of the scene itself; only a source that can rebuild its scenes shows them."""
+"""Factors that change the scene itself; only a source that can rebuild its scenes can show them."""
 
 from __future__ import annotations
 

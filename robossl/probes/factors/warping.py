@@ -1,7 +1,7 @@
-"""Resampling under a homography without a visible border, and the disc that all such views are cut to.
+"""Warp frames by homographies without a visible border, and cut them to a disc.
 
-Beyond its border a frame continues as its mirror image. Every pixel is the mean of four bilinear samples, also in the
-clean view, so that sharpness reveals less of whether a frame was moved. Pixels outside the disc are grey.
+Beyond its border a frame continues as its mirror image. Every pixel is the mean of four bilinear samples, also in
+unmoved frames, so that sharpness reveals less about whether a frame was moved. Pixels outside the disc are grey.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.nn import functional
 from robossl.probes.factors.factor import Apply, Values, Warp
 from robossl.probes.frames import ProbeFrames
 
-OUTSIDE = 127  # grey level
+OUTSIDE = 127  # grey level of the pixels outside the disc
 
 
 def on_warp(warp: Warp) -> Apply:
-    """Return the `apply` of a factor that is a homography."""
+    """Return the `apply` of a factor that moves the pixels by the homographies of `warp`."""
 
     def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
         return warp_frames(frames.clean(at), warp(values, frames.hw))
@@ -51,7 +51,7 @@ def warp_frames(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 
 
 @cache
 def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int) -> Float32[ndarray, "p 3"]:
-    """Return four points in every pixel of a window, in homogeneous coordinates."""
+    """Return four sample points in every pixel of a window, in homogeneous coordinates of -1 to 1."""
     v, u = (
         (np.arange(2 * start, 2 * stop) + 0.5) / size - 1
         for start, stop, size in ((top, bottom, hw[0]), (left, right, hw[1]))
@@ -61,14 +61,14 @@ def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int
 
 
 def scale_homographies(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Convert a homography of pixels around the centre of the frame to coordinates of -1 to 1."""
+    """Convert homographies from coordinates in pixels, with the origin at the centre, to coordinates of -1 to 1."""
     half = np.diag([hw[1] / 2, hw[0] / 2, 1.0])
     found: Float[ndarray, "b 3 3"] = np.linalg.inv(half) @ matrix @ half
     return found
 
 
 def identities(num_frames: int) -> Float[ndarray, "b 3 3"]:
-    """Return identity matrices, to be filled in."""
+    """Return one identity matrix for each frame, for the caller to change."""
     return np.tile(np.eye(3), (num_frames, 1, 1))
 
 

@@ -10,14 +10,14 @@ from robossl.probes.factors.colours import LEVELS, apply_table
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 DAYLIGHT = 6500.0  # K
-_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # metres: approximate peaks of the eye's red, green and blue
+_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # metres; about where the eye sees red, green and blue best
 _RADIATION = 0.014387769  # second radiation constant, m K
 _DISPLAY_GAMMA = 2.2  # pixel values are not linear in light
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def planck_gains(kelvin: Float[ndarray, " b"]) -> Float[ndarray, "b 3"]:
-    """Return the gains of red, green and blue for a colour temperature (Planck's law); the luma of white is kept."""
+    """Return the gains of red, green and blue for a colour temperature (Planck's law); they keep the luma of white."""
     light, daylight = (1 / np.expm1(_RADIATION / (_WAVELENGTHS * t)) for t in (kelvin[:, None], DAYLIGHT))
     gains = (light / daylight) ** (1 / _DISPLAY_GAMMA)
     found: Float[ndarray, "b 3"] = gains / (gains @ _LUMA)[:, None]

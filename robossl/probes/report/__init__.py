@@ -1,1 +1,1 @@
-"""The page of a probe report, and two pictures beside it."""
+"""Writes the HTML page of a probe report, and two pictures next to it."""

@@ -1,4 +1,4 @@
-"""The page of a comparison: encoders side by side, and the table of differences."""
+"""The HTML page of a comparison: several encoders side by side, and a table of their differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robossl.report.html import render_template
 
 
 def write_compare_page(comparison: Comparison, path: Path) -> None:
-    """Write the page in one step.
+    """Write the HTML page of a comparison to `path`; a reader never finds a half-written file.
 
     Raises:
         ResourceError: the disk is full.

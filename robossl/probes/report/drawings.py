@@ -1,4 +1,4 @@
-"""The drawings of a report: heatmaps, and encoders side by side."""
+"""The drawings of a report: heatmaps, and a chart of encoders side by side."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from robossl.report.drawing import format_number, shorten_name
 from robossl.report.forest import Forest, ForestDot, ForestRow, draw_forest
 from robossl.report.heatmap import LEVELS, Heatmap, HeatmapCell, HeatmapRow, draw_heatmap
 
-ReadCell = Callable[[str, int], Reading | None]  # factor, level
+ReadCell = Callable[[str, int], Reading | None]  # arguments: factor and level
 REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
 def draw_invariance(index: ReportIndex) -> Figure:
-    """Draw invariance by factor and strength; outline cells that should move and do not."""
+    """Draw a heatmap of invariance by factor and strength.
+
+    Outline cells where the features do not move although the task needs them to move.
+    """
     heatmap = Heatmap(
         heading=f"Invariance (NIS_w) of {shorten_name(index.report.encoder.name)}",
         lead="1: the features do not move; 0: they move as far as to another frame",
@@ -30,7 +33,7 @@ def draw_invariance(index: ReportIndex) -> Figure:
 
 
 def draw_retention(index: ReportIndex, label: str) -> Figure:
-    """Draw the retention of a label by factor and strength."""
+    """Draw a heatmap of the retention of a label (how much of its score is left) by factor and strength."""
     heatmap = Heatmap(
         heading=f"Retention of the task: {label}",
         lead="1: as on clean frames; 0: chance. INV is tested with the old label, else the moved one",
@@ -41,7 +44,7 @@ def draw_retention(index: ReportIndex, label: str) -> Figure:
 
 
 def read_retention(index: ReportIndex, label: str) -> ReadCell:
-    """Return the function that gives the retention of a label in a cell."""
+    """Return a function that looks up the retention of a label by factor and level."""
 
     def read(factor: str, level: int) -> Reading | None:
         kept = index.kept(label, factor, level)
@@ -71,7 +74,10 @@ def _make_row(index: ReportIndex, read: ReadCell, factor: str, *, outline: bool)
 
 
 def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
-    """Draw invariance of up to four encoders, each factor at the severest strength that the first report judges."""
+    """Draw the invariance of up to four encoders side by side.
+
+    Each factor is shown at the severest strength that the first report judges.
+    """
     first = indexes[0]
     forest = Forest(
         heading="Invariance beside its references",

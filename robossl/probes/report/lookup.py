@@ -1,4 +1,4 @@
-"""The figures of a report by factor and strength, and what the task needs of them."""
+"""Look up the numbers of a report by factor and strength, and what the task needs from the features."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from robossl.probes.retention import HeadName
 from robossl.report.heatmap import LEVELS as LEVELS
 
 FAMILIES: tuple[Family, ...] = ("photometric", "geometric", "scene", "temporal")
-MILD_ENOUGH = 3  # the severest strength that stands for a factor without a task
-HIGH = Thresholds().over_invariant_nis_w  # from here on an encoder is called invariant
+MILD_ENOUGH = 3  # the severest strength at which a factor is shown if no task sets a limit
+HIGH = Thresholds().over_invariant_nis_w  # from this NIS_w (invariance score) on, an encoder is called invariant
 
 
 class ReportIndex:
@@ -29,25 +29,29 @@ class ReportIndex:
 
     @property
     def names(self) -> list[str]:
-        """Every factor, family by family."""
+        """Names of all factors, family by family."""
         return [factor for factors in self.factors.values() for factor in factors]
 
     def view(self, factor: str, level: int) -> ViewFigures | None:
-        """Return the record of a view."""
+        """Return what the report says about a view (frames changed by a factor); None if it was not rendered."""
         return self._views.get((factor, level))
 
     def cell(self, factor: str, level: int, metric: str = "nis_w", *, of: Readings | None = None) -> Figure | None:
-        """Return a metric of the encoder, or of a reference."""
+        """Return a metric of the encoder, or of the reference encoder with the readings `of`; None if not measured."""
         cells = (of or self.report.readings).cells
         return next((c.figure for c in cells if (c.factor, c.level, c.metric) == (factor, level, metric)), None)
 
     def kept(self, label: str, factor: str, level: int) -> Retention | None:
-        """Return the retention that the verdict reads: tested with the old label for INV, else with the moved one."""
+        """Return the retention that decides the verdict; None if it was not measured.
+
+        If the task needs INV, the head was tested with the label of the unchanged frame. Otherwise it was tested with
+        the label that has moved with the picture.
+        """
         head: HeadName = "same" if self.need(factor, level) == "INV" else "clean"
         return self._retentions.get((label, factor, level, head))
 
     def decoding(self, factor: str, level: int, protocol: str = "abs") -> Decoding | None:
-        """Return the better of the linear and the MLP probe."""
+        """Return the result of the better probe, linear or MLP; None if the factor was not decoded."""
         found = [
             each
             for each in self.report.readings.decodings
@@ -56,31 +60,31 @@ class ReportIndex:
         return max(found, key=lambda each: -9.0 if each.figure.value is None else each.figure.value, default=None)
 
     def need(self, factor: str, level: int) -> Need:
-        """Return what the task needs at a strength; "-" without a task."""
+        """Return what the task needs at a level, such as INV; "-" if it needs nothing or there is no task."""
         task = self.report.task
         return task.needs[factor][level - 1] if task and factor in task.needs else "-"
 
     def last_judged(self, factor: str) -> int:
-        """Return the severest strength that is judged."""
+        """Return the severest level of a factor that is judged; MILD_ENOUGH if no task sets it."""
         task = self.report.task
         return task.max_level.get(factor, MILD_ENOUGH) if task else MILD_ENOUGH
 
     def shown_level(self, factor: str) -> int:
-        """Return the strength that stands for a factor of the report: the severest that is judged and was rendered."""
+        """Return the level at which a factor is shown: the severest that is judged and was rendered."""
         levels = [level for level in LEVELS if (factor, level) in self._views]
         return max((level for level in levels if level <= self.last_judged(factor)), default=min(levels, default=1))
 
     def needs(self, factor: str) -> str:
-        """Return the needs of the judged strengths, such as INV or INV/EQUI."""
+        """Return what the task needs at the judged levels, each need once, such as INV or INV/EQUI."""
         levels = range(1, self.last_judged(factor) + 1)
         return "/".join(dict.fromkeys(self.need(factor, level) for level in levels))
 
     def verdict(self, factor: str, level: int | None = None) -> Verdict | None:
-        """Return the verdict of a factor, or of one of its strengths."""
+        """Return the verdict of a factor, or of one of its levels; None if there is no verdict."""
         return self._verdicts.get((factor, level))
 
     def is_over_invariant(self, factor: str, level: int) -> bool:
-        """Whether the features stay although the task needs to see them move."""
+        """Whether the features stay the same although the task needs them to change."""
         figure = self.cell(factor, level)
         high = figure is not None and figure.value is not None and figure.value >= HIGH
         return high and self.need(factor, level) == "EQUI" and not self.is_collapsed

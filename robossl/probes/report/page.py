@@ -1,4 +1,4 @@
-"""The page of a report: one file that needs no network, and two pictures beside it."""
+"""Write the page of a report, one HTML file that needs no network, and two pictures next to it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from robossl.probes.result import Report
 from robossl.report.drawing import to_svg, write_png
 from robossl.report.html import Fact, render_template
 
-Reasons = Mapping[str, Sequence[str]]  # names of factors by the reason that they have no figure
+Reasons = Mapping[str, Sequence[str]]  # maps a reason why numbers are missing to the names of the factors
 
 
 class Drawing(NamedTuple):
-    """A drawing for the page, and what it does not show."""
+    """A drawing for the page, and the factors that it does not show, with the reasons."""
 
     svg: Markup | str
     missing: Reasons
@@ -39,9 +39,9 @@ def write_page(
 
     Args:
         report: The report.
-        folder: Where they go; it is made.
-        sheet: The contact sheet, a PNG.
-        neighbours: The worst retrievals.
+        folder: Folder for the files; it is created if it does not exist.
+        sheet: The contact sheet (a PNG with examples of all views), as path or bytes; None shows none.
+        neighbours: Frames that the encoder confuses with others.
 
     Raises:
         ResourceError: the disk is full.
@@ -110,7 +110,7 @@ def _list_facts(report: Report) -> list[Fact]:
 
 
 def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
-    """Return the heatmap of invariance, then one of the retention of each label."""
+    """Return the heatmap of invariance, then a heatmap of retention for each label."""
     description = f"Heatmap of invariance by factor and strength; {_describe_cells(index, index.cell)}"
     found = [Drawing(to_svg(invariance, description), _find_reasons(index, index.cell))]
     for label in index.labels:
@@ -121,7 +121,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return why cells have no figure, each reason once."""
+    """Return the reasons why cells of a heatmap have no number; each with the names of its factors."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:
@@ -132,7 +132,7 @@ def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
 
 
 def _describe_cells(index: ReportIndex, read: ReadCell) -> str:
-    """Return the heatmap as text: the value at the severest judged strength of each factor."""
+    """Return a heatmap as text: the value of each factor at its severest judged strength."""
     if index.is_collapsed:
         return "collapsed, no cell has a figure"
     shown = {factor: read(factor, index.shown_level(factor)) for factor in index.names}

@@ -1,4 +1,4 @@
-"""The tables on the page: health of the features, and every figure."""
+"""The tables on the page: health of the features, and all numbers of the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ HEALTH_ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
-# Shown if a view has them: feature maps, flips and quarter turns.
+# Columns for metrics that not all reports have: those of feature maps (the first two), and those of flips and quarter
+# turns (the last two). A column is shown if the report has its metric.
 MAP_FIGURES = (
     ("PCK of the map", "pck"),
     ("drift, px", "drift_px"),
@@ -30,7 +31,7 @@ MAP_FIGURES = (
 
 
 class HealthRow(NamedTuple):
-    """One measure of health for the encoder and its references."""
+    """One measure of the features' health, for the encoder and the reference encoders."""
 
     name: str
     hint: str
@@ -38,7 +39,7 @@ class HealthRow(NamedTuple):
 
 
 def describe_health(health: ProbeHealth) -> Banner:
-    """Say whether the features carry information."""
+    """Return a banner that says whether the features carry information."""
     if "collapsed" in health.flags:
         return Banner(
             "bad",
@@ -71,7 +72,10 @@ def _format(health: ProbeHealth, field: str, form: str) -> str:
 
 
 def make_figure_table(index: ReportIndex) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and the rows: every figure of the heatmaps and the plane as text."""
+    """Return the column names and the rows of a table with all numbers of the report.
+
+    These are the numbers that the heatmaps and the plot of invariance against information show.
+    """
     maps = [(name, metric) for name, metric in MAP_FIGURES if _has(index, metric)]
     columns = ["factor", "strength", "setting", "PSNR", "SSIM", "NIS_w", "R@1", "DEC_abs", "DEC_rel"]
     columns += [f"retention of {label}" for label in index.labels]

@@ -1,4 +1,4 @@
-"""The pictures on the page: the applied views, and frames that the encoder takes for another."""
+"""The pictures on the page: examples of changed frames, and frames that the encoder confuses with others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ MAX_GROUPS, MAX_TRIPLES = 4, 4
 
 @dataclass(frozen=True, slots=True)
 class RetrievalErrors:
-    """Wrong retrievals under one view: the query, the clean frame that was found, and the one that was wanted."""
+    """Wrong retrievals for frames changed by one factor at one level.
+
+    Each triple has the changed frame, the unchanged frame that was found, and the one that should have been found.
+    """
 
     factor: str
     level: int
@@ -26,21 +29,21 @@ class RetrievalErrors:
 
 
 class PictureGroup(NamedTuple):
-    """The same as data URIs."""
+    """Wrong retrievals with their pictures as data URIs."""
 
     name: str
     triples: tuple[tuple[str, ...], ...]
 
 
 def make_sheet(sheet: Path | bytes | None) -> str:
-    """Return the contact sheet, a PNG, as a data URI; "" without one."""
+    """Return the contact sheet, a PNG, as a data URI; "" if there is no sheet."""
     if sheet is None:
         return ""
     return data_uri(sheet if isinstance(sheet, bytes) else sheet.read_bytes(), "png")
 
 
 def make_groups(errors: Sequence[RetrievalErrors]) -> list[PictureGroup]:
-    """Return the first wrong retrievals of the first views."""
+    """Return the first few wrong retrievals, for the first few factors and levels that have any."""
     shown = [group for group in errors if group.triples][:MAX_GROUPS]
     return [
         PictureGroup(

@@ -1,4 +1,4 @@
-"""The plane of invariance against information: which factors move the features, and which can be decoded from them."""
+"""A plot of invariance against information: which factors move the features, and which can be decoded from them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from robossl.probes.report.words import format_name
 from robossl.probes.result import Family
 from robossl.report.drawing import INK, LINE, SOFT, WIDTH, styled
 
-MARKS: dict[Family, tuple[str, str]] = {  # colour (Okabe and Ito's) and form
+MARKS: dict[Family, tuple[str, str]] = {  # colour (from the palette of Okabe and Ito) and marker
     "photometric": ("#0072B2", "o"),
     "geometric": ("#D55E00", "s"),
     "scene": ("#009E73", "^"),
     "temporal": ("#7a4f9a", "D"),
 }
 HEIGHT = 372
-LEFT, RIGHT, TOP, BOTTOM = 40, 8, 30, 62  # points around the square
-LETTER = 4.4  # points a letter of a label is wide
+LEFT, RIGHT, TOP, BOTTOM = 40, 8, 30, 62  # margins around the plot, in points
+LETTER = 4.4  # width of a letter of a name, in points
 CORNERS = (
     (0.0, 1.0, "equivariant", "moves, and can be read"),
     (1.0, 1.0, "invariant, still decodable", "stays, and can be read"),
@@ -34,7 +34,7 @@ CORNERS = (
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One factor at the severest strength that is judged."""
+    """One factor in the plot, at the severest strength that is judged."""
 
     factor: str
     family: Family
@@ -44,14 +44,14 @@ class Dot:
 
 
 class Plane(NamedTuple):
-    """The dots, and the factors without one with the reason."""
+    """The dots, and the factors without a dot, each with the reason."""
 
     dots: tuple[Dot, ...]
     missing: tuple[tuple[str, str], ...]
 
 
 def make_plane(index: ReportIndex) -> Plane:
-    """Return the dot of each factor."""
+    """Make a dot for each factor that has both numbers, and note why the others have no dot."""
     dots, missing = [], []
     for family, factors in index.factors.items():
         for factor in factors:
@@ -95,7 +95,7 @@ def draw_plane(plane: Plane) -> Figure:
 
 
 def _write_corners(axes: Axes) -> list[_Box]:
-    """Write what each corner means and return the boxes of the texts."""
+    """Write the meaning of each corner into the plot; return the rectangles that the texts cover."""
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     boxes = []
     low_x, high_x = axes.get_xlim()
@@ -149,7 +149,7 @@ def _box(axes: Axes, x: float, y: float, half: float) -> _Box:
 
 
 def _write_name(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
-    """Write a name where it overlaps the least, with a line to its dot if that is far."""
+    """Write a factor's name where it overlaps other names and dots the least, with a line if its dot is far away."""
     at_x, at_y = _points(axes, dot.invariance, dot.information)
     words = format_name(dot.factor)
     width, height = LETTER * len(words), 8.6

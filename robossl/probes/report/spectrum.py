@@ -1,4 +1,4 @@
-"""The eigenspectrum of the features beside the references: how many directions they use."""
+"""Draw the spectrum of the features, next to those of the reference encoders: how many directions they use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robossl.report.drawing import LINE, WIDTH, shorten_name, styled
 from robossl.report.forest import DASHES
 
 HEIGHT = 220
-FLOOR = 1e-6  # of the largest singular value; lower values are drawn at this level
+FLOOR = 1e-6  # share of the largest singular value; smaller values are drawn at this height
 
 
 def draw_spectrum(report: Report) -> Figure:
-    """Draw the singular values of the centred features over their sum, largest first."""
+    """Draw the singular values of the centred features, divided by their sum, the largest first."""
     lines: list[tuple[str, Readings, str, Any, float]] = [
         (report.encoder.name, report.readings, "#0072B2", "-", 2.0),
         *(
@@ -36,7 +36,7 @@ def draw_spectrum(report: Report) -> Figure:
                 at = range(1, len(shown) + 1)
                 axes.plot(at, shown, color=colour, linestyle=dash, linewidth=width, label=shorten_name(name))
         axes.set_yscale("log")
-        # The default formatter writes math text, which is switched off.
+        # The default formatter writes math text, which `styled` switches off, so use a formatter for plain text.
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("direction, the largest first")

@@ -1,4 +1,4 @@
-"""The verdicts on the page: the run's verdict in large, and a line for each factor with its evidence."""
+"""The verdicts on the page: the run's verdict in large letters, and a line with evidence for each factor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class VerdictBox(NamedTuple):
 
 
 class FactorDetail(NamedTuple):
-    """One factor of a group."""
+    """One factor of a group, whose factors share a verdict and its cause."""
 
     name: str
     need: str
@@ -50,7 +50,7 @@ class FactorDetail(NamedTuple):
 
 
 class StrengthDetail(NamedTuple):
-    """One strength of a factor."""
+    """The verdict on one strength of a factor."""
 
     name: str
     badge: str
@@ -68,13 +68,13 @@ class StripLine(NamedTuple):
     need: str = ""
     need_meaning: str = ""
     evidence: str = ""
-    cell: str = ""  # id of the cell of the heatmap that decided
+    cell: str = ""  # id of the heatmap cell that decided the verdict
     factors: tuple[FactorDetail, ...] = ()
     strengths: tuple[StrengthDetail, ...] = ()
 
 
 def make_verdict_box(report: Report) -> VerdictBox | None:
-    """Return the run's verdict and what it rests on; None without a task."""
+    """Return the run's verdict and what it is based on; None if the run had no task."""
     if report.task is None:
         return None
     if report.word is None:
@@ -105,7 +105,7 @@ def _meaning(report: Report) -> str:
 
 
 def make_strip(index: ReportIndex) -> list[StripLine]:
-    """Return the lines, worst first."""
+    """Return the verdicts as lines of the page, the worst first."""
     groups = group_verdicts(index.report.verdicts)
     if index.is_collapsed:
         groups = _merge_collapsed(groups)
@@ -118,7 +118,7 @@ def list_not_asked(report: Report) -> list[str]:
 
 
 def _merge_collapsed(groups: list[Group]) -> list[Group]:
-    """Merge the measured factors into one group: a collapsed encoder fails them all for one cause."""
+    """Merge the measured factors into one group, because a collapsed encoder fails all of them for the same reason."""
     judged = [group for group in groups if group.badge not in NO_VERDICT]
     verdicts = tuple(verdict for group in judged for verdict in group.verdicts)
     merged = [Group(judged[0].badge, _shorten(verdicts[0]), verdicts)] if judged else []
@@ -175,7 +175,7 @@ def _strengths(index: ReportIndex, factor: str) -> tuple[StrengthDetail, ...]:
 
 
 def _cell(index: ReportIndex, verdict: Verdict) -> str:
-    """Return the id of the cell that decided: the severest judged strength with the factor's word."""
+    """Return the id of the heatmap cell that decided: the severest judged strength with the factor's verdict."""
     factor, last = verdict.factor, index.last_judged(verdict.factor)
     deciding = [
         level
@@ -199,6 +199,6 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def _shorten(verdict: Verdict) -> str:
-    """Return the sentence without the factor's name and the note on calibration, which the page shows elsewhere."""
+    """Return a verdict's sentence without factor name and note on calibration, which the page shows elsewhere."""
     text = verdict.sentence.removeprefix(format_name(verdict.factor))
     return text.removeprefix(",").removeprefix(":").removesuffix(UNCALIBRATED).strip()

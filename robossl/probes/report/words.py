@@ -1,4 +1,4 @@
-"""How verdicts, factors and figures are written on the page and on the terminal."""
+"""Write verdicts, factors and numbers as text for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sign(NamedTuple):
     meaning: str
 
 
-# From worst to best: the worst over the factors is the run's.
+# From the worst verdict to the best. The verdict of a run is the worst verdict of its factors.
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features carry no information, so their invariance means nothing"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
@@ -28,7 +28,7 @@ SIGNS: dict[Word, Sign] = {
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
 
-# Also for factors without a verdict.
+# The signs of verdicts, and those of factors that have no verdict.
 BADGES: dict[str, Sign] = {
     **{str(word): sign for word, sign in SIGNS.items()},
     LEFT_OUT: Sign("○", "left-out", "the run was asked for other factors"),
@@ -53,7 +53,7 @@ def format_name(factor: str) -> str:
 
 
 def format_figure(figure: Figure | None) -> str:
-    """Return a figure and its interval.
+    """Return a number and its confidence interval as text.
 
     >>> format_figure(Figure(0.82, 0.76, 0.88, 500, 60))
     '.82 [.76, .88]'
@@ -66,21 +66,24 @@ def format_figure(figure: Figure | None) -> str:
 
 
 def list_factors(group: Group) -> str:
-    """Return the factors of a group, with their figures if all have one."""
+    """Return the names of a group's factors as text; add their numbers if all of them have one."""
     if any(verdict.figure.value is None for verdict in group.verdicts):
         return ", ".join(map(format_name, group.factors))
     return ", ".join(f"{format_name(v.factor)} ({v.metric} {format_figure(v.figure)})" for v in group.verdicts)
 
 
 def count_verdicts(report: Report) -> str:
-    """Count the factors by verdict, worst first."""
+    """Return as text how many factors have each verdict, the worst verdict first."""
     words = [get_badge(v).lower() for v in report.verdicts if v.level is None and v.need != "-"]
     order = [each.lower() for each in BADGES]
     return ", ".join(f"{words.count(each)} {each}" for each in order if each in words)
 
 
 def describe_clean_heads(report: Report) -> list[str]:
-    """Say in a line for each label how well it is read off clean frames; retention is a share of this score."""
+    """Return a line for each label that says how well heads read it from unchanged frames.
+
+    Retention is a share of this score.
+    """
     names = [format_name(name) for name in report.references]
     better = find_better_references(report)
     lines = []
@@ -92,12 +95,15 @@ def describe_clean_heads(report: Report) -> list[str]:
 
 
 def describe_backbone(backbone: Backbone | None) -> list[str]:
-    """Say which network the random weights belong to, and why; no line if it is not known."""
+    """Return a line that says which backbone has the random weights, and how it was chosen; no line if not known."""
     return [f"random init: weights of {backbone.name}, {KNOWN_FROM[backbone.known_from]}"] if backbone else []
 
 
 def find_better_references(report: Report) -> dict[str, list[str]]:
-    """Return by label the references that read it off clean frames surely better than the encoder."""
+    """Return for each label the reference encoders that read it from clean frames better than the encoder does.
+
+    Better means that the lower bound of the reference is above READABLE and above the upper bound of the encoder.
+    """
     found: dict[str, list[str]] = {}
     for own in report.readings.clean_heads:
         for name, readings in report.references.items():
@@ -110,7 +116,7 @@ def find_better_references(report: Report) -> dict[str, list[str]]:
 
 
 def list_head_rows(readings: Sequence[Readings]) -> list[list[str]]:
-    """Return a row for each label that all share: its name, and the score of each head on clean frames."""
+    """Return a row for each label that all readings have: its name, and its score on clean frames in each reading."""
     found = [{each.label: each.figure for each in of.clean_heads} for of in readings]
     shared = [label for label in found[0] if all(label in each for each in found)]
     return [[format_name(label), *(format_figure(each[label]) for each in found)] for label in shared]

@@ -1,4 +1,4 @@
-"""Sources of frames: a store, a folder in the TUM layout, or an environment."""
+"""Open a source of frames for probes: a store, a folder in the TUM layout, or an environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_frames(
         source: A store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
         split: Split of a store; None reads all frames.
-        columns: Columns of a store to read as labels: their name in the store by the type of label.
+        columns: Which columns of a store to read as labels, as a mapping from the type of label to the column's name.
         num_scenes: Number of scenes of an environment.
         image_size: Height and width of the pictures of an environment, in pixels.
         seed: Seed for the choice of frames in a store and for the scenes of an environment.

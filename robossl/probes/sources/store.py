@@ -1,4 +1,4 @@
-"""Frames of a store: one size, at least a second apart in an episode; clusters are episodes."""
+"""Frames of a store for probes: they have one size and are at least a second apart; each episode is a cluster."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
-SPACING_SECONDS = 1.0  # 6.7 % of consecutive frames of DROID differ by less than one grey level
+# Neighbouring frames are too similar: in DROID, 6.7 % of them differ from the next frame by less than one grey level.
+SPACING_SECONDS = 1.0
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
 
 
 class StoreProbeFrames(RecordedFrames):
-    """The frames of a split."""
+    """The frames of a store, or of one split of it."""
 
     cluster_key = "episode"
 
@@ -38,12 +39,12 @@ class StoreProbeFrames(RecordedFrames):
         Args:
             store: the store.
             split: split of the store; default: the whole store.
-            columns: by type of label the name of a per-frame column; for type "class" the name of a label of the
-                episodes.
-            seed: of the first frame in each episode.
+            columns: for each type of label, the name of the per-frame column to read; for type "class", the name of a
+                label of the episodes.
+            seed: seed for the choice of the first frame in each episode.
 
         Raises:
-            InputError: no such split or column, or a column of the wrong width.
+            InputError: there is no such split or column, the split has no frames, or a column has the wrong width.
         """
         self._store = store
         self.name = store.path.resolve().name
@@ -79,10 +80,10 @@ class StoreProbeFrames(RecordedFrames):
         return self._decode(self._rows[at])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return what the camera showed that many frames earlier.
+        """Return what the camera showed `frames` frames earlier.
 
         Raises:
-            ViewUnavailableError: some frames of the source are single pictures.
+            ViewUnavailableError: some episodes are single pictures, which have no past.
         """
         store, rows = self._store, self._rows[at]
         if (np.diff(store.episode_start)[self.clusters] < 2).any():
@@ -102,7 +103,7 @@ class StoreProbeFrames(RecordedFrames):
 
 
 def _space_rows(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, " m"]:
-    """Return rows of each episode at least a second apart, after the frames that latency needs."""
+    """Return rows at least a second apart in each episode; skip its first frames, which `latency` needs as a past."""
     episodes = store.episode_of(rows)
     chosen = []
     for own in np.split(rows, np.flatnonzero(np.diff(episodes)) + 1):
@@ -117,7 +118,10 @@ def _space_rows(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarra
 
 
 def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], dict[str, str]]:
-    """Return the labels with at least two classes, and the others with the reason."""
+    """Return the labels of episodes that can be used, and the reasons why others were left out.
+
+    A label with fewer than two classes is in neither dictionary.
+    """
     found: dict[str, Label] = {}
     left_out: dict[str, str] = {}
     own = np.unique(episodes)
@@ -137,7 +141,7 @@ def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str,
 def _read_column(
     store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
 ) -> Label:
-    """Return a per-frame column as a label; for type "class" return a label of the episodes."""
+    """Return a per-frame column as a label; for type "class", return the label of episodes with that name."""
     if kind not in WIDTHS:
         if column not in classes:
             raise InputError(suggest_name("label of classes", column, classes))
