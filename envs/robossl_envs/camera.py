@@ -18,10 +18,10 @@ HALF_VIEW = 0.32  # metres on the table from the middle of the clean camera's pi
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A camera that looks down on the table, changed by the camera factors.
+    """A camera that looks down on the table, changed by the nuisance factors of the camera.
 
-    `shift` is in views (1 view is 2 x HALF_VIEW metres) and `roll` in degrees. `tilt` is the relative change of depth
-    from the middle of the picture to its border, along x and y.
+    `shift` is in views (1 view is 2 x HALF_VIEW metres), `roll` is in degrees, and `zoom` is a magnification. `tilt` is
+    the relative change of depth from the middle of the picture to its border, along x and y.
     """
 
     shift: tuple[float, float] = (0.0, 0.0)

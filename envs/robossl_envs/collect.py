@@ -51,9 +51,9 @@ def collect(
     """Play episodes of an environment and write them as a LeRobot data set (LeRobotDataset v3.0).
 
     To continue an interrupted collection, or to extend it, run the command again with the same settings. The frames of
-    an episode depend on the seed and the episode's number, not on the number of workers. Agents that learn
-    across episodes (count, rnd, novelty) are an exception: their frames also depend on the number of workers, and they
-    start to learn anew when a collection continues.
+    an episode depend on the seed and the episode's number, not on the number of workers. Agents that learn across
+    episodes (count, rnd, novelty) are an exception: their frames also depend on the number of workers, and they start
+    to learn anew when a collection continues.
 
     Args:
         env: id of a registered gymnasium environment that renders rgb_array, such as robossl/Push-v0.

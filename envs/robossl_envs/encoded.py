@@ -154,7 +154,7 @@ class _EmbeddingStack:
         return found
 
     def push(self, frames: UInt8[ndarray, "n h w 3"], first: Bool[ndarray, " n"]) -> Float32[ndarray, "n s"]:
-        """Encode frames and append each embedding to its stack; where `first` is true, fill the stack with it.
+        """Encode frames and append each embedding to its stack; where `first` is true, fill the whole stack with it.
 
         Row k of `frames` belongs to environment k. Returns one flat vector per environment.
         """

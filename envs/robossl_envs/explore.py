@@ -72,7 +72,7 @@ def explore_loop(
     Args:
         config: yaml file of the pretraining. Its number of steps is that of one round; the loop sets store and split.
         env: id of a registered gymnasium environment, such as robossl/Push-v0.
-        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run of every round.
+        out: folder of the loop. It holds start/encoder, store, and for every round K round_K/frames and round_K/run.
         rounds: number of rounds.
         frames: number of frames to collect in a round; the last episode is completed.
         agent: the agent that acts. novelty seeks frames that are new to the encoder; see also `robossl collect`.

@@ -88,7 +88,7 @@ FACTORS: dict[str, NuisanceFactor] = {
 def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the factors that have an effect in a task.
 
-    If the task has no bodies (objects that can be moved), factors of moved objects have none.
+    If the task has no bodies (objects that can be moved), the factors of moved objects have no effect.
     """
     return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
 

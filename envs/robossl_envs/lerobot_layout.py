@@ -54,7 +54,7 @@ class DatasetPart:
 class Layout:
     """The properties that all episodes of a data set share."""
 
-    camera: str  # observation.images.NAME
+    camera: str  # name of the video's column: observation.images.NAME
     height: int
     width: int
     frames_per_s: int

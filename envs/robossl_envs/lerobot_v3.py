@@ -55,7 +55,7 @@ class LeRobotWriter:
                     self._count(row)
             self._num_files += 1
         self._check()
-        # Written before any episode, so that an episode's metadata file is the last file that the data set needs.
+        # Write these files before any episode. Then an episode is complete as soon as its metadata file exists.
         self._write_tasks()
         self._write_summary()
 

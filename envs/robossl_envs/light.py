@@ -34,7 +34,7 @@ def planck(kelvin: float) -> Colour:
         return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # second radiation constant, m K
 
     red, green, blue = ((radiance(w, kelvin) / radiance(w, DAYLIGHT)) ** (1 / GAMMA) for w in WAVELENGTHS)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # dividing by it copies a camera that adjusts its exposure
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera adjusts its exposure to this brightness
     return red / luma, green / luma, blue / luma
 
 

@@ -70,11 +70,11 @@ class EnvFrames:
         self.digest = hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Return pictures of the scenes `at`, without nuisances."""
+        """Return pictures of the scenes with indices `at`, without nuisances."""
         return self._pictures(at, LATENCY_FRAMES, {})
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return pictures of the scenes `at`, taken `frames` steps earlier.
+        """Return pictures of the scenes with indices `at`, taken `frames` steps earlier.
 
         Raises:
             ViewUnavailableError: `frames` is more than the number of steps that each scene was played.
@@ -86,7 +86,7 @@ class EnvFrames:
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return pictures of the scenes `at` with a factor at a strength.
+        """Return pictures of the scenes with indices `at`, with a factor at a strength.
 
         If the factor has two sides, such as darker and brighter, the seed of each scene decides which side it gets.
 

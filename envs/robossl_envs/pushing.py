@@ -36,7 +36,7 @@ def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
         longest = max(1.0, math.hypot(vx, vy))
         return vx / longest, vy / longest
     behind = _inside((thing[0] - ux * clear, thing[1] - uy * clear))
-    # If the object is between the tool and the point behind it, move around the object.
+    # If the object is in the way to the point behind it, move around the object.
     if crosses_circle(tool, behind, thing, radius + TOOL_RADIUS + 0.002):
         angle = math.atan2(py, px)
         wanted = math.atan2(behind[1] - thing[1], behind[0] - thing[0])

@@ -46,7 +46,7 @@ class SceneObject:
     shape: Shape
     colour: Colour
     height: float  # metres
-    patterned: bool = False  # gets the texture of the factor `manip_object_texture`
+    patterned: bool = False  # whether the factor `manip_object_texture` adds a texture
 
 
 class Scene:
@@ -69,7 +69,8 @@ class Scene:
         self._away = (-lx * REACH, -ly * REACH)
         self._pattern = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         still = self._table(rng)
-        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])  # still objects; later cover earlier
+        # Still objects, in the order in which they are drawn.
+        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])
         for item, pose in self.laid:
             self._paint(still, item, pose)
         self._still = still
@@ -140,7 +141,8 @@ class Scene:
         below = pixels.take(there, axis=0).astype(np.float32)
         if item.patterned and self.values["manip_object_texture"]:
             strength = np.float32(0.45 * self.values["manip_object_texture"])
-            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third as wide as on the table
+            # The factor 3 makes the pattern a third as wide as on the table.
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)
             colour *= (1 + strength * pattern)[:, None]
         if item.height:
             shadow = shadow.take(here)
@@ -187,7 +189,7 @@ class Scene:
         return below + cover * (colour - below)
 
     def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
-        """Return a sleeve that enters the picture from a border and occludes a part of it; None if the factor is 0.
+        """Return a sleeve that enters the picture from a border and hides a part of it; None without an occluder.
 
         The three values are a window (rows and columns), the share of each pixel in the window that the sleeve covers,
         and the sleeve's colour there.
@@ -198,7 +200,7 @@ class Scene:
             return None
         height, width = self.grid.height, self.grid.width
         u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along` is 0 at the border
+        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along`: distance to the border
         wide = math.sqrt(share) * 0.75
         long = share / wide
         outside = np.maximum(along - long, np.abs(across - place - lean * along) - wide / 2)

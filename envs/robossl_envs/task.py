@@ -22,7 +22,7 @@ class EpisodeStart:
     bodies: Mapping[str, tuple[Body, Pose]]
     objects: Mapping[str, SceneObject]  # how each body looks
     markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table
-    target: tuple[float, ...]  # the last elements of the state vector
+    target: tuple[float, ...]  # the target as numbers, last in the state vector
 
 
 @dataclass(frozen=True, slots=True)

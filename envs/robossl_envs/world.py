@@ -49,7 +49,7 @@ class World:
         shape = pymunk.Circle(self._tool, TOOL_RADIUS)
         shape.friction = 0.4
         pull = pymunk.PivotJoint(self._lead, self._tool, (0, 0), (0, 0))
-        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # copy the velocity of `_lead`, not its position
+        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # the tool copies the velocity of `_lead`, not its position
         self.space.add(self._tool, shape, pull)
         self._add_rail()
 

@@ -26,7 +26,7 @@ class AgentObservations:
     frames: UInt8[ndarray, "n h w 3"]
     states: Float32[ndarray, "n d"]  # dimension d is 0 if the environment has no state vector
     started: Bool[ndarray, " n"]  # whether each row is the first step of an episode
-    embeddings: Float32[ndarray, "n e"] | None = None  # of `frames`; None if the agent needs no encoder
+    embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 
 class Actor(Protocol):

@@ -27,7 +27,7 @@ from robossl_envs.agents.walk import CellPlanner
 DIM = 128  # dimension of the predicted vector
 # Ten times URLB's rate, because URLB learns from 1024 frames every 2nd step, but we learn from 64 every 32nd.
 LEARNING_RATE = 1e-3
-BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # frames
+BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames
 PACE = 0.3  # weight of the newest frame's error in the moving average of a cell's errors
 
 
@@ -83,7 +83,8 @@ class Distillation:
 class ErrorPursuit:
     """Moves to cells with large errors.
 
-    The novelty of a cell is the moving average of the errors on its frames, divided by the largest of all cells.
+    The novelty of a cell is the moving average of the errors on its frames, divided by the largest average of all
+    cells.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:

@@ -20,7 +20,7 @@ WIDTH = 256
 
 
 class NoveltyAgent:
-    """Seeks frames whose pooled embedding has a large distillation error; embeddings are batch-normalised first."""
+    """Seeks frames with a large prediction error (see `Distillation`) on their pooled, batch-normalised embeddings."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = True

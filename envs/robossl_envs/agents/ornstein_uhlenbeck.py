@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-THETA, SIGMA = 0.15, 0.2  # per step; 1 is half the action range; values of DDPG
+THETA, SIGMA = 0.15, 0.2  # DDPG's values, per step; the unit is half the action range
 
 
 class OrnsteinUhlenbeckAgent:

@@ -22,7 +22,10 @@ SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)
 
 
 class RNDAgent:
-    """Seeks frames with a large distillation error on grey frames of 84 px, as in URLB (arXiv:2110.15191)."""
+    """Seeks frames with a large prediction error (see `Distillation`).
+
+    The frames are grey, with 84 pixels per side, as in URLB (arXiv:2110.15191).
+    """
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False

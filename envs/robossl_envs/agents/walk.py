@@ -21,8 +21,8 @@ from numpy.random import Generator
 from robossl_envs.agents.agent import AgentObservations, action_range
 from robossl_envs.agents.cells import NUM_CELLS
 
-DISCOUNT = 0.9  # factor of later novelty, per decision
-HOLD = 8  # maximum number of steps that an action is repeated; a new cell ends it earlier
+DISCOUNT = 0.9  # discount factor per decision, for later novelty
+HOLD = 8  # maximum number of steps that an action is repeated; it ends earlier if the cell changes
 PLAN_EVERY = 16  # number of decisions from one value iteration to the next
 SWEEPS = 10
 DIRECTIONS = 8
@@ -93,7 +93,7 @@ def check_candidate_actions(env: gymnasium.Env[Any, Any]) -> None:
     """Refuse action spaces other than Discrete and a bounded Box of floats.
 
     Raises:
-        InputError: the action space is neither of these.
+        InputError: the action space is neither Discrete nor a bounded Box of floats.
     """
     if not isinstance(env.action_space, Discrete):
         action_range(env)

@@ -37,7 +37,7 @@ START_SECONDS = 60.0  # minimum time limit of the first step, because imports an
 def limit_threads() -> Iterator[None]:
     """Let processes that start inside the `with` block use one thread each.
 
-    Numpy and Mesa read the environment variables when they are loaded, so they must be set before a process starts.
+    Numpy and Mesa read the environment variables only when they are loaded, so the variables are set before that.
     """
     before = {name: os.environ.get(name) for name in THREAD_LIMITS}
     os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
@@ -81,7 +81,7 @@ class _Worker:
 
 
 class ActorPool:
-    """Plays the episodes of a collection in worker processes, each episode with a new actor."""
+    """Plays the episodes of a collection in worker processes, each with a new actor (agent for one episode)."""
 
     def __init__(
         self,

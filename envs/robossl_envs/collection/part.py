@@ -38,7 +38,7 @@ class PartWriter:
         self._container = av.open(self._video, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.thread_count = 1  # each core has a worker; gives reproducible bytes
+        self._stream.codec_context.thread_count = 1  # each core has its own worker; one thread gives reproducible bytes
         self._pixels = PixelStats()
         self._rows: list[Mapping[str, Any]] = []
 

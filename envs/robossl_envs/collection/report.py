@@ -12,7 +12,7 @@ from robossl_envs.collection.environment import EnvDescription
 from robossl_envs.collection.settings import CollectionSettings
 
 # Measured on our environments, to estimate time and disk space.
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # time that one worker needs
+ENCODE_SECONDS_PER_PIXEL = 4e-8  # with one worker
 BYTES_PER_PIXEL = 0.25
 
 

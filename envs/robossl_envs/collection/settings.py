@@ -24,7 +24,7 @@ class CollectionSettings:
     frames_per_s: int | None = None  # None means the environment's own rate
     seed: int = 0
     max_steps: int | None = None
-    # Names of nuisance factors, or ("all",). In each episode, each gets a random strength of 0 to 5.
+    # Names of nuisance factors, or ("all",) for all. Each factor gets a random strength of 0 to 5 in each episode.
     nuisances: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()  # packages imported first because they register environments
     encoder: str | None = None  # digest of the encoder that the agent acts on

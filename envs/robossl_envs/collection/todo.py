@@ -49,7 +49,7 @@ class EpisodeQueue:
         self._waiting.appendleft(number)
 
     def settle(self, outcome: AttemptOutcome) -> bool:
-        """Count an attempt that ended; if it failed, put its episode back, or return True if the episode is dropped.
+        """Count an attempt, and put a failed episode back; return True if it failed too often and must be dropped.
 
         Raises:
             ResourceError: the disk is full, or too many attempts failed one after another.

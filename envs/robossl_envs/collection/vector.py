@@ -2,7 +2,7 @@
 
 Each slot (index in the vector) is one environment in its own worker process. The workers record episodes and encode
 videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all are ended
-and started anew. The failed episode counts as failed, and the episodes that this interrupted are played again.
+and started anew. Then only the episode of that process counts as failed; all interrupted episodes are played again.
 """
 
 from __future__ import annotations
