@@ -1,7 +1,7 @@
 """The camera above the table: maps pixels to points of the table and back.
 
-Table coordinates are metres, x to the right and y away from the viewer; image fractions run from (0, 0), the upper left
-corner, to (1, 1).
+Table coordinates are in metres, with x to the right and y away from the viewer. Image fractions (x, y) run from (0, 0)
+in the upper left corner to (1, 1) in the lower right corner. "Clean" means unchanged by nuisance factors.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
 
-HALF_VIEW = 0.32  # metres from the middle to the nearest border of a clean view
+HALF_VIEW = 0.32  # metres on the table from the middle of the clean camera's picture to its nearest border
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A view from above, changed by the camera factors; angles in degrees, lengths in views (2 x HALF_VIEW)."""
+    """A camera that looks down on the table, changed by the nuisance factors of the camera.
+
+    `shift` is in views (1 view is 2 x HALF_VIEW metres), `roll` is in degrees, and `zoom` is a magnification. `tilt` is
+    the relative change of depth from the middle of the picture to its border, along x and y.
+    """
 
     shift: tuple[float, float] = (0.0, 0.0)
     roll: float = 0.0
@@ -27,7 +31,7 @@ class Camera:
 
     @property
     def to_table(self) -> Float[ndarray, "3 3"]:
-        """Homography from the picture (-1 to 1 along its shorter side, y up) to the table in metres."""
+        """Homography from picture coordinates (shorter side: -1 to 1, y up) to points on the table in metres."""
         angle = math.radians(self.roll)
         c, s = math.cos(angle), math.sin(angle)
         plane = np.array([[c, -s, 2 * self.shift[0]], [s, c, 2 * self.shift[1]], [0, 0, 1]])
@@ -38,7 +42,7 @@ class Camera:
 
 
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
-    """Return the homography of table points from the clean camera's pixels (column, row) to this camera's pixels."""
+    """Return the homography from a table point's pixel (column, row) in the clean camera to that in this camera."""
     half = min(height, width) / 2
     pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])
     moved = pixels @ np.linalg.inv(camera.to_table) @ Camera().to_table @ np.linalg.inv(pixels)
@@ -47,7 +51,7 @@ def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 
 
 
 class Grid:
-    """The table coordinates of every pixel of a picture, as seen by a camera."""
+    """The table coordinates of every pixel of a camera's picture."""
 
     def __init__(self, camera: Camera, *, height: int, width: int) -> None:
         self.camera, self.height, self.width = camera, height, width
@@ -65,7 +69,7 @@ class Grid:
         self._rows = self._to_picture.tolist()
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Return (column, row) in pixels of a point of the table."""
+        """Return the pixel coordinates (column, row) of a point of the table."""
         a, b, c = self._rows
         depth = c[0] * x + c[1] * y + c[2]
         u, v = (a[0] * x + a[1] * y + a[2]) / depth, (b[0] * x + b[1] * y + b[2]) / depth
@@ -79,7 +83,7 @@ class Grid:
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
     def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
-        """Return the rows and columns that contain a rectangle on the table, None if it is outside the picture."""
+        """Return the pixel rows and columns that contain a rectangle on the table; None if it is not in the picture."""
         corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
         along, down = [column for column, _ in corners], [row for _, row in corners]
         rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))

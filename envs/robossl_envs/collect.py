@@ -52,21 +52,22 @@ def collect(
 
     To continue an interrupted collection, or to extend it, run the command again with the same settings. The frames of
     an episode depend on the seed and the episode's number, not on the number of workers. Agents that learn across
-    episodes (count, rnd, novelty) are the exception; they also forget what they learned when a collection continues.
+    episodes (count, rnd, novelty) are an exception: their frames also depend on the number of workers, and they start
+    to learn anew when a collection continues.
 
     Args:
         env: id of a registered gymnasium environment that renders rgb_array, such as robossl/Push-v0.
         agent: the agent that acts: random, pink, ornstein_uhlenbeck, count, rnd, novelty, expert or noisy_expert.
         episodes: number of episodes in the data set, earlier ones included. Give either this or --frames.
-        frames: least number of frames in the data set, earlier ones included; the last episode is completed.
+        frames: minimum number of frames in the data set, earlier ones included; the last episode is completed.
         out: folder of the data set.
-        encoder: run folder, encoder folder or exported model whose embeddings the agent novelty explores.
+        encoder: run folder, encoder folder or exported model; the agent novelty seeks frames that are new to it.
         workers: number of worker processes. none: one per available CPU.
         image_size: shorter side of the frames in pixels, an even number.
         fps: frame rate of the videos. none: the rate that the environment states.
         seed: seed of all random numbers.
         max_steps: largest number of steps in an episode. none: the environment's own limit.
-        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
+        nuisances: nuisance factors to vary: NAME,NAME or all. Each gets a new random strength in every episode.
         module: packages to import first because they register environments.
         hang_seconds: a worker that takes no step for this many seconds is replaced.
 
@@ -80,7 +81,7 @@ def collect(
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    encode = _open_encoder(agent, encoder)  # imports torch, which must come before any GL context
+    encode = _open_encoder(agent, encoder)  # imports torch, which must happen before a GL context exists
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
     description = describe_in_process(settings, hang_seconds=hang_seconds)
@@ -128,7 +129,10 @@ def _open_encoder(agent: str, encoder: Path | None) -> FrameEncoder | None:
 
 
 def _make_queue(ledger: Ledger, episodes: int | None, frames: int | None, max_steps: int) -> EpisodeQueue:
-    """Return the episodes to play; for a number of frames the fewest possible, to which `_play` adds."""
+    """Return the episodes to play.
+
+    If a number of frames was asked for, start with the fewest episodes that can be enough; `_play` adds more if needed.
+    """
     if frames is None:
         assert episodes is not None
         return EpisodeQueue(ledger.pending(episodes))
@@ -147,7 +151,7 @@ def _play(
     frames: int | None,
     max_steps: int,
 ) -> None:
-    """Play the queue and settle every attempt; add episodes if some ended early."""
+    """Play the episodes of the queue and record every attempt; add episodes if the frames would be too few."""
     total = len(queue)
     for outcome in pool.run(queue):
         if outcome.reason:

@@ -1,4 +1,4 @@
-"""Doctor: say what an environment lacks on this machine, one sentence each, with the command that fixes it."""
+"""Doctor: say what an environment needs that this machine lacks, one sentence each, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EGL, OSMESA, GL = "libEGL.so.1", "libOSMesa.so.8", "libGL.so.1"
 GL_LINE = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri and MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
 CV2_LINE = "pip uninstall opencv-python && pip install opencv-python-headless, or apt-get install libgl1"
 
-# Renders a frame in another process, because a wrong GL library ends the process with a segmentation fault.
+# Program that renders a frame. It runs in another process, because a wrong GL library causes a segmentation fault.
 TRIAL = """
 import sys, gymnasium, robossl_envs
 if sys.argv[2]: __import__(sys.argv[2])
@@ -32,7 +32,7 @@ frame = env.render()
 print(f"draws {frame.shape[1]}x{frame.shape[0]}")
 """
 
-# Text of a failed trial -> remedy.
+# Text in the error output of a failed TRIAL, or in another error -> remedy.
 REMEDIES = {
     "libGL.so.1": f"OpenCV needs {GL}: {CV2_LINE}",
     "eglQueryString": f"MuJoCo finds no OpenGL: {GL_LINE}",
@@ -48,9 +48,9 @@ class EnvFamily:
     """Environments with the same requirements."""
 
     about: str
-    prefix: str  # of the ids, or of the module of an id's entry point
-    modules: dict[str, str]  # required module -> its name for pip; the first module registers the ids
-    pins: dict[str, str] | None = None  # package -> required start of its version
+    prefix: str  # start of the environments' ids, or of the modules of their entry points
+    modules: dict[str, str]  # required module -> its pip package; importing the first module registers the ids
+    pins: dict[str, str] | None = None  # package -> start that its version must have
     needs_gl: bool = False
     needs_cv2: bool = False
 
@@ -92,7 +92,7 @@ FAMILIES = {
 
 
 def command(argv: Sequence[str]) -> int:
-    """Run `robossl doctor [ENV_ID]`; return 0 if nothing is missing, else 1."""
+    """Run `robossl doctor [ENV_ID]`; return the exit code: 0 if nothing is missing, else 1."""
     import tyro
 
     def doctor(env: str = "", /, *, module: str = "") -> int:
@@ -110,7 +110,10 @@ def command(argv: Sequence[str]) -> int:
 
 
 def survey() -> int:
-    """Check all families: robossl's own must work, others only if they are installed."""
+    """Check all families of environments and print what is missing; return the exit code.
+
+    The code is 1 if something is missing for robossl's own environments or for an installed family, else 0.
+    """
     code = 0
     for name, family in FAMILIES.items():
         missing = [pip for module, pip in family.modules.items() if not _installed(module)]
@@ -125,10 +128,10 @@ def survey() -> int:
 
 
 def examine(env: str, module: str = "") -> int:
-    """Check one environment; if nothing is missing, also render a frame.
+    """Print what one environment lacks; if nothing is missing, render a frame. Return 0 if that works, else 1.
 
     Raises:
-        InputError: the id is unknown, or the module cannot be imported.
+        InputError: the id is unknown, or the module cannot be imported and no remedy is known.
     """
     if module:
         try:
@@ -150,7 +153,7 @@ def examine(env: str, module: str = "") -> int:
 
 
 def family_of(env: str) -> EnvFamily | None:
-    """Return the family of an id, None for a registered environment of no known family.
+    """Return the family of an environment id; None if the id is registered but belongs to no known family.
 
     Raises:
         InputError: the id is not registered and belongs to no known family.
@@ -187,7 +190,7 @@ def find_missing(family: EnvFamily) -> list[str]:
 
 
 def try_rendering(env: str, module: str = "") -> str:
-    """Render one frame in another process, and describe the result in a sentence."""
+    """Try to render one frame in another process; return a sentence about the result."""
     argv = [sys.executable, "-c", TRIAL, env, module]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=TRIAL_SECONDS, env=_subprocess_env())
@@ -202,12 +205,12 @@ def try_rendering(env: str, module: str = "") -> str:
 
 
 def find_remedy(said: str) -> str:
-    """Return the remedy for an error by its text; "" if none is known."""
+    """Return the remedy for an error with the text `said`; "" if no remedy is known."""
     return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
 def _subprocess_env() -> dict[str, str]:
-    """Return environment variables with which another process finds the modules of this one."""
+    """Return environment variables that let another process find the modules that this process finds."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 

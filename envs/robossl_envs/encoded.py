@@ -3,7 +3,7 @@
     encode = load_encoder("models/simclr_resnet18")          # torch, ONNX, or a served encoder
     env = EncodedObservation(gymnasium.make("robossl/Push-v0", obs_type="pixels"), encode, stack=3)
 
-The learner receives a float32 vector, so for example Stable-Baselines3's MlpPolicy accepts the environment unchanged.
+The learner receives a float32 vector, so that, for example, Stable-Baselines3's MlpPolicy works without changes.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from numpy import ndarray
 
 from robossl.encode import FrameEncoder
 
-FINAL = ("final_obs", "final_observation")  # keys of info: this step ended an episode and started the next
+# If `info` has one of these keys, this step ended an episode and started the next one.
+FINAL = ("final_obs", "final_observation")
 
 
 class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Replaces the picture in an observation with its embedding; other entries of a dict observation stay.
+    """Replaces the picture in an observation with its embedding; keeps other entries of a dict observation.
 
-    A new episode starts a new stack, also if the wrapped environment resets itself: in the step after the end of an
-    episode (gymnasium's Autoreset), or in the same step with the last observation in `info["final_obs"]`.
+    With `stack` above 1, the embeddings of the last frames are joined to one vector (the stack). Each episode starts a
+    new stack. This also holds if the wrapped environment resets itself, either in the step after the end of an episode
+    (gymnasium's Autoreset), or in the same step, with the episode's last observation in `info["final_obs"]`.
 
     Args:
-        env: environment with uint8 pictures (h, w, 3) as observations, or in a dict observation.
+        env: environment whose observations are uint8 pictures (h, w, 3), or dicts that contain such a picture.
         encode: the encoder.
         output: name of an encoder output with one vector per frame.
-        stack: number of embeddings in the vector, newest last; the first embedding of an episode is repeated.
+        stack: number of embeddings in the vector, newest last. An episode starts with its first embedding repeated.
         key: key of the picture in a dict observation.
 
     Raises:
-        ValueError: the observations hold no picture, or the encoder has no such output of vectors.
+        ValueError: the observations hold no picture, the encoder has no such output of vectors, or `stack` is below 1.
     """
 
     def __init__(
@@ -55,13 +57,13 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._ended = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Return the first observation, with its embedding repeated."""
+        """Start an episode; return its first observation, with the embedding repeated to fill the stack."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._ended = False
         return self._one(observation, first=True), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take one step and encode its observation."""
+        """Take one step and encode the new observation."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ends = bool(terminated or truncated)
         is_reset_now = ends and any(name in info for name in FINAL)
@@ -75,13 +77,13 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class EncodedVectorObservation(VectorWrapper):
-    """`EncodedObservation` for a vector of environments, with one call of the encoder per step.
+    """`EncodedObservation` for a gymnasium vector of environments; calls the encoder once per step for all of them.
 
-    An environment that starts a new episode starts a new stack. With AutoresetMode.SAME_STEP the last observation of an
-    ended episode, `info["final_obs"]`, stays a picture.
+    Each episode starts a new stack of embeddings. With AutoresetMode.SAME_STEP, the last observation of an ended
+    episode, in `info["final_obs"]`, is not encoded.
 
     Raises:
-        ValueError: as `EncodedObservation`; or the autoreset mode is DISABLED.
+        ValueError: for the reasons that `EncodedObservation` gives, or because the autoreset mode is DISABLED.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class EncodedVectorObservation(VectorWrapper):
         self._ended = np.zeros(env.num_envs, bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Return the first observations of all environments."""
+        """Start an episode in all environments; return their encoded first observations."""
         observations, info = self.env.reset(seed=seed, options=options)
         self._ended[:] = False
         return self._all(observations, np.ones(self.num_envs, bool)), info
@@ -115,7 +117,7 @@ class EncodedVectorObservation(VectorWrapper):
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         ends = terminated | truncated
         is_reset_now = ends if self._mode == AutoresetMode.SAME_STEP else np.zeros_like(ends)
-        for name in FINAL:  # also if the vector's metadata do not state the mode
+        for name in FINAL:  # needed if the vector's metadata do not give its autoreset mode
             is_reset_now = is_reset_now | (ends & np.asarray(info.get(f"_{name}", False)))
         encoded = self._all(observations, self._ended | is_reset_now)
         self._ended = ends & ~is_reset_now
@@ -147,12 +149,15 @@ class _EmbeddingStack:
             self.space = spaces.Dict({name: vector if name == key else part for name, part in space.spaces.items()})
 
     def picture_of(self, observation: Any) -> UInt8[ndarray, "*n h w 3"]:
-        """Return the picture, or pictures, of an observation."""
+        """Return the picture in an observation, or the pictures in a batch of observations."""
         found: ndarray = observation if self._key is None else observation[self._key]
         return found
 
     def push(self, frames: UInt8[ndarray, "n h w 3"], first: Bool[ndarray, " n"]) -> Float32[ndarray, "n s"]:
-        """Encode frames and append them to the stacks; fill the stack if an episode starts."""
+        """Encode frames and append each embedding to its stack; where `first` is true, fill the whole stack with it.
+
+        Row k of `frames` belongs to environment k. Returns one flat vector per environment.
+        """
         new = self._encode(frames)[self._output].astype(np.float32, copy=False)
         if self._kept is None or len(self._kept) != len(new):
             self._kept = np.zeros((len(new), self._stack, self._dim), np.float32)

@@ -1,8 +1,9 @@
 """The exploration loop: collect frames that are new to the encoder, train the encoder on all frames, repeat.
 
-Each round collects with an agent such as `novelty`, which acts on the encoder's current embeddings; adds the frames to
-one store; and trains the encoder on the whole store. Only the encoder passes from round to round: heads, optimizer and
-learning-rate schedule start anew. Each of the three steps continues after an interruption, so the loop does too.
+Each round has three steps. First, an agent such as `novelty`, which acts on the encoder's current embeddings, collects
+frames. Then the frames are added to one store. Last, the encoder is trained on the whole store. Only the encoder passes
+from round to round; heads, optimizer and learning-rate schedule start anew. Each step can continue after an
+interruption, so the loop can too.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings
 
 FILE = "loop.json"
-MAX_ROUNDS = 1000  # round k with seed s uses seed 1000 s + k
+MAX_ROUNDS = 1000  # because round k of a loop with seed s uses the seed 1000 * s + k
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """The arguments that must stay the same when a loop continues, in addition to the pretraining configuration."""
+    """The arguments that, like the pretraining configuration, must stay the same when a loop continues."""
 
     env: str
     agent: str
@@ -69,16 +70,16 @@ def explore_loop(
     To continue an interrupted loop, or to add rounds, run the command again with the same arguments.
 
     Args:
-        config: yaml file of the pretraining. Its steps are those of one round; the loop sets the store and the split.
+        config: yaml file of the pretraining. Its number of steps is that of one round; the loop sets store and split.
         env: id of a registered gymnasium environment, such as robossl/Push-v0.
-        out: folder of the loop: start/encoder, store, and round_K/frames and round_K/run of every round.
+        out: folder of the loop. It holds start/encoder, store, and for every round K round_K/frames and round_K/run.
         rounds: number of rounds.
         frames: number of frames to collect in a round; the last episode is completed.
-        agent: the agent that acts. novelty follows the encoder; others act as in `robossl collect`.
-        workers: number of worker processes that play and ingest. none: one per available CPU.
+        agent: the agent that acts. novelty seeks frames that are new to the encoder; see also `robossl collect`.
+        workers: number of worker processes for collecting and ingesting. none: one per available CPU.
         image_size: shorter side of the frames in pixels, an even number.
         max_steps: largest number of steps in an episode. none: the environment's own limit.
-        nuisances: nuisance factors to vary, NAME,NAME or all; each gets a new random strength in every episode.
+        nuisances: nuisance factors to vary: NAME,NAME or all. Each gets a new random strength in every episode.
         module: packages to import first because they register environments.
         licence: licence of the frames, stated in the encoder's card.
 
@@ -132,7 +133,7 @@ def _without_knn(base: RunConfig) -> RunConfig:
 
 
 def _claim(out: Path, base: RunConfig, settings: LoopSettings) -> None:
-    """Save the loop's settings, or check them against the saved ones; they may change until the first frame."""
+    """Save the loop's settings if no frames are collected yet; otherwise check that they equal the saved ones."""
     if (out / "round_0" / "frames").exists():
         kept = _read(out / FILE)
         now = json.loads(json.dumps(asdict(settings)))
@@ -163,7 +164,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _initial_encoder(base: RunConfig, out: Path) -> Path:
-    """Return the encoder before the first round; it is kept, so that a loop that continues starts from the same."""
+    """Return the folder of the encoder that starts the first round.
+
+    The encoder is made once and kept on disk, so that a loop that continues uses the same one.
+    """
     folder = out / "start" / "encoder"
     if not folder.exists():
         torch.manual_seed(base.seed)

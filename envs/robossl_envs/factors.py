@@ -1,8 +1,8 @@
 """Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
-Names follow THE COLOSSEUM (arXiv:2402.08191) if it has the factor (`manip_object_*`, `receiver_object_*`, `light_*`,
-`table_*`); the values are those of the invariance probes. Strength 0 is the clean scene, 5 the hardest. A factor with
-two sides (darker or brighter) draws its side once per episode.
+Factors that THE COLOSSEUM (arXiv:2402.08191) also has get its names (`manip_object_*`, `receiver_object_*`, `light_*`,
+`table_*`). The values are those of the invariance probes. Strength 0 is the clean (unchanged) scene, and strength 5 the
+hardest. Some factors have two sides, such as darker and brighter; one side is chosen at random for each episode.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ STRENGTHS = 5
 
 @dataclass(frozen=True, slots=True)
 class NuisanceFactor:
-    """One factor: its clean value, and five values per side from mild to hard."""
+    """One factor: its value in the clean (unchanged) scene, and five values from mild to hard for each side.
+
+    A factor has one side, or two sides that change the scene in opposite directions.
+    """
 
     about: str
     clean: float
     sides: tuple[tuple[float, ...], ...]
 
     def value(self, strength: int, rng: Generator) -> float:
-        """Return the value at a strength of 0 to 5; the side is drawn."""
-        # Drawn at strength 0 too, so that later draws do not change.
+        """Return the value at a strength of 0 to 5, on a side chosen at random."""
+        # Choose a side also at strength 0, so that later random numbers do not depend on the strength.
         side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 
@@ -83,20 +86,23 @@ FACTORS: dict[str, NuisanceFactor] = {
 
 
 def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
-    """Return the factors that have an effect if these bodies can be moved."""
+    """Return the names of the factors that have an effect in a task.
+
+    If the task has no bodies (objects that can be moved), the factors of moved objects have no effect.
+    """
     return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
 
 
 def draw_values(
     options: Mapping[str, Any], rng: Generator, *, names: Collection[str] = tuple(FACTORS)
 ) -> dict[str, float]:
-    """Draw the value of every factor for one episode.
+    """Choose the value of every factor for one episode at random.
 
     Args:
-        options: `strengths` maps factors to strengths of 0 to 5, or is "random": every factor gets a uniform strength.
-            `factors` maps factors to values. All other factors are clean.
+        options: `strengths` maps factors to strengths of 0 to 5, or is "random", which gives every factor a random
+            strength. `factors` maps factors to values. All factors that are not named get their clean values.
         rng: the episode's generator.
-        names: the factors of the task.
+        names: names of the factors that have an effect in the task.
 
     Raises:
         ValueError: an unknown factor or one that the task lacks, an invalid strength, a value outside the factor's
@@ -129,5 +135,5 @@ def draw_values(
 
 
 def factor_vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:
-    """Return the values as a vector in the order of FACTORS."""
+    """Return the values of all factors as a vector, in the order of FACTORS."""
     return np.array([values[name] for name in FACTORS], np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-CHUNK = 1000  # files per folder
+CHUNK = 1000  # maximum number of files per folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 INDEX_DTYPES = {
     "timestamp": "float32",
@@ -36,12 +36,15 @@ class Column:
     name: str
     dtype: str  # float32, int64, bool, string
     width: int = 1
-    names: tuple[str, ...] | None = None  # of the dimensions
+    names: tuple[str, ...] | None = None  # names of the dimensions; None if they have none
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetPart:
-    """A finished episode: an h264 video, and a table of its columns with pixel statistics in the metadata."""
+    """The paths of a finished episode's two files.
+
+    `video` is an h264 video. `table` holds the columns, and statistics of the pixels in its metadata.
+    """
 
     video: Path
     table: Path
@@ -51,7 +54,7 @@ class DatasetPart:
 class Layout:
     """The properties that all episodes of a data set share."""
 
-    camera: str  # observation.images.NAME
+    camera: str  # name of the video's column: observation.images.NAME
     height: int
     width: int
     frames_per_s: int
@@ -61,7 +64,7 @@ class Layout:
 
 
 def arrow_array(column: Column, values: Sequence[Any] | ndarray) -> pa.Array[Any]:
-    """Convert the values of all frames to the column's Arrow type."""
+    """Convert a column's values, one per frame, to its Arrow type."""
     kind = ARROW[column.dtype]
     if column.dtype == "string":
         return pa.array(values, kind)
@@ -112,7 +115,7 @@ def _video_feature(layout: Layout) -> dict[str, Any]:
 
 
 def tasks_table(task: str) -> pa.Table:
-    """Return the content of `tasks.parquet`, with the task as pandas index, where lerobot looks for it."""
+    """Return the content of `tasks.parquet`; the task is the pandas index, because lerobot looks for it there."""
     fields = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     pandas = {
         "index_columns": ["task"],

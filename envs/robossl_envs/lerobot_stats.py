@@ -1,4 +1,4 @@
-"""Statistics of per-frame columns: of one episode, and merged over episodes without reading a frame again."""
+"""Statistics of per-frame columns: compute those of one episode, and merge episodes without reading frames again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ NAMES = ("min", "max", "mean", "std", "count")
 
 
 def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
-    """Return the statistics of every numeric or boolean column: lists of the column's width, and the row count."""
+    """Return the statistics of every numeric or boolean column; each is a list with one value per dimension.
+
+    The exception is `count`, a list of one value: the number of rows.
+    """
     found = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -39,7 +42,7 @@ class EpisodeStatistics:
         self._joined: dict[str, dict[str, Float[ndarray, " *d"]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add one episode, given as its row of metadata with keys `stats/<column>/<name>`."""
+        """Add the statistics of one episode; `row` is its metadata row, with keys `stats/<column>/<name>`."""
         for key in [name.removeprefix("stats/").removesuffix("/mean") for name in row if name.endswith("/mean")]:
             new = {name: np.asarray(row[f"stats/{key}/{name}"], np.float64) for name in NAMES}
             old = self._joined.get(key)
@@ -59,7 +62,7 @@ class EpisodeStatistics:
 def _join(
     a: Mapping[str, Float[ndarray, " *d"]], b: Mapping[str, Float[ndarray, " *d"]]
 ) -> dict[str, Float[ndarray, " *d"]]:
-    """Merge the statistics of two samples (Chan, Golub & LeVeque 1979)."""
+    """Merge the statistics of two sets of rows (Chan, Golub & LeVeque 1979)."""
     count = a["count"] + b["count"]
     share_a, share_b = float(a["count"][0] / count[0]), float(b["count"][0] / count[0])
     mean = share_a * a["mean"] + share_b * b["mean"]

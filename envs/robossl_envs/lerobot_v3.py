@@ -1,7 +1,8 @@
-"""Write LeRobotDataset v3.0, the layout of huggingface/lerobot, without its package.
+"""Write a LeRobotDataset v3.0, the format of huggingface/lerobot, without that package.
 
-Each `append` only adds files: one video, one data file and last one file of episode metadata, which makes its episodes
-part of the data set. Whenever the process dies, the data set stays readable, and nothing is encoded twice.
+Each `append` adds three files: a video, a data file and a file of episode metadata. The metadata file is written last,
+and it makes the episodes part of the data set. So the data set stays readable if the process dies at any time. The
+frames of a video are copied without encoding them again.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class LeRobotWriter:
     """Adds episodes to a new or an existing data set.
 
     Raises:
-        InputError: the data set on disk has other columns, or is damaged.
+        InputError: the data set on disk has other columns, another frame rate or robot type, or is damaged.
     """
 
     def __init__(self, root: Path, layout: Layout) -> None:
         self._root, self._layout = root, layout
-        for path in root.glob("**/*.tmp"):  # left by a killed run
+        for path in root.glob("**/*.tmp"):  # temporary files of a killed run
             path.unlink()
         self.num_episodes = self.num_frames = self._num_files = 0
         self._statistics = EpisodeStatistics()
@@ -54,11 +55,12 @@ class LeRobotWriter:
                     self._count(row)
             self._num_files += 1
         self._check()
+        # Write these files before any episode. Then an episode is complete as soon as its metadata file exists.
         self._write_tasks()
-        self._write_summary()  # first, so that the metadata of an episode complete the data set
+        self._write_summary()
 
     def append(self, parts: Sequence[DatasetPart]) -> None:
-        """Add episodes in this order, in one more file of each kind; they are safe on disk on return."""
+        """Add episodes in this order, as one new file of each kind; on return they are safely on disk."""
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]
         with atomic_write(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
@@ -93,7 +95,7 @@ class LeRobotWriter:
         return path
 
     def _write_data(self, path: Path, tables: Sequence[pa.Table], place: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Write one row group per episode and return the episodes' rows of metadata."""
+        """Write a data file with one row group per episode; return one metadata row per episode."""
         rows: list[dict[str, Any]] = []
         start = self.num_frames
         writer: pq.ParquetWriter | None = None
@@ -110,7 +112,7 @@ class LeRobotWriter:
     def _episode(
         self, number: int, start: int, in_file: int, table: pa.Table, part: pa.Table, place: Mapping[str, int]
     ) -> dict[str, Any]:
-        """Return the row of metadata of one episode."""
+        """Return the metadata row of one episode, whose first frame is frame `in_file` of its video file."""
         rate, camera = self._layout.frames_per_s, self._layout.camera
         row: dict[str, Any] = {"episode_index": number, "tasks": [self._layout.task], "length": len(table)}
         for what in ("data", f"videos/{camera}", "meta/episodes"):
@@ -149,7 +151,7 @@ def _refuse_damaged(path: Path, remedy: str) -> Iterator[None]:
 
 
 def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
-    """Concatenate videos of equal encoder settings by copying their packets.
+    """Concatenate videos by copying their packets; all must have the same codec settings.
 
     The sources must have no B-frames, so that their packets are in display order.
     """
@@ -161,7 +163,7 @@ def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
                 given = container.streams.video[0]
                 stream = stream or joined.add_stream_from_template(given)
                 for packet in container.demux(given):
-                    if packet.dts is None:  # the end of the file
+                    if packet.dts is None:  # marks the end of the file
                         continue
                     packet.stream, packet.time_base = stream, Fraction(1, frames_per_s)
                     packet.pts = packet.dts = count
@@ -171,7 +173,7 @@ def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
 
 
 def _indexed(part: pa.Table, number: int, start: int, frames_per_s: int) -> pa.Table:
-    """Return the columns of an episode plus the index columns."""
+    """Return the table of an episode with LeRobot's index columns added; `start` is the index of its first frame."""
     frames = np.arange(len(part))
     index = {
         "timestamp": frames / frames_per_s,

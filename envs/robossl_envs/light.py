@@ -1,4 +1,4 @@
-"""Light on the table: colour temperature, brightness that varies with the direction, and one cast shadow."""
+"""Light on the table: its colour temperature, a brightness that grows towards the light, and one cast shadow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from robossl_envs.camera import HALF_VIEW, Grid
 Colour = tuple[float, float, float]
 WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate peaks of the eye's red, green and blue
 DAYLIGHT = 6500.0  # K
-GAMMA = 2.2  # pixel values are not linear in light
-AZIMUTH = 135.0  # degrees: a clean scene is lit from the upper left
-SLOPE = 0.14  # relative extra brightness at the border of a clean view on the side of the light
+GAMMA = 2.2  # a pixel value is the light's power ** (1 / GAMMA)
+AZIMUTH = 135.0  # degrees: direction of the light in a clean scene, the upper left
+SLOPE = 0.14  # relative extra brightness at the border of the clean camera's picture towards the light
 REACH = 0.9  # length of a shadow divided by the height of the object
 
 
@@ -34,7 +34,7 @@ def planck(kelvin: float) -> Colour:
         return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # second radiation constant, m K
 
     red, green, blue = ((radiance(w, kelvin) / radiance(w, DAYLIGHT)) ** (1 / GAMMA) for w in WAVELENGTHS)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera adjusts its exposure to it
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera adjusts its exposure to this brightness
     return red / luma, green / luma, blue / luma
 
 
@@ -51,10 +51,10 @@ def towards_light(turn_degrees: float) -> tuple[float, float]:
 
 
 def illumination(grid: Grid, values: Mapping[str, float], rng: Generator) -> Float32[ndarray, "h w 3"]:
-    """Return the factor of every pixel's colour."""
+    """Return the factors by which the light changes red, green and blue at every pixel."""
     lx, ly = towards_light(values["light_direction"])
     level = 1 + SLOPE * (grid.x * lx + grid.y * ly) / HALF_VIEW
-    np.clip(level, 0.5, 1.5, out=level)  # a tilted camera sees distant points
+    np.clip(level, 0.5, 1.5, out=level)  # because a tilted camera also sees distant points
     angle, offset = rng.uniform(0, math.pi), rng.uniform(-0.12, 0.12)
     across = np.abs(grid.x * math.cos(angle) + grid.y * math.sin(angle) - offset)
     # The shadow is a band 22 cm wide with soft edges of 3 cm.

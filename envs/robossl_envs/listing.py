@@ -1,4 +1,4 @@
-"""The environments of this package and what each is about, for `robossl list envs`."""
+"""The environments of this package, each with a line on what it is about, for `robossl list envs`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium
 
 
 def environments() -> dict[str, str]:
-    """Return the first line of the docstring of each task's module, by the id of its environment."""
+    """Map the id of each environment to the first line of its task's module docstring, without the id."""
     ours = {name: spec for name, spec in gymnasium.registry.items() if spec.namespace == "robossl"}
     modules = {name: pkgutil.resolve_name(spec.kwargs["task"]).__module__ for name, spec in ours.items()}
     docs = {name: (sys.modules[module].__doc__ or "").strip() for name, module in modules.items()}

@@ -1,10 +1,10 @@
-"""MetaWorld's 50 tasks of a Sawyer arm (arXiv:1910.10897), with a faster renderer and the scripted experts.
+"""MetaWorld's 50 tasks for a Sawyer arm (arXiv:1910.10897), with a faster renderer and the scripted experts.
 
     robossl collect --module robossl_envs.metaworld --env metaworld/push-v3 --agent expert --frames 10000 --out DIR
 
-It needs `pip install 'robossl[metaworld]'` in its own environment, a library for OpenGL (`robossl doctor
-metaworld/push-v3` says which) and, without a display, MUJOCO_GL=egl. Frames are drawn without multisampling, shadows
-and reflections, which take most of the time when a CPU renders.
+This needs `pip install 'robossl[metaworld]'` in a virtual environment of its own, a library for OpenGL (`robossl doctor
+metaworld/push-v3` says which) and, without a display, MUJOCO_GL=egl. Frames are rendered without multisampling, shadows
+and reflections, because these take most of the time when a CPU renders.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gymnasium.spaces import Box
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-# Slices of MetaWorld's observation; 18 to 36 hold the previous step.
+# Slices of MetaWorld's observation; elements 18 to 35 hold hand and objects at the previous step.
 HAND, OBJECTS, GOAL = slice(0, 4), slice(4, 18), slice(36, 39)
 HAND_NAMES = ("hand.x", "hand.y", "hand.z", "gripper")
 POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
-MAX_STEPS = 500  # MetaWorld's own
+MAX_STEPS = 500  # MetaWorld's own limit
 TASKS = """
     assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press
     button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open
@@ -33,15 +33,15 @@ TASKS = """
 
 
 class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
-    """A task whose goal is drawn per episode; success ends the episode.
+    """A MetaWorld task with a new random goal in each episode; success ends the episode.
 
-    Actions are displacements of the hand and the closing of the gripper, all from -1 to 1.
+    An action has four values from -1 to 1: the displacement of the hand (3) and the closing of the gripper.
 
     Args:
-        task: MetaWorld's name, such as "push-v3".
+        task: MetaWorld's name of the task, such as "push-v3".
         obs_type: "state" (MetaWorld's observation with the goal) or "pixels".
-        image_size: pixels per side.
-        camera: one of MetaWorld's cameras.
+        image_size: pixels per side of the picture.
+        camera: name of one of MetaWorld's cameras.
         render_mode: None or "rgb_array".
     """
 
@@ -64,7 +64,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         self._env: Any = ALL_V3_ENVIRONMENTS[task]()
         self._env._partially_observable, self._env._freeze_rand_vec = False, False
         self._env.seeded_rand_vec = self._env._set_task_called = True
-        del self._env.sawyer_observation_space  # cached without the goal
+        del self._env.sawyer_observation_space  # its cached value lacks the goal
         self._policy = ENV_POLICY_MAP[task]()
         self._renderer: Any = None
         self.action_space = Box(-1, 1, (4,), np.float32)
@@ -76,12 +76,15 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
 
     @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the dimensions of the vectors in `info`: metres and quaternions; missing objects are 0."""
+        """Names of the dimensions of the state vectors in `info`.
+
+        Positions are in metres and rotations are quaternions. All values of a missing object are 0.
+        """
         things = [f"thing_{number}.{part}" for number in (1, 2) for part in POSE]
         return {"agent_state": HAND_NAMES, "environment_state": (*things, "goal.x", "goal.y", "goal.z")}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Draw the places of objects and goal; there are no options."""
+        """Start an episode with random places of the objects and the goal; `options` is not used."""
         import mujoco
 
         super().reset(seed=seed)
@@ -98,12 +101,12 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         return self._observation(), float(reward), success, truncated, self._info(success=success)
 
     def expert(self) -> Float32[ndarray, " 4"]:
-        """Return the action of MetaWorld's scripted policy."""
+        """Return the action of MetaWorld's scripted policy for the current state."""
         action: Float32[ndarray, " 4"] = np.clip(self._policy.get_action(self._state), -1, 1).astype(np.float32)
         return action
 
     def render(self) -> UInt8[ndarray, "h w 3"] | None:
-        """Return the picture, or None without a render_mode."""
+        """Return the current picture; None if `render_mode` is None."""
         return None if self.render_mode is None else self._render_picture()
 
     def close(self) -> None:
@@ -122,7 +125,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         flags = self._renderer.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         frame: UInt8[ndarray, "h w 3"] = self._renderer.render()
-        # Corner cameras are mounted upside down.
+        # Corner cameras are mounted upside down, so turn their pictures.
         return frame[::-1, ::-1].copy() if self._camera.startswith("corner") else frame
 
     def _observation(self) -> Any:

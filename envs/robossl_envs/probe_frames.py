@@ -1,4 +1,7 @@
-"""Frames for the invariance probes: one scene per seed, after eight steps, with any factor at any strength."""
+"""Frames for the invariance probes, rendered from our environments with any nuisance factor at any strength.
+
+Each seed gives one scene: the state of the environment after eight steps.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +23,26 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-# Direction of an object's axis in its own frame. Squares have none: they look the same four ways.
+# Direction of the T's stem in its own frame, in radians. Squares have no direction: a quarter turn changes nothing.
 STEMS = {"robossl/Push-v0": -math.pi / 2}
 
 
 class EnvFrames:
-    """Scenes of one environment after eight steps of the expert.
+    """Scenes of one environment after eight steps of the expert. "Clean" means without nuisances.
 
-    Labels: `point`, the position of the first object that can be pushed, or of the target if there is none; `angle`,
-    the direction of the T's stem; with two objects `class`, the side on which the first one belongs.
+    The labels are `point`, the position of the first object that can be pushed, or of the target if no object can;
+    `angle`, the direction of the T's stem, in the environment with a T; and `class`, in the environment with two
+    objects: whether the first object belongs in the left or the right bin.
     """
 
     cluster_key = "scene"
     notes: tuple[str, ...] = ()
 
     def __init__(self, env_id: str, *, num_scenes: int = 2500, image_size: int = 96, seed: int = 0) -> None:
-        """Play every scene once for its labels; pictures are rendered on request.
+        """Play every scene once to compute its labels; pictures are rendered later, on request.
 
         Raises:
-            InputError: the environment is not ours, there are fewer than two scenes, or pictures are under 16 pixels.
+            InputError: `env_id` is not in `IDS`, or there are fewer than two scenes, or pictures are under 16 pixels.
         """
         if env_id not in IDS:
             raise InputError(suggest_name("environment", env_id, IDS))
@@ -59,21 +63,21 @@ class EnvFrames:
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
         hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
         drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
-        # The digest covers the drawing code and the values of the factors by these pictures.
+        # The digest includes these pictures, so that it changes if the code that renders a factor changes.
         pictures = b"".join(each.tobytes() for each in drawn)
         factors = [(name, factor.clean, factor.sides) for name, factor in FACTORS.items()]
         parts = (env_id, self._seeds.tobytes(), str(self.hw), states.tobytes(), pictures, repr(factors))
         self.digest = hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Return the clean scenes."""
+        """Return pictures of the scenes with indices `at`, without nuisances."""
         return self._pictures(at, LATENCY_FRAMES, {})
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the same scenes a number of steps earlier.
+        """Return pictures of the scenes with indices `at`, taken `frames` steps earlier.
 
         Raises:
-            ViewUnavailableError: the scenes are younger.
+            ViewUnavailableError: `frames` is more than the number of steps that each scene was played.
         """
         if frames > LATENCY_FRAMES:
             raise ViewUnavailableError(
@@ -82,7 +86,9 @@ class EnvFrames:
         return self._pictures(at, LATENCY_FRAMES - frames, {})
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the same scenes with a factor at a strength; a two-sided factor draws its side by the scene.
+        """Return pictures of the scenes with indices `at`, with a factor at a strength.
+
+        If the factor has two sides, such as darker and brighter, the seed of each scene decides which side it gets.
 
         Raises:
             ViewUnavailableError: the environment has no such factor.
@@ -91,13 +97,13 @@ class EnvFrames:
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Return how `scene` moves points on the table: the homography of the moved camera.
+        """Return the homographies by which `scene` moves points of the table in the picture, in coordinates of labels.
 
         Raises:
             ViewUnavailableError: the environment has no such factor.
         """
         self._check(factor)
-        # In a picture's coordinates y points up, in those of labels down.
+        # In the camera's picture coordinates y points up, in those of labels y points down.
         up = np.diag([1.0, -1.0, 1.0])
         found = np.empty((len(at), 3, 3))
         for slot, seed in zip(found, self._seeds[at], strict=True):
@@ -128,7 +134,7 @@ class EnvFrames:
 def _labels(
     state: dict[str, Float[ndarray, " n"]], grid: Grid, bodies: tuple[str, ...], *, stem: float | None
 ) -> dict[str, Label]:
-    """Return the labels, computed from the named parts of the state."""
+    """Compute the labels from the state; its keys are the names of the state's dimensions."""
     x, y = (f"{bodies[0]}.x", f"{bodies[0]}.y") if bodies else ("target.0", "target.1")
     seen = grid.fractions(np.stack([state[x], state[y]], axis=1)).astype(np.float64)
     labels = {"point": Label("point", 2 * seen - 1)}

@@ -15,20 +15,20 @@ from robossl_envs.shapes import Disc, radius_of, t_shape
 from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
-WIDTH = 0.11  # metres: the bar of the T
+WIDTH = 0.11  # metres: width of the bar of the T
 NEAR = 0.025  # metres from the block's centre of mass to the target's middle that count as success
 BLOCK_COLOUR, TARGET_COLOUR = (0.20, 0.45, 0.75), (0.45, 0.75, 0.40)
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The block is a T about its centre of mass; the target is a ring, anywhere in reach."""
+    """Push a block onto a ring. The block is a T whose origin is its centre of mass; the ring is anywhere in reach."""
 
     bodies: tuple[str, ...] = ("block",)
     target_dim: int = 2
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Draw block and target at least 10 cm apart, and the tool away from the block."""
+        """Place block and target at random, at least 10 cm apart, and the tool at least 12 cm from the block."""
         block = rng.uniform(-0.13, 0.13, size=2)
         angle = rng.uniform(-math.pi, math.pi)
         target = rng.uniform(-0.15, 0.15, size=2)
@@ -54,7 +54,11 @@ class Push:
         )
 
     def score(self, world: World, start: EpisodeStart) -> Score:
-        """Return minus the block's distance to the target, minus a tenth of the tool's distance to the block."""
+        """Return the score of the current state.
+
+        On success, the reward is 1. Otherwise it is minus the block's distance to the target, minus a tenth of the
+        tool's distance to the block.
+        """
         x, y, _ = world.pose("block")
         left = math.dist((x, y), start.target)
         if left < NEAR:
@@ -62,7 +66,7 @@ class Push:
         return Score(-left - 0.1 * math.dist(world.tool, (x, y)), success=False)
 
     def expert(self, world: World, start: EpisodeStart) -> Action:
-        """Push the centre of mass along the line to the target."""
+        """Return the action that pushes the block's centre of mass along the line to the target."""
         x, y, _ = world.pose("block")
         radius = radius_of(start.bodies["block"][0].shape)
         return push_to(world.tool, (x, y), (start.target[0], start.target[1]), radius=radius)

@@ -8,12 +8,12 @@ from robossl_envs.scene import WORKSPACE
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, TOOL_SPEED
 
 Point = tuple[float, float]
-REACH = TOOL_SPEED * STEP_SECONDS  # metres in one step at full speed
+REACH = TOOL_SPEED * STEP_SECONDS  # metres that the tool moves in one step at full speed
 FREE = WORKSPACE - TOOL_RADIUS - 0.004
 
 
 def move_to(tool: Point, goal: Point, *, speed: float = 1.0) -> Point:
-    """Move straight to a point; slow down within one step of it."""
+    """Return the action that moves the tool straight to a point, slower if less than one step is left."""
     dx, dy = goal[0] - tool[0], goal[1] - tool[1]
     distance = math.hypot(dx, dy)
     share = min(speed, distance / REACH) / max(distance, 1e-9)
@@ -21,14 +21,14 @@ def move_to(tool: Point, goal: Point, *, speed: float = 1.0) -> Point:
 
 
 def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
-    """Return one step of pushing an object of some radius towards a goal."""
+    """Return the next action for pushing an object (`thing`) with radius `radius` towards a goal."""
     gx, gy = goal[0] - thing[0], goal[1] - thing[1]
     left = math.hypot(gx, gy)
     ux, uy = gx / max(left, 1e-9), gy / max(left, 1e-9)
     px, py = tool[0] - thing[0], tool[1] - thing[1]
     along, across = px * ux + py * uy, py * ux - px * uy
     clear = radius + TOOL_RADIUS + 0.012
-    # Behind the object: push, and stay on the line.
+    # If the tool is behind the object, push, and steer back to the line from object to goal.
     if along < 0 and abs(across) < 0.35 * radius + 0.004:
         speed = min(1.0, max(0.25, left / REACH))
         side = -across * 12
@@ -36,7 +36,7 @@ def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
         longest = max(1.0, math.hypot(vx, vy))
         return vx / longest, vy / longest
     behind = _inside((thing[0] - ux * clear, thing[1] - uy * clear))
-    # The object is in the way: move around it.
+    # If the object is in the way to the point behind it, move around the object.
     if crosses_circle(tool, behind, thing, radius + TOOL_RADIUS + 0.002):
         angle = math.atan2(py, px)
         wanted = math.atan2(behind[1] - thing[1], behind[0] - thing[0])
@@ -51,7 +51,7 @@ def _inside(point: Point) -> Point:
 
 
 def crosses_circle(start: Point, end: Point, centre: Point, radius: float) -> bool:
-    """Return whether the line from start to end enters a circle."""
+    """Return whether the straight path from start to end enters a circle."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     cx, cy = centre[0] - start[0], centre[1] - start[1]
     share = max(0.0, min(1.0, (dx * cx + dy * cy) / max(dx * dx + dy * dy, 1e-12)))

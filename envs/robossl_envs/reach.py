@@ -15,20 +15,20 @@ from robossl_envs.shapes import Box, CompoundShape
 from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import World
 
-NEAR = 0.012  # metres
-CROSS = CompoundShape((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # its lower arm is longer
+NEAR = 0.012  # metres from the tool to the cross that count as success
+CROSS = CompoundShape((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # the lower arm of the cross is longer
 COLOUR = (0.80, 0.25, 0.22)
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A table with only the tool and the cross."""
+    """Move the tool to the cross; nothing else is on the table."""
 
     bodies: tuple[str, ...] = ()
     target_dim: int = 2
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Draw tool and cross at least 8 cm apart."""
+        """Place tool and cross at random, at least 8 cm apart."""
         target, tool = rng.uniform(-0.2, 0.2, size=2), rng.uniform(-0.22, 0.22, size=2)
         while math.dist(target, tool) < 0.08:
             tool = rng.uniform(-0.22, 0.22, size=2)
@@ -43,10 +43,10 @@ class Reach:
         )
 
     def score(self, world: World, start: EpisodeStart) -> Score:
-        """Return minus the distance to the cross."""
+        """Return the score; its reward is 1 on success, otherwise minus the distance to the cross."""
         left = math.dist(world.tool, start.target)
         return Score(1.0, success=True) if left < NEAR else Score(-left, success=False)
 
     def expert(self, world: World, start: EpisodeStart) -> Action:
-        """Move straight to the cross."""
+        """Return the action that moves the tool straight to the cross."""
         return move_to(world.tool, (start.target[0], start.target[1]))

@@ -1,8 +1,8 @@
-"""Draw a scene: the still part once per episode, the moving objects at every step.
+"""Draw a scene: still objects once per episode, moving objects at every step.
 
-Everything is drawn with numpy in table coordinates. A pixel's signed distance to a shape, in pixels, gives its
-coverage, so edges are antialiased at any size and under any camera. Light comes from one side: shapes have a shadow
-and a rim.
+Everything is drawn with numpy in table coordinates. A pixel's signed distance to a shape, in pixels, gives the share of
+the pixel that the shape covers. So edges are antialiased at any picture size and with any camera. Light comes from one
+side, so objects have a shadow and a rim: their edge is bright on the side of the light and dark on the opposite side.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from robossl_envs.camera import Camera, Grid
 from robossl_envs.light import REACH, Colour, illumination, rotate_hue, towards_light
 from robossl_envs.shapes import Box, Disc, Shape, Triangle
 
-WORKSPACE = 0.25  # metres from the middle to the rail that keeps objects in
-TABLE = 0.42  # metres from the middle to the edge of the table
-RIM = 0.005  # metres: width of the bright and dark edges of a solid
+WORKSPACE = 0.25  # metres from the middle of the table to the rail that keeps objects in
+TABLE = 0.42  # metres from the middle of the table to its edge
+RIM = 0.005  # metres: width of an object's bright and dark rim
 SOFT = 0.008  # metres: width of a shadow's edge
-MOST_TILTED = 0.8  # 1 minus the smallest depth in a picture, 0 being the horizon; square pictures reach 0.57
+# Maximum of (1 - the smallest depth in a picture). Depth 0 is the horizon. Square pictures reach only 0.57.
+MOST_TILTED = 0.8
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
 RAIL_COLOUR: Colour = (0.42, 0.33, 0.25)
@@ -39,17 +40,17 @@ Pose = tuple[float, float, float]  # x and y in metres, angle in radians
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """An object to draw; height 0 means a marking on the table."""
+    """An object to draw; one with height 0 is a marking on the table."""
 
     name: str
     shape: Shape
     colour: Colour
     height: float  # metres
-    patterned: bool = False  # gets the texture of the factor `manip_object_texture`
+    patterned: bool = False  # whether the factor `manip_object_texture` adds a texture
 
 
 class Scene:
-    """Draws the table of one episode: still objects, light and camera."""
+    """Draws the pictures of one episode, with its table, still objects, light and camera."""
 
     def __init__(
         self,
@@ -68,14 +69,15 @@ class Scene:
         self._away = (-lx * REACH, -ly * REACH)
         self._pattern = textures.OTHERS[int(rng.integers(len(textures.OTHERS)))]
         still = self._table(rng)
-        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])  # still objects, lowest first
+        # Still objects, in the order in which they are drawn.
+        self.laid = (*markings, *_distractors(rng)[: int(values["distractors"])])
         for item, pose in self.laid:
             self._paint(still, item, pose)
         self._still = still
         self._occluder = self._sleeve(rng)
 
     def draw(self, objects: Sequence[tuple[SceneObject, Pose]], rng: Generator) -> Picture:
-        """Draw the picture with the moving objects, given lowest first."""
+        """Draw a picture with these moving objects, in this order: later objects cover earlier ones."""
         picture = self._still.copy()
         for item, pose in objects:
             self._paint(picture, item, pose)
@@ -93,7 +95,11 @@ class Scene:
         return picture
 
     def masks(self, objects: Sequence[tuple[SceneObject, Pose]]) -> dict[str, Bool[ndarray, "h w"]]:
-        """Return the visible pixels of each object: covered by half or more, and not hidden by others."""
+        """Return the mask of each object's visible pixels.
+
+        A pixel is visible if its centre lies on the object, no later object covers it, and the occluder covers less
+        than half of it.
+        """
         found: dict[str, Bool[ndarray, "h w"]] = {}
         for item, (x, y, angle) in objects:
             mine = np.zeros((self.grid.height, self.grid.width), bool)
@@ -110,7 +116,7 @@ class Scene:
         return found
 
     def _paint(self, picture: Picture, item: SceneObject, pose: Pose) -> None:
-        """Draw an object and its shadow; compute colours only where either falls."""
+        """Draw an object and its shadow into the picture; compute colours only for the pixels of these two."""
         x, y, angle = pose
         sx, sy = self._away[0] * item.height, self._away[1] * item.height
         window = self._window(item.shape, pose, sx, sy)
@@ -123,7 +129,8 @@ class Scene:
             c, s = math.cos(angle), math.sin(angle)
             shadow = item.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
             touched |= shadow < SOFT / 2
-        here = np.flatnonzero(touched)  # indices in the window; `there` in the picture
+        # Flat indices of these pixels: `here` in the window, `there` in the picture.
+        here = np.flatnonzero(touched)
         rows, columns = np.divmod(here, touched.shape[1])
         there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
         distance = distance.take(here)
@@ -134,11 +141,12 @@ class Scene:
         below = pixels.take(there, axis=0).astype(np.float32)
         if item.patterned and self.values["manip_object_texture"]:
             strength = np.float32(0.45 * self.values["manip_object_texture"])
-            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)  # a third of the width on the table
+            # The factor 3 makes the pattern a third as wide as on the table.
+            pattern = self._pattern(lx.take(here) * 3, ly.take(here) * 3)
             colour *= (1 + strength * pattern)[:, None]
         if item.height:
             shadow = shadow.take(here)
-            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on edges towards the light
+            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on the side of the light
             relief *= _clipped(distance * np.float32(1 / RIM) + 1)
             colour *= (1 + relief)[:, None]
             soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
@@ -151,7 +159,10 @@ class Scene:
         pixels[there] = np.minimum(below, 255, out=below)
 
     def _window(self, shape: Shape, pose: Pose, sx: float = 0.0, sy: float = 0.0) -> tuple[slice, slice] | None:
-        """Return the part of the picture that may show a shape and its shadow, displaced by (sx, sy)."""
+        """Return the rows and columns that may show a shape and its shadow, which is displaced by (sx, sy) metres.
+
+        Return None if both are outside the picture.
+        """
         x, y, angle = pose
         left, bottom, right, top = shape.bounds(angle)
         return self.grid.window(
@@ -178,14 +189,18 @@ class Scene:
         return below + cover * (colour - below)
 
     def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
-        """Return an occluder that enters the view from a border: its window, coverage and colour."""
+        """Return a sleeve that enters the picture from a border and hides a part of it; None without an occluder.
+
+        The three values are a window (rows and columns), the share of each pixel in the window that the sleeve covers,
+        and the sleeve's colour there.
+        """
         share = self.values["occluder"]
         side, lean, place = int(rng.integers(4)), rng.uniform(-0.15, 0.15), rng.uniform(0.35, 0.65)
         if not share:
             return None
         height, width = self.grid.height, self.grid.width
         u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along` grows from the border inwards
+        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along`: distance to the border
         wide = math.sqrt(share) * 0.75
         long = share / wide
         outside = np.maximum(along - long, np.abs(across - place - lean * along) - wide / 2)
@@ -198,13 +213,13 @@ class Scene:
 
 
 def _clipped(x: Any) -> Any:
-    """Clip to 0..1 in place; for small arrays np.clip has more overhead."""
+    """Clip to 0..1 in place. For small arrays this is faster than np.clip."""
     np.maximum(x, 0, out=x)
     return np.minimum(x, 1, out=x)
 
 
 def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: float) -> tuple[Any, Any]:
-    """Return the pixels of a window in the frame of a pose."""
+    """Return the table coordinates of a window's pixels, relative to an object at (x, y) turned by `angle`."""
     gx, gy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
     if not angle:
         return gx, gy
@@ -213,10 +228,11 @@ def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: f
 
 
 def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, width: int) -> Camera:
-    """Draw the camera of an episode; wide or tall pictures tilt less, so that they do not show the horizon."""
+    """Choose the camera of an episode at random; for wide or tall pictures, limit the tilt to keep the horizon out."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
     along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
-    nearing = (abs(along) * width + abs(across) * height) / min(height, width)  # 1 minus the depth of a corner
+    # 1 - the smallest depth in the picture, which is at a corner.
+    nearing = (abs(along) * width + abs(across) * height) / min(height, width)
     bounded = MOST_TILTED / nearing if nearing > MOST_TILTED else 1.0
     return Camera(
         shift=(values["camera_shift"] * math.cos(shift), values["camera_shift"] * math.sin(shift)),
@@ -227,12 +243,15 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
 
 
 def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
-    """Return eight objects between rail and border; always drawn, so that later draws do not change."""
+    """Return eight random objects between the rail and the border of the clean camera's picture.
+
+    There are always eight, so that later random numbers do not depend on how many of them are shown.
+    """
     found: list[tuple[SceneObject, Pose]] = []
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
-        along += 0.22 * (place % 2)  # two per side
+        along += 0.22 * (place % 2)  # two places on each of the four sides
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
         shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), rotate_hue((0.8, 0.25, 0.25), hue)
         found.append((SceneObject(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))

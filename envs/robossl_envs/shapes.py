@@ -1,6 +1,7 @@
-"""Shapes as signed distances: negative inside, positive outside, in metres and in the shape's own frame.
+"""Shapes that give the signed distance of a point to their outline: negative inside, positive outside.
 
-The same description serves drawing (the distance gives a pixel's coverage) and physics (corners and radii).
+Distances are in metres, and points are in the shape's own coordinates. Drawing uses the distances, which say how much
+of a pixel is covered. Physics uses the corners and radii.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ class Shape(Protocol):
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """Characteristic points: corners, ends, the centre of a disc."""
+        """Characteristic points: the corners, or the centre of a disc."""
         ...
 
     def bounds(self, angle: float) -> Bounds:
-        """Return the bounds in metres of the shape rotated by an angle in radians."""
+        """Return the bounds, in metres, of the shape after a rotation by an angle in radians."""
         ...
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance of points to the outline, in metres (outside corners: to the sides' lines)."""
+        """Return the signed distance of points to the outline, in metres.
+
+        Outside a corner it is too small, because it is the distance to the line of a side, not to the corner.
+        """
         ...
 
     def scaled(self, factor: float) -> Shape:
@@ -55,7 +59,7 @@ class Disc:
         return -self.radius, -self.radius, self.radius, self.radius
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance."""
+        """Return the signed distance of points to the circle."""
         found: Float[ndarray, "*n"] = x * x
         found += y * y
         np.sqrt(found, out=found)
@@ -83,11 +87,11 @@ class Box:
         return tuple((self.x + a * w, self.y + b * h) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
 
     def bounds(self, angle: float) -> Bounds:
-        """Of its corners."""
+        """Return the bounds of the rotated corners."""
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the larger of the signed distances along both axes."""
+        """Return the signed distance of points along x or along y, whichever is larger."""
         found: Float[ndarray, "*n"] = np.abs(x - np.float32(self.x) if self.x else x)
         found -= np.float32(self.width / 2)
         other = np.abs(y - np.float32(self.y) if self.y else y)
@@ -102,16 +106,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Triangle:
-    """A triangle with its corners counter-clockwise."""
+    """A triangle whose corners are given counter-clockwise."""
 
     keypoints: tuple[Point, Point, Point]
 
     def bounds(self, angle: float) -> Bounds:
-        """Of its corners."""
+        """Return the bounds of the rotated corners."""
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the largest of the signed distances to the lines of the sides."""
+        """Return the signed distance of points to the lines of the three sides, whichever is largest."""
         sides = []
         for k, (ax, ay) in enumerate(self.keypoints):
             bx, by = self.keypoints[(k + 1) % 3]
@@ -139,11 +143,11 @@ class CompoundShape:
         return tuple(point for part in self.parts for point in part.keypoints)
 
     def bounds(self, angle: float) -> Bounds:
-        """Return the bounds of all corners."""
+        """Return the bounds of the rotated corners of all parts."""
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the smallest of the parts' distances."""
+        """Return the signed distance of points to the nearest part."""
         found = self.parts[0].distance(x, y)
         for part in self.parts[1:]:
             np.minimum(found, part.distance(x, y), out=found)
@@ -155,7 +159,7 @@ class CompoundShape:
 
 
 def t_shape(size: float) -> CompoundShape:
-    """Return a T with a bar of width `size`, around its centre of mass; the stem points to -y."""
+    """Return a T with a bar of width `size`. Its origin is its centre of mass, and its stem points to -y."""
     # The centre of mass lies this far below the middle of the bar.
     below = (3 / 4 * size / 2) / (1 + 3 / 4)
     return CompoundShape((Box(size, size / 4, y=below), Box(size / 4, size * 3 / 4, y=below - size / 2)))

@@ -1,4 +1,4 @@
-"""A contact sheet: every factor at five strengths, one picture per environment.
+"""Draw a contact sheet per environment: one image that shows every factor at five strengths.
 
 python -m robossl_envs.sheet docs/figures
 """
@@ -18,12 +18,12 @@ from robossl.arguments import call
 from robossl_envs.factors import FACTORS, STRENGTHS
 
 ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-SIZE, GAP, MARGIN = 80, 4, 16  # pixels: a picture, between pictures, a line of text
-STEPS = 4  # of the expert before the picture, so that latency is visible
+SIZE, GAP, MARGIN = 80, 4, 16  # pixels: side of a picture, gap between pictures, height of a line of text
+STEPS = 4  # steps of the expert before the picture, so that latency is visible
 
 
 def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
-    """Render one episode after a few steps of the expert."""
+    """Play a few steps of the expert with a factor at a strength; return the picture."""
     env.reset(seed=seed, options={"strengths": {factor: strength}})
     for _ in range(STEPS):
         env.step(env.unwrapped.expert())  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) 
 
 
 def draw_sheet(env_id: str, *, seed: int = 3) -> Image.Image:
-    """Draw two columns of factors with six pictures each: clean, then five strengths."""
+    """Draw the factors in two columns, each factor with six pictures: the clean one, then five strengths."""
     env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
     factors = env.get_wrapper_attr("factors")
     rows = -(-len(factors) // 2)
@@ -50,7 +50,7 @@ def draw_sheet(env_id: str, *, seed: int = 3) -> Image.Image:
 
 
 def main(folder: Path = Path(".")) -> None:
-    """Write one PNG per environment.
+    """Write one contact sheet (PNG) per environment.
 
     Args:
         folder: the output folder.

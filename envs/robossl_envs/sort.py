@@ -15,20 +15,23 @@ from robossl_envs.shapes import Box, radius_of
 from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
-SIDE = 0.045  # metres: a block
-BIN = 0.13  # metres: a bin
+SIDE = 0.045  # metres: side of a block
+BIN = 0.13  # metres: side of a bin
 RED, BLUE = (0.78, 0.22, 0.20), (0.20, 0.35, 0.78)
 
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """Two square blocks; the sides of the bins and the places of the blocks are drawn per episode."""
+    """Push two square blocks into two bins.
+
+    In each episode, chance decides which bin is on the left, and where blocks and bins lie.
+    """
 
     bodies: tuple[str, ...] = ("red", "blue")
     target_dim: int = 4
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Draw the blocks in the middle third, apart from each other, and the bins left and right."""
+        """Place the blocks at random in the middle third of the table, at least 9 cm apart, and a bin on each side."""
         places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
         while math.dist(*places) < 0.09:
             places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
@@ -56,7 +59,11 @@ class Sort:
         )
 
     def score(self, world: World, start: EpisodeStart) -> Score:
-        """Return minus the blocks' distances to their bins, minus a tenth of the tool's to the nearest."""
+        """Return the score of the current state.
+
+        If both blocks are in their bins, the reward is 1. Otherwise it is minus the sum of the blocks' distances to
+        their bins, minus a tenth of the tool's distance to the nearest block outside its bin.
+        """
         lefts = {name: _outside(world.pose(name), bin_) for name, bin_ in _bins(self, start)}
         todo = [name for name, left in lefts.items() if left > 0]
         if not todo:
@@ -65,7 +72,11 @@ class Sort:
         return Score(-sum(lefts.values()) - 0.1 * near, success=False)
 
     def expert(self, world: World, start: EpisodeStart) -> Action:
-        """Push one block after the other, the nearest first; go around the other block if it is in the way."""
+        """Return the action that pushes a block towards its bin.
+
+        A block with a free path to its bin comes first. Among such blocks, the one nearest to the tool comes first. If
+        no path is free, a block is pushed around the block in its way.
+        """
         places = {name: world.pose(name)[:2] for name in self.bodies}
         todo = [(name, bin_) for name, bin_ in _bins(self, start) if _outside(world.pose(name), bin_) > 0]
         if not todo:
@@ -81,7 +92,7 @@ class Sort:
 
 
 def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
-    """Return the bin, or a point beside another block that is in the way."""
+    """Return where to push a block: to its bin, or to a point beside another block that is in the way."""
     x, y = places[name]
     for other, (ox, oy) in places.items():
         if other != name and crosses_circle((x, y), bin_, (ox, oy), 1.5 * SIDE):
@@ -98,7 +109,7 @@ def _bins(task: Sort, start: EpisodeStart) -> list[tuple[str, Point]]:
 
 
 def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> float:
-    """Return how far a block's middle is from being well inside its bin, in metres."""
+    """Return how many metres a block must move to lie fully in its bin (0 if it does); ignore its rotation."""
     inner = BIN / 2 - SIDE / 2
     return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
 

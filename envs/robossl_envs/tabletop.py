@@ -3,7 +3,7 @@
     env = gymnasium.make("robossl/Push-v0", obs_type="pixels", image_size=96)
     observation, info = env.reset(seed=0, options={"strengths": {"light_color": 3, "camera_shift": 2}})
 
-Equal seeds give equal layouts for all factors, except for sizes and colours of objects.
+With equal seeds, factors do not change the layout (the places of tool, objects and target).
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import EpisodeStart, TabletopTask
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
-SHOULDER = (0.0, 0.43)  # metres: beyond the upper border of a clean view
-LINKS = (0.36, 0.40)  # metres: upper arm and forearm
+SHOULDER = (0.0, 0.43)  # metres: place of the arm's fixed end, beyond the upper border of the clean camera's picture
+LINKS = (0.36, 0.40)  # metres: lengths of upper arm and forearm
 ARM_COLOUR, TOOL_COLOUR = (0.88, 0.87, 0.84), (0.95, 0.62, 0.15)
 ARM_HEIGHT, TOOL_HEIGHT, ARM_WIDTH = 0.05, 0.03, 0.018  # metres
 OPTIONS = ("strengths", "factors")
 
 
 class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
-    """A planar arm with a round tool over a table.
+    """A planar arm that moves a round tool over a table.
 
-    Actions are velocities of the tool in fractions of full speed (0.3 m/s), held for 0.1 s; their length is at most 1.
+    An action is a velocity of the tool as a fraction of full speed (0.3 m/s), held for 0.1 s. Actions longer than 1 are
+    shortened to length 1.
 
     Args:
         task: the class of the task, as "module:Class".
-        obs_type: "state" (tool, bodies, target), "pixels", or "pixels_agent_pos" (a dict of the picture and the tool).
-        image_size: pixels per side, or (height, width).
-        reward_type: "dense", or "success" (1 on success, else 0).
+        obs_type: "state" (vector of tool, bodies, target), "pixels", or "pixels_agent_pos" (dict of picture and tool).
+        image_size: pixels per side of the picture, or (height, width).
+        reward_type: "dense" (see the task), or "success" (1 on success, else 0).
         render_mode: None or "rgb_array".
         masks: whether `info` holds the masks and keypoints of all objects.
 
@@ -76,12 +77,15 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The factors that can be set; those of moved objects need a body that can be moved."""
+        """Names of the factors that can be set; without those of moved objects if the task has no object to move."""
         return effective_factors(self.task.bodies)
 
     @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the dimensions of the vectors in `info`: metres, metres per second, sine and cosine."""
+        """Names of the dimensions of the vectors in `info`.
+
+        Positions are in metres, velocities in metres per second, and angles are given by sine and cosine.
+        """
         bodies = [f"{name}.{part}" for name in self.task.bodies for part in ("x", "y", "sin", "cos")]
         target = [f"target.{k}" for k in range(self.task.target_dim)]
         return {
@@ -93,13 +97,13 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode.
 
-        Options: `strengths` and `factors`, see `robossl_envs.factors.draw_values`.
+        `options` may set `strengths` and `factors`, as `robossl_envs.factors.draw_values` describes.
         """
         super().reset(seed=seed)
         unknown = set(options or {}) - set(OPTIONS)
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
-        # Two streams, so that factors do not change the draws of the task.
+        # Two generators, so that factors do not change the task's random numbers.
         layout, look = self.np_random.spawn(2)
         self._values = draw_values(options or {}, look, names=self.factors)
         self._nuisance, self._look = factor_vector(self._values), look
@@ -107,7 +111,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         self._homography = homography(self.camera, height=self.height, width=self.width)
         self._start: EpisodeStart = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
-        self._scene: Scene | None = None  # drawn at the first picture
+        self._scene: Scene | None = None  # made when the first picture is rendered
         delay = int(self._values["latency"])
         self._delayed_objects: deque[list[tuple[SceneObject, Pose]]] = deque(
             [self._scene_objects()] * (delay + 1), maxlen=delay + 1
@@ -116,7 +120,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         return self._observation(), self._info(success=self.task.score(self._world, self._start).success)
 
     def step(self, action: Float32[ndarray, 2]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Move the tool for 0.1 s; success ends the episode."""
+        """Move the tool for 0.1 s with velocity `action`; success ends the episode."""
         vx, vy = float(action[0]), float(action[1])
         if not (math.isfinite(vx) and math.isfinite(vy)):
             raise ValueError(f"an action must be two finite numbers, got {action}")
@@ -129,11 +133,11 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         return self._observation(), reward, score.success, False, self._info(success=score.success)
 
     def render(self) -> Picture | None:
-        """Return the camera's current picture, uint8 (h, w, 3), or None without a render_mode."""
+        """Return the camera's current picture, uint8 (h, w, 3); None if `render_mode` is None."""
         return None if self.render_mode is None else self._render_picture()
 
     def expert(self) -> Float32[ndarray, 2]:
-        """Return the action of a scripted expert."""
+        """Return the action of the task's scripted expert."""
         return np.array(self.task.expert(self._world, self._start), np.float32)
 
     def _render_picture(self) -> Picture:
@@ -151,7 +155,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         return self._picture
 
     def _scene_objects(self) -> list[tuple[SceneObject, Pose]]:
-        """Return the moving objects with their poses, lowest first."""
+        """Return the moving objects with their poses, in the order in which they are drawn."""
         x, y = self._world.tool
         objects = [(item, self._world.pose(name)) for name, item in self._start.objects.items()]
         objects += _arm(x, y)
@@ -211,7 +215,7 @@ _TOOL = SceneObject("tool", Disc(TOOL_RADIUS), TOOL_COLOUR, height=TOOL_HEIGHT)
 
 
 def _arm(x: float, y: float) -> list[tuple[SceneObject, Pose]]:
-    """Return the forearm from tool to elbow and the upper arm from elbow to shoulder."""
+    """Return the arm whose tool is at (x, y): the forearm (tool to elbow) and the upper arm (elbow to shoulder)."""
     sx, sy = SHOULDER[0] - x, SHOULDER[1] - y
     upper, fore = LINKS
     far = min(math.hypot(sx, sy), upper + fore - 1e-6)
@@ -229,7 +233,7 @@ def _link(name: str, ax: float, ay: float, bx: float, by: float) -> tuple[SceneO
 
 
 def _keypoints(scene: Scene, objects: list[tuple[SceneObject, Pose]]) -> dict[str, Float32[ndarray, "k 2"]]:
-    """Return the corners and joints of every object as image fractions (x, y)."""
+    """Return the keypoints (corners, or centre of a disc) of every object as image fractions (x, y)."""
     found: dict[str, Float32[ndarray, "k 2"]] = {}
     for item, (x, y, angle) in objects:
         c, s = math.cos(angle), math.sin(angle)

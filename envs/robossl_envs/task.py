@@ -20,16 +20,16 @@ class EpisodeStart:
 
     tool: tuple[float, float]  # metres
     bodies: Mapping[str, tuple[Body, Pose]]
-    objects: Mapping[str, SceneObject]  # appearance of each body
-    markings: tuple[tuple[SceneObject, Pose], ...]  # drawn on the table
-    target: tuple[float, ...]  # the target's part of the state vector
+    objects: Mapping[str, SceneObject]  # how each body looks
+    markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table
+    target: tuple[float, ...]  # the target as numbers, last in the state vector
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """Reward and success of a state."""
 
-    reward: float  # dense, about -1 to 0, and 1 on success
+    reward: float  # dense reward: about -1 to 0, or 1 on success
     success: bool
 
 
@@ -47,11 +47,11 @@ class TabletopTask(Protocol):
         ...
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Draw the initial state; `values` are those of the factors, of which sizes and colours are used."""
+        """Choose the initial state at random; of the factors' `values`, use those for sizes and colours."""
         ...
 
     def score(self, world: World, start: EpisodeStart) -> Score:
-        """Return reward and success of a state."""
+        """Return reward and success of the current state."""
         ...
 
     def expert(self, world: World, start: EpisodeStart) -> Action:

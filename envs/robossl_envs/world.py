@@ -1,7 +1,7 @@
 """The physics of the table, seen from above: pymunk bodies that slide with friction, and a tool that pushes them.
 
-The tool is a disc pulled by a joint of limited force, so it stops at the rail and never passes through objects.
-Friction with the table slows objects down, also their rotation.
+The tool is a disc that a joint pulls with limited force, so it stops at the rail and never passes through objects.
+Friction with the table slows down the motion and the rotation of objects.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from robossl_envs.shapes import Box, CompoundShape, Disc, radius_of
 STEP_SECONDS = 0.1
 SUBSTEPS = 5
 TOOL_RADIUS = 0.014
-TOOL_SPEED = 0.3  # metres per second for an action of length 1
+TOOL_SPEED = 0.3  # metres per second, for an action of length 1
 TOOL_FORCE = 6.0  # newton
 GRAVITY = 9.81
-SLIDING, TURNING = 0.35, 0.3  # friction coefficient of the table; lever of rotational friction, in radii
+# Friction coefficient of the table; lever arm of the friction against rotation, as a share of the object's radius.
+SLIDING, TURNING = 0.35, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Body:
 
 
 class World:
-    """Bodies, tool and rail; units are metres, seconds, kilograms."""
+    """Simulates bodies, tool and rail; units are metres, seconds and kilograms."""
 
     def __init__(self, bodies: Mapping[str, tuple[Body, Pose]], tool: tuple[float, float]) -> None:
         self.space = pymunk.Space()
@@ -48,7 +49,7 @@ class World:
         shape = pymunk.Circle(self._tool, TOOL_RADIUS)
         shape.friction = 0.4
         pull = pymunk.PivotJoint(self._lead, self._tool, (0, 0), (0, 0))
-        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # follows the lead's velocity, not its position
+        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # the tool copies the velocity of `_lead`, not its position
         self.space.add(self._tool, shape, pull)
         self._add_rail()
 
@@ -80,7 +81,7 @@ class World:
             self.space.add(rail)
 
     def step(self, velocity: tuple[float, float]) -> None:
-        """Move the tool for one control step; velocities are fractions of its full speed."""
+        """Move the tool for one control step; `velocity` is a fraction of its full speed."""
         self._lead.velocity = velocity[0] * TOOL_SPEED, velocity[1] * TOOL_SPEED
         for _ in range(SUBSTEPS):
             self.space.step(STEP_SECONDS / SUBSTEPS)
@@ -98,7 +99,7 @@ class World:
         return x, y
 
     def pose(self, name: str) -> Pose:
-        """Return the pose of a body."""
+        """Return the pose of the body with this name."""
         body = self._bodies[name]
         x, y = body.position
         return x, y, body.angle
@@ -119,7 +120,7 @@ def _parts(shape: Disc | Box | CompoundShape) -> tuple[Disc | Box, ...]:
 
 
 def _moment(mass: float, part: Disc | Box) -> float:
-    """Return the moment of inertia about the body's origin."""
+    """Return the moment of inertia of one part about the body's origin."""
     if isinstance(part, Disc):
         return float(pymunk.moment_for_circle(mass, 0, part.radius))
     return float(pymunk.moment_for_poly(mass, part.keypoints))

@@ -1,4 +1,7 @@
-"""AGENTS: agents that act while frames are collected, by name; imported at use, so that their names need no torch."""
+"""The agents that act while frames are collected, by name.
+
+An agent's module is imported when the agent is used, so that its name is known without importing torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The interfaces of agents: an actor plays one episode; a learner acts in all episodes and learns from every step."""
+"""The interfaces of agents.
+
+An actor plays one episode. A learner acts in all episodes and learns from every step.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ from robossl.errors import InputError
 class AgentObservations:
     """Current observations of the environments that wait for an action; one row per environment."""
 
-    slots: Int64[ndarray, " n"]  # number of the environment of each row
+    slots: Int64[ndarray, " n"]  # number of each row's environment, from 0
     frames: UInt8[ndarray, "n h w 3"]
-    states: Float32[ndarray, "n d"]  # d is 0 if the environment has no state
-    started: Bool[ndarray, " n"]  # whether this is the first step of an episode
-    embeddings: Float32[ndarray, "n e"] | None = None  # of the frames, for agents that need an encoder
+    states: Float32[ndarray, "n d"]  # dimension d is 0 if the environment has no state vector
+    started: Bool[ndarray, " n"]  # whether each row is the first step of an episode
+    embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 
 class Actor(Protocol):
-    """Acts in one episode, in a worker process; draws random numbers only from its own generator."""
+    """Acts in one episode. It runs in a worker process and takes its random numbers only from the generator `rng`."""
 
-    learns: ClassVar[bool]  # False
+    learns: ClassVar[bool]  # False for every actor
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None: ...
 
@@ -38,7 +41,7 @@ class Actor(Protocol):
         """Refuse an environment that this agent cannot act in.
 
         Raises:
-            InputError: the action space does not fit, or the environment lacks something.
+            InputError: the agent does not support the action space, or needs something that the environment lacks.
         """
         ...
 
@@ -48,20 +51,20 @@ class Actor(Protocol):
 
 
 class Learner(Protocol):
-    """Acts in all episodes; lives in the collecting process and sees every worker's environment."""
+    """Acts in all episodes. It runs in the collecting process and gets the observations of all workers."""
 
-    learns: ClassVar[bool]  # True
+    learns: ClassVar[bool]  # True for every learner
     needs_encoder: ClassVar[bool]
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None: ...
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment, as `Actor.check` does."""
+        """Refuse an environment that this agent cannot act in, as `Actor.check` does."""
         ...
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
-        """Return one action per row."""
+        """Return one action per row of the observations."""
         ...
 
 
@@ -69,19 +72,19 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
     """Refuse action spaces other than Box and Discrete.
 
     Raises:
-        InputError: another action space.
+        InputError: the action space is neither Box nor Discrete.
     """
     if not isinstance(env.action_space, Box | Discrete):
         raise InputError(f"{env_name(env)} has actions {env.action_space}; collection takes Box and Discrete")
 
 
 def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Return the middle and half the range of a bounded Box of floats; agents scale noise to it.
+    """Return the middle and half the range of a bounded Box of floats; agents scale their noise to these.
 
-    Both are finite for any finite bounds; the full range could overflow float32.
+    Half the range is finite for all finite bounds, but the full range could overflow float32.
 
     Raises:
-        InputError: another action space.
+        InputError: the action space is not a bounded Box of floats.
     """
     space: Space[Any] = env.action_space
     if isinstance(space, Box) and not np.issubdtype(space.dtype, np.floating):

@@ -1,7 +1,8 @@
-"""Coarse cells of observations by hashing: #Exploration (arXiv:1611.04717), section 2.2.
+"""Group observations into coarse cells by hashing: #Exploration (arXiv:1611.04717), section 2.2.
 
-A cell says on which side of `BITS` random planes the state lies; if there is no state, the frame's 8x8 grey means
-take its place. The number of cells does not depend on the number of dimensions.
+An observation's cell says on which side of each of `BITS` random planes its state vector lies. If the environment has
+no state, the mean grey values of the frame's blocks (an 8x8 grid) replace it. The number of cells does not depend on
+the number of dimensions.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import AgentObservations
 
-BITS = 8  # of 8 to 12, this covered most of robossl/Push-v0 in 10^4 frames
+BITS = 8  # of the values 8 to 12, this one covered the largest part of robossl/Push-v0 in 10^4 frames
 NUM_CELLS = 2**BITS
-WARM_UP = 256  # views that fix the scale of each dimension; afterwards the cells stay fixed
+WARM_UP = 256  # number of observations that set the scale of each dimension; after them the cells are fixed
 
 
 class CellHasher:
-    """Maps each view to a cell; all views are in cell 0 until the scales are known."""
+    """Maps each observation to a cell; returns cell 0 until it has seen `WARM_UP` observations."""
 
     def __init__(self, rng: Generator) -> None:
         self._rng = rng
@@ -27,7 +28,7 @@ class CellHasher:
         self._planes: tuple[Float[ndarray, "d k"], Float[ndarray, " k"]] | None = None
 
     def __call__(self, observations: AgentObservations) -> Int64[ndarray, " n"]:
-        """Return the cell of each row."""
+        """Return the cell of each row of the observations."""
         views = (
             observations.states.astype(np.float64) if observations.states.shape[1] else grey_block_means(observations)
         )
@@ -41,7 +42,7 @@ class CellHasher:
         return cells
 
     def _draw(self, first: Float[ndarray, "n d"]) -> tuple[Float[ndarray, "d k"], Float[ndarray, " k"]]:
-        """Draw planes that pass near, but not all through, the mean of the first views."""
+        """Return random planes, as weights and offsets, that pass near the mean of the first observations."""
         spread: Float[ndarray, " d"] = first.std(axis=0)
         scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
         weights = self._rng.normal(size=(first.shape[1], BITS)) * scale[:, None]
@@ -50,7 +51,7 @@ class CellHasher:
 
 
 def grey_block_means(observations: AgentObservations) -> Float[ndarray, "n 64"]:
-    """Return the mean of 8x8 blocks of the grey frame, 0 to 1; ignore remaining pixels at the right and bottom."""
+    """Return the mean grey values, 0 to 1, of an 8x8 grid of blocks; ignore pixels left over at right and bottom."""
     n, height, width, _ = observations.frames.shape
     grey = observations.frames[:, : height // 8 * 8, : width // 8 * 8].mean(axis=3) / 255
     blocks = grey.reshape(n, 8, height // 8, 8, width // 8).mean(axis=(2, 4))

@@ -14,7 +14,7 @@ from robossl_envs.agents.walk import CellPlanner, check_candidate_actions
 
 
 class CountAgent:
-    """The novelty of a cell is one over the square root of its visits."""
+    """Seeks novel cells; the novelty of a cell is 1 / sqrt(number of visits to it)."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False
@@ -29,7 +29,7 @@ class CountAgent:
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
-        """Return one action per row."""
+        """Return one action per row of the observations."""
         cells = self._cells(observations)
         np.add.at(self._visits, cells, 1)
         return self._walk(observations, cells, 1 / np.sqrt(np.maximum(self._visits, 1)))

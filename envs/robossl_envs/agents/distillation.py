@@ -1,7 +1,9 @@
-"""Distillation: a network learns to predict a fixed random network; its error measures novelty (the bonus of RND).
+"""Distillation: a network learns to predict the output of a fixed random network, as in RND (arXiv:1810.12894).
 
-Inputs are batch-normalised and clipped at 5, as in URLB's agent (arXiv:2110.15191). The bonus of a view is the squared
-error before learning from it; `ErrorPursuit` moves towards the cells with the largest recent errors.
+Its prediction error measures how novel an input is. The inputs, called views here, are grey frames or embeddings. They
+are batch-normalised and clipped at 5, as in URLB's agent (arXiv:2110.15191). The bonus (novelty) of a view is the
+squared error before the network learns from this view. `ErrorPursuit` moves towards the cells (groups of similar
+observations) with the largest recent errors.
 """
 
 from __future__ import annotations
@@ -22,19 +24,20 @@ from robossl_envs.agents.agent import AgentObservations
 from robossl_envs.agents.cells import NUM_CELLS, CellHasher
 from robossl_envs.agents.walk import CellPlanner
 
-DIM = 128  # width of the predicted vector
-LEARNING_RATE = 1e-3  # URLB's times ten: URLB learns from 1024 frames every 2nd step, this from 64 every 32nd
-BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # frames
-PACE = 0.3  # step of a cell's novelty towards the error of its newest frame
+DIM = 128  # dimension of the predicted vector
+# Ten times URLB's rate, because URLB learns from 1024 frames every 2nd step, but we learn from 64 every 32nd.
+LEARNING_RATE = 1e-3
+BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames
+PACE = 0.3  # weight of the newest frame's error in the moving average of a cell's errors
 
 
 class Distillation:
-    """A fixed random network, and a predictor that learns from the views in the order of their arrival.
+    """A fixed random network, and a predictor that learns from random samples of the latest `REMEMBERED` views.
 
     Args:
-        normalize: makes the batch-norm of the views.
-        network: makes a network from a view to `DIM` numbers.
-        seed: seed of both networks and of the sampled views.
+        normalize: makes the batch normalisation of the views.
+        network: makes a network that maps a view to `DIM` numbers.
+        seed: seed of both networks and of the samples of views.
     """
 
     def __init__(self, normalize: Callable[[], nn.Module], network: Callable[[], nn.Sequential], *, seed: int) -> None:
@@ -50,7 +53,7 @@ class Distillation:
         self._num_seen = 0
 
     def __call__(self, views: Float[Tensor, "n ..."]) -> Float[ndarray, " n"]:
-        """Return the bonus of each view; the predictor takes one step per `LEARN_EVERY` views."""
+        """Return the bonus of each view; after every `LEARN_EVERY` views, train the predictor for one step."""
         with torch.no_grad():
             self._normalize.eval()
             errors: Float[ndarray, " n"] = self._errors(views).double().numpy()
@@ -78,14 +81,18 @@ class Distillation:
 
 
 class ErrorPursuit:
-    """Moves towards large errors: a cell's novelty is the error on its latest frames, relative to the largest."""
+    """Moves to cells with large errors.
+
+    The novelty of a cell is the moving average of the errors on its frames, divided by the largest average of all
+    cells.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
         self._cells, self._walk = CellHasher(rng), CellPlanner(env, rng, num_slots)
         self._novelty = np.zeros(NUM_CELLS)
 
     def __call__(self, observations: AgentObservations, errors: Float[ndarray, " n"]) -> list[Any]:
-        """Return one action per row."""
+        """Return one action per row of the observations."""
         cells = self._cells(observations)
         for cell, error in zip(cells, errors, strict=True):
             first = self._novelty[cell] == 0

@@ -1,4 +1,4 @@
-"""The environment's scripted expert, alone or disturbed by pink noise."""
+"""Agents that act as the environment's scripted expert, with or without pink noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robossl_envs.agents.pink import coloured_noise
 
 
 class ExpertAgent:
-    """Takes the action of `env.unwrapped.expert()`."""
+    """Takes the action that the environment's method `expert()` returns."""
 
     learns: ClassVar[bool] = False
 
@@ -36,7 +36,10 @@ class ExpertAgent:
 
 
 class NoisyExpertAgent:
-    """Adds pink noise to the expert's actions; its level is drawn per episode, from zero to the expert's own range."""
+    """Adds pink noise to the expert's actions.
+
+    Each episode has a random standard deviation of the noise, from 0 to half the range of the actions.
+    """
 
     learns: ClassVar[bool] = False
 
@@ -50,13 +53,13 @@ class NoisyExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a bounded Box and an expert."""
+        """Require a bounded Box of actions and a scripted expert."""
         ExpertAgent.check(env)
         action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
         """Return the expert's action with noise."""
-        # float64: with very wide bounds the sum may overflow float32.
+        # Use float64, because with very wide bounds the sum may overflow float32.
         disturbed = np.asarray(self._expert(), np.float64) + next(self._noise)
         action: Float32[ndarray, " *shape"] = np.clip(disturbed, self._low, self._high).astype(np.float32)
         return action

@@ -1,6 +1,6 @@
-"""Novelty: RND (arXiv:1810.12894) on the embeddings of an encoder; seeks frames that are new to this encoder.
+"""Novelty: an agent that seeks frames that are new to an encoder, by RND (arXiv:1810.12894) on its embeddings.
 
-`robossl explore-loop` uses it with the encoder that is being trained.
+`robossl explore-loop` uses this agent with the encoder that is being trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDTH = 256
 
 
 class NoveltyAgent:
-    """The bonus is the distillation error on pooled embeddings, standardised over the embeddings so far."""
+    """Seeks frames with a large prediction error (see `Distillation`) on their pooled, batch-normalised embeddings."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class NoveltyAgent:
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
-        """Return one action per row."""
+        """Return one action per row of the observations."""
         assert observations.embeddings is not None, "collection supplies embeddings to agents that need an encoder"
         if self._bonus is None:
             self._bonus = embedding_distillation(observations.embeddings.shape[1], seed=self._seed)
@@ -44,7 +44,7 @@ class NoveltyAgent:
 
 
 def embedding_distillation(dim: int, *, seed: int) -> Distillation:
-    """Make the distillation of vectors with small fully connected networks."""
+    """Make a distillation whose inputs are vectors and whose networks are small and fully connected."""
 
     def network() -> nn.Sequential:
         return nn.Sequential(nn.Linear(dim, WIDTH), nn.ReLU(), nn.Linear(WIDTH, DIM))

@@ -1,4 +1,7 @@
-"""Ornstein-Uhlenbeck noise: a random walk that is pulled to the middle (DDPG, arXiv:1509.02971, section 7)."""
+"""Ornstein-Uhlenbeck noise: a random walk that is pulled to the middle of the action range.
+
+Source: DDPG (arXiv:1509.02971), section 7.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-THETA, SIGMA = 0.15, 0.2  # per step, in half ranges of the action; DDPG's values
+THETA, SIGMA = 0.15, 0.2  # DDPG's values, per step; the unit is half the action range
 
 
 class OrnsteinUhlenbeckAgent:
-    """Starts in the middle, as in DDPG."""
+    """Takes Ornstein-Uhlenbeck noise as its actions; starts in the middle of the action range, as in DDPG."""
 
     learns: ClassVar[bool] = False
 

@@ -1,6 +1,6 @@
-"""Pink noise over the whole episode: the default explorer for continuous actions (arXiv:2303.12077).
+"""Pink noise over the whole episode: proposed as the default explorer for continuous actions (arXiv:2303.12077).
 
-Its power falls as 1 / frequency: smoother than white noise, and it drifts less than red noise.
+Its power falls as 1 / frequency. It is smoother than white noise, and drifts less than red noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BETA = 1.0  # the paper's recommendation, section 5
 
 
 class PinkNoiseAgent:
-    """Noise of unit variance, clipped at the bounds of the action space."""
+    """Takes pink noise as its actions; the standard deviation is half the action range."""
 
     learns: ClassVar[bool] = False
 
@@ -43,13 +43,13 @@ def coloured_noise(rng: Generator, num_steps: int, dim: int, beta: float = BETA)
     """Return Gaussian noise of unit variance whose power falls as 1 / frequency**beta; columns are independent."""
     length = max(2, num_steps)
     frequency = np.fft.rfftfreq(length)
-    # The mean over an episode varies too, as much as the slowest wave.
+    # The mean over an episode varies too: frequency 0 gets the power of the lowest other frequency.
     frequency[0] = frequency[1]
     scale = frequency ** (-beta / 2)
     real, imaginary = rng.normal(size=(2, dim, len(scale)))
     imaginary[:, 0] = 0
     real[:, 0] *= np.sqrt(2)
-    # The fastest wave of an even length is real.
+    # If the length is even, the Fourier coefficient of the highest frequency is real.
     if length % 2 == 0:
         imaginary[:, -1] = 0
         real[:, -1] *= np.sqrt(2)

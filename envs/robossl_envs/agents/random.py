@@ -1,4 +1,4 @@
-"""Random: every action is uniform over the action space of any kind."""
+"""Random: every action is sampled uniformly from the action space, a Box or a discrete one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl_envs.agents.agent import check_space
 
 
 class RandomAgent:
-    """White noise; a velocity-controlled arm stays near its start."""
+    """Takes white noise as its actions, so an arm that is controlled by velocity stays near its start."""
 
     learns: ClassVar[bool] = False
 

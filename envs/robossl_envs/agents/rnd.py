@@ -1,4 +1,4 @@
-"""RND: seeks frames on which a network fails to predict a fixed random network (arXiv:1810.12894)."""
+"""RND: an agent that seeks frames on which a network fails to predict a fixed random network (arXiv:1810.12894)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from robossl_envs.agents.agent import AgentObservations
 from robossl_envs.agents.distillation import DIM, Distillation, ErrorPursuit
 from robossl_envs.agents.walk import check_candidate_actions
 
-SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)  # narrow: a few ms per frame on one core
+# Side of the frames in pixels; channels per layer, so few that a frame takes a few ms on one core.
+SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)
 
 
 class RNDAgent:
-    """The bonus is the distillation error on grey frames of 84 px, as in URLB (arXiv:2110.15191)."""
+    """Seeks frames with a large prediction error (see `Distillation`).
+
+    The frames are grey, with 84 pixels per side, as in URLB (arXiv:2110.15191).
+    """
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False
@@ -36,17 +40,17 @@ class RNDAgent:
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
-        """Return one action per row."""
+        """Return one action per row of the observations."""
         return self._pursue(observations, self._bonus(grey_views(observations.frames)))
 
 
 def frame_distillation(*, seed: int) -> Distillation:
-    """Make the distillation of grey frames with small convolutional networks."""
+    """Make a distillation whose inputs are grey frames and whose networks are small and convolutional."""
     return Distillation(lambda: nn.BatchNorm2d(1, affine=False), _network, seed=seed)
 
 
 def grey_views(frames: UInt8[ndarray, "n h w 3"]) -> Float[Tensor, "n 1 84 84"]:
-    """Convert frames to small grey views, 0 to 1."""
+    """Convert frames to grey, with values 0 to 1, and resize them to 84 x 84 pixels."""
     return functional.interpolate(torch.from_numpy(frames).float().mean(dim=3)[:, None] / 255, SIDE, mode="area")
 
 

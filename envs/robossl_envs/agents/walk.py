@@ -1,8 +1,9 @@
-"""Planning towards novelty over the cells visited so far (optimism of R-max, Brafman & Tennenholtz 2002).
+"""Plan a way to novel cells; untried actions count as best (optimism of R-max, Brafman & Tennenholtz 2002).
 
-The simplest way of acting on a bonus that covers more than noise does here: a table of the cell that each action led to
-from each cell, and value iteration over it. There is no network to train, so it follows a bonus that changes at every
-step; the policies of the bonus papers need 10^5 frames or more.
+A cell is a group of similar observations. A table keeps the cell that each action led to from each cell, and value
+iteration on this table chooses the next action. This is the simplest planner that covers more of our environments than
+noise does. No network is trained, so the planner can follow a novelty that changes at every step. The policies of the
+papers on novelty need 10^5 frames or more.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from numpy.random import Generator
 from robossl_envs.agents.agent import AgentObservations, action_range
 from robossl_envs.agents.cells import NUM_CELLS
 
-DISCOUNT = 0.9  # per decision
-HOLD = 8  # most steps that an action is repeated; it ends earlier if the cell changes
-PLAN_EVERY = 16  # decisions
+DISCOUNT = 0.9  # discount factor per decision, for later novelty
+HOLD = 8  # maximum number of steps that an action is repeated; it ends earlier if the cell changes
+PLAN_EVERY = 16  # number of decisions from one value iteration to the next
 SWEEPS = 10
 DIRECTIONS = 8
 
 
 class CellPlanner:
-    """Chooses the repeated action that leads to the most novelty; untried actions come first."""
+    """Chooses the action that leads to the most novelty, and repeats it; actions untried in a cell come first."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
         self._rng = rng
@@ -42,7 +43,7 @@ class CellPlanner:
     def __call__(
         self, observations: AgentObservations, cells: Int64[ndarray, " n"], novelty: Float[ndarray, " cells"]
     ) -> list[Any]:
-        """Return the action of each row; `novelty` of each cell is between 0 and 1."""
+        """Return one action per row of the observations; `novelty` has one value from 0 to 1 for each cell."""
         for slot, cell, started in zip(observations.slots, cells, observations.started, strict=True):
             moved = cell != self._origin[slot]
             if not started and not moved and self._held[slot] < HOLD:
@@ -73,7 +74,7 @@ class CellPlanner:
 
 
 def candidate_actions(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]:
-    """Return all discrete actions, or actions of full size in directions spread over a Box."""
+    """Return the actions to choose from: all discrete ones, or for a Box actions of full size in several directions."""
     if isinstance(env.action_space, Discrete):
         return [env.action_space.start + np.int64(k) for k in range(int(env.action_space.n))]
     middle, half = action_range(env)
@@ -89,10 +90,10 @@ def candidate_actions(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]
 
 
 def check_candidate_actions(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse action spaces other than Discrete and a bounded Box.
+    """Refuse action spaces other than Discrete and a bounded Box of floats.
 
     Raises:
-        InputError: another action space.
+        InputError: the action space is neither Discrete nor a bounded Box of floats.
     """
     if not isinstance(env.action_space, Discrete):
         action_range(env)

@@ -1,6 +1,6 @@
 """Worker processes that play whole episodes; a process that crashes or hangs is replaced.
 
-Workers play whole episodes, because in lock-step every worker waits for the slowest at every step.
+If workers took each step together, every worker would wait for the slowest at every step. So each plays whole episodes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from robossl_envs.collection.recorder import Recorder
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
-# LP_NUM_THREADS is for Mesa's llvmpipe.
+# Variables that set the number of threads; LP_NUM_THREADS is for llvmpipe, Mesa's software renderer.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 POLL_SECONDS = 0.5
-START_SECONDS = 60.0  # least time for the first step: imports, and slow environments
+START_SECONDS = 60.0  # minimum time limit of the first step, because imports and some environments are slow
 
 
 @contextmanager
 def limit_threads() -> Iterator[None]:
-    """Let processes started inside the block use one thread; numpy and Mesa read the variables when they load."""
+    """Let processes that start inside the `with` block use one thread each.
+
+    Numpy and Mesa read the environment variables only when they are loaded, so the variables are set before that.
+    """
     before = {name: os.environ.get(name) for name in THREAD_LIMITS}
     os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
     try:
@@ -61,7 +64,7 @@ class _Worker:
 
     def assign(self, number: int) -> None:
         self.number, self.alive_at = number, time.monotonic()
-        # A process that died while starting is found by `_outcome`.
+        # The pipe is broken if the process died while starting; `_outcome` will report it.
         with suppress(BrokenPipeError):
             self.connection.send(number)
 
@@ -78,7 +81,7 @@ class _Worker:
 
 
 class ActorPool:
-    """The worker processes of one collection with an actor."""
+    """Plays the episodes of a collection in worker processes, each with a new actor (agent for one episode)."""
 
     def __init__(
         self,
@@ -94,7 +97,10 @@ class ActorPool:
         self._context = get_context("spawn")
 
     def run(self, queue: EpisodeQueue) -> Iterator[AttemptOutcome]:
-        """Play the queue; yield every attempt as it ends. The caller settles it before asking for the next one."""
+        """Play all episodes of the queue; yield the outcome of each attempt when the attempt ends.
+
+        The caller must pass the outcome to `queue.settle` before it asks for the next one.
+        """
         with limit_threads():
             workers = [self._start() for _ in range(min(self._num_workers, len(queue)))]
             try:
@@ -128,7 +134,7 @@ class ActorPool:
         return _Worker(process, ours, beat)
 
     def _outcome(self, worker: _Worker) -> AttemptOutcome | None:
-        """Return the outcome of a worker's attempt, None while it plays; kill a process that hangs."""
+        """Return the outcome of a worker's attempt; None while it plays or is idle. Kill a process that hangs."""
         if worker.number is None:
             return None
         if worker.connection.poll():
@@ -155,7 +161,7 @@ def describe_exit(exitcode: int | None) -> str:
 def _work(
     settings: CollectionSettings, description: EnvDescription, parts: Path, connection: Connection, beat: Any
 ) -> None:
-    """Run a worker process: play the requested episodes until the connection closes."""
+    """Run in a worker process: play each episode whose number arrives, and send its outcome back."""
     start_worker()
     actor = cast("type[Actor]", resolve_agent(settings.agent))
     recorder: Recorder | None = None
@@ -172,7 +178,7 @@ def _work(
             outcome = AttemptOutcome(number, num_frames)
         except ResourceError as error:
             outcome = AttemptOutcome(number, reason=str(error), disk_full=True)
-        # Any error of a foreign environment ends this attempt, not the collection.
+        # An error in someone else's environment ends this attempt, but not the collection.
         except Exception as error:
             recorder = None
             outcome = AttemptOutcome(number, reason=f"{type(error).__name__}: {reason(error)}")

@@ -1,4 +1,4 @@
-"""Open any registered gymnasium environment for collection; say in one line what it lacks."""
+"""Open any registered gymnasium environment for collection; if it cannot be used, an error says why in one line."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ class EnvDescription:
     frames_per_s: int
     max_steps: int
     columns: tuple[Column, ...]
-    nuisances: tuple[str, ...]  # factors drawn per episode
-    step_seconds: float  # of one step with rendering, for the estimate of time
+    nuisances: tuple[str, ...]  # nuisance factors that get a random strength in each episode
+    step_seconds: float  # time of one step with rendering, to estimate the total
 
 
 def open_env(settings: CollectionSettings) -> Environment:
     """Make the environment, at the requested frame size if it has an option for it.
 
     Raises:
-        InputError: it is not registered, cannot be made on this machine, or renders no pictures.
+        InputError: the environment is not registered, cannot be made on this machine, or renders no pictures, or a
+            module cannot be imported.
     """
     for module in settings.modules:
         import_env_module(module)
@@ -73,7 +74,7 @@ def import_env_module(module: str) -> None:
     """Import a package that registers environments.
 
     Raises:
-        InputError: it cannot be imported.
+        InputError: the package cannot be imported.
     """
     search_working_folder()
     try:
@@ -123,7 +124,8 @@ def describe(env: Environment, settings: CollectionSettings) -> EnvDescription:
     """Reset the environment, take a step, and describe what can be recorded.
 
     Raises:
-        InputError: it renders no frames, its actions are not supported, or it lacks a requested nuisance.
+        InputError: the environment fails or renders no frames, its actions are not supported, or it lacks a requested
+            nuisance.
     """
     check_space(env)
     try:
@@ -170,7 +172,7 @@ def _action_column(env: Environment) -> Column:
 
 
 def _effective_nuisances(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the nuisances that have an effect; without an attribute `factors`, all that the environment names."""
+    """Return the nuisances that have an effect: the environment's `factors`, or if it has none, all that it names."""
     known: tuple[str, ...] = names.get("nuisance", ())
     return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known
 
@@ -186,17 +188,20 @@ def _nuisances(settings: CollectionSettings, known: tuple[str, ...]) -> tuple[st
 
 
 def state_columns(observation: Any, info: dict[str, Any]) -> dict[str, ndarray]:
-    """Return the state columns of one frame; without any, the observation if it is a vector."""
+    """Return the state columns of one frame.
+
+    If `info` has no agent state and the observation is a vector, the observation is used as the agent state.
+    """
     found = {name: np.array(info[key], np.float32).reshape(-1) for key, name in VECTORS.items() if key in info}
     flat = isinstance(observation, ndarray) and observation.ndim == 1
     return found if STATE in found or not flat else {STATE: observation.astype(np.float32), **found}
 
 
 def render_raw(env: Environment) -> UInt8[ndarray, "h w 3"]:
-    """Return the picture in the environment's own size.
+    """Return the current picture in the environment's own size.
 
     Raises:
-        InputError: it is not a uint8 picture.
+        InputError: the result of `render` is not a uint8 picture (h, w, 3).
     """
     frame: Any = env.render()
     if not isinstance(frame, ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -206,14 +211,14 @@ def render_raw(env: Environment) -> UInt8[ndarray, "h w 3"]:
 
 
 def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, int]:
-    """Return height and width with the requested shorter side, both even as yuv420p needs."""
+    """Return height and width with a shorter side of `image_size`; both are even, because yuv420p needs that."""
     scale = image_size / min(frame.shape[:2])
     height, width = (2 * round(side * scale / 2) for side in frame.shape[:2])
     return height, width
 
 
 def render_frame(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
-    """Return the picture in the size of the data set, antialiased if scaled."""
+    """Return the current picture in the size of the data set; if it must be scaled, scale it with antialiasing."""
     frame = render_raw(env)
     if frame.shape[:2] == (height, width):
         return frame

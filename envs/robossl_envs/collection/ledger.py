@@ -1,4 +1,4 @@
-"""The folder of a collection: settings, dropped episodes, and finished episodes outside the data set."""
+"""The folder of a collection: its settings, the dropped episodes, and finished episodes not yet in the data set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from robossl_envs.lerobot_v3 import LeRobotWriter
 
 VERSION = 1
 FILE = Path("meta", "collection.json")
-OPTIONS = {"frames_per_s": "fps", "modules": "module"}  # settings whose option has another name
-FILE_FRAMES = 8192  # of a full file; the first files are smaller, see `Ledger.commit`
-FILE_BYTES = 200 * 2**20  # LeRobot's own limit
+# Field of CollectionSettings -> its command-line option, where the names differ.
+OPTIONS = {"frames_per_s": "fps", "modules": "module"}
+FILE_FRAMES = 8192  # number of frames of a full file; the first files are smaller, see `Ledger.commit`
+FILE_BYTES = 200 * 2**20  # size at which a video file is full; LeRobot's own limit
 
 
 class Ledger:
     """Adds finished episodes to the data set in the order of their numbers.
 
+    A finished episode waits as a part (a video and a table in the folder `.parts`) until it is added.
+
     Raises:
-        InputError: the folder holds other files, or a collection with other settings.
+        InputError: the folder holds other files or a collection with other settings, or its settings file is damaged.
     """
 
     def __init__(self, root: Path, settings: CollectionSettings) -> None:
@@ -41,7 +44,7 @@ class Ledger:
         self._write()
 
     def open(self, writer: LeRobotWriter) -> None:
-        """Continue after a killed run: keep complete parts, delete incomplete ones and leftovers.
+        """Prepare to add episodes, also after a killed run: keep complete parts, delete all other files in `.parts`.
 
         Dropped episodes are played again, unless later episodes are already in the data set.
         """
@@ -60,20 +63,20 @@ class Ledger:
         self._write()
 
     def pending(self, num_episodes: int) -> list[int]:
-        """Return the numbers below `num_episodes` that have yet to be played."""
+        """Return the numbers of the episodes below `num_episodes` that have yet to be played."""
         return [k for k in range(num_episodes) if self.is_pending(k)]
 
     def gaps(self) -> list[int]:
-        """Return the unplayed numbers below the last finished episode."""
+        """Return the numbers of the unplayed episodes before the last finished episode."""
         return self.pending(max(self._finished, default=-1) + 1)
 
     def max_frames(self, last: int, max_steps: int) -> int:
-        """Return the largest possible number of frames once all numbers up to `last` are played."""
+        """Return the largest possible number of frames after all episodes up to number `last` are played."""
         num_left = sum(self.is_pending(number) for number in range(self._next, last + 1))
         return self._writer.num_frames + sum(self._finished.values()) + num_left * max_steps
 
     def next_pending(self, number: int) -> int:
-        """Return the next unplayed number after `number`."""
+        """Return the number of the next unplayed episode after episode `number`."""
         return next(k for k in count(number + 1) if self.is_pending(k))
 
     def is_pending(self, number: int) -> bool:
@@ -81,21 +84,21 @@ class Ledger:
         return number >= self._next and number not in self._finished and number not in self.dropped
 
     def finish(self, number: int, num_frames: int) -> None:
-        """Register a part that is on disk, and commit."""
+        """Register a finished episode whose part is on disk, then call `commit`."""
         self._finished[number] = num_frames
         self.commit()
 
     def drop(self, number: int, reason: str) -> None:
-        """Give up an episode; later episodes of the data set move up."""
+        """Leave an episode out of the data set; each later episode gets an index that is one lower."""
         self.dropped[number] = reason
         self._write()
         self.commit()
 
     def commit(self, *, everything: bool = False) -> None:
-        """Move finished episodes into the data set once they fill a file, or all of them.
+        """Move finished episodes into the data set, as soon as they fill a file; with `everything`, move all.
 
-        A file is full with as many frames as the data set has, up to `FILE_FRAMES`: the first episode can be read at
-        once, and the number of files stays small.
+        A file is full when it has as many frames as the data set has already, or `FILE_FRAMES` frames, or `FILE_BYTES`
+        bytes of video. So the first episode can be read at once, and the number of files stays small.
         """
         ready = self._ready()
         while ready:
@@ -112,7 +115,7 @@ class Ledger:
             self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
-        """Return the finished episodes before the first unfinished one."""
+        """Return the numbers of the finished episodes that come next in the data set, before any unfinished one."""
         found: list[int] = []
         for number in self._kept_numbers(self._next):
             if number not in self._finished:

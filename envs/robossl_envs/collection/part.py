@@ -1,4 +1,7 @@
-"""A finished episode on disk, before it enters the data set: a video and a table; the table makes it valid."""
+"""Parts: finished episodes on disk that are not yet in the data set.
+
+A part is a video and a table. The table is written last, so a part without its table is not valid.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,35 @@ from numpy import ndarray
 
 from robossl_envs.lerobot_layout import Column, DatasetPart, arrow_array
 
-# GOP 2: every frame is at most one frame after a key frame. No B-frames: the file order is the display order.
-# x264's macroblock tree makes the bytes depend on earlier contents of memory: 75 of 4,800 encodings of one episode
-# differed, none without it. Without it, crf 20 has the size and the PSNR of crf 18 with it.
+# g: every second frame is a key frame, so that any frame is decoded fast. bf: without B-frames, packets are stored in
+# display order. mbtree: with x264's macroblock tree, the bytes depend on earlier contents of memory. Then 75 of 4,800
+# encodings of one episode differed; without it none did. crf: 20 without mbtree has the size and PSNR of 18 with it.
 X264 = {"g": "2", "bf": "0", "crf": "20", "mbtree": "0", "preset": "veryfast"}
-STATS_EVERY, STATS_STRIDE = 10, 2  # frames; pixels, in both directions
+# Statistics use every 10th frame and, in both directions, every 2nd pixel.
+STATS_EVERY, STATS_STRIDE = 10, 2
 
 
 class PartWriter:
-    """Encodes frames as they arrive; writes to disk in `finish`."""
+    """Encodes the frames of an episode as they arrive, and writes the part to disk in `finish`."""
 
     def __init__(self, *, frames_per_s: int, height: int, width: int) -> None:
         self._video = io.BytesIO()
         self._container = av.open(self._video, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.thread_count = 1  # one worker per core, and reproducible bytes
+        self._stream.codec_context.thread_count = 1  # each core has its own worker; one thread gives reproducible bytes
         self._pixels = PixelStats()
         self._rows: list[Mapping[str, Any]] = []
 
     def add(self, frame: UInt8[ndarray, "h w 3"], row: Mapping[str, Any]) -> None:
-        """Add one frame and its columns."""
+        """Add one frame and its row: the values of its columns."""
         if len(self._rows) % STATS_EVERY == 0:
             self._pixels.add(frame)
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         self._rows.append(row)
 
     def finish(self, folder: Path, number: int, columns: Sequence[Column]) -> int:
-        """Write the episode and return its number of frames; renaming the table makes it valid."""
+        """Write the episode and return its number of frames; the table is written last and makes the part valid."""
         self._container.mux(self._stream.encode())
         self._container.close()
         arrays = {column.name: arrow_array(column, [row[column.name] for row in self._rows]) for column in columns}
@@ -60,7 +64,7 @@ class PartWriter:
 
 
 class PixelStats:
-    """Statistics of pixels per channel, scaled to 0 to 1, in LeRobot's layout."""
+    """Statistics of pixel values (0 to 1) for each colour channel, in LeRobot's layout."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -68,7 +72,7 @@ class PixelStats:
         self._low, self._high = np.full(3, 255), np.zeros(3)
 
     def add(self, frame: UInt8[ndarray, "h w 3"]) -> None:
-        """Add a frame."""
+        """Add every `STATS_STRIDE`-th pixel of a frame."""
         flat = frame[::STATS_STRIDE, ::STATS_STRIDE].reshape(-1, 3)
         values = flat.astype(np.float64)
         self._sum += values.mean(axis=0)
@@ -77,7 +81,7 @@ class PixelStats:
         self._count += 1
 
     def result(self) -> dict[str, Any]:
-        """Return lists of shape (3, 1, 1), and the number of frames."""
+        """Return min, max, mean and std as lists of shape (3, 1, 1), and count, the number of frames, as [n]."""
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._square / self._count - mean**2, 0))
         found = {"min": self._low, "max": self._high, "mean": mean, "std": std}
@@ -97,7 +101,7 @@ def num_rows(part: DatasetPart) -> int:
 
 
 def is_whole(part: DatasetPart) -> bool:
-    """Return whether a part on disk is complete; a power cut may leave files without contents."""
+    """Return whether a part on disk is complete; a power cut can leave files without contents."""
     try:
         with av.open(str(part.video)) as container:
             return num_rows(part) == container.streams.video[0].frames
@@ -106,7 +110,10 @@ def is_whole(part: DatasetPart) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write under another name, then rename; without fsync, because `is_whole` checks parts before use."""
+    """Write a file under a temporary name, then rename it.
+
+    This needs no fsync, because after a crash `is_whole` checks parts before they are used.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     aside.write_bytes(data)
     os.replace(aside, path)

@@ -1,4 +1,4 @@
-"""Play episodes of one environment and write each as a part; runs in the worker processes."""
+"""Play episodes of one environment and write each as a part (a video and a table); runs in the worker processes."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ from robossl_envs.collection.environment import (
 from robossl_envs.collection.part import PartWriter
 from robossl_envs.collection.settings import CollectionSettings, episode_generators
 
-STRENGTHS = 5  # largest strength of a nuisance; 0 is the clean scene
+STRENGTHS = 5  # largest strength of a nuisance factor; 0 leaves the scene unchanged
 
 
 class Recorder:
-    """Records one environment, one episode at a time; agents act on `frame` and `state`."""
+    """Records one environment, one episode at a time.
+
+    `frame` and `state` are the current picture and state vector, on which learning agents act.
+    """
 
     frame: UInt8[ndarray, "h w 3"]
     state: Float32[ndarray, " d"]
-    rng: Generator  # of the agent, for this episode
+    rng: Generator  # the agent's generator for this episode
 
     def __init__(self, settings: CollectionSettings, description: EnvDescription, parts: Path) -> None:
         self.env = open_env(settings)
         self._settings, self._description, self._parts = settings, description, parts
 
     def begin(self, number: int) -> None:
-        """Start an episode; its random numbers depend only on the settings and its number."""
+        """Start the episode with this number; its random numbers depend only on the settings and the number."""
         seed, self.rng, strengths = episode_generators(self._settings, number)
         self.env.action_space.seed(seed)
         drawn = {name: int(strengths.integers(STRENGTHS + 1)) for name in self._description.nuisances}
@@ -50,11 +53,11 @@ class Recorder:
         self._observe(observation, info)
 
     def step(self, action: Any) -> int:
-        """Act; return the number of frames if this ended the episode and it is on disk, else 0.
+        """Take one step. If it ends the episode, write the episode to disk and return its number of frames, else 0.
 
         Raises:
             ResourceError: the disk is full.
-            ValueError: a state, the action or the reward is not finite.
+            ValueError: the new state, the action or the reward is not finite.
         """
         row = {**self._vectors, "action": np.array(action), "agent": self._settings.agent}
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -77,7 +80,7 @@ class Recorder:
 
 
 def _check_finite(columns: Mapping[str, Any]) -> None:
-    """Refuse values that are not finite; the statistics of the data set cannot hold them."""
+    """Raise ValueError for values that are not finite, because the data set's statistics cannot hold them."""
     for name, values in columns.items():
         flat = np.ravel(values)
         wrong = np.flatnonzero(~np.isfinite(flat))

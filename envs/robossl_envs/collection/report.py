@@ -11,8 +11,8 @@ from robossl.progress import Progress
 from robossl_envs.collection.environment import EnvDescription
 from robossl_envs.collection.settings import CollectionSettings
 
-# For the estimates of time and disk space, measured on our environments.
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # of one worker
+# Measured on our environments, to estimate time and disk space.
+ENCODE_SECONDS_PER_PIXEL = 4e-8  # with one worker
 BYTES_PER_PIXEL = 0.25
 
 
@@ -37,7 +37,7 @@ class CollectionReport:
     def plan(
         self, settings: CollectionSettings, description: EnvDescription, *, num_episodes: int, workers: int
     ) -> None:
-        """Print what will be collected, and the estimated time and disk space."""
+        """Print what will be collected, and an estimate of the time and disk space."""
         if not num_episodes:
             self.say(f"{self._out} already holds every episode")
             return
@@ -54,7 +54,7 @@ class CollectionReport:
         )
 
     def advance(self, num_frames: int, *, total: int) -> None:
-        """Count a finished episode; `total` is the number of episodes to play."""
+        """Count a finished episode and show the progress; `total` is the number of episodes to play."""
         self._num_episodes += 1
         self._num_frames += num_frames
         per_s = f"{self._num_frames / self._progress.seconds:.0f} frames/s"

@@ -11,7 +11,7 @@ from robossl.errors import InputError
 from robossl.names import suggest_name
 from robossl_envs.agents import AGENTS
 
-DEFAULT_STEPS = 1000  # of an episode, if neither the environment nor the caller sets a limit
+DEFAULT_STEPS = 1000  # limit of an episode if neither the environment nor the caller sets one
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +20,17 @@ class CollectionSettings:
 
     env: str
     agent: str
-    image_size: int = 96  # pixels of the shorter side
-    frames_per_s: int | None = None  # None: the environment's own rate
+    image_size: int = 96  # shorter side of the frames in pixels
+    frames_per_s: int | None = None  # None means the environment's own rate
     seed: int = 0
     max_steps: int | None = None
-    nuisances: tuple[str, ...] = ()  # each gets a strength of 0 to 5, drawn per episode; ("all",) for every nuisance
+    # Names of nuisance factors, or ("all",) for all. Each factor gets a random strength of 0 to 5 in each episode.
+    nuisances: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()  # packages imported first because they register environments
     encoder: str | None = None  # digest of the encoder that the agent acts on
 
     def check(self) -> None:
-        """Refuse settings that no environment supports.
+        """Check the settings that do not depend on the environment.
 
         Raises:
             InputError: a setting is out of range, or the agent is unknown.
@@ -47,6 +48,6 @@ class CollectionSettings:
 
 
 def episode_generators(settings: CollectionSettings, number: int) -> tuple[int, Generator, Generator]:
-    """Return the environment's seed, the agent's generator and the generator of strengths of one episode."""
+    """Return the environment's seed, the agent's generator and the generator of nuisance strengths for one episode."""
     for_env, for_agent, for_strengths = SeedSequence((settings.seed, number)).spawn(3)
     return int(for_env.generate_state(1)[0]), np.random.default_rng(for_agent), np.random.default_rng(for_strengths)

@@ -1,4 +1,4 @@
-"""The queue of episodes to play: retry failed attempts, and give up after too many."""
+"""The queue of episodes to play: an episode that failed is tried again, and dropped after too many attempts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from robossl.errors import ResourceError
 
-MAX_ATTEMPTS = 3  # per episode; afterwards it is dropped
-MAX_FAILURES = 9  # afterwards the environment counts as broken
+MAX_ATTEMPTS = 3  # maximum attempts per episode; after that many failures it is dropped
+MAX_FAILURES = 9  # number of failures in a row after which the collection stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class AttemptOutcome:
 
     number: int
     num_frames: int = 0
-    reason: str = ""  # why it failed, "" if it did not
+    reason: str = ""  # why the attempt failed; "" if it succeeded
     disk_full: bool = False
 
 
 class EpisodeQueue:
-    """Hands out episode numbers in order, failed episodes first."""
+    """Hands out episode numbers in order, but failed episodes first."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._waiting = deque(numbers)
@@ -40,16 +40,16 @@ class EpisodeQueue:
         return self._waiting.popleft() if self._waiting else None
 
     def add(self, number: int) -> None:
-        """Append an episode."""
+        """Append an episode number to the queue."""
         self._waiting.append(number)
         self.last = number
 
     def give_back(self, number: int) -> None:
-        """Put back an episode that was interrupted by the failure of another one."""
+        """Put an episode back at the front of the queue, so that it is played again."""
         self._waiting.appendleft(number)
 
     def settle(self, outcome: AttemptOutcome) -> bool:
-        """Count an attempt; return whether its episode is dropped.
+        """Count an attempt, and put a failed episode back; return True if it failed too often and must be dropped.
 
         Raises:
             ResourceError: the disk is full, or too many attempts failed one after another.

@@ -1,4 +1,4 @@
-"""Try an environment in its own process: its first reset and step; a hang or a crash becomes a one-line error."""
+"""Try the first reset and step of an environment in its own process, and turn a hang or crash into a one-line error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe_in_process(settings: CollectionSettings, *, hang_seconds: float) ->
     """Open and describe an environment in another process, with a time limit.
 
     Raises:
-        InputError: as `open_env` and `describe`; or the process hung or died.
+        InputError: for the reasons that `open_env` and `describe` give, or because the process hung or died.
     """
     patience_seconds = max(hang_seconds, START_SECONDS)
     context = get_context("spawn")
@@ -47,7 +47,7 @@ def _failure(settings: CollectionSettings, how: str) -> str:
 
 
 def _send_description(settings: CollectionSettings, connection: Connection) -> None:
-    """Describe the environment and send the description or the error."""
+    """Run in the other process: describe the environment, and send back the description or the error."""
     start_worker()
     try:
         connection.send(describe(open_env(settings), settings))

@@ -1,7 +1,8 @@
-"""Collection with a learner: gymnasium's AsyncVectorEnv steps the environments, the learner acts in all of them.
+"""Collection with a learner: gymnasium's AsyncVectorEnv steps the environments, and the learner acts in all of them.
 
-The workers record and encode, and never import torch; observations pass through shared memory. A crash or a hang ends
-the whole vector, which is then made again: the failed episode is counted, interrupted episodes are played again.
+Each slot (index in the vector) is one environment in its own worker process. The workers record episodes and encode
+videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all are ended
+and started anew. Then only the episode of that process counts as failed; all interrupted episodes are played again.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 if TYPE_CHECKING:
     from robossl.encode import FrameEncoder
 
-GRACE_SECONDS = 1.0  # until a dead process is reported as dead
+GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker: `reset(seed=K)` starts episode K, and `info` holds the outcome at its end."""
+    """The environment of one worker. `reset(seed=K)` starts episode K; when it ends, `info` holds its outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]
     ) -> None:
-        # The vector also makes one SlotEnv in the collecting process.
+        # AsyncVectorEnv also makes one SlotEnv in the collecting process, which is not a worker.
         if multiprocessing.parent_process() is not None:
             start_worker()
         self._task = (settings, description, parts)
@@ -55,23 +56,26 @@ class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
         self._observation = {name: np.zeros(space.shape or (), space.dtype) for name, space in spaces.items()}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start the episode whose number is the seed."""
+        """Start the episode whose number is `seed`; `info` holds the outcome if the start fails."""
         assert seed is not None
         return self._observation, self._attempt(lambda recorder: recorder.begin(seed))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Act if an episode is running; it is over when `info` holds an outcome."""
+        """Take one step if an episode is running. If `info` holds an outcome, the episode has ended."""
         info = self._attempt(lambda recorder: recorder.step(action)) if self._playing else {}
         return self._observation, 0.0, bool(info), False, info
 
     def _attempt(self, act: Callable[[Recorder], int | None]) -> dict[str, Any]:
-        """Call the recorder; return {} while the episode runs, else its outcome without the number."""
+        """Call `act` with the recorder. Return {} while the episode runs, else the fields of its `AttemptOutcome`.
+
+        The field `number` is left out.
+        """
         try:
             self._recorder = self._recorder or Recorder(*self._task)
             num_frames = act(self._recorder)
         except ResourceError as error:
             outcome = {"num_frames": 0, "reason": str(error), "disk_full": True}
-        # Any error of a foreign environment ends this attempt, not the collection.
+        # An error in someone else's environment ends this attempt, but not the collection.
         except Exception as error:
             self._recorder = None
             outcome = {"num_frames": 0, "reason": f"{type(error).__name__}: {reason(error)}", "disk_full": False}
@@ -88,7 +92,7 @@ class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
 
 
 class LearnerPool:
-    """The environments of one collection, and the learner that acts in them, on embeddings if it needs an encoder."""
+    """Plays the episodes of a collection with a learner, to which it also gives embeddings if `encode` is given."""
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class LearnerPool:
         self._learner, self._num_slots, self._hang_seconds = learner, workers, hang_seconds
 
     def run(self, queue: EpisodeQueue) -> Iterator[AttemptOutcome]:
-        """Play the queue and yield every attempt, as `ActorPool.run` does."""
+        """Play all episodes of the queue and yield the outcome of each attempt, as `ActorPool.run` does."""
         while len(queue):
             numbers: list[int | None] = [None] * self._num_slots
             with limit_threads():
@@ -129,7 +133,7 @@ class LearnerPool:
                 _end(envs)
 
     def _play(self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]) -> Iterator[AttemptOutcome]:
-        """Play until the queue is empty; `numbers` holds the current episode of each slot."""
+        """Play until the queue is empty; `numbers` holds the current episode of each slot, None for idle slots."""
         started = np.zeros(self._num_slots, np.bool_)
         while True:
             while len(queue) and None in numbers:
@@ -148,7 +152,7 @@ class LearnerPool:
             yield from _outcomes(infos, numbers)
 
     def _act(self, envs: AsyncVectorEnv, slots: ndarray, started: Bool[ndarray, " n"]) -> Any:
-        """Return one action per slot; actions of idle slots are ignored."""
+        """Return one action for each slot of the vector; actions of slots without an episode are ignored."""
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)
         actions = [envs.single_action_space.sample()] * self._num_slots
@@ -164,13 +168,13 @@ class LearnerPool:
     def _find_failures(
         self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]
     ) -> Iterator[AttemptOutcome]:
-        """Find the slots that crashed or hang; put the episodes of the others back into the queue."""
+        """Yield a failure for each slot that crashed or hangs; put all other slots' episodes back into the queue."""
         for process in envs.processes:
             process.join(GRACE_SECONDS / self._num_slots)
         codes = [process.exitcode for process in envs.processes]
         if any(code is not None for code in codes):
             reasons = ["" if code is None else f"the worker {describe_exit(code)}" for code in codes]
-        else:  # slots that answered in time have an answer waiting
+        else:  # no process died, so find the hanging slots: their pipes hold no answer
             hung = f"the worker hung for {self._hang_seconds:g} s"
             reasons = ["" if pipe.poll() else hung for pipe in envs.parent_pipes]
         playing = [(number, reasons[slot]) for slot, number in enumerate(numbers) if number is not None]
@@ -183,7 +187,7 @@ class LearnerPool:
 
 
 def _take(queue: EpisodeQueue, numbers: list[int | None]) -> Bool[ndarray, " n"]:
-    """Give each idle slot an episode; return which slots got one."""
+    """Give each idle slot an episode from the queue; return a mask of the slots that got one."""
     fresh = np.zeros(len(numbers), np.bool_)
     for slot, number in enumerate(numbers):
         if number is None:
@@ -193,7 +197,7 @@ def _take(queue: EpisodeQueue, numbers: list[int | None]) -> Bool[ndarray, " n"]
 
 
 def _outcomes(infos: dict[str, Any], numbers: list[int | None]) -> Iterator[AttemptOutcome]:
-    """Yield the outcomes of the episodes that ended in this step; their slots become idle."""
+    """Yield the outcomes of the episodes that ended in this step, and mark their slots as idle."""
     for slot in np.flatnonzero(infos.get("_reason", [])):
         number = numbers[slot]
         assert number is not None
@@ -204,7 +208,7 @@ def _outcomes(infos: dict[str, Any], numbers: list[int | None]) -> Iterator[Atte
 
 
 def _end(envs: AsyncVectorEnv) -> None:
-    """Kill all processes: a hanging process reacts neither to `close` nor to SIGTERM."""
+    """Kill all processes, because a hanging process reacts neither to `close` nor to SIGTERM."""
     for process in envs.processes:
         process.kill()
         process.join()
