@@ -1,4 +1,7 @@
-"""Load the batches of a sampler: decode in worker processes, or once into memory of the training device."""
+"""Load the batches that a sampler draws.
+
+Frames are decoded in worker processes, or once into the memory of the training device.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,16 @@ from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, RawBatch, RawFrames
 
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # sent to all processes of a run
-DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
+DECODE_CHUNK = 512  # frames decoded at a time to fill `ResidentFrames`
 
 
 @dataclass(slots=True)
 class BatchLoader:
-    """Yields this rank's part of every batch; resident frames and the number of workers do not change the batches.
+    """Yields this rank's part of every batch.
 
-    `local` is this rank's slice of the global batch. `resident_rows` are all rows that can be drawn, if they are to be
-    held in memory; the first batch decodes them.
+    The batches do not depend on the number of workers, nor on whether frames are held in memory. `local` is this rank's
+    slice of the global batch. `resident_rows` are all rows that can be drawn, if their frames are to be held in memory;
+    the first batch then decodes all of them. If it is None, every batch decodes its own frames.
     """
 
     store: FrameStore
@@ -64,7 +68,7 @@ class BatchLoader:
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            # The fork server inherits the blocked signals, and the workers inherit them from it.
+            # The fork server inherits the blocked signals, and the workers inherit them from the fork server.
             batches = iter(loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -109,7 +113,10 @@ class _Steps(Dataset[RawBatch]):
 
 
 def _start_worker(number: int) -> None:
-    """Block signals to a whole run (Ctrl-C, torchrun, systemd): the trainer needs batches until it has saved."""
+    """Make a worker ignore signals that go to the whole run (from Ctrl-C, torchrun or systemd).
+
+    The trainer needs batches until it has saved a checkpoint. A worker ends if the trainer sends it SIGTERM, or dies.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     start_worker()
     parent = parent_process()
@@ -137,7 +144,7 @@ class ResidentFrames:
         sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
-        # Decoding releases the interpreter lock.
+        # Threads decode in parallel, because decoding releases the interpreter lock.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(lambda at: self._fill(store, at), range(0, len(rows), DECODE_CHUNK)):
                 pass
@@ -153,11 +160,11 @@ class ResidentFrames:
 
     @staticmethod
     def num_bytes(store: FrameStore, rows: Int64[ndarray, " n"]) -> int:
-        """Return the memory that these rows need, in bytes."""
+        """Return the memory that the frames of these rows need, in bytes."""
         return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
 
     def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-        """Return the frames of these rows, padded to the largest."""
+        """Return the frames of these rows, padded to the largest of them."""
         at = np.searchsorted(self.rows, rows)
         frames = [
             self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
@@ -167,7 +174,10 @@ class ResidentFrames:
 
 
 def decode_stack(store: FrameStore, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-    """Decode the frames of these rows, padded to the largest; frames of equal size are decoded in place."""
+    """Decode the frames of these rows into one tensor, padded to the largest of them.
+
+    If all have the same size, they are decoded without a copy.
+    """
     h, w = (int(x) for x in hw.max(axis=0))
     same = bool((hw == hw[0]).all())
     out = (torch.empty if same else torch.zeros)((len(rows), h, w, 3), dtype=torch.uint8)
