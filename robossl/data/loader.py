@@ -115,7 +115,8 @@ class _Steps(Dataset[RawBatch]):
 def _start_worker(number: int) -> None:
     """Make a worker ignore signals that go to the whole run (from Ctrl-C, torchrun or systemd).
 
-    The trainer needs batches until it has saved a checkpoint. A worker ends if the trainer sends it SIGTERM, or dies.
+    The trainer needs batches until it has saved a checkpoint. A worker ends if the trainer sends it SIGTERM, or if the
+    trainer dies.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     start_worker()
