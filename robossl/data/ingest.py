@@ -59,17 +59,17 @@ def ingest(
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
-        label_columns: the csv columns that are labels. Default: all columns of a csv named by --labels; in a csv found
-            in the source folder, all columns except times and measurements.
+        label_columns: the csv columns that are labels. If not given: all columns of a csv named by --labels; in a csv
+            found in the source folder, all columns except times and measurements.
         image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
             video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
             neighbouring images look alike.
         image_fps: frame rate, in frames per second, of numbered images that are read as a video.
-        licence: licence of the sources. Default: the licence stated in the files beside the data.
-        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. Default: the
-            value of the store, or 256 for a new store.
-        quality: JPEG quality of stored frames, 1 to 100. Default: the value of the store, or 90 for a new store.
-        workers: number of worker processes. Default: one per available CPU.
+        licence: licence of the sources. If not given: the licence stated in the files beside the data.
+        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. If not
+            given: the value of the store, or 256 for a new store.
+        quality: JPEG quality of stored frames, 1 to 100. If not given: the value of the store, or 90 for a new store.
+        workers: number of worker processes. If not given: one per available CPU.
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:

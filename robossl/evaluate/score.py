@@ -36,7 +36,7 @@ class Candidate:
 class Hits:
     """Share of each test episode that is predicted correctly, in [0, 1]; one row per seed."""
 
-    episodes: Float[ndarray, "s e"]  # 1 or 0: predicted from the mean scores of the episode's frames
+    episodes: Float[ndarray, "s e"]  # 1 or 0; the prediction is made from the mean scores of the frames
     frames: Float[ndarray, "s e"]  # share of correct frames
     details: tuple[Details, ...]
 

@@ -1,9 +1,10 @@
 """State probe: how well ridge regression predicts a robot's state (joints, pose) from the features of one frame.
 
-Each episode is predicted by a fit on the other folds. Folds keep episodes whole, and inner folds choose the penalty. R2
-= 1 - squared error / squared deviation from the mean, for each dimension that moves; the result is the mean over these
-dimensions. A single split is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move, so R2
-divides by almost nothing. Intervals resample episodes, and all rows of the table are compared on the same resamples.
+Each episode is predicted by a fit on the other folds. Folds keep episodes whole, and inner folds choose the penalty.
+For each dimension that moves, R2 = 1 - squared error / squared deviation from the mean; the result is the mean over
+these dimensions. A single split is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move,
+so R2 divides by almost nothing. Intervals resample episodes, and all rows of the table are compared on the same
+resamples.
 
 A dimension may move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
 `min_std`, and at least half of `min_std` when any one fold is removed, because every fit must see it move. Even so, it
