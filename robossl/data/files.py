@@ -66,7 +66,7 @@ def any_file(root: Path, suffixes: Collection[str]) -> bool:
 
 
 def unreadable_reason(root: Path, relative: str) -> str:
-    """Return why `root/relative` must not or cannot be read; "" if it can."""
+    """Return why `root/relative` must not be read or cannot be read; "" if it can."""
     path = root / relative
     return OUTSIDE if leaves_root(relative) or not is_inside(root, path) else _unreadable(path)
 

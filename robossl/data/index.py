@@ -29,7 +29,7 @@ LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One stored unit with its current split and labels."""
+    """One stored unit (episode): the shard that holds it, and its current split and labels."""
 
     record: UnitRecord
     shard: str
@@ -40,10 +40,10 @@ class IndexEntry:
 def merge_entries(
     old: Iterable[IndexEntry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], IndexEntry]]
 ) -> list[IndexEntry]:
-    """Merge the entries of the previous index with the units listed now.
+    """Merge the entries of the previous index with the units (episodes) that the sources list now.
 
-    Units that a source no longer lists stay, because they may be temporarily unavailable. The exception is content
-    that the source now lists under another key: it was moved or renamed, so only the new key stays.
+    Units that a source no longer lists stay, because they may be temporarily unavailable. There is one exception: if
+    the source now lists the same content under another key, the unit was moved or renamed, so only the new key stays.
 
     Args:
         old: entries of the previous index, including dropped duplicates.
@@ -102,7 +102,7 @@ def content_hash(kept: Iterable[IndexEntry]) -> str:
 
 
 def write_index(store: Path, manifest: Manifest, entries: Sequence[IndexEntry]) -> Manifest:
-    """Write a new index folder and return the manifest that names it."""
+    """Write a new index folder and return the manifest that names this folder."""
     kept, dropped = split_duplicates(entries, manifest.sources)
     digest = content_hash(kept)
     folder = store / "index" / digest[:16]

@@ -202,7 +202,7 @@ def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> M
 
 
 def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
-    """Return the units of each source that earlier jobs finished, by (key, fingerprint)."""
+    """Return, for each source, the units (episodes) that earlier jobs finished, by (key, fingerprint)."""
     finished: dict[str, dict[tuple[str, str], IndexEntry]] = {}
     for shard, records in read_records(out / "shards").items():
         for record in records:

@@ -68,7 +68,7 @@ def plan_jobs(
 def run_jobs(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, list[Problem]]]:
     """Run jobs in worker processes; yield each job and its problems when it ends.
 
-    A single worker or job runs in this process.
+    With only one worker or one job, no process is started.
 
     Raises:
         ResourceError: a worker process was killed, usually for lack of memory.

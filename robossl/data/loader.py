@@ -48,7 +48,10 @@ class BatchLoader:
     _held: ResidentFrames | None = None
 
     def batches(self, *, start: int, stop: int) -> Generator[RawBatch, None, None]:
-        """Return the raw batches of steps `start` to `stop - 1`, in order; closing the generator ends the workers."""
+        """Return the raw (not yet augmented) batches of steps `start` to `stop - 1`, in order.
+
+        Closing the generator ends the workers.
+        """
         if self.resident_rows is not None or self.num_workers == 0:
             return (self.batch(step) for step in range(start, stop))
         return self._from_workers(start, stop)
@@ -75,7 +78,7 @@ class BatchLoader:
         yield from batches
 
     def batch(self, step: int) -> RawBatch:
-        """Return the raw batch of one step."""
+        """Return the raw (not yet augmented) batch of one step."""
         anchors = self.sampler.anchors(step)[self.local]
         clips: dict[ClipSpec, RawFrames] = {}
         for clip in dict.fromkeys(self.clips):
@@ -103,7 +106,7 @@ class BatchLoader:
 
 
 class _Steps(Dataset[RawBatch]):
-    """Maps a step to its raw batch, for the workers of the DataLoader."""
+    """Maps a step to its raw (not yet augmented) batch, for the workers of the DataLoader."""
 
     def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader

@@ -33,7 +33,7 @@ def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:
     """Decode a JPEG, PNG, WebP, BMP or TIFF to upright RGB.
 
     Raises:
-        Damaged: not an image, truncated, too large, or more than 8 bits per channel.
+        Damaged: the data are not an image, are truncated, too large, or have more than 8 bits per channel.
     """
     try:
         with warnings.catch_warnings():

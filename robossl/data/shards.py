@@ -26,7 +26,7 @@ BATCH_ROWS = 256  # rows of every record batch except the last; row // BATCH_ROW
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """The result of reading one unit. If `reason` is set, the unit was left out and its rows are unused."""
+    """The result of reading one unit (episode). If `reason` is set, it was left out and its rows are unused."""
 
     source: str
     key: str
@@ -77,7 +77,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self, records: Sequence[UnitRecord]) -> None:
-        """Close the file and write the records that make the shard valid."""
+        """Close the file and write its unit records, which make the shard valid."""
         self._flush()
         self._writer.close()
         self._file.flush()

@@ -50,7 +50,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The units of a source, in key order."""
+    """The units (episodes) of a source, in key order."""
 
     units: list[Unit]
     skipped: tuple[Problem, ...] = ()  # files that were left out
@@ -70,7 +70,7 @@ class Source(Protocol):
         ...
 
     def listing(self) -> Listing:
-        """List the units without decoding their frames.
+        """List the units (episodes) without decoding their frames.
 
         Raises:
             InputError: nothing can be read, or the labels match no file.

@@ -38,9 +38,9 @@ def inside(
 ) -> Float64[ndarray, "b t"]:
     """Return times as `stride` does, but inside the episode; a clip longer than its episode starts with it.
 
-    The clip starts at the same fraction of its range of possible starts as the anchor lies in the episode. So anchors
-    that are uniform over the episode give clips that are uniform too. If clips that end too late were only moved back,
-    too many would end with the episode. Without an offset, the clip contains its anchor.
+    If the anchor lies at 30 % of the episode, the clip starts at 30 % of the range of its possible starts. So anchors
+    that are uniform over the episode give clips that are uniform too. Moving back only the clips that would end too
+    late would put too many clips at the end of the episode. Without an offset, the clip contains its anchor.
     """
     steps = _steps(clip)
     room = np.maximum(0.0, end - steps[-1])

@@ -32,7 +32,7 @@ class VideoHeader:
     num_frames: int  # as stated by the header, or computed from the duration
     is_counted: bool  # whether the header states num_frames
     duration_seconds: float
-    end_seconds: float  # on the clock of the frames, which may start after 0
+    end_seconds: float  # on the clock of the frames; the first frame may be later than 0
 
 
 class Video:
@@ -75,7 +75,7 @@ class Video:
     def header(self) -> VideoHeader:
         """The header of the video stream; what the stream does not state is taken from the container."""
         stream, rate = self._stream, self._stream.average_rate
-        # The container's duration includes sound. Matroska counts it from 0, not from the first frame.
+        # The container's duration includes sound. Matroska counts the duration from 0, not from the first frame.
         whole = (self._container.duration or 0) / av.time_base
         end = whole if len(self._container.streams) == 1 else 0.0
         start = (self._container.start_time or 0) / av.time_base
@@ -119,7 +119,7 @@ class Video:
             raise Damaged(f"breaks off while decoding ({_words(error)})") from error
 
     def packet_times(self) -> list[float]:
-        """Return the sorted display times of all packets in seconds; the video cannot be decoded after this."""
+        """Return the sorted display times of all packets in seconds. After this, the video cannot be decoded."""
         base = float(self._stream.time_base or 1)
         try:
             packets = [packet for packet in self._container.demux(self._stream) if packet.size]
@@ -167,7 +167,7 @@ def _check_pixels(format: av.VideoFormat | None) -> None:
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
-    # Uses the frame's own colour matrix, or BT.601 if it states none.
+    # The conversion uses the colour matrix that the frame states, or BT.601 if it states none.
     pixels = frame.to_ndarray(format="rgb24")
     # PyAV's type stub declares side_data as motion vectors only.
     side_data: Any = frame.side_data

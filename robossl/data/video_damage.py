@@ -25,7 +25,7 @@ _JPEG_DAMAGE = re.compile(r"Corrupt JPEG|Invalid JPEG|Premature end|Bogus")
 _JPEG_PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
-_CRC = b"\xbf\x84"  # id of the CRC-32 element and its length, 4 bytes
+_CRC = b"\xbf\x84"  # id of the CRC-32 element, then the length of its content (4 bytes)
 _CHUNK_BYTES = 1 << 20
 
 PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]

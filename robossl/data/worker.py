@@ -25,7 +25,7 @@ from robossl.errors import reason
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """The units of one shard and how to store them."""
+    """The units (episodes) of one shard and how to store them."""
 
     folder: Path
     name: str

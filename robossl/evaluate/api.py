@@ -36,7 +36,7 @@ def evaluate(
     cache: StrPath | None = None,
     out: StrPath | None = None,
 ) -> Scores:
-    """Measure how well labels can be read from frozen features, beside baselines without training.
+    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
 
     Args:
         models: One or several encoders, named as for `load_encoder`.
@@ -47,7 +47,7 @@ def evaluate(
         test: Split or splits to test on.
         split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
             "episode", "lab", "day" or any label.
-        test_fraction: Share of episodes in the test split of `split_by`.
+        test_fraction: Share of episodes in the test split that `split_by` makes.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
         bootstrap: Number of resamples of the episodes for each interval.

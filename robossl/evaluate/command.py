@@ -26,7 +26,7 @@ def evaluate(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well labels can be read from frozen features, beside baselines without training.
+    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
 
     Args:
         models: Run folders, encoder folders or exported models.
@@ -37,7 +37,7 @@ def evaluate(
         test: Splits to test on.
         split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
             episode, lab, day or any label.
-        test_fraction: Share of episodes in the test split of --split-by.
+        test_fraction: Share of episodes in the test split that --split-by makes.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
         bootstrap: Number of resamples of the episodes for each interval.

@@ -1,6 +1,6 @@
 """Keep the predictions of protocols on disk.
 
-A reference (baseline) is in every table, and is then fitted only once.
+A reference (baseline) is in every table; with kept predictions, it is fitted only once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CODE = (knn, logistic, metrics, ridge)  # modules that protocols use; a change i
 
 
 def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
-    """Return arrays and metadata; None if the file is missing or damaged."""
+    """Return the arrays and the metadata of a file; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:

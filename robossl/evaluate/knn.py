@@ -1,4 +1,4 @@
-"""The kNN protocol: weighted votes of the 20 nearest frames. Classes are not balanced: frequent ones get more votes."""
+"""The kNN protocol: weighted votes of the 20 nearest training frames. Frequent classes get more votes."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from robossl.evaluate import PROTOCOLS
 
 
 class Predictions(NamedTuple):
-    """The result of a protocol."""
+    """The result of a protocol: predictions for the test frames."""
 
     scores: Float[ndarray, "m c"]  # class scores; rows sum to 1, so that all frames of an episode weigh the same
-    details: Mapping[str, float | int | bool | str]  # settings and choices, for the JSON
+    details: Mapping[str, float | int | bool | str]  # settings of the protocol and what it chose, for the JSON file
 
 
 class EvaluationProtocol(Protocol):
@@ -35,7 +35,7 @@ class EvaluationProtocol(Protocol):
         Args:
             train: Features of the training frames.
             labels: Class of each training frame, from 0 to c - 1; every class occurs.
-            groups: Group of each training frame; a validation split never divides a group.
+            groups: Group of each training frame, such as its recording day; a validation split never divides a group.
             test: Features of the test frames.
             seed: Seed of all random draws.
         """

@@ -1,4 +1,4 @@
-"""Results of an evaluation: frozen records that are written as JSON and read back by the report."""
+"""Results of an evaluation: frozen dataclasses that are written as JSON and read back for the report."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class ScoreRow:
     frame_accuracy: Interval  # balanced accuracy of single frames
     recall: dict[str, float]  # share of correct episodes, by class
     minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
-    details: tuple[Mapping[str, float | int | bool | str], ...]  # choices of the protocol, one per seed
+    details: tuple[Mapping[str, float | int | bool | str], ...]  # what the protocol chose, one entry per seed
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One label on one test split under one protocol."""
+    """The scores for one label, one test split and one protocol."""
 
     protocol: str
     label: str

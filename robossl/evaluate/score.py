@@ -66,7 +66,7 @@ def score_task(
     seed: int,
     advance: Callable[[int], None] = lambda fits: None,
 ) -> Result:
-    """Run a protocol for every candidate and compare them on the same resampled episodes."""
+    """Run a protocol for every candidate (encoder or baseline), and compare them on the same resampled episodes."""
     assert len({MAJORITY, *(candidate.name for candidate in candidates)}) == 1 + len(candidates), "a name repeats"
     hits: dict[str, Hits] = {MAJORITY: _majority(task)}
     for candidate in candidates:

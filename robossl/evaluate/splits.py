@@ -40,7 +40,7 @@ def _episodes(store: Store, split: str) -> Int[ndarray, " e"]:
 
 
 def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) -> Splits:
-    """Split the whole store so that no group is in both splits.
+    """Split the whole store into training and test episodes; the episodes of a group go to the same split.
 
     `by` says what a group is: an episode, a lab, a day, or a value of any label. Groups are sorted by the hash of the
     seed and their name. They go to the test split until it has the wanted fraction of episodes. The order in which the
@@ -68,7 +68,7 @@ def group_names(store: Store, by: str) -> ndarray:
     `by` says what a group is: `episode`, `day` (a date in a lab), or a label.
 
     Raises:
-        InputError: an unknown label.
+        InputError: the label is unknown.
     """
     if by == "episode":
         return np.asarray(store.episode_id)

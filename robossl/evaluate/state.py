@@ -58,10 +58,12 @@ class StateSettings:
     output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
-        """Check all settings; `bootstrap` may be 0 for an estimate without an interval.
+        """Check the settings that do not depend on the store.
+
+        `bootstrap` may be 0, for an estimate without an interval.
 
         Raises:
-            InputError: a number outside its range.
+            InputError: a number is outside its range.
         """
         check_range(1, frames_per_episode=self.frames_per_episode, random_seeds=self.random_seeds)
         check_range(0, min_std=self.min_std, bootstrap=self.bootstrap)

@@ -105,7 +105,7 @@ def print_tables(evaluation: Scores, console: Console) -> None:
 def print_table(
     console: Console, titles: Sequence[str], rows: Iterable[tuple[Iterable[str], str]], *, title: str = ""
 ) -> None:
-    """Print a table; each row is its cells (rich markup) and its style."""
+    """Print a table; each row is a pair of its cells (rich markup) and its style."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(titles):
         table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")

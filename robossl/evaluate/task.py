@@ -112,7 +112,7 @@ def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
 
 
 def why_unusable(task: LabelTask, *, min_episodes: int) -> str:
-    """Explain in one sentence why a task is left out."""
+    """Explain in one sentence why a label is left out on a test split."""
     return (
         f"{task.label} on {task.test_name} is left out: {len(task.classes)} class(es) with at least "
         f"{min_episodes} episodes in both splits, two are needed ({_largest(task)})"

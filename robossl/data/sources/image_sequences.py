@@ -144,7 +144,7 @@ def is_named_episode(folder: str) -> bool:
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
-    """Return whether numbered images are one recording; decode a few neighbours if the names do not tell."""
+    """Return whether numbered images are one recording; decode a few of them if the names do not tell."""
     if not sequence.is_dense:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
