@@ -1,4 +1,4 @@
-"""Check, before training, that a store can supply the clips of a method."""
+"""Check, before training, that a store can supply the clips (frames at given times) that a method asks for."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from robossl.views import ClipSpec
 
 
 def moving_rows(store: Store, rows: Int64[ndarray, " n"]) -> Int64[ndarray, " m"]:
-    """Return the rows in episodes of more than one frame: single images in a mixed store cannot form clips."""
+    """Return the rows whose episode has more than one frame.
+
+    A store may also hold single images; these cannot form clips.
+    """
     moving: Int64[ndarray, " m"] = rows[np.diff(store.episode_start)[store.episode_of(rows)] > 1]
     return moving
 
 
 def median_interval_seconds(store: Store, rows: Int64[ndarray, " n"]) -> float:
-    """Return the median time between neighbouring frames of an episode, 0.0 if every episode is one frame."""
+    """Return the median time between neighbouring frames of an episode; 0.0 if every episode is a single frame."""
     same = np.diff(store.episode_of(rows)) == 0
     return float(np.median(np.diff(store.time_seconds[rows])[same])) if same.any() else 0.0
 
 
 def check_clips(store: Store, rows: Int64[ndarray, " n"], clips: Iterable[ClipSpec]) -> None:
-    """Refuse clips that no episode of these rows can supply.
+    """Check that the episodes of these rows can supply the clips.
 
     Raises:
-        InputError: every episode is a single frame, a clip is longer than every episode or has a shorter stride than
-            the frames, or a column is missing.
+        InputError: every episode is a single frame, a clip is longer than every episode or takes frames closer together
+            than the stored frames are, or a clip needs a column that the store lacks.
     """
     moving = moving_rows(store, rows)
     for clip in clips:

@@ -13,7 +13,7 @@ from robossl.counts import format_count
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 
-MAX_CLASSES = 12  # printed per label
+MAX_CLASSES = 12  # classes printed per label
 MAX_PROBLEMS = 20
 
 

@@ -1,4 +1,4 @@
-"""Find foreign files that are safe to read: inside their root, not empty, not a Git-LFS pointer."""
+"""Find the files of a source that are safe to read: inside the source's folder, not empty, not a Git-LFS pointer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ _LICENCE_LINE = re.compile(r"^\W*licen[cs]e\W*:\s*(\S.*)$", re.IGNORECASE | re.M
 
 
 def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[Problem]]:
-    """Return sorted relative paths under `root` with one of `suffixes`, and the files that must not be read.
+    """Find the files under `root` that end in one of `suffixes`.
 
-    Paths use "/" as the separator.
+    Return their sorted relative paths, and the files and folders that were left out, each with the reason (such as an
+    empty file, or a link that leaves `root`). Paths use "/" as the separator. Files and folders whose name starts with
+    "." are ignored.
     """
     found: list[str] = []
     refused: list[Problem] = []
@@ -54,7 +56,7 @@ def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[P
 
 
 def any_file(root: Path, suffixes: Collection[str]) -> bool:
-    """Return whether a file under `root` has one of `suffixes`; opens no file."""
+    """Return whether a file under `root` ends in one of `suffixes`. No file is opened."""
     return any(
         _is_media(name, suffixes)
         for folder, _, names in os.walk(root)
@@ -64,7 +66,7 @@ def any_file(root: Path, suffixes: Collection[str]) -> bool:
 
 
 def unreadable_reason(root: Path, relative: str) -> str:
-    """Return why `root/relative` must not or cannot be read; "" if it can."""
+    """Return why `root/relative` must not be read or cannot be read; "" if it can."""
     path = root / relative
     return OUTSIDE if leaves_root(relative) or not is_inside(root, path) else _unreadable(path)
 
@@ -96,7 +98,10 @@ def _closed(error: OSError) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Return whether a file name is valid UTF-8; Python represents other bytes as surrogates."""
+    """Return whether a file name is valid UTF-8.
+
+    In a name that is not, Python represents the invalid bytes as surrogates.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -105,7 +110,7 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """Return the name with bytes that are not UTF-8 as escapes."""
+    """Return the name with an escape for every byte that is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

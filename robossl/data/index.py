@@ -1,8 +1,10 @@
-"""The index of a store: which rows of which shards form its episodes, in an order that restarts do not change.
+"""The index of a store: which rows of which shards form its episodes.
 
-Entries are ordered by source, then by unit key. `episodes.arrow` has one row per episode, `frames.arrow` one row per
-frame, `dropped.arrow` the episodes whose content was already stored. Each index is its own folder, named in the
-manifest, so an open store keeps its index while the store grows.
+Entries are ordered by source, then by the key of the unit (what ingest reads as one episode), so a restart of an ingest
+does not change the order. `episodes.arrow` has one row per episode, `frames.arrow` one row per frame, and
+`dropped.arrow` one row per episode that was dropped because its content was already stored.
+
+Each index has its own folder, which the manifest names. So a store that is open keeps its index while the store grows.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
 from robossl.durable import atomic_write, sync
 
-LABEL = "label:"  # prefix of the label columns of episodes.arrow
+LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
 
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One stored unit with its current split and labels."""
+    """One stored unit (episode): the shard that holds it, and its current split and labels."""
 
     record: UnitRecord
     shard: str
@@ -38,10 +40,10 @@ class IndexEntry:
 def merge_entries(
     old: Iterable[IndexEntry], listings: Mapping[str, Listing], done: Mapping[str, Mapping[tuple[str, str], IndexEntry]]
 ) -> list[IndexEntry]:
-    """Merge the entries of the previous index with the units listed now.
+    """Merge the entries of the previous index with the units (episodes) that the sources list now.
 
-    Units that a source no longer lists stay, because they may be temporarily unavailable. The exception is content
-    that the source now lists under another key: it was moved or renamed, so only the new key stays.
+    Units that a source no longer lists stay, because they may be temporarily unavailable. There is one exception: if
+    the source now lists the same content under another key, the unit was moved or renamed, so only the new key stays.
 
     Args:
         old: entries of the previous index, including dropped duplicates.
@@ -75,7 +77,7 @@ def count_unlisted(entries: Iterable[IndexEntry], listings: Mapping[str, Listing
 def split_duplicates(
     entries: Sequence[IndexEntry], sources: Sequence[SourceEntry]
 ) -> tuple[list[IndexEntry], list[IndexEntry]]:
-    """Return the entries to keep, in index order, and the dropped entries, whose content occurs earlier."""
+    """Return the entries to keep, in index order, and the entries whose content equals that of an earlier entry."""
     place = {source.name: number for number, source in enumerate(sources)}
     ordered = sorted(entries, key=lambda entry: (place[entry.record.source], entry.record.key))
     seen: set[str] = set()
@@ -88,7 +90,10 @@ def split_duplicates(
 
 
 def content_hash(kept: Iterable[IndexEntry]) -> str:
-    """Hash ids, splits, labels and stored content in index order; paths and shards do not count."""
+    """Return a hash of the keys, splits, labels and stored content of the entries, in index order.
+
+    Paths of sources and names of shards have no effect.
+    """
     digest = hashlib.sha256()
     for entry in kept:
         labels = sorted((name, value) for name, value in entry.labels.items() if value)
@@ -97,7 +102,7 @@ def content_hash(kept: Iterable[IndexEntry]) -> str:
 
 
 def write_index(store: Path, manifest: Manifest, entries: Sequence[IndexEntry]) -> Manifest:
-    """Write a new index folder and return the manifest that names it."""
+    """Write a new index folder and return the manifest that names this folder."""
     kept, dropped = split_duplicates(entries, manifest.sources)
     digest = content_hash(kept)
     folder = store / "index" / digest[:16]
@@ -126,7 +131,7 @@ def write_index(store: Path, manifest: Manifest, entries: Sequence[IndexEntry]) 
 
 
 def read_entries(store: Path, manifest: Manifest) -> list[IndexEntry]:
-    """Read the entries of the current index, including dropped duplicates."""
+    """Read the entries of the current index, including dropped duplicates. Without an index, return an empty list."""
     if not manifest.index:
         return []
     names = list(UnitRecord.__dataclass_fields__)
@@ -145,12 +150,12 @@ def read_entries(store: Path, manifest: Manifest) -> list[IndexEntry]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Memory-map an Arrow IPC file."""
+    """Memory-map an Arrow IPC file and return its table."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def problems_of(listing: Listing, done: Mapping[tuple[str, str], IndexEntry]) -> tuple[Problem, ...]:
-    """Return what was left out of a source: units refused by the listing, then units that could not be decoded."""
+    """Return what was left out of a source: files that the listing skipped, then units that could not be decoded."""
     records = [
         done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done
     ]

@@ -1,4 +1,7 @@
-"""Ingest: read foreign sources once and write their frames to a store, in parallel; an interrupted ingest continues."""
+"""Ingest: read the files of sources once and write their frames to a store, in parallel.
+
+To continue an interrupted ingest, run it again.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from robossl.paths import StrPath
 from robossl.progress import Progress
 from robossl.ranges import check_positive
 
-SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store
+SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: pixels, JPEG quality
 
 
 def ingest(
@@ -56,17 +59,17 @@ def ingest(
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
-        label_columns: the csv columns that are labels. none: all columns of a csv named by --labels; in a csv found in
-            the source folder, all columns except times and measurements.
+        label_columns: the csv columns that are labels. If not given: all columns of a csv named by --labels; in a csv
+            found in the source folder, all columns except times and measurements.
         image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
             video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
             neighbouring images look alike.
         image_fps: frame rate, in frames per second, of numbered images that are read as a video.
-        licence: licence of the sources. none: the licence stated in the files beside the data.
-        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. none: as in
-            the store, 256 in a new store.
-        quality: JPEG quality of stored frames, 1 to 100. none: as in the store, 90 in a new store.
-        workers: number of worker processes. none: one per available CPU.
+        licence: licence of the sources. If not given: the licence stated in the files beside the data.
+        short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. If not
+            given: the value of the store, or 256 for a new store.
+        quality: JPEG quality of stored frames, 1 to 100. If not given: the value of the store, or 90 for a new store.
+        workers: number of worker processes. If not given: one per available CPU.
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:
@@ -103,7 +106,7 @@ def ingest(
 def _add_units(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
 ) -> None:
-    """Write the units that are not stored yet, then the index,."""
+    """Write the units that are not stored yet, then the index and the manifest."""
     finished = _read_finished(out)
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
     jobs = plan_jobs(out, manifest, listed, stored)
@@ -125,7 +128,10 @@ def _add_units(
 
 @contextmanager
 def _removed_if_empty(out: Path) -> Iterator[None]:
-    """Remove a new store if nothing could be read into it; keep an interrupted one, which can continue."""
+    """Remove a new store if the ingest fails with InputError before any unit is stored.
+
+    Keep the store of an interrupted ingest, which can continue.
+    """
     was_there, was_empty = out.exists(), out.is_dir() and not any(out.iterdir())
     try:
         yield
@@ -143,7 +149,7 @@ def _any_stored(out: Path) -> bool:
 
 
 def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], report: IngestReport) -> Manifest:
-    """Write the index of everything that is stored now, and the manifest that names it."""
+    """Write the index of everything that is stored now, and the manifest that names this index."""
     finished = _read_finished(out)
     by_name = {one.entry.name: one for one in listed}
     listings = {name: one.listing for name, one in by_name.items()}
@@ -196,12 +202,12 @@ def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> M
 
 
 def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
-    """Return the units of each source that earlier jobs finished, by (key, fingerprint)."""
+    """Return, for each source, the units (episodes) that earlier jobs finished, by (key, fingerprint)."""
     finished: dict[str, dict[tuple[str, str], IndexEntry]] = {}
     for shard, records in read_records(out / "shards").items():
         for record in records:
             found, key = finished.setdefault(record.source, {}), (record.key, record.fingerprint)
-            # A unit that failed may have been read since.
+            # A later job may have read a unit that an earlier job could not read.
             if not record.reason or key not in found:
                 found[key] = IndexEntry(record, shard)
     return finished

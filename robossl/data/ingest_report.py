@@ -18,11 +18,12 @@ from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
 from robossl.progress import Progress
 
-MAX_PROBLEMS = 20  # printed
-FRAMES_PER_S = 240  # of one worker, measured on 320x180 video
-BYTES_PER_PIXEL = 0.3  # JPEG quality 90 of robot video, measured 0.29
+MAX_PROBLEMS = 20  # problems printed
+FRAMES_PER_S = 240  # speed of one worker, measured on 320x180 video
+BYTES_PER_PIXEL = 0.3  # of robot video as JPEG of quality 90; measured: 0.29
 
-# A recipe that trains on images and videos, without labels or splits, and its view size, batch size and frame rate.
+# The recipe to suggest after an ingest: it trains on images and videos and needs no labels or splits.
+# Below: the side of its training images in pixels, its batch size and its frame rate.
 RECIPE = "simsiam_resnet18_video"
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 
@@ -56,7 +57,7 @@ class IngestReport:
             )
 
     def problems(self, source: str, problems: Sequence[Problem], verb: str = "skipped") -> None:
-        """Print the first files that were skipped or corrected; the manifest lists all."""
+        """Print the first skipped or corrected files. The manifest lists all of them."""
         for problem in problems:
             self._num_problems += 1
             if self._num_problems <= MAX_PROBLEMS:
@@ -65,7 +66,7 @@ class IngestReport:
                 self.say("the other problems are listed in manifest.json")
 
     def advance(self, num_frames: int, total: int) -> None:
-        """Count the frames of one finished job."""
+        """Add the frames of a finished job, and show the progress towards `total` frames."""
         self._done_frames += num_frames
         per_s = f"{self._done_frames / self._progress.seconds:.0f} frames/s"
         line = "ingest: {done} of about {total} frames, " + per_s + ", {minutes_left:.1f} min left"
@@ -84,7 +85,7 @@ class IngestReport:
 
 
 def check_disk(out: Path, num_frames: int, short_side: int) -> None:
-    """Refuse to start if the frames will not fit on the disk.
+    """Check that the frames will fit on the disk.
 
     Raises:
         ResourceError: the estimated size exceeds the free space.
@@ -98,12 +99,15 @@ def check_disk(out: Path, num_frames: int, short_side: int) -> None:
 
 
 def _estimate_bytes(num_frames: int, short_side: int) -> int:
-    """Estimate the disk space of frames of aspect ratio 16:9."""
+    """Estimate the disk space of frames, assuming an aspect ratio of 16:9."""
     return int(num_frames * (short_side * short_side * 16 / 9 * BYTES_PER_PIXEL + 64))
 
 
 def next_step(path: Path) -> str:
-    """Return the commands to run next; the recipe is named only if it can train on this store."""
+    """Return the commands to run next.
+
+    Pretraining is one of them only if the suggested recipe can train on this store.
+    """
     store = open_store(path)
     num_rows = len(thin_rows(store, np.arange(store.num_frames), RECIPE_FRAMES_PER_S))
     commands = [["robossl", "info", str(path)]]

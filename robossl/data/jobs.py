@@ -1,4 +1,7 @@
-"""Jobs of an ingest: cut the units that are not stored yet into shards, and write them in worker processes."""
+"""Jobs of an ingest: plan which shards to write, and write them in worker processes.
+
+A job writes one shard from units (episodes of a source) that are not stored yet.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from robossl.data.manifest import Manifest, Problem
 from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
-SHARD_FRAMES = 2048  # per shard; each worker of a killed ingest loses at most one shard
-MAX_SHARDS = 512  # a reader keeps one open file per shard
+SHARD_FRAMES = 2048  # frames per shard; a killed ingest loses at most one unfinished shard per worker
+MAX_SHARDS = 512  # limited, because a reader keeps one file per shard open
 
 
 def plan_jobs(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Cut the units that are not stored yet into jobs of consecutive units of one source.
+    """Group the units that are not stored yet into jobs, each of consecutive units of one source.
 
     Args:
-        out: the store.
-        manifest: the size and quality of stored frames.
+        out: folder of the store.
+        manifest: states the size and quality of stored frames.
         listed: the sources of this run.
-        done: stored units of each source, by (key, fingerprint).
+        done: (key, fingerprint) of the units that are stored already, by source name.
     """
     unstored = [
         (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])
@@ -63,7 +66,9 @@ def plan_jobs(
 
 
 def run_jobs(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, list[Problem]]]:
-    """Run jobs in worker processes and yield each as it ends; a single worker runs in this process.
+    """Run jobs in worker processes; yield each job and its problems when it ends.
+
+    With only one worker or one job, no process is started.
 
     Raises:
         ResourceError: a worker process was killed, usually for lack of memory.

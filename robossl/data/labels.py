@@ -1,4 +1,7 @@
-"""Labels of media files, from a csv (`path`, optional `split`, other columns are labels) or from folder names."""
+"""Labels of media files, from a csv or from folder names.
+
+The csv has a column `path`, optionally a column `split`, and columns of labels.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from robossl.errors import InputError
 from robossl.names import suggest_name
 
 NO_LABELS = Path("none")
-MAX_CLASSES_OF_FEW = 20  # numeric columns with at most this many values may be classes, however few the rows
+# A numeric column with at most this many different values may hold classes, even if the csv has few rows.
+MAX_CLASSES_OF_FEW = 20
 
 _LABEL = frozenset({"label", "labels", "class", "category", "target"})
 _TIME = frozenset({"time", "timestamp", "datetime", "duration", "seconds", "sec", "secs", "ms"})
@@ -40,12 +44,12 @@ _SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Rows of a csv by normalised path; empty without a csv."""
+    """Rows of a csv of labels, by normalised path. Without a csv there are no rows."""
 
     rows: dict[str, dict[str, str]]
     problems: tuple[Problem, ...] = ()
     columns: tuple[str, ...] = ()  # the label columns
-    remarks: tuple[str, ...] = ()  # which columns are labels, and why others are not
+    remarks: tuple[str, ...] = ()  # tell the user which columns are labels, and why others are not
 
     def split(self, path: str) -> str:
         """Return the split of a file, "" if the csv states none."""
@@ -62,13 +66,14 @@ def match_labels(
 ) -> LabelTable:
     """Read the labels of `files` (paths relative to `root`) from the csv `given`, or from a csv in `root`.
 
-    Every column of a given csv is a label; in a csv found in `root`, columns that look like measurements are not.
+    All columns of a csv `given` are labels. In a csv found in `root`, columns that look like times or measurements are
+    not.
 
     Args:
-        root: the source.
-        given: a csv, or `none` for no labels.
-        files: the files that the csv may list.
-        columns: names of the label columns; None chooses them.
+        root: folder of the source.
+        given: a csv; `NO_LABELS` for no labels; None to look for a csv in `root`.
+        files: files of the source; the csv must list at least one of them.
+        columns: names of the label columns. None: choose them as above.
 
     Raises:
         InputError: the csv has no column `path`, cannot be read, lists none of the files or lacks one of `columns`; or
@@ -84,10 +89,10 @@ def match_labels(
 
 
 def find_table(root: Path, given: Path | None) -> tuple[Path, LabelTable] | None:
-    """Return the csv of labels and its rows, or None.
+    """Return the path and the rows of the csv of labels; None if there is no csv or no labels are wanted.
 
     Raises:
-        InputError: it has no column `path` or cannot be read, or `root` holds several possible csv files.
+        InputError: the csv has no column `path` or cannot be read, or `root` holds several possible csv files.
     """
     if given is not None:
         return None if given == NO_LABELS else (given, _read(given))
@@ -102,7 +107,7 @@ def find_table(root: Path, given: Path | None) -> tuple[Path, LabelTable] | None
 
 
 def _choose(path: Path, table: LabelTable, columns: Sequence[str] | None, *, keep_all: bool) -> LabelTable:
-    """Choose the label columns and add a remark about them."""
+    """Choose which columns are labels, and add a remark for the user."""
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row if name not in ("path", "split")))
     for name in columns or ():
         if name not in names:
@@ -152,7 +157,7 @@ def _number(text: str) -> float | None:
 
 
 def split_name(word: str) -> str:
-    """Return the split that a folder or file name stands for, "" for any other word."""
+    """Return the split that a word of a path stands for, such as train for "training"; "" if it stands for none."""
     return _SPLITS.get(word.lower(), "")
 
 
@@ -200,7 +205,7 @@ def _read(path: Path) -> LabelTable:
                 elif name in rows:
                     problems.append(Problem(name, f"{path.name}: listed twice, the first row counts"))
                 else:
-                    # Labels repeat a lot.
+                    # Interning saves memory, because labels repeat a lot.
                     rows[name] = {key: sys.intern(value) for key, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"labels {path} cannot be read: {error}") from None

@@ -15,7 +15,7 @@ from robossl.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ListedSource:
-    """A source of this run, its entry in the manifest, and its units."""
+    """A source of this ingest: its entry in the manifest, its folder or file, and its units (episodes)."""
 
     entry: SourceEntry
     root: Path
@@ -23,7 +23,7 @@ class ListedSource:
 
 
 def list_source(root: Path, format: str, labels: Path | None, options: SourceOptions) -> tuple[Path, str, Listing]:
-    """Return the root, the format and the units of one source.
+    """Return the root, the format and the units (episodes) of one source.
 
     Raises:
         InputError: the source cannot be used.
@@ -39,7 +39,8 @@ def name_sources(
 ) -> tuple[list[ListedSource], Manifest]:
     """Give new sources a name and a licence; return the listed sources and the manifest with their entries."""
     listed: list[ListedSource] = []
-    entries = {(entry.path, entry.format): entry for entry in manifest.sources}  # one folder may hold two formats
+    # The format is part of the key, because a folder may hold two formats.
+    entries = {(entry.path, entry.format): entry for entry in manifest.sources}
     for root, format, listing in found:
         entry = entries.get((str(root), format)) or SourceEntry(
             _unique_name(root, [entry.name for entry in entries.values()]), str(root), format

@@ -1,4 +1,7 @@
-"""Load the batches of a sampler: decode in worker processes, or once into memory of the training device."""
+"""Load the batches that a sampler draws.
+
+Frames are decoded in worker processes, or once into the memory of the training device.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,16 @@ from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, RawBatch, RawFrames
 
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # sent to all processes of a run
-DECODE_CHUNK = 512  # frames decoded at a time while filling a resident store
+DECODE_CHUNK = 512  # frames decoded at a time to fill `ResidentFrames`
 
 
 @dataclass(slots=True)
 class BatchLoader:
-    """Yields this rank's part of every batch; resident frames and the number of workers do not change the batches.
+    """Yields this rank's part of every batch.
 
-    `local` is this rank's slice of the global batch. `resident_rows` are all rows that can be drawn, if they are to be
-    held in memory; the first batch decodes them.
+    The batches do not depend on the number of workers, nor on whether frames are held in memory. `local` is this rank's
+    slice of the global batch. `resident_rows` are all rows that can be drawn, if their frames are to be held in memory;
+    the first batch then decodes all of them. If it is None, every batch decodes its own frames.
     """
 
     store: FrameStore
@@ -44,7 +48,10 @@ class BatchLoader:
     _held: ResidentFrames | None = None
 
     def batches(self, *, start: int, stop: int) -> Generator[RawBatch, None, None]:
-        """Return the raw batches of steps `start` to `stop - 1`, in order; closing the generator ends the workers."""
+        """Return the raw (not yet augmented) batches of steps `start` to `stop - 1`, in order.
+
+        Closing the generator ends the workers.
+        """
         if self.resident_rows is not None or self.num_workers == 0:
             return (self.batch(step) for step in range(start, stop))
         return self._from_workers(start, stop)
@@ -64,14 +71,14 @@ class BatchLoader:
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            # The fork server inherits the blocked signals, and the workers inherit them from it.
+            # The fork server inherits the blocked signals, and the workers inherit them from the fork server.
             batches = iter(loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from batches
 
     def batch(self, step: int) -> RawBatch:
-        """Return the raw batch of one step."""
+        """Return the raw (not yet augmented) batch of one step."""
         anchors = self.sampler.anchors(step)[self.local]
         clips: dict[ClipSpec, RawFrames] = {}
         for clip in dict.fromkeys(self.clips):
@@ -99,7 +106,7 @@ class BatchLoader:
 
 
 class _Steps(Dataset[RawBatch]):
-    """Maps a step to its raw batch, for the workers of the DataLoader."""
+    """Maps a step to its raw (not yet augmented) batch, for the workers of the DataLoader."""
 
     def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader
@@ -109,7 +116,11 @@ class _Steps(Dataset[RawBatch]):
 
 
 def _start_worker(number: int) -> None:
-    """Block signals to a whole run (Ctrl-C, torchrun, systemd): the trainer needs batches until it has saved."""
+    """Make a worker ignore signals that go to the whole run (from Ctrl-C, torchrun or systemd).
+
+    The trainer needs batches until it has saved a checkpoint. A worker ends if the trainer sends it SIGTERM, or if the
+    trainer dies.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     start_worker()
     parent = parent_process()
@@ -137,7 +148,7 @@ class ResidentFrames:
         sizes = store.frame_hw[rows].astype(np.int64).prod(axis=1) * 3
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.buffer = torch.empty(int(self.offsets[-1]), dtype=torch.uint8, device=device)
-        # Decoding releases the interpreter lock.
+        # Threads decode in parallel, because decoding releases the interpreter lock.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(lambda at: self._fill(store, at), range(0, len(rows), DECODE_CHUNK)):
                 pass
@@ -153,11 +164,11 @@ class ResidentFrames:
 
     @staticmethod
     def num_bytes(store: FrameStore, rows: Int64[ndarray, " n"]) -> int:
-        """Return the memory that these rows need, in bytes."""
+        """Return the memory that the frames of these rows need, in bytes."""
         return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
 
     def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-        """Return the frames of these rows, padded to the largest."""
+        """Return the frames of these rows, padded to the largest of them."""
         at = np.searchsorted(self.rows, rows)
         frames = [
             self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
@@ -167,7 +178,10 @@ class ResidentFrames:
 
 
 def decode_stack(store: FrameStore, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-    """Decode the frames of these rows, padded to the largest; frames of equal size are decoded in place."""
+    """Decode the frames of these rows into one tensor, padded to the largest of them.
+
+    If all have the same size, they are decoded without a copy.
+    """
     h, w = (int(x) for x in hw.max(axis=0))
     same = bool((hw == hw[0]).all())
     out = (torch.empty if same else torch.zeros)((len(rows), h, w, 3), dtype=torch.uint8)

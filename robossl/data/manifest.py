@@ -40,7 +40,10 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of `manifest.json`; `index` is empty until one ingest has finished."""
+    """The content of `manifest.json`.
+
+    `index` is the folder of the current index; it is "" until the first ingest has finished.
+    """
 
     short_side: int
     quality: int
@@ -49,7 +52,7 @@ class Manifest:
     content_hash: str = ""
     num_frames: int = 0
     num_episodes: int = 0
-    num_bytes: int = 0  # of the stored pictures
+    num_bytes: int = 0  # size of the stored pictures
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> {"episodes": e, "frames": n}
     label_names: tuple[str, ...] = ()
 

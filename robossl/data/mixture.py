@@ -1,4 +1,4 @@
-"""A mixture: several stores under one row number, so that one run can draw from all of them."""
+"""A mixture: several stores whose rows are numbered as if they were one store, so that a run draws from all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class Mixture:
-    """Concatenates the rows of several stores, in the given order; pickles as its stores.
+    """Concatenates the rows of several stores, in the given order.
+
+    Its pickle contains only the stores.
 
     Args:
         stores: two or more stores.
@@ -28,7 +30,7 @@ class Mixture:
         self.first_row = np.cumsum([0, *(store.num_frames for store in self.stores)])
 
     def __getstate__(self) -> tuple[Store, ...]:
-        """Return the stores; joined arrays are computed again."""
+        """Return the stores; unpickling computes the joined arrays again."""
         return self.stores
 
     def __setstate__(self, stores: tuple[Store, ...]) -> None:
@@ -43,17 +45,17 @@ class Mixture:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode."""
+        """Time of the last frame of each episode, in seconds since the start of the episode."""
         return np.concatenate([store.end_seconds for store in self.stores])
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of each row since the start of its episode."""
+        """Time of each row's frame, in seconds since the start of its episode."""
         return np.concatenate([store.time_seconds for store in self.stores])
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of each row."""
+        """Height and width of each row's frame."""
         return np.concatenate([store.frame_hw for store in self.stores])
 
     def episode_of(self, rows: Int64[ndarray, " m"]) -> Int64[ndarray, " m"]:
@@ -74,7 +76,7 @@ class Mixture:
         return values
 
     def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
-        """Decode a frame into contiguous CPU memory of its size."""
+        """Decode the frame of a row into `out`, contiguous CPU memory of the frame's size."""
         owner = int(self._owner(np.array([row]))[0])
         self.stores[owner].decode_into(int(row - self.first_row[owner]), out)
 

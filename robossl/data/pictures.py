@@ -20,10 +20,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a frame size before allocating memory for it.
+    """Check the size of a frame before memory is allocated for it.
 
     Raises:
-        Damaged: no pixels, more than `MAX_PIXELS`, or a side above `MAX_SIDE`.
+        Damaged: the frame has no pixels, more than `MAX_PIXELS`, or a side above `MAX_SIDE`.
     """
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise Damaged(f"{width}x{height} pixels; at most {MAX_PIXELS} pixels and sides of {MAX_SIDE} are allowed")
@@ -33,11 +33,11 @@ def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:
     """Decode a JPEG, PNG, WebP, BMP or TIFF to upright RGB.
 
     Raises:
-        Damaged: not an image, truncated, too large, or more than 8 bits per channel.
+        Damaged: the data are not an image, are truncated, too large, or have more than 8 bits per channel.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns about odd metadata; `check_size` covers the size.
+            # Ignore Pillow's warnings about odd metadata and large images; `check_size` limits the size.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(*image.size)
@@ -55,19 +55,22 @@ def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:
 
 
 def shrink(pixels: UInt8[ndarray, "h w 3"], short_side: int) -> Image.Image:
-    """Shrink so that the shorter side is `short_side`, antialiased bilinear; keep smaller frames as they are."""
+    """Shrink a frame so that its shorter side is `short_side`; keep smaller frames as they are.
+
+    The filter is bilinear with antialiasing.
+    """
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
     image = Image.fromarray(pixels)
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Pillow widens the filter with the scale, which antialiases.
+    # When Pillow shrinks an image, it widens the filter, which antialiases.
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """Encode as baseline JPEG with 4:2:0 chroma."""
+    """Encode an image as baseline JPEG with 4:2:0 chroma."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()

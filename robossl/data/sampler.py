@@ -16,11 +16,12 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # random streams, one per use
-POOL_STREAMS = 2**32  # offset between the streams of two pools; larger than any stream of a clip
+# Offset between the random streams of two pools (stores of a mixture); larger than the number of any stream.
+POOL_STREAMS = 2**32
 
 
 class ClipRows(NamedTuple):
-    """The rows of one clip for a batch of anchors."""
+    """The rows of one clip for each anchor of a batch; an anchor is the frame around which a clip is drawn."""
 
     rows: Int64[ndarray, "b t"]
     time_seconds: Float64[ndarray, "b t"]
@@ -29,10 +30,11 @@ class ClipRows(NamedTuple):
 
 @dataclass(slots=True)
 class Sampler:
-    """Draws the anchors of each global batch, and clips around them.
+    """Draws the anchors (frames) of each global batch, and the clips around them.
 
-    An epoch visits every frame of `rows` once (`"frames"`), or every episode once at a random frame (`"episodes"`: no
-    near-identical frames in one batch of negatives). The last partial batch is dropped.
+    `epoch_over` says what an epoch visits once: every frame of `rows` ("frames"), or every episode, at a random frame
+    ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
+    negatives. The last partial batch of an epoch is dropped.
 
     Raises:
         InputError: the batch is larger than an epoch.
@@ -41,14 +43,14 @@ class Sampler:
     store: FrameStore
     rows: Int64[ndarray, " n"]
     seed: int
-    batch_size: int  # global
+    batch_size: int  # of the global batch, over all ranks
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # number of the store in a mixture; each pool draws its own order
+    pool: int = 0  # number of the store in a mixture; each store has its own random order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a batch larger than an epoch."""
+        """Refuse a batch that is larger than an epoch."""
         if self.batch_size > self.units_per_epoch:
             raise InputError(
                 f"batch of {self.batch_size} is larger than the data: {self.units_per_epoch} {self.epoch_over}; "
@@ -62,7 +64,7 @@ class Sampler:
 
     @property
     def units_per_epoch(self) -> int:
-        """Number of frames or episodes in an epoch, before dropping the partial batch."""
+        """Number of frames or episodes in an epoch, before the partial batch is dropped."""
         if self.epoch_over == "frames":
             return len(self.rows)
         return len(np.unique(self.store.episode_of(self.rows)))
@@ -73,7 +75,7 @@ class Sampler:
         return self.units_per_epoch // self.batch_size
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the store rows of the global batch of one step."""
+        """Return the anchors of one step: the store rows of its global batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self.epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
@@ -96,16 +98,20 @@ class Sampler:
         return self.rows[picks[order.permutation(len(starts))]]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around the local anchors; see `draw_clip`."""
+        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+
+        `local` is this rank's slice of the global batch.
+        """
         return draw_clip(self.store, clip, anchors, _uniforms(self.seed, step, clip, self.batch_size)[local])
 
 
 @dataclass(slots=True)
 class MixedSampler:
-    """Draws every global batch from several pools of one mixture, each with its share, in a shuffled order.
+    """Draws every global batch from all pools of a mixture (a pool is one of its stores), and shuffles it.
 
-    A pool's share of the batch is proportional to its weight; rounding evens out over steps. Each pool has its own
-    epochs and starts a new one with a new batch, so a batch contains no frame (or episode, see `epoch_over`) twice.
+    A pool's share of the batch is proportional to its weight. If the share is not a whole number, rounding evens out
+    over the steps. Each pool has its own epochs. A pool starts a new epoch only with a new batch, so no batch contains
+    a frame (or an episode, see `Sampler.epoch_over`) twice.
 
     Raises:
         InputError: a weight gives less than one sample per batch, or more samples than the store has.
@@ -113,7 +119,7 @@ class MixedSampler:
 
     pools: tuple[Sampler, ...]
     weights: tuple[float, ...]
-    batch_size: int  # global
+    batch_size: int  # of the global batch, over all ranks
 
     def __post_init__(self) -> None:
         """Check the weights."""
@@ -142,11 +148,11 @@ class MixedSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch of the first pool."""
+        """Number of steps in an epoch; an epoch of a mixture is one pass over its first pool (store)."""
         return self._epoch_steps()[0]
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the mixture rows of the global batch of one step."""
+        """Return the anchors of one step: the mixture rows of its global batch."""
         draws = []
         for number, (pool, steps) in enumerate(zip(self.pools, self._epoch_steps(), strict=True)):
             epoch = step // steps
@@ -160,24 +166,31 @@ class MixedSampler:
         return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
 
     def _epoch_steps(self) -> list[int]:
-        """Return the number of steps in an epoch of each pool, less one unit: rounding may draw one sample more."""
+        """Return the number of steps in an epoch of each pool.
+
+        One frame or episode per pool stays in reserve, because rounding may draw one sample more than the pool's share.
+        """
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
-        """Return how many samples each pool gave before a step; they sum to step * batch_size."""
+        """Return how many samples each pool gave before a step; these counts sum to step * batch_size."""
         ends = np.floor(np.cumsum(self.weights) / sum(self.weights) * (step * self.batch_size) + 1e-6).astype(np.int64)
         return [int(count) for count in np.diff(ends, prepend=0)]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around the local anchors; see `draw_clip`."""
-        pool = self.pools[0]  # every pool holds the whole mixture
+        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+
+        `local` is this rank's slice of the global batch.
+        """
+        pool = self.pools[0]  # any pool will do, because each refers to the whole mixture
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 
 
 def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
-    """Return the rows of one clip around anchors: the latest frame at or before each requested time.
+    """Return the rows of one clip around each anchor: the latest frame at or before each requested time.
 
-    A time outside the episode gives its first or last frame with that frame's own time, and is not valid.
+    If a requested time lies outside the episode, the episode's first or last frame replaces it, with that frame's own
+    time, and is marked as not valid. `u` are uniform random numbers, one row per anchor.
     """
     if not clip.has_time:
         own_time = store.time_seconds[anchors][:, None]
@@ -196,12 +209,18 @@ def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], 
 
 
 def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[ndarray, "n 4"]:
-    """Draw the random numbers of a clip for the global batch; ranks take slices, so their number does not matter."""
+    """Draw the random numbers of a clip for the global batch.
+
+    Each rank takes a slice of them, so the number of ranks does not change the clips.
+    """
     return generator(seed, OFFSET_STREAM + hash_clip(clip), step).random((batch_size, NUM_UNIFORMS))
 
 
 def thin_rows(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
-    """Keep the first of `rows` in each 1 / `frames_per_s` seconds of an episode; neighbours are nearly alike."""
+    """Return the first of `rows` in each interval of 1 / `frames_per_s` seconds of an episode.
+
+    Frames that are closer together are nearly alike.
+    """
     slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
     episode = store.episode_of(rows)
     is_first = (np.diff(slot, prepend=-1) != 0) | (np.diff(episode, prepend=-1) != 0)

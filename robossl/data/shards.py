@@ -1,7 +1,8 @@
-"""Shards: Arrow IPC files with one row per stored frame, each with a `.units` file of unit records beside it.
+"""Shards: Arrow IPC files with one row per stored frame.
 
-A shard is valid once its `.units` file exists; the writer renames that file into place last. The next ingest removes
-shards without one.
+Beside each shard lies a `.units` file with one record per unit (what ingest reads as one episode). A shard is valid
+once its `.units` file exists, because the writer renames this file into place last. The next ingest removes shards that
+have no `.units` file.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from numpy import ndarray
 
 from robossl.durable import atomic_write, sync
 
-BATCH_ROWS = 256  # rows of every record batch except the last, so that a division locates a row
+BATCH_ROWS = 256  # rows of every record batch except the last; row // BATCH_ROWS is the batch of a row
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """The result of reading one unit. If `reason` is set, the unit was left out and its rows are unused."""
+    """The result of reading one unit (episode). If `reason` is set, it was left out and its rows are unused."""
 
     source: str
     key: str
     fingerprint: str
     reason: str = ""
-    first_row: int = 0  # in its shard
-    num_frames: int = 0  # stored
-    num_duplicates: int = 0  # frames dropped
+    first_row: int = 0  # row in the shard
+    num_frames: int = 0  # number of stored frames
+    num_duplicates: int = 0  # frames dropped because they equal the frame before
     num_bytes: int = 0
     end_seconds: float = 0.0  # time of the last frame read, stored or dropped
-    hash: str = ""  # of the stored pictures, times and columns
+    hash: str = ""  # hash of the stored pictures, times and columns
 
 
 _TYPES: dict[str, pa.DataType] = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -44,7 +45,7 @@ RECORD_SCHEMA = pa.schema([(entry.name, _TYPES[str(entry.type)]) for entry in fi
 
 
 class ShardWriter:
-    """Writes one shard; leaving the block with an error removes it."""
+    """Writes one shard in a `with` block; an error in the block removes the shard."""
 
     def __init__(self, folder: Path, name: str, columns: Mapping[str, int]) -> None:
         self._path = folder / f"{name}.arrow"
@@ -76,7 +77,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self, records: Sequence[UnitRecord]) -> None:
-        """Close the file and write the records that make the shard valid."""
+        """Close the file and write its unit records, which make the shard valid."""
         self._flush()
         self._writer.close()
         self._file.flush()
@@ -121,7 +122,7 @@ def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
-    """Read the records of every valid shard, by shard name; remove what killed ingests left."""
+    """Read the records of every valid shard, by shard name; remove the unfinished files of killed ingests."""
     found: dict[str, list[UnitRecord]] = {}
     for path in sorted(folder.glob("*.units")):
         found[path.stem] = [
@@ -141,7 +142,7 @@ class ShardReader:
         self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def jpeg(self, row: int) -> ndarray:
-        """Return the JPEG bytes of one row, uint8, a view of the map."""
+        """Return the JPEG bytes of one row as uint8, without a copy: a view of the memory map."""
         number, place = divmod(row, BATCH_ROWS)
         if number not in self._jpegs:
             self._jpegs[number] = self._open(number)
@@ -149,7 +150,7 @@ class ShardReader:
         return data[starts[place] : starts[place + 1]]
 
     def gather(self, column: str, rows: ndarray) -> ndarray:
-        """Return a fixed-width column at the given rows: (n,) or (n, d)."""
+        """Return the values of a fixed-width column at the given rows: (n,) or (n, d)."""
         numbers = rows // BATCH_ROWS
         parts = {int(number): self._values(column, int(number)) for number in np.unique(numbers)}
         return np.stack([parts[int(number)][row] for number, row in zip(numbers, rows % BATCH_ROWS, strict=True)])
@@ -171,7 +172,7 @@ class ShardReader:
 
 
 def as_numpy(array: pa.Array[Any]) -> ndarray:
-    """Return a view of a fixed-width column: (n,), or (n, d) for fixed-size lists."""
+    """Return a fixed-width column as an array without a copy: (n,), or (n, d) for fixed-size lists."""
     if isinstance(array, pa.FixedSizeListArray):
         flat: ndarray = array.flatten().to_numpy()
         return flat.reshape(len(array), -1)

@@ -1,4 +1,4 @@
-"""The interface of a foreign format: a cheap list of units, and the frames of one unit."""
+"""The interface of a reader of a foreign format: list the units (episodes) cheaply, and read the frames of a unit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from robossl.data.manifest import Problem
 
 
 class Damaged(Exception):
-    """A unit cannot be read; the text is the reason shown to the user and kept in the manifest."""
+    """A unit cannot be read; the text of the exception is the reason for the user and the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
     """Options for reading a source."""
 
-    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: choose by name and values
+    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None chooses them by name and values
     image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
     image_fps: float = 10.0  # frames per second of a folder of images
 
@@ -50,7 +50,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The units of a source, in key order."""
+    """The units (episodes) of a source, in key order."""
 
     units: list[Unit]
     skipped: tuple[Problem, ...] = ()  # files that were left out
@@ -60,17 +60,17 @@ class Listing:
 
 
 class Source(Protocol):
-    """Reader of one foreign format. Every worker process makes its own, so it may keep files open."""
+    """Reads one foreign format. Every worker process makes its own reader, so a reader may keep files open."""
 
     def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None: ...
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """Return whether `root` looks like this format. Detection asks formats in the order of `SOURCES`."""
+        """Return whether `root` looks like this format. Detection asks the formats in the order of `SOURCES`."""
         ...
 
     def listing(self) -> Listing:
-        """List the units without decoding any.
+        """List the units (episodes) without decoding their frames.
 
         Raises:
             InputError: nothing can be read, or the labels match no file.

@@ -1,7 +1,7 @@
-"""The store: frames of many episodes under one row number, memory-mapped and opened in milliseconds.
+"""The store: the frames of many episodes, numbered by row; memory-mapped, so that it opens in milliseconds.
 
-An episode is a contiguous range of rows in time order. Ingest drops repeated frames, so the frame at time t is the
-latest one at or before t.
+An episode is a contiguous range of rows in time order. Ingest drops a frame that equals the frame before it, so the
+frame that was seen at time t is the latest stored frame at or before t.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 def open_store(path: StrPath) -> Store:
-    """Open a store for reading. The returned view does not change if the store grows.
+    """Open a store for reading. The returned store keeps its content even if an ingest adds to it later.
 
     Raises:
-        InputError: not a store, an unknown schema, or a store whose first ingest did not finish.
+        InputError: `path` is not a store, its schema is unknown, or its first ingest did not finish.
 
     Example:
         >>> import robossl
@@ -50,9 +50,9 @@ def open_store(path: StrPath) -> Store:
 
 
 class Store:
-    """Read access to frames by row. A store can be passed as a path.
+    """Reads frames by row number. Functions that take the path of a store also take a Store.
 
-    It pickles as its path, so that worker processes map the same memory pages.
+    Its pickle contains the path but no frames, so that worker processes map the same memory pages.
 
     Example:
         >>> import robossl
@@ -86,7 +86,10 @@ class Store:
         return html_table(f"Store {self.path}", rows, header=("split", "episodes", "frames"), notes=notes)
 
     def __getstate__(self) -> tuple[Path, Manifest]:
-        """Return the path and the manifest; the manifest keeps this view's index if the store has grown."""
+        """Return the path and the manifest.
+
+        The manifest names the index that was opened, so the copy has the same content even if the store has grown.
+        """
         return self.path, self.manifest
 
     def __setstate__(self, state: tuple[Path, Manifest]) -> None:
@@ -105,11 +108,14 @@ class Store:
 
     @property
     def content_hash(self) -> str:
-        """Hash of frames, splits and labels; it does not depend on how they were ingested."""
+        """Hash of the keys, frames, splits and labels of all episodes.
+
+        The number of workers, the shards and restarts of the ingest have no effect.
+        """
         return self.manifest.content_hash
 
     def frames_hash(self, split: str | None) -> str:
-        """Return a hash of a split's frames and their rows, without labels.
+        """Return a hash of the frames of a split and of their rows, without labels.
 
         Raises:
             InputError: no such split.
@@ -132,27 +138,27 @@ class Store:
 
     @cached_property
     def episode_id(self) -> ndarray:
-        """(e,) str: source name / path or number within the source."""
+        """Id of each episode, (e,) str: the name of its source, "/", and its path or number in the source."""
         return self._texts("id")
 
     @cached_property
     def episode_split(self) -> ndarray:
-        """(e,) str, "" if the source states no split."""
+        """Split of each episode, (e,) str; "" if the source states no split."""
         return self._texts("split")
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, including dropped repetitions."""
+        """Time of the last frame of each episode, in seconds since its start; dropped repetitions count too."""
         return self._numbers("end_seconds")
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of each row since the start of its episode; a view of the memory map."""
+        """Time of each row's frame, in seconds since the start of its episode; a view of the memory map."""
         return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of each row; a view of the memory map."""
+        """Height and width of each row's frame; a view of the memory map."""
         return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
@@ -229,7 +235,7 @@ class Store:
         return [frame.permute(2, 0, 1) for frame in frames]
 
     def decode_into(self, row: int, out: UInt8[Tensor, "h w 3"]) -> None:
-        """Decode a frame into contiguous CPU memory of its size."""
+        """Decode the frame of a row into `out`, contiguous CPU memory of the frame's size."""
         simplejpeg.decode_jpeg(self.jpeg(row), "RGB", buffer=out.numpy())
 
     def _places(self, rows: ndarray) -> tuple[ndarray, ndarray]:

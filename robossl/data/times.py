@@ -1,7 +1,8 @@
-"""Clip rules: functions that choose the times of a clip from the random numbers drawn for each sample.
+"""Clip rules: functions that choose the times of a clip from random numbers.
 
-Arguments of a rule: the clip, uniform random numbers u (b, 4), the times of the anchors (b,) and the episode ends (b,),
-all in seconds. A time outside the episode is allowed; its frame is marked as not valid.
+An anchor is the frame around which a clip is drawn. A rule takes the clip, uniform random numbers u in [0, 1) (b, 4),
+the times of the anchors (b,) and the times at which their episodes end (b,). Times are in seconds since the start of
+the episode. A rule may return a time outside the episode; the frame at that time is then marked as not valid.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ Rule = Callable[
 def stride(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b t"]:
-    """Return `num_frames` times, `stride_seconds` apart, the first within `offset_seconds` of the anchor."""
+    """Return `num_frames` times, `stride_seconds` apart.
+
+    The time of the first frame is the anchor's time plus a random offset from the range `offset_seconds`.
+    """
     times: ndarray = _first(clip, u, anchor)[:, None] + _steps(clip)
     return times
 
@@ -34,8 +38,9 @@ def inside(
 ) -> Float64[ndarray, "b t"]:
     """Return times as `stride` does, but inside the episode; a clip longer than its episode starts with it.
 
-    The anchor's relative position in the episode becomes the clip's, so uniform anchors give uniform clips; clipping at
-    the end would give too many clips there. Without an offset the clip contains its anchor.
+    If the anchor lies at 30 % of the episode, the clip starts at 30 % of the range of its possible starts. So anchors
+    that are uniform over the episode give clips that are uniform too. Moving back only the clips that would end too
+    late would put too many clips at the end of the episode. Without an offset, the clip contains its anchor.
     """
     steps = _steps(clip)
     room = np.maximum(0.0, end - steps[-1])
@@ -48,10 +53,10 @@ def inside(
 def near_and_far(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Return the anchor, a time within `stride_seconds` of it, and one farther than twice that.
+    """Return the anchor's time, a time within `stride_seconds` of it, and a time farther than twice that from it.
 
-    This is single-view TCN (arXiv:1704.06888). The far time is uniform over the allowed times of the episode; if there
-    are none, it lies after the end.
+    These are the frames of single-view TCN (arXiv:1704.06888). The far time is uniform over the allowed times of the
+    episode. If no time is allowed, the far time lies after the end of the episode.
     """
     window = clip.stride_seconds
     near = _uniform(u[:, 0], np.maximum(0.0, anchor - window), np.minimum(end, anchor + window))
@@ -67,8 +72,8 @@ def ordered(
 ) -> Float64[ndarray, "b 3"]:
     """Return three times s0 < s1 <= s2 of R3M (arXiv:2203.12601).
 
-    As in the official loader, s1 is uniform over the episode, s0 before it and s2 after it. s0 and s1 are at least
-    `stride_seconds` apart if the episode is long enough.
+    As in the official loader, s1 is uniform over the episode, s0 is uniform before s1, and s2 is uniform after s1. s0
+    and s1 are at least `stride_seconds` apart if the episode is long enough.
     """
     gap = np.minimum(clip.stride_seconds, end)
     s1 = _uniform(u[:, 0], gap, end)
@@ -78,9 +83,10 @@ def ordered(
 def goal(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 4"]:
-    """Return four times of VIP (arXiv:2210.00030): the start o_0, o_k, o_k+1 `stride_seconds` later, and the goal g.
+    """Return four times of VIP (arXiv:2210.00030): the start o_0, o_k, o_k+1, and the goal g.
 
-    The start is uniform over the episode, the goal uniform after the start, k uniform between them.
+    The start is uniform over the episode, the goal is uniform after the start, and o_k is uniform between start and
+    goal. o_k+1 is `stride_seconds` after o_k.
     """
     step = clip.stride_seconds
     first = u[:, 0] * np.maximum(0.0, end - step)
@@ -99,7 +105,7 @@ RULES: dict[str, Rule] = {
 
 
 def span_seconds(clip: ClipSpec) -> float:
-    """Return how long an episode must be to contain all frames of a clip, for the best anchor."""
+    """Return the length in seconds of the shortest episode that contains all frames of a clip, for the best anchor."""
     match clip.rule:
         case "near_and_far":
             return 2 * clip.stride_seconds

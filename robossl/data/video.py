@@ -17,7 +17,7 @@ from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 from robossl.data.video_damage import check_matroska, packet_check, strict_options
 
-# Allowed formats, detected by content. Others, such as playlists, would open further files.
+# Allowed formats, detected by content. Other formats, such as playlists, would open further files.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Containers seek by decode time, which is before display time if the stream has B-frames.
 SEEK_MARGIN_SECONDS = 0.5
@@ -25,21 +25,22 @@ SEEK_MARGIN_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """The header of a video; zero for what it does not state."""
+    """The header of a video; numbers that it does not state are 0."""
 
     codec: str
     frames_per_s: float
-    num_frames: int  # as stated, or computed from the duration
+    num_frames: int  # as stated by the header, or computed from the duration
     is_counted: bool  # whether the header states num_frames
     duration_seconds: float
-    end_seconds: float  # on the clock of the frames, which may start after 0
+    end_seconds: float  # on the clock of the frames; the first frame may be later than 0
 
 
 class Video:
     """An open video; read it once, or repeatedly from given times.
 
     Raises:
-        Damaged: the file cannot be opened, holds no video, or its frames are too large or not pictures.
+        Damaged: the file cannot be opened, holds no video, its codec is not supported, or its frames are too large or
+            are not pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,9 +73,9 @@ class Video:
 
     @property
     def header(self) -> VideoHeader:
-        """The header of the video stream, completed from the container."""
+        """The header of the video stream; what the stream does not state is taken from the container."""
         stream, rate = self._stream, self._stream.average_rate
-        # The container's duration includes sound. Matroska counts it from 0, not from the first frame.
+        # The container's duration includes sound. Matroska counts the duration from 0, not from the first frame.
         whole = (self._container.duration or 0) / av.time_base
         end = whole if len(self._container.streams) == 1 else 0.0
         start = (self._container.start_time or 0) / av.time_base
@@ -118,7 +119,7 @@ class Video:
             raise Damaged(f"breaks off while decoding ({_words(error)})") from error
 
     def packet_times(self) -> list[float]:
-        """Return the sorted display times of all packets in seconds; the video cannot be decoded after this."""
+        """Return the sorted display times of all packets in seconds. After this, the video cannot be decoded."""
         base = float(self._stream.time_base or 1)
         try:
             packets = [packet for packet in self._container.demux(self._stream) if packet.size]
@@ -138,7 +139,7 @@ def read_header(path: Path) -> VideoHeader:
     """Return the header of a video file.
 
     Raises:
-        Damaged: as `Video`.
+        Damaged: for the reasons that `Video` gives.
     """
     video = Video(path)
     try:
@@ -151,7 +152,7 @@ def frame_times(path: Path) -> list[float]:
     """Return the times of all frames in seconds, in order, without decoding any.
 
     Raises:
-        Damaged: as `Video`.
+        Damaged: for the reasons that `Video` gives, or because the file breaks off.
     """
     video = Video(path)
     try:
@@ -166,17 +167,17 @@ def _check_pixels(format: av.VideoFormat | None) -> None:
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
-    # Uses the frame's own colour matrix, or BT.601 if it states none.
+    # The conversion uses the colour matrix that the frame states, or BT.601 if it states none.
     pixels = frame.to_ndarray(format="rgb24")
     # PyAV's type stub declares side_data as motion vectors only.
     side_data: Any = frame.side_data
     shown = side_data.get("DISPLAYMATRIX")
     if shown is None:
         return pixels
-    # The display matrix: how a step right, or down, in the stored frame moves in x and y of the displayed frame.
+    # The display matrix says how far a step to the right, or down, in the stored frame goes in x and y of the display.
     x_right, x_down, _, y_right, y_down, *_ = np.frombuffer(bytes(shown), np.int32)
     right, down = x_right, y_down
-    # Phones store sideways frames, some of them mirrored.
+    # Phones store frames sideways, and some frames mirrored.
     if abs(x_down) > abs(x_right):
         pixels, right, down = pixels.transpose(1, 0, 2), y_right, x_down
     return np.ascontiguousarray(pixels[:: 1 if down >= 0 else -1, :: 1 if right >= 0 else -1])

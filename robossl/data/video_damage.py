@@ -1,8 +1,8 @@
-"""Find damage that video decoders do not report: strict decoder options, a second decoder, checksums.
+"""Find damage that video decoders do not report, by strict decoder options, a second decoder and checksums.
 
 Measured on forty frames with 12 overwritten bytes, 24 copies per codec: FFmpeg's own VP9, VP8 and MJPEG decoders return
-smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg most damaged MJPEG. HEVC has no second
-decoder; most of its damage shows only if the container has checksums, as Matroska may.
+smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg refuses most damaged MJPEG. HEVC has no
+second decoder, so most of its damage shows only if the container has checksums; Matroska files may have them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import simplejpeg
 
 from robossl.data.source import Damaged
 
-MAX_PADDING = 8  # bytes that some cameras insert before the end marker of a JPEG
+MAX_PADDING = 8  # maximum number of bytes that cameras may insert before the end marker of a JPEG
 
 _LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _JPEG_DAMAGE = re.compile(r"Corrupt JPEG|Invalid JPEG|Premature end|Bogus")
 _JPEG_PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
-_CRC = b"\xbf\x84"  # id of the CRC-32 element and its length, 4 bytes
+_CRC = b"\xbf\x84"  # id of the CRC-32 element, then the length of its content (4 bytes)
 _CHUNK_BYTES = 1 << 20
 
 PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]
@@ -34,8 +34,8 @@ PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]
 def strict_options(codec: str) -> dict[str, str]:
     """Return options that make a decoder fail on damage instead of concealing it.
 
-    h264 needs none: its decoder marks damaged frames, and with the options would refuse harmless oddities of real
-    recordings.
+    h264 gets no options, because its decoder marks damaged frames by itself. With the options it would also refuse
+    harmless oddities of real recordings.
     """
     return {} if codec == "h264" else {"err_detect": "crccheck+explode"}
 
@@ -55,7 +55,7 @@ def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
         return
     try:
         simplejpeg.decode_jpeg(bytes(packet), "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
-    # libjpeg also refuses features that it does not support but FFmpeg decodes.
+    # libjpeg also refuses intact frames with features that it does not support, so read the message.
     except ValueError as error:
         padding = _JPEG_PADDING.search(str(error))
         if _JPEG_DAMAGE.search(str(error)) and not (padding and int(padding[1]) <= MAX_PADDING):
@@ -117,7 +117,10 @@ def _check_cluster(file: io.BufferedReader, length: int) -> None:
 
 
 def _read_element(file: io.BufferedReader) -> tuple[int, int | None] | None:
-    """Read the head of an EBML element: (id, length or None if unknown); return None at the end of the file."""
+    """Read the head of an EBML element (Matroska's building block).
+
+    Return its id and its length (None if the length is unknown), or None at the end of the file.
+    """
     kind, length = _read_number(file, keep_marker=True), _read_number(file, keep_marker=False)
     if kind is None or length is None:
         return None
@@ -126,7 +129,10 @@ def _read_element(file: io.BufferedReader) -> tuple[int, int | None] | None:
 
 
 def _read_number(file: io.BufferedReader, *, keep_marker: bool) -> tuple[int, bool] | None:
-    """Read an EBML number of 1 to 8 bytes; also return whether all of its bits are set."""
+    """Read an EBML number of 1 to 8 bytes; return None if there is no number.
+
+    Also return whether all bits of the number are set, which means an unknown length.
+    """
     first = file.read(1)
     if not first or not first[0]:
         return None

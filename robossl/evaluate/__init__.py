@@ -1,4 +1,7 @@
-"""Evaluation of frozen encoders on labelled episodes: PROTOCOLS by name, one file each."""
+"""Evaluate frozen encoders on labelled episodes.
+
+PROTOCOLS are the ways to predict classes from features, by name; each protocol has its own file.
+"""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""`robossl.evaluate`: encoders on labelled episodes, beside random weights, pooled pixels and the majority class."""
+"""`robossl.evaluate`: score encoders on labels, beside random weights, pooled pixels and the majority class."""
 
 from __future__ import annotations
 
@@ -36,28 +36,29 @@ def evaluate(
     cache: StrPath | None = None,
     out: StrPath | None = None,
 ) -> Scores:
-    """Measure how well labels can be read from frozen features, beside baselines without training.
+    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
 
     Args:
-        models: One or several encoders, as for `load_encoder`.
+        models: One or several encoders, named as for `load_encoder`.
         store: Store with labelled episodes.
         label: Labels to read, such as "scene".
         protocol: "knn", "linear", or both.
         train: Split to train on.
         test: Split or splits to test on.
-        split_by: Make new splits that keep each "episode", "lab", "day", or value of any label, on one side.
-        test_fraction: Share of episodes in the test split of `split_by`.
-        frames_per_episode: Frames of each episode, evenly spaced.
-        min_episodes: Drop classes with fewer episodes in either split.
-        bootstrap: Resamples of the episodes for each interval.
-        random_seeds: Seeds of random weights that the baseline averages over.
+        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
+            "episode", "lab", "day" or any label.
+        test_fraction: Share of episodes in the test split that `split_by` makes.
+        frames_per_episode: Number of frames to use of each episode, evenly spaced.
+        min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
+        bootstrap: Number of resamples of the episodes for each interval.
+        random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random weights, resamples, cross-validation and `split_by`.
-        output: "pooled", or "cls": the class token of a ViT.
-        cache: Folder of features and scores to use again; by default RUN/features of the first run.
-        out: JSON file of all results; by default RUN/evaluation.json if one run is evaluated.
+        output: Features to use: "pooled", or "cls" for the class token of a ViT.
+        cache: Folder that keeps features and scores for the next evaluation; by default RUN/features of the first run.
+        out: JSON file to write with all results; by default RUN/evaluation.json if one run is evaluated.
 
     Returns:
-        The scores. They print as tables; `results` has every figure with its interval.
+        The scores. They print as tables; `results` has every number with its interval.
 
     Raises:
         InputError: a label, split or model cannot be used.
@@ -110,5 +111,5 @@ def evaluate(
 
 
 def _several(given: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
-    """Return one or several names or paths as text."""
+    """Return one or several names or paths as a tuple of texts."""
     return (os.fspath(given),) if isinstance(given, str | os.PathLike) else tuple(os.fspath(each) for each in given)

@@ -26,7 +26,7 @@ def evaluate(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well labels can be read from frozen features, beside baselines without training.
+    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
 
     Args:
         models: Run folders, encoder folders or exported models.
@@ -35,16 +35,18 @@ def evaluate(
         protocol: knn, linear, or both.
         train: Split to train on.
         test: Splits to test on.
-        split_by: Make new splits that keep each episode, lab, day, or value of any label, on one side.
-        test_fraction: Share of episodes in the test split of --split-by.
-        frames_per_episode: Frames of each episode, evenly spaced.
-        min_episodes: Drop classes with fewer episodes in either split.
-        bootstrap: Resamples of the episodes for each interval.
-        random_seeds: Seeds of random weights that the baseline averages over.
+        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
+            episode, lab, day or any label.
+        test_fraction: Share of episodes in the test split that --split-by makes.
+        frames_per_episode: Number of frames to use of each episode, evenly spaced.
+        min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
+        bootstrap: Number of resamples of the episodes for each interval.
+        random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random weights, resamples, cross-validation and --split-by.
-        output: pooled, or cls: the class token of a ViT, as in the papers of DINO and MoCo v3.
-        cache: Folder of features and scores to use again. Default: RUN/features of the first run folder.
-        out: JSON file of all results. Default: RUN/evaluation.json if one run folder is evaluated.
+        output: Features to use: pooled, or cls for the class token of a ViT, as in the papers of DINO and MoCo v3.
+        cache: Folder that keeps features and scores for the next evaluation. Default: RUN/features of the first run
+            folder.
+        out: JSON file to write with all results. Default: RUN/evaluation.json if one run folder is evaluated.
         markdown: Print markdown instead of terminal tables.
     """
     from rich.console import Console

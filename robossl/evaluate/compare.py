@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelQuery:
-    """One store, the labels to read and the test splits."""
+    """A store, the labels to read, and the splits to test on."""
 
     store: Path
     labels: tuple[str, ...]
     tests: tuple[str, ...]
-    names_tests: bool = False  # False: `tests` is the default
+    names_tests: bool = False  # whether the user named `tests`; otherwise they are the default
 
     @classmethod
     def parse(cls, text: str) -> LabelQuery:
@@ -71,25 +71,26 @@ def compare(
 ) -> None:
     """Compare many runs in one table with random weights, pooled pixels and the majority class.
 
-    Runs whose configurations differ only in their seed are one line; its intervals include the spread between seeds.
+    Runs whose configurations differ only in their seed share one line; its intervals include the spread between seeds.
 
     Args:
         models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
         on: Labels to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given. With --split-by, STORE:LABEL,...
-        state: Stores whose per-frame state is read by ridge regression, as STORE or STORE:COLUMN.
+        state: Stores whose per-frame state is predicted by ridge regression, as STORE or STORE:COLUMN.
         protocol: knn, linear, or both.
-        split_by: Instead of the stores' splits: keep every episode, lab, day, or value of any label, on one side.
-        test_fraction: Share of episodes tested with --split-by.
-        frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_episodes: Least episodes of a class in both splits; smaller classes are left out.
-        bootstrap: Resamples of the episodes for an interval.
-        random_seeds: Random inits of the reference, which is their mean.
-        seed: Seed of random inits, resamples and cross-validation.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and evaluate.
+        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
+            episode, lab, day or any label.
+        test_fraction: Share of episodes in the test split that --split-by makes.
+        frames_per_episode: Number of frames to use of each episode, evenly spaced.
+        min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
+        bootstrap: Number of resamples of the episodes for each interval.
+        random_seeds: Number of random initialisations that the baseline with random weights averages over.
+        seed: Seed of random initialisations, resamples, cross-validation and --split-by.
+        output: Features to use: pooled, or cls for the class token of a ViT, which DINO and MoCo v3 train and evaluate.
         cache: Folder that keeps features and scores for the next comparison.
-        out: JSON file of all figures.
-        plot: PNG of all figures with their intervals.
-        markdown: Print markdown on a terminal too; into a file or a pipe it is the default.
+        out: JSON file to write with all numbers.
+        plot: PNG file to write with a plot of all scores and their intervals.
+        markdown: Print markdown even on a terminal. Output to a file or a pipe is always markdown.
     """
     from rich.console import Console
 
@@ -132,7 +133,7 @@ def _figures(
     cache: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[str, str, str, TableCell]]:
-    """Yield name and kind of the line, column, and cell."""
+    """Yield the cells of the table, each as (name of its line, kind of the line, column, cell)."""
     from robossl.data.store import open_store
     from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
     from robossl.evaluate.state import StateSettings, run_state
@@ -166,7 +167,7 @@ def _figures(
 
 
 def _titles(stores: Iterable[Path]) -> dict[Path, str]:
-    """Return the shortest end of each store's path that no other path ends in."""
+    """Return a title for each store: the shortest end of its path in which no other store's path ends."""
     parts = {store: Path(os.path.abspath(store)).parts for store in stores}
     distinct = set(parts.values())
 

@@ -1,4 +1,4 @@
-"""Run an evaluation: splits, tasks, features, scores. Only the caller's callbacks print."""
+"""Run an evaluation: make splits and tasks, compute features, score them. Only the caller's callbacks print."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
 from robossl.version import __version__
 
-Watch = Callable[[str, int, int], None]  # stage, units done since the last call, units in all
+Watch = Callable[[str, int, int], None]  # gets the stage, the units done since the last call, and the units in all
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """Everything that decides the outcome; written into the JSON."""
+    """All settings that affect the results; they are written into the JSON file."""
 
     label: tuple[str, ...]
     protocol: tuple[str, ...] = ("knn",)
@@ -83,14 +83,14 @@ def run_evaluation(
     """Evaluate models on a store.
 
     Args:
-        models: Everything that `open_subject` opens.
-        store: Labelled episodes.
+        models: Models, each in a form that `open_subject` opens.
+        store: Store with labelled episodes.
         settings: What to measure.
-        cache: Folder for features and scores; None keeps nothing.
-        group_seeds: Make one row of the runs whose configurations differ only in their seed.
-        command: The command line, kept in the JSON.
-        say: Told what starts.
-        watch: Told the progress.
+        cache: Folder that keeps features and scores; None keeps nothing.
+        group_seeds: Merge the runs whose configurations differ only in their seed into one row.
+        command: The command line, to be written into the JSON file.
+        say: Called with a line of text on what starts.
+        watch: Called with the progress, as `Watch` describes.
 
     Raises:
         InputError: unusable settings, labels, splits or models.
@@ -98,7 +98,7 @@ def run_evaluation(
     started = time.perf_counter()
     settings.check()
     for label in settings.label:
-        store.labels(label)  # first, because a store without labels cannot be evaluated with any split
+        store.labels(label)  # checked first, because a store without labels cannot be evaluated at all
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
@@ -139,10 +139,10 @@ def run_evaluation(
 
 
 def split_store(store: Store, settings: EvaluationSettings) -> Splits:
-    """Return the splits of the store, or new ones by `split_by`.
+    """Return the splits of the store, or new splits if the settings have `split_by`.
 
     Raises:
-        InputError: an unknown split or label, or too few groups.
+        InputError: a split or label is unknown, or there are too few groups for `split_by`.
     """
     if settings.split_by is None:
         return store_splits(store, train=settings.train, test=settings.test)
@@ -174,7 +174,7 @@ def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows,
 
 
 def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
-    """Return warnings about this combination of store, split and encoder."""
+    """Return warnings about this combination of store, split and encoders."""
     trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
     if settings.split_by is None or not trained:
         return []

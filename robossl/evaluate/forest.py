@@ -1,4 +1,4 @@
-"""Draw a comparison: one panel per column, one row per line, with intervals and references."""
+"""Plot a comparison: one panel per column of its table and one row per line, with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl.evaluate.lines import KINDS, Line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES = {  # colour (of Okabe and Ito) and marker
+STYLES = {  # colour (from the palette of Okabe and Ito) and marker
     "encoder": ("#0072B2", "o"),
     "random": ("#D55E00", "s"),
     "pixels": ("#009E73", "D"),
@@ -25,11 +25,13 @@ CAPTION = "95 % intervals; filled: differs from random weights of the same backb
 
 
 def write_forest(lines: Sequence[Line], path: Path, *, columns: Sequence[str] = ()) -> None:
-    """Write a PNG of encoders, then references; a filled marker differs from random weights.
+    """Draw a comparison as a PNG file: encoders, then references (baselines).
+
+    The marker of an encoder is filled if the encoder differs from random weights.
 
     Args:
-        lines: A comparison.
-        path: The PNG to write.
+        lines: The lines of a comparison.
+        path: The PNG file to write.
         columns: Columns to draw, in this order. Default: all.
 
     Raises:

@@ -1,4 +1,7 @@
-"""Predictions of protocols on disk: a reference is in every table, and is fitted once."""
+"""Keep the predictions of protocols on disk.
+
+A reference (baseline) is in every table; with kept predictions, it is fitted only once.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from robossl.errors import ResourceError, reason
 from robossl.evaluate.protocol import EvaluationProtocol, Predictions
 from robossl.measure import knn, logistic, metrics, ridge
 
-CODE = (knn, logistic, metrics, ridge)  # what protocols compute with
+CODE = (knn, logistic, metrics, ridge)  # modules that protocols use; a change in them makes kept predictions void
 
 
 def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
-    """Return arrays and metadata; None if the file is missing or damaged."""
+    """Return the arrays and the metadata of a file; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -35,7 +38,7 @@ def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
 
 
 def _write(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> None:
-    """Write a file that `_read` reads, in one step.
+    """Write a file for `_read`, atomically.
 
     Raises:
         ResourceError: the disk is full.
@@ -49,10 +52,10 @@ def _write(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> 
 
 
 def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProtocol:
-    """Return the protocol with a cache in `folder`; None: without a cache.
+    """Return a protocol that keeps its predictions in `folder`; without a folder, return `protocol` itself.
 
-    Files are named by everything that decides them: features, classes, groups, the seed, the source code of the
-    protocol and of the heads and metrics, and scikit-learn's version.
+    A file is named by a hash of all that determines its content: features, classes, groups, the seed, the source code
+    of the protocol and of the modules in `CODE`, and the version of scikit-learn.
     """
     if folder is None:
         return protocol

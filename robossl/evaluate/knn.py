@@ -1,4 +1,4 @@
-"""The kNN protocol: weighted votes of the 20 nearest frames. Classes are not balanced: frequent ones get more votes."""
+"""The kNN protocol: weighted votes of the 20 nearest training frames. Frequent classes get more votes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ def knn(
     *,
     seed: int,
 ) -> Predictions:
-    """Score test frames by their neighbours; `groups` and `seed` have no effect because nothing is fitted."""
+    """Score test frames by their nearest training frames.
+
+    `groups` and `seed` have no effect, because nothing is fitted.
+    """
     details = {"k": min(K, len(train)), "temperature": TEMPERATURE, "centred": False}
     return Predictions(weighted_knn(train, labels, test), details)

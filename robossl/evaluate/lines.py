@@ -1,4 +1,7 @@
-"""Lines of a comparison: one per method, with a figure for each task; as JSON, markdown or on a terminal."""
+"""Lines of a comparison: one line per method, with a score for each task.
+
+They are written as JSON or markdown, or printed on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ LEGEND = (
 
 
 class TableCell(NamedTuple):
-    """A figure of one line in one column, and its paired difference to random weights."""
+    """The score of a line in a column, and its paired difference to random weights (None for a reference)."""
 
     value: Interval
     minus_random: Interval | None
 
 
 class Line(NamedTuple):
-    """One line: a method with its seeds, or a reference."""
+    """One line of the table: a method with all its seeds, or a reference (baseline)."""
 
     name: str
     kind: str
@@ -40,12 +43,12 @@ class Line(NamedTuple):
 
 
 def in_order(lines: Iterable[Line]) -> list[Line]:
-    """Sort encoders before references."""
+    """Sort the lines: encoders first, then references (baselines)."""
     return sorted(lines, key=lambda line: KINDS.index(line.kind))
 
 
 def write_lines(lines: list[Line], out: Path | None) -> str:
-    """Return the table as markdown, and write every figure to `out` as JSON."""
+    """Return the table as markdown; if `out` is given, also write all numbers to this JSON file."""
     ordered = in_order(lines)
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "lines": [_plain(line) for line in ordered]}, indent=1) + "\n")
@@ -56,7 +59,7 @@ def read_lines(path: Path) -> list[Line]:
     """Read the lines of a table that `compare` wrote.
 
     Raises:
-        InputError: another kind of file.
+        InputError: the file is not a table of `compare`.
     """
     from robossl.measure.bootstrap import Interval
 
@@ -75,7 +78,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def to_markdown(lines: list[Line]) -> str:
-    """Return the table with the best figure of each column in bold."""
+    """Return the table as markdown, with the best score of each column in bold."""
     from robossl.evaluate.table import markdown_line
 
     columns, rows = _rows(lines, bold="**{}**")
@@ -95,7 +98,7 @@ def print_lines(lines: list[Line], console: Console) -> None:
 
 
 def _rows(lines: list[Line], *, bold: str) -> tuple[list[str], list[list[str]]]:
-    """Return the columns, and the name and cells of each line; `bold` formats the best figure of a column."""
+    """Return the columns, and the name and cells of each line; `bold` formats the best score of a column."""
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
     shown = [[line.name, *(_shown(line.cells.get(c), best[c], bold) for c in columns)] for line in lines]

@@ -1,4 +1,4 @@
-"""Protocols: functions from features and classes of training frames to class scores of test frames."""
+"""A protocol is a function that fits on features and classes of training frames, then scores classes of test frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from robossl.evaluate import PROTOCOLS
 
 
 class Predictions(NamedTuple):
-    """The result of a protocol."""
+    """The result of a protocol: predictions for the test frames."""
 
-    scores: Float[ndarray, "m c"]  # rows sum to 1, so that all frames of an episode have equal weight
-    details: Mapping[str, float | int | bool | str]  # settings and choices, for the JSON
+    scores: Float[ndarray, "m c"]  # class scores; rows sum to 1, so that all frames of an episode weigh the same
+    details: Mapping[str, float | int | bool | str]  # settings of the protocol and what it chose, for the JSON file
 
 
 class EvaluationProtocol(Protocol):
-    """A function that never sees test labels."""
+    """A function that scores test frames without seeing their labels."""
 
     def __call__(
         self,
@@ -30,12 +30,12 @@ class EvaluationProtocol(Protocol):
         *,
         seed: int,
     ) -> Predictions:
-        """Score test frames.
+        """Fit on the training frames and score the classes of the test frames.
 
         Args:
             train: Features of the training frames.
-            labels: Their classes, all of 0 to c - 1.
-            groups: Group of each training frame; a validation split never divides a group.
+            labels: Class of each training frame, from 0 to c - 1; every class occurs.
+            groups: Group of each training frame, such as its recording day; a validation split never divides a group.
             test: Features of the test frames.
             seed: Seed of all random draws.
         """
@@ -46,7 +46,7 @@ def resolve_protocol(name: str) -> EvaluationProtocol:
     """Return the protocol of a name.
 
     Raises:
-        InputError: no protocol has that name, or a plugin that cannot be used.
+        InputError: no protocol has that name, or it comes from a plugin that cannot be used.
     """
     protocol: EvaluationProtocol = PROTOCOLS.resolve(name)
     return protocol

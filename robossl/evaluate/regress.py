@@ -1,4 +1,4 @@
-"""`robossl regress`: read a state column off features, and compare with random weights and pooled pixels."""
+"""`robossl regress`: predict a state column from features, beside random weights and pooled pixels."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def regress(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well ridge regression reads a robot's state off single frames.
+    """Measure how well ridge regression predicts a robot's state from the features of single frames.
 
     Args:
         models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
         store: Store whose episodes have the column.
-        column: Per-frame values to read: state, action.
-        dims: Dimensions of the column to read. Default: all.
+        column: Per-frame column to predict, such as state or action.
+        dims: Dimensions of the column to predict. Default: all.
         split: Use the episodes of one split only.
-        folds: Each episode is predicted by a fit on the episodes of the other folds.
-        frames_per_episode: Frames embedded of each episode, evenly spaced.
-        min_std: Least std of a dimension (rad, m); others are left out.
-        bootstrap: Resamples of the episodes for an interval.
-        random_seeds: Random inits of the reference, which is their mean.
-        seed: Seed of random inits and resamples.
-        output: pooled, or cls: the class token of a ViT, which DINO and MoCo v3 train and evaluate.
+        folds: Number of folds. Each episode is predicted by a fit on the episodes of the other folds.
+        frames_per_episode: Number of frames to use of each episode, evenly spaced.
+        min_std: Leave out dimensions whose standard deviation is smaller (in the column's unit, such as rad or m).
+        bootstrap: Number of resamples of the episodes for each interval.
+        random_seeds: Number of random initialisations that the baseline with random weights averages over.
+        seed: Seed of random initialisations, folds and resamples.
+        output: Features to use: pooled, or cls for the class token of a ViT, which DINO and MoCo v3 train and evaluate.
         cache: Folder that keeps features. Default: RUN/features of the first run folder.
-        out: JSON file of all figures.
-        markdown: Print markdown on a terminal too; into a file or a pipe it is the default.
+        out: JSON file to write with all numbers.
+        markdown: Print markdown even on a terminal. Output to a file or a pipe is always markdown.
     """
     from rich.console import Console
 

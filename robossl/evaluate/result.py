@@ -1,4 +1,4 @@
-"""Results of an evaluation: frozen records that are written as JSON and read back by the report."""
+"""Results of an evaluation: frozen dataclasses that are written as JSON and read back for the report."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class ScoreRow:
 
     name: str
     kind: Kind
-    accuracy: Interval  # balanced, of episodes; the mean over seeds
-    frame_accuracy: Interval  # balanced, of single frames
-    recall: dict[str, float]  # of episodes, by class
-    minus: dict[str, Interval]  # paired difference to each reference, by its name; encoders only
-    details: tuple[Mapping[str, float | int | bool | str], ...]  # choices of the protocol, one per seed
+    accuracy: Interval  # balanced accuracy of episodes, mean over seeds
+    frame_accuracy: Interval  # balanced accuracy of single frames
+    recall: dict[str, float]  # share of correct episodes, by class
+    minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
+    details: tuple[Mapping[str, float | int | bool | str], ...]  # what the protocol chose, one entry per seed
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One label on one test split under one protocol."""
+    """The scores for one label, one test split and one protocol."""
 
     protocol: str
     label: str
@@ -43,7 +43,7 @@ class Result:
     num_train_episodes: int
     num_test_episodes: int
     num_test_frames: int
-    validated_by: str  # the group of cross-validation: day or episode
+    validated_by: str  # what cross-validation does not divide: day or episode
     rows: tuple[ScoreRow, ...]
 
     @property
@@ -52,7 +52,7 @@ class Result:
         return f"{self.label} on {self.test_split} ({self.protocol})"
 
     def sentences(self) -> list[str]:
-        """Return one sentence per comparison, in points of balanced accuracy."""
+        """Return one sentence per comparison with a reference (baseline), in points of balanced accuracy."""
         return [
             f"{self.title}: {row.name} is {_points(difference)} {reference}{_verdict(difference)}."
             for row in self.rows
@@ -89,7 +89,7 @@ class Scores:
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]
-    left_out: tuple[str, ...]  # sentences
+    left_out: tuple[str, ...]  # sentences on labels that were left out, and warnings
     schema: str = SCHEMA
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Scores:
         return html_tables(self)
 
     def to_json(self) -> str:
-        """Return the text of the JSON file; intervals become objects, and sentences are added for readers."""
+        """Return the text of the JSON file. Intervals become objects, and sentences are added for readers."""
         content = asdict(self)
         for result, written in zip(self.results, content["results"], strict=True):
             written["sentences"] = result.sentences()
@@ -132,7 +132,7 @@ def read_evaluation(path: Path) -> Scores:
     """Read a file that `to_json` wrote.
 
     Raises:
-        InputError: another kind of file, or a schema that this version does not know.
+        InputError: the file is not an evaluation, or has a schema that this version does not know.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -24,20 +24,20 @@ Details = Mapping[str, float | int | bool | str]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row of the table before it is scored: features of every evaluated frame, one array per seed."""
+    """What becomes a row of the table: the features of every evaluated frame, one array per seed."""
 
     name: str
     kind: Kind
     features: tuple[Float[ndarray, "n d"], ...]
-    references: tuple[str, ...] = ()  # names of the rows it is compared with
+    references: tuple[str, ...] = ()  # names of the rows that this row is compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Correct share of each test episode, in [0, 1]; one row per seed."""
+    """Share of each test episode that is predicted correctly, in [0, 1]; one row per seed."""
 
-    episodes: Float[ndarray, "s e"]  # by the mean score of the episode's frames
-    frames: Float[ndarray, "s e"]  # frame by frame
+    episodes: Float[ndarray, "s e"]  # 1 or 0; the prediction is made from the mean scores of the frames
+    frames: Float[ndarray, "s e"]  # share of correct frames
     details: tuple[Details, ...]
 
 
@@ -50,7 +50,7 @@ class FrameRows:
 
     @staticmethod
     def of(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> FrameRows:
-        """Choose evenly spaced frames of the episodes."""
+        """Choose evenly spaced frames of each episode."""
         rows = spread_rows(store, episodes, per_episode=per_episode)
         return FrameRows(rows, store.episode_of(rows))
 
@@ -66,7 +66,7 @@ def score_task(
     seed: int,
     advance: Callable[[int], None] = lambda fits: None,
 ) -> Result:
-    """Run a protocol for every candidate and compare them on the same resampled episodes."""
+    """Run a protocol for every candidate (encoder or baseline), and compare them on the same resampled episodes."""
     assert len({MAJORITY, *(candidate.name for candidate in candidates)}) == 1 + len(candidates), "a name repeats"
     hits: dict[str, Hits] = {MAJORITY: _majority(task)}
     for candidate in candidates:
@@ -127,7 +127,7 @@ def _hits(
     *,
     seed: int,
 ) -> Hits:
-    """Score the features of each seed."""
+    """Run the protocol on the features of each seed; return which predictions are correct."""
     train, test = np.isin(frames.episodes, task.train), np.isin(frames.episodes, task.test)
     train_episode = np.searchsorted(task.train, frames.episodes[train])
     test_episode = np.searchsorted(task.test, frames.episodes[test])

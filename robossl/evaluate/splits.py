@@ -1,4 +1,4 @@
-"""Training and test episodes: the store's own splits, or whole groups by hash."""
+"""Training and test episodes: the store's own splits, or new splits that keep groups (such as a lab) whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def store_splits(store: Store, *, train: str, test: tuple[str, ...]) -> Splits:
     """Return the splits that ingest recorded.
 
     Raises:
-        InputError: an unknown or empty split, or the training split among the test splits.
+        InputError: a split is unknown or empty, or the training split is also a test split.
     """
     if train in test:
         raise InputError(
@@ -40,13 +40,14 @@ def _episodes(store: Store, split: str) -> Int[ndarray, " e"]:
 
 
 def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) -> Splits:
-    """Split the whole store so that no group (an episode, lab, day or value of any label) is on both sides.
+    """Split the whole store into training and test episodes; the episodes of a group go to the same split.
 
-    Groups are ordered by the hash of seed and name, and go to the test side until it has the wanted fraction of
-    episodes; the order in which the store was filled has no effect.
+    `by` says what a group is: an episode, a lab, a day, or a value of any label. Groups are sorted by the hash of the
+    seed and their name. They go to the test split until it has the wanted fraction of episodes. The order in which the
+    store was filled has no effect. Episodes without a group are left out.
 
     Raises:
-        InputError: an unknown label, or fewer than two groups.
+        InputError: the label is unknown, or there are fewer than two groups.
     """
     groups = group_names(store, by)
     names = sorted(set(groups) - {""}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
@@ -62,10 +63,12 @@ def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) ->
 
 
 def group_names(store: Store, by: str) -> ndarray:
-    """Return the group of each episode ("": none), by `episode`, `day` (date and lab) or a label.
+    """Return the name of each episode's group; "" if it has none.
+
+    `by` says what a group is: `episode`, `day` (a date in a lab), or a label.
 
     Raises:
-        InputError: an unknown label.
+        InputError: the label is unknown.
     """
     if by == "episode":
         return np.asarray(store.episode_id)

@@ -1,15 +1,17 @@
-"""State probe: how well ridge regression reads a robot's state (joints, pose) off the features of one frame.
+"""State probe: how well ridge regression predicts a robot's state (joints, pose) from the features of one frame.
 
-Each episode is predicted by a fit on the other folds; folds keep episodes whole, and inner folds choose the penalty.
-R2 = 1 - squared error / squared deviation from the mean, for each dimension that moves, then averaged. A single split
-is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move, and R2 divides by almost nothing.
-Intervals resample episodes, and rows are compared on the same resamples.
+Each episode is predicted by a fit on the other folds. Folds keep episodes whole, and inner folds choose the penalty.
+For each dimension that moves, R2 = 1 - squared error / squared deviation from the mean; the result is the mean over
+these dimensions. A single split is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move,
+so R2 divides by almost nothing. Intervals resample episodes, and all rows of the table are compared on the same
+resamples.
 
-A gripper may move in two episodes of ten. A dimension counts if its std is `min_std`, and half of it without any one
-fold: every fit must see it move. In a resample, or in a fold that chooses the penalty, it may still hardly move. If its
-squared deviation is less than `LEAST_DEVIATION` of that of all frames, R2 divides by that of all frames; in a resample
-this applies only to the difference from the R2 of all episodes. If dimensions move in most episodes, R2 is the usual
-one.
+A dimension may move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
+`min_std`, and at least half of `min_std` when any one fold is removed, because every fit must see it move. Even so, it
+may hardly move in a resample, or in a fold that chooses the penalty. If its squared deviation there is less than
+`LEAST_DEVIATION` times that of all frames, R2 divides by the squared deviation of all frames instead. In a resample,
+this applies only to the difference from the R2 of all episodes. If a dimension moves in most episodes, its R2 is the
+usual one.
 """
 
 from __future__ import annotations
@@ -36,30 +38,32 @@ from robossl.measure.store_rows import StoreRows, spread_rows
 from robossl.measure.subjects import Subject
 from robossl.ranges import check_range
 
-LEAST_RESAMPLES = 100  # for an interval
-MAX_SEED = 2**32 - 1  # of scikit-learn's random_state
+LEAST_RESAMPLES = 100  # minimum number for an interval
+MAX_SEED = 2**32 - 1  # limit of scikit-learn's random_state
 
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Everything that decides the outcome."""
+    """All settings that affect the results."""
 
     column: str = "state"
     split: str | None = None  # None: every episode of the store
     folds: int = 5
     frames_per_episode: int = 60
-    min_std: float = 0.05  # of a dimension (rad, m); others are left out
+    min_std: float = 0.05  # in the column's unit (rad, m); dimensions with a smaller std are left out
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    dims: tuple[int, ...] = ()  # of the column; empty: all
+    dims: tuple[int, ...] = ()  # dimensions of the column; () means all
     output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
-        """Check all settings; `bootstrap` may be 0 for an estimate without an interval.
+        """Check the settings that do not depend on the store.
+
+        `bootstrap` may be 0, for an estimate without an interval.
 
         Raises:
-            InputError: a number outside its range.
+            InputError: a number is outside its range.
         """
         check_range(1, frames_per_episode=self.frames_per_episode, random_seeds=self.random_seeds)
         check_range(0, min_std=self.min_std, bootstrap=self.bootstrap)
@@ -73,8 +77,8 @@ class StateRow:
     name: str
     kind: str
     r2: Interval  # mean over dimensions and seeds
-    minus: dict[str, Interval]  # paired difference to each reference; encoders only
-    penalties: tuple[float, ...]  # chosen, one per fold and seed
+    minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
+    penalties: tuple[float, ...]  # the chosen penalties, one per fold and seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class StateResult:
 
 @dataclass(frozen=True, slots=True)
 class StateProbe:
-    """Frames, the values to read off them, and resamples of their episodes."""
+    """The frames, the values to predict from them, and the resamples of their episodes."""
 
     store: Store
     settings: StateSettings
@@ -101,17 +105,20 @@ class StateProbe:
     def __call__(
         self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
     ) -> tuple[Float[ndarray, " b"], list[float]]:
-        """Return R2 on all episodes as they are, then on every resample; and the penalty of each fold."""
+        """Return R2 and the penalty of each fold.
+
+        The first value of R2 is for all episodes as they are, the others for the resamples.
+        """
         (features,) = embed(subject, StoreRows(self.store, self.rows), cache=cache, advance=advance).values()
         return _probe(features, self.values, self.episodes, self.weights, self.settings)
 
 
 def open_probe(store: Store, settings: StateSettings) -> StateProbe:
-    """Choose frames and read their values.
+    """Choose the frames and read the values to predict from them.
 
     Raises:
-        InputError: a setting outside its range, an unknown column, dimension or split, values that are not finite,
-            no dimension that moves, too few episodes.
+        InputError: a setting is outside its range, the column, a dimension or the split is unknown, a value is not
+            finite, no dimension moves, or there are too few episodes.
     """
     settings.check()
     chosen = np.unique(store.episode_of(store.rows(settings.split)))
@@ -135,10 +142,11 @@ def run_state(
     group_seeds: bool = False,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> StateResult:
-    """Probe models, random weights of their backbones and pooled pixels.
+    """Run the state probe on models, on their backbones with random weights, and on pooled pixels.
 
     Raises:
-        InputError: as `open_probe`; too few resamples for an interval; a model that cannot be opened.
+        InputError: for the reasons that `open_probe` gives; there are too few resamples for an interval; or a model
+            cannot be opened.
     """
     check_range(LEAST_RESAMPLES, bootstrap=settings.bootstrap)
     probe = open_probe(store, settings)
@@ -178,7 +186,7 @@ def run_state(
 def _moving(
     values: Float[ndarray, "n k"], episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Bool[ndarray, " k"]:
-    """Return which dimensions move enough, in every fit too; refuse values that cannot be probed."""
+    """Return which dimensions move enough, also in the frames of every fit. Refuse values that cannot be probed."""
     num_episodes = len(np.unique(episodes))
     if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
         raise InputError(
@@ -205,7 +213,7 @@ def _moving(
 def _folds(
     episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
-    """Yield the rows to fit and the rows to predict."""
+    """Yield, for each fold, the rows to fit and the rows to predict."""
     from sklearn.model_selection import GroupKFold
 
     folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
@@ -219,13 +227,16 @@ def _probe(
     weights: Float[ndarray, "b e"],
     settings: StateSettings,
 ) -> tuple[Float[ndarray, " b"], list[float]]:
-    """Return R2 of each row of weights over the episodes, and the penalty of each fold."""
+    """Return R2 for each row of `weights`, and the penalty of each fold.
+
+    A row of `weights` says how often each episode counts.
+    """
     predicted, penalties = np.empty_like(values), []
     for seen, held in _folds(episodes, settings):
         predicted[held], penalty = predict_by_ridge(features[seen], values[seen], episodes[seen], features[held])
         penalties.append(penalty)
     of = np.unique(episodes, return_inverse=True)[1]
-    centred = values - values.mean(axis=0)  # squares of a small motion about a large mean would cancel
+    centred = values - values.mean(axis=0)  # without centring, a small motion about a large mean loses precision
     sums = [_sum_by(of, x) for x in (np.ones_like(values), centred, centred**2, (values - predicted) ** 2)]
     count, first, second, error = (weights @ each for each in sums)
     deviation = second - first**2 / count
@@ -242,13 +253,19 @@ def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndar
 
 
 def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b e"]:
-    """Return all episodes as they are, then the draws: how often each resample has each episode."""
+    """Return how often each resample has each episode, one row per resample.
+
+    The first row is no resample: it has all episodes once.
+    """
     generator, one_stratum = np.random.default_rng(settings.seed), np.zeros(num_episodes, np.int64)
     counts = draw_counts(one_stratum, num_resamples=settings.bootstrap, generator=generator, fewer=1)
     return np.concatenate([np.ones((1, num_episodes)), counts])
 
 
 def interval(r2: Float[ndarray, "s b"]) -> Interval:
-    """Return the estimate with a percentile interval; resamples take the seeds in turn."""
+    """Return the estimate with a percentile interval.
+
+    Each resample uses one seed; the seeds take turns.
+    """
     resampled = r2[:, 1:].T
     return percentile_interval(float(r2[:, 0].mean()), resampled, np.arange(len(resampled)) % len(r2))

@@ -1,4 +1,4 @@
-"""The rows of a table before they are scored: encoders, random weights of their backbones, pooled pixels."""
+"""What is scored, one table row each: encoders, their backbones with random weights, and pooled pixels."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SubjectGroup:
-    """One row of a table: a subject, or several whose scores are averaged (seeds)."""
+    """One row of a table: a subject (what is scored), or several whose scores are averaged, such as seeds."""
 
     name: str  # unique in a table
     kind: Kind
     members: tuple[Subject, ...]
-    references: tuple[str, ...] = ()  # names of the rows it is compared with
-    about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON
+    references: tuple[str, ...] = ()  # names of the rows that this row is compared with
+    about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON file
 
 
 def make_groups(
     models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False, output: Output = "pooled"
 ) -> list[SubjectGroup]:
-    """Open the encoders and make their references.
+    """Open the encoders and make their references (baselines).
 
     Args:
-        models: Everything that `open_subject` opens.
-        random_seeds: Random inits of each backbone.
-        seed: Seed of the first random init.
-        group_seeds: Make one group of the runs whose configurations differ only in their seed.
-        output: pooled, or cls.
+        models: Models, each in a form that `open_subject` opens.
+        random_seeds: Number of random initialisations of each backbone.
+        seed: Seed of the first random initialisation.
+        group_seeds: Merge the runs whose configurations differ only in their seed into one group.
+        output: Features to use: pooled or cls (the class token).
 
     Raises:
-        InputError: a model that cannot be opened, is named twice or does not have the output.
+        InputError: a model cannot be opened, is named twice or does not have the output.
     """
     opened = _open(models, output)
     configs = {model: reference_config(subject) for model, subject in opened.items()}
@@ -95,7 +95,10 @@ def _open(models: tuple[str, ...], output: Output) -> dict[str, Subject]:
 
 
 def _random_names(configs: Iterable[EncoderConfig]) -> dict[EncoderConfig, str]:
-    """Name random weights by their backbone; add input size, then colour statistics, if names repeat."""
+    """Name the backbones with random weights, such as "random resnet18".
+
+    If names repeat, add the input size, then the colour statistics.
+    """
     names = {config: f"random {config.backbone}" for config in configs}
     size, colours = "{0.input_hw[0]}x{0.input_hw[1]}", "(mean {0.mean}, std {0.std})"
     for more in (size, colours):
@@ -110,7 +113,10 @@ def _first_free(wanted: tuple[str, ...], taken: set[str]) -> str:
 
 
 def _key_without_seed(model: str, subject: Subject) -> str:
-    """Return a key that runs share if they differ only in their seed; other models have a key of their own."""
+    """Return a key that two runs share if they differ only in their seed.
+
+    Other models have a key of their own.
+    """
     config = _config(model)
     if not config or subject.card is None:
         return model

@@ -15,7 +15,8 @@ from robossl.evaluate.task import ClassCount
 from robossl.measure.bootstrap import Interval
 from robossl.measure.subjects.references import MAJORITY
 
-FEW_EPISODES = 5  # of a class in the test split; with fewer, intervals are rough
+# If a class has fewer episodes than this in the test split, intervals are rough.
+FEW_EPISODES = 5
 LEGEND = (
     "Balanced accuracy of episodes in % (mean score of an episode's frames), 95 % intervals over episodes; "
     "differences are paired, in points; * marks an interval that excludes zero. Random init is a mean over seeds, "
@@ -24,7 +25,7 @@ LEGEND = (
 
 
 def accuracy_cell(accuracy: Interval) -> str:
-    """Return `54.1 [43, 65]`."""
+    """Return text such as `54.1 [43, 65]`; without the brackets if there is no interval."""
     if not accuracy.is_defined:
         return f"{100 * accuracy.estimate:.1f}"
     estimate, low, high = (100 * value for value in accuracy)
@@ -32,7 +33,7 @@ def accuracy_cell(accuracy: Interval) -> str:
 
 
 def difference_cell(difference: Interval | None) -> str:
-    """Return `+12.3 [+3.1, +21.5] *`, or nothing."""
+    """Return text such as `+12.3 [+3.1, +21.5] *`; "" if there is no difference."""
     if difference is None:
         return ""
     if not difference.is_defined:
@@ -42,7 +43,10 @@ def difference_cell(difference: Interval | None) -> str:
 
 
 def compared(result: Result) -> list[str]:
-    """Return the references that have a column; the majority class (1 / classes) has a sentence only."""
+    """Return the references (baselines) that have a column.
+
+    The majority class has none, because its accuracy is always 1 / classes; it has a sentence below the table.
+    """
     named = dict.fromkeys(name for row in result.rows for name in row.minus)
     return [name for name in named if name != MAJORITY]
 
@@ -56,7 +60,7 @@ def heading(result: Result) -> str:
 
 
 def classes_line(result: Result) -> str:
-    """List the classes that count and those that do not, with their episodes (train / test)."""
+    """List the classes that are kept and those that are dropped, with their episodes (train / test)."""
     kept, dropped = _listed(result.classes), _listed(result.dropped)
     return f"{result.label} on {result.test_split}: kept {kept}; dropped {dropped or 'none'} (episodes train / test)"
 
@@ -66,7 +70,7 @@ def _listed(counts: tuple[ClassCount, ...]) -> str:
 
 
 def notes(evaluation: Scores) -> Iterator[str]:
-    """Yield the notes below the tables: classes, comparisons, omitted tasks, cautions."""
+    """Yield the notes below the tables: classes, comparisons, left-out labels and warnings."""
     yield from dict.fromkeys(classes_line(result) for result in evaluation.results)
     yield from (sentence for result in evaluation.results for sentence in result.sentences())
     yield from evaluation.left_out
@@ -101,7 +105,7 @@ def print_tables(evaluation: Scores, console: Console) -> None:
 def print_table(
     console: Console, titles: Sequence[str], rows: Iterable[tuple[Iterable[str], str]], *, title: str = ""
 ) -> None:
-    """Print a table; each row is its cells (rich markup) and its style."""
+    """Print a table; each row is a pair of its cells (rich markup) and its style."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(titles):
         table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")
@@ -129,7 +133,7 @@ def to_markdown(evaluation: Scores) -> str:
 
 
 def html_tables(evaluation: Scores) -> str:
-    """Return the same as HTML for a notebook."""
+    """Return the tables and the notes as HTML for a notebook."""
     tables = [
         html_table(
             f"{result.protocol}, {heading(result)}",

@@ -12,7 +12,7 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluate.splits import Splits, group_names
 
-MIN_GROUPS = 3  # of each class, for cross-validation over whole groups
+MIN_GROUPS = 3  # minimum for each class, so that cross-validation can keep groups whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """Episodes to train and test on; classes are numbered in the order of `classes`."""
+    """The episodes to train and test on, and their classes, numbered in the order of `classes`."""
 
     label: str
     train_name: str
@@ -37,12 +37,12 @@ class LabelTask:
     test: Int[ndarray, " f"]
     train_labels: Int[ndarray, " e"]
     test_labels: Int[ndarray, " f"]
-    grouped_by: str  # day or episode: the group of cross-validation on train
+    grouped_by: str  # day or episode: what cross-validation on `train` does not divide
     groups: Int[ndarray, " e"]
 
     @property
     def is_usable(self) -> bool:
-        """Whether there are two classes or more."""
+        """Whether there are at least two classes."""
         return len(self.classes) >= 2
 
 
@@ -50,7 +50,7 @@ def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_e
     """Count the classes of a label in two splits and keep those with enough episodes in both.
 
     Raises:
-        InputError: an unknown label.
+        InputError: the label is unknown.
     """
     names = store.labels(label)
     train, test = splits.train, splits.tests[test_name]
@@ -85,7 +85,10 @@ def _numbered(names: ndarray, classes: list[str]) -> Int[ndarray, " e"]:
 
 
 def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e"]) -> tuple[str, Int[ndarray, " e"]]:
-    """Return recording days if the store knows them and every class has enough of them, else episodes."""
+    """Return the groups that cross-validation does not divide, and what they are.
+
+    They are recording days if the store knows the day of each episode and every class has enough days, else episodes.
+    """
     if "date" in store.label_names or "day" in store.label_names:
         days = group_names(store, "day")[episodes]
         if (days != "").all() and all(len(np.unique(days[labels == c])) >= MIN_GROUPS for c in np.unique(labels)):
@@ -94,10 +97,10 @@ def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e
 
 
 def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
-    """Refuse if no task has two classes.
+    """Check that at least one task has two classes.
 
     Raises:
-        InputError: it names the largest classes of each label and what to do.
+        InputError: no task has two classes; the message names the largest classes of each task and what to do.
     """
     if any(task.is_usable for task in tasks):
         return
@@ -109,7 +112,7 @@ def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
 
 
 def why_unusable(task: LabelTask, *, min_episodes: int) -> str:
-    """Explain in one sentence why a task is left out."""
+    """Explain in one sentence why a label is left out on a test split."""
     return (
         f"{task.label} on {task.test_name} is left out: {len(task.classes)} class(es) with at least "
         f"{min_episodes} episodes in both splits, two are needed ({_largest(task)})"

@@ -1,4 +1,4 @@
-"""SOURCES: the formats that can be ingested, by name; detection tries them in this order, plugins last."""
+"""SOURCES: the formats that can be ingested, by name. Detection tries them in this order, plugins last."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ SOURCES = Registry(
 
 
 def source_class(name: str) -> type[Source]:
-    """Return the class of a format.
+    """Return the class that reads a format.
 
     Raises:
-        InputError: no such format, or a plugin that cannot be used.
+        InputError: there is no such format, or it comes from a plugin that cannot be used.
     """
     found: type[Source] = SOURCES.resolve(name)
     return found

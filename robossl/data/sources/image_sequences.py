@@ -1,7 +1,8 @@
 """Folders of numbered frames: find the images of a folder that form one episode, and their order.
 
 Photographs are numbered too (`apple/apple_001.jpg`), so numbers alone do not decide. The images of a folder form an
-episode if their numbers have few gaps, and the folder is named like an episode (`episode_3`) or neighbours look alike.
+episode if their numbers have few gaps and, in addition, the folder is named like an episode (`episode_3`) or
+neighbouring images look alike.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from PIL import Image
 
 from robossl.data.pictures import FORMATS
 
-MIN_FRAMES = 4  # in a folder that is not named like an episode
-DENSE = 0.5  # smallest share of present numbers between the first and the last
+MIN_FRAMES = 4  # of an episode, if its folder is not named like an episode
+DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
 NUM_PAIRS = 4  # pairs of neighbours to compare
-# Mean differences of 32x32 grey thumbnails, from 0 to 255. Measured on a hand-held camera (7-Scenes): neighbours 9,
-# frames far apart 63; on classes of a photograph data set: 35 to 64.
+# Limits of the mean difference, 0 to 255, between 32x32 grey thumbnails of neighbouring images: ALIKE for frames of one
+# video, STILL for a camera that hardly moves. Measured on video of a hand-held camera (7-Scenes): 9 between neighbours,
+# 63 between frames far apart. Measured on the classes of a photograph data set: 35 to 64 between neighbours.
 ALIKE, STILL = 30.0, 6.0
-NEARER = 0.7  # largest ratio of the neighbours' difference to the difference far apart, for a moving camera
+# For a moving camera: largest ratio of the difference between neighbours to the difference between frames far apart.
+NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
 # A time such as 1305031102.175304 is one number.
@@ -50,24 +53,27 @@ class ImageSequence:
     def places(self) -> list[int]:
         """The time index of each frame, from 0; a missing number leaves a gap.
 
-        Numbers with a constant step, such as every tenth frame, count as consecutive.
+        If the numbers have a constant step, such as every tenth frame, they count as consecutive.
         """
         step = math.gcd(*(b - a for a, b in pairwise(self.numbers))) or 1
         return [(number - self.numbers[0]) // step for number in self.numbers]
 
     @property
     def num_missing(self) -> int:
-        """Number of gaps."""
+        """Number of missing frame numbers."""
         return self.places[-1] + 1 - len(self.numbers)
 
     @property
     def is_dense(self) -> bool:
-        """Whether the numbers count frames; identifiers have more gaps."""
+        """Whether the numbers have few enough gaps to be frame numbers; identifiers have more gaps."""
         return len(self.numbers) >= DENSE * (self.places[-1] + 1)
 
 
 def find_sequences(paths: Iterable[str], root_name: str) -> list[ImageSequence]:
-    """Group images by folder and common part of their names; images with equal numbers form no sequence."""
+    """Group images by their folder and by the common part of their names.
+
+    A group in which two images have the same number is not a sequence.
+    """
     groups: dict[tuple[str, str], dict[str, int]] = {}
     for folder, names in _by_folder(paths).items():
         for common, numbers in _numbered(names).items():
@@ -97,8 +103,8 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
 def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Group the images of one folder by the common part of their names; return the number of each image.
 
-    If a name has several numbers (`frame3_cam1`), use the one with the most values; ties go to the last. A folder may
-    mix two image formats, unless two images then have the same number.
+    If names have several numbers (`frame3_cam1`), the one with the most different values is used; in a tie, the last.
+    Images of two formats (.jpg and .png) form one group, unless two of them then have the same number.
     """
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name, parts in _parts(names).items():
@@ -122,7 +128,10 @@ def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def _parts(names: Sequence[str]) -> dict[str, list[str]]:
-    """Split each name into words and numbers; decimal numbers count as one if all have equally many decimals."""
+    """Split each name of a folder into words and numbers.
+
+    A decimal number counts as one number if all numbers of the folder have equally many decimals.
+    """
     stems = {name: name.rpartition(".")[0] for name in names}
     parts = {name: _NUMBERS_AND_SECONDS.split(stem) for name, stem in stems.items()}
     digits = {len(part.partition(".")[2]) for found in parts.values() for part in found[1::2]}
@@ -135,17 +144,20 @@ def is_named_episode(folder: str) -> bool:
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
-    """Return whether numbered images are one recording; decode a few neighbours if the names do not tell."""
+    """Return whether numbered images are one recording; decode a few of them if the names do not tell."""
     if not sequence.is_dense:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source may be a recording or a collection; only the name can make them an episode.
+    # Images directly in the source folder may be a collection, so only the folder's name can make them an episode.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
-    """Return whether neighbours look alike, and are nearly still or more alike than images far apart."""
+    """Return whether neighbouring images look alike, as in a video.
+
+    In addition they must be nearly equal (a still camera), or clearly more alike than images far apart.
+    """
     last = len(sequence.paths) - 1
     first_places = sorted(set(np.linspace(0, last - 1, NUM_PAIRS).round().astype(int).tolist()))
     near = _difference(root, [(sequence.paths[i], sequence.paths[i + 1]) for i in first_places])
@@ -156,13 +168,16 @@ def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
 
 
 def _difference(root: Path, pairs: Iterable[tuple[str, str]]) -> float:
-    """Return the median difference of pairs of images; inf if sizes differ or no pair can be read."""
+    """Return the median difference of pairs of images, from 0 to 255.
+
+    Return inf if the two images of a pair have different sizes, or no pair can be read.
+    """
     differences = []
     for one, other in ((_thumbnail(root / a), _thumbnail(root / b)) for a, b in pairs):
         if one is None or other is None:
-            continue  # damaged; reported later, when it is read
+            continue  # a damaged image is reported when it is read
         if one[0] != other[0]:
-            return math.inf  # different sizes: photographs
+            return math.inf  # images of different sizes are photographs
         differences.append(float(np.abs(one[1] - other[1]).mean()))
     return float(np.median(differences)) if differences else math.inf
 
@@ -171,7 +186,7 @@ def _thumbnail(path: Path) -> tuple[tuple[int, int], Float[ndarray, "32 32"]] | 
     try:
         with Image.open(path, formats=FORMATS) as image:
             size = image.size
-            # Decodes a JPEG at a fraction of its size.
+            # This makes Pillow decode a JPEG at a fraction of its size.
             image.draft("L", (64, 64))
             return size, np.asarray(image.convert("L").resize((32, 32), Image.Resampling.NEAREST), np.float64)
     except Exception:  # Pillow's readers raise any error for damaged bytes

@@ -1,6 +1,6 @@
 """Folders of images: the numbered frames of a folder are one episode, any other image is an episode of one frame.
 
-Folder names are labels; top folders named train, val or test are splits. A csv may add labels.
+Folder names are labels. Folders at the top that are named train, val or test are splits. A csv may add labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ImageFolderSource:
         return root.is_dir() and any_file(root, IMAGE_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per folder of frames, and one per other image."""
+        """List one unit per sequence of numbered frames, and one unit per remaining image."""
         paths, skipped = find_files(self._root, IMAGE_SUFFIXES)
         episodes, others = self._episodes(paths)
         framed = {path for episode in episodes for path in episode.paths}
@@ -77,7 +77,10 @@ class ImageFolderSource:
             yield Frame(pixels, int(place) / frames_per_s)
 
     def _episodes(self, paths: Sequence[str]) -> tuple[list[ImageSequence], list[ImageSequence]]:
-        """Return the episodes, and the numbered images that are read one by one."""
+        """Return the sequences that are episodes, and the sequences whose images are read one by one.
+
+        The second list omits sequences with many gaps, whose numbers do not look like frame numbers.
+        """
         if self._options.image_folders == "images":
             return [], []
         found = find_sequences(paths, self._root.name)
@@ -92,7 +95,7 @@ class ImageFolderSource:
         return kept, [sequence for sequence in others if sequence.is_dense]
 
     def _labelled(self) -> set[str]:
-        """Return the images that a csv lists one by one; each has its own labels."""
+        """Return the paths that the csv of labels lists; an image in it has its own labels."""
         found = find_table(self._root, self._labels)
         return set() if found is None else set(found[1].rows)
 
@@ -129,7 +132,7 @@ class ImageFolderSource:
         return lines
 
     def _name_remarks(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
-        """Say which other folders have names of episodes but are read image by image."""
+        """Say which folders are named like episodes but are read image by image, as their images have no numbers."""
         known = self._labelled().union(*(sequence.paths for sequence in others))
         counts = Counter(path.rpartition("/")[0] for path in single if path not in known)
         folders = sorted(f for f, count in counts.items() if count > 1 and is_named_episode(f.rpartition("/")[2]))

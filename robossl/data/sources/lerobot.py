@@ -50,7 +50,10 @@ class LeRobotSource:
         return (root / "meta" / "info.json").is_file()
 
     def listing(self) -> Listing:
-        """List one unit per camera and episode, from the metadata alone."""
+        """List one unit per camera and episode, from the metadata; no frame is decoded.
+
+        A sample of the data files is read for the widths of the columns, and one video header per camera for its codec.
+        """
         dataset = read_metadata(self._root)
         units: list[Unit] = []
         skipped: list[Problem] = []
@@ -77,7 +80,7 @@ class LeRobotSource:
         return Listing(units, tuple(skipped), (*dataset.notes, *notes), widths)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the frames of an episode with their rows of the data file, in order."""
+        """Yield the frames of an episode in order, each with the values of its row in the data file."""
         columns, image = unit.address["columns"], str(unit.address["image"])
         names = dict(pair.split("=", 1) for pair in str(columns).split("\n") if pair)
         table = self._table(unit, [*names.values(), *([image] if image else [])])
@@ -103,7 +106,7 @@ class LeRobotSource:
         return table
 
     def _video_frames(self, unit: Unit, table: pa.Table) -> Iterator[tuple[int, float, np.ndarray]]:
-        """Yield row, time and pixels of each frame of the episode."""
+        """Yield the row, the time and the pixels of each frame of the episode."""
         file, frames_per_s = str(unit.address["video"]), float(unit.address["frames_per_s"])
         if self._times is None or self._times[0] != file:
             self._times = (file, frame_times(self._root / file))
@@ -126,7 +129,10 @@ class LeRobotSource:
                 return
 
     def _open(self, file: str, from_seconds: float) -> Video:
-        """Return the open video if the file is shared and can be sought in, else open it."""
+        """Return the video of a file, to be read from a given time.
+
+        An open video of the same file is used again if the time is after 0, because reading then starts with a seek.
+        """
         if self._video is None or self._video[0] != file or from_seconds <= 0:
             if self._video is not None:
                 self._video[1].close()
@@ -189,9 +195,10 @@ def _unit(root: Path, dataset: LeRobotMetadata, episode: LeRobotEpisode, camera:
 
 
 def _with_frame_spans(units: Sequence[Unit], dataset: LeRobotMetadata) -> tuple[list[Unit], list[Problem]]:
-    """Add to each unit the frames of its episode in a shared video; note the videos whose timestamps drift.
+    """Add to each unit which frames of a shared video belong to its episode.
 
-    Episodes without a unit count too, because they occupy frames of the video.
+    Also return a note for each video whose timestamps drift. Episodes without a unit count too, because they occupy
+    frames of the video.
     """
     placed: dict[tuple[int, str], LeRobotFrameSpan] = {}
     notes: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Per-frame columns of LeRobot data files: find matrices of one width, and say why others are left out."""
+"""Per-frame columns of LeRobot data files: find those whose rows have one width, and say why others are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_meta import LeRobotMetadata
 
-MIN_SHARE = 0.9  # of rows with one width, for a column that is stored; episodes with other rows are refused
+# A column is stored if at least this share of its rows has one width. Episodes with rows of another width are refused.
+MIN_SHARE = 0.9
 NUM_SAMPLED = 16  # data files read for the widths; reading all files of a large data set takes minutes
 
 _INFO = "meta/info.json"
@@ -26,7 +27,10 @@ _INFO = "meta/info.json"
 def column_widths(
     root: Path, dataset: LeRobotMetadata, data_files: Sequence[str]
 ) -> tuple[dict[str, int], list[Problem]]:
-    """Return the widths of the columns to store, by name, and a note per left-out column and per correction."""
+    """Return the widths of the columns to store, by name in the store.
+
+    Also return a note for every column that is left out and for every correction.
+    """
     sample = data_files[:: max(1, len(data_files) // NUM_SAMPLED)][:NUM_SAMPLED]
     found: dict[str, int] = {}
     notes: list[Problem] = []
@@ -48,7 +52,7 @@ def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
     """Return the width of a column and the number of null rows in the first file.
 
     Raises:
-        Damaged: the column is not a matrix of one width in most files.
+        Damaged: in most files, the column is missing, not numeric, or its rows do not have one width.
     """
     widths: list[int] = []
     reasons: list[str] = []
@@ -62,7 +66,7 @@ def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
             widths.append(_common_width(rows, file))
             num_null = num_null if number else sum(row is None for row in rows)
         except (OSError, pa.ArrowException):
-            continue  # reading its episodes will report the file
+            continue  # the file is reported when its episodes are read
         except Damaged as error:
             reasons.append(str(error))
     if len(reasons) > len(widths):

@@ -15,7 +15,7 @@ INDEX_COLUMNS = frozenset({"timestamp", "frame_index", "episode_index", "index",
 
 
 def cameras_of(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[str, ...]:
-    """Return the features that are pictures; note depth maps and leave them out.
+    """Return the names of the features that are pictures; leave out depth maps, with an entry in `notes`.
 
     Raises:
         InputError: there is no camera.
@@ -34,10 +34,10 @@ def cameras_of(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) 
 
 
 def _depth(feature: Mapping[str, Any]) -> str:
-    """Return why a camera is a depth map; "" if it is not.
+    """Return why a camera counts as a depth map; "" if it does not.
 
-    Datasets mark depth in `info`, older ones in `video_info`, with or without the prefix "video."; some only state one
-    channel, or a pixel format with more than 8 bits.
+    Datasets mark depth in the block `info`, older datasets in `video_info`; the keys may have the prefix "video.". Some
+    datasets state only that there is one channel, or a grey pixel format with more than 8 bits.
     """
     stated = {key: value for block in ("info", "video_info") for key, value in (feature.get(block) or {}).items()}
     for key, value in {**feature, **stated}.items():
@@ -51,7 +51,10 @@ def _depth(feature: Mapping[str, Any]) -> str:
 
 
 def _num_channels(feature: Mapping[str, Any]) -> int | None:
-    """Return the channels of the stated shape, (h, w, c) or (c, h, w); None if it does not tell."""
+    """Return the number of channels by the stated shape, (h, w, c) or (c, h, w).
+
+    Return None if the shape does not tell.
+    """
     shape, names = feature.get("shape") or [], _flatten(feature.get("names"))
     if len(shape) == 2:
         return 1
@@ -66,7 +69,10 @@ def _num_channels(feature: Mapping[str, Any]) -> int | None:
 def columns_of(
     features: Mapping[str, Mapping[str, Any]], notes: list[Problem]
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Return the numeric per-frame columns by their names in the store, and their stated widths."""
+    """Return the numeric per-frame columns: two mappings whose keys are the names of the columns in the store.
+
+    The first gives the name in the data files, the second the width that info.json states.
+    """
     columns: dict[str, str] = {}
     widths: dict[str, int] = {}
     for name, feature in features.items():

@@ -1,7 +1,8 @@
-"""Pair the frames of a video with the rows of its episodes: by time, checked against counts; refuse contradictions.
+"""Pair the frames of a video with the rows of its episodes, by their times and counts.
 
-A v2.1 video holds one episode, a v3.0 video many, each from `from_timestamp` to `to_timestamp`. Real data sets contain
-frames of discarded takes, drifting timestamps, and episodes without their last frames.
+An episode is refused if its times and counts contradict each other. A v2.1 video holds one episode. A v3.0 video holds
+many, each from its `from_timestamp` to its `to_timestamp`. Real data sets contain frames of discarded takes, drifting
+timestamps, and episodes without their last frames.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from dataclasses import dataclass
 from robossl.data.source import Damaged
 
 MAX_MISSING_FRAMES = 2  # encoders may lose the last one or two frames; their rows are left out
-SAME_LENGTH = 0.75  # frames; a stated segment within this of the episode's length counts as equally long
-ON_FRAME = 0.25  # frames; largest distance of a stated start from a frame's time
+# In frames: a segment counts as equally long as its episode if their lengths differ by less.
+SAME_LENGTH = 0.75
+ON_FRAME = 0.25  # in frames: largest distance of the stated start of an episode from its first frame
 
 
 @dataclass(frozen=True, slots=True)
 class LeRobotSegment:
-    """The segment of a video that the metadata state for an episode."""
+    """The part of a video that the metadata state for an episode."""
 
     from_seconds: float
     to_seconds: float  # inf if not stated
-    length: int  # rows of the episode
+    length: int  # number of rows of the episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class LeRobotFrameSpan:
     num_frames: int
     num_in_file: int  # frames of the video up to the end of its last episode
     has_gaps: bool  # some frames of the video belong to no episode
-    first_by_length: int  # first frame if every episode had one frame per row, without gaps
-    num_by_length: int  # frames of the whole video under the same assumption
+    first_by_length: int  # first frame, assuming one frame per row in every episode and no gaps
+    num_by_length: int  # frames of the whole video, under the same assumption
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
-    """Count the frames of all episodes of one video, given in time order.
+    """Count which frames of one video belong to each of its episodes, given in time order.
 
     Adding whole frames removes the drift of timestamps, which grows over the episodes of a file.
     """
@@ -61,7 +63,7 @@ def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -
 
 
 def drift_frames(segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float) -> float:
-    """Return the distance of the stated start from the counted start, in frames."""
+    """Return by how many frames the stated start of an episode is later than its counted start."""
     return segment.from_seconds * frames_per_s - span.first_frame
 
 
@@ -71,7 +73,7 @@ def frames_of_segment(
     """Return the indices of an episode's frames in `times`, the times of all frames of its video.
 
     Raises:
-        Damaged: times and counts disagree.
+        Damaged: the times and the counts of frames disagree.
     """
     if len(times) == span.num_by_length and abs(span.num_frames - segment.length) <= MAX_MISSING_FRAMES:
         return range(span.first_by_length, span.first_by_length + segment.length)
@@ -98,10 +100,12 @@ def frames_of_segment(
 
 
 def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
-    """Return the rows of an episode in frame order; keep the given order if `frame_index` has no information.
+    """Return the rows of an episode in frame order.
+
+    Keep the given order if `frame_index` lacks values or has only one value.
 
     Raises:
-        Damaged: a `frame_index` occurs twice or is missing.
+        Damaged: a value of `frame_index` occurs twice, or a number between the first and the last is missing.
     """
     numbers = [number for number in frame_index if number is not None]
     if len(numbers) < len(frame_index) or len(set(numbers)) == 1:
@@ -114,10 +118,10 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode; if frames are missing, use their times.
+    """Return the row of each frame of an episode. If there are fewer frames than rows, use the times of the frames.
 
     Raises:
-        Damaged: more frames than rows, or too few frames.
+        Damaged: there are more frames than rows, or too few frames.
     """
     num_frames = len(times)
     if num_frames == num_rows:
@@ -127,7 +131,8 @@ def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, 
     if num_frames == 0 or num_frames + MAX_MISSING_FRAMES < num_rows:
         raise Damaged(f"video has {num_frames} frames for {num_rows} rows")
     if (times[0] - start_seconds) * frames_per_s > num_rows - num_frames + 0.5:
-        start_seconds = times[0]  # the video has its own clock; no frames are missing
+        # The video has its own clock: its late start is not explained by missing frames.
+        start_seconds = times[0]
     rows: list[int] = []
     row, before = -1, start_seconds - 1 / frames_per_s
     for seconds in times:

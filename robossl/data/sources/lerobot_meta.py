@@ -1,7 +1,7 @@
-"""Read the metadata of a LeRobot dataset, v2.1 (jsonl) and v3.0 (parquet), and correct defects of real datasets.
+"""Read the metadata of a LeRobot dataset, v2.0 and v2.1 (jsonl) or v3.0 (parquet), and correct known defects.
 
-Layouts: huggingface/lerobot, src/lerobot/datasets/utils.py. v2.1 has one data file and one video per episode, v3.0
-many episodes per file.
+The layouts follow huggingface/lerobot, src/lerobot/datasets/utils.py. v2.1 has one data file and one video per episode,
+v3.0 has many episodes per file.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _seconds(stated: Any) -> float | None:
 
 
 def _check_starts(episodes: list[LeRobotEpisode], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
-    """Refuse a video of several episodes if one of them states no start."""
+    """Check that all episodes state their start if they share a video."""
     for camera in cameras:
         by_file: dict[str, list[int]] = {}
         for episode in episodes:
@@ -170,7 +170,7 @@ def _parse_episode(
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
-    # str.format would also follow attributes and pad without limit.
+    # Allow only plain fields, because str.format would also follow attributes and pad without limit.
     if _FIELD.sub("", template).count("{"):
         raise InputError(f"info.json has a path template that is not understood: {template!r}")
     path = template.format(**values)
@@ -180,7 +180,10 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _find_files(root: Path, episodes: list[LeRobotEpisode], notes: list[Problem]) -> list[LeRobotEpisode]:
-    """Replace stated paths that do not exist by the only file with the same subfolders under another top folder."""
+    """Correct stated paths that do not exist.
+
+    If exactly one file under another top folder has the same name and subfolders, use it instead.
+    """
     by_name: dict[str, list[str]] = {}
     moved: dict[tuple[str, str], int] = {}
     for path in find_files(root, VIDEO_SUFFIXES | {".parquet"})[0]:

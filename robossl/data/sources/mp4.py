@@ -32,7 +32,7 @@ class Mp4Source:
         return any_file(root, VIDEO_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per video; frame counts come from the csv or are estimated from file sizes."""
+        """List one unit per video. Frame counts come from the csv, or are estimated from file sizes."""
         if self._only is None:
             paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
         else:
@@ -67,7 +67,7 @@ class Mp4Source:
             header = video.header
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
             if header.is_counted and count >= header.num_frames:
-                return  # the last frame may have a long duration
+                return  # all frames are there; the last frame may have a long duration
             start, seconds = start or 0.0, seconds or 0.0
             stated_seconds = header.end_seconds - start
             if seconds - start + 3 * frame_seconds < 0.95 * stated_seconds:
@@ -88,5 +88,5 @@ class Mp4Source:
                 num_frames += read_header(self._root / path).num_frames
                 num_bytes += (self._root / path).stat().st_size
             except Damaged:
-                continue  # reported later, when it is read
+                continue  # a damaged video is reported when it is read
         return num_frames / num_bytes if num_frames and num_bytes else FRAMES_PER_BYTE

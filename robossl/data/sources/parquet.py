@@ -22,7 +22,11 @@ BATCH_ROWS = 64  # images held at once
 
 
 class ParquetSource:
-    """Reads each row as an episode of one frame; integer and text columns are labels, by class name if known."""
+    """Reads each row as an episode of one frame.
+
+    Integer and text columns are labels. If the table states class names for an integer column, they replace the
+    numbers.
+    """
 
     def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
         if labels not in (None, NO_LABELS):
@@ -54,7 +58,7 @@ class ParquetSource:
         return Listing(units, tuple(skipped))
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the image; rows are read forward, so reading units in order takes one pass."""
+        """Yield the image of a row. Rows are read forward, so reading units in order takes one pass."""
         file, row = str(unit.address["file"]), int(unit.address["row"])
         if file != self._file or row < self._next_row:
             self._file, self._rows = file, self._walk(file, row)
