@@ -1,9 +1,8 @@
 """Memory budget of all requests in the server; memory is claimed before it is used.
 
 There are two pools of memory, for messages and for decoded pixels, so that a request whose message was accepted can
-always be decoded.
-Control requests are accepted or refused at once. Batch requests wait for pixels and for a decoder, first come, first
-served, and leave a share of both pools to control requests.
+always be decoded. Control requests are accepted or refused at once. Batch requests wait for pixel memory and for a
+decoder, first come, first served, and leave a share of both pools to control requests.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Scheduler: choose which waiting frames run next. The time is an argument; nothing here waits or locks.
 
 Each camera of a robot has one slot: it holds one waiting frame, and a newer frame replaces an older one. The fair
-interval is the time in which all active robots can be served once. A robot is due when nearly one fair interval has
-passed since it was served. Among the robots that are due, the robot with the freshest frame runs first. But a robot
-that was not served for two fair intervals runs before all others. A request that cannot meet its deadline is shed
-(dropped) before it runs; see `estimates.py`. Batch requests run first come, first served, while no control request
-waits.
+interval is the time in which all active robots on the device can be served once. A robot is due when nearly one fair
+interval has passed since it was served. Among the robots that are due, the robot with the freshest frame runs first.
+But a robot that was not served for two fair intervals runs before all others. A request that cannot meet its deadline
+is shed (dropped) before it runs; see `estimates.py`. Batch requests run first come, first served, while no control
+request waits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from robossl_serving.estimates import TimeEstimates
 from robossl_serving.requests import FrameSlice, Request, RunPlan
 
 _GUARD = 2.0  # number of fair intervals without service after which a robot runs first
-_DUE = (
-    0.8  # number of fair intervals after which a robot is due; less would let robots with fresh frames crowd out others
-)
+# Number of fair intervals after which a robot is due. With a smaller number, robots with fresh frames would crowd out
+# the other robots.
+_DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
 # Remembered names: of robots for each slot, of cameras for each robot. Limited, because clients can invent any names.
 _NAMES = 8
@@ -126,7 +126,7 @@ class Scheduler:
         return overdue
 
     def take(self, now_s: float, *, beside_s: float = 0.0) -> RunPlan:
-        """Choose the frames that run now; remove their requests from the queue unless frames of them are left.
+        """Choose the frames that run now. Their requests leave the queue, except a batch request with frames left.
 
         Args:
             now_s: Current time.

@@ -17,16 +17,16 @@ class Ticks:
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s
-        self._due_s = due_s  # None for a closed loop
+        self._due_s = due_s  # None for a closed loop, in which each frame follows the last reply
         self._trace = trace
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the next frame follows the reply to the last one."""
+        """Whether the client sends its next frame after the reply to the last frame."""
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
-        """Yield each capture time when it is reached; `wait(until_s)` waits for it."""
+        """Yield each capture time when it is reached; `wait(until_s)` must wait until then."""
         wait(self._begin_s)
         until_s = self._trace.until_s
         if self._due_s is None:
