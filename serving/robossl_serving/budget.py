@@ -60,11 +60,11 @@ class MemoryBudget:
     """Limits the memory and the decoders that requests use in one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
-        """Let requests use the memory that `limits` allows, and `num_decoders` batch requests decode at a time."""
+        """Allow requests the memory of `limits`, and allow `num_decoders` batch requests to decode at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # one for each waiting batch request, in order of their turns
+        self._queue: deque[threading.Condition] = deque()  # a condition for each waiting batch request, in order
         self._num_decoding = 0
         self._num_batch = 0  # batch requests of all encoders; each also holds a thread
         self._freed = 0  # bytes freed by large requests since the last trim

@@ -51,11 +51,11 @@ def serve(
         host: Address to listen on, or a host name for all addresses of that host. 0.0.0.0 admits other machines; use it
             only with TLS or on a trusted network. unix:PATH listens on a socket file.
         port: Port to listen on; 0 for any free port.
-        provider: onnxruntime provider; auto is CUDA if there is a device, otherwise the CPU; the others
-            never fall back to the CPU.
+        provider: onnxruntime provider; auto is CUDA if there is a device, otherwise the CPU; a provider given by
+            name never falls back to another provider.
         threads: Number of threads of a run on the CPU; default: the number of CPUs that this process may use.
         shared_memory: Let clients on this host pass frames in shared memory.
-        poll_seconds: Seconds between scans for new versions; 0 for no such scans.
+        poll_seconds: Seconds between scans for new versions; 0 for no regular scans.
         metrics_port: Port of the Prometheus metrics; 0 for any free port; default: no metrics.
         streams: How many streams may be open at the same time; a robot opens one stream for each camera.
         tls_cert: PEM file with the server's certificate.

@@ -24,7 +24,7 @@ class Costs:
 
     seconds: Mapping[int, float]
     pixels: int = 0  # height x width of the frames in the measured runs
-    per_pixel_s: float = 0.0  # added by each additional pixel of a frame; 0 if frames of all sizes cost the same
+    per_pixel_s: float = 0.0  # for each additional pixel of a frame; 0 if frames of all sizes cost the same
 
     def of(self, num_frames: int, hw: tuple[int, int] | None = None) -> float:
         """Return the seconds that a run takes, interpolated or extrapolated linearly from the measured runs.

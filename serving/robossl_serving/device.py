@@ -25,7 +25,7 @@ class DeviceMember(Protocol):
 
     @property
     def longest_unserved_s(self) -> float:
-        """When the waiting robot that was served longest ago was served (time.monotonic())."""
+        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
         ...
 
     def demand_s(self, now_s: float) -> float:

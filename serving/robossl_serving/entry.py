@@ -19,12 +19,12 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """The state of a model; replaced as a whole, so that readers need no lock."""
+    """The state of a model; it is never changed but replaced as a whole, so that readers need no lock."""
 
     name: str
-    current: int  # the version that serves calls that name no version
+    current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
-    kept: frozenset[int]  # versions that the policy or an operator wants; others are unloaded when unused
+    kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
     failed: tuple[int, ...]  # versions that are wanted but failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
@@ -42,7 +42,7 @@ class ModelEntry:
         """Find the version that a call asks for.
 
         Args:
-            version: Version number; empty for the current one.
+            version: Version number; empty for the current version.
             artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
 
         Raises:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 WorkSize = tuple[int, int, int]  # frames, height, width
 
 _DOUBT_S = 1.0  # an estimate halves in this time while no work of its size runs
-# Weight of the last time in the estimate if it was slower. A faster time replaces the estimate, so that only hopeless
-# work is refused.
+# Weight of the last measured time in the estimate, if this time is slower than the estimate. A faster time replaces
+# the estimate, so that only hopeless work is refused.
 _FOLLOW = 0.1
 _HOPELESS = 0.3  # share of the shortest possible time; if less time is left, not even a trial runs
 # How long an estimate that trials confirmed may refuse work, as a multiple of the shortest possible time.
@@ -85,7 +85,7 @@ class TimeEstimates:
         return records.setdefault(num_frames, _Record(since_s=now_s))
 
     def _scale(self, size: WorkSize) -> float:
-        """Return the scale of this size, or of the nearest number of frames with the same height and width, or 1."""
+        """Return the scale of this size, or of the nearest number of frames of this height and width; 1 if unknown."""
         records = self._records.get(size[1:], {})
         own = records.get(size[0])
         if own is not None and own.scale is not None:

@@ -75,7 +75,7 @@ class Handlers:
         request = CALLS[name].request
 
         def decoded(raw: bytes, context: Any) -> Message:
-            # Parse here and not in grpc's deserializer, because grpc answers its failures with INTERNAL.
+            # Parse the message here, because grpc would answer with INTERNAL if its deserializer failed.
             try:
                 message = request.FromString(raw)
             except DecodeError:

@@ -16,7 +16,7 @@ _STATUS = {
 
 
 class HealthService:
-    """Answers health checks; the server is SERVING while at least one model is."""
+    """Answers health checks; the server is SERVING while at least one model is SERVING."""
 
     def __init__(self) -> None:
         self.servicer = health.HealthServicer()

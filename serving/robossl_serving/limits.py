@@ -18,9 +18,9 @@ class Limits:
     held_message_bytes: int = 512 * MIB  # messages of all requests in the server
     held_pixel_bytes: int = 1024 * MIB  # decoded pixels of all requests in the server
     parameters: int = 64
-    typed_values: int = 2**18  # reading typed contents takes 50 ns a value, so frames belong in raw_input_contents
+    typed_values: int = 2**18  # in typed contents; reading a value takes 50 ns, so send frames in raw_input_contents
     name_chars: int = 128  # length of a robot's or camera's name, or of an id
-    waiting: int = 64  # batch requests that may wait for one encoder; control requests: `streams` more
+    waiting: int = 64  # batch requests that may wait for one encoder; of control requests `streams` more
     streams: int = 256
     streams_per_client: int = 8
     unread_replies: int = 16  # requests that the server reads from one stream before their replies are taken

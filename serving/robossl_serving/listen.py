@@ -1,7 +1,7 @@
 """Listen on all addresses of a host, or on none.
 
-Without these checks, grpc would be content with only some of the addresses, take a port modulo 65536, and replace the
-socket file of a running server.
+Without the checks of this module, grpc would be content with only some of the addresses, take a port modulo 65536, and
+replace the socket file of a running server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ModelLoader: open and check version folders, and remember failures, so that they are not retried in vain."""
+"""ModelLoader: open and check version folders. A failed version is retried if its files change, or on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ModelLoader:
         Args:
             name: Name of the model.
             version: Version number.
-            held: The version of this number that is loaded now; None if none is.
+            held: The version of this number that is loaded now; None if it is not loaded.
             again: Whether to retry a version that failed before and whose files have not changed.
 
         Raises:

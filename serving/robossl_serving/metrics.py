@@ -44,7 +44,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)  # adds process_resident_memory_bytes, process_open_fds, ...
 
     def serve(self, addresses: Iterable[str], port: int) -> int:
-        """Serve the metrics over HTTP; return the port (0 chooses a free one).
+        """Serve the metrics over HTTP; return the port (0 chooses a free port).
 
         Raises:
             ResourceError: the port is taken.

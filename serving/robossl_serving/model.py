@@ -116,7 +116,7 @@ class Model:
         return thread
 
     def give_back(self) -> None:
-        """Shrink onnxruntime's memory after large runs, because onnxruntime never does; call this regularly."""
+        """Shrink onnxruntime's memory after large runs, because onnxruntime itself never does; call this regularly."""
         large_s = self._large_s
         if large_s is None or time.monotonic() - large_s < _KEPT_S:
             return

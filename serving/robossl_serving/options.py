@@ -32,7 +32,7 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOption
     """Return the options of a request.
 
     Raises:
-        RefusedError: there are too many parameters, or one has a wrong type or size.
+        RefusedError: there are too many parameters, or a parameter has a wrong type or size.
     """
     if len(request.parameters) > limits.parameters or len(request.outputs) > limits.parameters:
         raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")

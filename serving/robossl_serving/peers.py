@@ -1,4 +1,4 @@
-"""Tell clients on the server's own host from remote ones."""
+"""Distinguish clients on the server's own host from remote clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version policy: which versions of a model to load, from `version_policy` in its config.pbtxt.
+"""Version policy: which versions of a model to load, from `version_policy` in the model's config.pbtxt.
 
 The three kinds (latest, all, specific) are Triton's. Unlike in Triton, `latest` counts only versions that pass their
 checks, so an older version takes the place of a broken version.
@@ -17,9 +17,8 @@ from robossl.errors import InputError
 from robossl.repository import read_config
 
 _log = logging.getLogger("robossl.serving")
-LATEST = pb.ModelVersionPolicy(
-    latest=pb.ModelVersionPolicy.Latest(num_versions=1)
-)  # the default: load the newest version
+# The default policy: load only the newest version.
+LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class VersionChoice:
 
 
 def read_policy(model: Path) -> pb.ModelVersionPolicy:
-    """Read the version policy from a model's folder; return `LATEST` if it sets none.
+    """Read the version policy from a model's folder; return `LATEST` if the folder sets none.
 
     Raises:
         InputError: config.pbtxt cannot be read, or its policy would load no version.
@@ -82,7 +81,7 @@ class VersionChooser:
     def choose(
         self, name: str, on_disk: Collection[int], version: int | None
     ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
-        """Return the model's version policy and the versions it chooses, or only `version` if it is given.
+        """Return the model's version policy, and the versions to load: the policy's choice, or `version` if given.
 
         Raises:
             InputError: the policy cannot be used.

@@ -12,7 +12,7 @@ PUBLIC_PACKAGE = "inference"
 
 
 def public_pool() -> DescriptorPool:
-    """Return a pool with our messages under their public names, and those of health checks and reflection."""
+    """Return a descriptor pool with our messages under their public names, and with health checks and reflection."""
     pool = DescriptorPool()
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

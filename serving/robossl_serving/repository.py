@@ -56,7 +56,8 @@ class Repository:
         self._root = root
         self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
         self._chooser = VersionChooser(root)
-        self._retire_after_s = retire_after_s  # seconds without a request from a client that pinned the version
+        # A replaced version is unloaded after this time without a request from a client that pinned it.
+        self._retire_after_s = retire_after_s
         self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
@@ -124,7 +125,7 @@ class Repository:
 
         Args:
             name: Name of the model.
-            version: Version number; empty for the current one.
+            version: Version number; empty for the current version.
             artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
 
         Raises:
@@ -133,7 +134,7 @@ class Repository:
         return self.entry(name).find(version, artefact)
 
     def entry(self, name: str) -> ModelEntry:
-        """Find the entry of a model by the model's name.
+        """Return the entry of a loaded model.
 
         Raises:
             RefusedError: the model is not loaded.
@@ -144,7 +145,7 @@ class Repository:
         return entry
 
     def entries(self) -> list[ModelEntry]:
-        """Return the loaded models."""
+        """Return the entries of all loaded models."""
         return list(self._entries.values())
 
     def models(self) -> list[Model]:

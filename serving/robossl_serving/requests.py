@@ -16,7 +16,7 @@ Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """The frames of one call: a control request if the call names a robot, otherwise a batch request."""
+    """A request with the frames of one call: a control request if it names a robot, otherwise a batch request."""
 
     frames: UInt8[ndarray, "b h w 3"]
     outputs: tuple[str, ...]

@@ -24,14 +24,15 @@ _GUARD = 2.0  # number of fair intervals without service after which a robot run
 # the other robots.
 _DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
-# Remembered names: of robots for each slot, of cameras for each robot. Limited, because clients can invent any names.
+# Number of names remembered: of robots for each slot, and of cameras for each robot. The number is limited, because
+# clients can invent any names.
 _NAMES = 8
 _DOUBT_S = 1.0  # while nothing runs, `_pace` (how slow runs are) halves in this time
 _FOLLOW = 0.1  # weight of the last run in `_pace` if it was slower; a faster run replaces `_pace`
 
 
 class QueueFullError(Exception):
-    """The queue of this priority is full."""
+    """Too many requests of the same priority wait already."""
 
 
 @dataclass(slots=True)
@@ -73,13 +74,13 @@ class Scheduler:
         return self._num_slots
 
     def longest_unserved_s(self) -> float:
-        """Return when the waiting robot that was served longest ago was served."""
+        """Return the last time of service of the waiting robot that was served longest ago."""
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
-        """Queue a request; return a request that will not run because of it, or None.
+        """Queue a request; return the request that will not run because of it, or None.
 
-        If the request's camera already has a waiting request, the newer of the two waits and the older is returned.
+        Each camera has at most one waiting request: the newer of two stays in the queue, and the older is returned.
 
         Raises:
             QueueFullError: too many requests wait.
@@ -130,7 +131,7 @@ class Scheduler:
 
         Args:
             now_s: Current time.
-            beside_s: Time that other encoders on the same device need to serve each of their robots once.
+            beside_s: Time that the other encoders on the device need to serve each of their active robots once.
         """
         shed = tuple(self._late(now_s))
         for request in shed:
@@ -217,7 +218,7 @@ class Scheduler:
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
 
     def _batch_slices(self) -> Iterable[FrameSlice]:
-        """Yield slices from the head of the batch queue; together they have at most the best batch size of frames."""
+        """Yield slices of the first batch requests in the queue, with at most as many frames as pay in one batch."""
         room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]

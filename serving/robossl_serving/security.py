@@ -24,7 +24,7 @@ _OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # Kubernetes probes 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Files with certificates and tokens; without an admin token, only clients on this host may (un)load models."""
+    """Files with certificates and tokens; without an admin token, only clients on this host load or unload models."""
 
     tls_cert: Path | None = None  # PEM file with the server's certificate and its chain
     tls_key: Path | None = None

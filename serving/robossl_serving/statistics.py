@@ -23,7 +23,7 @@ class TimeHistogram:
     """A histogram of seconds."""
 
     sum_s: float = 0.0
-    # How many times lie in each bin: up to each bound, and in the last bin above all bounds.
+    # Number of times in each bin; a bin ends at each bound, and the last bin is above all bounds.
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def add(self, seconds: float) -> None:
@@ -45,11 +45,11 @@ class PriorityStatistics:
     """Counts and times of the requests of one priority."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
-    total: TimeHistogram = field(default_factory=TimeHistogram)  # from arrival to reply
+    total: TimeHistogram = field(default_factory=TimeHistogram)  # time from arrival to reply
     decode: TimeHistogram = field(default_factory=TimeHistogram)
     queue: TimeHistogram = field(default_factory=TimeHistogram)
     run: TimeHistogram = field(default_factory=TimeHistogram)
-    age: TimeHistogram = field(default_factory=TimeHistogram)  # from capture to reply
+    age: TimeHistogram = field(default_factory=TimeHistogram)  # time from capture to reply
     failed_s: float = 0.0
     num_frames: int = 0
 
@@ -59,7 +59,7 @@ class ModelStatistics:
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
-        self.lock = threading.Lock()  # hold it to read the fields
+        self.lock = threading.Lock()  # hold this lock to read the fields
         self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
         self.runs: dict[int, RunCount] = {}  # by number of frames in a run
         self._last_s = 0.0

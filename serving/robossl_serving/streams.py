@@ -135,7 +135,7 @@ class _Stream:
         self.end()
 
     def leave(self) -> None:
-        """Cancel all pending requests, and count the jobs that will get no reply in the statistics."""
+        """Cancel all pending requests, and count in the statistics the jobs that will get no reply."""
         self.cancel()
         with self._lock:
             self._left = True

@@ -69,7 +69,7 @@ def bench_serve(
         batch_size: Number of frames in a batch client's call.
         seconds: How long to measure, after half a second of warm-up.
         frame_hw: Height and width of the frames.
-        model: Name of the model; not needed if the server has only one.
+        model: Name of the model; not needed if the server has only one model.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
         deadline_ms: How long a call may take; with streams, how old a frame may be when its reply is ready.

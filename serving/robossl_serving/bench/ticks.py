@@ -13,7 +13,7 @@ from robossl_serving.bench.trace import Trace
 
 
 class Ticks:
-    """Frame times of one client; like a robot, it skips a frame if the next one is already due."""
+    """Frame times of one client; like a robot, the client skips a frame if the next frame is already due."""
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s

@@ -32,7 +32,7 @@ class Trace:
     num_frames: int = 1  # frames in each call
     num_sent: int = 0  # number of calls, or of frames in a stream
     replies: list[ServedFrame] = field(default_factory=list)
-    num_lost: dict[str, int] = field(default_factory=dict)  # by reason; only losses with a known reason
+    num_lost: dict[str, int] = field(default_factory=dict)  # number of lost calls or frames by reason, if known
 
     @property
     def frames_served(self) -> int:
