@@ -1,8 +1,8 @@
 """Memory budget of all requests in the server; memory is claimed before it is used.
 
-There are two pools, messages and decoded pixels, so that a request whose message was accepted can always be decoded.
-Control requests are accepted or refused at once. Batch requests wait for pixels and for a decoder, first come, first
-served, and leave a share of both pools to control requests.
+There are two pools of memory, for messages and for decoded pixels, so that a request whose message was accepted can
+always be decoded. Control requests are accepted or refused at once. Batch requests wait for pixel memory and for a
+decoder, first come, first served, and leave a share of both pools to control requests.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from robossl_serving.limits import MIB, Limits
 from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
-_BATCH_PART = 0.75  # share of each pool
+_BATCH_PART = 0.75  # share of each pool that batch requests may use
 _LOOK_S = 0.25  # how often a waiting request checks that its client is still there
-_LARGE_BYTES = 8 * MIB  # of one request; memory of smaller requests is kept for the next frames
-_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB  # memory freed by large requests before it is trimmed
+_LARGE_BYTES = 8 * MIB  # a request is large from this size on; memory of smaller requests is kept for the next frames
+# Freed memory is returned to the system when large requests have freed this much: at the next regular call, or at once.
+_TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB
 
 
 @dataclass(eq=False, slots=True)
@@ -32,15 +33,15 @@ class MemoryClaim:
 
     is_control: bool
     deadline_s: float
-    is_gone: Callable[[], bool] = field(repr=False)  # whether its client has left
+    is_gone: Callable[[], bool] = field(repr=False)  # returns whether the client of the request has left
     message_bytes: int = 0
     pixel_bytes: int = 0
-    is_counted: bool = False  # as a batch request
+    is_counted: bool = False  # whether the budget counts it as a batch request now
     is_decoding: bool = False
 
     @property
     def priority(self) -> Priority:
-        """Priority of its request."""
+        """Priority of the request that holds the memory."""
         return "control" if self.is_control else "batch"
 
     def check(self) -> None:
@@ -56,18 +57,18 @@ class MemoryClaim:
 
 
 class MemoryBudget:
-    """Memory and decoders of one server."""
+    """Limits the memory and the decoders that requests use in one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
-        """Allow requests the memory of the limits, and `num_decoders` batch requests to decode at the same time."""
+        """Allow requests the memory of `limits`, and allow `num_decoders` batch requests to decode at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # one per waiting batch request, the next one first
+        self._queue: deque[threading.Condition] = deque()  # a condition for each waiting batch request, in order
         self._num_decoding = 0
-        self._num_batch = 0  # batch requests of all encoders; each holds a thread too
+        self._num_batch = 0  # batch requests of all encoders; each also holds a thread
         self._freed = 0  # bytes freed by large requests since the last trim
-        # A request counts as freed shortly before its memory is freed, so the regular call after a trim trims again.
+        # Memory counts as freed shortly before it really is freed, so the regular call after a trim trims again.
         self._trims_again = False
         self.message_bytes = 0
         self.pixel_bytes = 0
@@ -76,14 +77,15 @@ class MemoryBudget:
         """Claim the memory of a message.
 
         Raises:
-            RefusedError: the server holds too many messages.
+            RefusedError: the server holds too many bytes of messages, or too many batch requests.
         """
         with self._lock:
             allowed = self._limits.held_message_bytes * (1.0 if claim.is_control else _BATCH_PART)
             if self.message_bytes and self.message_bytes + num_bytes > allowed:
                 raise _full("message bytes", self._limits.held_message_bytes)
             if not claim.is_control:
-                if self._num_batch > 2 * self._limits.waiting + self._num_decoders:  # to be decoded, to be run
+                # Batch requests wait to be decoded, are decoded, or wait to be run.
+                if self._num_batch > 2 * self._limits.waiting + self._num_decoders:
                     raise _too_many()
                 self._num_batch += 1
                 claim.is_counted = True
@@ -91,10 +93,11 @@ class MemoryBudget:
             claim.message_bytes += num_bytes
 
     def take_pixels(self, claim: MemoryClaim, num_bytes: int) -> None:
-        """Claim the memory of decoding; a batch request waits for memory and a decoder.
+        """Claim the memory for decoding; a batch request waits until memory and a decoder are free.
 
         Raises:
-            RefusedError: memory is full, or the client left or its deadline passed during the wait.
+            RefusedError: memory is full or too many batch requests wait; or, during the wait, the client left or the
+                deadline passed.
         """
         with self._lock:
             if claim.is_control:
@@ -108,7 +111,7 @@ class MemoryBudget:
             claim.pixel_bytes += num_bytes
 
     def decoded(self, claim: MemoryClaim, *, working_bytes: int) -> None:
-        """Release the decoder and its working memory."""
+        """Release the decoder of a request and the working memory of decoding."""
         with self._lock:
             self._end_decoding(claim)
             self._free_pixels(claim, working_bytes)
@@ -128,10 +131,10 @@ class MemoryBudget:
             self._wake_next()
 
     def give_back(self, *, at_least: int | None = None) -> None:
-        """Return freed memory to the system if large requests freed much; call it regularly.
+        """Return freed memory to the system if large requests freed much; call this regularly.
 
         Args:
-            at_least: Minimum of freed bytes for a call between the regular ones.
+            at_least: Minimum number of freed bytes, for a call between the regular calls; None for a regular call.
         """
         with self._lock:
             is_due = self._freed >= (_TRIM_BYTES if at_least is None else at_least)

@@ -48,20 +48,22 @@ def serve(
 
     Args:
         models: The folder that `robossl export --out` wrote.
-        host: Address to listen on, or a name for all its addresses; 0.0.0.0 admits other machines, use it with TLS or
-            on a trusted network; unix:PATH for a socket file.
-        port: Port to listen on; 0 for any free one.
-        provider: onnxruntime provider; auto is CUDA if there is a device, otherwise the CPU; others never fall back.
-        threads: Threads of a run on the CPU; default: the CPUs that this process may use.
+        host: Address to listen on, or a host name for all addresses of that host. 0.0.0.0 admits other machines; use it
+            only with TLS or on a trusted network. unix:PATH listens on a socket file.
+        port: Port to listen on; 0 for any free port.
+        provider: onnxruntime provider; auto is CUDA if there is a device, otherwise the CPU; a provider given by
+            name never falls back to another provider.
+        threads: Number of threads of a run on the CPU; default: the number of CPUs that this process may use.
         shared_memory: Let clients on this host pass frames in shared memory.
-        poll_seconds: Interval of scans for new versions; 0 for never.
-        metrics_port: Port of the Prometheus metrics; 0 for any free one.
-        streams: How many streams may be open at the same time; a robot opens one for each camera.
+        poll_seconds: Seconds between scans for new versions; 0 for no regular scans.
+        metrics_port: Port of the Prometheus metrics; 0 for any free port; default: no metrics.
+        streams: How many streams may be open at the same time; a robot opens one stream for each camera.
         tls_cert: PEM file with the server's certificate.
-        tls_key: PEM file with its key.
+        tls_key: PEM file with the key of the server's certificate.
         client_ca: PEM file of the authority that must have signed the clients' certificates.
         token: File with the token that clients must send.
-        admin_token: File with the token for loading and unloading; without it only this host may do so.
+        admin_token: File with the token for loading and unloading models; without it, only clients on this host may do
+            so.
         drain_seconds: How long accepted requests may still run after SIGTERM.
 
     Raises:
@@ -122,7 +124,7 @@ def _say(line: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of frames for the next frames: mapping it again costs more than copying."""
+    """Let glibc keep the memory of frames for the next frames, because mapping memory costs more than copying them."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)

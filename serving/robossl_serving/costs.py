@@ -10,26 +10,28 @@ from itertools import pairwise
 
 import numpy as np
 
-_PAYS = 0.8  # a batch pays if a frame in it costs at most this share of a single frame
-_LONGER = 2.0  # and if it takes at most as long as this many single frames, because robots' frames age meanwhile
+# A batch pays if each of its frames costs at most `_PAYS` of a frame that runs alone, and if the batch takes at most as
+# long as `_LONGER` such frames. The second limit is needed because the frames of waiting robots age meanwhile.
+_PAYS = 0.8
+_LONGER = 2.0
 _SIZES = (1, 2, 4, 8, 16)
-LARGER = 4  # ratio of a camera's height and width to the encoder's input
+LARGER = 4  # height and width of the larger frame that is measured, as multiples of the encoder's input size
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a run by number of frames of one size; must contain 1 frame."""
+    """Run time of an encoder by number of frames; `seconds` must have the key 1."""
 
     seconds: Mapping[int, float]
-    pixels: int = 0  # of a measured frame
-    per_pixel_s: float = 0.0  # for each pixel more or less; 0 if all sizes cost the same
+    pixels: int = 0  # height x width of the frames in the measured runs
+    per_pixel_s: float = 0.0  # for each additional pixel of a frame; 0 if frames of all sizes cost the same
 
     def of(self, num_frames: int, hw: tuple[int, int] | None = None) -> float:
-        """Return the seconds for a number of frames, interpolated and extrapolated linearly.
+        """Return the seconds that a run takes, interpolated or extrapolated linearly from the measured runs.
 
         Args:
             num_frames: Number of frames.
-            hw: Height and width; None for the measured size.
+            hw: Height and width of the frames; None for the measured size.
 
         >>> Costs({1: 0.01, 4: 0.025}).of(2), Costs({1: 0.01, 4: 0.025}).of(8)
         (0.015, 0.05)
@@ -45,7 +47,7 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """The largest batch that pays; 1 if batching does not pay, as on most CPUs.
+        """Size of the largest batch that pays (see `_PAYS`); 1 if batching does not pay, as on most CPUs.
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
@@ -55,7 +57,7 @@ class Costs:
         return self.best_batch_of(None)
 
     def best_batch_of(self, hw: tuple[int, int] | None) -> int:
-        """Return the largest batch that pays for frames of a size; batching pays less for large frames.
+        """Return the size of the largest batch that pays for frames of one size; batching pays less for large frames.
 
         >>> costs = Costs({1: 0.002, 8: 0.004}, pixels=50_000, per_pixel_s=1e-8)
         >>> costs.best_batch_of((200, 250)), costs.best_batch_of((3000, 4000))
@@ -79,10 +81,11 @@ class Costs:
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:
-    """Time runs of growing size, the fastest of three each, until batching no longer pays.
+    """Measure the run times of growing batches, until batching no longer pays or `budget_s` is spent.
 
-    A size that was measured slower than a larger size gets the larger size's time: it was disturbed by another program,
-    and a wrong time for one frame would spoil all planning.
+    Each batch size runs three times, and the fastest run counts. If a batch was slower than a larger batch, another
+    program disturbed the measurement. It then gets the time of the larger batch, because a wrong time for one frame
+    would spoil all planning.
     """
     seconds: dict[int, float] = {}
     started_s = time.monotonic()
@@ -98,12 +101,15 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
 
 
 def measure_pixels(costs: Costs, run_larger: Callable[[], object], hw: tuple[int, int]) -> Costs:
-    """Add the cost of a pixel: time a frame of `LARGER` times the height and width `hw`, the faster of two runs."""
+    """Return the costs together with the cost of a pixel.
+
+    `run_larger` runs one frame of `LARGER` times the measured height and width `hw`; the faster of two runs counts.
+    """
     run_larger()  # the first run allocates memory
     larger_s = min(_timed(run_larger) for _ in range(2))
     pixels = hw[0] * hw[1]
     per_pixel_s = (larger_s - costs.of(1)) / ((LARGER**2 - 1) * pixels)
-    # More than proportional to the pixels would make the cost of tiny frames negative.
+    # A cost that grows more than in proportion to the pixels would make the cost of tiny frames negative.
     return replace(costs, pixels=pixels, per_pixel_s=min(max(0.0, per_pixel_s), costs.of(1) / pixels))
 
 

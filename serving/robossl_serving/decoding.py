@@ -1,4 +1,4 @@
-"""Decode the images of requests within the server's memory budget, while their clients wait."""
+"""Decode the images of requests within the server's memory budget, as long as their clients wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 
 
 class ImageDecoder:
-    """Decodes in the calling threads; learns decoding times separately from encoder runs."""
+    """Decodes images in the calling thread, and learns how long decoding takes."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -33,7 +33,7 @@ class ImageDecoder:
     def decode(
         self, images: EncodedImages, claim: MemoryClaim, statistics: ModelStatistics
     ) -> UInt8[ndarray, "b h w 3"]:
-        """Decode the images of a request; count it in `statistics` if it is given up.
+        """Decode the images of a request; count the request in `statistics` if it is given up.
 
         Raises:
             RefusedError: an image is damaged, memory is full, the client left, or the deadline cannot be met.

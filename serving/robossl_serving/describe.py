@@ -18,7 +18,7 @@ _EXTENSIONS = ("model_repository", "model_configuration", "statistics", "binary_
 
 
 class Descriptions:
-    """Describes the models of a repository; model names and versions come from clients."""
+    """Describes the models of a repository to clients, which may ask for any name and version."""
 
     def __init__(self, repository: Repository, *, has_shared_memory: bool) -> None:
         self._repository = repository
@@ -37,7 +37,7 @@ class Descriptions:
         return True
 
     def metadata(self, name: str, version: str) -> pb.ModelMetadataResponse:
-        """Return tensors, loaded versions, and the card as a property."""
+        """Return the tensors and the loaded versions of a model, and its card as a property."""
         model = self._repository.find(name, version, None)
         card = model.card
         return pb.ModelMetadataResponse(
@@ -63,7 +63,7 @@ class Descriptions:
         return pb.ModelStatisticsResponse(model_stats=[model.statistics.to_message() for model in models])
 
     def index(self, *, only_ready: bool) -> pb.RepositoryIndexResponse:
-        """Return all versions on disk or loaded."""
+        """Return the state of all versions that are on disk or loaded."""
         rows = [row for row in self._repository.index() if row.ready or not only_ready]
         return pb.RepositoryIndexResponse(
             models=[

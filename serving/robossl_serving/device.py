@@ -1,4 +1,4 @@
-"""Device: which encoder runs next on the processor that all encoders share.
+"""Device: choose which encoder runs next on the processor that all encoders share.
 
 A control request of any encoder runs before the batch requests of all encoders, and no batch request starts while a
 control request runs. If robots wait for several encoders, the encoder with the robot that was served longest ago runs
@@ -20,20 +20,20 @@ class DeviceMember(Protocol):
 
     @property
     def waiting(self) -> Priority | None:
-        """The highest priority that waits; None if no request waits."""
+        """The highest priority of the waiting requests; None if no request waits."""
         ...
 
     @property
     def longest_unserved_s(self) -> float:
-        """The earliest last-served time of the waiting robots."""
+        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
         ...
 
     def demand_s(self, now_s: float) -> float:
-        """Return the time to serve each of its active robots once."""
+        """Return the seconds that this encoder needs to serve each of its active robots once."""
         ...
 
     def wake(self) -> None:
-        """Check whether this encoder may run now."""
+        """Wake this encoder's thread, so that it checks whether it may run now."""
         ...
 
     def drop_overdue(self, now_s: float) -> list[Request]:
@@ -48,7 +48,7 @@ class Device:
         """Allow `places` encoders to run at the same time."""
         self.lock = threading.Lock()
         self._places = places
-        self._members: list[DeviceMember] = []  # least recently run first
+        self._members: list[DeviceMember] = []  # the encoder that ran least recently is first
 
     def join(self, member: DeviceMember) -> None:
         """Add an encoder."""
@@ -59,7 +59,7 @@ class Device:
         self._members.remove(member)
 
     def next(self) -> DeviceMember | None:
-        """Return the encoder that may run now, or None."""
+        """Return the encoder that may run now, or None if no encoder may."""
         running = [member.running for member in self._members if member.running]
         if len(running) >= self._places:
             return None
@@ -76,11 +76,11 @@ class Device:
         return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Remove and return the overdue requests of all encoders; an encoder that may not run cannot do it itself."""
+        """Remove and return the overdue requests of all encoders, also of encoders that may not run now."""
         return [request for member in self._members for request in member.drop_overdue(now_s)]
 
     def begin(self, member: DeviceMember) -> None:
-        """Note that an encoder runs, and wake the next one if there is a free place."""
+        """Note that an encoder runs now, and wake another encoder if one more may run at the same time."""
         self._members.remove(member)
         self._members.append(member)
         if self._places > 1:

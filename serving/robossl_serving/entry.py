@@ -19,16 +19,16 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """The state of a model; replaced as a whole, so that readers need no lock."""
+    """The state of a model; it is never changed but replaced as a whole, so that readers need no lock."""
 
     name: str
-    current: int  # serves calls without a version
+    current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
-    kept: frozenset[int]  # wanted by the policy or an operator; other versions retire when unused
-    failed: tuple[int, ...]  # wanted, but failed their checks
-    missing: tuple[int, ...]  # named in the policy, not on disk
+    kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
+    failed: tuple[int, ...]  # versions that are wanted but failed their checks
+    missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # sha256 of each model.onnx, from its card
+    on_disk: Mapping[int, str | None]  # by version: sha256 of its model.onnx, read from its card
 
     def models(self) -> list[Model]:
         """Return the loaded versions."""
@@ -42,8 +42,8 @@ class ModelEntry:
         """Find the version that a call asks for.
 
         Args:
-            version: Version number; empty for the current one.
-            artefact: sha256 of the model.onnx that the client has pinned.
+            version: Version number; empty for the current version.
+            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.
@@ -51,7 +51,7 @@ class ModelEntry:
         if artefact is not None:
             return self._find_pinned(version, artefact)
         wanted = version or str(self.current)
-        # Compare as text: a client may send anything, also a huge number.
+        # Compare as text, because a client may send anything, also a huge number.
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model
@@ -91,7 +91,7 @@ class ModelEntry:
 
 
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
-    """Return the error for a failed load, with the version that serves now."""
+    """Return the error for a failed load; its message names the version that serves now."""
     if failed:
         what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
@@ -101,7 +101,7 @@ def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None)
 
 
 def unknown_model_error(name: str, known: Iterable[str]) -> RefusedError:
-    """Return the error for the name of no loaded model."""
+    """Return the error for a name that no loaded model has."""
     return RefusedError(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} is loaded; loaded are {join_names(known)}")
 
 
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log a change of the current version and of its problems."""
+    """Log if the current version changed, or if other wanted versions failed or are missing since the last time."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

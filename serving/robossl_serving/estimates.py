@@ -1,8 +1,9 @@
 """Estimate how long work of one size takes, from its expected time and from earlier measurements.
 
-An estimate refuses work only for about as long as one run takes. Then the work runs once as a trial, and the time of
-the trial becomes the new estimate. So a slow phase of the machine, work of another size, or a wrong expected time never
-refuses for long what could be done in time.
+If an estimate says that work would be late, the work is refused, but only for about as long as one run takes. Then the
+work runs once as a trial, and the estimate learns the time of the trial. So work that could be done in time is never
+refused for long, whatever made the estimate wrong: a slow phase of the machine, work of another size, or a wrong
+expected time.
 """
 
 from __future__ import annotations
@@ -12,27 +13,31 @@ from dataclasses import dataclass
 
 WorkSize = tuple[int, int, int]  # frames, height, width
 
-_DOUBT_S = 1.0  # half-life of an estimate while no work of its size runs
-_FOLLOW = 0.1  # weight of a slower time; a faster time replaces the estimate, so that only hopeless work is refused
-_HOPELESS = 0.3  # share of the fastest time; with less time left not even a trial runs
-_TRUST = 4  # how long a confirmed estimate may refuse work, in fastest times
-_CONFIRMS = 0.9  # a trial confirms the estimate if it takes at least this share of it
-_REMEMBERED = 64  # heights and widths; clients choose them, so their number is limited
+_DOUBT_S = 1.0  # an estimate halves in this time while no work of its size runs
+# Weight of the last measured time in the estimate, if this time is slower than the estimate. A faster time replaces
+# the estimate, so that only hopeless work is refused.
+_FOLLOW = 0.1
+_HOPELESS = 0.3  # share of the shortest possible time; if less time is left, not even a trial runs
+# How long an estimate that trials confirmed may refuse work, as a multiple of the shortest possible time.
+_TRUST = 4
+_CONFIRMS = 0.9  # a trial confirms the estimate if it takes at least this share of the estimated time
+_REMEMBERED = 64  # number of frame sizes remembered; limited, because clients can send any size
 
 
 @dataclass(slots=True)
 class _Record:
-    since_s: float  # time of the last run of this size, or of the first question about it
+    since_s: float  # time of the last run of this size; before that, of the first question about this size
     scale: float | None = None  # measured time / expected time; None before the first run
     num_confirmed: int = 0  # trials in a row that confirmed the estimate
     is_trial: bool = False  # the next run of this size is a trial
 
 
 class TimeEstimates:
-    """Times of one kind of work on one machine, learned separately for each size."""
+    """Estimated times of one kind of work on one machine, learned separately for each size."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[int, int], dict[int, _Record]] = {}  # by height and width, last used at the end
+        # By (height, width), then by number of frames; the (height, width) used last is at the end.
+        self._records: dict[tuple[int, int], dict[int, _Record]] = {}
 
     def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
         """Return the estimated time of work of a size."""
@@ -43,9 +48,9 @@ class TimeEstimates:
 
         Args:
             size: Size of the work.
-            expected_s: Its time on an idle machine.
-            least_s: The measured part of the expected time.
-            left_s: Time left until its deadline.
+            expected_s: Time that the work should take on an idle machine.
+            least_s: The part of the expected time that was measured, not extrapolated; 0 if none was.
+            left_s: Time left until the deadline of the work.
             now_s: Current time.
         """
         record = self._record(size, now_s)
@@ -61,7 +66,7 @@ class TimeEstimates:
         return not record.is_trial
 
     def learn(self, size: WorkSize, expected_s: float, seconds: float, *, now_s: float) -> None:
-        """Learn from a run."""
+        """Update the estimate for a size from a finished run."""
         record = self._record(size, now_s)
         before, ratio = self._scale(size), seconds / expected_s
         if ratio < _CONFIRMS * before:
@@ -80,7 +85,7 @@ class TimeEstimates:
         return records.setdefault(num_frames, _Record(since_s=now_s))
 
     def _scale(self, size: WorkSize) -> float:
-        """Return the scale of this size, or of the nearest number of frames of the same height and width."""
+        """Return the scale of this size, or of the nearest number of frames of this height and width; 1 if unknown."""
         records = self._records.get(size[1:], {})
         own = records.get(size[0])
         if own is not None and own.scale is not None:

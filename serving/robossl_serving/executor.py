@@ -1,4 +1,4 @@
-"""Executor: runs one encoder; its scheduler chooses the requests, its device the time."""
+"""Executor: runs one encoder. Its scheduler chooses which requests run, and its device chooses when they run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClosedError(Exception):
 
 
 class Executor:
-    """Runs one plan at a time and calls `on_run(num_frames, run_seconds)` after each."""
+    """Runs one plan (a batch of frames) at a time, and calls `on_run(num_frames, run_seconds)` after each run."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Executor:
         on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
-        """Start the thread that runs waiting requests, on its own device unless `device` is given."""
+        """Start the thread that runs waiting requests; without `device`, the encoder gets a device of its own."""
         self._run = run
         self._name = name
         self._scheduler = scheduler
@@ -54,26 +54,26 @@ class Executor:
 
     @property
     def waiting(self) -> Priority | None:
-        """The highest priority that waits; None if no request waits."""
+        """The highest priority of the waiting requests; None if no request waits."""
         if self._scheduler.num_control:
             return "control"
         return "batch" if len(self._scheduler) else None
 
     @property
     def longest_unserved_s(self) -> float:
-        """The earliest last-served time of the waiting robots."""
+        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
         return self._scheduler.longest_unserved_s()
 
     def demand_s(self, now_s: float) -> float:
-        """Return the time to serve each of its active robots once."""
+        """Return the seconds that this encoder needs to serve each of its active robots once."""
         return self._scheduler.demand_s(now_s)
 
     def wake(self) -> None:
-        """Check whether this encoder may run now; call with the device's lock held."""
+        """Wake this encoder's thread, so that it checks whether it may run; call this with the device's lock held."""
         self._wake.notify()
 
     def drop_overdue(self, now_s: float) -> list[Request]:
-        """Remove and return the requests past their deadline; call with the device's lock held."""
+        """Remove and return the requests past their deadline; call this with the device's lock held."""
         overdue = self._scheduler.drop_overdue(now_s)
         if overdue and self._closed:
             self._wake.notify()
@@ -82,7 +82,7 @@ class Executor:
     def submit(self, request: Request, *, may_run_here: bool = False) -> None:
         """Queue a request; its `on_done` is called when its outcome is known.
 
-        With `may_run_here` an idle encoder runs it in the calling thread, which saves two thread switches.
+        With `may_run_here`, an idle encoder runs the request in the calling thread, which saves two thread switches.
 
         Raises:
             ClosedError: the encoder is being unloaded.
@@ -103,7 +103,7 @@ class Executor:
             self._work(plan)
 
     def cancel(self, request: Request) -> None:
-        """Remove a request that its client gave up; a running request runs to its end."""
+        """Remove a waiting request that its client gave up; a request that runs already runs to its end."""
         with self._lock:
             waited = self._scheduler.remove(request)
             self._device.wake()  # batch requests of another encoder may have waited for this request
@@ -116,7 +116,7 @@ class Executor:
         return len(self._scheduler)
 
     def close(self) -> None:
-        """Take no more requests, and return when all waiting requests have run or been shed."""
+        """Take no more requests, and return when all waiting requests have run or were dropped."""
         with self._lock:
             self._closed = True
             self._wake.notify()
@@ -156,7 +156,7 @@ class Executor:
             elif plan.slices:
                 failed.extend(self._give_up(plan))
             self.running = None
-            self._device.wake()  # before the replies, so that the next run starts at once
+            self._device.wake()  # done before the replies, so that the next run starts at once
             if self._closed:
                 self._wake.notify()
         if features:
@@ -169,7 +169,7 @@ class Executor:
     def _give_up(self, plan: RunPlan) -> Iterator[Request]:
         """Remove the requests of a failed plan; yield those that were not cancelled meanwhile."""
         for each in plan.slices:
-            # A request whose last frames run is no longer in the queue and cannot be cancelled.
+            # A request leaves the queue when its last frames start to run. It cannot be cancelled any more.
             was_last = each.stop == len(each.request.frames)
             if self._scheduler.remove(each.request) or was_last:
                 yield each.request
@@ -187,7 +187,7 @@ class Executor:
 
 
 def _hand_out(plan: RunPlan, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:
-    """Give each request its rows; yield the requests that are complete."""
+    """Give each request its rows of the features; yield the requests whose frames have all run."""
     row = 0
     for each in plan.slices:
         request, num = each.request, each.stop - each.start

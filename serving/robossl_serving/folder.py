@@ -40,7 +40,7 @@ def _read_artefact(card: Path, _: tuple[int, int] | None) -> str | None:
 
 
 def read_stamp(version: Path) -> FileStamp:
-    """Return a stamp that changes when the files of a version folder change."""
+    """Return a stamp that changes when the files of a version folder, or the model's config.pbtxt, change."""
     return tuple(map(_stamp, (version / "model.onnx", version / "card.json", version.parent / "config.pbtxt")))
 
 

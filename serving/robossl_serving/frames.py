@@ -130,7 +130,7 @@ def _images(raw: bytes | None, tensor: pb.ModelInferRequest.InferInputTensor, nu
 
 
 def _split(raw: bytes, num_images: int) -> list[bytes]:
-    """Split raw BYTES, in which each element follows its length of 4 bytes, little-endian."""
+    """Split raw BYTES into elements; each element comes after its length (4 bytes, little-endian)."""
     images, place = [], 0
     for _ in range(num_images):
         if place + 4 > len(raw):

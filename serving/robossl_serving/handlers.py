@@ -21,7 +21,7 @@ from robossl_serving.repository import Repository
 from robossl_serving.shared_memory import SharedMemory
 from robossl_serving.streams import Streams
 
-UnaryHandler = Callable[[Any, Any], Message]  # request message and context to response message
+UnaryHandler = Callable[[Any, Any], Message]  # takes request message and context, returns response message
 
 
 class Handlers:
@@ -75,7 +75,7 @@ class Handlers:
         request = CALLS[name].request
 
         def decoded(raw: bytes, context: Any) -> Message:
-            # Not by grpc's deserializer, whose failure is answered with INTERNAL.
+            # Parse the message here, because grpc would answer with INTERNAL if its deserializer failed.
             try:
                 message = request.FromString(raw)
             except DecodeError:
@@ -131,7 +131,7 @@ class Handlers:
         return pb.RepositoryModelLoadResponse()
 
     def _unload(self, ask: Any, _: Any) -> Message:
-        if ask.parameters.keys() - {"unload_dependents"}:  # always sent by Triton's client
+        if ask.parameters.keys() - {"unload_dependents"}:  # Triton's client always sends this parameter
             raise bad_request("a model is unloaded with all its versions; leave out the parameters")
         self._repository.unload(ask.model_name)
         return pb.RepositoryModelUnloadResponse()

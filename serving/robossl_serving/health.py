@@ -16,17 +16,17 @@ _STATUS = {
 
 
 class HealthService:
-    """Answers health checks; the server is SERVING while at least one model is."""
+    """Answers health checks; the server is SERVING while at least one model is SERVING."""
 
     def __init__(self) -> None:
         self.servicer = health.HealthServicer()
         self._names: set[str] = set()
-        self._lock = threading.Lock()  # without it an older update could overwrite a newer one
+        self._lock = threading.Lock()  # without the lock, an older update could overwrite a newer one
         for name in ("", SERVICE):
             self._set(name, False)
 
     def update(self, repository: Repository) -> None:
-        """Set the status of every model and version; those no longer in the repository are NOT_SERVING."""
+        """Set the status of every model and version; names that are no longer in the repository are NOT_SERVING."""
         with self._lock:
             serves = {"": False, SERVICE: False}
             for row in repository.index():

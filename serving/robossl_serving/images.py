@@ -1,4 +1,4 @@
-"""JPEG and PNG images; their decoding cost is known from their headers."""
+"""Check and decode JPEG and PNG images; their size and decoding time are known before decoding starts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from robossl_serving.refused import bad_request
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte nor a restart
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a JPEG marker that is neither a stuffed byte nor a restart marker
 _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
-_JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # measured on one core of a 2 GHz server
-_PARTS = 2**14  # JPEG markers and PNG chunks of a call, each read in Python; usual images have one per few kilobytes
-_STRIP = 2**18  # pixels of a PNG converted at a time
+_JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # seconds a pixel on one core of a 2 GHz server
+# Maximum number of JPEG markers and PNG chunks of a call, because each is read in Python. Usual images have one per few
+# kilobytes.
+_PARTS = 2**14
+_STRIP = 2**18  # number of pixels of a PNG that are converted at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class EncodedImages:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Number, height and width."""
+        """Number, height and width of the images."""
         return (len(self.encoded), *self.hw)
 
     @property
@@ -47,14 +49,14 @@ class EncodedImages:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes that decoding one image needs beside its pixels: 4 a pixel for a PNG, coefficients for a JPEG."""
+        """Bytes that decoding one image needs beside its pixels: 6 a pixel for a JPEG (a PNG needs 4)."""
         return self.hw[0] * self.hw[1] * 6
 
     def decode(self, check: Callable[[], None]) -> UInt8[ndarray, "b h w 3"]:
-        """Decode all images; call `check` before each, which raises if the client has left.
+        """Decode all images; before each image, call `check`, which raises an error if the client has left.
 
         Raises:
-            RefusedError: an image is damaged.
+            RefusedError: an image is damaged or has more than 8 bits a sample, or the client has left.
         """
         out = np.empty((*self.size, 3), np.uint8)
         for row, image in zip(out, self.encoded, strict=True):
@@ -64,7 +66,7 @@ class EncodedImages:
 
 
 def inspect_images(encoded: Sequence[bytes], *, limits: Limits) -> EncodedImages:
-    """Read the headers of images and count the scans of JPEGs.
+    """Check images against the limits, from their headers and the number of scans (passes over the pixels) of JPEGs.
 
     Raises:
         RefusedError: an image is neither JPEG nor PNG, sizes differ, or decoding needs too much memory or time.
@@ -99,9 +101,14 @@ def _count_scans(encoded: Sequence[bytes]) -> list[int]:
 
 
 def jpeg_markers(image: bytes) -> Iterator[int]:
-    """Yield the marker codes of a JPEG; the decoder processes all pixels once for each start of scan."""
+    """Yield the marker codes of a JPEG; only the start of scan if the JPEG has no more than one scan.
+
+    The number of scans matters, because the decoder processes all pixels once for each scan.
+    """
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        yield _START_OF_SCAN  # images of most cameras; marker bytes never occur in scan data
+        # Most cameras write one scan, so this fast way is enough. Scan data never contain the bytes of a marker, so the
+        # count is right.
+        yield _START_OF_SCAN
         return
     place = len(_JPEG)
     while (found := _MARKER.search(image, place)) and image[found.start() + 1] != _END_OF_IMAGE:
@@ -145,11 +152,11 @@ def _decode_png(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
         if opened.mode not in _PNG_MODES:  # Pillow would truncate 16-bit samples
             raise bad_request("a PNG has more than 8 bits a sample; convert it")
         height, width = out.shape[:2]
-        if opened.size != (width, height):  # the file has a second header
+        if opened.size != (width, height):  # the file has a second header with another size
             raise bad_request("an image is damaged")
         opened.load()
         rows = max(1, _STRIP // width)
-        # In strips, because Pillow copies the converted pixels twice.
+        # Convert the image in strips, because Pillow copies the converted pixels twice.
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             out[top:bottom] = np.asarray(opened.crop((0, top, width, bottom)).convert("RGB"))

@@ -1,4 +1,4 @@
-"""Inference: turn the bytes of a request into a job for an executor, and its outcome into a reply."""
+"""Inference: turn the bytes of a request into a job for an executor, and the outcome of the job into a reply."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class InferJob:
 
 
 class Inference:
-    """Answers requests; shared by single calls and streams."""
+    """Prepares, queues and answers requests, both of single calls and of streams."""
 
     def __init__(
         self,
@@ -79,10 +79,11 @@ class Inference:
 
         Args:
             message: The request.
-            left_s: Time left until the call's deadline; None if it has none.
-            peer: The client's address, in grpc's spelling.
+            left_s: Time left until the call's deadline; None if the call has no deadline.
+            peer: The client's address as grpc writes it.
             on_done: Called when the outcome is known.
-            is_gone: Return whether the client has left; its request is then neither decoded further nor run.
+            is_gone: Function that returns whether the client has left. The request of such a client is neither decoded
+                further nor run.
 
         Raises:
             RefusedError: the request cannot be served.
@@ -154,7 +155,7 @@ class Inference:
             raw = values.tobytes()
             if name in shared and "shared_memory_region" in shared[name]:
                 _write(self._shared_memory, shared[name], raw, tensor.parameters)
-                raw = b""  # tritonclient counts outputs and raw contents alike
+                raw = b""  # tritonclient needs one entry of raw contents for each output
             response.raw_output_contents.append(raw)
         parameters = response.parameters
         parameters["decode_us"].int64_param = _us(job.decoded_s - request.arrived_s)
@@ -165,7 +166,7 @@ class Inference:
         return response
 
     def count(self, job: InferJob) -> None:
-        """Count a finished job and release its memory; `reply` does so itself."""
+        """Count a finished job in the statistics and release its memory; `reply` also does this."""
         job.model.statistics.count_answered(job.request, decoded_s=job.decoded_s)
         self._budget.release(job.claim)
 
@@ -189,7 +190,7 @@ class Inference:
     def _allowed_s(self, options: RequestOptions, left_s: float | None) -> float:
         limits = self._limits
         default_ms = limits.batch_deadline_ms if options.robot is None else limits.control_deadline_ms
-        timeout_s = options.timeout / 1e6 if options.timeout else None  # 0 means none in Triton
+        timeout_s = options.timeout / 1e6 if options.timeout else None  # in Triton, 0 means no timeout
         return min((each for each in (left_s, timeout_s) if each is not None), default=default_ms / 1e3)
 
 
@@ -211,7 +212,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """Return the bytes a request holds before decoding: its message, and what is read from shared memory."""
+    """Return the bytes that a request holds before decoding: its message, and its data from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:

@@ -1,7 +1,7 @@
 """Listen on all addresses of a host, or on none.
 
-grpc by itself accepts any one address of a name, takes a port modulo 65536, and takes over the socket file of a running
-server.
+Without the checks of this module, grpc would be content with only some of the addresses, take a port modulo 65536, and
+replace the socket file of a running server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from robossl.errors import InputError, ResourceError
 
-_LOOPBACK = ("127.0.0.1", "::1")  # localhost in resolvers, whatever /etc/hosts says (RFC 6761)
+_LOOPBACK = ("127.0.0.1", "::1")  # addresses of localhost, whatever /etc/hosts says (RFC 6761)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -65,12 +65,13 @@ def listen(host: str, port: int, open_port: Callable[[str], int]) -> tuple[int, 
 
     Args:
         host: An address, a name, or a unix socket.
-        port: A port; 0 for any free one.
-        open_port: Listen on an address in grpc's spelling; return the port, or 0 or RuntimeError on failure.
+        port: A port; 0 for any free port.
+        open_port: Function that listens on an address, written as grpc wants it, and returns the port. On failure it
+            returns 0 or raises RuntimeError.
 
     Raises:
         InputError: the host is unknown.
-        ResourceError: an address is taken, or no address is this machine's.
+        ResourceError: an address is taken, or none of the addresses belongs to this machine.
     """
     if is_unix(host):
         _check_unix(host)
@@ -108,15 +109,15 @@ def _open(address: str, open_port: Callable[[str], int]) -> int:
 
 
 def _is_free(address: str, port: int) -> bool:
-    """Return whether an address is this machine's.
+    """Return whether a port of an address is free; False if the address does not belong to this machine.
 
     Raises:
-        ResourceError: the address is taken.
+        ResourceError: the port is taken, or cannot be used for another reason.
     """
     with contextlib.ExitStack() as stack:
         try:
             probe = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like grpc
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # grpc sets this option too
             probe.bind((address, port))
         except OSError as error:
             if error.errno in _NOT_HERE:
@@ -129,7 +130,7 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _check_unix(host: str) -> None:
-    """Check that no server listens on a socket; grpc would replace its socket file.
+    """Check that no server listens on a unix socket, because grpc would replace the socket file.
 
     Raises:
         ResourceError: a server listens there.

@@ -14,7 +14,7 @@ from robossl_client.wire import CALLS, path, put_values
 from robossl.access import read_credentials
 from robossl.errors import InputError, ResourceError
 
-_LOAD_S = 600.0  # includes checks and timing, and with TensorRT building an engine
+_LOAD_S = 600.0  # includes checking and measuring the encoder, and with TensorRT building an engine
 
 
 def load(
@@ -24,8 +24,9 @@ def load(
 
     Args:
         target: host:port of the server.
-        model: Name of the model, its folder in the repository.
-        version: The version to make current, for example an older one to roll back; default: follow version_policy.
+        model: Name of the model, which is also its folder in the repository.
+        version: The version to make current, for example an older version to roll back; default: the version that
+            version_policy in the model's config.pbtxt chooses.
         token: File with the admin token, or with the server's token if there is no admin token.
         ca: PEM file of the authority that signed the server's certificate.
 

@@ -1,4 +1,4 @@
-"""ModelLoader: open and check version folders, and remember failures, so that they are not tried again in vain."""
+"""ModelLoader: open and check version folders. A failed version is retried if its files change, or on request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version that passed its checks."""
+    """A version of a model that passed its checks."""
 
     model: Model
-    stamp: FileStamp  # of its files at load
+    stamp: FileStamp  # of the version's files when it was loaded
 
 
 class ModelLoader:
@@ -33,7 +33,8 @@ class ModelLoader:
         self._root = root
         self._settings = settings
         self._device = device  # shared by all versions
-        self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}  # stamp of the files, and reason
+        # By model name and version: stamp of the files that failed their checks, and the reason.
+        self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}
 
     def open(self, name: str, version: int, *, held: LoadedVersion | None, again: bool) -> LoadedVersion:
         """Open a version; return `held` if its files have not changed.
@@ -41,14 +42,14 @@ class ModelLoader:
         Args:
             name: Name of the model.
             version: Version number.
-            held: The loaded version of this number.
-            again: Try a version again that failed before and has not changed.
+            held: The version of this number that is loaded now; None if it is not loaded.
+            again: Whether to retry a version that failed before and whose files have not changed.
 
         Raises:
-            RobosslError: the version cannot be served; logged the first time.
+            RobosslError: the version cannot be served; this is logged the first time.
         """
         folder = self._root / name / str(version)
-        stamp = read_stamp(folder)  # before reading, so that a change meanwhile is noticed later
+        stamp = read_stamp(folder)  # taken before the files are read, so that a change meanwhile is noticed later
         if held is not None and held.stamp == stamp:
             self._failed.pop((name, version), None)
             return held
@@ -67,9 +68,9 @@ class ModelLoader:
     def open_chosen(
         self, name: str, choice: VersionChoice, *, held: Mapping[int, LoadedVersion], again: bool, may_keep: bool
     ) -> tuple[dict[int, LoadedVersion], tuple[int, ...]]:
-        """Open versions in order until there are enough; return them and the versions that failed.
+        """Open versions in the order of `choice` until there are enough; return the opened and the failed versions.
 
-        With `may_keep`, a loaded version whose files were damaged since goes on serving.
+        With `may_keep`, a loaded version goes on serving if its files were damaged after it was loaded.
 
         Raises:
             RobosslError: no version can be served.
@@ -99,7 +100,7 @@ class ModelLoader:
             del self._failed[key]
 
     def _open(self, folder: Path, held: Model | None) -> Model:
-        """Return `held` if the folder still holds that model, otherwise open and check the folder."""
+        """Return `held` if the folder still holds that model; otherwise open and check the model in the folder."""
         started_s = time.monotonic()
         try:
             if held is not None and (card := read_card(folder / "card.json")).model_sha256 == held.artefact:
@@ -108,7 +109,7 @@ class ModelLoader:
             model = Model(folder, self._settings, self._device)
         except RobosslError:
             raise
-        except Exception as error:  # onnxruntime's errors have no common class
+        except Exception as error:  # onnxruntime's errors have no common base class
             _log.exception("a version could not be opened; export it again", extra={"folder": str(folder)})
             raise InputError(f"{folder} cannot be opened ({reason(error)}); export it again") from error
         _log.info("loaded", extra={**model.facts(), "seconds": round(time.monotonic() - started_s, 2)})

@@ -55,7 +55,7 @@ class _Handler(logging.Handler):
 
 @contextlib.contextmanager
 def json_log() -> Iterator[None]:
-    """Write the log and everything else on standard error as JSON until the block ends."""
+    """Write the log, and everything else that goes to standard error, as JSON until the block ends."""
     if sys.stderr is None:  # closed by the parent process
         yield
         return
@@ -81,7 +81,7 @@ def json_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped_lines(kept: int) -> Iterator[None]:
-    """Turn lines on descriptor 2 into log events; leave it unchanged if the relay cannot start."""
+    """Turn lines on descriptor 2 into log events; leave the descriptor unchanged if the relay cannot start."""
     source, sink = os.pipe()
     try:
         relay = subprocess.Popen(
@@ -97,7 +97,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
         return
     finally:
         os.close(source)
-    os.set_blocking(sink, False)  # a reader that stops reading must not block the server
+    os.set_blocking(sink, False)  # if the log's reader stops reading, the server must not block
     os.dup2(sink, 2)
     os.close(sink)
     try:
@@ -112,7 +112,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write the stack of a crash to standard error directly; the relay would split it into one event per line."""
+    """Write the stack of a crash to `kept` directly, because the relay would make one event of each line."""
     if faulthandler.is_enabled():
         yield
         return

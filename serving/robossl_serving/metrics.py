@@ -27,7 +27,7 @@ _HISTOGRAMS = {
 
 
 class Metrics(Collector):
-    """All metrics of one server, in its own registry, so that one process can run several servers."""
+    """All metrics of one server, in a registry of their own, so that one process can run several servers."""
 
     def __init__(self, repository: Callable[[], Repository], *, num_streams: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -41,10 +41,10 @@ class Metrics(Collector):
             registry=self.registry,
         )
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_open_fds, ...
+        ProcessCollector(registry=self.registry)  # adds process_resident_memory_bytes, process_open_fds, ...
 
     def serve(self, addresses: Iterable[str], port: int) -> int:
-        """Serve the metrics over HTTP; return the port (0 chooses a free one).
+        """Serve the metrics over HTTP; return the port (0 chooses a free port).
 
         Raises:
             ResourceError: the port is taken.
@@ -71,11 +71,11 @@ class Metrics(Collector):
         self._refused.labels(code.name).inc()
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the set of models changes."""
+        """Return no metrics in advance, because the set of models changes."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all loaded versions."""
+        """Yield the metrics of all models and of the server."""
         requests = CounterMetricFamily("robossl_requests", "Requests by outcome", labels=(*_LABELS, "outcome"))
         runs = CounterMetricFamily("robossl_runs", "Encoder runs by number of frames", labels=(*_LABELS[:2], "frames"))
         histograms = {

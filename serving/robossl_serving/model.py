@@ -1,4 +1,4 @@
-"""Model: one version of an encoder, checked and timed before it serves."""
+"""Model: one version of an encoder; its files are checked and its run times are measured before it serves."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from robossl_serving.statistics import ModelStatistics
 
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
-_LARGE = 8 * 2**20  # bytes of frames that make a run large
-_KEPT_S = 2.0  # how long memory is kept after a large run, in case of another one
+_LARGE = 8 * 2**20  # a run is large if its frames have at least this many bytes
+_KEPT_S = 2.0  # how long onnxruntime's memory is kept after a large run, in case another one follows
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """How sessions are opened, and how many requests may wait for each."""
+    """How onnxruntime sessions are opened, and how many requests may wait for each session."""
 
     provider: Provider = "cpu"
     threads: int = 1
-    max_waiting: int = 64  # batch requests
-    max_slots: int = 64  # robots' cameras
+    max_waiting: int = 64  # batch requests that may wait
+    max_slots: int = 64  # control requests that may wait, at most one for each camera of a robot
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -54,13 +54,15 @@ class SessionSettings:
 
 
 class Model:
-    """A version that is ready to serve."""
+    """A version of an encoder that is ready to serve."""
 
     def __init__(self, folder: Path, settings: SessionSettings, device: Device | None = None) -> None:
-        """Open, check and time a version folder; its encoder runs on `device`.
+        """Open and check a version folder, and measure the run times of its encoder.
+
+        `device` decides when each of the encoders that share it may run; None gives this encoder a device of its own.
 
         Raises:
-            RobosslError: the folder is damaged, does not match its card, or gives other features than at export.
+            RobosslError: the folder is damaged or does not match its card, or gives wrong features on this machine.
         """
         model = folder / "model.onnx"
         self.card = read_card(folder / "card.json")
@@ -71,7 +73,7 @@ class Model:
         self.artefact = self.card.model_sha256
         self.max_batch = _max_batch(folder.parent / "config.pbtxt")
         self._provider = settings.provider
-        self._large_s: float | None = None  # time of the last large run whose memory is still kept
+        self._large_s: float | None = None  # time of the last large run; None if no memory is kept
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -81,7 +83,7 @@ class Model:
         put_values(self.reply.parameters, {"digest": self.card.digest, "artefact": self.artefact})
         self.statistics = ModelStatistics(self.card)
         self.loaded_s = time.monotonic()
-        self.pinned_s = self.loaded_s  # last request of a client that pinned this version
+        self.pinned_s = self.loaded_s  # time of the last request from a client that accepts only this version
         self.executor = Executor(
             self._run,
             Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
@@ -91,7 +93,7 @@ class Model:
         )
 
     def facts(self) -> dict[str, object]:
-        """Return the facts for the log."""
+        """Return what the log says about a loaded model: name, version, digests and speed."""
         return {
             "model": self.card.name,
             "version": self.card.version,
@@ -106,14 +108,15 @@ class Model:
 
         def close() -> None:
             self.executor.close()
-            del self._session  # it is in a reference cycle that the garbage collector would leave for long
+            # The model is in a reference cycle, so the session would otherwise stay until the next garbage collection.
+            del self._session
 
         thread = threading.Thread(target=close, name=f"close-{self.card.name}", daemon=True)
         thread.start()
         return thread
 
     def give_back(self) -> None:
-        """Shrink onnxruntime's memory after large runs, which it never does itself; call it regularly."""
+        """Shrink onnxruntime's memory after large runs, because onnxruntime itself never does; call this regularly."""
         large_s = self._large_s
         if large_s is None or time.monotonic() - large_s < _KEPT_S:
             return
@@ -124,7 +127,7 @@ class Model:
         arenas = "cpu:0" if self._provider == "cpu" else "cpu:0;gpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
         frames = natural_frames(1, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
-        with contextlib.suppress(AttributeError):  # unloaded meanwhile
+        with contextlib.suppress(AttributeError):  # the model was unloaded meanwhile
             self._session.run(list(self.card.outputs), {self.card.input.name: frames}, options)
 
     def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
@@ -154,13 +157,13 @@ class Model:
 
 
 def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: SessionSettings) -> None:
-    """Compare the optimised graph on its provider with the unoptimised graph on the CPU.
+    """Check that the optimised graph on its provider gives the same outputs as the unoptimised graph on the CPU.
 
-    Export compared the graph with torch, but kernels differ between machines and providers. The tolerances are those of
-    export; constant or non-finite outputs are refused too.
+    The export compared the graph with torch, but kernels differ between machines and providers. The tolerances are
+    those of the export.
 
     Raises:
-        ParityError: the outputs differ.
+        ParityError: the outputs differ, are not finite, or are the same for all frames.
     """
     plain = open_session(model, threads=settings.threads, optimise=False)
     names = tuple(card.outputs)
@@ -176,12 +179,12 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
 
 
 def places_of(settings: SessionSettings) -> int:
-    """Return how many encoders may run at the same time: on a CPU, as many as get their own cores."""
+    """Return how many encoders may run at the same time: on a CPU as many as get their own cores, otherwise 1."""
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 
 def _max_batch(config: Path) -> int:
-    """Return the largest batch that a model's configuration allows, read as in Triton."""
+    """Return the largest batch that a model's config.pbtxt allows; `_DEFAULT_BATCH` if there is no such file."""
     if not config.is_file():
         return _DEFAULT_BATCH
-    return read_config(config).max_batch_size or 1  # 0 means no batching in Triton
+    return read_config(config).max_batch_size or 1  # in Triton, 0 means no batching

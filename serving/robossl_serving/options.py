@@ -19,20 +19,20 @@ _TYPES: dict[str, type[Value]] = {"robot": str, "camera": str, "age_us": int, "a
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """The parameters in use; Triton's `sequence_*` and `priority` are accepted and ignored."""
+    """The parameters that the server uses; Triton's `sequence_*` and `priority` are accepted and ignored."""
 
-    robot: str | None = None  # makes it a control request
+    robot: str | None = None  # with a robot, the request is a control request
     camera: str = ""
     age_us: int = 0  # age of the frame when it was sent, by the client's clock
     artefact: str | None = None  # sha256 of the only model.onnx whose embeddings the client accepts
-    timeout: int | None = None  # microseconds, as in Triton; the call's deadline holds too
+    timeout: int | None = None  # microseconds, as in Triton; the call's deadline applies too
 
 
 def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOptions:
     """Return the options of a request.
 
     Raises:
-        RefusedError: there are too many parameters, or one has a wrong type or size.
+        RefusedError: there are too many parameters, or a parameter has a wrong type or size.
     """
     if len(request.parameters) > limits.parameters or len(request.outputs) > limits.parameters:
         raise bad_request(f"a request has at most {limits.parameters} parameters and outputs")
@@ -52,10 +52,10 @@ def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOption
 
 
 def read_version(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> int | None:
-    """Return the version that RepositoryModelLoad asks for, or None for the model's policy.
+    """Return the version that RepositoryModelLoad asks for, or None if the model's version policy decides.
 
     Raises:
-        RefusedError: there is another parameter, or 'version' is no number.
+        RefusedError: there is a parameter other than 'version', or 'version' is not a number.
     """
     if parameters.keys() - {"version"}:
         raise bad_request("a model is loaded as it is in the repository: the only parameter is 'version', a number")

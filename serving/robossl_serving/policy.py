@@ -1,7 +1,7 @@
-"""Version policy: which versions of a model to load, from `version_policy` in its config.pbtxt.
+"""Version policy: which versions of a model to load, from `version_policy` in the model's config.pbtxt.
 
-The three kinds are Triton's. Unlike in Triton, `latest` counts only versions that pass their checks, so an older
-version takes the place of a broken one.
+The three kinds (latest, all, specific) are Triton's. Unlike in Triton, `latest` counts only versions that pass their
+checks, so an older version takes the place of a broken version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from robossl.errors import InputError
 from robossl.repository import read_config
 
 _log = logging.getLogger("robossl.serving")
-LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))  # the default
+# The default policy: load only the newest version.
+LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,14 @@ class VersionChoice:
 
     versions: tuple[int, ...]
     num: int
-    missing: tuple[int, ...] = ()  # named in the policy, not on disk
+    missing: tuple[int, ...] = ()  # versions that the policy names but that are not on disk
 
 
 def read_policy(model: Path) -> pb.ModelVersionPolicy:
-    """Read the policy of a model's folder.
+    """Read the version policy from a model's folder; return `LATEST` if the folder sets none.
 
     Raises:
-        InputError: config.pbtxt cannot be read, or would load nothing.
+        InputError: config.pbtxt cannot be read, or its policy would load no version.
     """
     config = model / "config.pbtxt"
     read = read_config(config) if config.is_file() else pb.ModelConfig()
@@ -51,7 +52,7 @@ def read_policy(model: Path) -> pb.ModelVersionPolicy:
 
 
 def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionChoice:
-    """Choose versions to load, newest first.
+    """Choose the versions to load by a version policy, newest first.
 
     >>> choose(LATEST, [1, 2, 3])
     VersionChoice(versions=(3, 2, 1), num=1, missing=())
@@ -71,16 +72,16 @@ def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionCh
 
 
 class VersionChooser:
-    """Chooses the versions of every model of a repository; logs an unusable policy once."""
+    """Chooses which versions of each model are served; logs an unusable version policy once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._unusable: dict[str, str] = {}  # logged error by model name
+        self._unusable: dict[str, str] = {}  # by model name: the error that was logged last
 
     def choose(
         self, name: str, on_disk: Collection[int], version: int | None
     ) -> tuple[pb.ModelVersionPolicy, VersionChoice]:
-        """Choose versions by the model's policy, or by a version number.
+        """Return the model's version policy, and the versions to load: the policy's choice, or `version` if given.
 
         Raises:
             InputError: the policy cannot be used.

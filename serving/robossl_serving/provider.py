@@ -13,7 +13,7 @@ ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 def choose_provider(choice: ProviderChoice) -> Provider:
     """Return the provider to open sessions on; `auto` is CUDA if there is a device, otherwise the CPU.
 
-    `auto` never chooses TensorRT: it builds engines for minutes and rounds differently.
+    `auto` never chooses TensorRT, because TensorRT builds engines for minutes and rounds differently.
     """
     if choice != "auto":
         return choice

@@ -1,4 +1,4 @@
-"""Reflection: a pool with the public message descriptors, for grpcurl and similar tools."""
+"""Reflection: public descriptions of all messages and calls, for grpcurl and similar tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PUBLIC_PACKAGE = "inference"
 
 
 def public_pool() -> DescriptorPool:
-    """Return our messages under their public names, together with health and reflection."""
+    """Return a descriptor pool with our messages under their public names, and with health checks and reflection."""
     pool = DescriptorPool()
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

@@ -1,4 +1,4 @@
-"""Count every request that is refused within a stream, and log them at a limited rate."""
+"""Count every request that is refused within a stream, and log the refusals at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from robossl_client.wire import get_value
 
 from robossl_serving.refused import RefusedError
 
-# One line per stream and status: a broken camera is refused 30 times a second.
+# Time between log lines about the same stream and status, because a broken camera is refused 30 times a second.
 _EVERY_S = 10.0
-# Normal for a control loop under load; they are in the metrics only.
+# These statuses are normal for a control loop under load, so they are counted in the metrics but not logged.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 _log = logging.getLogger("robossl.serving")
@@ -24,9 +24,9 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(slots=True)
 class _Unlogged:
-    next_s: float  # time of the next line
+    next_s: float  # when the next line may be logged
     times: int  # refusals since the last line
-    facts: dict[str, object]  # of the last refusal
+    facts: dict[str, object]  # facts about the last refusal
 
 
 class Refusals:
@@ -39,7 +39,7 @@ class Refusals:
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
     def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
-        """Count a refusal; log the first of its status at once, later ones together every 10 s."""
+        """Count a refusal; log the first refusal of a status at once, and the later refusals together every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return
@@ -53,7 +53,7 @@ class Refusals:
                 unlogged.next_s = now_s + _EVERY_S
 
     def close(self) -> None:
-        """Log the refusals since the last line."""
+        """Log the refusals that are not logged yet."""
         with self._lock:
             for unlogged in self._unlogged.values():
                 if unlogged.times:

@@ -10,7 +10,7 @@ _log = logging.getLogger("robossl.serving")
 
 
 class RefusedError(Exception):
-    """Refuse a call; the message is sent to the client, so it contains no path and no internal error."""
+    """A refused call; the message is sent to the client, so it must not contain a path or an internal error."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)

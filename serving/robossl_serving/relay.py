@@ -1,7 +1,7 @@
 """Relay: a program that turns each line of its standard input into a JSON object of the log.
 
-It is a process and not a thread, so that no line is lost if a native library ends the server or Python is busy. It uses
-the standard library only, and starts in 10 ms.
+The relay is a process and not a thread, so that no line is lost if a native library ends the server or if Python is
+busy. The relay uses only the standard library, so it starts in 10 ms.
 """
 
 from __future__ import annotations
@@ -27,11 +27,8 @@ def format_time(seconds: float) -> str:
 
 def main() -> None:
     """Write JSON until the server, and every process that shares its standard error, has ended."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # sent to the whole process group; the relay must outlive it
+    # These signals may be sent to all processes of a service; the relay must outlive the server.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     is_writing = True
     while raw := sys.stdin.buffer.readline(_LINE_BYTES):
@@ -42,7 +39,7 @@ def main() -> None:
         try:
             sys.stdout.buffer.write(f"{json.dumps(row)}\n".encode())
             sys.stdout.buffer.flush()
-        except OSError:  # the log has no reader; still empty the pipe
+        except OSError:  # nobody reads the log; go on reading lines, so that the pipe does not fill
             is_writing = False
 
 

@@ -1,8 +1,9 @@
 """Repository: the models folder, its loaded versions, and how one version takes over from another.
 
-The policy in a model's config.pbtxt says which versions are loaded; the newest of them is current and serves calls
-without a version. If a version fails its checks, the next older one that passes serves, or the one that served before.
-A replaced version stays loaded while clients that pinned it still use it.
+The version_policy in a model's config.pbtxt says which versions are loaded. The newest loaded version is current: it
+serves calls that name no version. If a new version fails its checks, the next older version that passes is served, or
+the version that served before. A client can pin a version, that is, accept only this version. A replaced version stays
+loaded while clients that pinned it still use it.
 """
 
 from __future__ import annotations
@@ -55,15 +56,16 @@ class Repository:
         self._root = root
         self._loader = ModelLoader(root, settings, Device(places=places_of(settings)))
         self._chooser = VersionChooser(root)
-        self._retire_after_s = retire_after_s  # since the last pinned request
+        # A replaced version is unloaded after this time without a request from a client that pinned it.
+        self._retire_after_s = retire_after_s
         self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
-        self._chosen: dict[str, int] = {}  # version loaded by number, which overrides the policy
-        self._unloaded: set[str] = set()  # unloaded on request; loaded again only on request
+        self._chosen: dict[str, int] = {}  # by model: version loaded by its number, which overrides the version policy
+        self._unloaded: set[str] = set()  # models unloaded on request; they are loaded again only on request
 
     def load_all(self) -> None:
-        """Load every model by its policy.
+        """Load every model by its version policy.
 
         Raises:
             InputError: no model can be served.
@@ -81,10 +83,10 @@ class Repository:
             raise InputError(f"no model of {self._root} can be served; the lines above say why")
 
     def load(self, name: str, version: int | None = None) -> None:
-        """Load a model by its policy, or load one version and make it current.
+        """Load a model by its version policy, or load one version and make it current.
 
-        The old version serves until the new one is ready. A version loaded by number overrides the policy until the
-        model is loaded without a number.
+        The old version serves until the new version is ready. A version loaded by number overrides the version policy
+        until the model is loaded without a number.
 
         Raises:
             RefusedError: the model or version does not exist, or a version failed its checks.
@@ -123,8 +125,8 @@ class Repository:
 
         Args:
             name: Name of the model.
-            version: Version number; empty for the current one.
-            artefact: sha256 of the model.onnx that the client has pinned.
+            version: Version number; empty for the current version.
+            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.
@@ -132,7 +134,7 @@ class Repository:
         return self.entry(name).find(version, artefact)
 
     def entry(self, name: str) -> ModelEntry:
-        """Find a model by its name.
+        """Return the entry of a loaded model.
 
         Raises:
             RefusedError: the model is not loaded.
@@ -143,7 +145,7 @@ class Repository:
         return entry
 
     def entries(self) -> list[ModelEntry]:
-        """Return the loaded models."""
+        """Return the entries of all loaded models."""
         return list(self._entries.values())
 
     def models(self) -> list[Model]:
@@ -155,7 +157,7 @@ class Repository:
         return self._loader.failed()
 
     def index(self) -> list[IndexRow]:
-        """Return all versions on disk or loaded."""
+        """Return a row for each version that is on disk or loaded."""
         rows = {(name, version): "" for name, versions in scan(self._root).items() for version in versions}
         rows |= {(model.card.name, model.card.version): "" for model in self.models()}
         rows |= {key: "failed its checks; the server's log says why" for key in self.failed() if key in rows}
@@ -163,7 +165,7 @@ class Repository:
         return [IndexRow(*key, ready=key in ready, reason=reason) for key, reason in sorted(rows.items())]
 
     def tend(self) -> None:
-        """Retire unused versions, and update the list of versions on disk."""
+        """Unload replaced versions that are no longer used, and update the list of versions on disk."""
         on_disk = scan(self._root)
         with self._loading:
             for name, entry in list(self._entries.items()):
@@ -178,9 +180,9 @@ class Repository:
         self._on_change()
 
     def look(self, *, again: bool) -> None:
-        """Load new versions from disk; `again` retries failed versions that have not changed."""
+        """Load new versions from disk; with `again`, also retry failed versions whose files have not changed."""
         for name, versions in scan(self._root).items():
-            with contextlib.suppress(RobosslError):  # already logged
+            with contextlib.suppress(RobosslError):  # the errors are already logged
                 self._update(name, versions, again=again)
 
     def close(self) -> None:
@@ -191,10 +193,10 @@ class Repository:
     def _update(
         self, name: str, on_disk: Collection[int], *, again: bool, is_told: bool = False, version: int | None = None
     ) -> tuple[int, ...]:
-        """Load a model by its policy, or one version; return the wanted versions that failed.
+        """Load the versions that the version policy wants, or only `version`; return those that failed their checks.
 
         Raises:
-            RobosslError: no wanted version can be served; the loaded versions have not changed.
+            RobosslError: no wanted version can be served; the loaded versions are then unchanged.
         """
         try:
             with self._loading:

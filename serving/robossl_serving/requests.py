@@ -16,7 +16,7 @@ Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """The frames of one call; a request with a robot is a control request, any other a batch request."""
+    """A request with the frames of one call: a control request if it names a robot, otherwise a batch request."""
 
     frames: UInt8[ndarray, "b h w 3"]
     outputs: tuple[str, ...]
@@ -27,9 +27,10 @@ class Request:
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)
     outcome: Outcome | None = None
-    num_done: int = 0  # frames run so far; control requests run between the slices of a batch request
+    # Number of frames that have run. A batch request runs in slices, and control requests may run between them.
+    num_done: int = 0
     parts: list[dict[str, ndarray]] = field(default_factory=list, repr=False)
-    superseded: int = 0  # older frames that this one replaced
+    superseded: int = 0  # number of older waiting frames that this request replaced
     started_s: float = 0.0
     run_s: float = 0.0
 
@@ -71,7 +72,7 @@ class FrameSlice:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The slices that run next as one batch, and the requests that are shed."""
+    """The slices that run next as one batch, and the requests that are shed (dropped because they would be late)."""
 
     slices: tuple[FrameSlice, ...] = ()
     shed: tuple[Request, ...] = ()

@@ -1,9 +1,11 @@
 """Scheduler: choose which waiting frames run next. The time is an argument; nothing here waits or locks.
 
-Each camera of a robot has one slot, in which a newer frame replaces an older one. Among the robots that are due, the
-one with the freshest frame runs first; a robot unserved for twice its fair interval runs before all others. A request
-that cannot meet its deadline is shed before it runs (see `estimates.py`). Batch requests run first come, first served,
-while no control request waits.
+Each camera of a robot has one slot: it holds one waiting frame, and a newer frame replaces an older one. The fair
+interval is the time in which all active robots on the device can be served once. A robot is due when nearly one fair
+interval has passed since it was served. Among the robots that are due, the robot with the freshest frame runs first.
+But a robot that was not served for two fair intervals runs before all others. A request that cannot meet its deadline
+is shed (dropped) before it runs; see `estimates.py`. Batch requests run first come, first served, while no control
+request waits.
 """
 
 from __future__ import annotations
@@ -17,24 +19,28 @@ from robossl_serving.costs import Costs
 from robossl_serving.estimates import TimeEstimates
 from robossl_serving.requests import FrameSlice, Request, RunPlan
 
-_GUARD = 2.0  # fair intervals without service after which a robot runs first
-_DUE = 0.8  # fair intervals after which a robot is due; less would let the freshest robots crowd out others
+_GUARD = 2.0  # number of fair intervals without service after which a robot runs first
+# Number of fair intervals after which a robot is due. With a smaller number, robots with fresh frames would crowd out
+# the other robots.
+_DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
-_NAMES = 8  # remembered names per slot; clients choose names, so their number is limited
-_DOUBT_S = 1.0  # half-life of the measured pace while nothing runs
-_FOLLOW = 0.1  # weight of a slower run; a faster run replaces the pace
+# Number of names remembered: of robots for each slot, and of cameras for each robot. The number is limited, because
+# clients can invent any names.
+_NAMES = 8
+_DOUBT_S = 1.0  # while nothing runs, `_pace` (how slow runs are) halves in this time
+_FOLLOW = 0.1  # weight of the last run in `_pace` if it was slower; a faster run replaces `_pace`
 
 
 class QueueFullError(Exception):
-    """The queue of this priority is full."""
+    """Too many requests of the same priority wait already."""
 
 
 @dataclass(slots=True)
 class _Robot:
     seen_s: float
-    served_s: float  # last time served; before that, the time it was first seen
-    hw: tuple[int, int]  # of its last frame
-    slots: dict[str, Request] = field(default_factory=dict)  # by camera
+    served_s: float  # when the robot was last served; before that, when it was first seen
+    hw: tuple[int, int]  # height and width of the robot's last frame
+    slots: dict[str, Request] = field(default_factory=dict)  # the waiting request of each camera
     camera_served_s: dict[str, float] = field(default_factory=dict)
 
     def next_camera(self) -> str:
@@ -43,19 +49,20 @@ class _Robot:
 
 
 class Scheduler:
-    """The waiting requests of one encoder."""
+    """Holds the waiting requests of one encoder, and chooses which of them run."""
 
     def __init__(self, costs: Costs, *, max_waiting: int, max_slots: int | None = None) -> None:
-        """Allow `max_waiting` batch requests and `max_slots` control requests (default: `max_waiting`)."""
+        """Let up to `max_waiting` batch requests and `max_slots` control requests wait (default: `max_waiting`)."""
         self._costs = costs
         self._max_waiting = max_waiting
         self._max_slots = max_waiting if max_slots is None else max_slots
-        self._robots: dict[str, _Robot] = {}  # last seen at the end
+        self._robots: dict[str, _Robot] = {}  # by robot name; the robot seen last is at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
         self._runs = TimeEstimates()
-        self._pace = 1.0  # run time / measured cost over all runs; determines the fair interval of robots
-        self._ran_s: float | None = None  # last run; before that, arrival of the first request
+        # Recent run time / expected run time, over runs of all sizes; the fair interval is multiplied by it.
+        self._pace = 1.0
+        self._ran_s: float | None = None  # end of the last run; before that, arrival of the first request
         self._last_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -67,11 +74,13 @@ class Scheduler:
         return self._num_slots
 
     def longest_unserved_s(self) -> float:
-        """Return the earliest last-served time of the waiting robots."""
+        """Return the last time of service of the waiting robot that was served longest ago."""
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
-        """Queue a request; if two compete for a slot, return the older one, which will not run.
+        """Queue a request; return the request that will not run because of it, or None.
+
+        Each camera has at most one waiting request: the newer of two stays in the queue, and the older is returned.
 
         Raises:
             QueueFullError: too many requests wait.
@@ -118,11 +127,11 @@ class Scheduler:
         return overdue
 
     def take(self, now_s: float, *, beside_s: float = 0.0) -> RunPlan:
-        """Choose what runs now and remove it from the queue, except a batch request with frames left.
+        """Choose the frames that run now. Their requests leave the queue, except a batch request with frames left.
 
         Args:
             now_s: Current time.
-            beside_s: Time that other encoders on the same device need to serve each of their robots once.
+            beside_s: Time that the other encoders on the device need to serve each of their active robots once.
         """
         shed = tuple(self._late(now_s))
         for request in shed:
@@ -131,7 +140,7 @@ class Scheduler:
         return RunPlan(tuple(slices), shed)
 
     def learn(self, plan: RunPlan, *, run_s: float, now_s: float) -> None:
-        """Learn the time of a run."""
+        """Update the time estimates from a finished run."""
         first = plan.slices[0].request
         hw = first.hw
         expected_s = self._costs.of(plan.num_frames, hw)
@@ -148,7 +157,7 @@ class Scheduler:
         return self._runs.seconds((num_frames, *(hw or (0, 0))), self._costs.of(num_frames, hw), now_s)
 
     def demand_s(self, now_s: float) -> float:
-        """Return the time to serve every active robot once."""
+        """Return the estimated time to serve every active robot once."""
         idle_s = 0.0 if self._ran_s is None else max(0.0, now_s - self._ran_s)
         active = Counter(robot.hw for robot in self._robots.values() if now_s - robot.seen_s <= _ACTIVE_S)
         each_s = 0.0
@@ -177,7 +186,7 @@ class Scheduler:
                 yield request
 
     def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
-        """Yield the next control request, and others that are worth running in the same batch."""
+        """Yield the next control request, and further control requests that are worth running in the same batch."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
             robot = self._next_robot(now_s, beside_s)
@@ -209,7 +218,7 @@ class Scheduler:
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
 
     def _batch_slices(self) -> Iterable[FrameSlice]:
-        """Yield frames from the head of the queue, at most the best batch size."""
+        """Yield slices of the first batch requests in the queue, with at most as many frames as pay in one batch."""
         room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]

@@ -24,11 +24,11 @@ _OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # Kubernetes probes 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Files with certificates and tokens; without any of them administration is for the server's own host only."""
+    """Files with certificates and tokens; without an admin token, only clients on this host load or unload models."""
 
-    tls_cert: Path | None = None  # PEM, with the chain
+    tls_cert: Path | None = None  # PEM file with the server's certificate and its chain
     tls_key: Path | None = None
-    client_ca: Path | None = None  # clients need a certificate of this authority (mTLS)
+    client_ca: Path | None = None  # clients need a certificate that this authority signed (mTLS)
     token: Path | None = None  # file with the token of clients
     admin_token: Path | None = None  # file with the token for loading and unloading
 
@@ -49,7 +49,7 @@ class Security:
     def interceptors(self, metrics: Metrics) -> list[Any]:
         """Return the interceptor that checks tokens and counts refused calls in `metrics`.
 
-        Without an admin token it allows administration from this host only.
+        Without an admin token, the interceptor lets only clients on this host load and unload models.
 
         Raises:
             InputError: a token file is missing or empty.
@@ -58,7 +58,7 @@ class Security:
 
 
 class _Gate:
-    """Passes a call on or refuses it; implements grpc.ServerInterceptor."""
+    """Checks the token of each call, then passes the call on or refuses it; implements grpc.ServerInterceptor."""
 
     def __init__(self, token: bytes | None, admin_token: bytes | None, metrics: Metrics) -> None:
         self._token = token
@@ -100,7 +100,8 @@ class _Gate:
             self._metrics.refuse(code)
             context.abort(code, message)
 
-        return grpc.stream_stream_rpc_method_handler(refuse)  # on the wire a unary call is a stream of one message
+        # This handler also refuses unary calls, because on the wire a unary call is a stream of one message.
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _token(file: Path | None) -> bytes | None:

@@ -33,8 +33,8 @@ from robossl_serving.streams import Streams
 
 _log = logging.getLogger("robossl.serving")
 DAY_S = 86_400.0
-_GIVE_BACK_S = 2.0  # interval of checks for freed memory
-_SPARE_THREADS = 16  # for health, metadata and administration under full load
+_GIVE_BACK_S = 2.0  # seconds between checks for freed memory
+_SPARE_THREADS = 16  # extra threads for health checks, metadata and administration under full load
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,15 @@ class ServerSettings:
     """Address, limits and security of a server."""
 
     host: str = "127.0.0.1"
-    port: int = 8001  # 0 for any free one
+    port: int = 8001  # 0 for any free port
     metrics_port: int | None = None
     session: SessionSettings = field(default_factory=SessionSettings)
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     shared_memory: bool = False
-    poll_seconds: float = 0.0  # interval of scans for new versions; 0 for only on request
-    retire_seconds: float = 600.0  # how long a replaced version stays loaded after the last pinned request
+    poll_seconds: float = 0.0  # seconds between scans for new versions; 0: scan only on request
+    # How long a replaced version stays loaded after the last request of a client that pinned it (accepts only it).
+    retire_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -88,9 +89,8 @@ class EncoderServer:
         self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        num_threads = (
-            3 * limits.waiting + limits.streams + _SPARE_THREADS
-        )  # control; batch in decoding; batch in the queue
+        # `waiting` threads each for control requests, for batch requests being decoded, and for queued batch requests.
+        num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
             handlers=[
@@ -130,7 +130,7 @@ class EncoderServer:
         threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
 
     def look(self) -> None:
-        """Scan for new versions now, and try failed versions again."""
+        """Scan for new versions now, and also retry versions that failed their checks."""
         try:
             self.repository.look(again=True)
         except Exception:
@@ -168,7 +168,7 @@ class EncoderServer:
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
-    # Name each option once: grpc takes the first of duplicates.
+    # Name each option only once, because grpc takes the first of duplicates.
     return [
         ("grpc.so_reuseport", 0),  # otherwise a second server could share the port and take half of the calls
         ("grpc.max_receive_message_length", limits.message_bytes),
@@ -176,8 +176,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
         ("grpc.keepalive_time_ms", 10_000),  # detects a robot that left the network within 14 s
         ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise a minute, despite the line above
-        ("grpc.http2.settings_timeout", 10_000),  # for clients that connect and stay silent
+        ("grpc.http2.ping_timeout_ms", 4_000),  # without it, the timeout is a minute despite the line above
+        ("grpc.http2.settings_timeout", 10_000),  # time after which a client that stays silent is disconnected
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),

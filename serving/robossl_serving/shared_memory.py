@@ -1,7 +1,7 @@
 """Shared memory: regions that clients on this host register to pass pixels without the network.
 
-Regions are read and written with system calls, never mapped: if a client shortens its file it gets an error, while a
-mapping would kill the server with SIGBUS.
+Regions are read and written with system calls, never mapped. If a client shortens its file, such a call gives an error,
+while access to a mapping would kill the server with SIGBUS.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class SharedMemory:
         if match is None or not name or len(name) > 128:
             raise bad_request("a region needs a name, and a key that is a plain file name starting with 'robossl-'")
         with self._lock:
-            for each in [each for each in self._regions.values() if _is_gone(each)]:  # their clients were killed
+            # Drop regions whose files were deleted, for example because their clients were killed.
+            for each in [each for each in self._regions.values() if _is_gone(each)]:
                 os.close(self._regions.pop(each.name).descriptor)
             if name in self._regions:
                 raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "a region of this name is registered; unregister it")
@@ -85,7 +86,7 @@ class SharedMemory:
         """Return the bytes that an input's parameters point at.
 
         Raises:
-            RefusedError: they point outside the region or at more than `max_bytes`, or the region is gone.
+            RefusedError: the parameters point outside the region or at more than `max_bytes`, or the region is gone.
         """
         with self._lock:
             region, offset, size = self._find(parameters)
@@ -109,7 +110,7 @@ class SharedMemory:
             os.pwrite(region.descriptor, raw, region.offset + offset)
 
     def place(self, parameters: Any) -> dict[str, Value | None]:
-        """Return the parameters of an output in shared memory for the reply."""
+        """Return the shared memory parameters of an output, which the reply repeats."""
         return {key: get_value(parameters[key]) for key in parameters if key.startswith("shared_memory_")}
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Counts and times of one version, cheap enough to update for every request.
 
-They answer both the ModelStatistics call and Prometheus.
+The ModelStatistics call and the Prometheus metrics are both made from them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ class TimeHistogram:
     """A histogram of seconds."""
 
     sum_s: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))  # up to each bound, then above all
+    # Number of times in each bin; a bin ends at each bound, and the last bin is above all bounds.
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def add(self, seconds: float) -> None:
-        """Count a time."""
+        """Add a time to the histogram."""
         self.sum_s += seconds
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
 class RunCount:
-    """Number and total time of the runs with one batch size."""
+    """Number and total time of all runs with the same batch size."""
 
     count: int = 0
     sum_s: float = 0.0
@@ -44,11 +45,11 @@ class PriorityStatistics:
     """Counts and times of the requests of one priority."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
-    total: TimeHistogram = field(default_factory=TimeHistogram)  # from arrival to reply
+    total: TimeHistogram = field(default_factory=TimeHistogram)  # time from arrival to reply
     decode: TimeHistogram = field(default_factory=TimeHistogram)
     queue: TimeHistogram = field(default_factory=TimeHistogram)
     run: TimeHistogram = field(default_factory=TimeHistogram)
-    age: TimeHistogram = field(default_factory=TimeHistogram)  # from capture to reply
+    age: TimeHistogram = field(default_factory=TimeHistogram)  # time from capture to reply
     failed_s: float = 0.0
     num_frames: int = 0
 
@@ -58,9 +59,9 @@ class ModelStatistics:
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
-        self.lock = threading.Lock()  # hold it to read the fields
+        self.lock = threading.Lock()  # hold this lock to read the fields
         self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
-        self.runs: dict[int, RunCount] = {}  # by number of frames
+        self.runs: dict[int, RunCount] = {}  # by number of frames in a run
         self._last_s = 0.0
 
     def count_run(self, num_frames: int, run_s: float) -> None:
@@ -96,7 +97,7 @@ class ModelStatistics:
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     def to_message(self) -> pb.ModelStatistics:
-        """Return the protocol's message, in which a frame is an inference and a run is an execution.
+        """Return the statistics as the protocol's message: each frame counts as an inference, each run as an execution.
 
         Superseded, shed and cancelled requests do not count as failed.
         """

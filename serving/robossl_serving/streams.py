@@ -1,7 +1,7 @@
 """Streams: many requests and replies over one call; a newer frame replaces a waiting one at any time.
 
-One thread reads, so that a newer frame reaches its slot while an older one is encoded; grpc's thread writes. If a
-client does not read its replies, the server stops reading its requests.
+One thread reads requests, so that a newer frame can replace a waiting one while an older one is encoded. grpc's thread
+sends the replies. If a client does not read its replies, the server stops reading its requests.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Streams:
     def __init__(
         self, inference: Inference, limits: Limits, on_refused: Callable[[grpc.StatusCode], None] = lambda _: None
     ) -> None:
-        """Call `on_refused` with the status of each request that is refused within a stream."""
+        """Start without streams; `on_refused` will get the status of each request that is refused within a stream."""
         self._inference = inference
         self._limits = limits
         self._on_refused = on_refused
         self._lock = threading.Lock()
-        self._open: dict[_Stream, str] = {}  # with its client
+        self._open: dict[_Stream, str] = {}  # open streams, each with the address of its client
         self._draining = False
 
     def serve(self, requests: Iterator[bytes], context: Any) -> Iterator[pb.ModelStreamInferResponse]:
@@ -46,7 +46,7 @@ class Streams:
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
-            # To the reader, a client that went away can look like one that has no more requests.
+            # For the reading thread, a client that went away can look like a client that has no more requests.
             if not context.add_callback(stream.cancel):
                 stream.cancel()
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
@@ -88,20 +88,20 @@ class _Stream:
         self._inference = inference
         self._peer = peer
         self._refusals = refusals
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # jobs and refusals to answer, or _END
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # finished jobs and refusals to answer, or _END
         self._room = threading.Semaphore(unread_replies)
         self._lock = threading.Lock()
         self._jobs: set[InferJob] = set()
         self._ended = False
         self._cancelled = False  # the client does not want the pending replies
-        self._left = False  # no thread takes replies any more
+        self._left = False  # nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
         """Read requests until the client has no more or goes away."""
         try:
             while self._room.acquire() and not self._ended:
                 self._take(next(requests))
-        except StopIteration:  # the client has no more
+        except StopIteration:  # the client has no more requests
             self.end()
         except grpc.RpcError:  # the client went away
             self.cancel()
@@ -113,13 +113,13 @@ class _Stream:
             if item is not _END:
                 yield self._reply(item)
                 self._room.release()
-            del item  # free its features before waiting for the next one
+            del item  # free the features of this item before waiting for the next item
             with self._lock:
                 if self._ended and not self._jobs and self._outbox.empty():
                     return
 
     def end(self) -> None:
-        """Read no more requests; pending ones are still answered."""
+        """Read no more requests; pending requests are still answered."""
         with self._lock:
             self._ended = True
         self._room.release()
@@ -135,7 +135,7 @@ class _Stream:
         self.end()
 
     def leave(self) -> None:
-        """Cancel, and count the jobs that get no reply."""
+        """Cancel all pending requests, and count in the statistics the jobs that will get no reply."""
         self.cancel()
         with self._lock:
             self._left = True
@@ -154,8 +154,9 @@ class _Stream:
             self._inference.count(item)
 
     def _take(self, raw: bytes) -> None:
-        # The job is taken out of the box when it is done. A job that referred to itself would wait for the garbage
-        # collector, and its features would keep the memory of a whole session.
+        # `on_done` takes the job out of the box. If `on_done` referred to the job directly, the job would be in a
+        # reference cycle and wait for the garbage collector. Until then, its features would keep the memory of a whole
+        # onnxruntime session.
         box: list[InferJob] = []
         message = None
         try:

@@ -1,1 +1,1 @@
-"""The load generator: robots and batch clients that ask a server, and what they met with."""
+"""The load generator: simulated robots and batch clients send frames to a server and record the replies."""

@@ -1,4 +1,4 @@
-"""The `bench-serve` command: put load on a running server; report figures as text and JSON, and a plot."""
+"""The `bench-serve` command: put load on a running server; report the results as text, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from robossl_serving.limits import Limits
 
 LoadPattern = Literal["closed", "paced", "overload"]
 
-_CONNECT_MS = 2000.0  # short: the server should be running already
+_CONNECT_MS = 2000.0  # short, because the server should be running already
 _CAPACITY_CLIENTS = 2  # one request runs while the other is on the network
 
 
@@ -56,27 +56,28 @@ def bench_serve(
 
     Args:
         target: host:port of the server.
-        pattern: closed: each robot sends its next frame after the reply; paced: at --hz; overload: at --times the
-            server's capacity.
+        pattern: When robots send frames. closed: each frame after the reply to the last frame; paced: at --hz;
+            overload: at --times the server's capacity.
         robots: Number of robots.
         hz: Frames per second of each robot, for paced.
         times: Load as a multiple of the server's capacity, for overload.
-        arrivals: locked: frames of all robots together; spread: evenly; jittered: at random phases with noise.
-        transport: How robots send frames: calls, streams, or either with pixels in shared memory, which needs a server
-            on this host with --shared-memory.
-        batch_clients: Number of batch clients, which send in closed loop.
-        batch_size: Frames of a batch client's call.
-        seconds: Measured time, after half a second of warm-up.
+        arrivals: How the robots' send times differ. locked: all robots send together; spread: one after the other at
+            even intervals; jittered: at random phases with noise.
+        transport: How robots send frames. unary: by calls; stream: by a stream; shared-memory and shared-stream: by
+            calls or a stream with the pixels in shared memory, which needs a server on this host with --shared-memory.
+        batch_clients: Number of batch clients; each sends its next call after the reply to the last call.
+        batch_size: Number of frames in a batch client's call.
+        seconds: How long to measure, after half a second of warm-up.
         frame_hw: Height and width of the frames.
-        model: Name of the model; not needed if the server has only one.
+        model: Name of the model; not needed if the server has only one model.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
-        deadline_ms: How long a call may take, and how old a stream's reply may be, counted from capture.
+        deadline_ms: How long a call may take; with streams, how old a frame may be when its reply is ready.
         out: Folder for bench.json and bench.png.
 
     Raises:
-        InputError: there is no client, a number is out of range, or `out` cannot be written to.
-        ResourceError: the server cannot be reached or refuses, or the disk is full.
+        InputError: the load has no client, a number is out of range, or `out` cannot be written to.
+        ResourceError: the server cannot be reached or refuses the calls, or the disk is full.
     """
     load = Load(
         robots=robots,
@@ -112,7 +113,7 @@ def bench_serve(
 
 
 def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds: float) -> float:
-    """Return the frames per second of a server that is never idle.
+    """Return how many frames per second the server answers if it is never idle.
 
     Raises:
         ServingError: the server cannot be reached, or answered nothing.

@@ -1,4 +1,4 @@
-"""Figures of a load test, for each class of clients."""
+"""Figures (numbers) that sum up a load test, for each class of clients: control and batch."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of all clients of one class together."""
+    """Figures (numbers) of all clients of one class, control or batch, together."""
 
     clients: int
-    sent_per_s: float  # frames
-    goodput_per_s: float  # served frames
+    sent_per_s: float  # frames sent
+    goodput_per_s: float  # frames served
     latency_ms: Percentiles  # from sending to reply
     age_ms: Percentiles  # from capture to reply
-    server_ms: Percentiles  # the part of latency_ms in the server
-    queue_ms: Percentiles  # the part of server_ms in the queue
-    infer_ms: Percentiles  # the part of server_ms in the encoder
-    jain: float  # Jain's fairness index; 1 if all clients were served alike
+    server_ms: Percentiles  # the part of latency_ms spent in the server
+    queue_ms: Percentiles  # the part of server_ms spent in the queue
+    infer_ms: Percentiles  # the part of server_ms spent in the encoder
+    jain: float  # Jain's fairness index; 1 if all clients were served equally
     served: tuple[int, ...]  # served frames of each client
     lost: dict[str, int]  # lost frames by reason
 
 
 def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
-    """Return the figures of one class, or None if it has no clients."""
+    """Return the figures of one class of clients, control or batch; None if it has no clients."""
     mine = [trace for trace in traces if trace.kind == kind]
     if not mine:
         return None
@@ -77,7 +77,7 @@ def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
 
 
 def jain_index(counts: Sequence[float]) -> float:
-    """Return Jain's fairness index: 1 if all counts are equal or 0, 1/n if one of n has everything.
+    """Return Jain's fairness index: 1 if all counts are equal or 0, 1/n if only one of n counts is not 0.
 
     >>> jain_index([5, 5, 5, 5]), jain_index([8, 0, 0, 0])
     (1.0, 0.25)
@@ -90,7 +90,7 @@ def _lost(traces: Sequence[Trace]) -> dict[str, int]:
     lost: dict[str, int] = {}
     for trace in traces:
         known = sum(count for reason, count in trace.num_lost.items() if reason != "skipped")
-        # A stream reports only the number of dropped frames, not which ones.
+        # A stream reports only how many frames were dropped, not which frames.
         rest = {"dropped": trace.num_sent - len(trace.replies) - known}
         for reason, count in (trace.num_lost | rest).items():
             if count > 0:

@@ -20,7 +20,8 @@ from robossl_serving.bench.trace import Trace
 
 Transport = Literal["unary", "stream", "shared-memory", "shared-stream"]
 Arrivals = Literal["locked", "spread", "jittered"]
-Connect = Callable[[str | None, bool], EncoderClient]  # robot (None: batch client), whether to use shared memory
+# Connects a client. Takes the name of its robot (None for a batch client), and whether to use shared memory.
+Connect = Callable[[str | None, bool], EncoderClient]
 
 _JITTER_S = 0.004  # standard deviation of a jittered frame's time
 _LEAD_S = 0.05  # time for all threads to start
@@ -32,11 +33,12 @@ class Load:
     """Number, rate and transport of the clients."""
 
     robots: int = 1
-    hz: float | None = 30.0  # of each robot; None: closed loop, the next frame follows the reply
-    arrivals: Arrivals = "spread"  # locked: together; spread: evenly; jittered: random phase and noise
-    transport: Transport = "stream"  # of robots
-    batch_clients: int = 0  # in closed loop
-    batch_size: int = 1  # frames of a batch client's call
+    hz: float | None = 30.0  # frame rate of each robot; None: closed loop, the next frame follows the reply
+    # When robots send. locked: all together; spread: at even intervals; jittered: with random phase and noise.
+    arrivals: Arrivals = "spread"
+    transport: Transport = "stream"  # how robots send frames
+    batch_clients: int = 0  # number of batch clients; they send in closed loop
+    batch_size: int = 1  # number of frames in a batch client's call
     seconds: float = 10.0
 
 

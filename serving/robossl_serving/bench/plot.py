@@ -10,11 +10,12 @@ import numpy as np
 from robossl_serving.bench.trace import Trace
 from robossl_serving.requests import Priority
 
-_COLOURS: dict[Priority, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}  # Okabe and Ito
+# Colours of Okabe and Ito, which colour-blind readers can tell apart.
+_COLOURS: dict[Priority, tuple[str, str]] = {"control": ("#0072B2", "-"), "batch": ("#D55E00", "--")}
 
 
 def plot(path: Path, traces: Sequence[Trace], title: str) -> None:
-    """Write a PNG with three panels.
+    """Write the results of a load test as a PNG with three panels.
 
     Raises:
         OSError: the file cannot be written.

@@ -13,20 +13,20 @@ from robossl_serving.bench.trace import Trace
 
 
 class Ticks:
-    """Frame times of one client; like a robot, it skips a frame if the next one is already due."""
+    """Frame times of one client; like a robot, the client skips a frame if the next frame is already due."""
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s
-        self._due_s = due_s  # None for a closed loop
+        self._due_s = due_s  # None for a closed loop, in which each frame follows the last reply
         self._trace = trace
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the next frame follows the reply to the last one."""
+        """Whether the client sends its next frame after the reply to the last frame."""
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
-        """Yield each capture time when it is reached; `wait(until_s)` waits for it."""
+        """Yield each capture time when it is reached; `wait(until_s)` must wait until then."""
         wait(self._begin_s)
         until_s = self._trace.until_s
         if self._due_s is None:

@@ -13,26 +13,26 @@ from robossl_serving.requests import Priority
 class ServedFrame:
     """The times of one reply."""
 
-    at_s: float  # from the start of the trace
+    at_s: float  # time of the reply, from the start of the trace
     latency_s: float  # from sending to reply
     age_s: float  # from capture to reply
-    server_s: float  # in the server, including:
+    server_s: float  # time in the server, which includes `queue_s` and `infer_s`
     queue_s: float
     infer_s: float
 
 
 @dataclass(slots=True)
 class Trace:
-    """Record of one client between two times of time.monotonic(); earlier frames are warm-up."""
+    """Record of one client from `from_s` until `until_s` (time.monotonic()); earlier frames are warm-up."""
 
     kind: Priority
     name: str
     from_s: float
     until_s: float
-    num_frames: int = 1  # frames of a call
-    num_sent: int = 0  # calls, or frames of a stream
+    num_frames: int = 1  # frames in each call
+    num_sent: int = 0  # number of calls, or of frames in a stream
     replies: list[ServedFrame] = field(default_factory=list)
-    num_lost: dict[str, int] = field(default_factory=dict)  # by reason, if known
+    num_lost: dict[str, int] = field(default_factory=dict)  # number of lost calls or frames by reason, if known
 
     @property
     def frames_served(self) -> int:
@@ -46,7 +46,7 @@ class Trace:
     def served(self, captured_s: float, sent_s: float, reply: Reply) -> None:
         """Record a reply."""
         at_s = captured_s + reply.age_s
-        # Replies after the end would look better than they are: no newer frame competes with them.
+        # Ignore replies after the end. They would look too good, because no newer frames compete with them.
         if not self._counts(captured_s) or at_s > self.until_s:
             return
         self.replies.append(
