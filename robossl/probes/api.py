@@ -57,16 +57,18 @@ def probe(
     Args:
         encoder: A run, an encoder folder, an exported model, any ONNX file, `grpc://HOST:PORT/MODEL`,
             `timm:NAME[@FILE]`, or `projector:RUN`.
-        data: A store, a folder in the TUM RGB-D layout, or `env:ID` of one of our environments.
+        data: A store of frames, a folder in the TUM RGB-D layout, or `env:ID` for an environment of the package.
         profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
             verdicts.
         out: Folder to write report.html, report.json and pictures to. By default, only the cache is written.
-        factors: Changes of the picture or scene to measure. By default those that the profile names, or all.
+        factors: Changes of the picture or scene to measure. By default, those that the profile names; without a
+            profile, all.
         quick: Use fewer frames, fewer strengths and only linear probes, so that a run takes minutes on two CPU cores.
         split: Use only this split of a store. By default, all its frames.
         columns: Columns of a store to use as labels, by label type: `{"pose": "state"}`, or `{"class": "scene"}` for a
             label of whole episodes.
-        labels: Fit heads to the labels that the profile names. If False, only compare features.
+        labels: Fit linear heads to the labels that the profile names; without a profile, to all labels. If False, only
+            compare features.
         frames: Number of frames to judge. By default 500, or 200 with `quick`.
         scenes: Number of scenes to make in an environment.
         image_size: Height and width of the pictures of an environment, in pixels.
@@ -83,8 +85,8 @@ def probe(
         measured value with its interval.
 
     Raises:
-        InputError: an argument cannot be used, which is checked before anything is rendered or written; or the encoder
-            returns features of a wrong shape, or features that are not finite.
+        InputError: an argument cannot be used (checked before anything is rendered or written), or the encoder returns
+            features that have a wrong shape or are not finite.
         ResourceError: the disk is full, or a server does not answer. Finished work is kept in the cache.
 
     Example:

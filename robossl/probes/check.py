@@ -49,7 +49,9 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
 
 def apply_gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
-    """Return the exit code (0: pass; fail: 10 risky, 11 unusable, 12 inconclusive) and the text to print.
+    """Return the exit code and the text to print; `origin` names the report in error messages.
+
+    Code 0 is a pass. If the encoder fails, the code is 10 (risky), 11 (unusable) or 12 (inconclusive).
 
     Raises:
         InputError: the report has no verdict.

@@ -1,10 +1,11 @@
-"""Decode the parameter of a transformation, such as its angle, from features: this is what a policy could know of it.
+"""Decode the parameter of a transformation, such as its angle, from features.
 
-The protocol `abs` decodes from the features of the view (transformed frame) alone, like a policy without memory. The
-protocol `rel` decodes from the features of the view minus those of the clean frame, like a policy that has seen the
-clean frame. The score is R2, or (accuracy - 1/K) / (1 - 1/K) for K classes: 0 is chance, 1 is perfect. A high score
-alone is not a fault. Compare each score with those of the reference encoders: if none of them decodes a parameter
-either, a low score says nothing about the encoder under test.
+The score says how well a policy on these features could know the transformation. The protocol `abs` decodes from
+the features of the view (transformed frame) alone, like a policy without memory. The protocol `rel` decodes from the
+features of the view minus those of the clean frame, like a policy that has seen the clean frame. The score is R2, or
+(accuracy - 1/K) / (1 - 1/K) for K classes: 0 is chance, 1 is perfect. A high score alone is not a fault. Compare each
+score with those of the reference encoders: if none of them decodes a parameter either, a low score says nothing about
+the encoder under test.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ NUM_SHUFFLES = 99  # enough for a 95 % range of chance scores
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# Minimum number of reference frames per class to fit an MLP (of all: twice that), because early stopping needs a tenth.
+# Minimum number of reference frames per class to fit an MLP, because early stopping uses a tenth of them. A parameter
+# that is a number counts as two classes.
 LEAST_PER_CLASS = 10
 # Rounding error relative to a feature's size: a float32 network's outputs for equal inputs differ by about this.
 ROUNDING = 1e-5
@@ -107,7 +109,7 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress (standardised numbers, or one-hot classes); scores predictions of it."""
+    """The parameter as columns to regress: standardised numbers, or one-hot classes. Also scores predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
@@ -157,7 +159,7 @@ def _probes(
     predicted = {"linear": basis.fit(target.train, penalty)(test)}
     enough = len(train) >= LEAST_PER_CLASS * max(2, target.num_classes)
     if target.num_classes:
-        # Early stopping needs a frame of each class, and so does the fit.
+        # Each class needs two frames: one for the fit and one for early stopping.
         enough = enough and target.train.sum(axis=0).min() >= 2
     if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)

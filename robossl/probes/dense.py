@@ -1,8 +1,8 @@
 """Measure whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
 
 PCK is the share of map cells whose match is at the right place. Pooled features have no places, so they cannot show
-equivariance. A feature map can show it without labels, because the warp says where each cell must go. Coordinates are
-those of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
+equivariance. A feature map can show equivariance without labels, because the warp says where each cell must go.
+Coordinates are those of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
 """
 
 from __future__ import annotations

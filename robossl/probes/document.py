@@ -1,7 +1,7 @@
-"""Write and read a report as JSON `robossl.probe/1`: the fields of the report's dataclasses; null for a missing number.
+"""Write and read a report as JSON with the schema `robossl.probe/1`.
 
-This module has its own reader. The package's YAML reader would take a minute, because a report holds megabytes of
-numbers.
+The JSON has the fields of the report's dataclasses, with null for a missing number. This module has its own reader,
+because a report holds megabytes of numbers and the package's YAML reader would take a minute.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ class Evidence:
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
         """Return a label and its retention (the share of a head's clean score that is left under the view).
 
-        The label is the given one. By default it is the profile's first label whose value under the factor is known;
-        if there is none, its first label. A label that the encoder cannot read is not skipped, because a readable
-        label must not hide it. Return None twice if no retention was measured.
+        The label is `label`. If that is None, it is the profile's first label whose value after the factor was applied
+        is known; if no value is known, the profile's first label that was tested. A label that the encoder cannot read
+        is not skipped, because a readable label must not hide it. Return (None, None) if no label was tested.
         """
         names = self.profile.labels if label is None else (label,)
         retentions = [each for name in names if (each := self._retention(self.readings, name, head))]
@@ -143,7 +143,7 @@ def is_unknown(figure: Figure) -> bool:
 
 
 def percent(figure: Figure) -> str:
-    """Format a share with its interval in %; say so if it is surely below chance."""
+    """Format a share with its interval in %; add a note if the whole interval is below 0 (chance)."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
     return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"

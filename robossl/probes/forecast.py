@@ -27,7 +27,7 @@ def say_plan(
     *,
     more: Sequence[str] = (),
 ) -> int:
-    """Print what the probe will do, how many bytes it writes and how long it takes; return the number of bytes.
+    """Print what the probe will do, how many bytes its files take and how long it runs; return the number of bytes.
 
     Args:
         views: Views (transformed frames) of the probe; nothing is rendered yet.

@@ -1,4 +1,4 @@
-"""The frames of a probe: the interface that every source of frames implements, labels, and the split of frames."""
+"""Define the frames of a probe: the interface that every source of frames implements, their labels and their split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group factors whose verdict has the same cause, so that the page and the terminal show them in one line."""
+"""Group factors whose verdict has the same cause, so that the HTML page and the terminal show them in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORST_FIRST = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Verdicts of factors with the same badge and the same cause. A verdict without a cause is alone in its group."""
+    """Verdicts of factors with the same badge (see `get_badge`) and cause. A verdict without a cause forms a group."""
 
     badge: str
     cause: str

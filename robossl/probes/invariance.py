@@ -113,14 +113,14 @@ def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], spa
 def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
     """Return each frame's squared distance to its own view, and its part in the mean distance to other clusters' views.
 
+    The second column is the frame's influence on the mean distance, both as the clean frame and as the view of a pair
+    (the projection of a U-statistic). So its bootstrap has the variance of drawing both frames of a pair. The mean of
+    the second column is the mean distance.
+
     Args:
         z: Features of the clean frames.
         moved: Features of the views (the same frames after the transformation).
         of: Cluster of each frame.
-
-    The second column is the frame's influence on the mean distance, both as the clean frame and as the view of a pair
-    (the projection of a U-statistic). So its bootstrap has the variance of drawing both frames of a pair. The mean of
-    the second column is the mean distance.
     """
     n, sizes = len(z), np.bincount(of)
     others = n - sizes[of]

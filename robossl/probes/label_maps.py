@@ -1,4 +1,4 @@
-"""Compute the label T.y of a view (transformed frame) from the label y of the clean frame, or why it is undefined.
+"""Compute the label T.y of a view (transformed frame) from the label y of the clean frame, or say why T.y is undefined.
 
 A view that moves points does so by a homography from frame to view. Both are in the coordinates of labels: x right, y
 down, -1 to 1 over the width and the height. Angles and camera poses need square pixels, so they are computed from the

@@ -33,8 +33,8 @@ class Measure:
         plan: The views to measure.
         labels: Labels to fit heads to.
         settings: Numbers of frames, resamples and shuffles.
-        readable: Minimum lower bound of a head's score above chance on clean frames. Below it, the label counts as not
-            readable.
+        readable: A label counts as readable only if the lower bound of its head's score above chance on clean frames is
+            at least this.
     """
 
     views: Views
@@ -94,7 +94,7 @@ class Measure:
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
-            return ViewLabel(own)  # this clean view changes no label: cropping changes only points and boxes
+            return ViewLabel(own)  # clean views are only cropped, which changes no labels but points and boxes
         return move_label(
             own,
             factor=factor.name,

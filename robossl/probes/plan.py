@@ -48,7 +48,7 @@ def plan_views(
             one such job, whatever the level.
 
     Raises:
-        InputError: an unknown factor or level.
+        InputError: a factor or level is unknown.
     """
     decode = decode or {}
     for name, asked in (*levels.items(), *decode.items()):

@@ -9,7 +9,7 @@ name = "pose-estimation"
 title = "Pose estimation and servoing"
 about = "One or two sentences."
 version = 1
-calibrated = false                 # whether the thresholds were set from measured policy drops
+calibrated = false                 # whether the thresholds were set from measured drops of a policy's success
 labels = ["pose", "point"]         # in order of preference; leave the line out to judge without labels
 [thresholds]                       # fields of `Thresholds` that differ from the defaults
 [factors.rotation]
@@ -56,8 +56,8 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    # Minimum lower bound of a head's score above chance on clean frames. Below it, the head does not read the label, so
-    # its retention is not judged.
+    # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least
+    # this. The retention of other labels is not judged.
     readable: float = 0.15
     min_clusters: int = MIN_CLUSTERS
 

@@ -92,9 +92,10 @@ class EncoderMeasures:
             yield from self._dense(job, factor)
 
     def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
-        """Yield how well a linear map predicts the transformed features; it is fitted on reference frames of the class.
+        """Yield how well a linear map predicts the transformed features of this level's class.
 
-        Yield nothing if the plan has no such reference frames.
+        The map is fitted on the reference frames that were drawn with this class. Yield nothing if the plan has no
+        reference frames for decoding.
         """
         kind = make_decode_job(job.factor, job.level, "reference")
         if kind not in self.features:
@@ -149,7 +150,8 @@ class EncoderMeasures:
     def retentions(self, job: RenderJob) -> Iterator[Retention]:
         """Yield the retention of every label: the share of a head's clean score that is left under the view.
 
-        One head is fitted on clean frames. If the plan has transformed reference frames, another is fitted on both.
+        A head is fitted on clean frames. If the plan has transformed reference frames, a second head is fitted on clean
+        and transformed frames.
         """
         factor, common = resolve_factor(job.factor), self.common
         for name in common.labels:

@@ -34,7 +34,7 @@ class ViewFigures:
     level: int  # 1 mild to 5 severe
     params: Mapping[str, Any]  # unit and values of the strength; two values if its side (+ or -) was drawn per frame
     psnr: float | None  # in dB, against the clean view; mean over the frames that differ; None if no pixel differs
-    ssim: float | None  # structural similarity to the clean view, likewise
+    ssim: float | None  # structural similarity to the clean view; mean over up to 64 frames that differ, or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Neighbours:
 
     factor: str
     level: int
-    pairs: tuple[tuple[int, int], ...]  # indices count the evaluated frames
+    pairs: tuple[tuple[int, int], ...]  # indices among the evaluated frames
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,11 @@ from robossl.probes.frames import Label
 from robossl.probes.label_maps import ViewLabel, are_rotations
 from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
-READABLE = 0.15  # minimum lower bound of a head's score above chance on clean frames, to count as reading its label
+# A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
+READABLE = 0.15
 WORST = -1.0  # lower limit of retention, because R2 has none; at -1 a head is as far below chance as it was above
 MIN_FRAMES = 20  # minimum number of frames with the label, to fit a head
-LEAST_STD = 1e-3  # columns whose std in their unit (metres, half sides, 1) is less do not vary, so none are read
+LEAST_STD = 1e-3  # columns with a smaller std, in their unit (metres, half sides, 1), count as constant
 HeadName = Literal["clean", "same", "augmented"]
 
 
@@ -56,7 +57,7 @@ class Target:
 
     @classmethod
     def of(cls, label: Label) -> Target:
-        """Return the target for a label; its values are those that the head is fitted on."""
+        """Return the target for a label. Pass the label of the frames that the head is fitted on."""
         num = len(label.classes) or (int(np.nanmax(label.values)) + 1 if label.type == "class" else 0)
         groups = {
             "point": ((0, 1),),
@@ -119,7 +120,7 @@ class RetentionTask:
     clean: Float[ndarray, "n k"]  # `Target.parts` of the clean head on the clean evaluated frames
     figure: Figure  # score of the clean head on the clean evaluated frames
     reason: str | None  # why retention cannot be computed; None if it can
-    readable: float = READABLE  # minimum lower bound of `figure`
+    readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
 
 
 def fit_task(
@@ -143,7 +144,7 @@ def fit_task(
         reference_clusters: Cluster of each reference frame. To choose the penalty, clusters are left out in turn.
         clean: Features of the evaluated frames.
         draws: Resamples of the clusters of the evaluated frames.
-        readable: Minimum lower bound of the score above chance. Below it, the label counts as not readable.
+        readable: The label counts as readable only if the lower bound of its score above chance is at least this.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
     if head is None or not np.isfinite(clean).all():

@@ -23,8 +23,8 @@ class ProbeSettings:
         num_resamples: Number of bootstrap resamples.
         num_shuffles: Number of shuffles of a parameter, which give the range of chance scores.
         mlp: Decode with an MLP in addition to a linear probe.
-        decode_all: Decode also factors that the task does not need to follow or contain (EQUI or INFO), at their
-            severest judged level.
+        decode_all: Decode also factors whose need is neither EQUI (follow) nor INFO (contain), at their severest judged
+            level.
         seed: Seed of all random choices.
     """
 
