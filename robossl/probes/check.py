@@ -32,9 +32,9 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
     Args:
         report: The report.json that `robossl probe run` wrote, or its folder.
-        fail_on: The mildest verdict that fails. With "inconclusive", an encoder passes only if every factor is shown
-            to be safe; a factor that the run left out fails too. A factor that cannot be measured on these frames is
-            listed but does not count.
+        fail_on: The mildest verdict that fails. With "inconclusive", an encoder passes only if every factor is SAFE or
+            SAFE IF TRAINED WITH IT; a factor that the run left out fails too. A factor that cannot be measured on these
+            frames is listed but does not count.
 
     Raises:
         InputError: the file is not a report, it has no task or no verdict, or its overall verdict is not the worst of

@@ -42,7 +42,7 @@ MIN_CLUSTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Bounds of the decision rules. They are not yet calibrated on measured drops of a policy's success."""
+    """Bounds of the decision rules. The defaults are not yet calibrated on measured drops of a policy's success."""
 
     inv_retention: float = 0.9
     inv_nis_w: float = 0.8
