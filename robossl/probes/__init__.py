@@ -1,1 +1,1 @@
-"""Which invariances an encoder has, what they cost a task, and a verdict: `robossl probe`."""
+"""`robossl probe`: measure which changes of a picture an encoder ignores, and judge whether that suits a task."""

@@ -52,36 +52,42 @@ def probe(
     ca: StrPath | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> Report:
-    """Probe an encoder: measure what each change of the picture does to its features, and judge it for a task.
+    """Probe an encoder: measure what each change of the picture does to its features; judge the encoder for a task.
 
     Args:
         encoder: A run, an encoder folder, an exported model, any ONNX file, `grpc://HOST:PORT/MODEL`,
             `timm:NAME[@FILE]`, or `projector:RUN`.
-        data: A store, a folder in the TUM RGB-D layout, or `env:ID` of one of our environments.
-        profile: The task: a name from `robossl probe profiles`, or a TOML file; without it there are no verdicts.
-        out: Folder of report.html, report.json and pictures; by default only the cache is written.
-        factors: Changes to apply; by default those of the profile, or all.
-        quick: Use fewer frames and strengths and linear heads: minutes on two cores.
-        split: Split of a store.
-        columns: Labels of a store by type: `{"pose": "state"}`, or `{"class": "scene"}` for a label of episodes.
-        labels: Fit heads to the labels of the profile; False compares features only.
-        frames: Number of frames to judge; by default 500, or 200 with `quick`.
-        scenes: Number of scenes of an environment.
-        image_size: Size of the pictures of an environment in pixels.
-        cache: Folder of rendered views and features to use again.
-        cache_gb: Largest size of the cache in GB.
-        device: Device of the encoder, cpu or cuda.
+        data: A store of frames, a folder in the TUM RGB-D layout, or `env:ID` for an environment of the package.
+        profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
+            verdicts.
+        out: Folder to write report.html, report.json and pictures to. By default, only the cache is written.
+        factors: Changes of the picture or scene to measure. By default, those that the profile names; without a
+            profile, all.
+        quick: Use fewer frames, fewer strengths and only linear probes, so that a run takes minutes on two CPU cores.
+        split: Use only this split of a store. By default, all its frames.
+        columns: Columns of a store to use as labels, by label type: `{"pose": "state"}`, or `{"class": "scene"}` for a
+            label of whole episodes.
+        labels: Fit linear heads to the labels that the profile names; without a profile, to all labels. If False, only
+            compare features.
+        frames: Number of frames to judge. By default 500, or 200 with `quick`.
+        scenes: Number of scenes to make in an environment.
+        image_size: Height and width of the pictures of an environment, in pixels.
+        cache: Folder that keeps transformed frames and features for later runs.
+        cache_gb: Largest allowed size of the cache in GB.
+        device: Device that the encoder runs on, cpu or cuda.
         seed: Random seed.
-        token: File with the token of a server.
+        token: File with the access token for a server.
         ca: PEM file of the authority that signed the certificate of a server.
-        input: Input of a foreign ONNX model, as far as its graph does not state it, and its network.
+        input: What the graph of an ONNX model without a card does not state: its input format and its network.
 
     Returns:
-        The report. It prints the verdicts; `readings`, `references` and `verdicts` have every figure with its interval.
+        The report. `print(report)` shows the verdicts. The fields `readings`, `references` and `verdicts` hold every
+        measured value with its interval.
 
     Raises:
-        InputError: an argument cannot be used; checked before anything is rendered or written.
-        ResourceError: the disk is full, or a server does not answer; finished work is kept in the cache.
+        InputError: an argument cannot be used (checked before anything is rendered or written), or the encoder returns
+            features that have a wrong shape or are not finite.
+        ResourceError: the disk is full, or a server does not answer. Finished work is kept in the cache.
 
     Example:
         >>> import robossl

@@ -1,4 +1,4 @@
-"""`robossl probe check`: pass or fail an encoder in a deployment pipeline by the verdicts of its report."""
+"""`robossl probe check`: let an encoder pass or fail in a deployment pipeline, by the verdicts of its probe report."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from robossl.probes.verdict import UNCALIBRATED, find_worst_word
 
 FailOn = Literal["unusable", "risky", "inconclusive"]
 
-# From good to bad; `--fail-on` names the mildest verdict that fails.
+# Verdicts from good (0) to bad (3). The check fails on the verdict that `--fail-on` names and on all worse ones.
 SEVERITY: dict[Word, int] = {"SAFE": 0, "SAFE IF TRAINED WITH IT": 0, "INCONCLUSIVE": 1, "RISKY": 2, "UNUSABLE": 3}
 EXIT_CODES: dict[Word, int] = {"RISKY": 10, "UNUSABLE": 11, "INCONCLUSIVE": 12}
 
 
 class Gate(NamedTuple):
-    """The exit code and the printed text."""
+    """Result of the check: the exit code of the process and the text to print."""
 
     code: int
     text: str
@@ -31,12 +31,14 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
     """Read a report and say whether its encoder may be deployed for its task.
 
     Args:
-        report: What `robossl probe run` wrote, or the folder it wrote to.
-        fail_on: The mildest verdict that fails. "inconclusive" fails all that is not shown to be safe, also factors
-            that the run left out; factors that these frames cannot show are listed and do not count.
+        report: The report.json that `robossl probe run` wrote, or its folder.
+        fail_on: The mildest verdict that fails. With "inconclusive", an encoder passes only if every factor is SAFE or
+            SAFE IF TRAINED WITH IT; a factor that the run left out fails too. A factor that cannot be measured on these
+            frames is listed but does not count.
 
     Raises:
-        InputError: no report, or one without a task.
+        InputError: the file is not a report, it has no task or no verdict, or its overall verdict is not the worst of
+            its verdicts.
     """
     found = read_report(report)
     if found.task and found.word != find_worst_word(found.verdicts):
@@ -47,7 +49,9 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
 
 def apply_gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
-    """Return exit code 0 if the verdict passes, else 10 (risky), 11 (unusable) or 12 (inconclusive).
+    """Return the exit code and the text to print; `origin` names the report in error messages.
+
+    Code 0 is a pass. If the encoder fails, the code is 10 (risky), 11 (unusable) or 12 (inconclusive).
 
     Raises:
         InputError: the report has no verdict.
@@ -83,7 +87,7 @@ def _line(group: Group) -> str:
 
 
 def _describe(report: Report, task: TaskNeeds) -> list[str]:
-    """Name encoder, frames and task, so that a wrong report is noticed."""
+    """Return lines that name the encoder, the frames and the task, so that a user notices a wrong report."""
     encoder, data = report.encoder, report.data
     facts = [
         f"encoder {encoder.source}, sha256 {encoder.sha256[:12]}; probed {report.created}",

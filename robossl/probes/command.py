@@ -1,4 +1,4 @@
-"""`robossl probe run | compare | check | profiles`: the invariances of an encoder, and what they cost a task."""
+"""The commands `robossl probe run | compare | check | profiles`."""
 
 from __future__ import annotations
 
@@ -42,32 +42,37 @@ def run(
     ca: Path | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> str:
-    """Probe an encoder: measure what each change of the picture does to its features, and judge it for a task.
+    """Probe an encoder: measure what each change of the picture does to its features; judge the encoder for a task.
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
             or projector:RUN.
-        data: A store, a folder in the TUM RGB-D layout, or env:ID of one of our environments.
-        profile: The task: a name from `robossl probe profiles`, or a TOML file; without it there are no verdicts.
-        out: Folder of report.html, report.json and pictures.
-        factors: Changes to apply; by default those of the profile, or all.
-        quick: Use fewer frames and strengths and linear heads: minutes on two cores.
-        split: Split of a store.
-        columns: Labels of a store, type and name: `pose state`, or `class NAME` for a label of episodes.
-        labels: Fit heads to the labels of the profile; --no-labels compares features only.
-        frames: Number of frames to judge; by default 500, or 200 with --quick.
-        scenes: Number of scenes of an environment.
-        image_size: Size of the pictures of an environment in pixels.
-        cache: Folder of rendered views and features to use again.
-        cache_gb: Largest size of the cache in GB.
-        device: Device of the encoder.
+        data: A store of frames, a folder in the TUM RGB-D layout, or env:ID for an environment of the package.
+        profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
+            verdicts.
+        out: Folder to write report.html, report.json and pictures to.
+        factors: Changes of the picture or scene to measure. By default, those that the profile names; without a
+            profile, all.
+        quick: Use fewer frames, fewer strengths and only linear probes, so that a run takes minutes on two CPU cores.
+        split: Use only this split of a store. By default, all its frames.
+        columns: Columns of a store to use as labels, each as TYPE NAME: `pose state`, or `class NAME` for a label of
+            whole episodes.
+        labels: Fit linear heads to the labels that the profile names; without a profile, to all labels. With
+            --no-labels, only compare features.
+        frames: Number of frames to judge. By default 500, or 200 with --quick.
+        scenes: Number of scenes to make in an environment.
+        image_size: Height and width of the pictures of an environment, in pixels.
+        cache: Folder that keeps transformed frames and features for later runs.
+        cache_gb: Largest allowed size of the cache in GB.
+        device: Device that the encoder runs on.
         seed: Random seed.
-        token: File with the token of the server.
+        token: File with the access token for the server.
         ca: PEM file of the authority that signed the certificate of the server.
-        input: Input of a foreign ONNX model, as far as its graph does not state it, and its network.
+        input: What the graph of an ONNX model without a card does not state: its input format and its network.
 
     Raises:
-        InputError: an argument cannot be used; checked before anything is rendered or written.
+        InputError: an argument cannot be used (checked before anything is rendered or written), or the encoder returns
+            features that have a wrong shape or are not finite.
     """
     from robossl.probes import api
     from robossl.probes.output import summary
@@ -97,11 +102,11 @@ def run(
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
-    """Pass or fail by the verdicts of a report; the exit code is 0, or 10 risky, 11 unusable, 12 inconclusive.
+    """Pass or fail by the verdicts of a report. Exit code 0 is a pass; 10 is risky, 11 unusable, 12 inconclusive.
 
     Args:
         report: The report.json of `robossl probe run`, or its folder.
-        fail_on: The mildest verdict that fails.
+        fail_on: The mildest verdict that fails. From mild to bad: inconclusive, risky, unusable.
     """
     found = check_report(report, fail_on=fail_on)
     print(found.text)
@@ -109,10 +114,10 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
 
 
 def profiles(names: tuple[str, ...] = ()) -> str:
-    """List the task profiles, or the needs of the named ones for each factor.
+    """List the task profiles; or show what each given profile needs of each factor.
 
     Args:
-        names: Profiles by name or TOML file.
+        names: Profiles to show, each a name or a TOML file.
     """
     if not names:
         found = [load_profile(name, factors=FACTORS) for name in profile_names()]

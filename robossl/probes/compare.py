@@ -1,4 +1,4 @@
-"""`robossl probe compare`: reports on the same frames factor by factor, and which differences are significant."""
+"""`robossl probe compare`: compare reports on the same frames for each factor; mark the significant differences."""
 
 from __future__ import annotations
 
@@ -23,31 +23,37 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-FALSE_CLAIMS = 0.05  # chance of at least one false claim among all factors of a comparison (Holm)
+# Largest chance of one or more false claims among all factors of a comparison of two encoders (Holm).
+FALSE_CLAIMS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDifference:
-    """How much more invariant one encoder is than the first; None if it was not measured."""
+    """Difference of NIS_w (whitened invariance): a later report's encoder minus the first report's.
+
+    `value`, `low` and `high` are the difference and its 95 % interval; they are None if they could not be computed.
+    """
 
     value: float | None
     low: float | None
     high: float | None
-    is_claim: bool  # after Holm's correction over the factors
-    is_paired: bool  # on the same resamples of the clusters; else from the two intervals, which is wider
-    reason: str | None = None
+    is_claim: bool  # whether the difference is significant after Holm's correction for the number of factors
+    # True: the interval is of the difference on the same resamples of the clusters. False: it is made from the two
+    # encoders' own intervals, which gives a wider interval.
+    is_paired: bool
+    reason: str | None = None  # why `value` or the interval is None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One factor at the severest strength that the first report judges."""
+    """Table row of one factor, at the severest strength that the first report judges."""
 
     factor: str
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w of each report
-    words: tuple[str | None, ...]  # the badge of each report
-    differences: tuple[ReportDifference, ...]  # of each other report to the first
+    words: tuple[str | None, ...]  # verdict of each report, or why it has none; None if the factor was not judged
+    differences: tuple[ReportDifference, ...]  # each later report minus the first report
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,14 @@ class Comparison:
 
 
 def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
-    """Compare two to four reports in one table, with the paired difference of each to the first.
+    """Compare two to four reports in one table; show the difference of each later report from the first report.
 
     Args:
         reports: Reports of `robossl probe run` on the same frames.
-        out: HTML page to write too.
+        out: HTML page to write in addition to the printed table.
 
     Raises:
-        InputError: too few or too many reports, or different frames.
+        InputError: there are too few or too many reports, or they are of different frames or settings.
     """
     check_count(len(reports))
     found, origins = [read_report(path) for path in reports], list(map(str, reports))
@@ -82,10 +88,10 @@ def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
 
 
 def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Comparison:
-    """Compare reports; `origins` name them in messages.
+    """Compare reports. `origins` holds the name of each report for error messages.
 
     Raises:
-        InputError: too few or too many reports, or different frames.
+        InputError: there are too few or too many reports, or they are of different frames or settings.
     """
     check_count(len(reports))
     check_same_frames(reports, origins)
@@ -113,7 +119,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
 
 
 def _difference(first: ReportIndex, other: ReportIndex, factor: str, level: int) -> tuple[ReportDifference, float]:
-    """Return the difference and its p-value."""
+    """Return the difference `other` - `first` and its p-value; the p-value is 1 if there is no interval."""
     cells = [_cell(index.report, factor, level) for index in (first, other)]
     for index, cell in zip((first, other), cells, strict=True):
         if index.is_collapsed or cell is None or cell.figure.value is None:
@@ -149,7 +155,7 @@ def _draws(clusters: int) -> Draws:
 
 
 def _ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """Divide the first part by the second."""
+    """Divide the first summed part by the second; column 0 holds the number of frames."""
     return np.asarray(sums[..., 1] / sums[..., 2])
 
 
@@ -166,14 +172,14 @@ def _unpaired(value: float, was: Figure, now: Figure) -> tuple[ReportDifference,
 
 
 def _mark_claims(found: Sequence[tuple[ReportDifference, float]]) -> list[ReportDifference]:
-    """Mark the significant differences; those without an interval do not count in the correction."""
+    """Mark the significant differences. Differences without an interval do not count in Holm's correction."""
     p_values = [math.nan if difference.low is None else p for difference, p in found]
     claims = [bool(p <= FALSE_CLAIMS) for p in holm(np.array(p_values))]
     return [replace(difference, is_claim=claim) for (difference, _), claim in zip(found, claims, strict=True)]
 
 
 def to_text(comparison: Comparison) -> str:
-    """Return the verdicts, the tables in Markdown, and how to read them."""
+    """Return a text with the verdicts, the tables in Markdown, and an explanation of the tables."""
     first, *others = comparison.names
     head = ["factor", "strength", "need", *comparison.names, *(f"{name} minus {first}" for name in others)]
     rows = [head, ["---"] * len(head)]
@@ -210,7 +216,7 @@ def format_difference(difference: ReportDifference) -> str:
 
 
 def describe_comparison(comparison: Comparison, *, marks: str = "^ or v") -> str:
-    """Explain the figures and marks."""
+    """Explain the numbers and marks of the table; `marks` says how the marks look."""
     data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
     paired = all(difference.is_paired for difference in found if difference.low is not None)
     how = "paired bootstrap of the clusters" if paired else "two separate intervals, which is wider than a paired one"

@@ -1,9 +1,11 @@
-"""Decode the parameter of a transformation from features: what a policy could know about it.
+"""Decode the parameter of a transformation, such as its angle, from features.
 
-`abs` decodes from the features of the view alone, like a policy without memory. `rel` decodes from their difference to
-the clean features, like a policy with a reference frame. A score of 0 is chance, 1 is perfect: R2, or
-(accuracy - 1/K) / (1 - 1/K). A decodable parameter does no harm. Compare with the references: if no encoder decodes a
-parameter, the score says nothing about this one.
+The score says how well a policy on these features could know the transformation. The protocol `abs` decodes from
+the features of the view (transformed frame) alone, like a policy without memory. The protocol `rel` decodes from the
+features of the view minus those of the clean frame, like a policy that has seen the clean frame. The score is R2, or
+(accuracy - 1/K) / (1 - 1/K) for K classes: 0 is chance, 1 is perfect. A high score alone is not a fault. Compare each
+score with those of the reference encoders: if none of them decodes a parameter either, a low score says nothing about
+the encoder under test.
 """
 
 from __future__ import annotations
@@ -21,22 +23,25 @@ from robossl.measure.metrics import R2, above_chance, one_hot
 from robossl.measure.ridge import Basis, fit_basis
 from robossl.probes.result import Decoding
 
-NUM_SHUFFLES = 99  # for a 95 % range
+NUM_SHUFFLES = 99  # enough for a 95 % range of chance scores
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-LEAST_PER_CLASS = 10  # reference frames for an MLP, which uses a tenth of them for early stopping
-ROUNDING = 1e-5  # of a feature's size: differences of a float32 network on equal inputs
+# Minimum number of reference frames per class to fit an MLP, because early stopping uses a tenth of them. A parameter
+# that is a number counts as two classes.
+LEAST_PER_CLASS = 10
+# Rounding error relative to a feature's size: a float32 network's outputs for equal inputs differ by about this.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class FramePairs:
-    """Frames with and without a transformation whose parameter was drawn per frame.
+    """Features of frames before and after a transformation whose parameter was drawn for each frame.
 
     Args:
         clean: Features of the clean frames.
         moved: Features of the transformed frames.
-        parameter: Numbers to regress (an angle, both shifts), or one column of classes 0 to K - 1.
+        parameter: The parameter of each frame: numbers to regress (one angle, or two shifts), or a class 0 to K - 1.
     """
 
     clean: Float[ndarray, "n d"]
@@ -56,25 +61,26 @@ def decode(
     num_shuffles: int = NUM_SHUFFLES,
     seed: int = 0,
 ) -> tuple[Decoding, ...]:
-    """Fit linear and MLP probes on the view alone and on its difference to the clean frame.
+    """Fit linear and MLP probes by both protocols (see the module); return a scored result for each.
 
     Args:
-        train: Reference frames.
-        test: Evaluated frames; they share no cluster with the reference.
+        train: Reference frames; the probes are fitted on them.
+        test: Evaluated frames; they share no cluster (such as an episode) with the reference frames.
         draws: Resamples of the clusters of the evaluated frames.
-        factor: Factor to name in the results.
-        level: Level to name in the results.
-        num_classes: Number of classes of the parameter; 0 for numbers.
-        mlp: Fit the MLP too.
-        num_shuffles: Linear fits to shuffled parameters, for the range of chance scores.
+        factor: Name of the factor, for the results.
+        level: Level of the factor, for the results.
+        num_classes: Number of classes of the parameter; 0 if it is a number.
+        mlp: Fit the MLP in addition to the linear probe.
+        num_shuffles: Number of linear fits to shuffled parameters, which give the range of chance scores.
         seed: Seed of the shuffles and the MLP.
     """
     target = _Target.of(train.parameter, test.parameter, num_classes)
     scores: list[tuple[Any, Any, _ProbeScore]] = []
     for protocol in ("abs", "rel"):
-        with np.errstate(invalid="ignore"):  # `_probes` gives the reason for features that are not finite
+        with np.errstate(invalid="ignore"):  # for features that are not finite, `_probes` returns a reason
             inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Without this floor, rounding differences reveal the transformation of a perfectly invariant encoder.
+        # Differences below this size count as zero. Otherwise, rounding errors would reveal the transformation even
+        # if the encoder is perfectly invariant.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
         scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
         scores += [(protocol, probe, each) for probe, each in scored.items()]
@@ -103,11 +109,11 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as standardised columns to regress, and the scores of predictions."""
+    """The parameter as columns to regress: standardised numbers, or one-hot classes. Also scores predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
-    num_classes: int  # 0: numbers
+    num_classes: int  # 0 if the parameter is a number
 
     @classmethod
     def of(cls, train: Float[ndarray, "n t"], test: Float[ndarray, "m t"], num_classes: int) -> _Target:
@@ -132,7 +138,7 @@ class _Target:
         return hits
 
     def scores(self, predicted: Float[ndarray, "m s t"]) -> Float[ndarray, " s"]:
-        """Return the scores of many predictions, without intervals."""
+        """Return the score of each of `s` sets of predictions, without intervals."""
         if self.num_classes:
             return np.asarray(above_chance(self.hits(predicted).mean(axis=0), self.num_classes))
         error = np.square(predicted - self.test[:, None]).sum(axis=0)
@@ -153,7 +159,8 @@ def _probes(
     predicted = {"linear": basis.fit(target.train, penalty)(test)}
     enough = len(train) >= LEAST_PER_CLASS * max(2, target.num_classes)
     if target.num_classes:
-        enough = enough and target.train.sum(axis=0).min() >= 2  # one of each class for early stopping
+        # Each class needs two frames: one for the fit and one for early stopping.
+        enough = enough and target.train.sum(axis=0).min() >= 2
     if mlp and enough:
         predicted["mlp"] = _mlp(basis, train, test, target, seed)
     shuffled = {"linear": _shuffled(basis, test, target, penalty, num_shuffles, seed)}
@@ -174,13 +181,17 @@ def _probes(
 def _shuffled(
     basis: Basis, test: Float[ndarray, "m d"], target: _Target, penalty: float, num: int, seed: int
 ) -> tuple[float, float] | None:
-    """Return the middle 95 % of the scores of fits to shuffled parameters."""
+    """Return the bounds of the middle 95 % of the scores of `num` fits to shuffled parameters.
+
+    Return None if `num` is 0 or a score is not finite.
+    """
     if not num:
         return None
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
-    columns = target.train[orders].reshape(len(orders), -1)  # one per shuffle and dimension
-    penalty = min(penalty, 1.0)  # with the large penalty of an unreadable parameter all predictions would be equal
+    columns = target.train[orders].reshape(len(orders), -1)  # a column for each shuffle and each target column
+    # A parameter that cannot be decoded gets a large penalty; with it, all predictions would be equal.
+    penalty = min(penalty, 1.0)
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
     with np.errstate(divide="ignore", invalid="ignore"):  # a constant parameter has no score
         scores = target.scores(predicted)
@@ -191,7 +202,10 @@ def _shuffled(
 
 
 def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Float[ndarray, "m t"]:
-    """Fit one hidden layer on the leading components, with early stopping on a tenth of the training frames."""
+    """Fit an MLP with one hidden layer on the leading principal components; return its predictions for `test`.
+
+    Early stopping uses a tenth of the training frames.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 

@@ -1,7 +1,8 @@
-"""Whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
+"""Measure whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
 
-Pooled features hide equivariance. A map shows it without labels, because the warp is the truth. Coordinates are those
-of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
+PCK is the share of map cells whose match is at the right place. Pooled features have no places, so they cannot show
+equivariance. A feature map can show equivariance without labels, because the warp says where each cell must go.
+Coordinates are those of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from robossl.measure.figures import Draws, Figure, mean, missing
 from robossl.probes.invariance import TIE
 from robossl.probes.label_maps import move_points, seen
 
-Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]  # points of one frame to points of its view
-ALPHA = 0.1  # of the larger side: the distance that counts as found
-LEAST_KEYPOINT_SPREAD = 0.05  # of the half side; closer keypoints stay in one place, whatever moves
+# Maps points of one frame to points of its view (the transformed frame).
+Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]
+ALPHA = 0.1  # largest distance that counts as found, over the larger side of the view
+# Minimum spread of keypoints, over half a side of the frame. Closer keypoints stay in one place whatever moves.
+LEAST_KEYPOINT_SPREAD = 0.05
 
 
 def by_homography(to_view: Float[ndarray, "3 3"]) -> Warp:
-    """Return the warp of one frame."""
+    """Return the warp of one frame that applies this homography."""
     return lambda points: move_points(points, np.broadcast_to(to_view, (len(points), 3, 3)))
 
 
@@ -39,14 +42,14 @@ def pck(
     """Return the share of cells of the clean map whose most similar cell in the view is where the warp moved them.
 
     Args:
-        clean: Maps of the clean frames.
-        moved: Maps of the views.
-        warps: One per frame; cells that leave the view do not count.
+        clean: Feature maps of the clean frames.
+        moved: Feature maps of the views (transformed frames).
+        warps: The warp of each frame. Cells that leave the view do not count.
         draws: Resamples of the clusters of these frames.
         view_hw: Height and width of the views, in pixels.
-        disc: Whether views are cut to a disc; cells outside do not count.
-        alpha: Distance that counts as found, over the larger side; at least half a cell's diagonal, because a coarse
-            map does not resolve places within a cell.
+        disc: Whether the views are cut to a disc. Cells outside the disc do not count.
+        alpha: Largest distance that counts as found, over the larger side of the view. The distance is at least half
+            a cell's diagonal, because a coarse map does not resolve places within a cell.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
@@ -72,9 +75,9 @@ def keypoint_drift(
     *,
     view_hw: tuple[int, int],
 ) -> Figure:
-    """Return the mean distance in pixels between a keypoint of the view and the warped keypoint of the frame.
+    """Return the mean distance in pixels between a keypoint of the view and the warped keypoint of the clean frame.
 
-    There is no value if the keypoints of all channels are in one place, as on a flat map.
+    The result has a reason instead of a value if the keypoints of all channels are in one place, as on a flat map.
     """
     reason = None if np.isfinite(clean).all() and np.isfinite(moved).all() else "the features are not finite"
     if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_KEYPOINT_SPREAD:
@@ -92,7 +95,10 @@ def keypoint_drift(
 
 
 def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
-    """Return the expected place of each channel under its softmax over cells (`spatial_softmax` in float64)."""
+    """Return for each channel the mean of the cell centres, weighted by the channel's softmax over the cells.
+
+    This is `spatial_softmax` in float64.
+    """
     n, c, h, w = maps.shape
     weight = np.exp(maps.astype(np.float64) - maps.max(axis=(2, 3), keepdims=True)).reshape(n, c, h * w)
     places: Float[ndarray, "n c 2"] = weight @ cell_centres((h, w)) / weight.sum(axis=2, keepdims=True)
@@ -100,13 +106,16 @@ def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
 
 
 def cell_centres(hw: tuple[int, ...]) -> Float[ndarray, "h*w 2"]:
-    """Return the centres of the cells of a map, row by row."""
+    """Return the centres (x and y, -1 to 1) of the cells of a feature map, row by row."""
     y, x = ((2 * np.arange(size) + 1) / size - 1 for size in hw)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
 def _matches(clean: Float[ndarray, "c h w"], moved: Float[ndarray, "c h w"]) -> tuple[ndarray, ndarray]:
-    """Return for each cell the most similar cell of the other map by centred cosine, and whether it is the only one."""
+    """Match each cell of the clean map with the most similar cell (by centred cosine) of the moved map.
+
+    Return the index of the matched cell, and whether no other cell of the moved map is equally similar.
+    """
     flat = [each.reshape(len(each), -1).astype(np.float64) for each in (clean, moved)]
     centre = flat[0].mean(axis=1, keepdims=True)
     cells = [each - centre for each in flat]

@@ -1,6 +1,7 @@
-"""A report as JSON `robossl.probe/1`: the fields of the records, with null for a missing number.
+"""Write and read a report as JSON with the schema `robossl.probe/1`.
 
-It has a reader of its own: a report holds megabytes of numbers, and YAML nodes would take a minute.
+The JSON has the fields of the report's dataclasses, with null for a missing number. This module has its own reader,
+because a report holds megabytes of numbers and the package's YAML reader would take a minute.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ NOT_FINITE = "not a finite number"
 
 
 def to_json(report: Report) -> str:
-    """Return the text of the file."""
+    """Return the text of a report's JSON file."""
     return json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write a report in one step: a reader sees the old file or the new one.
+    """Write a report in one step, so that a reader sees either the whole old file or the whole new file.
 
     Raises:
         ResourceError: the disk is full.
@@ -39,10 +40,11 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Read a report by its path or by its folder.
+    """Read a report from its file, or from the folder that holds report.json.
 
     Raises:
-        InputError: not a report, another version, or a field that is missing, unknown or of a wrong type.
+        InputError: the file is not a report, or has another schema version; or a field is missing, unknown or of a
+            wrong type.
     """
     try:
         path = path / "report.json" if path.is_dir() else path
@@ -64,7 +66,10 @@ def read_report(path: Path) -> Report:
 
 
 def plain(value: Any) -> Any:
-    """Return a record as dicts, lists and scalars; a figure that is not finite becomes null with a reason."""
+    """Return a report, or a part of it, as dicts, lists and scalars.
+
+    A number that is not finite becomes None (null in JSON); if it is in a `Figure`, the figure gets a reason.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Figure):
@@ -83,7 +88,7 @@ def plain(value: Any) -> Any:
 
 
 def _plain_field(value: Any, hint: Any) -> Any:
-    """Return a field; a row with a number that is not finite becomes [] or, if the field may be None, null."""
+    """Return a field as plain data. A tuple with a number that is not finite becomes [], or null if None is allowed."""
     is_row = isinstance(value, tuple) and bool(value) and not dataclasses.is_dataclass(value[0])
     if is_row and not all(math.isfinite(each) for each in np.ravel(value) if not isinstance(each, str)):
         return [] if get_origin(hint) is tuple else None
@@ -109,7 +114,7 @@ class _WrongError(Exception):
 
 @cache
 def field_types(record: Any) -> dict[str, Any]:
-    """Return the types of a record's fields by name."""
+    """Return the types of a dataclass's fields by name."""
     return get_type_hints(record)
 
 

@@ -1,7 +1,9 @@
-"""Whether a view acts on features as one linear map z' = M z, compared with the identity (Lenc & Vedaldi, 2015).
+"""Measure how well a linear map M or the identity predicts the features of a view: z' = M z (Lenc & Vedaldi, 2015).
 
-Both scores high: invariant. The map far above the identity: equivariant. Both low: features do not follow the view. A
-factor with drawn sides has one map per side; a factor with a continuous parameter has no single map.
+A view is a transformed frame; z' are its features, z those of the clean frame. If both scores are high, the features
+are invariant. If the score of M is far above that of the identity, they are equivariant. If both are low, the features
+do not follow the view in a linear way. A factor that is drawn with two sides (such as left and right) has one M for
+each side. A factor with a continuous parameter has no single M.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from robossl.measure.ridge import fit_basis
 from robossl.probes.decoding import FramePairs
 
 METRICS = ("eq_map", "eq_identity")
-MIN_FRAMES = 20  # of a side, for a map
+MIN_FRAMES = 20  # minimum number of reference frames of a side, to fit its linear map
 
 
 def equivariance(
@@ -26,14 +28,14 @@ def equivariance(
     train_side: Int[ndarray, " r"] | None = None,
     test_side: Int[ndarray, " n"] | None = None,
 ) -> dict[str, Figure]:
-    """Return R2 of the map and of the identity on the evaluated frames.
+    """Return R2 of the linear map (`eq_map`) and of the identity (`eq_identity`) on the evaluated frames.
 
     Args:
-        train: Reference frames; their parameters are not used.
+        train: Reference frames; the map is fitted on them. Their parameters are not used.
         test: Evaluated frames.
         draws: Resamples of the clusters of the evaluated frames.
-        train_side: Drawn side of each reference frame; None for one side.
-        test_side: Drawn side of each evaluated frame.
+        train_side: Side of the factor that was drawn for each reference frame; None if the factor has one side.
+        test_side: Side that was drawn for each evaluated frame; None if the factor has one side.
     """
     clusters = draws.weights.shape[1]
     if not all(np.isfinite(z).all() for each in (train, test) for z in (each.clean, each.moved)):
@@ -60,5 +62,5 @@ def equivariance(
 
 
 def _directions(dim: int) -> Float[ndarray, "d k"]:
-    """Return random directions; the error along a few of them is enough to choose the penalty."""
+    """Return up to 32 random directions in feature space; the error along them is enough to choose the penalty."""
     return np.random.default_rng(0).normal(size=(dim, min(dim, 32)))

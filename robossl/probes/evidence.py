@@ -1,4 +1,7 @@
-"""The figures that a verdict on one factor at one level is based on, of the encoder and of the references."""
+"""Look up the values that a verdict on one factor at one level is based on, for the encoder and for the references.
+
+The references are baselines that are measured in the same way: pooled pixels, and the backbone with random weights.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Look up figures; a figure that was not measured has a reason instead of a value."""
+    """Looks up measured values of one factor at one level. A value that was not measured is None, with a reason."""
 
     readings: Readings
     references: Mapping[str, Readings]
@@ -24,37 +27,39 @@ class Evidence:
 
     @property
     def nis_w(self) -> Figure:
-        """Whitened invariance."""
+        """Invariance of the whitened features (metric `nis_w`)."""
         return self.cell("nis_w")
 
     @property
     def decoding(self) -> Figure:
-        """Decoding of the factor from the view alone, by the better probe."""
+        """Score at which the better probe decodes the factor from the view (transformed frame) alone."""
         best = self._best(self.readings)
         return best.figure if best else missing("the factor was not decoded")
 
     @property
     def decoding_name(self) -> str:
-        """Name of `decoding`, with protocol and probe."""
+        """Name of the score `decoding` for the report, with its protocol and probe."""
         best = self._best(self.readings)
         return f"decoding ({best.protocol}, {best.probe})" if best else "decoding"
 
     @property
     def decoded(self) -> str:
-        """Decoding of the factor, in words."""
+        """Text that says how well the factor can be decoded from the features."""
         best = self._best(self.readings)
         if best is None or best.accuracy is None or best.chance is None:
             return two_digits(self.decoding)
         return f"{two_digits(best.figure)}, right in {best.accuracy:.0%} of frames where chance is {best.chance:.0%}"
 
     def cell(self, metric: str) -> Figure:
-        """Return a metric of the encoder."""
+        """Return the encoder's value of a metric; the value is None, with a reason, if it was not measured."""
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
 
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
-        """Return label and retention: of the profile's first label whose value under the factor is known.
+        """Return a label and its retention (the share of a head's clean score that is left under the view).
 
-        A label that the encoder cannot read is returned too: a readable label must not hide it.
+        The label is `label`. If that is None, it is the profile's first label whose value after the factor was applied
+        is known; if no value is known, the profile's first label that was tested. A label that the encoder cannot read
+        is not skipped, because a readable label must not hide it. Return (None, None) if no label was tested.
         """
         names = self.profile.labels if label is None else (label,)
         retentions = [each for name in names if (each := self._retention(self.readings, name, head))]
@@ -62,7 +67,10 @@ class Evidence:
         return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
-        """Return a figure of each reference: a metric, "decoding" or "retention"."""
+        """Return one value for each reference: a metric by its name, "decoding" or "retention".
+
+        `label` and `head` are for "retention". The value is None if it was not measured.
+        """
         values: dict[str, float | None] = {}
         for name, readings in self.references.items():
             if what == "decoding":
@@ -77,15 +85,15 @@ class Evidence:
         return values
 
     def decoded_by_reference(self, least: float) -> bool:
-        """Return whether a reference decodes the factor from the same frames."""
+        """Return whether a reference decodes the factor from these frames: its interval is at or above `least`."""
         bests = [self._best(readings) for readings in self.references.values()]
         return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
 
     def read_by(self, label: str, head: str) -> str:
-        """Name the references that read a label which the encoder does not read, as the end of a sentence.
+        """Name the references that can read a label which the encoder cannot read, as the end of a sentence.
 
-        The rule is that of the encoder: readable on whole clean frames, and on the clean frames that this view still
-        shows.
+        The rule is the same as for the encoder: its head must read the label reliably off whole clean frames, and off
+        those clean frames whose label is still known under this view.
         """
         names = [
             REFERENCES.get(name, name)
@@ -97,12 +105,15 @@ class Evidence:
         return f"; {' and '.join(names)} can read {label}" if names else ""
 
     def _reads_whole(self, readings: Readings, label: str) -> bool:
-        """Return whether a head reliably reads a label off whole clean frames; True if that was not measured."""
+        """Return whether the head of these readings reliably reads a label off whole clean frames.
+
+        Return True if that was not measured.
+        """
         figure = next((each.figure for each in readings.clean_heads if each.label == label), None)
         return figure is None or (figure.low is not None and figure.low >= self.profile.thresholds.readable)
 
     def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
-        """Format the figures of the references, as the end of a clause."""
+        """Format the values of the references in brackets, as the end of a clause; empty if there are none."""
         named = {REFERENCES.get(name, name): value for name, value in others.items() if value is not None}
         shown = [f"{name} {value:.0%}" if percent else f"{name} {value:.2f}" for name, value in named.items()]
         return f" ({', '.join(shown)})" if shown else ""
@@ -127,19 +138,19 @@ class Evidence:
 
 
 def is_unknown(figure: Figure) -> bool:
-    """Return whether the figure is missing because the label under the view is unknown."""
+    """Return whether a value is missing because the label of the transformed frames is unknown."""
     return figure.value is None and (figure.reason or "").startswith(UNKNOWN)
 
 
 def percent(figure: Figure) -> str:
-    """Format a share with its interval, in %."""
+    """Format a share with its interval in %; add a note if the whole interval is below 0 (chance)."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
     return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:
-    """Format a figure with its interval, or return the reason for its absence."""
+    """Format a value with its interval to two digits; return the reason if it is missing."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.reason or "no figure"
     return f"{figure.value:z.2f} [{figure.low:z.2f}, {figure.high:z.2f}]"

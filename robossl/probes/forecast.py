@@ -1,4 +1,4 @@
-"""The announcement of a probe: its frames, its size and its time; and the check of its cache."""
+"""Announce a probe before it starts (its frames, bytes and time), and check that its cache does not get too large."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robossl.measure.subjects import Output, Subject
 from robossl.probes.plan import RenderPlan
 from robossl.probes.views import RenderJob, Views
 
-TIMED = 8  # frames, to time an encoder
+TIMED = 8  # number of frames on which an encoder's speed is measured
 
 
 def say_plan(
@@ -27,14 +27,14 @@ def say_plan(
     *,
     more: Sequence[str] = (),
 ) -> int:
-    """Print what will be done, its size and its approximate time; return the size in bytes.
+    """Print what the probe will do, how many bytes its files take and how long it runs; return the number of bytes.
 
     Args:
-        views: Views of the frames; nothing is rendered yet.
+        views: Views (transformed frames) of the probe; nothing is rendered yet.
         plan: The views to render.
-        subjects: Encoder and references, each timed on a few frames.
-        labels: The labels to read, in words.
-        maps: The views whose feature maps are kept too.
+        subjects: The encoder and the references (baselines); the speed of each is measured on a few frames.
+        labels: Text that names the labels to read.
+        maps: The views whose feature maps are kept in addition to pooled features.
         more: More lines to print.
     """
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
@@ -66,7 +66,7 @@ def say_plan(
 
 
 def _not_shown(plan: RenderPlan) -> list[str]:
-    """Return lines on the factors that these frames cannot show, one per reason."""
+    """Return one line of text per reason; each names the factors that cannot be measured on these frames."""
     names: dict[str, list[str]] = {}
     for name, why in plan.unavailable.items():
         names.setdefault(why, []).append(name)
@@ -76,15 +76,15 @@ def _not_shown(plan: RenderPlan) -> list[str]:
 def check_room(
     cache: Path, num_bytes: int, limit_bytes: int, *, views: Views, plan: RenderPlan, subjects: Mapping[str, Subject]
 ) -> None:
-    """Refuse a run that would make the cache larger than allowed, before anything is written.
+    """Refuse a run that would make the cache larger than allowed. Nothing is written before this check.
 
     Args:
-        cache: Folder of views and features.
-        num_bytes: Bytes that this run writes, from `say_plan`.
-        limit_bytes: Largest size of the cache.
+        cache: Folder of views (transformed frames) and features.
+        num_bytes: Size of all files of this run, from `say_plan`.
+        limit_bytes: Largest allowed size of the cache.
         views: Views of this run.
         plan: The views to render.
-        subjects: Encoder and references.
+        subjects: The encoder and the references (baselines).
 
     Raises:
         InputError: the cache would be too large.
@@ -104,7 +104,7 @@ def check_room(
 
 
 def view_file(views: Views, job: RenderJob, outputs: tuple[Output, ...]) -> ViewFile:
-    """Return the file of a view, with the outputs to embed."""
+    """Return the path and digest of a view's file, with the encoder outputs (such as "pooled") to compute from it."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
 

@@ -1,4 +1,4 @@
-"""The frames of a probe: the interface of every source, and the split."""
+"""Define the frames of a probe: the interface that every source of frames implements, their labels and their split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-LATENCY_FRAMES = 8  # frames that come before each frame, if the source has time
+LATENCY_FRAMES = 8  # every frame of a probe has at least so many frames before it, if its source has time
 RECORDED = "recorded scenes cannot be changed; probe on env:robossl/Push-v0 too"
 LabelType = Literal["class", "point", "angle", "pose", "box"]
 
@@ -19,12 +19,14 @@ class Label:
     """A label that a head reads off a frame.
 
     Args:
-        type: class: an integer; point: x and y in [-1, 1], right and down, in units of half the width and height;
-            angle: radians, counter-clockwise as seen in the frame; pose: camera to world, as position in metres and a
-            unit quaternion (x, y, z, w); box: x, y, width and height in the unit of `point`.
-        values: one row for each frame; nan if a frame has no label.
-        classes: names of the classes of a label of type class.
-        mirrored: for classes such as left and right: the class that each becomes in a mirror image.
+        type: What a row of `values` holds. "class": an integer. "point": x (right) and y (down) in [-1, 1], in units
+            of half the width and half the height. "angle": radians, counter-clockwise as seen in the frame. "pose":
+            camera to world, as a position in metres and a unit quaternion (x, y, z, w). "box": x and y of the centre,
+            width and height, in the unit of "point".
+        values: A row for each frame; nan if the frame has no label.
+        classes: Names of the classes, if the type is "class".
+        mirrored: For classes that name sides, such as left and right: the class that each class becomes in a mirror
+            image. None for all other labels.
     """
 
     type: LabelType
@@ -34,30 +36,30 @@ class Label:
 
 
 class ProbeFrames(Protocol):
-    """Frames of one size, addressed by position, with their labels."""
+    """Frames of one size with their labels. A frame is addressed by its position: an index from 0."""
 
     name: str
-    digest: str  # identifies pixels and labels
-    hw: tuple[int, int]
-    clusters: Int[ndarray, " n"]  # the independent unit of each frame: episode, scene or picture
-    cluster_key: str  # name of that unit
+    digest: str  # hash that identifies pixels and labels
+    hw: tuple[int, int]  # height and width in pixels
+    clusters: Int[ndarray, " n"]  # id of the independent unit that each frame belongs to: an episode, scene or picture
+    cluster_key: str  # name of that unit, such as "episode"
     labels: Mapping[str, Label]
-    notes: tuple[str, ...]  # what was left out, in words
+    notes: tuple[str, ...]  # lines of text that say which frames or labels were left out
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Return unchanged frames."""
+        """Return the unchanged frames at these positions."""
         ...
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the frame that many frames earlier: what a camera with that latency shows.
+        """Return for each position the frame that was taken `frames` frames earlier, as a camera with latency shows it.
 
         Raises:
-            ViewUnavailableError: the source has no time.
+            ViewUnavailableError: the frames of the source have no order in time.
         """
         ...
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the same moments with one factor of the scene at a strength of 1 to 5.
+        """Return the frames at these positions, rendered again with one factor of the scene at a strength of 1 to 5.
 
         Raises:
             ViewUnavailableError: the source cannot change its scenes.
@@ -65,7 +67,7 @@ class ProbeFrames(Protocol):
         ...
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Return how `scene` moves points on the ground: homographies in the coordinates of labels.
+        """Return homographies that say how `scene` moves points on the ground, in the coordinates of labels.
 
         Raises:
             ViewUnavailableError: the source cannot change its scenes.
@@ -74,12 +76,12 @@ class ProbeFrames(Protocol):
 
 
 class ViewUnavailableError(Exception):
-    """These frames cannot show a factor; the report prints the message as the reason."""
+    """A factor cannot be rendered for these frames. The report prints the message as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions for fitting statistics and heads, and positions that are judged; no cluster is in both."""
+    """Positions of the frames of each side of the split; no cluster (such as an episode) is in both sides."""
 
-    reference: Int[ndarray, " r"]
-    evaluation: Int[ndarray, " e"]
+    reference: Int[ndarray, " r"]  # frames on which statistics and heads are fitted
+    evaluation: Int[ndarray, " e"]  # frames that are judged

@@ -1,4 +1,4 @@
-"""Group the factors that are undecided for the same cause, for the page and the terminal."""
+"""Group factors whose verdict has the same cause, so that the HTML page and the terminal show them in one line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Verdict
 
-# From bad to good, then factors without a verdict.
+# Verdicts from bad to good, then the two marks of factors without a verdict.
 WORST_FIRST = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "SAFE", LEFT_OUT, NOT_MEASURED)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Verdicts of factors with one badge and one cause; a verdict without a cause stands alone."""
+    """Verdicts of factors with the same badge (see `get_badge`) and cause. A verdict without a cause forms a group."""
 
     badge: str
     cause: str
@@ -26,17 +26,20 @@ class Group:
 
     @property
     def needs(self) -> str:
-        """The needs of the task, such as INV or INV/EQUI."""
+        """What the task needs of these factors, such as INV (ignore it) or INV/EQUI (ignore or follow it)."""
         return "/".join(dict.fromkeys(verdict.need for verdict in self.verdicts))
 
 
 def get_badge(verdict: Verdict) -> str:
-    """Return the word of a verdict, or the reason that it has none."""
+    """Return the word of a verdict, such as SAFE; or why there is none: "left out" or "not measured"."""
     return verdict.metric if verdict.metric in (LEFT_OUT, NOT_MEASURED) else verdict.word
 
 
 def group_verdicts(verdicts: Iterable[Verdict]) -> list[Group]:
-    """Group the verdicts of factors, worst first, without verdicts of single strengths and factors not asked for."""
+    """Group the verdicts of whole factors, worst first.
+
+    Verdicts on a single strength, and verdicts on factors of which the task needs nothing ("-"), are left out.
+    """
     found: dict[tuple[str, str], list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):
         if verdict.level is not None or verdict.need == "-":

@@ -1,8 +1,13 @@
-"""Health of features; the verdict on a collapsed encoder is UNUSABLE.
+"""Check the health of features: whether they have collapsed, and whether half precision harms them.
 
-Collapsed: the spread is below a millionth of the mean; or centred features use fewer than two directions (RankMe,
-arXiv:2210.02885, after centring, because a large mean pulls the raw figure to 1); or a frame with one grey level of
-noise no longer retrieves itself. Precision-fragile: half precision moves features by more than 5 % of their spread.
+Features are collapsed if one of these holds; the encoder's verdict is then UNUSABLE:
+- They are not finite.
+- Their spread is below a millionth of their mean.
+- After centring, they use fewer than two directions (RankMe, arXiv:2210.02885; without centring, a large mean pulls
+  this number to 1).
+- Fewer than 90 % of frames with noise of one grey level still retrieve their own clean frame.
+
+Features are precision-fragile if half precision moves them by more than 5 % of their spread.
 """
 
 from __future__ import annotations
@@ -18,12 +23,12 @@ from robossl.probes.retrieval import retrieval
 
 MIN_REL_STD = 1e-6
 MIN_RANK = 2.0
-MIN_FRAMES = 20  # for a judgement by spread or rank
+MIN_FRAMES = 20  # minimum number of frames to judge by spread or rank
 MIN_FLOOR_R1 = 0.9
 MAX_FP16_ERROR = 0.05
-SPECTRUM = 64  # singular values in the report
-FIRST, LAST = 10, 100  # eigenvalues for the slope (Stringer et al., 2019, start at the eleventh)
-MAX_PAIRED = 1000  # frames for the uniformity, which takes all pairs
+SPECTRUM = 64  # number of singular values in the report
+FIRST, LAST = 10, 100  # the slope is fitted to eigenvalues 11 to 100 (Stringer et al., 2019, start at the eleventh)
+MAX_PAIRED = 1000  # maximum number of frames for the uniformity, which needs the distances of all pairs
 
 
 def health(
@@ -34,15 +39,15 @@ def health(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> ProbeHealth:
-    """Measure the reference features, and the noise floor on the evaluated frames.
+    """Measure the features of the reference frames, and how far weak noise moves those of the evaluated frames.
 
     Args:
         reference: Features of the reference frames.
         clean: Features of the evaluated frames.
         noisy: Features of the evaluated frames with noise of one grey level.
-        space: Space of the reference frames.
+        space: Mean and whitening of the features of the reference frames.
         draws: Resamples of the clusters of the evaluated frames.
-        gallery: Positions of the gallery among the evaluated frames.
+        gallery: Indices of the evaluated frames that retrieval searches.
     """
     if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):
         return ProbeHealth(None, None, None, None, None, None, None, (), None, None, ("collapsed",))
@@ -87,7 +92,10 @@ def effective_rank(singular: Float[ndarray, " k"]) -> float:
 
 
 def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
-    """Return the mean cosine of two different frames; near 1 if all features lie in a narrow cone."""
+    """Return the mean cosine of the features of two different frames; None for fewer than two frames.
+
+    It is near 1 if all features lie in a narrow cone.
+    """
     if len(x) < 2:
         return None
     total = unit(x).sum(axis=0)
@@ -96,9 +104,9 @@ def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def uniformity(x: Float[ndarray, "n d"]) -> float | None:
-    """Return log of the mean of exp(-2 |u - v|^2) over pairs of unit vectors (arXiv:2005.10242).
+    """Return the log of the mean of exp(-2 |u - v|^2) over all pairs of unit vectors u, v (arXiv:2005.10242).
 
-    0 is collapsed, about -4 is uniform.
+    A value of 0 means collapsed features, about -4 uniform features. Return None for fewer than two frames.
     """
     from scipy.spatial.distance import pdist
 
@@ -108,7 +116,10 @@ def uniformity(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
-    """Fit the decay of the eigenvalues, i^-alpha (arXiv:2202.05808), by least squares of their logarithms."""
+    """Fit i^-alpha to the eigenvalues (arXiv:2202.05808), by least squares of logarithms; return alpha.
+
+    Return None for fewer than two eigenvalues above 0.
+    """
     used = eigenvalues[eigenvalues > 0][:LAST]
     start = FIRST if len(used) >= 2 * FIRST else 0
     if len(used) - start < 2:
@@ -118,7 +129,7 @@ def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
 
 
 def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]:
-    """Return singular values, largest first; values at the level of rounding become zero."""
+    """Return singular values, largest first. Values that are not above the rounding error become zero."""
     gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
     values = np.linalg.eigvalsh(gram)[::-1]
     squared_rounding = np.finfo(np.float64).eps * max(float(values[0]), np.finfo(np.float64).eps * scale**2)
@@ -126,7 +137,7 @@ def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]
 
 
 def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float:
-    """Return the error of half precision over the spread."""
+    """Return the root mean square error of half precision, relative to the features' spread."""
     largest = float(np.finfo(np.float16).max)
     error = np.clip(x, -largest, largest).astype(np.float16).astype(np.float64) - x
     return float(np.sqrt(np.square(error).sum() / len(x) / spread))

@@ -1,9 +1,12 @@
-"""How far a view moves features, relative to the distance between frames: NIS, whitened NIS, cosine, pairwise AUC.
+"""Measure how far a view (transformed frame) moves features, relative to the distance between different frames.
 
-NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2: 1 is invariant, 0 is as far as another frame. Frame j is of another
-cluster; pairs within an episode would make the figure depend on the number of episodes. The main metric is `nis_w`, NIS
-of whitened features, because the leading components are dominated by the mean colour. Mean and covariance (Ledoit-Wolf)
-are those of reference frames, which share no cluster with the evaluated frames.
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 for features z of clean frames and z' of views. It is 1 if features do not
+move, and 0 if they move as far as to another frame. Frames i and j are never of the same cluster (such as an episode).
+Otherwise the share of same-episode pairs, and so NIS, would depend on the number of episodes. The main metric is
+`nis_w`, the NIS of whitened features, because the mean colour dominates the leading components. The other metrics are
+`nis`, `eric` (cosine of whitened features) and `auc` (share of other frames' views that are less similar than the own
+view). Mean and covariance (Ledoit-Wolf) are fitted on reference frames, which share no cluster with the evaluated
+frames.
 """
 
 from __future__ import annotations
@@ -17,31 +20,31 @@ from numpy import ndarray
 from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_minus_ratio
 
 METRICS = ("nis", "nis_w", "eric", "auc")
-CONSTANT = 1e-6  # spread over the length of the mean; smaller differences are rounding
-TIE = 1e-9  # of a cosine; more than the rounding differences of equal ones
+CONSTANT = 1e-6  # features whose spread, over the length of their mean, is at most this differ only by rounding
+TIE = 1e-9  # cosines that differ by at most this count as equal; it is more than their rounding error
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Mean and whitening of features."""
+    """Mean and whitening of the features of the reference frames."""
 
     mean: Float[ndarray, " d"]
     whitener: Float[ndarray, "d d"]
     spread: float  # trace of the covariance
     shrinkage: float
-    reason: str | None = None  # why nothing can be measured
+    reason: str | None = None  # why nothing can be measured with these features; None if it can
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Subtract the mean, in float64."""
         return np.asarray(features.astype(np.float64) - self.mean)
 
     def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Return features of unit covariance."""
+        """Return centred features, scaled and rotated to unit covariance."""
         return np.asarray(self.centre(features) @ self.whitener)
 
 
 def fit_space(reference: Float[ndarray, "r d"]) -> Space:
-    """Fit mean and whitening to the features of the reference frames."""
+    """Fit mean and whitening to the features of the reference frames; `reason` is set if that is not possible."""
     from sklearn.covariance import ledoit_wolf
 
     x = reference.astype(np.float64)
@@ -64,13 +67,13 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
 def invariance(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, Figure]:
-    """Return every metric of one view as a figure.
+    """Return every metric of one view by name, each a value with its interval.
 
     Args:
         clean: Features of the clean frames.
-        moved: Features of the same frames under the view.
-        space: Space of the reference frames.
-        draws: Resamples of the clusters of these frames.
+        moved: Features of the same frames after the transformation.
+        space: Mean and whitening of the features of the reference frames.
+        draws: Resamples of the clusters of the clean frames.
     """
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
@@ -82,7 +85,7 @@ def invariance(
 def invariance_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, MetricParts]:
-    """Return the parts of every metric; only for views that `unmeasurable` accepts."""
+    """Return the summands of every metric for each frame. Call this only if `unmeasurable` returns None."""
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
@@ -110,8 +113,14 @@ def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], spa
 def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
     """Return each frame's squared distance to its own view, and its part in the mean distance to other clusters' views.
 
-    The second column is the frame's influence on that mean in both roles of a pair (the projection of a U-statistic),
-    so that resampling it has the variance of drawing both frames. Its mean over frames is the mean distance.
+    The second column is the frame's influence on the mean distance, both as the clean frame and as the view of a pair
+    (the projection of a U-statistic). So its bootstrap has the variance of drawing both frames of a pair. The mean of
+    the second column is the mean distance.
+
+    Args:
+        z: Features of the clean frames.
+        moved: Features of the views (the same frames after the transformation).
+        of: Cluster of each frame.
     """
     n, sizes = len(z), np.bincount(of)
     others = n - sizes[of]
@@ -127,7 +136,10 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 def nearer_than_others(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
 ) -> Float[ndarray, " n"]:
-    """Return for each frame the share of other clusters' views that are less similar to it than its own; ties lose."""
+    """Return for each frame the share of other clusters' views that are less similar to it than its own view.
+
+    Ties count as lost. `of` is the cluster of each frame.
+    """
     likeness = unit(z) @ unit(moved).T
     own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
     rivals = of[:, None] != of
@@ -136,13 +148,13 @@ def nearer_than_others(
 
 
 def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
-    """Return for each frame the sum over all frames of other clusters."""
+    """Return for each frame the sum of `values` over all frames of other clusters; `of` holds each frame's cluster."""
     sums = np.zeros((of.max() + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
     return np.asarray(sums.sum(axis=0) - sums[of])
 
 
 def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-    """Scale rows to length one; zero stays zero."""
+    """Scale rows to length one; a row of zeros stays zero."""
     length = np.linalg.norm(z, axis=1, keepdims=True)
     return z / np.where(length > 0, length, 1)

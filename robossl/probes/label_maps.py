@@ -1,8 +1,10 @@
-"""Labels under a view: T.y for every type of label and factor, or why it is undefined.
+"""Compute the label T.y of a view (transformed frame) from the label y of the clean frame, or say why T.y is undefined.
 
-A view that moves points is a homography from the frame to the view, both in the coordinates of labels: x right, y down,
--1 to 1 over the width and the height. Angles and camera poses need square pixels, so they also take the sizes of frame
-and view.
+A view that moves points does so by a homography from frame to view. Both are in the coordinates of labels: x right, y
+down, -1 to 1 over the width and the height. Angles and camera poses need square pixels, so they are computed from the
+sizes of frame and view too.
+
+The table shows what happens to the label; "none" means that T.y is undefined.
 
 | label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_* | latency |
 |---|---|---|---|---|---|---|---|
@@ -12,8 +14,8 @@ and view.
 | angle | same | turned | mirrored | same | none: depends on the place | turned; tilt: none | none |
 | pose | same | composed with Rz | none: no camera sees this | none: no camera gives this | none | none | none |
 
-A camera's axes are x right, y down, z forward. If the content of a picture turns counter-clockwise, the camera turned
-clockwise, which is a positive angle about z: the new camera-to-world rotation is R Rz(angle).
+A camera's axes are x right, y down, z forward. If the content of a picture turns counter-clockwise, the camera has
+turned clockwise. This is a positive angle about z, so the new camera-to-world rotation is R Rz(angle).
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ from robossl.probes.result import Family
 
 ROLLS = ("rotation", "rot90")
 TILTS = ("perspective", "camera_perspective")
-CAMERA = "camera_"  # factors of the scene that move the camera
+CAMERA = "camera_"  # start of the names of factors that move the camera of the scene
 
 
 class ViewLabel(NamedTuple):
-    """A label under a view, nan for things that left it; or None and the reason."""
+    """The label of transformed frames, with nan for things outside the picture; or None and why it is undefined."""
 
     label: Label | None
     reason: str | None = None
@@ -50,13 +52,13 @@ def move_label(
     view_hw: tuple[int, int] | None = None,
     disc: bool = False,
 ) -> ViewLabel:
-    """Return the label of frames under a factor.
+    """Return the label that frames have after a factor was applied.
 
     Args:
         label: Label of the clean frames.
         factor: Name of the factor.
         family: Family of the factor.
-        to_view: Homographies from frames to views; None for factors that move nothing.
+        to_view: Homographies from frames to views (transformed frames); None if the factor moves no point.
         hw: Height and width of the frames, in pixels.
         view_hw: Height and width of the views, if they differ.
         disc: Whether the view is cut to the centred disc with the diameter of its shorter side.
@@ -84,7 +86,10 @@ def move_label(
 
 
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
-    """Return why a label is undefined under a factor; None if it is defined."""
+    """Return why a label of this type is undefined after a factor was applied; None if it is defined.
+
+    Classes that name sides are not checked here.
+    """
     if family == "temporal":
         return "it is that of an earlier frame"
     if type == "class":
@@ -103,7 +108,7 @@ def why_none(type: LabelType, factor: str, family: Family) -> str | None:
 
 
 def move_points(points: Float[ndarray, "n 2"], to_view: Float[ndarray, "n 3 3"]) -> Float[ndarray, "n 2"]:
-    """Move points; nan for points behind the camera."""
+    """Move points by their homographies; points behind the camera become nan."""
     moved = np.einsum("nij,nj->ni", to_view, np.column_stack([points, np.ones(len(points))]))
     depth = np.where(moved[:, 2] > 0, moved[:, 2], np.nan)
     points_in_view: Float[ndarray, "n 2"] = moved[:, :2] / depth[:, None]
@@ -119,7 +124,7 @@ def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -
 
 
 def turn_angles(angles: Float[ndarray, "n 1"], in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, "n 1"]:
-    """Return the angles (counter-clockwise in the picture) of directions moved by a linear map; in (-pi, pi]."""
+    """Return the angles that directions have after a linear map; counter-clockwise in the picture, in (-pi, pi]."""
     directions = np.stack([np.cos(angles[:, 0]), -np.sin(angles[:, 0])], axis=1)  # y points down
     moved = np.einsum("nij,nj->ni", in_pixels, directions)
     turned: Float[ndarray, "n 1"] = np.arctan2(-moved[:, 1], moved[:, 0])[:, None]
@@ -127,19 +132,19 @@ def turn_angles(angles: Float[ndarray, "n 1"], in_pixels: Float[ndarray, "n 2 2"
 
 
 def rolls(in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, " n"]:
-    """Return the rotation of each picture in radians, counter-clockwise."""
+    """Return the angle by which each linear map rotates its picture, in radians, counter-clockwise."""
     radians: Float[ndarray, " n"] = np.arctan2(-in_pixels[:, 1, 0], in_pixels[:, 0, 0])
     return radians
 
 
 def are_rotations(quaternions: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
-    """Return which quaternions are rotations: some trackers write zeros when they have lost the camera."""
+    """Return which quaternions are rotations. Some are zero, because trackers write that if they lose the camera."""
     valid: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
     return valid
 
 
 def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> Float[ndarray, "n 7"]:
-    """Return the camera-to-world poses of cameras that see the rotated pictures; positions stay."""
+    """Return the camera-to-world poses of cameras that see the rotated pictures; their positions do not change."""
     from scipy.spatial.transform import Rotation
 
     known = np.isfinite(poses).all(axis=1) & are_rotations(poses[:, 3:])
@@ -162,7 +167,7 @@ def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> ViewLabel:
 def _in_pixels(
     to_view: Float[ndarray, "n 3 3"], hw: tuple[int, int], view_hw: tuple[int, int]
 ) -> Float[ndarray, "n 2 2"]:
-    """Return the linear part of the homographies at the centre of the frame, in pixels."""
+    """Return the linear part of the homographies at the centre of the frame, for coordinates in pixels."""
     scale = np.array(view_hw[::-1])[:, None] / np.array(hw[::-1])[None]
     affine = to_view[:, :2, :2] - to_view[:, :2, 2:] * to_view[:, 2:, :2] / to_view[:, 2:, 2:]
     linear: Float[ndarray, "n 2 2"] = affine / to_view[:, 2:, 2:] * scale
@@ -170,7 +175,7 @@ def _in_pixels(
 
 
 def seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
-    """Return which points are in a view, or in its disc; nan is not."""
+    """Return which points are inside a view, or inside its disc if `disc`; points that are nan are outside."""
     if disc:
         in_radii = points * np.array(hw[::-1]) / min(hw)
         inside: Bool[ndarray, " n"] = np.square(in_radii).sum(axis=1) <= 1

@@ -1,4 +1,4 @@
-"""Measure encoders on common views, labels and draws."""
+"""Measure several encoders on the same views (transformed frames), labels and bootstrap resamples."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from robossl.probes.views import RenderJob, Views
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure encoders on the views, labels and draws that they share.
+    """Measures encoders on the views, labels and bootstrap resamples that they share.
 
     Args:
-        views: Rendered views.
+        views: Rendered views (transformed frames).
         plan: The views to measure.
         labels: Labels to fit heads to.
         settings: Numbers of frames, resamples and shuffles.
-        readable: Least clean score above chance for a label that counts as read.
+        readable: A label counts as readable only if the lower bound of its head's score above chance on clean frames is
+            at least this.
     """
 
     views: Views
@@ -54,9 +55,9 @@ class Measure:
 
         Args:
             name: Name of the encoder.
-            features: Its features by job of the plan.
-            paired: Keep each cluster's share of `nis_w`, so that reports can be compared in pairs.
-            watch: Told the views done and in all, after each view.
+            features: The encoder's features of each view of the plan.
+            paired: Keep each cluster's part of `nis_w`, which a paired comparison of reports needs.
+            watch: Function that is called after each view with the number of finished views and of all views.
         """
         one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []
@@ -74,7 +75,7 @@ class Measure:
 
     @cached_property
     def shown(self) -> tuple[RenderJob, ...]:
-        """The views that verdicts are based on."""
+        """The views that are measured one by one: those of each factor at each level, without the noise floor."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
     @cached_property
@@ -85,15 +86,15 @@ class Measure:
 
     @cached_property
     def gallery(self) -> Int[ndarray, " g"]:
-        """Positions of the gallery among the evaluated frames."""
+        """Indices of the evaluated frames that retrieval searches."""
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
     def label(self, name: str, job: RenderJob, factor: Factor) -> ViewLabel:
-        """Return the label of a job's frames under its view."""
+        """Return the label that a job's frames have after the transformation, or why it is undefined."""
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
-            return ViewLabel(own)  # clean views are cropped, not moved
+            return ViewLabel(own)  # clean views are only cropped, which changes no labels but points and boxes
         return move_label(
             own,
             factor=factor.name,
@@ -105,7 +106,7 @@ class Measure:
         )
 
     def homographies(self, job: RenderJob, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
-        """Return homographies from the frames to the view of a job; None if nothing moves."""
+        """Return homographies from the frames to the views of a job; None if the factor moves no point."""
         if job.draw != "clean":
             return to_view(self.views, job)
         if factor.warp is None:

@@ -1,4 +1,4 @@
-"""Outlook, printed before a run: factors that no encoder can pass, because labels or frames are missing."""
+"""Find, before a run, the factors that no encoder can pass because labels or frames are missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from robossl.probes.retrieval import GALLERY
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Factors that can only end INCONCLUSIVE or RISKY, by cause, and what to do."""
+    """Factors whose verdict can only be INCONCLUSIVE or RISKY, grouped by cause, and advice on what to do."""
 
-    open: Mapping[str, tuple[str, ...]]  # factors by cause
-    advice: str  # empty if every factor can pass
+    open: Mapping[str, tuple[str, ...]]  # these factors, by cause; empty if every factor can pass
+    advice: str  # what would let the factors pass; empty if every factor can pass
 
     def lines(self) -> list[str]:
-        """Return the lines to print; none if every factor can pass."""
+        """Return the lines to print; an empty list if every factor can pass."""
         if not self.open:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
@@ -42,15 +42,15 @@ def make_outlook(
     labels: Mapping[str, Label],
     unavailable: Mapping[str, str],
 ) -> Outlook:
-    """Find the factors of a profile that these frames and labels cannot show to be safe.
+    """Find the factors of a profile that cannot be shown to be safe with these frames and labels.
 
     Args:
         frames: All frames.
         split: Reference frames and judged frames.
         profile: The task.
-        factors: Factors that are measured.
+        factors: Factors that the run measures.
         labels: Labels that the profile reads and the frames have, in the profile's order.
-        unavailable: Factors that these frames cannot show; they do not count.
+        unavailable: Factors that cannot be rendered for these frames, with the reason. They do not count.
     """
     clusters = len(np.unique(frames.clusters[split.evaluation]))
     conditions = _Conditions(split, profile, labels, clusters, f"independent clusters ({frames.cluster_key})")
@@ -87,7 +87,7 @@ class _Conditions:
         family = resolve_factor(factor).family
         known = [name for name, label in self.labels.items() if not why_none(label.type, factor, family)]
         read = next(iter(self.labels)) if need == "INV" else next(iter(known), None)
-        # Without a label that is defined under the factor, the factor is not measured and does not count.
+        # If no label is defined after the factor was applied, the factor is not measured and does not count.
         return self._why_unreadable(read) if read else None
 
     def _without_labels(self, need: Need) -> str | None:
@@ -103,7 +103,7 @@ class _Conditions:
         return None
 
     def _why_unreadable(self, name: str) -> str | None:
-        """Return why no head can read a label from any features."""
+        """Return why no head can read a label from any features; None if a head can."""
         label = self.labels[name]
         sides = {"reference": self.split.reference, "judged": self.split.evaluation}
         for side, at in sides.items():
@@ -126,7 +126,7 @@ def _list_needs(name: str, asked: FactorNeed) -> list[Need]:
 
 
 def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
-    """Say what would let the open factors pass."""
+    """Return text that says what would let the factors in `found` pass; `found` maps each cause to its factors."""
     causes = " ".join(found)
     advice = []
     if NO_LABEL in causes:

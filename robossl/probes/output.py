@@ -1,4 +1,4 @@
-"""The output of a probe: report as JSON and page, contact sheet, and the printed summary."""
+"""Write the output of a probe: the report as JSON and as a page, a contact sheet, and the printed summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robossl.probes.views import RenderJob, Views
 
 
 def write_outputs(found: ProbeResult, folder: Path) -> None:
-    """Write a probe into a folder: the report as JSON and as a page, and the contact sheet.
+    """Write the results of a probe into a folder: the report as JSON and as a page, and the contact sheet.
 
     Raises:
         ResourceError: the disk is full.
@@ -36,7 +36,10 @@ def write_outputs(found: ProbeResult, folder: Path) -> None:
 
 
 def summary(report: Report) -> list[str]:
-    """Return the verdicts, worst first, a line for each factor or cause."""
+    """Return the summary of a report as lines: the overall verdict, then the factors' verdicts, worst first.
+
+    Factors that are undecided for the same cause share a line.
+    """
     heads = [f"  {line}" for line in (*describe_clean_heads(report), *describe_backbone(report.random_backbone))]
     if report.task is None:
         return [
@@ -52,7 +55,7 @@ def summary(report: Report) -> list[str]:
 
 
 def _line(group: Group) -> str:
-    """Return the line of a factor with its evidence, or of all factors that share a cause."""
+    """Return the line of one factor with its evidence, or of several factors that share a cause."""
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
@@ -61,7 +64,7 @@ def _line(group: Group) -> str:
 
 
 def _find_errors(report: Report, views: Views) -> list[RetrievalErrors]:
-    """Return the worst retrievals as pictures: the query, the frame that was found, the frame that was wanted."""
+    """Return the worst retrievals as pictures: the query, the frame that was found, and the frame to be found."""
     groups = []
     for each in report.readings.neighbours:
         job = RenderJob(each.factor, each.level, "level", "evaluation")

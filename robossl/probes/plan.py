@@ -1,4 +1,4 @@
-"""Plan the views that a probe renders: their order, size and approximate time."""
+"""Plan the views (transformed frames) that a probe renders: their order, number of bytes and approximate time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from robossl.probes.frames import ProbeFrames, ViewUnavailableError
 from robossl.probes.views import Part, RenderJob, Views, render_frames
 
 FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
-_NUM_TRIED = 4  # frames that each factor is tried on
+_NUM_TRIED = 4  # number of frames on which each factor is tried
 PARTS: tuple[Part, Part] = ("reference", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderPlan:
-    """The jobs in the order of rendering.
+    """What to render, in which order, and what it costs.
 
     Args:
-        jobs: clean views first.
-        num_bytes: size of all their files.
-        seconds: estimate for the missing views, from a few frames of each factor.
-        unavailable: factors that these frames cannot show, with the reason.
+        jobs: The views to render, one job for each file, in the order of rendering. Clean views come first.
+        num_bytes: Size of the files of all jobs.
+        seconds: Estimated time to render the files that are missing, from a few frames of each factor.
+        unavailable: Factors that cannot be rendered for these frames, with the reason.
     """
 
     jobs: tuple[RenderJob, ...]
@@ -38,16 +38,17 @@ class RenderPlan:
 def plan_views(
     views: Views, levels: Mapping[str, Sequence[int]], *, decode: Mapping[str, Sequence[int]] | None = None
 ) -> RenderPlan:
-    """Plan the clean views of both parts, the noise floor, the levels of each factor, and the draws for decoding.
+    """Plan the clean views, the views with weak noise, the levels of each factor, and the views for decoding.
 
     Args:
-        views: views of the frames and their split.
-        levels: levels of each factor, rendered for the judged frames.
-        decode: levels of each factor with strengths spread for decoding, rendered for both parts; they also train
-            heads under a factor. A factor with classes has one such draw for all levels.
+        views: Views (transformed frames) and the split of the frames into two parts: reference and judged frames.
+        levels: Levels of each factor to render, for the judged frames.
+        decode: Levels of each factor to decode. For each, frames of both parts are rendered with strengths that are
+            spread up to the level. These views also train heads on transformed frames. A factor with classes has only
+            one such job, whatever the level.
 
     Raises:
-        InputError: an unknown factor or level.
+        InputError: a factor or level is unknown.
     """
     decode = decode or {}
     for name, asked in (*levels.items(), *decode.items()):
@@ -69,17 +70,17 @@ def plan_views(
 
 
 def make_decode_job(factor: str, level: int, part: Part) -> RenderJob:
-    """Return the job whose strengths are decoded at a level."""
+    """Return the job that renders a factor with the spread strengths that are decoded at a level."""
     return RenderJob(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 
 def find_unavailable(frames: ProbeFrames, names: Sequence[str]) -> dict[str, str]:
-    """Return the factors that these frames cannot show, with the reason."""
+    """Return the factors that cannot be rendered for these frames, with the reason."""
     return _try_factors(frames, dict.fromkeys(names))[1]
 
 
 def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the seconds for each frame of a factor, and the factors that cannot be shown."""
+    """Return each factor's rendering time in seconds per frame, and why some factors cannot be rendered."""
     at = np.unique(np.linspace(0, len(frames.clusters) - 1, _NUM_TRIED).astype(np.int64))
     seconds: dict[str, float] = {}
     unavailable: dict[str, str] = {}

@@ -19,24 +19,24 @@ from robossl.probes.views import Views
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """All inputs of a probe except its encoder: frames, views, labels and the profile."""
+    """All inputs of a probe except its encoder: frames, views (transformed frames), labels and the profile."""
 
     views: Views
     plan: RenderPlan
     profile: Profile | None
     settings: ProbeSettings
-    unavailable: Mapping[str, str]  # factors that these frames cannot show, also those that the run leaves out
+    unavailable: Mapping[str, str]  # why factors cannot be rendered for these frames, even if the run leaves them out
     factors: tuple[str, ...]
     use_labels: bool
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """The labels that heads read; an environment replays its scenes for them."""
+        """The labels that heads are fitted to. To get them, an environment plays its scenes again."""
         return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property
     def labels_text(self) -> str:
-        """The labels in words, or why there are none."""
+        """Text that names the labels that are read, or says why none is read."""
         there = ", ".join(self.views.frames.labels)
         if self.labels or not there:
             return ", ".join(self.labels) or "none"
@@ -45,7 +45,7 @@ class ProbeInputs:
         return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
-        """Return lines on the factors that no encoder can pass here."""
+        """Return lines of text that name the factors that no encoder can pass here; an empty list without a profile."""
         if self.profile is None:
             return []
         found = make_outlook(
@@ -74,12 +74,12 @@ def prepare(
         frames: Frames to probe with.
         profile: The task; None for a report without verdicts.
         factors: Factors to measure.
-        cache: Folder of views and features.
-        settings: How much is measured.
+        cache: Folder of views (transformed frames) and features.
+        settings: How much to measure, such as the number of frames.
         use_labels: Fit heads to the labels of the frames.
 
     Raises:
-        InputError: too few frames, or frames that can show none of the factors.
+        InputError: there are too few frames, all frames are equal, or none of the factors can be rendered for them.
     """
     split = split_frames(
         frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed

@@ -1,4 +1,7 @@
-"""Task profiles in TOML: what a task needs of each factor. Ours are in `profiles/`; users write their own.
+"""Read task profiles in TOML. A profile says what a task needs of each factor.
+
+INV means that features must ignore the factor, EQUI that they must follow it, INFO that they must contain it, and "-"
+that the task needs nothing. The package's profiles are in `profiles/`; users can write their own:
 
 ```toml
 schema = "robossl.profile/1"
@@ -6,7 +9,7 @@ name = "pose-estimation"
 title = "Pose estimation and servoing"
 about = "One or two sentences."
 version = 1
-calibrated = false                 # whether the thresholds were set from measured policy drops
+calibrated = false                 # whether the thresholds were set from measured drops of a policy's success
 labels = ["pose", "point"]         # in order of preference; leave the line out to judge without labels
 [thresholds]                       # fields of `Thresholds` that differ from the defaults
 [factors.rotation]
@@ -39,7 +42,7 @@ MIN_CLUSTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The bounds of the decision rule; the reference profiles are not yet calibrated on policy drops."""
+    """Bounds of the decision rules. The defaults are not yet calibrated on measured drops of a policy's success."""
 
     inv_retention: float = 0.9
     inv_nis_w: float = 0.8
@@ -53,7 +56,9 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    readable: float = 0.15  # clean score above chance; a task below it is not readable
+    # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least
+    # this. The retention of other labels is not judged.
+    readable: float = 0.15
     min_clusters: int = MIN_CLUSTERS
 
     def __post_init__(self) -> None:
@@ -68,7 +73,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class FactorNeed:
-    """The need at each of the five levels, and the highest level that is judged."""
+    """What a task needs of one factor at each of the five levels, and the highest level that is judged."""
 
     needs: tuple[Need, Need, Need, Need, Need]
     max_level: int = MAX_LEVEL
@@ -76,7 +81,7 @@ class FactorNeed:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One task."""
+    """What a task needs: its labels, its need of each factor, and the bounds of the decision rules."""
 
     name: str
     title: str
@@ -91,7 +96,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class _FactorTable:
-    """A factor as the file writes it."""
+    """The table of one factor in a profile's file."""
 
     need: str | tuple[str, ...]
     max_level: int = MAX_LEVEL
@@ -112,7 +117,7 @@ class _FactorTable:
 
 @dataclass(frozen=True, slots=True)
 class _ProfileFile:
-    """A profile as the file writes it."""
+    """The content of a profile's file."""
 
     schema: Literal["robossl.profile/1"]
     name: str
@@ -135,14 +140,14 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name_or_path: str | Path, *, factors: Collection[str]) -> Profile:
-    """Load a profile of ours by name, or any TOML file.
+    """Load a profile of the package by its name, or any profile from a TOML file.
 
     Args:
-        name_or_path: `pose-estimation`, or a path that ends in .toml.
+        name_or_path: A name such as `pose-estimation`, or a path that ends in .toml.
         factors: Names of all known factors.
 
     Raises:
-        InputError: no such profile, not TOML, an unknown or missing key, a value that is not allowed.
+        InputError: the profile does not exist or is not TOML, a key is unknown or missing, or a value is not allowed.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":

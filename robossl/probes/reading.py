@@ -1,4 +1,4 @@
-"""All measurements of one encoder; fits to its clean features are shared by all factors."""
+"""Make all measurements of one encoder. What is fitted to its clean features is used for all factors."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from robossl.probes.views import Part, RenderJob
 if TYPE_CHECKING:
     from robossl.probes.measure import Measure
 
-SHOWN = 4  # views whose worst retrievals are shown
+SHOWN = 4  # maximum number of views (transformed frames) whose worst retrievals are shown
 
 
 @dataclass(frozen=True)
 class EncoderMeasures:
-    """The measurements of one encoder.
+    """Makes the measurements of one encoder.
 
     Args:
-        common: Views, labels and draws of all encoders.
-        features: Its features by job.
-        paired: Keep each cluster's share of `nis_w`, so that reports can be compared in pairs.
-        spaces: Filled on demand, by base.
-        tasks: Filled on demand, by label and base.
+        common: Views (transformed frames), labels and resamples that all encoders share.
+        features: The encoder's features of each job (file of views).
+        paired: Keep each cluster's part of `nis_w`, which a paired comparison of reports needs.
+        spaces: Cache of mean and whitening by base (the cut of the frames, such as "disc"); filled when needed.
+        tasks: Cache of the heads that are fitted on clean frames, by label and base; filled when needed.
     """
 
     common: Measure
@@ -67,7 +67,11 @@ class EncoderMeasures:
         return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
 
     def cells(self, job: RenderJob) -> Iterator[Cell]:
-        """Yield invariance, retrieval and, if the view moves things, equivariance of pooled features and of maps."""
+        """Yield the metrics of one view: invariance and retrieval, and for some factors equivariance.
+
+        Equivariance of pooled features is for factors with classes. Equivariance of feature maps is for factors that
+        move points, if the maps were kept.
+        """
         factor, common = resolve_factor(job.factor), self.common
         clean, moved = self.pooled(common.views.clean(job)), self.pooled(job)
         space, draws = self.space(factor.base), common.draws
@@ -88,7 +92,11 @@ class EncoderMeasures:
             yield from self._dense(job, factor)
 
     def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
-        """Yield how well one linear map, fitted on the reference frames of a class, explains that class."""
+        """Yield how well a linear map predicts the transformed features of this level's class.
+
+        The map is fitted on the reference frames that were drawn with this class. Yield nothing if the plan has no
+        reference frames for decoding.
+        """
         kind = make_decode_job(job.factor, job.level, "reference")
         if kind not in self.features:
             return
@@ -113,7 +121,10 @@ class EncoderMeasures:
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
     def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
-        """Decode the strength drawn up to this level; empty if the plan has no such views."""
+        """Decode the strength of the factor, from views with strengths spread up to this level.
+
+        Return an empty tuple if the plan has no such views.
+        """
         factor, common = resolve_factor(job.factor), self.common
         jobs = [make_decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
         if not all(each in self.features for each in jobs):
@@ -137,7 +148,11 @@ class EncoderMeasures:
         )
 
     def retentions(self, job: RenderJob) -> Iterator[Retention]:
-        """Yield retention of every label, by heads fitted on clean frames and on transformed ones (if planned)."""
+        """Yield the retention of every label: the share of a head's clean score that is left under the view.
+
+        A head is fitted on clean frames. If the plan has transformed reference frames, a second head is fitted on clean
+        and transformed frames.
+        """
         factor, common = resolve_factor(job.factor), self.common
         for name in common.labels:
             task = self._task(name, job, factor)
@@ -152,7 +167,7 @@ class EncoderMeasures:
             )
 
     def clean_heads(self) -> Iterator[CleanHead]:
-        """Yield the score of every label on whole frames."""
+        """Yield for every label the score of its head on whole clean frames (not cut to a disc or square)."""
         factor = resolve_factor(FLOOR_JOB.factor)
         yield from (CleanHead(name, self._task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
 
@@ -192,7 +207,7 @@ class EncoderMeasures:
         )
 
     def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
-        """Return the worst retrievals of the views with the lowest R@1, one view per factor."""
+        """Return the worst wrong retrievals of the views with the lowest R@1; at most one view per factor."""
         scored = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
         worst: dict[str, Cell] = {}
         for _, cell in sorted(scored, key=lambda each: each[0]):
@@ -212,6 +227,10 @@ def _clean(base: str, part: Part) -> RenderJob:
 
 
 def _shares(scores: MetricParts, draws: Draws) -> tuple[tuple[float, float], ...]:
-    """Return two sums per cluster: distance to other frames minus distance to the own view, and distance to others."""
+    """Return two sums for each cluster; the ratio of their totals is 1 - (own distance) / (distance to others) = NIS.
+
+    The sums are the distance to other frames' views minus the distance to the own view, and the distance to other
+    frames' views.
+    """
     sums = [np.bincount(draws.clusters, weights=column) for column in scores.parts.T]
     return tuple((float(other - own), float(other)) for own, other in zip(*sums, strict=True))

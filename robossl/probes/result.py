@@ -1,4 +1,4 @@
-"""The report of a probe: frozen records, written as JSON `robossl.probe/1` and read back."""
+"""The report of a probe: frozen dataclasses that are written as JSON `robossl.probe/1` and read back."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# How the reason of a missing figure begins: no head reads the label; the label is undefined under the factor.
+# Start of the reason why a value is missing. UNREADABLE: no head can read the label. UNKNOWN: the label is undefined
+# after the factor was applied.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
-# The metric of a verdict without a measurement: these frames cannot show the factor; the run left it out.
+# Metric of a verdict without a measurement. NOT_MEASURED: the factor cannot be measured on these frames. LEFT_OUT: the
+# run was asked for other factors.
 NOT_MEASURED, LEFT_OUT = "not measured", "left out"
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
@@ -25,14 +27,14 @@ Flag = Literal["collapsed", "precision-fragile"]
 
 @dataclass(frozen=True, slots=True)
 class ViewFigures:
-    """One factor at one strength, and how far it moved the pixels."""
+    """One view (frames transformed by a factor at one level), and how much it changed the pixels."""
 
     factor: str
     family: Family
     level: int  # 1 mild to 5 severe
-    params: Mapping[str, Any]  # in the unit of the factor; two values if the side is drawn
-    psnr: float | None  # dB to the clean view, mean over frames; None if no pixel differs
-    ssim: float | None
+    params: Mapping[str, Any]  # unit and values of the strength; two values if its side (+ or -) was drawn per frame
+    psnr: float | None  # in dB, against the clean view; mean over the frames that differ; None if no pixel differs
+    ssim: float | None  # structural similarity to the clean view; mean over up to 64 frames that differ, or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Cell:
     level: int
     metric: str
     figure: Figure
-    # Numerator and denominator of each cluster: the value is the ratio of their sums. Paired comparisons need them.
+    # Numerator and denominator of each cluster (such as an episode), for paired comparisons; empty if they were not
+    # kept. The value of the metric is the sum of the numerators over the sum of the denominators.
     shares: tuple[tuple[float, float], ...] = ()
 
 
@@ -53,33 +56,34 @@ class Decoding:
 
     factor: str
     level: int
-    protocol: Literal["abs", "rel"]
+    protocol: Literal["abs", "rel"]  # abs: from features of the view alone; rel: minus those of the clean frame
     probe: Literal["linear", "mlp"]
     kind: Literal["regression", "classification"]
     figure: Figure  # R2, or (accuracy - chance) / (1 - chance)
-    accuracy: float | None  # classification only
-    chance: float | None  # classification only
-    shuffled: tuple[float, float] | None  # 95 % range of the score with shuffled labels
+    accuracy: float | None  # None for regression
+    chance: float | None  # accuracy of guessing; None for regression
+    shuffled: tuple[float, float] | None  # 95 % range of linear probes' scores if the true strengths are shuffled
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The share of a head's clean score that is left under a view: 1 is no loss, 0 is chance."""
+    """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance."""
 
     label: str
     factor: str
     level: int
-    # clean: fitted on clean frames, tested with the moved label T.y; same: tested with the old label y;
-    # augmented: fitted on clean and transformed frames with T.y, tested with T.y
+    # How the head was fitted, and with which label it was tested on transformed frames. clean: fitted on clean frames,
+    # tested with the moved label T.y. same: fitted on clean frames, tested with the old label y. augmented: fitted on
+    # clean frames with y and on transformed frames with T.y, tested with T.y.
     head: Literal["clean", "same", "augmented"]
     figure: Figure
-    clean: float | None  # R2 or chance-corrected balanced accuracy on clean frames
-    transformed: float | None
+    clean: float | None  # R2 or chance-corrected balanced accuracy of the clean head on clean frames
+    transformed: float | None  # the same score of this head on transformed frames
 
 
 @dataclass(frozen=True, slots=True)
 class CleanHead:
-    """The score of a head on whole clean frames; retention is a share of it."""
+    """The score of a head on whole clean frames (not cut to a disc or square)."""
 
     label: str
     figure: Figure  # R2, or chance-corrected balanced accuracy
@@ -89,22 +93,22 @@ class CleanHead:
 class ProbeHealth:
     """Whether the features carry information; see `robossl.probes.health`."""
 
-    rankme: float | None  # of raw features
-    rankme_centred: float | None
+    rankme: float | None  # effective number of directions that the features use, without centring
+    rankme_centred: float | None  # effective number of directions after centring
     rel_std: float | None
     fp16_error: float | None
     anisotropy: float | None
     uniformity: float | None
     alpha: float | None  # slope of the eigenspectrum
-    spectrum: tuple[float, ...]  # singular values of the centred features over their sum, up to 64
-    floor_nis_w: float | None  # of one grey level of noise
-    floor_r1: float | None
+    spectrum: tuple[float, ...]  # the largest 64 singular values of the centred features, over the sum of all
+    floor_nis_w: float | None  # nis_w of frames with noise of one grey level
+    floor_r1: float | None  # r1 of frames with noise of one grey level
     flags: tuple[Flag, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Everything measured for one encoder."""
+    """All measurements of one encoder."""
 
     name: str
     health: ProbeHealth
@@ -117,59 +121,61 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Wrong retrievals under a view: positions of the query and of the frame that was found."""
+    """The worst wrong retrievals among transformed frames: indices of the query and of the frame that was found."""
 
     factor: str
     level: int
-    pairs: tuple[tuple[int, int], ...]
+    pairs: tuple[tuple[int, int], ...]  # indices among the evaluated frames
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one factor for a task; `level` is None for the factor as a whole, which is its worst level."""
+    """The verdict on one factor at one level; if `level` is None, on the whole factor (its worst judged level)."""
 
     factor: str
     level: int | None
     need: Need
     word: Word
-    metric: str  # what decided: "retention of point (clean head)", "nis_w and r1", ...
-    figure: Figure
-    references: Mapping[str, float | None]  # the same metric of pixels and random init
-    sentence: str  # with the evidence
-    cause: str = ""  # why it is INCONCLUSIVE or UNUSABLE, without figures; factors with one cause share a line
+    metric: str  # name of the metric that decided: "retention of point (clean head)", "nis_w and r1", ...
+    figure: Figure  # the encoder's value of that metric
+    references: Mapping[str, float | None]  # the same metric of the baselines: pooled pixels and random weights
+    sentence: str  # the evidence for the verdict, or why there is none, as a sentence
+    # Why the verdict is INCONCLUSIVE or UNUSABLE. Factors with exactly the same text share a line of the report.
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeData:
-    """The frames of the probe."""
+    """The frames that the probe used."""
 
     name: str
     sha256: str
     n_reference: int
     n_evaluation: int
-    num_clusters: int
-    cluster_key: str
-    resolution: tuple[int, int]
-    mask: bool  # whether views of geometric factors, also the clean ones, are cut to a disc
+    num_clusters: int  # of the evaluated frames
+    cluster_key: str  # what a cluster is, such as "episode"
+    resolution: tuple[int, int]  # height and width in pixels
+    mask: bool  # whether views of geometric factors and the clean views that they are compared with are cut to a disc
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskNeeds:
-    """The task: the profile, and its need of each factor."""
+    """The task: the name of its profile, and what it needs of each factor."""
 
     profile: str
     sha256: str
     calibrated: bool
     max_level: Mapping[str, int]
-    needs: Mapping[str, tuple[Need, ...]]  # one a level
-    about: str = ""  # what the verdicts mean, in the words of the profile
-    labels: tuple[str, ...] | None = None  # that it reads; () if it judges without labels
+    needs: Mapping[str, tuple[Need, ...]]  # for each factor, a need for each level
+    about: str = ""  # the profile's text about the task and what the verdicts mean
+    # Names of the labels that the task reads; () if it judges without labels; None in reports without this field.
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """The measurements and verdicts of one encoder on one set of frames for one task; it prints the verdicts.
+    """The measurements and verdicts of one encoder on one set of frames for one task; `print` shows the verdicts.
 
     Example:
         >>> import robossl
@@ -182,14 +188,14 @@ class Report:
     created: str
     encoder: SubjectInfo
     data: ProbeData
-    settings: Mapping[str, Any]  # seed, bootstrap, shrinkage, probes, quick
+    settings: Mapping[str, Any]  # fields of `ProbeSettings`, and "unavailable" (factors) and "command"
     views: tuple[ViewFigures, ...]
     readings: Readings
-    references: Mapping[str, Readings]  # "pixels", "random_init"
+    references: Mapping[str, Readings]  # measurements of the baselines "pixels" and "random_init"
     task: TaskNeeds | None
     verdicts: tuple[Verdict, ...]
-    word: Word | None  # the worst over the factors; None without a profile
-    random_backbone: Backbone | None = None  # of "random_init"
+    word: Word | None  # the worst verdict of all factors; None if no profile was given or no factor was measured
+    random_backbone: Backbone | None = None  # network architecture of the baseline "random_init"
     schema: str = SCHEMA
 
     def __repr__(self) -> str:
@@ -197,7 +203,7 @@ class Report:
         return f"Report({self.encoder.name} on {self.data.name}: {verdict})"
 
     def __str__(self) -> str:
-        """The verdicts, as `robossl probe run` prints them."""
+        """Return the verdicts as text, as `robossl probe run` prints them."""
         from robossl.probes.output import summary
 
         return "\n".join(summary(self))

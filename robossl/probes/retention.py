@@ -1,10 +1,11 @@
-"""Retention: the share of a head's score that is left under a view, as a policy on this encoder would notice it.
+"""Measure retention: the share of a head's score that is left on views (transformed frames).
 
-All heads are linear. The clean head is fitted on clean frames and tested with T.y (does it follow the view?) and with y
-itself (does it stay?). The augmented head is fitted on clean and transformed frames (could a policy that was trained
-with the factor follow it?). Retention is the score above chance under the view over that on clean frames: 1 is no loss,
-0 is chance. A label that is not reliably read off clean frames has no retention: a head that reads nothing loses
-nothing.
+A policy on this encoder would notice the loss. All heads are linear and predict a label y of the frame. The clean head
+is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the transformation?) and with
+y (does it ignore the transformation?). The augmented head is fitted on clean frames and views, and tested with T.y
+(could a policy that was trained with the factor follow it?). Retention is the score above chance on views over the
+score above chance on clean frames: 1 is no loss, 0 is chance. If a label is not reliably read off clean frames, it has
+no retention, because a head that reads nothing has nothing to lose.
 """
 
 from __future__ import annotations
@@ -23,37 +24,40 @@ from robossl.probes.frames import Label
 from robossl.probes.label_maps import ViewLabel, are_rotations
 from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
+# A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
 READABLE = 0.15
-WORST = -1.0  # R2 has no lower bound; a head as far below chance as it was above has lost everything
-MIN_FRAMES = 20  # with a label, for a head
-LEAST_STD = 1e-3  # of a label in its unit (metres, half sides, 1); below, there is nothing to read
+WORST = -1.0  # lower limit of retention, because R2 has none; at -1 a head is as far below chance as it was above
+MIN_FRAMES = 20  # minimum number of frames with the label, to fit a head
+LEAST_STD = 1e-3  # columns with a smaller std, in their unit (metres, half sides, 1), count as constant
 HeadName = Literal["clean", "same", "augmented"]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelHead:
-    """A fitted head of one label."""
+    """A fitted linear head that predicts one label."""
 
     readout: Readout
     target: Target
 
     def read(self, features: Float[ndarray, "n d"]) -> Any:
-        """Return predictions for `Target.parts`."""
+        """Return predictions of the label, in the form that `Target.parts` takes."""
         return self.target.decide(self.readout(features.astype(np.float64)))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a label is regressed: columns in groups of one unit; classes as one column each."""
+    """How a label is turned into columns that a head regresses: one column for each class, or the label's numbers."""
 
     type: str
     num_classes: int
-    groups: tuple[tuple[int, ...], ...]  # only those that vary, e.g. the position of a camera that never turns
-    centre: Float[ndarray, " t"]  # of the columns, subtracted before squares are summed
+    # Groups of columns with the same unit that are scored. A group that does not vary is left out, for example the
+    # rotation of a camera that never turns.
+    groups: tuple[tuple[int, ...], ...]
+    centre: Float[ndarray, " t"]  # mean of the columns; it is subtracted before squares are summed
 
     @classmethod
     def of(cls, label: Label) -> Target:
-        """Return the target for the labels that heads are fitted on."""
+        """Return the target for a label. Pass the label of the frames that the head is fitted on."""
         num = len(label.classes) or (int(np.nanmax(label.values)) + 1 if label.type == "class" else 0)
         groups = {
             "point": ((0, 1),),
@@ -73,11 +77,11 @@ class Target:
 
     @property
     def score(self) -> R2 | BalancedAccuracy:
-        """The statistic: 0 at chance, 1 perfect."""
+        """The statistic that scores predictions: 0 is chance, 1 is perfect."""
         return BalancedAccuracy(self.num_classes) if self.type == "class" else R2(self.groups)
 
     def columns(self, label: Label) -> Float[ndarray, "n t"]:
-        """Return the columns to regress; nan in rows without a label."""
+        """Return the columns to regress, a row for each frame; nan for frames without a label."""
         values = label.values.astype(np.float64)
         if self.type == "class":
             known = np.isfinite(values[:, 0]) & (values[:, 0] < self.num_classes)
@@ -91,11 +95,11 @@ class Target:
         return np.asarray(values - self.centre)
 
     def decide(self, predicted: Float[ndarray, "n t"]) -> Any:
-        """Return classes for a label of classes, else columns."""
+        """Return the predicted classes if the label is of type "class", else the predicted columns."""
         return predicted.argmax(axis=1) if self.type == "class" else predicted
 
     def parts(self, label: Label, predicted: Any) -> Float[ndarray, "n k"]:
-        """Return one row per frame for a bootstrap of `score`; nan in rows without a label."""
+        """Return the summands of `score` for each frame, for a bootstrap; nan for frames without a label."""
         columns = self.columns(label)
         known = np.isfinite(columns).all(axis=1)
         score = self.score
@@ -112,11 +116,11 @@ class RetentionTask:
 
     name: str
     head: LabelHead | None
-    label: Label  # of the evaluated frames
-    clean: Float[ndarray, "n k"]  # parts
-    figure: Figure  # the clean score
-    reason: str | None  # why there is no retention
-    readable: float = READABLE  # least lower bound of the clean score
+    label: Label  # the label of the evaluated frames
+    clean: Float[ndarray, "n k"]  # `Target.parts` of the clean head on the clean evaluated frames
+    figure: Figure  # score of the clean head on the clean evaluated frames
+    reason: str | None  # why retention cannot be computed; None if it can
+    readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
 
 
 def fit_task(
@@ -130,17 +134,17 @@ def fit_task(
     draws: Draws,
     readable: float = READABLE,
 ) -> RetentionTask:
-    """Fit the clean head of a label on the reference frames and score it on the evaluated ones.
+    """Fit the clean head of a label on the clean reference frames and score it on the clean evaluated frames.
 
     Args:
         name: Name of the label.
-        train: The label on the reference frames.
-        test: The label on the evaluated frames.
+        train: The label of the reference frames.
+        test: The label of the evaluated frames.
         reference: Features of the reference frames.
-        reference_clusters: Their clusters, which are left out in turn to choose the penalty.
+        reference_clusters: Cluster of each reference frame. To choose the penalty, clusters are left out in turn.
         clean: Features of the evaluated frames.
         draws: Resamples of the clusters of the evaluated frames.
-        readable: Least lower bound of the clean score above chance for a label that counts as read.
+        readable: The label counts as readable only if the lower bound of its score above chance is at least this.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
     if head is None or not np.isfinite(clean).all():
@@ -161,16 +165,16 @@ def retention(
     level: int,
     augmented: LabelHead | None = None,
 ) -> tuple[Retention, ...]:
-    """Return retention under one view: of the clean head with T.y and y, and of the augmented head with T.y.
+    """Return retention on one view: of the clean head tested with T.y and with y, and of the augmented head with T.y.
 
     Args:
         task: Result of `fit_task`.
-        moved: Features of the evaluated frames under the view.
-        label: T.y of the evaluated frames, or why it is unknown.
+        moved: Features of the evaluated frames after the transformation.
+        label: Label T.y of the transformed evaluated frames, or why it is unknown.
         draws: Resamples of the clusters of the evaluated frames.
-        factor: Factor to name in the results.
-        level: Level to name in the results.
-        augmented: Result of `fit_augmented`.
+        factor: Name of the factor, for the results.
+        level: Level of the factor, for the results.
+        augmented: Result of `fit_augmented`; None to leave the augmented head out.
     """
     heads: tuple[HeadName, ...] = ("clean", "same") if augmented is None else ("clean", "same", "augmented")
     return tuple(_retained(task, moved, label, draws, factor, level, head, augmented) for head in heads)
@@ -185,7 +189,11 @@ def fit_augmented(
     moved_reference: Float[ndarray, "r d"],
     reference_clusters: Int[ndarray, " r"],
 ) -> LabelHead | None:
-    """Fit a head on clean and transformed reference frames; return None if the transformed labels are undefined."""
+    """Fit a head on clean and transformed reference frames.
+
+    Return None if the label of the transformed frames is undefined, if there is no clean head, or if there are too few
+    frames to fit a head.
+    """
     if task.head is None or moved_train.label is None:
         return None
     pairs = [(reference, train), (moved_reference, moved_train.label)]
@@ -233,7 +241,10 @@ def _retained(
 
 
 def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
-    """Return why a clean score is too low for retention; None if its lower bound is high enough."""
+    """Return why retention cannot be computed: the lower bound of the score on clean frames is missing or too low.
+
+    Return None if retention can be computed.
+    """
     if figure.value is None or figure.low is None or figure.high is None:
         return f"{UNREADABLE}: no score on {where} ({figure.reason})"
     if figure.low >= readable:
@@ -243,7 +254,10 @@ def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
 
 
 def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float:
-    """Return how far retention may be off although no resample differs: what so few clusters cannot show."""
+    """Return how far retention may be wrong if all resamples agree, because so few clusters may all be hits by chance.
+
+    It is 0 for labels that are not classes.
+    """
     if target.type != "class" or clean.value is None:
         return 0.0
     present = int((np.nansum(parts[:, : target.num_classes], axis=0) > 0).sum())
@@ -251,7 +265,10 @@ def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float
 
 
 def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> LabelHead | None:
-    """Fit a ridge head on all pairs of features and labels; columns are centred by those of `train`."""
+    """Fit a ridge head on all pairs of features and labels. The target's columns and their mean are those of `train`.
+
+    Return None if too few frames have the label, or if a feature is not finite.
+    """
     if not np.isfinite(train.values).any():
         return None
     target = Target.of(train)
@@ -267,7 +284,7 @@ def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " 
 
 
 def _axes(quaternions: Float[ndarray, "n 4"]) -> Float[ndarray, "n 6"]:
-    """Return the first two columns of the rotation matrices, which are continuous unlike quaternions and angles."""
+    """Return the first two columns of the rotation matrices; unlike quaternions and angles, they are continuous."""
     from scipy.spatial.transform import Rotation
 
     known = are_rotations(quaternions)

@@ -1,7 +1,8 @@
-"""Whether a view still finds its own frame: R@1 and mean reciprocal rank among 200 clean frames.
+"""Measure whether a view (transformed frame) still finds its own clean frame: R@1 and mean reciprocal rank.
 
-R@1 depends on the size of the gallery, so the gallery is fixed and spread over the clusters. Among fewer frames R@1 is
-easier, and no verdict SAFE is based on it. Ties lose; otherwise a constant encoder would be perfect.
+The view searches a gallery of 200 clean frames. R@1 depends on the number of these frames, so the gallery is fixed. It
+is spread over the clusters (such as episodes). With fewer than 200 frames the search is easier, so R@1 then does not
+count for a verdict SAFE. Ties count as lost, because otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ GALLERY = 200
 
 
 def spread_gallery(clusters: Int[ndarray, " n"], *, size: int = GALLERY, seed: int = 0) -> Int[ndarray, " g"]:
-    """Return positions of up to `size` frames, with one frame of each cluster before a second one of any."""
+    """Return the indices of up to `size` random frames; take one of each cluster before a second of any cluster."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(clusters))
     turn = np.zeros(len(clusters), dtype=np.int64)
@@ -37,7 +38,7 @@ def retrieval(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
-    """Return R@1 and mean reciprocal rank of one view, by centred cosine."""
+    """Return R@1 and mean reciprocal rank of one view; frames are ranked by centred cosine."""
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
@@ -48,7 +49,7 @@ def retrieval(
 def retrieval_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, gallery: Int[ndarray, " g"]
 ) -> dict[str, MetricParts]:
-    """Return the parts of both metrics; only for views that `unmeasurable` accepts."""
+    """Return the summands of both metrics for each frame. Call this only if `unmeasurable` returns None."""
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
     return {
         "r1": MetricParts((rank == 1).astype(np.float64), limits=(0, 1)),
@@ -64,7 +65,7 @@ def mistaken(
     *,
     num: int = 8,
 ) -> tuple[tuple[int, int], ...]:
-    """Return the views with the worst ranks, as positions of the query and of the frame that it retrieves."""
+    """Return up to `num` wrong retrievals with the worst ranks: indices of the query and of the frame that it found."""
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return ()
     rank, rival = ranks(space.centre(clean), space.centre(moved), gallery)
@@ -75,12 +76,12 @@ def mistaken(
 def ranks(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], gallery: Int[ndarray, " g"]
 ) -> tuple[Int[ndarray, " n"], Int[ndarray, " n"]]:
-    """Return the rank of each view's own frame among the gallery, and the most similar other frame."""
+    """Return for each view the rank of its own frame in the gallery, and the index of the most similar other frame."""
     views, others = unit(moved), unit(z)
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T
     is_own = np.arange(len(z))[:, None] == gallery[None]
-    # A frame that is not in the gallery skips one rival, so that all frames have equally many.
+    # A frame that is not in the gallery skips one of the gallery's frames, so that all frames have equally many rivals.
     is_own[~is_own.any(axis=1), -1] = True
     likeness = np.where(is_own, -np.inf, likeness)
     rank = 1 + (likeness >= own[:, None] - TIE).sum(axis=1)

@@ -1,4 +1,4 @@
-"""The three rules of the verdict: for a factor that must be ignored (INV), followed (EQUI) or readable (INFO)."""
+"""The three rules that give a verdict: for factors that features must ignore (INV), follow (EQUI) or contain (INFO)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ NO_LABEL = "no label of the task can test whether a head follows the factor"
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The decision, its figure, and the text of the sentence."""
+    """The decision on one factor at one level, with its evidence."""
 
     word: Word
-    metric: str
-    figure: Figure
-    references: Mapping[str, float | None]
-    text: str
-    cause: str = ""  # why it is undecided, without figures: the same words for every such factor
+    metric: str  # name of the metric that decided
+    figure: Figure  # the encoder's value of that metric
+    references: Mapping[str, float | None]  # the same metric of the references (baselines)
+    text: str  # the evidence, for the verdict's sentence
+    # Why the factor is undecided. All factors with the same reason have the same text, so it contains no measured value
+    # of the factor.
+    cause: str = ""
 
 
 def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge INV: a head must keep its score; without labels, the features must not move."""
+    """Judge need INV: a head must keep its score with unchanged labels. Without labels, the features must not move."""
     label, kept = seen.retention("same")
     if label is None or kept is None:
         return _invariant_without_labels(seen, limits)
@@ -65,21 +67,22 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
     cause = f"a label or {MORE}" if seen.profile.labels else MORE
-    # Show the figure that misses its bound.
+    # Show the metric that misses its bound.
     metric, figure = ("r1", r1) if nis_w.low >= limits.inv_nis_w else ("nis_w", nis_w)
     return Ruling("INCONCLUSIVE", metric, figure, seen.others(metric), f"{text}; {cause}", cause)
 
 
 def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge EQUI: the factor changes the answer, so it must stay readable and a head must follow it."""
+    """Judge need EQUI: the factor changes the task's answer, so features must contain it and a head must follow it."""
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        # A label that the factor does not change must not hide over-invariance.
+        # Decide before any label is looked at. A label that the factor does not change would hide that the encoder lost
+        # the factor.
         return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:
         return forgotten or _on_decoding(seen, "INCONCLUSIVE", NO_LABEL, NO_LABEL)
-    # No label of the task is defined under the factor: this cannot count against an encoder.
+    # No label of the task is defined after the factor was applied. This must not count against an encoder.
     if is_unknown(kept):
         return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]
@@ -93,7 +96,7 @@ def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def _why_none(seen: Evidence, kept: Figure, label: str, head: str) -> tuple[str, str]:
-    """Return why a retention has no figure: the whole sentence, and its cause."""
+    """Return why a retention has no value: a text for the sentence, and a cause without measured values."""
     reason = kept.reason or "no figure"
     if not reason.startswith(UNREADABLE):
         return reason, reason
@@ -134,14 +137,17 @@ def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
 
 
 def _readable(seen: Evidence, limits: Thresholds) -> bool:
-    """Whether the factor is decoded as well as the task needs, relative to pixels."""
+    """Return whether the factor is decoded well enough for the task: above a fixed bound and one relative to pixels."""
     pixels = seen.others("decoding").get("pixels") or 0.0
     bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
     return seen.decoding.low is not None and seen.decoding.low >= bar
 
 
 def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
-    """Return RISKY if the encoder lost the factor, INCONCLUSIVE if no reference can read it either, else None."""
+    """Judge whether the encoder lost the factor: its features do not move, and the factor cannot be decoded from them.
+
+    If so, return RISKY, or INCONCLUSIVE if no reference (baseline) can decode the factor either. Otherwise return None.
+    """
     nis_w, decoded = seen.nis_w, seen.decoding
     if nis_w.low is None or decoded.high is None:
         return None
@@ -156,7 +162,7 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
 
 
 def judge_information(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge INFO: the factor is the answer, so it must be readable."""
+    """Judge need INFO: the factor is the task's answer, so it must be decodable from the features."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
         reason = decoded.reason or "the factor was not decoded"

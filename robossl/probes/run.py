@@ -1,7 +1,7 @@
-"""Probe one encoder on one set of frames for one task: render, embed, measure, judge.
+"""Probe one encoder on one set of frames for one task: render views, embed them, measure features and judge.
 
-Views are cached once for all encoders, features once for each encoder. The time and size of what is missing is printed
-before anything starts.
+Views (transformed frames) are cached once for all encoders, features once for each encoder. Before anything starts, the
+approximate time and the number of bytes are printed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from robossl.progress import Progress
 
 
 class ProbeResult(NamedTuple):
-    """The report, and the views that its page shows."""
+    """The result of a probe: the report, and the views whose pictures are written beside it."""
 
     report: Report
     views: Views
@@ -49,19 +49,19 @@ def probe(
     limit_bytes: int,
     command: str | None = None,
 ) -> ProbeResult:
-    """Render, embed, measure and judge.
+    """Render the views, embed them with all encoders, measure the features and judge the probed encoder.
 
     Args:
         probed: The encoder.
-        references: "pixels" and "random_init".
+        references: The baselines "pixels" and "random_init".
         prepared: Frames, views, labels and task.
-        cache: Folder of views and features; the one given to `prepare`.
-        limit_bytes: Largest size of the cache.
+        cache: Folder of views and features; the same folder as was given to `prepare`.
+        limit_bytes: Largest allowed size of the cache.
         command: The command line, for the report.
 
     Raises:
-        InputError: invalid features, or a cache that would get too large.
-        ResourceError: the disk is full, or a server does not answer; finished work is kept.
+        InputError: the encoder returns invalid features, or the cache would get too large.
+        ResourceError: the disk is full, or a server does not answer. Finished work is kept in the cache.
     """
     views, plan, profile, settings = prepared.views, prepared.plan, prepared.profile, prepared.settings
     labels, subjects = prepared.labels, {"": probed, **references}
@@ -99,7 +99,7 @@ def probe(
 
 
 def _drop_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
-    """Leave out the factors that change no pixel: invariance to them says nothing."""
+    """Return the plan without the factors that change no pixel, because invariance to them says nothing."""
     changed: dict[str, bool] = {}
     for job in plan.jobs:
         if job.draw == "level" and job != FLOOR_JOB:
@@ -127,7 +127,7 @@ def _measure_one(
 
 @contextmanager
 def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Show progress; yield a function that takes the units done and the total."""
+    """Show progress; yield a function to call with the number of finished units and of all units."""
     with Progress(unit=unit) as progress:
         progress.show(what, 0, total)
         yield partial(progress.show, what)

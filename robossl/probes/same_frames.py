@@ -1,4 +1,4 @@
-"""Check that reports are comparable: on the same frames, under the same views."""
+"""Check that reports can be compared: they must be on the same frames, with the same strengths of each factor."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ def check_count(count: int) -> None:
     """Refuse too few or too many reports.
 
     Raises:
-        InputError: fewer than two, or more than four.
+        InputError: there are fewer than two or more than four reports.
     """
     if not 2 <= count <= MAX_REPORTS:
         raise InputError(f"got {count} reports to compare; pass 2 to {MAX_REPORTS} of them")
 
 
 def check_same_frames(reports: Sequence[Report], origins: Sequence[str]) -> None:
-    """Refuse reports with other frames, settings or grids than the first; messages name them by `origins`.
+    """Refuse reports whose frames, seed or strengths of shared factors differ from those of the first report.
+
+    `origins` holds the name of each report for error messages.
 
     Raises:
-        InputError: a report differs.
+        InputError: a report differs from the first report.
     """
     for report, origin in zip(reports[1:], origins[1:], strict=True):
         _check_pair(reports[0], report, origins[0], origin)

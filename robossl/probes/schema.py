@@ -1,6 +1,7 @@
-"""The JSON Schema of `robossl.probe/1`, generated from the records: `python -m robossl.probes.schema > schema.json`.
+"""Generate the JSON Schema of reports (`robossl.probe/1`) from the report's dataclasses.
 
-The file beside this one is published; a test compares it with the records.
+`python -m robossl.probes.schema > robossl/probes/schema.json` writes the published file. A test checks that the file
+matches the dataclasses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-# A missing number needs a reason.
+# A figure needs a reason if its value or a bound is missing.
 _REASONED = {
     "if": {"properties": {name: {"type": "number"} for name in ("value", "low", "high")}},
     "else": {"properties": {"reason": {"type": "string", "minLength": 1}}},
@@ -62,7 +63,7 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if wanted.__name__ not in definitions:
-        definitions[wanted.__name__] = {}  # set first: its fields may refer to it
+        definitions[wanted.__name__] = {}  # set before the fields are described, because a field may refer to it
         fields = dataclasses.fields(wanted)
         definitions[wanted.__name__] |= {
             "type": "object",

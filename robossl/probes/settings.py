@@ -1,4 +1,4 @@
-"""How much a probe measures, and at which strengths."""
+"""Settings of a probe: how much it measures, and at which strengths of each factor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ class ProbeSettings:
     """How much a probe measures.
 
     Args:
-        n_reference: Frames for fitting statistics and heads.
-        n_evaluation: Frames that are judged.
-        levels: Strengths that are shown; the hardest judged strength of each need is always shown.
-        num_resamples: Resamples of the bootstrap.
-        num_shuffles: Shuffles of a parameter, for the range of chance.
-        mlp: Decode with an MLP too, not only with a linear probe.
-        decode_all: Decode every factor at the judged strength, not only factors that need EQUI or INFO.
-        seed: Seed of everything random.
+        n_reference: Number of frames on which statistics and heads are fitted.
+        n_evaluation: Number of frames that are judged.
+        levels: Levels (strengths) that are measured. For each need of the task, the severest judged level is added.
+        num_resamples: Number of bootstrap resamples.
+        num_shuffles: Number of shuffles of a parameter, which give the range of chance scores.
+        mlp: Decode with an MLP in addition to a linear probe.
+        decode_all: Decode also factors whose need is neither EQUI (follow) nor INFO (contain), at their severest judged
+            level.
+        seed: Seed of all random choices.
     """
 
     n_reference: int = 2000
@@ -43,7 +44,7 @@ QUICK = ProbeSettings(n_reference=300, n_evaluation=200, levels=(1, 3), num_shuf
 def choose_levels(
     factors: Sequence[str], profile: Profile | None, settings: ProbeSettings
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Return the strengths of each factor that are shown, and those that are decoded."""
+    """Return for each factor the levels (strengths) that are measured, and the levels at which it is decoded."""
     shown: dict[str, tuple[int, ...]] = {}
     decoded: dict[str, tuple[int, ...]] = {}
     for name in factors:
@@ -61,13 +62,16 @@ def choose_levels(
 
 
 def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Label]:
-    """Return the labels that the task reads, in its order; without a task, all labels."""
+    """Return the labels that the task reads and the frames have, in the task's order; without a task, all labels."""
     names = profile.labels if profile else tuple(frames.labels)
     return {name: frames.labels[name] for name in names if name in frames.labels}
 
 
 def choose_dense_views(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
-    """Return the views for dense features: the severest judged level of each factor that moves points."""
+    """Return the views whose feature maps are kept: for each factor that moves points, the severest judged level.
+
+    The clean views that these are compared with are included.
+    """
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
     chosen: dict[str, RenderJob] = {}
     for job in shown:

@@ -1,4 +1,4 @@
-"""Pixel similarity of a view and its frame: peak signal-to-noise ratio and structural similarity."""
+"""Measure how similar the pixels of two pictures are: peak signal-to-noise ratio and structural similarity."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from numpy import ndarray
 from scipy.ndimage import gaussian_filter
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-_SIGMA, _REACH = 1.5, 5  # pixels: the 11 x 11 window of the paper
+_SIGMA, _REACH = 1.5, 5  # in pixels; they give the 11 x 11 window of Wang et al. (2004)
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels: int) -> Float[ndarray, " b"]:
     """Return the peak signal-to-noise ratio of each pair, in dB; infinite for equal pictures.
 
-    The error is averaged over `num_pixels`, e.g. those inside the disc if both pictures are equal outside it.
+    The squared error is averaged over `num_pixels` pixels. If the pictures are cut to a disc, pass the number of pixels
+    inside the disc.
     """
     difference = (a.astype(np.float32) - b).reshape(len(a), -1)
     squares = np.square(difference).sum(1, dtype=np.float64) / (3 * num_pixels)
@@ -28,7 +29,7 @@ def ssim(
 ) -> Float[ndarray, " b"]:
     """Return the structural similarity of the luma of each pair (Wang et al. 2004, Gaussian window).
 
-    The mean is over complete windows around the pixels of `inside`.
+    It is the mean over the pixels of `inside` whose window does not leave the picture.
     """
     middle = inside[_REACH:-_REACH, _REACH:-_REACH]
     return np.array([_ssim(x @ _LUMA, y @ _LUMA)[middle].mean() for x, y in zip(a, b, strict=True)])

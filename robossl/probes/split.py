@@ -1,4 +1,4 @@
-"""Split frames into reference (for fits) and evaluation; no cluster is in both."""
+"""Split frames into reference frames (for fits) and evaluated frames; no cluster (such as an episode) is in both."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.probes.frames import ProbeFrames, Split
 
-MIN_CLUSTERS = 20  # in the evaluation; with fewer, intervals are too wide
-_NUM_SAMPLED = 32  # frames, to detect that all are equal
+MIN_CLUSTERS = 20  # minimum number of evaluated clusters; intervals over fewer are too narrow
+_NUM_SAMPLED = 32  # number of frames that are compared, to detect that all frames are equal
 
 
 def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
-    """Draw whole clusters for each side, and frames evenly from the clusters of a side.
+    """Assign whole clusters at random to the reference side or the evaluated side; draw frames evenly from them.
 
-    The evaluation has its share of the frames, and at least 20 clusters (or half of all clusters, if that is less).
-    With fewer frames than wanted, both sides are smaller.
+    The evaluated clusters hold about the share n_evaluation / (n_reference + n_evaluation) of all frames. They are at
+    least 20 clusters, or half of all clusters if that is less. A side with fewer frames than wanted gets all its
+    frames.
 
     Raises:
-        InputError: fewer than two clusters, or frames that are all equal.
+        InputError: a side would have no frame, there are fewer than two clusters, or all frames are equal.
     """
     if min(n_reference, n_evaluation) < 1:
         raise InputError(f"both sides of a split need a frame, got {n_reference} and {n_evaluation}")
@@ -46,7 +47,7 @@ def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: 
 def _evenly(
     positions: Int[ndarray, " n"], clusters: Int[ndarray, " m"], count: int, rng: np.random.Generator
 ) -> Int[ndarray, " k"]:
-    """Return `count` of the positions in order, with one of each cluster before a second one of any."""
+    """Return `count` random positions, sorted; take one of each cluster before a second of any cluster."""
     mixed = rng.permutation(positions)
     own = clusters[mixed]
     by_cluster = np.argsort(own, kind="stable")

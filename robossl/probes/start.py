@@ -14,7 +14,7 @@ from robossl.probes.profile import Profile
 
 
 def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...]:
-    """Choose the factors to measure: those asked for, else those of the task, else all.
+    """Choose the factors to measure: those asked for; if none, those of the task; without a task, all factors.
 
     Raises:
         InputError: a factor is unknown, or the task judges none of these factors.
@@ -36,10 +36,10 @@ def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...
 
 
 def check_place(folder: Path, *, option: str) -> None:
-    """Check that a folder can be made and written to; leave the disk unchanged.
+    """Check that a folder can be made and written to; remove folders that were made for the check.
 
     Raises:
-        InputError: it cannot.
+        InputError: the folder cannot be made or written to.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
@@ -51,10 +51,10 @@ def check_place(folder: Path, *, option: str) -> None:
 
 
 def check_free(folder: Path, *, encoder: str, profile: str | None) -> None:
-    """Refuse to overwrite a report of another encoder or task, or a page that no probe wrote.
+    """Refuse to overwrite a report of another encoder or task, or a file that no probe wrote.
 
     Raises:
-        InputError: the folder holds such a file.
+        InputError: the folder holds such a report or file.
     """
     report, page = folder / "report.json", folder / "report.html"
     if not report.is_file():

@@ -1,8 +1,8 @@
-"""From readings and a task profile to verdicts: the decision rule for each level, and a sentence with the evidence.
+"""Judge an encoder: turn its measurements (readings) and a task profile into verdicts, each with its evidence.
 
-Only the bounds of intervals decide, never values alone. The verdict of a factor is the worst over its levels up to the
-profile's `max_level`; higher levels are shown, not counted. If the evidence does not suffice, the word is INCONCLUSIVE
-and the sentence says what is missing.
+Only the bounds of intervals decide, never values alone. The verdict on a factor is the worst verdict of its levels up
+to the profile's `max_level`; higher levels are shown but do not count. If the evidence does not suffice, the verdict is
+INCONCLUSIVE and its sentence says what is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robossl.probes.profile import Profile
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word
 from robossl.probes.rules import Ruling, judge_equivariance, judge_information, judge_invariance
 
-# From good to bad.
+# Verdicts from good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
 UNCALIBRATED = " (uncalibrated thresholds)"
 
@@ -28,13 +28,13 @@ def judge(
     *,
     unmeasured: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Return the verdicts of all factors and levels with a need: for each factor its own verdict, then its levels.
+    """Return the verdicts for all needs of a task: for each factor the verdict on the factor, then on each level.
 
     Args:
-        readings: Readings of the encoder.
-        references: Readings of "pixels" and "random_init".
+        readings: Measurements of the encoder.
+        references: Measurements of the baselines "pixels" and "random_init".
         profile: The task.
-        unmeasured: Factors that these frames cannot show, with the reason.
+        unmeasured: Factors that cannot be measured on these frames, with the reason.
     """
     found: list[Verdict] = []
     for factor, asked in profile.factors.items():
@@ -55,9 +55,9 @@ def judge(
 
 
 def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
-    """Return the worst word over the factors; None if nothing was measured.
+    """Return the worst verdict of all factors, as its word such as SAFE; None if no factor counts.
 
-    Factors that the frames cannot show do not count; factors that the run left out are INCONCLUSIVE.
+    Factors that cannot be measured on these frames do not count. Factors that the run left out count as INCONCLUSIVE.
     """
     words = [v.word for v in verdicts if v.level is None and v.metric != NOT_MEASURED]
     return max(words, key=ORDER.index, default=None)
@@ -106,7 +106,7 @@ def _rule_collapsed(seen: Evidence) -> Ruling | None:
 
 
 def _check_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
-    """Turn a ruling on too few independent clusters into INCONCLUSIVE."""
+    """Return the ruling unchanged; but INCONCLUSIVE if it is based on too few independent clusters of frames."""
     clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
     if not 0 < clusters < least:
         return ruling

@@ -1,7 +1,8 @@
-"""The views of a probe, rendered once for all encoders: uint8 files in a cache, each complete or absent.
+"""Render the views (transformed frames) of a probe once for all encoders, into a cache of uint8 files.
 
-The name of a file depends on everything that its pixels depend on: frames, grid and code of the factor, seed and
-positions. It is written in one step, so a killed run resumes where it was.
+A file's name depends on everything that its pixels depend on: the frames, the strengths and the code of the factor, the
+seed, and the positions of the frames. A file is written in one step, so it is complete or absent. A new run therefore
+continues where a killed run stopped.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from robossl.probes.frames import ProbeFrames, Split
 from robossl.probes.result import ViewFigures
 from robossl.probes.similarity import psnr, ssim
 
-_CHUNK = 32  # frames rendered at once
-_HEADER_BYTES = 128  # of a .npy file
-_SSIM_FRAMES = 64  # evenly chosen; all frames would cost more than rendering
+_CHUNK = 32  # number of frames that are rendered at once
+_HEADER_BYTES = 128  # size of the header of a .npy file
+# Number of evenly chosen frames to compute SSIM on, because SSIM of all frames would take longer than rendering them.
+_SSIM_FRAMES = 64
 _BASES = ("plain", "disc", "resampled", "square")
 
 Part = Literal["reference", "evaluation"]
@@ -40,13 +42,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """One file: a part of the frames under a factor.
+    """What one file holds: the reference frames or the judged frames, transformed by a factor or clean.
 
     Args:
-        factor: a name of FACTORS or "floor"; for clean views a base: "plain", "disc", "resampled" or "square".
+        factor: A name in FACTORS, or "floor" (noise of one grey level). For clean views, their base, which is the cut
+            of the frames: "plain", "disc", "resampled" or "square".
         level: 1 to 5; 0 for clean views.
-        draw: "clean"; "level": the strength of the level; "decode": spread strengths (see `Factor.draw`).
-        part: reference frames or judged frames.
+        draw: "clean": no transformation. "level": the strength of the level. "decode": strengths that are spread over
+            a range (see `Factor.draw`).
+        part: Reference frames or judged frames.
     """
 
     factor: str
@@ -56,26 +60,26 @@ class RenderJob:
 
 
 class Views:
-    """The rendered views of one split."""
+    """The views (transformed frames) of one split of the frames, in files of a cache."""
 
     def __init__(self, frames: ProbeFrames, split: Split, folder: Path, *, seed: int = 0) -> None:
-        """Name the cache folder; render nothing yet."""
+        """Set the cache folder; render nothing yet."""
         self.frames, self.split, self.seed = frames, split, seed
         self.folder = folder / frames.digest[:16]
 
     def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
-        """Return the positions of a job's frames."""
+        """Return the positions of a job's frames among all frames."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
     def values(self, job: RenderJob) -> Values:
-        """Return the values of the factor for each frame of a job."""
+        """Return the values of the factor (strength and random numbers) for each frame; no columns for clean views."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
         return resolve_factor(job.factor).draw(job.level, at, seed=self.seed, draw=job.draw)
 
     def pixels(self, job: RenderJob) -> UInt8[ndarray, "n h w 3"]:
-        """Return the frames of a job as a memory map; render the file if it is missing."""
+        """Return the rendered frames of a job as a memory map; render the file if it is missing."""
         path = self.path(job)
         if not self._is_done(job):
             self._write(job, path, lambda _: None)
@@ -83,7 +87,7 @@ class Views:
         return found
 
     def view(self, job: RenderJob) -> ViewFigures:
-        """Return the record of a job of draw "level" for the report."""
+        """Return for the report the strength of a job with draw "level", and how much it changed the pixels."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
@@ -98,7 +102,7 @@ class Views:
         )
 
     def clean(self, job: RenderJob) -> RenderJob:
-        """Return the job of the clean view that a view is compared with."""
+        """Return the job of the clean frames that a job's views are compared with."""
         return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
     def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
@@ -110,7 +114,7 @@ class Views:
         return len(self.positions(job)), height, width, 3
 
     def path(self, job: RenderJob) -> Path:
-        """Return the file of a job."""
+        """Return the path of a job's file."""
         about: list[object] = [
             _code_digest(job.factor),
             self.frames.digest,
@@ -127,7 +131,7 @@ class Views:
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
     def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
-        """Return the size of the files of some jobs, existing ones included."""
+        """Return the size in bytes of all files of some jobs, whether they exist or not."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
     def num_missing(self, jobs: Iterable[RenderJob]) -> int:
@@ -135,15 +139,15 @@ class Views:
         return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
     def render(self, jobs: Sequence[RenderJob], *, progress: Progress = lambda done, total: None) -> None:
-        """Render the missing files.
+        """Render the missing files of some jobs.
 
         Args:
-            jobs: in order of rendering; clean views before the views that are compared with them.
-            progress: receives the frames rendered so far and the total.
+            jobs: Jobs in the order of rendering: clean views come before the views that are compared with them.
+            progress: Function that is called with the number of frames rendered so far and the number to render.
 
         Raises:
             InputError: the cache is not writable.
-            ResourceError: the disk is full; rendered files are kept.
+            ResourceError: the disk is full. Files that were rendered are kept.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -162,12 +166,12 @@ class Views:
             done += len(self.positions(job))
 
     def _is_done(self, job: RenderJob) -> bool:
-        """Whether a job's file is complete, with its figures beside it."""
+        """Return whether a job's file is complete and, for draw "level", whether the .json file beside it exists."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
     def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
-        """Render a job into its file; the figures beside it are written first."""
+        """Render a job into its file. For draw "level", first write a .json file beside it with PSNR and SSIM."""
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +196,7 @@ class Views:
 
 @cache
 def _code_digest(factor: str) -> str:
-    """Return the digest of the code that renders a factor: files rendered by other code are not used."""
+    """Return the digest of the code that renders a factor, so that files rendered by other code are not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in [*sorted(Path(factors.__path__[0]).glob("*.py")), *factors.FACTORS.source_files(factor)]:
         digest.update(path.read_bytes())
@@ -202,7 +206,7 @@ def _code_digest(factor: str) -> str:
 def render_frames(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the views of frames at some positions; a clean strength gives the clean view."""
+    """Return the frames at some positions, transformed by a factor; with the clean strength, the clean view."""
     changed = values[:, 0] != factor.clean
     if not changed.any():
         return render_clean(frames, at, factor.base)
@@ -217,7 +221,7 @@ def render_frames(
 
 
 def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
-    """Return unchanged frames, cut and resampled like the views of factors with that base."""
+    """Return frames that are not transformed, but cut and resampled like the views of factors with this base."""
     if base not in _BASES:
         raise InputError(f"a clean view is one of {', '.join(_BASES)}, got {base!r}")
     pixels = frames.clean(at)
@@ -232,23 +236,26 @@ def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files of killed processes."""
+    """Remove half-written files of processes that no longer run."""
     for path in folder.glob("*.tmp"):
         pid = path.name.split(".")[-2]
         if not pid.isdigit():
-            continue  # not written by a probe
+            continue  # the file was not written by a probe
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             path.unlink(missing_ok=True)
         except PermissionError:
-            continue  # another user's living process
+            continue  # the process still runs and belongs to another user
 
 
 def _measure_change(
     clean: UInt8[ndarray, "n h w 3"], view: UInt8[ndarray, "n h w 3"], *, plain: bool
 ) -> dict[str, float | None]:
-    """Return mean PSNR and SSIM over the frames that differ, inside the disc if there is one; None if none differs."""
+    """Return mean PSNR and SSIM over the frames whose pixels changed; both None if no frame changed.
+
+    SSIM is of up to 64 of these frames. If the views are cut to a disc (not `plain`), only pixels inside it count.
+    """
     height, width = clean.shape[1:3]
     inside = np.ones((height, width), bool) if plain else make_disc((height, width))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(clean), _CHUNK)]
