@@ -1,4 +1,4 @@
-"""Credentials of a guarded server, read from files so that no command line contains a secret."""
+"""Read the credentials for a server with a token or TLS from files, so that no command line contains a secret."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Adapt a recipe (a configuration with defaults for a kind of run) to its stores and its number of steps.
+"""Adapt a recipe (a configuration that comes with the package) to its stores and its number of steps.
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
 labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
-reported in one line. A setting stays an error if a change of it would train on data that the user did not ask for, such
-as an unknown split of a store that has splits.
+reported in one line. If a change would train on data that the user did not ask for, the setting stays an error, such as
+an unknown split of a store that has splits.
 """
 
 from __future__ import annotations

@@ -64,14 +64,18 @@ def _words(value: Any) -> list[str]:
 
 
 def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with its positional parameters made positional-only, because tyro makes options of others."""
+    """Return the function with its positional parameters made positional-only.
+
+    tyro makes an option of every parameter that is not positional-only.
+    """
     wrapped: Any = functools.wraps(function)(lambda *args, **options: function(*args, **options))
     signature = inspect.signature(function)
     parameters = [
         each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
         for each in signature.parameters.values()
     ]
-    # tyro keeps line breaks of the docstring. Join the lines of each argument, so that tyro wraps them to the terminal.
+    # tyro keeps the line breaks of the docstring. Join the lines about each argument, so that tyro wraps them to the
+    # width of the terminal.
     wrapped.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(function.__doc__ or ""))
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}

@@ -134,7 +134,7 @@ def check_size(encoder: Encoder, size: int) -> None:
 
 
 def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:
-    """Refuse a memory of the method that is too small.
+    """Refuse a memory of the method (outputs that it keeps from earlier batches) that is too small.
 
     A queue must be at least as large as a batch. A moving-average bank needs a row for every training frame.
     """
@@ -148,12 +148,12 @@ def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> No
 def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> BatchLoader:
     """Return the loader that reads this rank's share of every batch.
 
-    It keeps all decoded frames in memory if they fit into `data.resident_gib`.
+    If all frames of the training data, decoded, fit into `data.resident_gib`, the loader keeps them in memory.
     """
     data, batch_size = config.data, config.train.batch_size
     readable: FrameStore = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
-    reaches = any(clip.has_time for clip in clips)  # clips need frames beside the anchor frames
+    reaches = any(clip.has_time for clip in clips)  # do clips show more than the sampled (anchor) frame?
     parts = data.parts
     anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
@@ -191,8 +191,8 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
 def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
     """Convert the batch-norms of a method to the statistics that it needs, and return the method.
 
-    With `batch_norm_groups`, the statistics are of groups of the batch. Otherwise they are of the global batch; with
-    one rank, or if `train.sync_batch_norm` is off, nothing is converted.
+    If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
+    `train.sync_batch_norm`, they are of the global batch. Otherwise nothing is converted.
     """
     groups = method.batch_norm_groups
     if groups is None:
@@ -228,7 +228,8 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
 def uses_channels_last(config: RunConfig, method: Method) -> bool:
     """Return whether to use torch's memory format channels_last.
 
-    If the configuration does not say, the answer is yes for convolutional backbones and no for ViTs, which it slows.
+    If the configuration does not say, the answer is yes for convolutional backbones. It is no for ViTs, which this
+    format slows down.
     """
     if config.train.channels_last is not None:
         return config.train.channels_last

@@ -26,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the same parameters as numpy arrays (n, ...), n frames
+Draws = dict[str, NDArray[np.float32]]  # the parameters as numpy arrays (n, ...) for n frames
 
 
 class Augment:
@@ -100,7 +100,7 @@ def apply(
         memory_format: Memory format of the view's pixels.
 
     Returns:
-        The view, on the working device. If `spec.clip` is a single frame, it has no time axis.
+        The view, on the working device. If `spec.clip` is a single frame, the view has no time axis.
     """
     device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
     source_hw = frames.source_hw[:, None].expand(b, t, 2)
@@ -144,7 +144,7 @@ def _fill(
 
 
 def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Rotate, crop and resize the frames with these row numbers; return grey levels (m, 3, size, size), 0 to 255."""
+    """Rotate, crop and resize the frames with these row numbers; return values (m, 3, size, size) from 0 to 255."""
     device = frames.device
     if spec.rotation_degrees:
         degrees, source_hw = (torch.from_numpy(own[name]) for name in ("angle", "source_hw"))

@@ -1,4 +1,4 @@
-"""Make the card of a torch encoder (name, shapes, provenance, licences) from its weights and training record."""
+"""Make the card (name, shapes, provenance, licences) of a torch encoder from its weights and training record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robossl.weights import split_source, weights_digest
 
 
 def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Read the encoder of a folder and make its card. Its name is the folder's name, or RUN for RUN/encoder."""
+    """Read the encoder of a folder and make its card. The card's name is the folder's name, or RUN for RUN/encoder."""
     encoder = load_encoder(folder)
     place = folder.resolve()
     name = place.parent.name if place.name == "encoder" else place.name

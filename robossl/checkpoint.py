@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON in a folder that gets its final name last, so that each checkpoint is complete."""
+"""Checkpoints: safetensors and JSON in a temporary folder that is renamed last, so that a checkpoint is complete."""
 
 from __future__ import annotations
 

@@ -62,7 +62,9 @@ def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
-        torch.get_num_threads()  # applies the 1 now; the first operation would otherwise apply the default set below
+        # This call applies the setting now. Otherwise the thread's first operation would apply the default, which is
+        # restored below.
+        torch.get_num_threads()
         started.wait()
 
     pool = ThreadPoolExecutor(num_threads, "augment", initializer=start)

@@ -14,7 +14,7 @@ from robossl.plugins import COMMANDS as OTHER_COMMANDS
 from robossl.version import __version__
 
 # name: (target function, what the command does). A function named `command` parses its arguments itself and returns the
-# exit code. Functions with another name have typed parameters; `robossl.arguments.call` parses these and calls them.
+# exit code. All other functions have typed parameters; `robossl.arguments.call` parses the arguments and calls them.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),

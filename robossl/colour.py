@@ -1,6 +1,6 @@
-"""Colour operations that change a batch in place, with a factor for each sample; the results are torchvision's.
+"""Colour operations that change a batch in place, with a factor for each sample; the results follow torchvision.
 
-Pixels are float32 grey levels, 0 to 255, of shape (n, 3, h, w), contiguous in (h, w).
+Pixel values are float32, from 0 to 255, of shape (n, 3, h, w), contiguous in (h, w).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
     by that position (`hue_place`) to make this fast.
 
     Args:
-        x: Grey levels, changed in place.
-        order: (n, 4), number of the operation at each position: 0 to 3 in the order of the first line, -1 for none.
-        factors: (n, 4), factor of each operation, in the order of the first line; hue shifts in full turns.
+        x: Pixel values, changed in place.
+        order: (n, 4), number of the operation at each position: 0 brightness, 1 contrast, 2 saturation, 3 hue, -1 none.
+        factors: (n, 4), factor of each operation, indexed by its number; the hue shift is a fraction of a full turn.
     """
     mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
     shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device)
@@ -76,9 +76,10 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what to add to a hue to get, after the turn, its signed distance from red, green and blue.
+    """Return the three numbers that, added to a hue, give its signed distances from red, green and blue after a turn.
 
-    Distances are along the colour hexagon (see `turn_hue_`), in sides of it, from -3 to 3. Turns are full turns.
+    Distances are measured along the colour hexagon (see `turn_hue_`); the unit is one of its six sides. The numbers are
+    from -3 to 3. `turns` are fractions of a full turn.
     """
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
@@ -106,18 +107,18 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> 
 
 
 def grayscale_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"]) -> None:
-    """Turn the given samples grey."""
+    """Turn the samples with these row numbers grey, in place."""
     put_rows(x, rows, gray(x[rows.to(x.device)]).expand(-1, 3, -1, -1))
 
 
 def solarize_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"], *, threshold: float) -> None:
-    """Invert the values at or above a threshold (in 0 to 1) in the given samples."""
+    """Invert the values at or above a threshold (in 0 to 1) in the samples with these row numbers, in place."""
     chosen = x[rows.to(x.device)]
     put_rows(x, rows, torch.where(chosen >= 255 * threshold, 255 - chosen, chosen))
 
 
 def gray(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Return the luma of each pixel."""
+    """Return the luma of each pixel, which is a weighted sum of red, green and blue."""
     weights = torch.from_numpy(_LUMA).to(x.device).expand(len(x), 1, 3)
     return torch.bmm(weights, x.flatten(2)).view(-1, 1, *x.shape[2:])
 

@@ -3,7 +3,7 @@
 Contrast scales the difference from the mean of each channel; torchvision scales the difference from the mean luma.
 Saturation scales the S of HSV, so that a pixel's largest channel does not change; torchvision mixes the pixel with its
 luma. Brightness adds to the pixels in BYOL's code, and multiplies them in SimCLR's (version 2) and torchvision's. The
-hue shift is the same in all three. Pixels are float32 grey levels, as in colour.py.
+hue shift is the same in all three. Pixel values are float32, from 0 to 255, as in colour.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def official_jitter_(
     """Apply brightness, contrast, saturation and hue, to each sample in its own order; clip after each operation.
 
     Args:
-        x: Grey levels, changed in place.
+        x: Pixel values, changed in place.
         order: (n, 4), number of the operation at each position, as for `colour.jitter_`.
         factors: (n, 4), factor of each operation, as for `colour.jitter_`.
         additive: True if a brightness of 1.3 adds 0.3 of the range (BYOL), False if it multiplies by 1.3 (SimCLR).

@@ -51,7 +51,7 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a configuration that a run of any version wrote, as plain values; check no keys and no values.
+    """Read a configuration that a run of any version wrote, as plain values, without checks of keys and values.
 
     Raises:
         InputError: the file is not a YAML mapping.
@@ -82,7 +82,7 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
 
 
 def with_changes(config: T, changes: Mapping[str, object]) -> T:
-    """Return a configuration with new values by dotted key: `{"train.steps": 100, "knn": None}`.
+    """Return a copy of a configuration with new values, given by dotted keys: `{"train.steps": 100, "knn": None}`.
 
     A value that is a mapping replaces a whole part of the configuration. A key in a part that is off (None) switches
     this part on.
@@ -115,7 +115,7 @@ def to_yaml(config: object) -> str:
 
 
 def config_hash(config: object) -> str:
-    """Return the sha256 of a configuration in hex; other orders of keys, or 1.0 for 1, do not change it."""
+    """Return the sha256 of a configuration in hex; the order of keys, and 1.0 instead of 1, do not change it."""
     canonical = json.dumps(_canonical(_plain(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -54,7 +54,7 @@ class TransformerContext(nn.Module):
 
 
 def _num_heads(dim: int) -> int:
-    """Return the number of attention heads: the largest that divides `dim` into heads at least 64 wide, or 1."""
+    """Return the largest number of attention heads that divides `dim` into heads at least 64 wide, or 1."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 

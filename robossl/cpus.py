@@ -41,7 +41,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]]) -> Iterator[float]:
-    """Yield the quotas of a group and of its parents, in CPUs; skip groups without a quota that can be read."""
+    """Yield the quotas of a group and of its parents, in CPUs; skip groups without a readable quota."""
     folder = mount / group.strip("/")
     for each in (folder, *folder.parents):
         try:

@@ -47,7 +47,7 @@ def crop_each(
         interpolation: Filter of the resize, which is antialiased.
 
     Returns:
-        Whole grey levels, 0 to 255.
+        Pixel values, whole numbers from 0 to 255.
     """
     levels = torch.empty(len(rows), 3, size, size)
     boxes: list[list[int]] = crop.int().tolist()
@@ -71,13 +71,13 @@ def crop_matrix(
 
     Args:
         frames: One decoded frame for each crop, on any device.
-        crop: Top, left, height and width in pixels, on the same device.
+        crop: Top, left, height and width in pixels, on the device of the frames.
         flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
         interpolation: Filter of the resize, which is antialiased.
 
     Returns:
-        Grey levels, 0 to 255, not rounded.
+        Pixel values from 0 to 255, not rounded.
     """
     top, left, height, width = crop.unbind(-1)
     rows = resize_matrix(top, height, source=frames.shape[-2], size=size, interpolation=interpolation)

@@ -1,7 +1,7 @@
 """Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view number).
 
 Every sample has its own section of the counter of a Philox random generator. The number of ranks, the local batch size
-and the order of the samples therefore do not change its parameters.
+and the order of the samples therefore do not change a sample's parameters.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
-_DOMAIN = int.from_bytes(b"augment", "big")  # separates these random numbers from others with the same seed
-# Which parameter uses which of a frame's uniform random numbers. Their number, _PER_FRAME, is a multiple of four, the
-# size of a Philox block.
+_DOMAIN = int.from_bytes(b"augment", "big")  # separates these random numbers from other draws with the same seed
+# Each frame has a row of uniform random numbers; these are the places of the parameters in it. The length of the row,
+# _PER_FRAME, is a multiple of four, the size of a Philox block.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40

@@ -32,9 +32,9 @@ def raise_disk_full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Make a folder and hold its lock while the `with` block runs; a killed process loses the lock.
+    """Make a folder and hold its lock while the `with` block runs; the lock ends if the process is killed.
 
-    `what` says in messages what kind of process writes to the folder. With `wait`, wait until the lock is free.
+    `what` names the kind of writer in messages, such as "run". With `wait`, wait until the lock is free.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -105,6 +105,8 @@ def write_text(path: Path, text: str) -> None:
 def check_out(out: Path | None, *, option: str = "--out") -> None:
     """Check that an output file can be written, before the work starts; make its folder if needed.
 
+    If `out` is None, there is nothing to check.
+
     Raises:
         InputError: the path is a folder, or its folder cannot be written to.
     """
@@ -138,5 +140,5 @@ def sync(path: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give a file the read and write permissions of its folder, because only the owner may read safetensors' files."""
+    """Give a file the read and write permissions of its folder, because safetensors lets only the owner read it."""
     path.chmod(path.parent.stat().st_mode & 0o666)

@@ -89,7 +89,7 @@ def embed_frames(
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
     """Decode images and videos, or the frames of a store, one by one; print which files of a folder are ignored.
 
-    A damaged file in a folder is skipped and named; a damaged file that was passed by itself is an error.
+    A damaged file in a folder is skipped with a message; a damaged file that was passed by itself is an error.
 
     Raises:
         InputError: there is nothing to decode, or a file that was passed by itself is neither image nor video.

@@ -156,7 +156,7 @@ def load_encoder(
     """Open an encoder as a function from frames to features.
 
     Args:
-        source: A run, its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
+        source: A run or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
             its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE` reads the weights from a
             file).
         device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.

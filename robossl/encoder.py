@@ -45,8 +45,8 @@ class EncoderConfig:
     """The backbone, its initial weights, and the preprocessing of served frames."""
 
     backbone: str = "resnet18"  # any name of a timm model
-    init: str = "random"  # random | timm (its hub) | PATH or PATH#PREFIX of a checkpoint, see weights.py
-    init_hw: tuple[int, int] | None = None  # input size of the positions in `init`, if no encoder.json states it
+    init: str = "random"  # random, timm (weights of its hub), or PATH or PATH#PREFIX of a checkpoint (weights.py)
+    init_hw: tuple[int, int] | None = None  # input size of `init`, if it has position embeddings and no encoder.json
     input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
-        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # it resizes its position embeddings to the input
+        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # resizes its position embeddings
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         """Return features of normalised pixels of any size that the backbone takes (a ViT: multiples of its patch).
 
         Raises:
-            InputError: the output of the backbone is not a feature map, or patch tokens, of the whole frame.
+            InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
         """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
         with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
 class _ResizeByMatrix(TorchFunctionMode):
     """Makes `F.interpolate` resize learned position embeddings by matrix products.
 
-    On CUDA, the backward pass of torch's antialiased resize is not deterministic.
+    This is needed on CUDA, where the backward pass of torch's antialiased resize is not deterministic.
     """
 
     def __init__(self, matrix: PositionMatrix) -> None:
@@ -146,7 +146,7 @@ def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubi
 
 
 def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
-    """Return the expected (x, y) of each channel under its softmax over positions (Finn et al., arXiv:1509.06113).
+    """Return the mean position (x, y) of each channel, weighted by its softmax over positions (arXiv:1509.06113).
 
     Coordinates are those of cell centres in [-1, 1], x to the right and y down.
     """
@@ -158,7 +158,7 @@ def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
 
 
 def named_outputs(features: Features) -> dict[str, Tensor]:
-    """Return features by output name in fp32, in this order: pooled, cls if there is one, dense, keypoints."""
+    """Return fp32 features by output name, in this order: pooled, cls if there is a class token, dense, keypoints."""
     dense = features.dense.float()
     cls = {} if features.cls is None else {"cls": features.cls.float()}
     return {"pooled": features.pooled.float(), **cls, "dense": dense, "keypoints": spatial_softmax(dense)}
@@ -191,7 +191,7 @@ def _backbone_of(config: EncoderConfig) -> Any:
 
 
 def _check_input(encoder: Encoder) -> None:
-    """Try a frame of `input_hw`, and refuse a backbone that fails on it."""
+    """Run the encoder on a frame of `input_hw`, and refuse a backbone that fails."""
     config, was_training = encoder.config, encoder.training
     try:
         with torch.no_grad():
@@ -222,7 +222,7 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
 
 
 def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
-    """Write an encoder folder: the weights, and `encoder.json` with the config, the digest and `extra`.
+    """Write an encoder folder: weights, and `encoder.json` with config, digest and `extra` (a training record).
 
     Raises:
         ResourceError: the disk is full or cannot be written to; an existing encoder is left as it was.

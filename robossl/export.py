@@ -41,7 +41,7 @@ def export(
 
     The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
     with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not show what it
-    loses; only a probe would.
+    loses; only `robossl probe` would.
 
     Args:
         run: A run folder, or an encoder folder.
@@ -96,7 +96,10 @@ def export(
 
 
 def parity_cases(card: EncoderCard, *, store: StrPath | None) -> list[UInt8[ndarray, "b h w 3"]]:
-    """Return frames for the comparison with torch: each batch size at each frame size, and frames of `store` if given."""
+    """Return the frames on which outputs are compared with torch.
+
+    They are synthetic frames in every batch size and frame size, and frames of the store if one is given.
+    """
     fixed_hw = card.input.fixed_hw
     sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
     cases = [natural_frames(b, hw, seed=b) for hw in sizes for b in BATCHES]

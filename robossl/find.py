@@ -8,7 +8,7 @@ from robossl.errors import InputError
 
 
 def find_encoder(path: Path) -> Path | None:
-    """Return the encoder folder in a run folder, or the path itself if it is an encoder folder; None if it is neither."""
+    """Return the encoder folder of a run folder, or the path if it is an encoder folder; None if it is neither."""
     return next((folder for folder in (path / "encoder", path) if (folder / "encoder.json").is_file()), None)
 
 

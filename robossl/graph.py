@@ -70,7 +70,7 @@ def to_onnx(
     fixed_hw: tuple[int, int] | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Export an encoder to a checked ONNX model; the batch is dynamic, and so is the frame size unless it is fixed.
+    """Export an encoder to a checked ONNX model. The batch size is dynamic, and without `fixed_hw` also the frame size.
 
     Args:
         encoder: The encoder; it is copied.

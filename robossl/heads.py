@@ -28,8 +28,8 @@ def mlp(
 
     Args:
         dims: input, hidden and output widths; two or more.
-        norm: batch-norm of the hidden layers.
-        last_norm: batch-norm of the output; no ReLU follows it.
+        norm: kind of batch-norm after each hidden layer.
+        last_norm: kind of batch-norm after the output layer; no ReLU follows it.
         last_bias: whether an output layer without batch-norm has a bias.
         init_std: standard deviation of normal weights, as in SimCLR's official code; None for the default.
     """

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from robossl.losses import full_precision, unit
 
-LOW_STD = 0.1  # a lower std is low; in units of 1 / sqrt(d), the std of directions spread evenly over the sphere
-LOW_CHECKS = 3  # consecutive checks with a low std before a warning, because the first steps of a run may have one
+LOW_STD = 0.1  # a std below this is low; unit: 1 / sqrt(d), the std of directions spread evenly over the sphere
+LOW_CHECKS = 3  # consecutive checks with a low std before a warning, because the first steps of a run can be low
 LOW_RANK = 2.0
 MIN_SAMPLES_FOR_RANK = 8  # b samples have rank b - 1 at most, so a low rank of fewer samples is no sign of collapse
 
@@ -57,7 +57,7 @@ def uniformity(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
 
 
 class CollapseCheck(NamedTuple):
-    """Metrics of one check, and a warning if the outputs cannot be used; None if there is nothing to warn of."""
+    """Metrics of one check, and a warning about the outputs; `warning` is None if they are healthy."""
 
     metrics: dict[str, float]
     warning: str | None
