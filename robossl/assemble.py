@@ -192,7 +192,7 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
     """Convert the batch-norms of a method to the statistics that it needs, and return the method.
 
     If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
-    `train.sync_batch_norm`, they are of the global batch. Otherwise nothing is converted.
+    `train.sync_batch_norm`, they are of the global batch. In all other cases nothing is converted.
     """
     groups = method.batch_norm_groups
     if groups is None:

@@ -26,7 +26,7 @@ _BLOCK = 48  # rows of the matrix in one product; blocks skip most of the zeros 
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
-    """Return the number of taps on each side of the centre, at most the `size` - 1 pixels that a reflection has."""
+    """Return the number of taps on each side of the centre: at most `size` - 1, the pixels in the mirror image."""
     return min(math.ceil(3 * sigma_max), size - 1)
 
 

@@ -74,7 +74,8 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
-        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # resizes its position embeddings
+        # Whether the backbone resizes its position embeddings to the size of its input.
+        self.has_grid = getattr(backbone, "dynamic_img_size", False)
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
