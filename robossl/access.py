@@ -1,4 +1,4 @@
-"""Credentials of a guarded server, read from files so that no command line contains a secret."""
+"""Read the credentials for a server with a token or TLS from files, so that no command line contains a secret."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from robossl.errors import InputError
 
 
 def read_credentials(token: Path | None, ca: Path | None) -> dict[str, Any]:
-    """Return the options of an `EncoderClient` for a server with a token and TLS.
+    """Return the arguments that make an `EncoderClient` send a token and encrypt the connection (TLS).
 
     Args:
-        token: File with the token of the server.
-        ca: PEM file of the authority that signed the certificate of the server; it turns encryption on.
+        token: File with the token of the server; None to send no token.
+        ca: PEM file of the authority that signed the certificate of the server. None turns encryption off.
 
     Raises:
         InputError: a file cannot be read, or contains no token.
@@ -30,7 +30,7 @@ def read_token(file: Path) -> str:
     """Read a token: one line of printable ASCII, because it is sent in a header.
 
     Raises:
-        InputError: the file cannot be read, or contains something else.
+        InputError: the file cannot be read, is empty, or contains more than one line of printable ASCII.
     """
     token = read_bytes(file).strip()
     if not token:

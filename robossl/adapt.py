@@ -1,8 +1,9 @@
-"""Adapt a recipe to its stores and its number of steps; every change is reported in one line.
+"""Adapt a recipe (a configuration that comes with the package) to its stores and its number of steps.
 
-Parts of a recipe that only accompany training must not stop a first run on plain video: online kNN of a label, a split
-of a store without splits, a warm-up longer than the run. Anything that would change the training data against the
-user's wish stays an error, such as an unknown split of a store that has splits.
+Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
+labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
+reported in one line. If a change would train on data that the user did not ask for, the setting stays an error, such as
+an unknown split of a store that has splits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
     Args:
         config: a recipe with its overrides.
-        stores: `data.store`, then those of `data.mix`.
+        stores: the opened `data.store`, then the opened stores of `data.mix`.
     """
     data, lines = _drop_missing_splits(config.data, stores)
     config, shortened = shorten_warmup(replace(config, data=data))
@@ -36,7 +37,11 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
 
 def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Shorten a warm-up that does not fit into the run to a tenth of the run; return a line about it."""
+    """Shorten a warm-up that does not fit into the run to a tenth of the run.
+
+    Returns:
+        The configuration, and a list with one line about the change; the list is empty if nothing was changed.
+    """
     steps, warmup = config.train.steps, config.optim.warmup_steps
     if warmup < steps:
         return config, []
@@ -46,10 +51,10 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
-    """Describe what a larger number of steps does to the schedules; return nothing if the number did not grow.
+    """Describe how the schedules change if a run is resumed with more steps; return () if it gets no more steps.
 
-    Every schedule is a function of the step and the run's length, so a longer run follows another schedule from the
-    step at which it resumes.
+    Every schedule is a function of the step and the run's length. A longer run therefore follows another schedule from
+    the step at which it resumes.
     """
     saved = checkpoints(folder.checkpoints)
     if not saved:
@@ -69,7 +74,7 @@ def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...
 
 
 def _drop_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
-    """Train on all frames of each store that has no splits."""
+    """Remove the split of each store that has no splits, so that all its frames are used; return a line for each."""
     first, *others = (not any(store.manifest.splits) for store in stores)
     lines = [
         f"{part.store} has no splits: all of it is trained on, not only split {part.split!r}"

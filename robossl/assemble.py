@@ -1,4 +1,4 @@
-"""Build a run from its configuration; refuse parts that do not fit before anything is written."""
+"""Build a run from its configuration. Parts that do not fit are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ from robossl.views import ViewSpec
 
 
 def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
-    """Build a run and refuse parts that do not fit; initial weights depend on the seed alone."""
+    """Build the trainer of a run, and refuse parts of the configuration that do not fit.
+
+    Random initial weights depend only on the seed.
+    """
     check_batch(config, ranks)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs 3 % of a step
+    # Filling uninitialised memory would cost 3 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     stores = [open_store(part.store) for part in config.data.parts]
     config, remarks = adapt(config, stores)
@@ -78,7 +82,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
 
 
 def check_batch(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a batch that ranks and micro-batches cannot share equally."""
+    """Refuse a batch that ranks and micro-batches cannot share equally, and micro-batches of one frame."""
     parts = ranks.world_size * config.train.accumulate
     if config.train.batch_size % parts:
         raise InputError(
@@ -93,7 +97,11 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
 
 
 def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
-    """Refuse clips for a method of images, views larger than every frame, and sizes that the backbone cannot take."""
+    """Refuse views (augmented frames or clips) that the method declares and that do not fit.
+
+    These are clips for a method that takes single images, views larger than every frame, and sizes that the backbone
+    cannot take.
+    """
     clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]
     if clips and not method.takes_clips:
         raise InputError(
@@ -112,7 +120,7 @@ def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, 
 
 
 def check_size(encoder: Encoder, size: int) -> None:
-    """Refuse a view size that the backbone cannot take, such as one that is no multiple of its patches."""
+    """Refuse a view size that the backbone cannot take, such as a size that is no multiple of its patch size."""
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, size, size))
@@ -126,7 +134,10 @@ def check_size(encoder: Encoder, size: int) -> None:
 
 
 def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:
-    """Refuse a queue smaller than a batch, and a bank without a row for every frame."""
+    """Refuse a memory of the method (outputs that it keeps from earlier batches) that is too small.
+
+    A queue must be at least as large as a batch. A moving-average bank needs a row for every training frame.
+    """
     for module in method.modules():
         if isinstance(module, Queue):
             module.check_batch(config.train.batch_size)
@@ -135,17 +146,20 @@ def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> No
 
 
 def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> BatchLoader:
-    """Return the loader of this rank's share of every batch; frames stay in memory if all of them fit."""
+    """Return the loader that reads this rank's share of every batch.
+
+    If all frames of the training data, decoded, fit into `data.resident_gib`, the loader keeps them in memory.
+    """
     data, batch_size = config.data, config.train.batch_size
     readable: FrameStore = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
-    reaches = any(clip.has_time for clip in clips)  # beyond the anchor frames
+    reaches = any(clip.has_time for clip in clips)  # do clips show more than the sampled (anchor) frame?
     parts = data.parts
     anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)
         moving = moving_rows(store, rows) if reaches else rows
-        if len(moving) or len(parts) == 1:  # in a mixture, a store of images may give no clips
+        if len(moving) or len(parts) == 1:  # in a mixture, a store that can give no clips is left out
             check_clips(store, rows, clips)
             anchors[number] = first + (
                 moving if part.frames_per_s is None else thin_rows(store, moving, part.frames_per_s)
@@ -175,7 +189,11 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
 
 
 def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
-    """Convert batch-norm to the statistics that the method needs: of the global batch, or of groups of it."""
+    """Convert the batch-norms of a method to the statistics that it needs, and return the method.
+
+    If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
+    `train.sync_batch_norm`, they are of the global batch. In all other cases nothing is converted.
+    """
     groups = method.batch_norm_groups
     if groups is None:
         several = ranks.world_size > 1 and config.train.sync_batch_norm
@@ -189,12 +207,15 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
 
 
 def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Return the model that the loop calls: wrapped to average gradients over ranks, and compiled if configured."""
+    """Return the model that the training loop calls.
+
+    It is the method, wrapped to average gradients if there are several ranks, and compiled if configured.
+    """
     model: nn.Module = method
     if ranks.world_size > 1:
         for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
             for weight in unused_weights(encoder):
-                weight.requires_grad_(False)  # DDP would wait for its gradient
+                weight.requires_grad_(False)  # DDP would wait for a gradient that never comes
         if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
             model = DataParallel(method, forward_sync_buffers=False)
         else:
@@ -205,14 +226,18 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
 
 
 def uses_channels_last(config: RunConfig, method: Method) -> bool:
-    """Return the configured value, else true for a convolutional backbone (channels_last slows a ViT)."""
+    """Return whether to use torch's memory format channels_last.
+
+    If the configuration does not say, the answer is yes for convolutional backbones. It is no for ViTs, which this
+    format slows down.
+    """
     if config.train.channels_last is not None:
         return config.train.channels_last
     return sum(isinstance(module, nn.Conv2d) for module in method.encoder.modules()) > 1
 
 
 def device_name(config: RunConfig) -> str:
-    """Return the configured device; `auto` is the GPU if torch finds one.
+    """Return the configured device; for `auto`, return "cuda" if torch finds a GPU, else "cpu".
 
     Raises:
         InputError: the device is cuda, and torch finds no GPU.

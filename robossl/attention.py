@@ -22,9 +22,9 @@ from robossl.errors import InputError, ResourceError
 from robossl.find import find_encoder
 from robossl.positions import token_grid
 
-MASS = 0.6  # share of the attention inside a mask: appendix of DINO
-MAX_PATCHES = 80 * 80  # the attention of a head takes 4 * patches^2 bytes, several times
-MAX_ASPECT = 4.0  # of the cell of a frame; longer frames keep their shape and leave room
+MASS = 0.6  # share of the attention inside the marked patches, from the appendix of DINO
+MAX_PATCHES = 80 * 80  # attention takes 4 * patches^2 bytes per head, and several such tensors exist at a time
+MAX_ASPECT = 4.0  # largest aspect ratio of a cell of the picture; longer frames do not fill their cell
 
 
 def attention(
@@ -39,9 +39,10 @@ def attention(
     zoom: int = 1,
     mass: float = MASS,
 ) -> None:
-    """Draw what the class token of a ViT attends to in the last block: a PNG for each frame.
+    """Draw what the class token of a ViT attends to in the last block, as a PNG for each frame.
 
-    A sheet shows the frame, the mean over heads and each head; below them the patches with most of the attention.
+    The upper row of a PNG shows the frame, the mean attention of all heads, and the attention of each head. The lower
+    row marks the patches with most of the attention.
 
     Args:
         source: A run folder or an encoder folder.
@@ -50,8 +51,8 @@ def attention(
         store: Store to take frames from.
         split: Take frames from this split of the store only.
         rows: Take these rows of the store.
-        num_frames: Without --rows: take this many frames, evenly spaced.
-        zoom: Resize frames to this many times the size that the encoder was trained at, for more and finer patches.
+        num_frames: Take this many frames of the store, evenly spaced; ignored with --rows.
+        zoom: Resize frames to this many times the encoder's input size, for more and finer patches.
         mass: Share of the attention inside the marked patches.
     """
     if bool(images) == bool(store):
@@ -73,10 +74,10 @@ def attention(
 
 
 def check_attention(encoder: Encoder) -> None:
-    """Check that an encoder has attention of a class token to draw.
+    """Check that an encoder has a class token whose attention can be drawn.
 
     Raises:
-        InputError: the backbone is not a ViT with a class token.
+        InputError: the backbone is not a ViT with a class token and timm's plain self-attention.
     """
     blocks = getattr(encoder.backbone, "blocks", None)
     name = encoder.config.backbone
@@ -108,9 +109,9 @@ def encoder_pixels(encoder: Encoder, frame: UInt8[ndarray, "h w 3"], *, zoom: in
 
 @torch.no_grad()
 def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads n n"]:
-    """Return the attention of every token to every token in the last block, by head; rows sum to one.
+    """Return the attention of every token to every token in the last block, for each head; each row sums to one.
 
-    timm's fused attention does not return its weights, so they are computed again from the input of the block.
+    timm's fused attention does not return its weights, so they are computed again from the input of the layer.
     """
     attend = encoder.backbone.blocks[-1].attn
     seen: list[Tensor] = []
@@ -127,7 +128,7 @@ def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[
 
 
 def class_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads H W"]:
-    """Return the attention of the class token to the grid of patches, by head; each map sums to one."""
+    """Return how much the class token attends to each patch: a map of patches for each head; each map sums to one."""
     to_patches = last_attention(encoder, pixels)[:, :, 0, encoder.num_prefix_tokens :]
     grid = token_grid(to_patches.shape[-1], (pixels.shape[-2], pixels.shape[-1]))
     assert grid is not None, "build_encoder checks that the tokens form a grid"
@@ -135,7 +136,7 @@ def class_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float
 
 
 def heaviest_patches(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarray, "h w"]:
-    """Return a mask of the fewest patches with at least this share of the attention."""
+    """Return a mask of the smallest set of patches that together have at least the share `mass` of the attention."""
     order = weights.ravel().argsort()[::-1]
     before = weights.ravel()[order].cumsum() - weights.ravel()[order]
     chosen = np.zeros(weights.size, dtype=bool)
@@ -146,7 +147,9 @@ def heaviest_patches(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarra
 def draw_sheet(
     path: Path, name: str, frame: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "heads H W"], *, mass: float = MASS
 ) -> None:
-    """Write a PNG with the frame, the mean over heads and each head, and below them the patches with most attention.
+    """Write a PNG with the frame, the mean attention of all heads and the attention of each head.
+
+    The row below them marks the patches that together have the share `mass` of the attention.
 
     Raises:
         ResourceError: the picture cannot be written.

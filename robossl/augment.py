@@ -1,7 +1,8 @@
-"""Augment decoded frames: make the views that a method declares, and record what was done to each.
+"""Augment decoded frames: make the views (augmented frames or clips) of a method, and record how each was made.
 
 The order of operations is rotation, crop with resize and flip, turn, colour jitter, grayscale, blur, solarize,
-normalise. A sample's pixels depend on its own draws alone: on a CPU they are equal to the bit in any batch.
+normalise. A sample's pixels depend only on its own frame and its own random draws. On a CPU they are equal to the last
+bit, whatever other samples are in the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the same parameters as arrays of shape (n, ...), for decisions
+Draws = dict[str, NDArray[np.float32]]  # the parameters as numpy arrays (n, ...) for n frames
 
 
 class Augment:
@@ -41,21 +42,25 @@ class Augment:
         device: torch.device,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        """Store the settings of a run.
+        """Store the settings of a run's augmentation.
 
         Args:
-            specs: The views, in the order the method expects them.
-            mean: Mean that normalisation subtracts from each channel, in 0 to 1.
-            std: Standard deviation that it divides each channel by.
+            specs: Specifications of the views, in the order in which the method expects the views.
+            mean: Mean that normalisation subtracts from each channel, for pixels in 0 to 1.
+            std: Standard deviation that normalisation divides each channel by.
             seed: Seed of the run.
             device: Device that makes and holds the views.
-            memory_format: Of the pixels of each view (of each frame, for clips).
+            memory_format: Memory format of each view's pixels (for clips: of each frame's pixels).
         """
         self.specs, self.mean, self.std = specs, tuple(mean), tuple(std)
         self.seed, self.device, self.memory_format = seed, device, memory_format
 
     def __call__(self, raw: RawBatch) -> Batch:
-        """Draw from (seed, step, position, view) and apply; repeated calls give the same pixels."""
+        """Draw the random parameters of each view, and make the views.
+
+        The draws depend only on seed, step, position in the global batch and view, so that repeated calls give the same
+        pixels.
+        """
         clips = {clip: _place(frames, self.device) for clip, frames in raw.clips.items()}
         views = []
         for view, spec in enumerate(self.specs):
@@ -87,14 +92,15 @@ def apply(
 
     Args:
         frames: Decoded frames: `pixels` on the working device, `source_hw` on the CPU.
-        spec: The view; sizes, thresholds and kinds of filter are used, probabilities are not.
+        spec: Specification of the view. Sizes, thresholds and kinds of filter are used; probabilities are not, because
+            the draws are in `params`.
         params: Parameters from `draw`, on the CPU; the caller may have changed them.
-        mean: Mean that normalisation subtracts from each channel, in 0 to 1.
-        std: Standard deviation that it divides each channel by.
-        memory_format: Of the pixels of the view.
+        mean: Mean that normalisation subtracts from each channel, for pixels in 0 to 1.
+        std: Standard deviation that normalisation divides each channel by.
+        memory_format: Memory format of the view's pixels.
 
     Returns:
-        The view, on the device; without a time axis if the clip has none.
+        The view, on the working device. If `spec.clip` is a single frame, the view has no time axis.
     """
     device, (b, t) = frames.pixels.device, frames.pixels.shape[:2]
     source_hw = frames.source_hw[:, None].expand(b, t, 2)
@@ -138,7 +144,7 @@ def _fill(
 
 
 def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Crop some rows of frames to views; return grey levels (m, 3, size, size)."""
+    """Rotate, crop and resize the frames with these row numbers; return values (m, 3, size, size) from 0 to 255."""
     device = frames.device
     if spec.rotation_degrees:
         degrees, source_hw = (torch.from_numpy(own[name]) for name in ("angle", "source_hw"))
@@ -151,7 +157,7 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
 
 
 def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
-    """Turn square views counterclockwise by quarters, in place."""
+    """Turn each square view counterclockwise by its number of quarter turns, in place."""
     for quarters in (1, 2, 3):
         rows = torch.from_numpy((turns == quarters).nonzero()[0])
         if len(rows):
@@ -159,7 +165,7 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Apply colour jitter, grayscale, blur and solarize in place, each to the samples that drew it."""
+    """Apply colour jitter, grayscale, blur and solarize in place, each to the samples for which it was drawn."""
     order, factors = own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1)
     if spec.colour == "torchvision":
         jitter_(x, order, factors)
@@ -183,13 +189,13 @@ def _blur(x: Tensor, sigma: Tensor, spec: ViewSpec) -> Tensor:
 
 
 def _place(frames: RawFrames, device: torch.device) -> RawFrames:
-    """Move the pixels to the device; sizes stay on the CPU, where decisions are made."""
+    """Move the pixels to the device. The frame sizes stay on the CPU, where the crops are drawn."""
     pixels = frames.pixels.to(device, non_blocking=True)
     return replace(frames, pixels=pixels, source_hw=frames.source_hw.cpu())
 
 
 def _to_device(params: Params, device: torch.device) -> Params:
-    """Move many small float tensors (b, t, ...) in one transfer."""
+    """Move many small float tensors (b, t, ...) to the device in one transfer."""
     if device.type == "cpu":
         return params
     wide = [value.float().flatten(2) if value.ndim > 2 else value.float()[..., None] for value in params.values()]

@@ -1,4 +1,4 @@
-"""Backbones: build timm models by name for an input size, or refuse in one line."""
+"""Backbones: build timm models by name for an input size, or raise an error of one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.errors import InputError, reason
 from robossl.names import suggest_name
 from robossl.plugins import Registry
 
-# Beside timm's: functions that `timm.models.register_model` registers when their module is imported.
+# Backbones of plugins, beside timm's: functions that `timm.models.register_model` registers at import.
 BACKBONES = Registry(
     "backbone",
     group="robossl.backbones",
@@ -19,8 +19,8 @@ BACKBONES = Registry(
     check=lambda found: "" if timm.is_model(getattr(found, "__name__", "")) else "must be registered with timm",
 )
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
-_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # accept img_size and dynamic_img_size
-_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's names and ours
+_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # modules whose models accept img_size and dynamic_img_size
+_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's argument: our setting
 
 
 def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:
@@ -49,26 +49,26 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
 
 
 def hub_hw(name: str) -> tuple[int, int] | None:
-    """Return the input size (height, width) of timm's hub weights; None if timm does not state it."""
+    """Return the input size (height, width) of a model's weights on timm's hub; None if timm does not state it."""
     config = timm.get_pretrained_cfg(name)
     return None if config is None else (config.input_size[-2], config.input_size[-1])
 
 
 def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
-    """Return advice about an input size that a backbone cannot take."""
+    """Return what to do instead if a backbone cannot take an input size."""
     height, width = backbone.default_cfg["input_size"][-2:]
     own = f"set it to [{height}, {width}], the model's own size, or " if (height, width) != input_hw else ""
     return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
 
 
 def unknown_backbone(name: str) -> str:
-    """Return the message for a name that timm does not have; it lists the nearest names, since timm has a thousand."""
+    """Return the error message for a name that timm does not have; it lists only the nearest of timm's many names."""
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
     return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _resolve_architecture(backbone: str) -> str:
-    """Return the architecture of a timm name that may end in a tag of hub weights, such as resnet18.a1_in1k.
+    """Return the architecture in a timm name: resnet18 for resnet18.a1_in1k, which ends in a tag of hub weights.
 
     Raises:
         InputError: timm has no such architecture or tag.

@@ -1,4 +1,4 @@
-"""Batch-norm over several ranks: the statistics of the global batch, or of groups of it, on any backend."""
+"""Batch-norm over several ranks (processes), with statistics of the global batch or of groups of its samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @contextlib.contextmanager
 def raise_small_batch(batch_size: int) -> Iterator[None]:
-    """Replace torch's error for a batch-norm with one value per channel by one line.
+    """Replace torch's error about a batch-norm with only one value per channel by an error of one line.
 
     Raises:
         InputError: the batch is too small for the method and encoder.
@@ -37,7 +37,7 @@ def raise_small_batch(batch_size: int) -> Iterator[None]:
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
-    """Batch-norm with given statistics of all ranks; like torch's own, it saves input, mean and 1/std."""
+    """Batch-norm with given statistics of all ranks; for backward, it saves input, mean and 1/std, as torch does."""
 
     @staticmethod
     def forward(
@@ -53,7 +53,7 @@ class _NormaliseOverRanks(torch.autograd.Function):
         normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
         dy = grad.to(mean.dtype)
         sums = torch.stack([dy.sum(dims), (dy * normalised).sum(dims)])
-        grad_bias, grad_weight = sums  # of this rank: DDP averages them
+        grad_bias, grad_weight = sums  # sums of this rank only, because DDP averages them over ranks
         mean_dy, mean_dy_normalised = all_reduce_sum(sums) / (world_size() * x.numel() / x.shape[1])
         dx = dy - mean_dy.view(shape) - normalised * mean_dy_normalised.view(shape)
         dx = dx * (inverse_std if weight is None else inverse_std * weight).view(shape)
@@ -72,15 +72,15 @@ def _all_but_channel(x: Tensor) -> list[int]:
 class SyncBatchNorm(_BatchNorm):
     """Batch-norm over the samples of all ranks, on any backend (torch's own refuses CPU tensors).
 
-    Forward, backward and running statistics (unbiased variance of the global batch) equal those of one process on the
-    joined batch; every rank keeps the same running statistics.
+    Outputs, gradients and running statistics are those of a single process on the joined batch. Every rank has the same
+    running statistics; their variance is the unbiased variance of the global batch.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
         assert x.ndim in (2, 4)
 
     def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
-        """Normalise each channel; in eval mode and in one process this is `nn.BatchNorm2d`."""
+        """Normalise each channel. In eval mode, or with a single process, the result is that of torch's batch-norm."""
         if not self.training or world_size() == 1:
             out: Tensor = super().forward(x)
             return out
@@ -99,7 +99,7 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel over all ranks."""
+    """Return mean and biased variance of each channel over the samples of all ranks."""
     precise = x if x.dtype == torch.float64 else x.float()
     var, mean = torch.var_mean(precise, dim=_all_but_channel(x), correction=0)
     means, variances = gather(torch.stack([mean, var]).unsqueeze(0)).unbind(1)
@@ -108,10 +108,11 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SplitBatchNorm(_BatchNorm):
-    """Batch-norm with separate statistics for groups of consecutive samples, as on several GPUs.
+    """Batch-norm with separate statistics for groups of consecutive samples, as if each group had its own GPU.
 
-    MoCo needs it: the statistics of its group do not reveal a key that was shuffled across groups (section 3.3 of
-    arXiv:1911.05722). Running statistics are the mean over the groups of all ranks, the same on every rank.
+    MoCo needs separate statistics. It shuffles keys across groups, so that a query and its key are normalised with
+    different statistics, which cannot reveal the match (section 3.3 of arXiv:1911.05722). The running statistics are
+    the mean over the groups of all ranks; they are the same on every rank.
     """
 
     groups: int = 1
@@ -125,7 +126,7 @@ class SplitBatchNorm(_BatchNorm):
             )
 
     def forward(self, x: Shaped[Tensor, "b c ..."]) -> Shaped[Tensor, "b c ..."]:
-        """Normalise each group of the batch separately; in eval mode this is `nn.BatchNorm2d`."""
+        """Normalise each group of the batch separately. In eval mode, the result is that of torch's batch-norm."""
         if not self.training:
             whole: Tensor = super().forward(x)
             return whole
@@ -145,7 +146,7 @@ class SplitBatchNorm(_BatchNorm):
 
 
 def convert_sync_batchnorm(module: M) -> M:
-    """Replace every batch-norm in a module by a `SyncBatchNorm` with its parameters and buffers, in place.
+    """Replace every batch-norm in a module by a `SyncBatchNorm` with the same parameters and buffers, in place.
 
     Raises:
         InputError: the module has another kind of batch-norm, such as timm's with a built-in activation.

@@ -1,9 +1,10 @@
-"""Gaussian blur of a batch with a sigma for each sample, as a banded matrix on either side of the image.
+"""Gaussian blur of a batch with a sigma for each sample: two matrix products, one for rows and one for columns.
 
-On either side the kernel reaches 3 times the largest sigma of the view (13 taps for 2 pixels), whatever the view's
-size: the cut tails are below one grey level. SimCLR's and BYOL's kernel of a tenth of the view has 23 taps at 224
-pixels but cuts at 2 sigma at 96; MoCo's PIL blur is not cut. The border is reflected, as in torchvision. Views with the
-colours of BYOL's or SimCLR's code have their kernel and their border of zeros instead.
+The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times the largest sigma that the view allows
+(13 taps for 2 pixels), whatever the view's size. The tails that this cuts off are below one grey level. The kernel of
+SimCLR and BYOL is a tenth of the view wide: it has 23 taps at 224 pixels, but at 96 pixels it cuts at 2 sigma. MoCo's
+blur (PIL) cuts nothing. By default the border is reflected, as in torchvision. A view with the colours of BYOL's or
+SimCLR's code is blurred with the kernel width of that code, and with zeros outside the border.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from torch import Tensor
 
 Border = Literal["reflect", "zeros"]
 
-_SMALL = 16  # for smaller views, the last bits of a product depended on the batch on one of two processors
-_BLOCK = 48  # rows of the band in one product; the matrix of a large view is mostly zeros
+# Smaller views are blurred without matrix products. On one of two tested processors, the last bits of the products
+# depended on the rest of the batch.
+_SMALL = 16
+_BLOCK = 48  # rows of the matrix in one product; blocks skip most of the zeros in the matrix of a large view
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
-    """Return the taps on either side of the centre; a reflection reaches `size` - 1 pixels at most."""
+    """Return the number of taps on each side of the centre: at most `size` - 1, the pixels in the mirror image."""
     return min(math.ceil(3 * sigma_max), size - 1)
 
 
 def official_radius(size: int) -> int:
-    """Return the taps on either side of the centre in BYOL's and SimCLR's code: the kernel is a tenth of the view."""
+    """Return the number of taps on each side of the centre in BYOL's and SimCLR's code (a tenth of the view in all)."""
     return size // 20
 
 
@@ -68,9 +71,10 @@ def gaussian_blur(
 def _sources(
     size: int, radius: int, border: Border, device: torch.device
 ) -> tuple[Int[Tensor, "taps size"], Float[Tensor, "taps size"]]:
-    """Return the pixel that each tap reads for each output pixel, and its weight.
+    """Return the number of the pixel that each tap reads for each output pixel, and a factor (1 or 0) for its value.
 
-    Outside the image the weight is 0 for a border of zeros; a reflecting border continues with the mirror image.
+    The factor is 0 for taps outside the image if the border is zeros. If the border is reflected, these taps read the
+    mirror image.
     """
     wanted = torch.arange(size)[None] + torch.arange(-radius, radius + 1)[:, None]
     inside = (wanted >= 0) & (wanted < size)
@@ -81,6 +85,6 @@ def _sources(
 
 @cache
 def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """Return `_sources` as rows of a matrix of ones and zeros."""
+    """Return `_sources` as ones and zeros: for each tap, the flattened matrix (output pixel, source pixel)."""
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

@@ -1,4 +1,4 @@
-"""Cards: write the card of an encoder in torch from its weights and its training record."""
+"""Make the card (name, shapes, provenance, licences) of a torch encoder from its weights and training record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robossl.weights import split_source, weights_digest
 
 
 def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Read an encoder folder and make its card; an encoder in RUN/encoder is named RUN."""
+    """Read the encoder of a folder and make its card. The card's name is the folder's name, or RUN for RUN/encoder."""
     encoder = load_encoder(folder)
     place = folder.resolve()
     name = place.parent.name if place.name == "encoder" else place.name
@@ -24,7 +24,7 @@ def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
 
 
 def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
-    """Make the card of an encoder in torch; `extra` is the record that `save_encoder` kept."""
+    """Make the card of a torch encoder; `extra` is the training record that `save_encoder` wrote."""
     config = encoder.config
     data = extra.get("data", [])
     licences = sorted({licence for store in data for licence in store["licences"]})
@@ -59,13 +59,15 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
 def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
     """Return the stores that the initial weights were trained on, and whether the record is complete.
 
-    Weights of this package list in `encoder.json` all stores of their history; other weights list none.
+    The `encoder.json` of this package's encoders lists all stores that their weights were ever trained on. Other
+    weights have no such list.
 
     Returns:
-        The stores, oldest first, as `save_encoder` keeps them under "data"; True if no other data was used.
+        The stores, oldest first, in the form that `save_encoder` writes under "data"; and True if this list is
+        complete, that is, if no other data was used.
 
     Raises:
-        InputError: the encoder folder has another schema.
+        InputError: the `encoder.json` cannot be read, or has another schema.
     """
     folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
     if folder is None:

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON, written to a temporary folder and renamed, so that a checkpoint is complete."""
+"""Checkpoints: safetensors and JSON in a temporary folder that is renamed last, so that a checkpoint is complete."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write `folder/step_<step>` and remove all but the newest `keep`.
+    """Write the checkpoint `folder/step_<step>`, and remove all checkpoints but the newest `keep`.
 
     Args:
         folder: the run's checkpoints folder.
-        step: steps done.
-        method: its whole state dict is saved, with buffers (queues, banks, teachers).
-        optimizer: state and hyperparameters.
-        state: plain numbers and strings of the loop, such as counters.
+        step: number of steps done.
+        method: module whose whole state dict is saved, with buffers (queues, banks, teachers).
+        optimizer: optimizer whose state and hyperparameters are saved.
+        state: state of the training loop as plain numbers and strings, such as counters.
         keep: number of checkpoints to keep.
 
     Raises:
-        ResourceError: the disk is full or not writable; earlier checkpoints are untouched.
+        ResourceError: the disk is full or cannot be written to; earlier checkpoints are untouched.
     """
     target, aside = folder / f"step_{step:08d}", folder / f".step_{step:08d}.tmp"
-    for leftover in folder.glob(".step_*"):  # of a killed save
+    for leftover in folder.glob(".step_*"):  # left by a save that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     tensors, groups = _flatten_optimizer(optimizer)
     head = {"schema": SCHEMA, "step": step, "optimizer": groups, "state": state, "torch": torch.__version__}
@@ -69,10 +69,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
-    """Restore method and optimizer in place and return the steps done and the loop's state.
+    """Restore method and optimizer in place; return the number of steps done and the state of the training loop.
 
     Raises:
-        InputError: the checkpoint has another schema or is of another model.
+        InputError: the checkpoint cannot be read, has another schema, or is of another model.
     """
     try:
         head = json.loads((path / "state.json").read_text())
@@ -90,17 +90,17 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints, oldest first."""
+    """Return the paths of the complete checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
 
 
 def step_of(path: Path) -> int:
-    """Return the steps done at a checkpoint, from its name."""
+    """Return the number of steps done at a checkpoint, which is part of its name."""
     return int(path.name.removeprefix("step_"))
 
 
 def _rename_for_removal(path: Path) -> Path:
-    """Rename a checkpoint before it is removed, so that a half-removed one is never read."""
+    """Rename a checkpoint before it is removed, so that a half-removed checkpoint is never read."""
     return path.rename(path.with_name(f".{path.name}.old"))
 
 
@@ -121,10 +121,10 @@ def _restore_optimizer(
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]  # json has no tuples
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]  # JSON has no tuples
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for weight, slots in optimizer.state.items():
         for key, value in slots.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                # Fused updates ignore strides, so give the state the weight's memory format.
+                # Fused optimizers ignore strides, so the state needs the memory format of its weight.
                 slots[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -13,8 +13,8 @@ from robossl.names import suggest_name
 from robossl.plugins import COMMANDS as OTHER_COMMANDS
 from robossl.version import __version__
 
-# name: (target, what it does). A target called `command` parses its arguments itself and returns the exit code.
-# Any other target is a typed function, called as `robossl.arguments.call` says.
+# name: (target function, what the command does). A function named `command` parses its arguments itself and returns the
+# exit code. All other functions have typed parameters; `robossl.arguments.call` parses the arguments and calls them.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
@@ -36,10 +36,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 1 failed, 2 misuse."""
+    """Run one command and return the exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # OpenMP reads this when torch is loaded. Threads that wait by spinning for long slow down the thread that they wait
-    # for, as soon as another program runs on the machine (benchmarks/bench_neighbour.py).
+    # OpenMP reads this variable when torch is loaded. It limits how long a waiting thread spins (keeps its CPU busy).
+    # If another program runs on the machine, spinning threads slow down the thread that they wait for
+    # (benchmarks/bench_neighbour.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:

@@ -1,6 +1,6 @@
-"""Colour operations in place on a batch, with one factor per sample; they follow torchvision.
+"""Colour operations that change a batch in place, with a factor for each sample; the results follow torchvision.
 
-Pixels are float32 grey levels, 0 to 255, in planes: (n, 3, h, w) with contiguous (h, w).
+Pixel values are float32, from 0 to 255, of shape (n, 3, h, w), contiguous in (h, w).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-_LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # torchvision's; the sum is 0.9999
-_HUE_CHUNK_PIXELS = 2**16  # keeps the planes of the hue shift in a core's cache
+_LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # torchvision's weights; their sum is 0.9999
+_HUE_CHUNK_PIXELS = 2**16  # small enough that the hue shift's intermediate planes stay in a core's cache
 
 
 def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32]) -> None:
     """Apply brightness, contrast, saturation and hue, to each sample in its own order.
 
-    All operations but the hue shift are affine (`affine_`), so samples with the hue shift at the same place are
-    processed together, whatever the rest of their order. Sort samples by that place to make this fast.
+    All operations but the hue shift are affine (see `affine_`). Neighbouring samples whose hue shift has the same
+    position in their order are therefore processed together, whatever the order of their other operations. Sort samples
+    by that position (`hue_place`) to make this fast.
 
     Args:
-        x: Grey levels, changed in place.
-        order: (n, 4), the operation at each place, numbered 0 to 3 in the order above; -1: none.
-        factors: (n, 4), factor of each operation, in the order above; the hue shift in turns.
+        x: Pixel values, changed in place.
+        order: (n, 4), number of the operation at each position: 0 brightness, 1 contrast, 2 saturation, 3 hue, -1 none.
+        factors: (n, 4), factor of each operation, indexed by its number; the hue shift is a fraction of a full turn.
     """
     mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
     shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device)
@@ -44,7 +45,10 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
 
 
 def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the place of the hue shift in each sample's order; 4 without a hue shift, 5 without any operation."""
+    """Return the position of the hue shift in each sample's order, 0 to 3.
+
+    It is 4 for a sample without a hue shift, and 5 for a sample without any operation.
+    """
     place = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
     return np.where((order < 0).all(1), 5, place)
 
@@ -52,8 +56,9 @@ def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
 def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Float[Tensor, "n 3 1 1"] | None) -> None:
     """Mix the channels of each pixel, add a weighted sum of the image's channel means, and clip.
 
-    Brightness scales by f. Contrast scales by f and adds (1 - f) times the mean luma. Saturation scales by f and adds
-    (1 - f) times the pixel's own luma.
+    The matrix `mix` holds the weights of the pixel's channels, `lift` those of the channel means; None adds nothing.
+    With factor f, brightness scales by f. Contrast scales by f and adds (1 - f) times the mean luma of the image.
+    Saturation scales by f and adds (1 - f) times the pixel's own luma.
     """
     mixed = torch.bmm(mix, x.flatten(2)).view_as(x)
     if lift is not None:
@@ -62,7 +67,7 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
 
 
 def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the arguments of `affine_` for each sample and place: mix (n, 4, 3, 3) and lift (n, 4, 3, 1, 1)."""
+    """Return `mix` (n, 4, 3, 3) and `lift` (n, 4, 3, 1, 1) of `affine_` for each sample and position in its order."""
     factor = np.take_along_axis(factors, order.clip(0), axis=1)
     scale = np.where((order >= 0) & (order != HUE), factor, 1)[..., None, None]
     luma = (1 - scale) * _LUMA
@@ -71,18 +76,23 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the distance to each corner of the colour hexagon (see `turn_hue_`) after the turn, within +-3 sides."""
+    """Return the three numbers that, added to a hue, give its signed distances from red, green and blue after a turn.
+
+    Distances are measured along the colour hexagon (see `turn_hue_`); the unit is one of its six sides. The numbers are
+    from -3 to 3. `turns` are fractions of a full turn.
+    """
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
     return shifts[..., None, None]
 
 
 def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> None:
-    """Turn the hue of HSV without a conversion to HSV.
+    """Turn the hue as in HSV, but without a conversion to HSV; `shifts` are from `hue_shifts`.
 
     Let top and low be a pixel's largest and smallest channel, and chroma = top - low. The hue is the signed distance
-    from red along the colour hexagon, whose six sides are as long as the chroma. A channel equals top within one side
-    of its own corner (red 0, green 2, blue -2), low from two sides on, and is linear in between.
+    from red along the colour hexagon, whose six sides are as long as the chroma. Each channel has its own corner: red
+    at 0, green at 2 and blue at -2 sides. A channel equals top if the hue is within one side of the channel's corner,
+    equals low if the hue is two or more sides away, and is linear in between.
     """
     num_samples = max(1, _HUE_CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
     for part, shift in zip(torch.split(x, num_samples), torch.split(shifts, num_samples), strict=True):
@@ -97,18 +107,18 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> 
 
 
 def grayscale_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"]) -> None:
-    """Turn the given samples grey."""
+    """Turn the samples with these row numbers grey, in place."""
     put_rows(x, rows, gray(x[rows.to(x.device)]).expand(-1, 3, -1, -1))
 
 
 def solarize_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"], *, threshold: float) -> None:
-    """Invert the values at or above a threshold (in 0 to 1) in the given samples."""
+    """Invert the values at or above a threshold (in 0 to 1) in the samples with these row numbers, in place."""
     chosen = x[rows.to(x.device)]
     put_rows(x, rows, torch.where(chosen >= 255 * threshold, 255 - chosen, chosen))
 
 
 def gray(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Return the luma of each pixel."""
+    """Return the luma of each pixel, which is a weighted sum of red, green and blue."""
     weights = torch.from_numpy(_LUMA).to(x.device).expand(len(x), 1, 3)
     return torch.bmm(weights, x.flatten(2)).view(-1, 1, *x.shape[2:])
 

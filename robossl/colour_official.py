@@ -1,8 +1,9 @@
 """Colour jitter as in the code of BYOL and SimCLR, which differs from torchvision's.
 
-Contrast is about the mean of each channel (torchvision: the mean luma). Saturation scales the S of HSV, so a pixel's
-largest channel stays (torchvision: a mix with its luma). BYOL's brightness adds, SimCLR's (version 2) multiplies. The
-hue shift is the same in all three. Pixels are float32 grey levels, as in colour.py.
+Contrast scales the difference from the mean of each channel; torchvision scales the difference from the mean luma.
+Saturation scales the S of HSV, so that a pixel's largest channel does not change; torchvision mixes the pixel with its
+luma. Brightness adds to the pixels in BYOL's code, and multiplies them in SimCLR's (version 2) and torchvision's. The
+hue shift is the same in all three. Pixel values are float32, from 0 to 255, as in colour.py.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from robossl.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, hue_shifts, pu
 def official_jitter_(
     x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32], *, additive: bool
 ) -> None:
-    """Apply brightness, contrast, saturation and hue in place, to each sample in its own order; clip after each.
+    """Apply brightness, contrast, saturation and hue, to each sample in its own order; clip after each operation.
 
     Args:
-        x: Grey levels, changed in place.
-        order: As for `colour.jitter_`.
-        factors: As for `colour.jitter_`.
-        additive: Whether a brightness of 1.3 adds 0.3 of the range (BYOL) or multiplies by 1.3 (SimCLR).
+        x: Pixel values, changed in place.
+        order: (n, 4), number of the operation at each position, as for `colour.jitter_`.
+        factors: (n, 4), factor of each operation, as for `colour.jitter_`.
+        additive: True if a brightness of 1.3 adds 0.3 of the range (BYOL), False if it multiplies by 1.3 (SimCLR).
     """
     for place in range(order.shape[1]):
         for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE):

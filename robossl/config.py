@@ -1,7 +1,8 @@
-"""Read YAML into frozen dataclasses, strictly, and write it back.
+"""Read YAML into frozen dataclasses, refuse unknown keys and wrong types, and write YAML.
 
 A configuration is a tree of frozen dataclasses whose fields are bool, int, float, str, Path, Literal, tuple,
-dict[str, x] or unions of these. If a field's class is chosen by name, its metadata holds the `Registry`:
+dict[str, x] or unions of these. If the class of a field's value is chosen by name, the field's metadata holds the
+`Registry` of the names:
 
     method: MethodConfig = field(metadata={"choices": METHODS})  # in YAML: `method: {name: simsiam, lr: 0.1}`
 """
@@ -31,9 +32,10 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
 
     Args:
         path: The file.
-        schema: The dataclass.
-        is_saved: A run wrote the file, perhaps with an earlier version. A key that it lacks takes the value of the
-            field's `metadata={"before": value}`, if there is one, so that the run goes on as it began.
+        schema: The dataclass to build.
+        is_saved: True if a run wrote the file, perhaps with an earlier version of this package. A key that the file
+            lacks then takes the value in the field's `metadata={"before": value}`, if the field has this metadata, so
+            that the run continues as it began.
 
     Raises:
         InputError: the file cannot be read; a key is unknown, missing or repeated; a value has the wrong type; or a
@@ -49,7 +51,7 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a configuration that a run of any version wrote; check nothing in it.
+    """Read a configuration that a run of any version wrote, as plain values, without checks of keys and values.
 
     Raises:
         InputError: the file is not a YAML mapping.
@@ -68,11 +70,11 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
 
     Args:
         mapping: Nested dicts, lists and scalars, such as the content of a TOML or JSON file.
-        schema: The dataclass.
+        schema: The dataclass to build.
         source: The file that the values come from, which messages name; "" if there is none.
 
     Raises:
-        InputError: as `load`, but without a line.
+        InputError: a key or value is refused for a reason that `load` gives; the message names no line.
     """
     text = yaml.dump(_plain(mapping), Dumper=Dumper, sort_keys=False)
     config: T = Reader(str(source), has_lines=False).build(parse(text, str(source)), schema, "")
@@ -80,9 +82,10 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
 
 
 def with_changes(config: T, changes: Mapping[str, object]) -> T:
-    """Return a configuration with new values by dotted key: `{"train.steps": 100, "knn": None}`.
+    """Return a copy of a configuration with new values, given by dotted keys: `{"train.steps": 100, "knn": None}`.
 
-    A mapping as a value replaces a whole part; a key below a part that is off switches it on.
+    A value that is a mapping replaces a whole part of the configuration. A key in a part that is off (None) switches
+    this part on.
 
     Raises:
         InputError: a key is unknown or a value is wrong.
@@ -106,19 +109,19 @@ def as_plain(config: object) -> dict[str, Any]:
 
 
 def to_yaml(config: object) -> str:
-    """Write every field of a configuration, also the defaults; loading the text gives an equal configuration."""
+    """Return all fields of a configuration as YAML, also defaults; loading the text gives an equal configuration."""
     text: str = yaml.dump(_plain(config), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=100)
     return text
 
 
 def config_hash(config: object) -> str:
-    """Return the hex sha256 of a configuration; it ignores the order of keys and takes 1 and 1.0 for equal."""
+    """Return the sha256 of a configuration in hex; the order of keys, and 1.0 instead of 1, do not change it."""
     canonical = json.dumps(_canonical(_plain(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def difference(before: object, after: object) -> list[str]:
-    """List the differences of two configurations, one line per key: `train.steps: 100 -> 200`."""
+    """List the differences between two configurations, one line per key: `train.steps: 100 -> 200`."""
     old, new = _leaves(_plain(before)), _leaves(_plain(after))
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in [*old, *new]}
     return [f"{key}: {_shown(was)} -> {_shown(now)}" for key, (was, now) in pairs.items() if was != now]

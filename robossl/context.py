@@ -1,4 +1,7 @@
-"""Contexts: summarise the frames so far in one vector, from the frames' vectors and columns such as actions."""
+"""Context modules: summarise each frame of a clip and the frames before it in one vector.
+
+They take a vector for each frame, and columns: numbers that were recorded with the frames, such as actions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class RecurrentContext(nn.Module):
         self.rnn = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](input_dim, dim, num_layers=layers, batch_first=True)
 
     def forward(self, x: Float[Tensor, "b t i"]) -> Float[Tensor, "b t d"]:
-        """Return the state after each frame."""
+        """Return the recurrent state after each frame."""
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.rnn(full_precision(x))[0]
         return out
@@ -51,12 +54,12 @@ class TransformerContext(nn.Module):
 
 
 def _num_heads(dim: int) -> int:
-    """Return the number of attention heads: 64 wide, or the next larger width that divides `dim`."""
+    """Return the largest number of attention heads that divides `dim` into heads at least 64 wide, or 1."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 
 def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, num_frames: int) -> nn.Module:
-    """Return a module that maps (b, t, input_dim) to (b, t, dim); for `none`, the identity."""
+    """Return a module that maps (b, t, input_dim) to (b, t, dim); for the kind "none", return the identity."""
     match kind:
         case "none":
             return nn.Identity()
@@ -69,13 +72,15 @@ def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, n
 class ColumnEmbedding(nn.Module):
     """Embed columns of numbers (actions, joint states) and append them to the frames' vectors.
 
-    Continuous columns are standardised over the batch and embedded by a linear layer; discrete ones by a table.
+    Continuous columns are standardised over the batch and embedded by a linear layer. Discrete columns are embedded by
+    a lookup table.
 
     Args:
-        continuous: width of each column.
-        discrete: number of values, from 0, of each column.
+        continuous: width of each continuous column, by name.
+        discrete: number of different values of each discrete column, by name; values count from 0.
         dim: width of each embedding.
-        lag: frames by which columns are delayed; 1 pairs a frame with the action that led to it, the first with zeros.
+        lag: number of frames by which columns are delayed. With 1, each frame gets the action that led to it, and the
+            first frame gets zeros.
     """
 
     def __init__(self, continuous: Mapping[str, int], discrete: Mapping[str, int], *, dim: int, lag: int) -> None:

@@ -1,4 +1,4 @@
-"""CPUs: count those that this process may use; containers and schedulers allow fewer than the machine has."""
+"""Count the CPUs that this process may use; containers and schedulers often allow fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 def num_cpus() -> int:
     """Count the CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, rounded down.
 
-    More threads than that wait for each other. In a container, `os.cpu_count()` is that of the machine.
+    With more threads than that, threads wait for each other. Do not use `os.cpu_count()`: in a container it returns the
+    number of CPUs of the machine.
     """
     # macOS and Windows have no affinity mask.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -19,7 +20,7 @@ def num_cpus() -> int:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Read the CPU quota of this process's cgroup and its parents, in CPUs; return None if there is no quota.
+    """Return the smallest CPU quota of this process's cgroup and its parents, in CPUs; None if there is no quota.
 
     Args:
         root: Folder that contains /proc and /sys.
@@ -40,12 +41,12 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]]) -> Iterator[float]:
-    """Yield the quotas of a group and of its parents; skip groups that cannot be read."""
+    """Yield the quotas of a group and of its parents, in CPUs; skip groups without a readable quota."""
     folder = mount / group.strip("/")
     for each in (folder, *folder.parents):
         try:
             quota_us, period_us = read(each)
-        except (OSError, ValueError):  # no such file, or "max"
+        except (OSError, ValueError):  # there is no such file, or it says "max": no quota
             pass
         else:
             if quota_us > 0 and period_us > 0:  # version 1 says -1 for no quota

@@ -1,4 +1,4 @@
-"""Crop, resize and flip in one operation that reports its box; two implementations give the same pixels.
+"""Crop, resize and flip in one operation. Two implementations give the same pixels, up to rounding.
 
 On a CPU each sample is resized alone, in uint8, by the kernel behind torchvision's antialiased `resized_crop`. On an
 accelerator the whole batch is resized at once as `Wy @ image @ Wx^T` with weights of the same filter.
@@ -36,18 +36,18 @@ def crop_each(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m 3 s s"]:
-    """Crop the given rows one by one in uint8: the fast implementation on a CPU.
+    """Crop the given frames one by one in uint8; this is the fast implementation on a CPU.
 
     Args:
         frames: Decoded frames; channels-last memory is faster.
-        rows: Which frame each crop is cut from.
+        rows: Number of the frame that each crop is cut from.
         crop: Top, left, height and width in pixels.
         flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
-        interpolation: Both are antialiased.
+        interpolation: Filter of the resize, which is antialiased.
 
     Returns:
-        Whole grey levels, 0 to 255.
+        Pixel values, whole numbers from 0 to 255.
     """
     levels = torch.empty(len(rows), 3, size, size)
     boxes: list[list[int]] = crop.int().tolist()
@@ -67,24 +67,24 @@ def crop_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m 3 s s"]:
-    """Crop a batch by two matrix products: the fast implementation on an accelerator.
+    """Crop a batch by two matrix products; this is the fast implementation on an accelerator.
 
     Args:
         frames: One decoded frame for each crop, on any device.
-        crop: Top, left, height and width in pixels, on the same device.
+        crop: Top, left, height and width in pixels, on the device of the frames.
         flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
-        interpolation: Both are antialiased.
+        interpolation: Filter of the resize, which is antialiased.
 
     Returns:
-        Grey levels, 0 to 255, not rounded.
+        Pixel values from 0 to 255, not rounded.
     """
     top, left, height, width = crop.unbind(-1)
     rows = resize_matrix(top, height, source=frames.shape[-2], size=size, interpolation=interpolation)
     columns = resize_matrix(left, width, source=frames.shape[-1], size=size, interpolation=interpolation)
     columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns)
     across = frames.float() @ columns[:, None].mT
-    # A cubic filter overshoots; the uint8 kernel clips after each direction, so do the same.
+    # A cubic filter overshoots 0 to 255. The uint8 kernel of the CPU clips after each direction, so clip here as well.
     return (rows[:, None] @ across.clamp_(0, 255)).clamp_(0, 255)
 
 
@@ -96,9 +96,10 @@ def resize_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m size source"]:
-    """Return the weights that resize `length` pixels from `start` on to `size` pixels; each row sums to 1.
+    """Return weights that resize a crop, `length` pixels from pixel `start` on, to `size` pixels; each row sums to 1.
 
-    The filter widens when it reduces (antialiasing) and reads no pixel outside the crop, as in torchvision.
+    If the crop gets smaller, the filter gets wider (antialiasing). It reads no pixel outside the crop, as in
+    torchvision.
     """
     scale = (length / size)[:, None, None]
     widened = scale.clamp(min=1)

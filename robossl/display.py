@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def html_table(
     title: str, rows: Iterable[Sequence[str]], *, header: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> str:
-    """Return a table as HTML, everything in it escaped.
+    """Return a table as HTML; all texts in it are escaped.
 
     >>> "&lt;b&gt;" in html_table("<b>", [["frames", "12"]])
     True

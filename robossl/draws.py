@@ -1,7 +1,7 @@
-"""Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view).
+"""Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view number).
 
-Every sample has its own section of a Philox counter, so the number of ranks, the local batch size and the order of the
-samples change nothing.
+Every sample has its own section of the counter of a Philox random generator. The number of ranks, the local batch size
+and the order of the samples therefore do not change a sample's parameters.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
-_DOMAIN = int.from_bytes(b"augment", "big")  # keeps these streams apart from other users of the same seed
-# The use of each uniform number of a frame. The length is a multiple of four, Philox's block.
+_DOMAIN = int.from_bytes(b"augment", "big")  # separates these random numbers from other draws with the same seed
+# Each frame has a row of uniform random numbers; these are the places of the parameters in it. The length of the row,
+# _PER_FRAME, is a multiple of four, the size of a Philox block.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40
@@ -45,24 +46,25 @@ def draw(
     num_frames: int,
     source_hw: Int[Tensor, "b 2"],
 ) -> dict[str, Float[Tensor, "b t ..."]]:
-    """Draw all random parameters of one view, in float64 on the CPU.
+    """Draw all random parameters of one view (augmented frames) on the CPU, in float64; return them as float32.
 
     Args:
-        spec: The view. `spec.per_frame` names the operations drawn for each frame of a clip separately,
-            `spec.as_first` those that share the draws of view 0.
+        spec: Specification of the view. `spec.per_frame` names the operations drawn separately for each frame of a
+            clip. `spec.as_first` names the operations that share the draws of view 0.
         seed: Seed of the run.
         step: Training step, below 2^48.
         position: Index of each sample in the global batch.
-        view: Number of the view.
-        num_frames: t, frames of the clip; 1 for an image.
+        view: Number of the view, from 0.
+        num_frames: Number of frames in the clip (t); 1 for an image.
         source_hw: Height and width of each sample's frames, pixels.
 
     Returns:
-        "crop" (b, t, 4): top, left, height, width in source pixels, after rotation; "flip"; "angle" in degrees,
-        counterclockwise; "turns" (quarters, counterclockwise); "brightness", "contrast", "saturation" (factors, 1:
-        unchanged); "hue" (fraction of the circle, 0: unchanged); "order" (b, t, 4): the number of the operation (0 to 3
-        in the order of these four) applied first, second, ..., filled up with -1; "gray"; "sigma" of the blur in pixels
-        of the view, 0: no blur; "solarize".
+        Tensors by name, (b, t) if no shape is given. "crop" (b, t, 4): top, left, height and width in source pixels,
+        after rotation. "flip", "gray", "solarize": 1 if the operation is applied, else 0. "angle": degrees,
+        counterclockwise. "turns": quarter turns, counterclockwise. "brightness", "contrast", "saturation": factors; 1
+        changes nothing. "hue": fraction of the colour circle; 0 changes nothing. "order" (b, t, 4): numbers of the
+        operations (0 brightness, 1 contrast, 2 saturation, 3 hue) in the order in which they are applied, filled up
+        with -1. "sigma": sigma of the blur in pixels of the view; 0 for no blur.
     """
     drawn = num_frames if spec.per_frame else 1
     numbers = partial(uniforms, drawn * _PER_FRAME, seed=seed, step=step, position=position.numpy())
@@ -88,7 +90,7 @@ def draw(
 
 
 def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[np.int64]) -> Array:
-    """Draw `count` numbers in [0, 1) for each global position, shape (b, count)."""
+    """Draw `count` uniform numbers in [0, 1) for each position in the global batch, shape (b, count)."""
     blocks = -(-count // 4)
     first = int(position.min())
     num_rows = int(position.max()) - first + 1
@@ -100,13 +102,13 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
-    """Return boxes as torchvision's `RandomResizedCrop` does: the first of ten tries that fits, else the centre.
+    """Return crop boxes as torchvision's `RandomResizedCrop`: the first of ten tries that fits, else a centred box.
 
     Args:
-        u: Uniforms of the frames, (b, t, 40).
+        u: Uniform random numbers of the frames, (b, t, 40).
         hw: Height and width of the frames in pixels, (b, 1, 2).
-        scale: Smallest and largest area of the crop, as a fraction of the frame's.
-        ratio: Smallest and largest width over height; its logarithm is uniform.
+        scale: Smallest and largest area of the crop, as a fraction of the frame's area.
+        ratio: Smallest and largest ratio of width to height; the logarithm of the ratio is uniform.
 
     Returns:
         Top, left, height and width in whole pixels, (b, t, 4).
@@ -126,7 +128,7 @@ def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[
 
 
 def _centre_size(height: Array, width: Array, ratio: tuple[float, float]) -> Array:
-    """Return the size of the largest box within the allowed ratios."""
+    """Return height and width of the largest box in the frame whose ratio of width to height is allowed."""
     tall, wide = width / height < ratio[0], width / height > ratio[1]
     box_height = np.where(tall, np.rint(width / ratio[0]), height)
     box_width = np.where(wide, np.rint(height * ratio[1]), width)
@@ -134,7 +136,7 @@ def _centre_size(height: Array, width: Array, ratio: tuple[float, float]) -> Arr
 
 
 def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
-    """Draw factors and order of the colour jitter as torchvision's `ColorJitter` does."""
+    """Draw the factors and the order of the colour jitter's operations as torchvision's `ColorJitter` does."""
     on = u[..., _JITTER] < spec.jitter_p
     factors = {}
     strengths = {"brightness": spec.brightness, "contrast": spec.contrast, "saturation": spec.saturation}
@@ -150,7 +152,7 @@ def _jitter(u: Array, spec: ViewSpec) -> dict[str, Array]:
 
 
 def _turns(u: Array, p: float) -> Array:
-    """Return 0 with probability 1 - p, else 1, 2 or 3 with equal probability."""
+    """Return a number of quarter turns: 0 with probability 1 - p, else 1, 2 or 3 with equal probability."""
     return np.where(u < p, 1 + np.minimum(np.floor(3 * u / max(p, 1e-12)), 2), 0)
 
 
@@ -159,6 +161,6 @@ def _between(u: Array, limits: tuple[float, float]) -> Array:
 
 
 def _tensor(value: NDArray[np.generic], num_frames: int) -> Tensor:
-    """Convert to float32, repeated over the frames of a clip that shares its draws."""
+    """Convert draws to float32; repeat them for each frame if all frames of a clip share them."""
     whole = torch.from_numpy(value.astype(np.float32))
     return whole.expand(-1, num_frames, *whole.shape[2:]).contiguous()

@@ -1,4 +1,4 @@
-"""Durable writing: one writer per folder, atomic replacement of files, one line about a full disk."""
+"""Durable writing: one writer per folder, atomic replacement of files, an error of one line for a full disk."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def raise_disk_full(folder: Path) -> Iterator[None]:
-    """Replace the error of a full disk, a quota or a file size limit by one line.
+    """Replace the system's error for a full disk, a quota or a file size limit by an error of one line.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or a quota or a file size limit is reached.
     """
     try:
         yield
@@ -32,7 +32,9 @@ def raise_disk_full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Make a folder and hold its lock while the block runs; the lock ends with the process.
+    """Make a folder and hold its lock while the `with` block runs; the lock ends if the process is killed.
+
+    `what` names the kind of writer in messages, such as "run". With `wait`, wait until the lock is free.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -70,7 +72,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def is_whole_array(path: Path) -> bool:
-    """Check that a file is a complete numpy array: it may have been cut after it was written."""
+    """Return whether a file holds a complete numpy array; files can be cut short after they were written."""
     import numpy as np
 
     try:
@@ -102,6 +104,8 @@ def write_text(path: Path, text: str) -> None:
 
 def check_out(out: Path | None, *, option: str = "--out") -> None:
     """Check that an output file can be written, before the work starts; make its folder if needed.
+
+    If `out` is None, there is nothing to check.
 
     Raises:
         InputError: the path is a folder, or its folder cannot be written to.
@@ -136,5 +140,5 @@ def sync(path: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give a file the read and write permissions of its folder; safetensors writes files for the owner alone."""
+    """Give a file the read and write permissions of its folder, because safetensors lets only the owner read it."""
     path.chmod(path.parent.stat().st_mode & 0o666)

@@ -37,21 +37,21 @@ def embed(
 ) -> Path:
     """Write the features of frames and the card of their encoder to a file.
 
-    The file has an array for each output, with a row for each frame, and the names of the frames: file names of images,
-    VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for frames of a store. In a .safetensors file, `frames` and
-    `card` are JSON in its metadata.
+    The file has an array for each output, with a row for each frame. Its entry `frames` has the names of the frames:
+    file names of images, VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for frames of a store. Its entry `card`
+    describes the encoder, in JSON. In a .safetensors file, both entries are JSON in the metadata.
 
     Args:
         source: A run folder, an encoder folder, an exported model, grpc://HOST:PORT/MODEL, or timm:NAME.
         frames: Images, videos and folders of them, or one store. Videos are read frame by frame.
         out: A .npz or .safetensors file.
         split: Embed only this split of the store.
-        outputs: Which of pooled, cls, dense, keypoints.
+        outputs: Which outputs to write: pooled, cls, dense, keypoints.
         device: cpu or cuda.
         batch_size: Frames that go through the encoder together.
 
     Raises:
-        InputError: there is no such encoder, frame, output or device, or `out` has another ending.
+        InputError: there is no such encoder, frame, output or device, or `out` does not end in .npz or .safetensors.
         ResourceError: the file cannot be written.
     """
     out = Path(out)
@@ -70,7 +70,7 @@ def embed(
 def embed_frames(
     encode: FrameEncoder, frames: Iterator[Frame], *, batch_size: int = 32
 ) -> tuple[list[str], dict[str, ndarray]]:
-    """Return names and features of frames of any sizes, in order; consecutive frames of one size are batched.
+    """Return names and features of frames of any sizes, in order; consecutive frames of the same size are batched.
 
     Raises:
         InputError: there is no frame.
@@ -89,7 +89,7 @@ def embed_frames(
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
     """Decode images and videos, or the frames of a store, one by one; print which files of a folder are ignored.
 
-    A damaged file in a folder is skipped and named; a damaged file that was passed by itself is an error.
+    A damaged file in a folder is skipped with a message; a damaged file that was passed by itself is an error.
 
     Raises:
         InputError: there is nothing to decode, or a file that was passed by itself is neither image nor video.
@@ -182,7 +182,7 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    aside = out.with_name(f".{os.getpid()}.{out.name}")  # numpy adds a missing suffix
+    aside = out.with_name(f".{os.getpid()}.{out.name}")  # the suffix is last, because numpy would add a missing one
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".npz":
@@ -193,7 +193,7 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
             save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
         share(aside)
         os.replace(aside, out)
-    except (OSError, SafetensorError) as error:  # not all of them have a strerror
+    except (OSError, SafetensorError) as error:  # not all of these errors have a strerror
         why = getattr(error, "strerror", None) or reason(error)
         raise ResourceError(f"cannot write {out} ({why}); make room, or choose another place") from error
     finally:

@@ -1,4 +1,4 @@
-"""Frame encoders: uint8 frames in, named features out; the same call in torch, in onnxruntime and over gRPC."""
+"""Frame encoders: uint8 frames in, named features out. In torch, onnxruntime and over gRPC the call is the same."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class FrameEncoder(Protocol):
     card: EncoderCard
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Return float32 features (b, ...) by output name: pooled, cls if the backbone has one, dense, keypoints."""
+        """Return float32 features (b, ...) by output name: pooled, cls if there is a class token, dense, keypoints."""
         ...
 
 
 class TorchEncoder:
-    """A frame encoder in torch; it is in eval mode while it is called.
+    """A frame encoder in torch; a call runs its module in eval mode.
 
     Args:
         encoder: The module; it is moved to the device.
-        card: Its card.
+        card: The card of the encoder.
         device: cpu, cuda or cuda:N.
-        outputs: Which outputs are returned; by default all of the card.
+        outputs: Names of the outputs to return; by default all outputs in the card.
         batch_size: Frames that go through the encoder together.
     """
 
@@ -103,8 +103,8 @@ class OnnxEncoder:
     Args:
         path: A version folder or its model.onnx.
         provider: cpu, cuda or tensorrt.
-        threads: Threads of one call; by default one for each CPU that this process may use.
-        outputs: Which outputs are returned; by default all of the card.
+        threads: Number of threads in a call; by default one for each CPU that this process may use.
+        outputs: Names of the outputs to return; by default all outputs in the card.
         batch_size: Frames that go through the model together.
     """
 
@@ -156,13 +156,14 @@ def load_encoder(
     """Open an encoder as a function from frames to features.
 
     Args:
-        source: A run, its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
-            its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE`: weights of a file).
-        device: cpu or cuda; cuda:N in torch. A server uses its own.
+        source: A run or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
+            its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE` reads the weights from a
+            file).
+        device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.
         outputs: Which of pooled (d), cls (d), dense (c, h, w), keypoints (c, 2); by default all that the encoder has.
         batch_size: Frames that go through the encoder together.
         token: File with the token of a server.
-        ca: PEM file of the authority that signed the certificate of a server; it turns encryption on.
+        ca: PEM file of the authority that signed the certificate of a server. None turns encryption off.
 
     Returns:
         A function that takes uint8 RGB frames (b, h, w, 3) of any size and returns a dict of float32 arrays (b, ...) by
@@ -208,7 +209,7 @@ def load_encoder(
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch cannot run on here.
+    """Refuse a device that torch cannot use on this machine.
 
     Raises:
         InputError: the name is not cpu, cuda or cuda:N, or there is no such GPU.
@@ -222,10 +223,10 @@ def check_device(device: str) -> None:
 
 
 def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> FrameEncoder:
-    """Make an encoder of the same configuration with random weights, the baseline of every measurement.
+    """Make an encoder with this configuration, but with random weights; it is the baseline of every measurement.
 
-    `zero_init_last` is off: with it, the residual branches of a random ResNet would give zeros. Torch's random
-    generators do not change.
+    `zero_init_last` is switched off, because with it the residual branches of a random ResNet would give zeros. The
+    state of torch's random generators does not change.
     """
     import torch
 
@@ -239,15 +240,15 @@ def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] |
 
 
 def identity(card: EncoderCard) -> str:
-    """Return a key of backbone, weights, preprocessing, graph and precision: equal keys give equal features.
+    """Return a key made of backbone, weights, preprocessing, graph and precision; equal keys mean equal features.
 
-    The backbone is part of it: two backbones may have weights of equal names and shapes but differ in padding.
+    The key contains the backbone, because two backbones with weights of equal names and shapes may differ in padding.
     """
     return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
 
 def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
-    """Return a card and the chosen outputs in a few words: `mine: resnet18, fp32; pooled 512, dense 512x7x7`."""
+    """Describe a card and the chosen outputs in a few words: `mine: resnet18, fp32; pooled 512, dense 512x7x7`."""
     shapes = ", ".join(f"{name} {'x'.join(map(str, card.outputs[name].shape[1:]))}" for name in outputs)
     return f"{card.name}: {card.backbone}, {card.precision}; {shapes}"
 

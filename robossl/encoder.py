@@ -1,4 +1,4 @@
-"""The encoder: a timm backbone with named features: pooled, cls, a dense map, and keypoints of the map."""
+"""The encoder: a timm backbone with named features (pooled, class token, dense feature map, keypoints of the map)."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class Features(NamedTuple):
     """Features of a batch of frames."""
 
     pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
-    dense: Float[Tensor, "b c h w"]  # last feature map; a ViT's patch tokens, final norm applied, on their grid
-    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None if the backbone has none
+    dense: Float[Tensor, "b c h w"]  # last feature map; for a ViT, its patch tokens after the final norm, on their grid
+    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None if there is no class token
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
     """The backbone, its initial weights, and the preprocessing of served frames."""
 
-    backbone: str = "resnet18"  # any timm name
-    init: str = "random"  # random | timm (its hub) | PATH or PATH#PREFIX of a checkpoint, see weights.py
-    init_hw: tuple[int, int] | None = None  # input size of init's position embeddings, if no encoder.json states it
-    input_hw: tuple[int, int] = (224, 224)  # whole frames are resized to this when served and evaluated
+    backbone: str = "resnet18"  # any name of a timm model
+    init: str = "random"  # random, timm (weights of its hub), or PATH or PATH#PREFIX of a checkpoint (weights.py)
+    init_hw: tuple[int, int] | None = None  # input size of `init`, if it has position embeddings and no encoder.json
+    input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     zero_init_last: bool = True  # ResNets: every block starts as the identity (arXiv:1706.02677)
-    drop_path: float = 0.0  # rate of the last block; linear from 0 at the first
+    drop_path: float = 0.0  # stochastic depth rate of the last block; rises linearly from 0 in the first
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
@@ -74,7 +74,8 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = int(self.backbone.num_features)
         self.has_cls = getattr(backbone, "cls_token", None) is not None
-        self.has_grid = getattr(backbone, "dynamic_img_size", False)  # its positions follow the pixels' size
+        # Whether the backbone resizes its position embeddings to the size of its input.
+        self.has_grid = getattr(backbone, "dynamic_img_size", False)
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
         """Return features of normalised pixels of any size that the backbone takes (a ViT: multiples of its patch).
 
         Raises:
-            InputError: the output of the backbone is not a map over the frame.
+            InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
         """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
         with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
@@ -117,7 +118,10 @@ class Encoder(nn.Module):
 
 
 class _ResizeByMatrix(TorchFunctionMode):
-    """Resizes learned positions by matrix products: on CUDA the backward of torch's antialiased resize is not exact."""
+    """Makes `F.interpolate` resize learned position embeddings by matrix products.
+
+    This is needed on CUDA, where the backward pass of torch's antialiased resize is not deterministic.
+    """
 
     def __init__(self, matrix: PositionMatrix) -> None:
         super().__init__()
@@ -137,13 +141,13 @@ class _ResizeByMatrix(TorchFunctionMode):
 
 
 def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
-    """Return the antialiased resize of one axis as a matrix, by resizing the identity."""
+    """Return the matrix that resizes one axis with antialiasing, by resizing the identity matrix."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
 
 
 def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
-    """Return the expected (x, y) of each channel under its softmax over positions (Finn et al., arXiv:1509.06113).
+    """Return the mean position (x, y) of each channel, weighted by its softmax over positions (arXiv:1509.06113).
 
     Coordinates are those of cell centres in [-1, 1], x to the right and y down.
     """
@@ -155,7 +159,7 @@ def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
 
 
 def named_outputs(features: Features) -> dict[str, Tensor]:
-    """Return features by output name in fp32, in this order: pooled, cls if there is one, dense, keypoints."""
+    """Return fp32 features by output name, in this order: pooled, cls if there is a class token, dense, keypoints."""
     dense = features.dense.float()
     cls = {} if features.cls is None else {"cls": features.cls.float()}
     return {"pooled": features.pooled.float(), **cls, "dense": dense, "keypoints": spatial_softmax(dense)}
@@ -188,7 +192,7 @@ def _backbone_of(config: EncoderConfig) -> Any:
 
 
 def _check_input(encoder: Encoder) -> None:
-    """Try a frame of `input_hw`, and refuse a backbone that fails on it."""
+    """Run the encoder on a frame of `input_hw`, and refuse a backbone that fails."""
     config, was_training = encoder.config, encoder.training
     try:
         with torch.no_grad():
@@ -219,10 +223,10 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
 
 
 def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
-    """Write an encoder folder: the weights, and `encoder.json` with the config, the digest and `extra`.
+    """Write an encoder folder: weights, and `encoder.json` with config, digest and `extra` (a training record).
 
     Raises:
-        ResourceError: the disk is full or not writable; an existing encoder is left as it was.
+        ResourceError: the disk is full or cannot be written to; an existing encoder is left as it was.
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
     about = {
@@ -239,7 +243,7 @@ def load_encoder(folder: Path) -> Encoder:
     """Read an encoder that `save_encoder` wrote, in eval mode; torch's random generators do not change.
 
     Raises:
-        InputError: this is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.
+        InputError: the folder is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.
     """
     about = read_about(folder)
     config = config_from_json(about["config"])

@@ -21,10 +21,10 @@ SCHEMA = "robossl.encoder/1"
 
 
 def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write both files into a new folder and rename it, so that a reader sees the old or the new encoder.
+    """Write both files into a temporary folder, then rename it, so that a reader never sees half of an encoder.
 
     Raises:
-        ResourceError: the disk is full or not writable; an existing folder is left as it was.
+        ResourceError: the disk is full or cannot be written to; an existing folder is left as it was.
     """
     aside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     shutil.rmtree(aside, ignore_errors=True)
@@ -45,7 +45,7 @@ def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) 
             old.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
         raise ResourceError(f"could not write {folder} ({reason(error)}); make room and run again") from error
-    # The old folder, and leftovers of saves that were killed.
+    # Remove the old folder, and leftovers of saves that were killed.
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.[0-9]*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -54,7 +54,7 @@ def read_state(folder: Path, *, digest: str) -> dict[str, Tensor]:
     """Read the weights of an encoder folder.
 
     Raises:
-        InputError: they cannot be read, or have another digest than `encoder.json` states.
+        InputError: the weights cannot be read, or their digest is not `digest` (which `encoder.json` states).
     """
     try:
         state = load_file(folder / "encoder.safetensors")
@@ -71,7 +71,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Read `encoder.json` and check its schema.
 
     Raises:
-        InputError: the file is missing, damaged, or of an unknown schema.
+        InputError: the file is missing, damaged or incomplete, or has an unknown schema.
     """
     path = folder / "encoder.json"
     if not path.is_file():
@@ -89,7 +89,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def read_input_hw(path: Path) -> tuple[int, int] | None:
-    """Return the input size that the `encoder.json` of a checkpoint states; None if the checkpoint has none.
+    """Return the input size (height, width) in the `encoder.json` of a checkpoint; None if it has no `encoder.json`.
 
     Args:
         path: A run, an encoder folder, its `encoder.safetensors`, or a step in RUN/checkpoints.

@@ -1,4 +1,4 @@
-"""The errors, one class for each thing that a caller can do.
+"""The errors of this package, one class for each thing that a caller can do about them.
 
 * RobosslError
   x InputError      fix what was passed (argument, configuration, data) and call again; exit code 2
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class RobosslError(Exception):
-    """Base class of the errors that this package raises on purpose; `exit_code` is that of the command line."""
+    """Base class of the errors that this package raises on purpose; the command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -25,5 +25,5 @@ class ResourceError(RobosslError, OSError):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error of another library, to quote it in a message of ours."""
+    """Return the first line of another library's error message, to quote it in a message of this package."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

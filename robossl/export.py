@@ -1,4 +1,4 @@
-"""Export an encoder to models/NAME/VERSION/model.onnx with its card, after comparing it with torch."""
+"""Export an encoder to models/NAME/VERSION/model.onnx with its card, and compare its outputs with torch."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ def export(
     """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
 
     The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
-    with torch, and a graph that differs is refused. int8 is not offered: only a probe shows what it loses.
+    with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not show what it
+    loses; only `robossl probe` would.
 
     Args:
         run: A run folder, or an encoder folder.
         out: The model repository.
-        name: Name of the model; by default that of the run.
-        version: An unused number; by default the next one.
+        name: Name of the model; by default the name of the run.
+        version: An unused version number; by default the next number.
         fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
         outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
-        store: Compare also on frames of this store.
+        store: Compare the outputs also on frames of this store.
         max_batch: The largest batch that Triton may send.
 
     Raises:
-        InputError: there is no encoder, or an option does not fit it.
+        InputError: there is no encoder, or an option does not fit the encoder.
         ParityError: an output differs too much from torch.
         ResourceError: the files cannot be written.
 
@@ -95,7 +96,10 @@ def export(
 
 
 def parity_cases(card: EncoderCard, *, store: StrPath | None) -> list[UInt8[ndarray, "b h w 3"]]:
-    """Return frames to compare on: every batch size at every frame size, and frames of a store if given."""
+    """Return the frames on which outputs are compared with torch.
+
+    They are synthetic frames in every batch size and frame size, and frames of the store if one is given.
+    """
     fixed_hw = card.input.fixed_hw
     sizes = [fixed_hw] if fixed_hw else frame_sizes(card.input.input_hw)
     cases = [natural_frames(b, hw, seed=b) for hw in sizes for b in BATCHES]
@@ -116,7 +120,7 @@ def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8
 
 
 def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
-    """Write model and card, then open them from the folder and compare with torch."""
+    """Write model and card, open them again, compare with torch, and return the card with the result."""
     model = to_onnx(
         encoder,
         outputs=tuple(card.outputs),

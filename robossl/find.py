@@ -8,15 +8,15 @@ from robossl.errors import InputError
 
 
 def find_encoder(path: Path) -> Path | None:
-    """Return the encoder folder of a run folder or an encoder folder; None if it is neither."""
+    """Return the encoder folder of a run folder, or the path if it is an encoder folder; None if it is neither."""
     return next((folder for folder in (path / "encoder", path) if (folder / "encoder.json").is_file()), None)
 
 
 def find_model(path: Path) -> Path:
-    """Return the model file of a model.onnx, a version folder or a model folder (its newest version).
+    """Return the ONNX file of a version folder or of a model folder (its newest version), or the path of an ONNX file.
 
     Raises:
-        InputError: there is no model.
+        InputError: the path is a folder without a model, or does not exist.
     """
     if path.suffix == ".onnx":
         return path

@@ -15,12 +15,12 @@ from robossl.encoder import Encoder, named_outputs, resize_matrix
 
 Precision = Literal["fp32", "fp16"]
 
-# The first opset whose Resize has antialias. Runtimes that are too old for the newest opset can read it.
+# The first ONNX opset whose Resize can antialias. Runtimes too old for the newest opset can read graphs of this opset.
 OPSET = 18
 
 
 class EncoderGraph(nn.Module):
-    """The module that is exported: uint8 frames in, fp32 outputs out, the backbone in fp32 or fp16."""
+    """The module that is exported: it takes uint8 frames and returns fp32 outputs; its backbone is in fp32 or fp16."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class EncoderGraph(nn.Module):
         self.resize = None if fixed_hw is None else FixedResize(fixed_hw, encoder.config.input_hw)
 
     def forward(self, frames: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
-        """Return the chosen outputs in order."""
+        """Return the chosen outputs, in the order of `self.outputs`."""
         if self.resize is None:
             pixels = self.encoder.preprocess(frames)
         else:
@@ -70,25 +70,25 @@ def to_onnx(
     fixed_hw: tuple[int, int] | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Export an encoder to a checked ONNX model; the batch is dynamic, and so is the frame size unless it is fixed.
+    """Export an encoder to a checked ONNX model. The batch size is dynamic, and without `fixed_hw` also the frame size.
 
     Args:
         encoder: The encoder; it is copied.
         outputs: Names of the outputs, in order.
         precision: Precision of the backbone.
         fixed_hw: The only frame size that the model takes; None for any.
-        metadata: Written into the model's metadata_props.
+        metadata: Entries to write into the model's metadata_props.
     """
     module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
     height, width = fixed_hw or [
         size + 6 for size in encoder.config.input_hw
-    ]  # not input_hw, for which the resize could be left out
+    ]  # differs from input_hw, for which torch could leave out the resize
     dims = {0: torch.export.Dim("batch", min=1)}
     if fixed_hw is None:
         dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
     model = _trace(module, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")  # stack traces and file names of this machine
+        part.ClearField("metadata_props")  # removes stack traces and file names of this machine
         part.ClearField("doc_string")
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)

@@ -20,17 +20,18 @@ def mlp(
     last_bias: bool = True,
     init_std: float | None = None,
 ) -> nn.Sequential:
-    """Return linear layers between `dims`; all but the last are followed by batch-norm and ReLU.
+    """Return linear layers with these widths; all but the last layer are followed by batch-norm and ReLU.
 
-    A linear layer before a batch-norm has no bias, which the norm would remove. Weights are drawn from torch's global
-    generator: by default as in `nn.Linear` (uniform in +-1/sqrt(fan in)), or from N(0, init_std).
+    A linear layer before a batch-norm has no bias, because the norm would remove it. Weights are drawn from torch's
+    global generator: by default as in `nn.Linear` (uniform in +-1/sqrt(fan in)), with `init_std` from a normal
+    distribution with mean 0.
 
     Args:
         dims: input, hidden and output widths; two or more.
-        norm: batch-norm of the hidden layers.
-        last_norm: batch-norm of the output; no ReLU follows it.
+        norm: kind of batch-norm after each hidden layer.
+        last_norm: kind of batch-norm after the output layer; no ReLU follows it.
         last_bias: whether an output layer without batch-norm has a bias.
-        init_std: standard deviation of the weights, as in SimCLR's official code.
+        init_std: standard deviation of normal weights, as in SimCLR's official code; None for the default.
     """
     layers: list[nn.Module] = []
     last = len(dims) - 2
@@ -57,5 +58,5 @@ def _batch_norm(dim: int, norm: Norm) -> list[nn.Module]:
         return []
     layer = nn.BatchNorm1d(dim, affine=norm != "plain")
     if norm == "scale":
-        layer.bias.requires_grad_(False)  # stays 0: torch has no batch-norm with only a scale
+        layer.bias.requires_grad_(False)  # stays 0, because torch has no batch-norm with only a scale
     return [layer]
