@@ -20,7 +20,7 @@ from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
 
 
 class Series(NamedTuple):
-    """One metric over the run."""
+    """The logged values of one metric and the steps at which they were logged."""
 
     steps: Int[ndarray, " n"]
     values: Float[ndarray, " n"]
@@ -71,7 +71,7 @@ def read_run(path: Path) -> RunRecord:
     """Read a run folder; a run that still trains or was killed is read up to its last step.
 
     Raises:
-        InputError: not a run folder, or its encoder or an evaluation cannot be read.
+        InputError: the folder is not a run, or its encoder or an evaluation cannot be read.
     """
     if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
         raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Read every metric by name, without a half-written last line and without values that are not finite."""
+    """Read every metric by name; skip lines that are incomplete and values that are not finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -112,7 +112,7 @@ class Collapse(NamedTuple):
 
 
 def find_collapse(record: RunRecord) -> Collapse | None:
-    """Return the collapse in the logged health, by the rule of training; None if there is none."""
+    """Find a collapse in the logged health metrics, by the same rule as during training; None if there is none."""
     found = []
     if "health/std" in record.metrics and "health/std_reference" in record.metrics:
         std, reference = record.metrics["health/std"], record.metrics["health/std_reference"]
