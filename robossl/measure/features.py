@@ -84,7 +84,7 @@ def embed_views(
         watch: Function that is called with the number of frames done and the total, both summed over the views.
 
     Raises:
-        InputError: invalid features, or a cache that cannot be written.
+        InputError: features are invalid, or the cache cannot be written.
         ResourceError: the disk is full, or a server does not answer.
     """
     total, done = sum(map(len, views)), 0
@@ -117,7 +117,7 @@ def embed(
         advance: Function that is called with the number of frames done since the last call.
 
     Raises:
-        InputError: invalid features, or a cache that cannot be written.
+        InputError: features are invalid, or the cache cannot be written.
         ResourceError: the disk is full, or a server does not answer.
     """
     if cache is None:

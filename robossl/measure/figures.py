@@ -26,7 +26,7 @@ Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
-    """Return the mean over frames of a metric's only part."""
+    """Return the mean over frames, for a metric with a single part."""
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 
@@ -37,7 +37,7 @@ def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its 95 % interval; if it could not be measured, these are None and `reason` says why."""
+    """A measured value with its 95 % interval; if there is no value, all three are None and `reason` says why."""
 
     value: float | None
     low: float | None

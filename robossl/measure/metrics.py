@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-# If the squared deviation per frame is less than this share of that of all frames, R2 divides by that of all frames.
-# In resamples of the G1 episodes, each joint has a share of 0.12 or more.
+# If the squared deviation of some frames is below this share of the squared deviation of all frames (both per frame),
+# R2 divides by the latter. In resamples of the episodes of the G1 robot, the share is 0.12 or more for each joint.
 LEAST_DEVIATION = 0.1
 
 
@@ -73,7 +73,7 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean recall over the classes that occur, rescaled to 0 at chance and 1 if all is right; computed from sums."""
+    """Mean recall over the classes that occur, from sums over frames; rescaled to 0 at chance and 1 if all is right."""
 
     num_classes: int
 

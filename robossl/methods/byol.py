@@ -2,10 +2,10 @@
 
 The slow copy is the paper's target network. After each optimizer step its parameters move towards the trained
 network's; its buffers (such as batch-norm statistics) do not. The exported encoder is that of the trained network. The
-views have the strengths and probabilities of table 6, but torchvision's operations, as in later methods with these
-views. BYOL's own code adds a constant to change brightness, changes contrast about each channel's mean and saturation
-in HSV, and pads with zeros before it blurs; set `view: {colour: byol}` for that. docs/methods.md lists further
-deviations.
+views have the strengths and probabilities of table 6, but torchvision's operations, as in the methods that adopted
+these views. BYOL's own code adds a constant to change brightness, changes contrast about each channel's mean and
+saturation in HSV, and pads with zeros before it blurs; set `view: {colour: byol}` for that. docs/methods.md lists
+further deviations.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class BYOL(Method):
         return z
 
     def after_step(self, progress: float) -> None:
-        """Move the target's weights towards the trained ones; tau rises from `momentum` to 1 along half a cosine.
+        """Move the target's weights towards the trained network's; a fixed target does not move.
 
-        That is section 3.2. A fixed target does not move.
+        tau rises from `momentum` to 1 along half a cosine (section 3.2).
         """
         if self.config.target == "ema":
             tau = cosine(self.config.momentum, 1.0, progress=progress)

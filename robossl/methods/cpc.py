@@ -123,7 +123,8 @@ class CPC(Method):
         )
         width = width if config.context == "none" else config.context_dim
         residual = ResidualMLP(width, config.head_hidden_dim) if config.head == "residual" else nn.Identity()
-        self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))  # W_k
+        # One linear layer holds the matrices W_k of all steps k.
+        self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))
         self.teacher = Ema(self.encoder, self.projector) if config.target == "ema" else None
 
     def views(self) -> tuple[ViewSpec, ...]:

@@ -34,7 +34,7 @@ VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_
 class CPCRowsConfig:
     """CPC on images with the paper's numbers: a 7 x 7 grid of 64-pixel patches, half overlapping."""
 
-    patch_size: int = 64  # pixels of the view
+    patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
     steps: int = 5  # number of rows that are predicted
     skip_rows: int = 1  # next rows, not predicted as they overlap (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
@@ -106,7 +106,8 @@ class CPCRows(Method):
         self.encoder = encoder
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
         self.context = RowsContext(config.output_dim, config.context_layers)
-        self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)  # W_k of all k
+        # One layer holds the matrices W_k of all steps k.
+        self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return one view."""

@@ -28,10 +28,11 @@ from robossl.teacher import Center, Ema, check_momentum
 from robossl.transformer import plain_bicubic, require_transformer, start_class_token
 from robossl.views import Batch, ViewSpec
 
-GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # as BYOL
+# BYOL's augmentation, but no crop is smaller than 40 % of the frame.
+GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)
 LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
-MAX_WARMUP = 0.3  # largest share of the run's steps, as in lightly-train
-MAX_FREEZE = 0.1  # largest share of the run's steps
+MAX_WARMUP = 0.3  # longest warm-up of the teacher's temperature, as a share of the run's steps (as in lightly-train)
+MAX_FREEZE = 0.1  # longest freeze of the last layer, as a share of the run's steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class DINO(Method):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss of equation 3: H(P_t(global crop), P_s(another crop)), mean over the pairs of crops.
 
-        With several ranks, the mean of their values is the value of the global batch, of which there is one centre.
+        With several ranks, the mean of their values is the value of the global batch. All ranks have the same centre.
         """
         num_views = len(batch.views)
         with torch.no_grad():
@@ -154,7 +155,8 @@ class DINO(Method):
 
         self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
-        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: if one is 0, a collapse
+        # If one of these is 0, the outputs have collapsed (figure 7).
+        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
         return Loss(loss, metrics, outputs=p_t)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:

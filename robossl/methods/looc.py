@@ -3,7 +3,7 @@
 A query and n + 1 keys are views of one sample. Key 0 is drawn independently; key i shares the i-th augmentation with
 the query. In space 0 all keys are positives. In space i only key i is a positive; the other keys and the queue are
 negatives. Only that augmentation tells key i from the other keys, so the encoder must keep it. Keys, queues and
-batch-norm are MoCo's. The paper does not say which keys are queued. Here the queue of space i gets key i, also for i =
+batch-norm are MoCo's. The paper does not say which keys are queued; here space i queues key i, and space 0 queues key
 0. The authors have published no code. docs/methods.md lists the deviations from the paper.
 """
 
@@ -38,7 +38,7 @@ class LooCConfig:
     momentum: float = 0.999  # MoCo v1, section 3.3
     queue_size: int = 16384  # rows of each space's queue
     output_dim: int = 128  # of each space; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # as in moco
+    batch_norm_groups: int = 8  # groups with separate statistics, as in moco
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:

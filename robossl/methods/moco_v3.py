@@ -45,11 +45,11 @@ class MoCoV3Config:
     hidden_dim: int = 4096  # section 5
     output_dim: int = 256  # section 5
     projector_layers: int | None = None  # None: 3 for a transformer (section 5), else 2 (official code)
-    predictor_last_norm: bool | None = None  # None: for a transformer only (section 5, official code)
-    class_token: bool = True  # is the feature, if there is one; pooling after the final norm is worse (table 5)
-    freeze_patch_projection: bool | None = None  # section 4.1; None: for a transformer
-    fixed_positions: bool | None = None  # section 5, sines and cosines; None: for a transformer with random weights
-    xavier: bool | None = None  # initial weights of the official code; None: for a transformer with random weights
+    predictor_last_norm: bool | None = None  # None: true for a transformer only (section 5, official code)
+    class_token: bool = True  # use it as the feature, if there is one; pooling after the final norm is worse (table 5)
+    freeze_patch_projection: bool | None = None  # section 4.1; None: true for a transformer
+    fixed_positions: bool | None = None  # sines and cosines (section 5); None: true for a transformer at random init
+    xavier: bool | None = None  # initial weights of the official code; None: true for a transformer at random init
     view: ViewSpec = VIEW
     blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
     solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p

@@ -28,7 +28,7 @@ from robossl.views import Batch, ViewSpec
 class PixContrastConfig:
     """PixContrast with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1: largest distance of matched pixels, in diagonals of a pixel
+    threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
     temperature: float = 0.3  # section 3.1, equation 2
     hidden_dim: int = 2048  # section 3.1
     output_dim: int = 256  # section 3.1

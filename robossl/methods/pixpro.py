@@ -1,10 +1,10 @@
-"""PixPro: match a pixel, smoothed over similar pixels, to its place in the other view (arXiv:2011.10043, section 3.2).
+"""PixPro: match a pixel that is smoothed over similar pixels to the same place in the other view (arXiv:2011.10043).
 
-A pixel is one position of a feature map. The teacher, a moving average of the student, is updated after the optimizer
-step; the official code updates it before the next forward pass, which is equivalent. `variant: official` is the loss of
-the official code (zdaxie/PixPro): the output of g is l2-normalised, the loss is twice the paper's, pixels match by
-distance in fractions of the frame, and the instance branch pools after its heads, not before them. docs/methods.md
-lists further deviations.
+That is section 3.2 of the paper. A pixel is one position of a feature map. The teacher, a moving average of the
+student, is updated after the optimizer step; the official code updates it before the next forward pass, which is
+equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro): the output of g is l2-normalised, the
+loss is twice the paper's, pixels match by distance in fractions of the frame, and the instance branch pools after its
+heads, not before them. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 
 class PixProConfig:
     """PixPro with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1: largest distance of matched pixels, in diagonals of a pixel
+    threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
     sharpness: float = 2.0  # gamma, section 3.2, equation 4
     transform_layers: int = 1  # section 3.2: layers of g; 2 have batch-norm and ReLU between them; 0: g is the identity
     hidden_dim: int = 2048  # section 3.1; official code: 4096

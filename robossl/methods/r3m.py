@@ -32,7 +32,8 @@ from robossl.temporal import (
 )
 from robossl.views import Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # as the authors' rctraj
+# The authors' option `rctraj`: a random crop, the same for all frames of a clip.
+VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)

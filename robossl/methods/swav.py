@@ -30,7 +30,7 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
 LEAST_EPSILON = 0.0125  # exp(score / epsilon) is at most e^80; float32 just holds its sum over thousands of samples
-MAX_FREEZE = 0.1  # largest share of the run's steps
+MAX_FREEZE = 0.1  # longest freeze of the prototypes, as a share of the run's steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class RunRecord:
         return value
 
     def last(self, name: str) -> float | None:
-        """Return the last value of a metric."""
+        """Return the last value of a metric; None if it was not logged."""
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
     def own_row(self, evaluation: Scores, result: Result) -> ScoreRow | None:
@@ -107,7 +107,7 @@ class Collapse(NamedTuple):
     """A collapse of the outputs, by the rule of `robossl.health`."""
 
     first_step: int
-    is_over: bool  # the last check was healthy again
+    is_over: bool  # whether the last check was healthy again
     reason: str
 
 

@@ -19,7 +19,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """What the owner says about an ONNX model. What is left out is taken from the graph or has the default below.
+    """What the owner says about an ONNX model. Whatever is left out here and has no default, the graph must state.
 
     Args:
         layout: Axis order of the input.
