@@ -1,1 +1,1 @@
-"""What evaluate, probes and transfer share: subjects, references, cached features, heads, scores and intervals."""
+"""Code that `evaluate`, `probe` and `transfer` share: from opening an encoder to a score with its interval."""

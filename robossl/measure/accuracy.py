@@ -1,9 +1,9 @@
-"""Balanced accuracy of episodes, with intervals over episodes and seeds.
+"""Balanced accuracy of episodes, with intervals that cover the spread between episodes and between seeds.
 
-Episodes are drawn within each class: a plain bootstrap of 68 episodes loses a class of five in 0.6 % of its resamples,
-and balanced accuracy is then undefined (stratified and clustered resampling: Davison & Hinkley, "Bootstrap Methods and
-their Application", 1997, sections 3.2 and 3.8). The interval is about more episodes of these classes, places and days;
-not about new days, and not about another training run.
+Episodes are drawn within each class. A plain bootstrap of 68 episodes would lose a class of five episodes in 0.6 % of
+its resamples, and balanced accuracy would then be undefined (stratified and clustered resampling: Davison & Hinkley,
+"Bootstrap Methods and their Application", 1997, sections 3.2 and 3.8). The interval tells how the score may differ on
+other episodes of the same classes, places and days. It does not cover new days or another training run.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from robossl.measure.bootstrap import LEVEL, Interval, draw_counts, percentile_i
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResamples:
-    """Draws that all rows of a table share."""
+    """Bootstrap draws of episodes that all rows of a table share."""
 
     truth: Int[ndarray, " e"]  # class of each episode
     weights: Float[ndarray, "b e"]  # how often each resample draws each episode
-    luck: Float[ndarray, " b"]  # in [0, 1): which seed a resample scores
+    luck: Float[ndarray, " b"]  # number in [0, 1) that selects the seed which a resample scores
 
     def interval(
         self, hits: Float[ndarray, "*s e"], sizes: Float[ndarray, " e"] | None = None, level: float = LEVEL
     ) -> Interval:
-        """Return balanced accuracy with its percentile interval; without bounds if a class has a single episode.
+        """Return balanced accuracy with its percentile interval; bounds are nan if a class has a single episode.
 
         Args:
-            hits: Correct share of each episode, in [0, 1]; one row per seed if several networks stand for one thing.
-                The estimate is the mean over seeds.
-            sizes: Frames of each episode, for a score over frames. None: every episode counts once.
+            hits: Share of correct predictions in each episode, in [0, 1]. If one table row stands for networks of
+                several seeds, `hits` has a row per seed; the estimate is then the mean over seeds.
+            sizes: Number of frames of each episode, for a score over frames. None: every episode counts once.
             level: Share of the resamples inside the interval.
         """
         hits = np.atleast_2d(hits)
@@ -51,8 +51,11 @@ class EpisodeResamples:
         sizes: Float[ndarray, " e"] | None = None,
         level: float = LEVEL,
     ) -> Interval:
-        """Return the difference to a reference on the same resamples; every pair of seeds counts as one seed."""
-        # Balanced accuracy is linear in the hits.
+        """Return the difference to a reference encoder on the same resamples.
+
+        If both were run with several seeds, every pair of their seeds counts as one seed.
+        """
+        # Balanced accuracy is linear in the hits, so the score of differences is the difference of scores.
         return self.interval(all_pairs(hits, reference), sizes, level)
 
     def _scores(
@@ -65,18 +68,19 @@ class EpisodeResamples:
 
 
 def all_pairs(values: Float[ndarray, "*s e"], reference: Float[ndarray, "*r e"]) -> Float[ndarray, "s_times_r e"]:
-    """Return the difference of every row to every row of the reference."""
+    """Return every row of `values` minus every row of `reference`."""
     pairs = np.atleast_2d(values)[:, None] - np.atleast_2d(reference)[None]
     flat: Float[ndarray, "s_times_r e"] = pairs.reshape(-1, pairs.shape[-1])
     return flat
 
 
 def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: int) -> EpisodeResamples:
-    """Draw episodes with replacement within each class, one fewer than the class has.
+    """Draw episodes with replacement within each class; the number of draws is the size of the class minus one.
 
     Args:
         truth: Class of each episode.
-        num_resamples: 2,000 keeps the Monte-Carlo error of a 95 % bound near 2 % of the interval's width.
+        num_resamples: Number of resamples. With 2,000, the Monte-Carlo error of a 95 % bound is near 2 % of the
+            interval's width.
         seed: Equal seeds and classes give equal draws.
     """
     generator = np.random.default_rng(seed)

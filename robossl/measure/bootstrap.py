@@ -1,16 +1,17 @@
-"""Bootstrap over clusters: draws that all figures share, and the two intervals that are made from them.
+"""Bootstrap over clusters: random draws that all scores share, and the two kinds of interval made from them.
 
 Frames of one episode (or scene, or picture) are near copies, so clusters are resampled, never frames. All encoders and
-references are scored on the same draws, so differences are paired.
+reference encoders are scored on the same draws, so differences are paired.
 
-`percentile_interval` serves `evaluate` and `regress`: a percentile interval on n - 1 draws of n clusters, because n
-draws give a variance too small by (n - 1) / n, a fifth at n = 5 (Rao & Wu, "Resampling inference with complex survey
-data", JASA 1988). It takes several seeds of one encoder, each resample scoring one of them.
+`evaluate` and `regress` use `percentile_interval`, with n - 1 draws from n clusters. With n draws, the variance would
+be too small by the factor (n - 1) / n, which is a fifth at n = 5 (Rao & Wu, "Resampling inference with complex survey
+data", JASA 1988). If an encoder was trained or drawn with several seeds, each resample scores one of these seeds.
 
-`bca_interval` serves `probe`, whose statistics (ratios, shares near 1) are skewed: BCa (Efron, "Better bootstrap
-confidence intervals", JASA 1987), which is too short at 20 to 60 clusters. It therefore uses quantiles of Student's t
-and the factor sqrt(n / (n - 1)) of Hesterberg's expanded percentile ("What teachers should know about the bootstrap",
-2015), and is at least as long as the jackknife's standard error makes it.
+`probe` uses `bca_interval`, because its statistics (ratios, shares near 1) are skewed (BCa: Efron, "Better bootstrap
+confidence intervals", JASA 1987). Plain BCa intervals are too short at 20 to 60 clusters. Ours are therefore longer:
+they use quantiles of Student's t and the factor sqrt(n / (n - 1)) of Hesterberg's expanded percentile ("What teachers
+should know about the bootstrap", 2015). If the resamples spread less than the jackknife's standard error, they are
+stretched to it.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def draw_counts(
     """Return how often each resample draws each cluster, with replacement within its stratum.
 
     Args:
-        strata: Stratum of each cluster; one value for all: no strata.
+        strata: Stratum of each cluster. For no strata, give all clusters the same value.
         num_resamples: Number of resamples.
-        generator: Source of the draws.
-        fewer: How many fewer clusters are drawn than a stratum has; at least one is drawn.
+        generator: Source of the random draws.
+        fewer: Number subtracted from the size of a stratum to get its number of draws (at least 1).
     """
     counts = np.zeros((num_resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -65,10 +66,10 @@ def draw_counts(
 def percentile_interval(
     estimate: float, resampled: Float[ndarray, "b s"], seeds: Int[ndarray, " b"], *, level: float = LEVEL
 ) -> Interval:
-    """Return the percentile interval of resamples that each score one seed: the spread between seeds is part of it.
+    """Return the percentile interval. Each resample scores one seed, so the interval covers the spread between seeds.
 
     Args:
-        estimate: Of all clusters, the mean over seeds.
+        estimate: Value on all clusters, mean over seeds.
         resampled: Value of each resample for each seed.
         seeds: The seed that each resample scores.
         level: Share of the resamples inside the interval.
@@ -84,9 +85,9 @@ def bca_interval(
     """Return the bounds of the expanded BCa interval.
 
     Args:
-        estimate: Of all clusters.
+        estimate: Value on all clusters.
         resampled: Value of each resample.
-        left_out: Value without each cluster (jackknife).
+        left_out: Values with one cluster left out, for each cluster (jackknife).
     """
     from scipy.stats import norm, t
 
@@ -107,6 +108,6 @@ def bca_interval(
 
 
 def jackknife_error(left_out: Float[ndarray, " g"]) -> float:
-    """Return the standard error from values without each cluster."""
+    """Return the jackknife's standard error, from the values with one cluster left out each."""
     num = len(left_out)
     return math.sqrt((num - 1) / num * float(np.square(left_out - left_out.mean()).sum()))

@@ -1,7 +1,8 @@
-"""Features on disk by subject and frames: computed once, and a stopped run continues where it was.
+"""Cache of features on disk: each subject (encoder or reference) embeds the same frames only once.
 
-A file is named by the subject's digest, the frames' digest and the output. Embedded chunks are appended to a file
-beside it, which takes its name when it is complete.
+The path of a file is made of the subject's digest, the frames' digest and the name of the output. New features are
+appended to a temporary file beside it, which gets the final name when it is complete. A stopped run therefore continues
+where it was.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from numpy.lib import format as npy
 from robossl.durable import check_folder, is_whole_array, locked, raise_disk_full
 from robossl.measure.subjects.subject import Output, Subject
 
-CHUNK = 64  # frames embedded between two writes: the most that a stop loses
+CHUNK = 64  # frames embedded between two writes; a run that is stopped loses at most these
 
-Watch = Callable[[int, int], None]  # frames done, frames in all
+Watch = Callable[[int, int], None]  # is called with the number of frames done and the total number of frames
 Features = Mapping[Output, ndarray]
 
 
 class FrameSource(Protocol):
-    """Frames that are read in chunks."""
+    """A sequence of frames that is read in chunks."""
 
     @property
     def digest(self) -> str:
-        """Identifies the pixels and their order."""
+        """Digest that identifies the pixels of the frames and their order."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Iterable[UInt8[ndarray, "h w 3"]]:
-        """Return the frames from start to stop; sizes may differ."""
+        """Return frames `start` to `stop` - 1; their sizes may differ."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ViewFile:
-    """Rendered frames of one view.
+    """File with the rendered frames of one view (one transformation of the frames).
 
     Args:
         path: .npy file of uint8 (n, h, w, 3).
-        digest: Identifies its content.
-        outputs: Outputs to embed.
+        digest: Digest that identifies the content of the file.
+        outputs: Outputs of the encoder that are wanted for these frames.
     """
 
     path: Path
@@ -63,7 +64,7 @@ class ViewFile:
         return len(self._frames())
 
     def read(self, start: int, stop: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the frames from start to stop."""
+        """Return frames `start` to `stop` - 1."""
         return np.array(self._frames()[start:stop])
 
     def _frames(self) -> UInt8[ndarray, "n h w 3"]:
@@ -74,16 +75,16 @@ class ViewFile:
 def embed_views(
     subject: Subject, views: Sequence[ViewFile], cache: Path, *, watch: Watch = lambda done, total: None
 ) -> Iterator[Features]:
-    """Yield the features of each view, mapped from the cache; memory holds one chunk.
+    """Yield the features of each view as arrays that are memory-mapped from the cache.
 
     Args:
         subject: The encoder or reference.
-        views: Rendered views; outputs that the subject does not have are left out.
-        cache: Folder of all subjects.
-        watch: Told the frames done and in all, over all views.
+        views: Files of rendered views. Wanted outputs that the subject does not have are left out.
+        cache: Cache folder, which all subjects share.
+        watch: Function that is called with the number of frames done and the total, both summed over the views.
 
     Raises:
-        InputError: invalid features, or a cache that cannot be written.
+        InputError: features are invalid, or the cache cannot be written.
         ResourceError: the disk is full, or a server does not answer.
     """
     total, done = sum(map(len, views)), 0
@@ -110,13 +111,13 @@ def embed(
     """Return the features of all frames, from the cache if it has them.
 
     Args:
-        subject: The encoder or reference; all its outputs are embedded.
-        frames: The frames.
-        cache: Folder of all subjects; None keeps everything in memory.
-        advance: Told the number of frames done since the last call.
+        subject: The encoder or reference; all its outputs are computed.
+        frames: The frames to embed.
+        cache: Cache folder, which all subjects share. None: compute the features in memory, without a cache.
+        advance: Function that is called with the number of frames done since the last call.
 
     Raises:
-        InputError: invalid features, or a cache that cannot be written.
+        InputError: features are invalid, or the cache cannot be written.
         ResourceError: the disk is full, or a server does not answer.
     """
     if cache is None:
@@ -135,7 +136,7 @@ def embed(
 
 
 def feature_paths(subject: Subject, view: ViewFile, cache: Path) -> list[Path]:
-    """Return the files of a view's features."""
+    """Return the paths of the cache files for the features of a view."""
     return list(_paths(subject, view, view.outputs, cache).values())
 
 
@@ -167,7 +168,10 @@ def _folder(subject: Subject, cache: Path) -> Path:
 
 @cached
 def _code_digest() -> str:
-    """Return a digest of the code that computes features: weights do not say how frames are resized and pooled."""
+    """Return a digest of the code that computes features.
+
+    It is needed because the digest of the weights does not say how frames are resized and features pooled.
+    """
     from robossl import encoder
     from robossl.measure import subjects
 
@@ -217,7 +221,7 @@ def _append(file: BinaryIO, values: ndarray, num_frames: int, *, is_first: bool)
 
 
 def _rows_kept(file: BinaryIO, num_frames: int) -> int:
-    """Return how many complete rows an earlier run of the same number of frames has written."""
+    """Return how many complete rows an earlier run wrote; 0 if that run had another number of frames."""
     header = _header(file)
     if header is None or header.num_rows != num_frames:
         return 0
@@ -236,7 +240,7 @@ class _Header(NamedTuple):
 
 
 def _header(file: BinaryIO) -> _Header | None:
-    """Read the header; None if an earlier run was stopped before it was written."""
+    """Read the header of a .npy file; return None if an earlier run was stopped before it had written the header."""
     file.seek(0)
     try:
         npy.read_magic(file)

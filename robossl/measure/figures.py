@@ -1,8 +1,9 @@
-"""Figures: values with intervals over clusters, of metrics that are statistics of sums over frames.
+"""Figures: measured values with bootstrap intervals over clusters of frames.
 
-A metric gives one row of parts per frame, computed once against a fixed gallery, and a statistic of the sums of those
-parts; resampling clusters is then one matrix product. Frames are never resampled: a duplicate of the query in its
-gallery would tie, and a perfect encoder would miss.
+A metric consists of parts (a row of numbers for each frame) and a statistic (a function from the sums of the parts to
+the value). The parts are computed once, against a fixed gallery of frames, so resampling clusters is one matrix
+product. The frames in the gallery are never resampled. Otherwise a gallery could contain the query twice; the copies
+would tie, and even a perfect encoder would miss.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ from numpy import ndarray
 
 from robossl.measure.bootstrap import LEVEL, bca_interval, draw_counts, jackknife_error
 
-MAX_UNDEFINED = 0.1  # share of resamples without a value above which there is no interval
+MAX_UNDEFINED = 0.1  # largest share of resamples without a value; if more have none, there is no interval
 
-# From sums over frames (the number of frames first, then the parts) to a value, over all leading axes at once.
+# Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are a batch.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
-    """Return the mean of one part."""
+    """Return the mean over frames, for a metric with a single part."""
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 
 def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """Return one minus the first part over the second."""
+    """Return 1 - (sum of the first part) / (sum of the second part)."""
     return np.asarray(1 - sums[..., 1] / sums[..., 2])
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value with its 95 % interval; all three are None if there is a reason."""
+    """A measured value with its 95 % interval; if there is no value, all three are None and `reason` says why."""
 
     value: float | None
     low: float | None
     high: float | None
-    n: int  # frames behind it
-    clusters: int  # independent units behind it
-    reason: str | None = None  # why there is no value
+    n: int  # number of frames that were measured
+    clusters: int  # number of independent units (such as episodes) that these frames come from
+    reason: str | None = None  # why there is no value; None if there is one
 
 
 @dataclass(frozen=True, slots=True)
 class MetricParts:
-    """One metric of one view: a row of parts per frame, and the statistic of their sums."""
+    """One metric on one view (transformed frames): the parts of each frame, and the statistic of their sums."""
 
     parts: Float[ndarray, "n ..."]
     statistic: Statistic = mean
@@ -59,12 +60,12 @@ class Difference(NamedTuple):
     """How much one encoder exceeds another on the same frames."""
 
     figure: Figure
-    p: float  # two-sided, from the jackknife over clusters; nan if there is no interval
+    p: float  # two-sided p-value from the jackknife over clusters; nan if there is no interval
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Resamples that all metrics and encoders share."""
+    """Bootstrap resamples of clusters that all metrics and encoders share."""
 
     clusters: Int[ndarray, " n"]  # cluster of each frame, numbered from 0
     weights: Float[ndarray, "b g"]  # how often each resample draws each cluster
@@ -76,13 +77,14 @@ class Draws:
         *,
         limits: tuple[float, float] | None = None,
     ) -> Figure:
-        """Return a value with its 95 % interval; frames with a part that is nan are left out.
+        """Return a value with its 95 % interval; frames with a part that is nan or infinite are left out.
 
         Args:
-            parts: One row per frame, which is summed.
-            statistic: Maps the sums to the value.
-            limits: Range of a mean that is bounded, like a share of hits. If all frames lie on a limit there is no
-                spread to resample; the other bound is then the exact one of as many clusters, each a hit or a miss.
+            parts: The numbers of each frame that are summed over frames.
+            statistic: Function from the sums to the value.
+            limits: Least and largest possible value of a mean, such as 0 and 1 for a share of hits. If all frames lie
+                on one limit, resamples have no spread. The bound on the other side is then the exact binomial bound,
+                as if each cluster were one hit or miss.
         """
         table, known = self._table(parts)
         clusters = int((table[:, 0] > 0).sum())
@@ -103,7 +105,7 @@ class Draws:
     def difference(
         self, parts: Float[ndarray, "n ..."], other: Float[ndarray, "n ..."], statistic: Statistic = mean
     ) -> Difference:
-        """Return the first minus the second on the same draws."""
+        """Return the value of `parts` minus the value of `other`, with its interval from the same draws."""
         left, right = _columns(parts), _columns(other)
         middle = 1 + left.shape[1]
 
@@ -128,7 +130,7 @@ class Draws:
         return float(2 * t.sf(abs(figure.value) / error, len(left_out) - 1))
 
     def _table(self, parts: Float[ndarray, "n ..."]) -> tuple[Float[ndarray, "g k"], Bool[ndarray, " n"]]:
-        """Return sums by cluster, the number of frames first, and which frames count."""
+        """Return the sums of each cluster (number of frames, then each part) and a mask of the frames that count."""
         columns = _columns(parts)
         known = np.isfinite(columns).all(axis=1)
         columns = np.column_stack([np.ones(len(columns)), columns])[known]
@@ -146,7 +148,10 @@ class Draws:
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:
-    """Draw as many clusters as there are, with replacement; equal seeds and clusters give equal draws."""
+    """Draw for each resample as many clusters as there are, with replacement.
+
+    Equal seeds and clusters give equal draws.
+    """
     names, numbers = np.unique(clusters, return_inverse=True)
     one_stratum = np.zeros(len(names), np.int64)
     generator = np.random.default_rng(seed)
@@ -154,24 +159,27 @@ def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int =
 
 
 def unseen_share(clusters: int) -> float:
-    """Return the largest share of misses that is compatible with so many clusters without a miss."""
+    """Return the largest share of misses that is still compatible with seeing `clusters` clusters and no miss."""
     return float(1 - ((1 - LEVEL) / 2) ** (1 / clusters))
 
 
 def clusters_to_show(hits: float) -> float:
-    """Return how many clusters without a miss show this share of hits; infinite for a share of 1."""
+    """Return how many clusters without a miss are needed to show that the share of hits is `hits` or more.
+
+    The number is infinite for a share of 1.
+    """
     if hits <= 0:
         return 1
     return math.inf if hits >= 1 else math.ceil(math.log((1 - LEVEL) / 2) / math.log(hits))
 
 
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:
-    """Return a figure without a value, and the reason."""
+    """Return a figure that has a reason instead of a value."""
     return Figure(None, None, None, n=n, clusters=clusters, reason=reason)
 
 
 def holm(p: Float[ndarray, " m"]) -> Float[ndarray, " m"]:
-    """Adjust p-values for the number of claims (Holm, 1979); nan stays nan and is not a claim."""
+    """Adjust p-values for the number of claims (Holm, 1979). A nan stays nan and does not count as a claim."""
     adjusted = np.full(len(p), np.nan)
     order = [int(i) for i in np.argsort(p) if np.isfinite(p[i])]
     largest = 0.0
@@ -186,6 +194,6 @@ def _columns(parts: Float[ndarray, "n ..."]) -> Float[ndarray, "n k"]:
 
 
 def _left_out(table: Float[ndarray, "g k"], statistic: Statistic) -> Float[ndarray, " g"]:
-    """Return the statistic without each cluster that has frames."""
+    """Return the statistic with one cluster left out, for each cluster that has frames."""
     present = table[table[:, 0] > 0]
     return statistic(table.sum(axis=0) - present)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 K, TEMPERATURE = 20, 0.07
-CHUNK = 1024  # test rows at a time: bounds the similarity matrix at CHUNK x n
+CHUNK = 1024  # test rows per step, so that the similarity matrix is never larger than CHUNK x n
 
 
 @torch.no_grad()
@@ -24,10 +24,10 @@ def weighted_knn(
 
     Args:
         train: Features in any scale; they are normalised here.
-        labels: Classes from 0; the result has one column each.
+        labels: Class of each training row, numbered from 0; the result has one column for each class.
         test: Features to score.
-        k: Neighbours; all of `train` if it has fewer.
-        temperature: Cosine is divided by it before the exponential.
+        k: Number of neighbours; all of `train` if it has fewer rows.
+        temperature: Number by which cosines are divided before the exponential.
     """
     bank = F.normalize(torch.from_numpy(train).float(), dim=1)
     queries = F.normalize(torch.from_numpy(test).float(), dim=1)

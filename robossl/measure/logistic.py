@@ -1,8 +1,8 @@
 """Logistic regression whose penalty is chosen by cross-validation over whole groups.
 
 All classes have equal weight, because the score is balanced accuracy. A group (a recording day or an episode) is never
-on both sides of a fold: frames of one episode are near copies, and a split through them would choose too small a
-penalty.
+split between training and held-out frames. Frames of one episode are near copies, so with a split inside an episode the
+chosen penalty would be too small.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from robossl.measure.metrics import balanced_accuracy
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the inverse of the l2 penalty
-UNVALIDATED = 1e-2  # if a class has a single group, so that nothing can be held out
-FOLDS = 3  # or as many groups as the smallest class has
+GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # values tried for scikit-learn's C, the inverse of the l2 penalty
+UNVALIDATED = 1e-2  # C if some class has a single group, so that no group can be held out
+FOLDS = 3  # number of folds; fewer if a class has fewer groups
 MAX_ITERATIONS = 5000
-ONE_THREAD = 2**24  # numbers in the training features below which more threads only wait (6x slower on 2 cores)
+# If the training features contain fewer numbers than this, one thread is faster (6 times, compared with 2 cores).
+ONE_THREAD = 2**24
 
 
 def choose_c(
     train: Float[ndarray, "n d"], labels: Int[ndarray, " n"], groups: Int[ndarray, " n"], *, seed: int
 ) -> dict[str, float | int | bool]:
-    """Choose the C with the best mean balanced accuracy over folds; ties go to the smallest C (strongest penalty)."""
+    """Choose the C with the best mean balanced accuracy over folds; of equally good values, choose the smallest C.
+
+    Return the choice with its details, as a report states them.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     num_folds = min(FOLDS, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
@@ -50,7 +54,7 @@ def choose_c(
 def fit_logistic(
     features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float
 ) -> tuple[LogisticRegression, bool]:
-    """Fit one model; return it and whether the fit converged, instead of a warning."""
+    """Fit one model. Return it and whether the fit converged; scikit-learn's warning about that is suppressed."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

@@ -1,4 +1,7 @@
-"""Scores of predictions: balanced accuracy and R2, also as statistics of sums that a bootstrap can resample."""
+"""Scores of predictions: balanced accuracy and R2.
+
+The classes compute them from sums over frames, so that a bootstrap only has to resample the sums.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-LEAST_DEVIATION = 0.1  # of all frames, per frame; resamples of the G1 episodes have 0.12 or more in each joint
+# If the squared deviation of some frames is below this share of the squared deviation of all frames (both per frame),
+# R2 divides by the latter. In resamples of the episodes of the G1 robot, the share is 0.12 or more for each joint.
+LEAST_DEVIATION = 0.1
 
 
 def balanced_accuracy(truth: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> float:
-    """Return the mean recall over the classes in `truth`; 1 / classes is chance."""
+    """Return the mean recall over the classes in `truth`; the chance level is 1 / (number of these classes)."""
     hits = predicted == truth
     return float(np.mean([hits[truth == c].mean() for c in np.unique(truth)]))
 
@@ -25,33 +30,39 @@ def above_chance(accuracy: Any, num_classes: Any) -> Any:
 
 
 def one_hot(classes: Int[ndarray, " n"], num_classes: int) -> Float[ndarray, "n c"]:
-    """Return one column per class."""
+    """Return one column per class: 1 in the rows of that class, else 0."""
     return np.asarray(np.eye(num_classes)[classes])
 
 
 def class_weights(classes: Int[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Return frame weights that give every class the same total."""
+    """Return a weight for each frame, such that the weights of every class have the same sum."""
     counts = np.bincount(classes)
     return np.asarray(1.0 / counts[classes])
 
 
 def least_deviation(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*b k"]) -> Float[ndarray, "*b k"]:
-    """Return the squared deviation that R2 divides by: that of all frames if these frames hardly move."""
+    """Return the squared deviation that R2 divides by: `deviation`, or `of_all` (all frames) if that is much larger.
+
+    Frames in which the target hardly varies would otherwise give huge negative scores.
+    """
     return np.where(deviation < LEAST_DEVIATION * of_all, of_all, deviation)
 
 
 @dataclass(frozen=True, slots=True)
 class R2:
-    """Explained variance of groups of columns with one unit, averaged over the groups; a statistic of sums."""
+    """Explained variance of each group of target columns, averaged over the groups; computed from sums over frames."""
 
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]  # columns that have the same unit are one group
 
     def parts(self, target: Float[ndarray, "n t"], predicted: Float[ndarray, "n t"]) -> Float[ndarray, "n 3*t"]:
-        """Return what is summed. Targets should be near zero, because their squares are summed."""
+        """Return for each frame the terms to sum: target, squared target and squared error.
+
+        Targets should be near zero, because their squares are summed.
+        """
         return np.concatenate([target, np.square(target), np.square(target - predicted)], axis=1)
 
     def __call__(self, sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
-        """Return R2 from the number of frames and the sums of the parts."""
+        """Compute R2 from sums over frames: the number of frames, then the sums of the terms of `parts`."""
         num = sums[..., :1]
         first, second, error = np.split(sums[..., 1:], 3, axis=-1)
         deviation = np.maximum(second - np.square(first) / num, 0)
@@ -62,17 +73,17 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean recall over the classes that occur, rescaled to 0 at chance and 1 if all is right; a statistic of sums."""
+    """Mean recall over the classes that occur, from sums over frames; rescaled to 0 at chance and 1 if all is right."""
 
     num_classes: int
 
     def parts(self, target: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> Float[ndarray, "n 2*c"]:
-        """Return the occurrences and the hits of each class."""
+        """Return for each frame the terms to sum: its class as one-hot, then the same if the prediction is right."""
         present = one_hot(target, self.num_classes)
         return np.concatenate([present, present * (predicted == target)[:, None]], axis=1)
 
     def __call__(self, sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
-        """Return the score from the number of frames and the sums of the parts."""
+        """Compute the score from sums over frames: the number of frames, then the sums of the terms of `parts`."""
         present, hits = np.split(sums[..., 1:], 2, axis=-1)
         num = (present > 0).sum(axis=-1)
         recall = np.where(present > 0, hits / np.where(present > 0, present, 1), 0).sum(axis=-1) / num

@@ -1,10 +1,13 @@
-"""Ridge regression on principal components: one decomposition serves every penalty, target and shuffled target.
+"""Ridge regression on principal components: one decomposition is used for every penalty, target and shuffled target.
 
-Features are standardised with a floor (`LEAST_SPREAD`). There are two ways to choose the penalty:
-- `Basis.choose` (probes): least squared error on clusters left out in turn, in closed form. With fewer than five frames
-  per feature, only n / 4 components are kept, because a fit with n < d is unstable whatever its penalty. Classes are
-  one column each.
-- `predict_by_ridge` (regress): best mean R2 over four folds of groups, on all components.
+Features are divided by their standard deviation, or by a minimum if that is larger (`LEAST_SPREAD`). There are two ways
+to choose the penalty:
+- `Basis.choose`, for probes, takes the penalty with the least squared error on clusters that are left out in turn. The
+  error is computed in closed form. With fewer than five frames per feature, `fit_basis` keeps only n / 4 components,
+  because a fit with fewer frames than features is unstable with every penalty. A target of classes has a column per
+  class.
+- `predict_by_ridge`, for `regress`, takes the penalty with the best mean R2 over four folds of whole groups, and uses
+  all components.
 """
 
 from __future__ import annotations
@@ -19,16 +22,20 @@ from numpy import ndarray
 
 from robossl.measure.metrics import least_deviation
 
-# Of the features' root mean square std: features that hardly vary are not scaled up to the size of the others.
+# Least std that a feature is divided by, as a share of the root mean square std of all features. With it, features that
+# hardly vary are not scaled up to the size of the others.
 LEAST_SPREAD = 0.1
-PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # of `Basis`, relative to the mean squared singular value
-FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # of `predict_by_ridge`, absolute
-FOLDS = 4  # of `predict_by_ridge`
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # tried by `Basis`; relative to the mean squared singular value
+FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # tried by `predict_by_ridge`; absolute
+FOLDS = 4  # number of folds in `predict_by_ridge`
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Standardised training features as left @ diag(strength) @ axes.T, with rows weighted by `root` squared."""
+    """Singular value decomposition of standardised training features: left @ diag(strength) @ axes.T.
+
+    `root` holds the square root of each frame's weight; each row is multiplied by it before the decomposition.
+    """
 
     mean: Float[ndarray, " d"]
     std: Float[ndarray, " d"]
@@ -38,38 +45,38 @@ class Basis:
     root: Float[ndarray, " n"]
 
     def components(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m k"]:
-        """Return principal components, in units of the training features' singular values."""
+        """Return the principal components of features, each divided by its singular value."""
         components: Float[ndarray, "m k"] = (features - self.mean) / self.std @ (self.axes / self.strength)
         return components
 
     def shrink(self, penalty: float) -> Float[ndarray, " k"]:
-        """Return the share of each component that a penalty leaves."""
+        """Return for each component the factor in 0 to 1 by which a penalty shrinks it."""
         squared = np.square(self.strength)
         left: Float[ndarray, " k"] = squared / (squared + penalty * (squared.mean() if len(squared) else 1.0))
         return left
 
     def fit(self, target: Float[ndarray, "n t"], penalty: float) -> Readout:
-        """Fit any number of targets."""
+        """Fit a ridge regression with this penalty to every column of `target`."""
         centre = np.square(self.root) @ target / len(target)
         pulled = self.left.T @ (self.root[:, None] * (target - centre))
         return Readout(self, self.shrink(penalty)[:, None] * pulled, centre)
 
     def choose(self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None) -> float:
-        """Return the penalty with the least squared error when the frame, or its cluster, is left out."""
+        """Return the penalty with the least squared error on left-out clusters (or frames, if `clusters` is None)."""
         best: float = PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
         return best
 
     def left_out(
         self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None
     ) -> Float[ndarray, " p"]:
-        """Return the squared error of each penalty on standardised targets, with each cluster left out."""
+        """Return for each penalty the squared error on left-out clusters or frames, with targets standardised."""
         scale = target.std(axis=0)
         target = target / np.where(scale > 0, scale, 1)
         rest = self.root[:, None] * (target - np.square(self.root) @ target / len(target))
         pulled = self.left.T @ rest
         shrink = np.stack([self.shrink(penalty) for penalty in PENALTIES])
         residual = np.stack([rest - self.left @ (each[:, None] * pulled) for each in shrink])
-        own = np.square(self.root) / len(rest)  # leverage of a frame on the mean
+        own = np.square(self.root) / len(rest)  # leverage of a frame: how much it moves the mean
         if clusters is None:
             leverage = shrink @ np.square(self.left).T + own
             without = residual / np.maximum(1 - leverage, 1e-9)[..., None]
@@ -92,7 +99,7 @@ class Readout:
     centre: Float[ndarray, " t"]
 
     def __call__(self, features: Float[ndarray, "m d"]) -> Float[ndarray, "m t"]:
-        """Return predictions."""
+        """Predict the targets from features."""
         predicted: Float[ndarray, "m t"] = self.basis.components(features) @ self.weights + self.centre
         return predicted
 
@@ -103,12 +110,13 @@ def fit_basis(
     *,
     rounding: Float[ndarray, " d"] | float = 0.0,
 ) -> Basis:
-    """Standardise and decompose training features.
+    """Standardise training features and decompose them into principal components.
 
     Args:
         features: Features of the training frames.
-        weights: Weights of the frames, in any unit.
-        rounding: A feature with a std of at most this (or of the rounding of its mean) counts as constant.
+        weights: Weights of the frames, in any unit. None: equal weights.
+        rounding: Rounding error of each feature. A feature counts as constant if its std is not larger than this or
+            than the rounding error of its mean.
     """
     n, d = features.shape
     x = features.astype(np.float64)
@@ -125,7 +133,10 @@ def fit_basis(
 
 
 def floor_spread(std: Float[ndarray, " d"], live: Bool[ndarray, " d"]) -> Float[ndarray, " d"]:
-    """Return the std to divide by: at least `LEAST_SPREAD` of the root mean square, infinite for constant features."""
+    """Return the std to divide each feature by: at least `LEAST_SPREAD` times the root mean square std.
+
+    For constant features (those not `live`) it is infinite, so that they become 0.
+    """
     least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
     return np.where(live, np.maximum(std, least), np.inf)
 
@@ -133,7 +144,10 @@ def floor_spread(std: Float[ndarray, " d"], live: Bool[ndarray, " d"]) -> Float[
 def predict_by_ridge(
     train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], groups: Int[ndarray, " n"], test: Float[ndarray, "m d"]
 ) -> tuple[Float[ndarray, "m k"], float]:
-    """Return predictions for `test`, and the penalty with the best mean R2 over folds of groups and dimensions."""
+    """Return predictions for `test` and the penalty that was used.
+
+    That is the penalty with the best R2, averaged over folds of whole groups and over the columns of `target`.
+    """
     from sklearn.model_selection import GroupKFold
 
     train, test = train.astype(np.float64), test.astype(np.float64)
@@ -154,7 +168,7 @@ def predict_by_ridge(
 def _predict(
     train: Float[ndarray, "n d"], target: Float[ndarray, "n k"], test: Float[ndarray, "m d"], penalties: Sequence[float]
 ) -> Float[ndarray, "p m k"]:
-    """Return predictions for each penalty, which is added to the squared singular values without rescaling."""
+    """Return predictions for each penalty. A penalty is added to the squared singular values without rescaling."""
     n, d = train.shape
     centre = train.mean(axis=0)
     axes, strength, left = _decompose(train - centre, keep=d)
@@ -165,13 +179,16 @@ def _predict(
 
 
 def is_live(mean: Float[ndarray, " d"], std: Float[ndarray, " d"]) -> Bool[ndarray, " d"]:
-    """Return which features vary by more than the rounding of their mean."""
+    """Return a mask of the features that vary by more than the rounding error of their mean."""
     live: Bool[ndarray, " d"] = std > 1e-6 * np.abs(mean) + 1e-12
     return live
 
 
 def _decompose(x: Float[ndarray, "n d"], *, keep: int) -> tuple[Any, Any, Any]:
-    """Return the leading right singular vectors, values and left vectors, from the smaller Gram matrix."""
+    """Return the `keep` leading right singular vectors, singular values and left singular vectors of x.
+
+    Fewer are returned if x has a lower rank. They are computed from the smaller of the two Gram matrices.
+    """
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
     order = np.argsort(values)[::-1][:keep]

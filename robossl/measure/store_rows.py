@@ -13,7 +13,7 @@ from robossl.data.store import Store
 
 
 def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> Int[ndarray, " n"]:
-    """Return up to `per_episode` rows of each episode, at the middles of equal intervals, in order."""
+    """Split each episode into `per_episode` equal parts and return the middle row of each part, in ascending order."""
     starts, stops = store.episode_start[episodes], store.episode_start[episodes + 1]
     middles = (np.arange(per_episode) + 0.5) / per_episode
     rows = starts[:, None] + ((stops - starts)[:, None] * middles).astype(np.int64)
@@ -22,14 +22,14 @@ def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int)
 
 @dataclass(frozen=True, slots=True)
 class StoreRows:
-    """Rows of a store as frames to embed; see `robossl.measure.features.FrameSource`."""
+    """Frames at the given rows of a store, to be embedded; a `robossl.measure.features.FrameSource`."""
 
     store: Store
     rows: Int[ndarray, " n"]
 
     @property
     def digest(self) -> str:
-        """Identifies the content of the store, and the rows."""
+        """Digest that identifies the content of the store and the chosen rows."""
         digest = hashlib.sha256(f"{self.store.content_hash} ".encode())
         digest.update(np.ascontiguousarray(self.rows, dtype="<i8").tobytes())
         return digest.hexdigest()
@@ -38,6 +38,6 @@ class StoreRows:
         return len(self.rows)
 
     def read(self, start: int, stop: int) -> list[UInt8[ndarray, "h w 3"]]:
-        """Decode the rows from start to stop."""
+        """Decode the frames of `rows[start:stop]`."""
         frames = self.store.decode(self.rows[start:stop])
         return [np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in frames]

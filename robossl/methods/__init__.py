@@ -1,4 +1,4 @@
-"""METHODS: the pretraining methods by name; importing this imports no torch."""
+"""METHODS: registry of the pretraining methods by name. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def resolve_method(name: str) -> type[MethodConfig]:
     """Return the configuration class of a method.
 
     Raises:
-        InputError: no method has that name, or a plugin that cannot be used.
+        InputError: no method has that name, or it is a plugin that cannot be used.
     """
     config: type[MethodConfig] = METHODS.resolve(name)
     return config

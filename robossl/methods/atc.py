@@ -1,4 +1,4 @@
-"""ATC: predict the code of the frame k steps later, as a slow copy of the encoder sees it (arXiv:2009.08319).
+"""ATC: predict the embedding that a slow copy of the encoder gives the frame k steps later (arXiv:2009.08319).
 
 The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels: every frame on DMControl,
 a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area, so set `view.ratio` to
@@ -38,7 +38,7 @@ class ATCConfig:
     ahead_seconds: float = 0.1  # k: 1 step on DMControl, 3 on DMLab and Atari
     output_dim: int = 128  # latent size; 256 on DMLab and Atari
     predictor_hidden_dim: int = 512
-    momentum: float = 0.99  # tau 0.01 at every update
+    momentum: float = 0.99  # 1 - tau; the authors have tau = 0.01 at every update
     view: ViewSpec = VIEW  # operations are drawn for each of the two frames separately
 
     def __post_init__(self) -> None:
@@ -73,7 +73,10 @@ class ATC(Method):
         return (replace(clip_view(self.config.view, clip), per_frame=OPERATIONS),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return InfoNCE of (c + MLP(c)) W; the positive is the teacher's code of the later frame."""
+        """Return InfoNCE of (c + MLP(c)) W, where c is the embedding of the earlier frame.
+
+        The positive is the teacher's embedding of the later frame.
+        """
         view = batch.views[0]
         c = encode_clip(self.encoder, self.projector, view.pixels[:, :1])
         with torch.no_grad():
@@ -87,5 +90,5 @@ class ATC(Method):
         return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=count_pairs([sums]))
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher towards the encoder."""
+        """Move the teacher's weights towards the encoder's."""
         self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

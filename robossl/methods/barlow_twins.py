@@ -1,8 +1,8 @@
 """Barlow Twins: drive the cross-correlation of two views' outputs to the identity (arXiv:2103.03230).
 
-The gradient is that of the global batch's loss. The authors' code divides it by the number of GPUs, because their
-all-reduce has no backward pass. Scale their learning rate of biases and norms, and their weight decay, before you use
-them here: see configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
+The gradient is that of the global batch's loss. In the authors' code it is divided by the number of GPUs, because their
+all-reduce has no backward pass. Their learning rate of biases and norms and their weight decay must therefore be scaled
+for use here, as in configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BarlowTwinsConfig:
 def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return the two terms of equation 1: sum (1 - c_ii)^2, and weight * sum c_ij^2 off the diagonal.
 
-    Over ranks: pass the cross-correlation of the global batch; every rank then gets the global value.
+    With several ranks, pass the cross-correlation over the global batch; every rank then gets the same, global value.
     """
     squares = c.square()
     on_diagonal = (1 - c.diagonal()).square().sum()
@@ -67,7 +67,7 @@ class BarlowTwins(Method):
         self.encoder = encoder
         dims = [encoder.feature_dim, *[config.hidden_dim] * (config.projector_layers - 1), config.output_dim]
         self.projector = mlp(dims, last_bias=False)
-        self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # over the global batch, as every batch-norm here
+        self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # statistics of the global batch
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return two views: the first is always blurred, the second sometimes solarized."""

@@ -1,10 +1,11 @@
-"""BYOL: predict a slow copy's projection of another view (arXiv:2006.07733).
+"""BYOL: predict how a slow copy of the network projects the other view (arXiv:2006.07733).
 
-The copy, the paper's target network, moves after the optimizer step; its parameters follow, its buffers do not. The
-exported encoder is the trained one. The views have the strengths and probabilities of table 6 and the operations of
-torchvision, as in the methods that adopted them. BYOL's own code adds to brightness, changes contrast about each
-channel's mean and saturation in HSV, and pads with zeros to blur: `view: {colour: byol}`.
-docs/methods.md lists further deviations.
+The slow copy is the paper's target network. After each optimizer step its parameters move towards the trained
+network's; its buffers (such as batch-norm statistics) do not. The exported encoder is that of the trained network. The
+views have the strengths and probabilities of table 6, but torchvision's operations, as in the methods that adopted
+these views. BYOL's own code adds a constant to change brightness, changes contrast about each channel's mean and
+saturation in HSV, and pads with zeros before it blurs; set `view: {colour: byol}` for that. docs/methods.md lists
+further deviations.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class BYOLConfig:
     momentum: float = 0.996  # section 3.2, 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
     hidden_dim: int = 4096  # section 3.2
     output_dim: int = 256  # section 3.2
-    predictor: bool = True  # table 5b: it collapses without one
+    predictor: bool = True  # table 5b: without a predictor, training collapses
     target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that never moves (table 5a: 18.8% top-1)
     view: ViewSpec = VIEW
     blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
@@ -50,7 +51,7 @@ class BYOLConfig:
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """Return equation 2: the squared distance of two unit vectors, mean over the batch.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
+    With several ranks, the mean of their values is the value of the global batch; nothing is gathered.
     """
     return 2 + 2 * negative_cosine(q, z)
 
@@ -84,7 +85,10 @@ class BYOL(Method):
         return z
 
     def after_step(self, progress: float) -> None:
-        """Move the target; tau rises from `momentum` to 1 along half a cosine (section 3.2)."""
+        """Move the target's weights towards the trained network's; a fixed target does not move.
+
+        tau rises from `momentum` to 1 along half a cosine (section 3.2).
+        """
         if self.config.target == "ema":
             tau = cosine(self.config.momentum, 1.0, progress=progress)
             self.target.update(self.encoder, self.projector, momentum=tau)

@@ -3,8 +3,9 @@
 A context c_t summarises the vectors z of the frames up to t and, if configured, actions and joint states. For each
 k = 1..K a matrix W_k makes a prediction from c_t; its product with z_{t+k} is the log-bilinear score of equation 3.
 An augmentation that all frames of a clip share would identify the clip without any content, so colour is drawn for each
-frame separately. Watch `same_clip_accuracy`: the background cannot raise it.
-The anchor's own frame is not a negative; in rlpyt's code it is one. docs/methods.md lists further deviations.
+frame separately. Watch the metric `same_clip_accuracy`, which compares frames of one clip only: they share the
+background, so the background cannot raise it.
+The anchor's own frame is not a negative; in rlpyt's code it is. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -42,27 +43,27 @@ VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # the paper has no r
 
 @dataclass(frozen=True, slots=True)
 class CPCConfig:
-    """CPC with the numbers of section 3.1 (speech); those of rlpyt's CPC for control (DMLab) are marked."""
+    """CPC with the numbers of section 3.1 (speech). "rlpyt" marks numbers of rlpyt's CPC for control (DMLab)."""
 
-    num_frames: int = 32  # rlpyt, T
+    num_frames: int = 32  # T of rlpyt
     stride_seconds: float = 0.1
-    steps: int = 12  # section 3.1: K
-    warmup_frames: int = 0  # rlpyt: 16; they feed the context and are neither anchors nor candidates
-    output_dim: int = 256  # rlpyt; 512 for audio
-    context: ContextKind = "gru"  # section 3.1; rlpyt: lstm
+    steps: int = 12  # K of section 3.1
+    warmup_frames: int = 0  # first frames, which only feed the context (neither anchors nor candidates); rlpyt: 16
+    output_dim: int = 256  # rlpyt; the paper has 512 for audio
+    context: ContextKind = "gru"  # section 3.1; rlpyt has an lstm
     context_dim: int = 256  # section 3.1
     context_layers: int = 1
     head: Literal["linear", "residual"] = "linear"  # residual: W_k(c + MLP(c)), as in ATC
     head_hidden_dim: int = 512  # of the residual head
     negatives: Negatives = "both"
     similarity: Similarity = "dot"  # equation 3
-    temperature: float = 1.0  # equation 3 has none
+    temperature: float = 1.0  # equation 3 has no temperature
     target: Literal["online", "stop_gradient", "ema"] = "online"
     momentum: float = 0.99  # of the ema target
-    columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column that the context sees
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete column
+    columns: dict[str, int] = field(default_factory=dict)  # continuous columns that the context sees, and their widths
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and their numbers of values
     column_dim: int = 32  # width of each embedded column
-    column_lag: int = 0  # frames; rlpyt: 1, so that the context sees the action that led to a frame
+    column_lag: int = 0  # in frames; rlpyt: 1, so that the context sees the action that led to a frame
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -122,7 +123,8 @@ class CPC(Method):
         )
         width = width if config.context == "none" else config.context_dim
         residual = ResidualMLP(width, config.head_hidden_dim) if config.head == "residual" else nn.Identity()
-        self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))  # all W_k
+        # One linear layer holds the matrices W_k of all steps k.
+        self.heads = nn.Sequential(residual, nn.Linear(width, config.steps * config.output_dim, bias=False))
         self.teacher = Ema(self.encoder, self.projector) if config.target == "ema" else None
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -157,6 +159,6 @@ class CPC(Method):
             return encode_clip(encoder, projector, view.pixels)
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher, if there is one."""
+        """Move the teacher's weights towards the encoder's; without an "ema" target there is no teacher."""
         if self.teacher is not None:
             self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

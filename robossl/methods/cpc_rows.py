@@ -1,10 +1,11 @@
 """CPC over the rows of an image: find the patches below, given those above (arXiv:1807.03748, section 3.2).
 
-Overlapping patches go through the encoder one by one. In each column, a row-causal convolutional context predicts the
-patch k rows further down. An encoder with batch-norm is refused, because patches could identify their neighbours by the
-shared statistics; the paper removed batch-norm too. Unlike in the paper, patches are not jittered one by one. The
-encoder learns on patches and later receives whole frames. The authors have published no code. docs/methods.md lists
-the deviations from the paper and from Greedy InfoMax's CPC.
+Overlapping patches go through the encoder one by one. For each patch, a convolutional context of its own row and the
+rows above predicts the patch k rows further down in the same column. An encoder with batch-norm is refused, because
+patches could identify their neighbours by the shared statistics; the paper removed batch-norm too. Unlike in the paper,
+patches are not cropped and jittered one by one. The encoder learns on patches, but receives whole frames when it is
+used. The authors have published no code. docs/methods.md lists the deviations from the paper and from the CPC of Greedy
+InfoMax.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_
 class CPCRowsConfig:
     """CPC on images with the paper's numbers: a 7 x 7 grid of 64-pixel patches, half overlapping."""
 
-    patch_size: int = 64  # pixels of the view
+    patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
-    steps: int = 5  # rows predicted
-    skip_rows: int = 1  # overlapping rows, which are not predicted (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
+    steps: int = 5  # number of rows that are predicted
+    skip_rows: int = 1  # next rows, not predicted as they overlap (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
     output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
     context_layers: int = 5  # CPC v2; the paper says "PixelCNN"
-    negatives: Negatives = "both"  # patches of other images and of the same
+    negatives: Negatives = "both"  # patches of other images, of the same image, or both
     temperature: float = 1.0
     allow_batch_norm: bool = False
     view: ViewSpec = VIEW
@@ -78,7 +79,7 @@ class RowsContext(nn.Module):
             nn.Sequential(
                 nn.Conv2d(dim, dim, (1, 3), padding=(0, 1)),
                 nn.ReLU(),
-                nn.ZeroPad2d((0, 0, 1, 0)),  # makes the next convolution look up, not down
+                nn.ZeroPad2d((0, 0, 1, 0)),  # so that the next convolution sees the row above, not below
                 nn.Conv2d(dim, dim, (2, 1)),
                 nn.ReLU(),
                 nn.Conv2d(dim, dim, 1),
@@ -105,7 +106,8 @@ class CPCRows(Method):
         self.encoder = encoder
         self.projector = nn.Linear(encoder.feature_dim, config.output_dim)
         self.context = RowsContext(config.output_dim, config.context_layers)
-        self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)  # all W_k
+        # One layer holds the matrices W_k of all steps k.
+        self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return one view."""
@@ -116,7 +118,7 @@ class CPCRows(Method):
         return {self.config.patch_size}
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the mean of -log softmax(z W_k c)[row + k, same column] over all patches that have a row + k."""
+        """Return the mean of -log softmax(z W_k c)[row + k, same column] over all patches with a k-th row below."""
         z = self.patches(batch.views[0].pixels)
         predictions = self.heads(self.context(z)).unflatten(-1, (self.config.steps, -1))
         places = torch.arange(z.shape[1] * z.shape[2], device=z.device).expand(len(z), -1)

@@ -1,7 +1,8 @@
-"""DINO: match a student on all crops to the centred, sharpened output of its average (arXiv:2104.14294).
+"""DINO: a student on all crops learns the centred, sharpened output of its moving average (arXiv:2104.14294).
 
-The teacher, that average, moves after the optimizer step, as in algorithm 1 of the paper, and is exported. Its
-temperature rises with every step; the authors' code raises it once an epoch. docs/methods.md lists further deviations.
+The moving average is the teacher. It is updated after the optimizer step, as in algorithm 1 of the paper, and it is the
+network that is exported. The teacher's temperature rises with every step; the authors' code raises it once an epoch.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -27,35 +28,36 @@ from robossl.teacher import Center, Ema, check_momentum
 from robossl.transformer import plain_bicubic, require_transformer, start_class_token
 from robossl.views import Batch, ViewSpec
 
-GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # BYOL's
+# BYOL's augmentation, but no crop is smaller than 40 % of the frame.
+GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)
 LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
-MAX_WARMUP = 0.3  # of the run's steps at most, as in lightly-train
-MAX_FREEZE = 0.1  # of the run's steps at most
+MAX_WARMUP = 0.3  # longest warm-up of the teacher's temperature, as a share of the run's steps (as in lightly-train)
+MAX_FREEZE = 0.1  # longest freeze of the last layer, as a share of the run's steps
 
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers; schedules count steps of its batch of 1024 (an epoch of ImageNet: 1250).
+    """DINO with the paper's numbers. Schedules count steps at its batch size of 1024 (an epoch of ImageNet: 1250).
 
     The temperatures are those of the paper and of the authors' 300-epoch command. Their 100-epoch command has a
-    constant 0.04: configs/dino_vit_small_imagenet.yaml.
+    constant teacher temperature of 0.04, as in configs/dino_vit_small_imagenet.yaml.
     """
 
-    prototypes: int = 65536  # K, appendix C; see `for_num_images`
+    prototypes: int = 65536  # K, appendix C; few images need fewer, see `for_num_images`
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
-    head_batch_norm: bool = False  # section 3.1: none for a ViT
-    norm_last_layer: bool = True  # prototypes of length 1; off in the authors' 300-epoch command for ViT-S
-    transformer: Literal["timm", "official"] = "timm"  # official: see `_prepare`
+    head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
+    norm_last_layer: bool = True  # keep prototypes at length 1; off in the authors' 300-epoch command for ViT-S
+    transformer: Literal["timm", "official"] = "timm"  # official: set up as by the authors' code, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
-    teacher_temperature: float = 0.07  # section 3.2; the student's value would not sharpen
+    teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper
     teacher_temperature_start: float = 0.04  # section 3.2
     teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run
     freeze_last_layer_steps: int = 1250  # official code: the first epoch; at most 0.1 of the run
-    center: bool = True  # section 5.3
-    center_momentum: float = 0.9  # official code; appendix D: 0 to 0.999
+    center: bool = True  # section 5.3: subtract a running mean, the centre, from the teacher's logits
+    center_momentum: float = 0.9  # official code; appendix D compares 0 to 0.999
     momentum: float = 0.996  # section 3.1; rises to 1 along a cosine
-    num_local_views: int = 8  # official code; table 8: 2 to 10
+    num_local_views: int = 8  # official code; table 8 compares 2 to 10
     global_view_0: ViewSpec = GLOBAL_0
     global_view_1: ViewSpec = GLOBAL_1
     local_view: ViewSpec = LOCAL
@@ -73,11 +75,11 @@ class DINOConfig:
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:
-        """Return settings for a small set of images, after lightly-train's table.
+        """Return settings that fit the number of images, after lightly-train's table.
 
-        Few images do not fill 65536 prototypes: the loss then stays at ln K (facebookresearch/dino issues 43 and 246).
-        From 20 thousand images to ImageNet's 1.28 million, the teacher's temperature rises from 0.02 to 0.07 and the
-        initial momentum from 0.99 to 0.996, linearly in the logarithm of the number of images.
+        With few images, most of 65536 prototypes stay unused, and the loss stays at ln K (facebookresearch/dino issues
+        43 and 246). From 20 thousand images to ImageNet's 1.28 million, the teacher's temperature rises from 0.02 to
+        0.07 and the initial momentum from 0.99 to 0.996, linearly in the logarithm of the number of images.
 
         Examples:
             >>> small = DINOConfig.for_num_images(10_000)
@@ -102,7 +104,7 @@ class DINOConfig:
 
 
 class DINO(Method):
-    """Cross-entropy between the student on each crop and the teacher on every other global crop."""
+    """Cross-entropy between the student's output on each crop and the teacher's output on every other global crop."""
 
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         super().__init__()
@@ -136,9 +138,9 @@ class DINO(Method):
         self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 3: H(P_t(global), P_s(other)), mean over the pairs of crops.
+        """Return the loss of equation 3: H(P_t(global crop), P_s(another crop)), mean over the pairs of crops.
 
-        Over ranks: the mean of the ranks' values is the global value; the centre is that of the global batch.
+        With several ranks, the mean of their values is the value of the global batch. All ranks have the same centre.
         """
         num_views = len(batch.views)
         with torch.no_grad():
@@ -153,11 +155,15 @@ class DINO(Method):
 
         self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
-        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}  # figure 7: 0 in either is a collapse
+        # If one of these is 0, the outputs have collapsed (figure 7).
+        metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
         return Loss(loss, metrics, outputs=p_t)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Move the centre; micro-batches have one size, so the mean of their means is the mean of the step."""
+        """Move the centre towards the step's mean teacher output.
+
+        `rows` holds the means of the micro-batches. These have equal sizes, so the mean of the means is the step's.
+        """
         self.center.update(rows["teacher_mean"])
 
     def after_backward(self) -> None:
@@ -168,13 +174,13 @@ class DINO(Method):
                 self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher; its momentum rises to 1."""
+        """Move the teacher's weights towards the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.student, self.head, momentum=momentum)
 
 
 def _prepare(encoder: Encoder, config: DINOConfig) -> None:
-    """Set up a transformer as the authors' code does.
+    """If `transformer` is "official", set up the vision transformer as the authors' code does.
 
     Position embeddings are resized without antialiasing, and a random class token has a standard deviation of 0.02.
     """
@@ -203,11 +209,14 @@ class DINOHead(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
-        # As a matrix it gets weight decay, as in the authors' code.
+        # The shape is that of a matrix, so that the lengths get weight decay, as in the authors' code.
         self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        """Return logits in full precision; normalising here, without `weight_norm`, keeps checkpoints plain."""
+        """Return logits in full precision.
+
+        Prototypes are normalised here and not by `weight_norm`, so that a checkpoint holds them as a plain weight.
+        """
         z = full_precision(self.mlp(x))
         with torch.autocast(x.device.type, enabled=False):
             prototypes = F.normalize(self.prototypes.weight, dim=1)

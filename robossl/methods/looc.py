@@ -1,10 +1,10 @@
 """LooC: one embedding space for each augmentation to be kept, and one that keeps none (arXiv:2008.05659).
 
-A query and n + 1 keys are views of one sample. Key 0 is drawn independently; key i shares its i-th augmentation with
+A query and n + 1 keys are views of one sample. Key 0 is drawn independently; key i shares the i-th augmentation with
 the query. In space 0 all keys are positives. In space i only key i is a positive; the other keys and the queue are
 negatives. Only that augmentation tells key i from the other keys, so the encoder must keep it. Keys, queues and
-batch-norm are MoCo's. The paper does not say which keys are queued: here each space queues its own positives, space 0
-those of key 0. The authors have published no code. docs/methods.md lists the deviations from the paper.
+batch-norm are MoCo's. The paper does not say which keys are queued; here space i queues key i, and space 0 queues key
+0. The authors have published no code. docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's, plus the paper's rotation by 0, 90, 1
 
 @dataclass(frozen=True, slots=True)
 class LooCConfig:
-    """LooC over MoCo v2's numbers."""
+    """LooC with the numbers of MoCo v2."""
 
-    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # one space each: colour, rotation
+    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # two spaces: colour, rotation
     temperature: float = 0.2  # MoCo v2, table 2
     momentum: float = 0.999  # MoCo v1, section 3.3
     queue_size: int = 16384  # rows of each space's queue
     output_dim: int = 128  # of each space; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # as in moco
+    batch_norm_groups: int = 8  # groups with separate statistics, as in moco
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -74,9 +74,9 @@ def _is_drawn(view: ViewSpec, operation: Operation) -> bool:
 def looc_loss(
     q: Float[Tensor, "b s d"], k: Float[Tensor, "v b s d"], queues: Float[Tensor, "s n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the loss of section 3 for unit vectors, mean over the batch: 2 n + 1 terms, divided by n + 1.
+    """Return the loss of section 3 for unit vectors: the sum of 2 n + 1 terms, divided by n + 1, mean over the batch.
 
-    Over ranks: the mean of the ranks' values is the global value; queues are the same on all ranks.
+    With several ranks, the mean of their values is the value of the global batch. All ranks have the same queues.
 
     Args:
         q: queries in each of the s = n + 1 spaces.
@@ -121,11 +121,15 @@ class LooC(Method):
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss; metrics `kept_*`: how often the nearest key in a space is the one that shares its draws."""
+        """Return the loss; metrics `kept_*` tell how often a space keeps its augmentation.
+
+        It does if the query's nearest key in the space is the key that shares this augmentation with the query.
+        """
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
         queues = cast("list[Queue]", list(self.queues))
-        before = torch.stack([queue.rows for queue in queues])  # a copy: the rows change before the backward pass
+        # `stack` makes a copy, which is needed because the rows change before the backward pass.
+        before = torch.stack([queue.rows for queue in queues])
         loss = looc_loss(q, k, before.to(q.dtype), temperature=self.config.temperature)
         metrics = {}
         for space, operations in enumerate(self.config.kept, start=1):
@@ -135,11 +139,11 @@ class LooC(Method):
         return Loss(loss, metrics=metrics, outputs=(q.detach().flatten(1), k[0].flatten(1)))
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue each space's positives; draw a new shuffle for the next keys."""
+        """Push each space's positives into its queue, and choose new shuffles for the next step's keys."""
         self.keys.next_shuffle(len(self.queues))
         for queue, own in zip(cast("list[Queue]", list(self.queues)), rows["positives"].unbind(1), strict=True):
             queue.push(own)
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder, as in MoCo."""
+        """Move the key encoder's weights towards the encoder's, as in MoCo."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)

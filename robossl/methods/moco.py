@@ -1,9 +1,10 @@
 """MoCo v1 and v2: find a sample's key among a queue of earlier keys (arXiv:1911.05722, 2003.04297).
 
-Version 2 is the default; version 1 has another head, temperature and augmentation: configs/moco_v1_*. Batch-norm takes
-its statistics from groups of the batch, and keys are shuffled across those groups, on one device as on several (section
-3.3). The key encoder moves after the step. The official code moves it before the next keys, which is equivalent: it
-starts as a copy. Frames turn grey after colour jitter, as in version 2; in the official code of version 1 before.
+Version 2 is the default. Version 1 has another head, temperature and augmentation, see configs/moco_v1_*. Batch-norm
+takes its statistics from groups of the batch, and keys are shuffled across these groups, even on a single device
+(section 3.3). The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code
+updates it before it encodes the next keys, which is equivalent, because the update of a fresh copy changes nothing.
+Frames are turned grey after colour jitter, as in version 2; the official code of version 1 turns them grey before it.
 docs/methods.md lists further deviations.
 """
 
@@ -26,7 +27,7 @@ from robossl.method import Loss, Method
 from robossl.teacher import Queue, check_momentum
 from robossl.views import Batch, ViewSpec
 
-VIEW = ViewSpec()  # version 2; version 1: jitter_p 1, hue 0.4, blur_p 0
+VIEW = ViewSpec()  # that of version 2; version 1 has jitter_p 1, hue 0.4, blur_p 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class MoCoConfig:
     queue_size: int = 65536  # v1, section 3.2
     head: Literal["mlp", "linear"] = "mlp"  # v2, section 3; v1: linear
     output_dim: int = 128  # v1, section 3.3; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # v1, section 3.3: one for each of 8 GPUs; 1: no shuffling
+    batch_norm_groups: int = 8  # v1, section 3.3: one group on each of 8 GPUs; 1: keys are not shuffled
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -59,9 +60,9 @@ class MoCoConfig:
 def info_nce(
     q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch; the positive comes first.
+    """Return equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch.
 
-    Over ranks: the mean of the ranks' values is the global value; queues are the same on all ranks.
+    With several ranks, the mean of their values is the value of the global batch. All ranks have the same queue.
     """
     with torch.autocast(q.device.type, enabled=False):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
@@ -69,7 +70,7 @@ def info_nce(
 
 
 class MoCo(Method):
-    """InfoNCE of one view's queries against the other view's keys, by a slow copy, and a queue of older keys."""
+    """InfoNCE: each query of one view must find its key, made by a slow copy from the other view, among queued keys."""
 
     def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
         super().__init__()
@@ -89,18 +90,18 @@ class MoCo(Method):
         x_q, x_k = (view.pixels for view in batch.views)
         q = unit(self.projector(self.encoder(x_q).pooled))
         k = self.keys(x_k)
-        queue = self.queue.rows.clone()  # a copy: the rows change before the backward pass
+        queue = self.queue.rows.clone()  # a copy, because the rows change before the backward pass
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
         self.remember({"keys": k})
         return Loss(loss, metrics={}, outputs=(q.detach(), k))
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue the keys; draw a new shuffle for the next ones."""
+        """Push the keys into the queue, and choose a new shuffle for the next step's keys."""
         self.keys.next_shuffle()
         self.queue.push(rows["keys"])
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder: equation 2 of arXiv:1911.05722."""
+        """Move the key encoder's weights towards the encoder's: equation 2 of arXiv:1911.05722."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
 
 

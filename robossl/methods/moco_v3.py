@@ -1,7 +1,8 @@
 """MoCo v3: each view's queries find the other view's keys in the global batch (arXiv:2104.02057).
 
-The key encoder moves after the step. The official code moves it before the next keys, which is equivalent: it starts as
-a copy. docs/methods.md lists the deviations.
+The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code updates it
+before it encodes the next keys, which is equivalent, because the update of a fresh copy changes nothing.
+docs/methods.md lists the deviations.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from robossl.transformer import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code, which for ResNet-50 has a scale of 0.2 to 1
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code; for ResNet-50 its scale is 0.2 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ class MoCoV3Config:
     hidden_dim: int = 4096  # section 5
     output_dim: int = 256  # section 5
     projector_layers: int | None = None  # None: 3 for a transformer (section 5), else 2 (official code)
-    predictor_last_norm: bool | None = None  # None: for a transformer only (section 5, official code)
-    class_token: bool = True  # as the feature, if there is one; pooling after the final norm is worse (table 5)
-    freeze_patch_projection: bool | None = None  # section 4.1; None: for a transformer
-    fixed_positions: bool | None = None  # section 5, sines and cosines; None: for a transformer with random weights
-    xavier: bool | None = None  # initial weights of the official code; None: for a transformer with random weights
+    predictor_last_norm: bool | None = None  # None: true for a transformer only (section 5, official code)
+    class_token: bool = True  # use it as the feature, if there is one; pooling after the final norm is worse (table 5)
+    freeze_patch_projection: bool | None = None  # section 4.1; None: true for a transformer
+    fixed_positions: bool | None = None  # sines and cosines (section 5); None: true for a transformer at random init
+    xavier: bool | None = None  # initial weights of the official code; None: true for a transformer at random init
     view: ViewSpec = VIEW
     blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
     solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
@@ -67,10 +68,10 @@ class MoCoV3Config:
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return algorithm 1's ctr: 2 tau times the cross-entropy of each query's key among the global batch's keys.
+    """Return `ctr` of algorithm 1: 2 tau times the cross-entropy of finding each query's key among the keys.
 
-    Over ranks: gather the keys without gradients and pass the index of this rank's first sample; the mean of the ranks'
-    values is then the global value.
+    With several ranks, gather the keys without gradients, and pass the index of this rank's first sample as `first`.
+    The mean of the ranks' values is then the value of the global batch.
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):
@@ -116,13 +117,13 @@ class MoCoV3(Method):
         return features.cls if self.config.class_token and features.cls is not None else features.pooled
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder; its momentum rises to 1 along half a cosine."""
+        """Move the key encoder's weights towards the encoder's; the momentum rises to 1 along half a cosine."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.keys.update(self.encoder, self.projector, momentum=momentum)
 
 
 def _prepare(encoder: Encoder, config: MoCoV3Config) -> None:
-    """Draw a transformer's weights and freeze its parts, as configured."""
+    """Prepare a vision transformer as configured: draw its weights, fix its positions, freeze its patch projection."""
     is_transformer = transformer_of(encoder) is not None
     from_random = is_transformer and encoder.config.init == "random"
     if from_random if config.xavier is None else config.xavier:

@@ -1,7 +1,8 @@
-"""PixContrast: find the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
+"""PixContrast: find for each pixel the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
 
-The other view goes through a moving average of the encoder, which moves after the step. The authors' code does not
-contain this method. docs/methods.md lists the deviations from the paper.
+A pixel is one position of a feature map. The other view is encoded by a moving average of the encoder, which is updated
+after the optimizer step. The authors' code does not contain this method. docs/methods.md lists the deviations from the
+paper.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from robossl.views import Batch, ViewSpec
 class PixContrastConfig:
     """PixContrast with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1; in bin diagonals
+    threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
     temperature: float = 0.3  # section 3.1, equation 2
     hidden_dim: int = 2048  # section 3.1
     output_dim: int = 256  # section 3.1
@@ -49,7 +50,7 @@ class PixContrastConfig:
 
 
 class PixContrast(Method):
-    """Contrastive loss of each view's pixels against the averaged encoder's pixels of the other view."""
+    """Contrastive loss between each view's pixels and the pixels that the averaged encoder gives the other view."""
 
     def __init__(self, encoder: Encoder, config: PixContrastConfig) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class PixContrast(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def after_step(self, progress: float) -> None:
-        """Move the moving average; its momentum rises to 1."""
+        """Move the averaged encoder's weights towards the encoder's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.encoder, self.projector, momentum=momentum)
 
@@ -87,14 +88,14 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return -log of the matched pixels' softmax share: mean over an image's pixels with a match, then over images.
+    """Return -log of the share of a pixel's matches in the softmax: mean over an image's pixels, then over images.
 
-    An image without a match counts as 0. Over ranks: the mean of the ranks' values is the global value; pixels of
-    other images are not negatives, so nothing is gathered.
+    Pixels without a match do not count; an image without a match counts as 0. With several ranks, the mean of their
+    values is the value of the global batch. Pixels of other images are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
-    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # a row without a match: loss 0
+    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # without a match: loss 0
     losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
     return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()

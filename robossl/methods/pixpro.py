@@ -1,9 +1,10 @@
-"""PixPro: match a pixel, smoothed over similar pixels, to itself in the other view (arXiv:2011.10043, section 3.2).
+"""PixPro: match a pixel that is smoothed over similar pixels to the same place in the other view (arXiv:2011.10043).
 
-The teacher moves after the step; the official code moves it before the next forward pass, which is equivalent.
-`variant: official` is the loss of that code (zdaxie/PixPro): g is l2-normalised, the loss is twice the paper's, pixels
-match by distance in fractions of the frame, and the instance branch pools after its heads, not before.
-docs/methods.md lists further deviations.
+That is section 3.2 of the paper. A pixel is one position of a feature map. The teacher, a moving average of the
+student, is updated after the optimizer step; the official code updates it before the next forward pass, which is
+equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro): the output of g is l2-normalised, the
+loss is twice the paper's, pixels match by distance in fractions of the frame, and the instance branch pools after its
+heads, not before them. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from robossl.schedule import cosine
 from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
-VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 4.1: BYOL's
+VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 4.1: as in BYOL
 
 
 @dataclass(frozen=True, slots=True)
 class PixProConfig:
     """PixPro with the paper's numbers."""
 
-    threshold: float = 0.7  # section 3.1, equation 1; in bin diagonals
+    threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
     sharpness: float = 2.0  # gamma, section 3.2, equation 4
-    transform_layers: int = 1  # section 3.2: l of g; 2 have batch-norm and ReLU between them, 0 is the identity
+    transform_layers: int = 1  # section 3.2: layers of g; 2 have batch-norm and ReLU between them; 0: g is the identity
     hidden_dim: int = 2048  # section 3.1; official code: 4096
     output_dim: int = 256  # section 3.1
     momentum: float = 0.99  # section 4.1; rises to 1 along a cosine
     variant: Literal["paper", "official"] = "paper"
-    instance_weight: float = 0.0  # section 3.3: 1 adds the instance loss on whole frames
+    instance_weight: float = 0.0  # weight of the instance loss on whole frames; 1 in section 3.3
     view_0: ViewSpec = VIEW_0
     view_1: ViewSpec = VIEW_1
 
@@ -62,7 +63,10 @@ class PixProConfig:
 
 
 class PixPro(Method):
-    """Consistency of the student's propagated pixels with the teacher's pixels of the same place in the other view."""
+    """Consistency of the student's propagated (smoothed) pixels with the teacher's pixels of the same place.
+
+    The student sees one view, the teacher the other.
+    """
 
     def __init__(self, encoder: Encoder, config: PixProConfig) -> None:
         super().__init__()
@@ -78,7 +82,10 @@ class PixPro(Method):
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over matched pairs, then over images."""
+        """Return the loss of equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over matched pairs, then over images.
+
+        y are propagated pixels of the student, x' pixels of the teacher.
+        """
         first, second = batch.views
         features = [self.encoder(view.pixels) for view in batch.views]
         x0, x1 = (self.projector(each.dense) for each in features)
@@ -110,7 +117,7 @@ class PixPro(Method):
         return 2 * loss if self.config.variant == "official" else loss
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher; its momentum rises to 1."""
+        """Move the teacher's weights towards the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(*self._students(), momentum=momentum)
 
@@ -122,9 +129,9 @@ class PixPro(Method):
 def pixel_consistency(
     y: Float[Tensor, "b n d"], x: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"]
 ) -> Float[Tensor, ""]:
-    """Return minus the cosine: mean over an image's matched pairs (0 without any), then over images.
+    """Return minus the cosine of matched pixels: mean over an image's pairs (0 without any), then over images.
 
-    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
+    With several ranks, the mean of their values is the value of the global batch; nothing is gathered.
     """
     with torch.autocast(y.device.type, enabled=False):
         similarity = unit(y) @ unit(x).mT
@@ -133,7 +140,7 @@ def pixel_consistency(
 
 
 class Propagation(nn.Module):
-    """y_i = sum_j max(cos(x_i, x_j), 0) ** gamma g(x_j), over all pixels of the view: equations 3 and 4."""
+    """Pixel propagation (equations 3, 4): y_i = sum_j max(cos(x_i, x_j), 0) ** gamma g(x_j), over the view's pixels."""
 
     def __init__(self, config: PixProConfig) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
 """R3M's time-contrastive loss: of three frames in order, neighbours are the most similar (arXiv:2203.12601).
 
-The language reward is left out: the authors' config_rep.yaml has it off, the training command of their README has it on
-(`agent.langweight=1.0`). Their clips have two more frames for that reward, which also enter batch-norm and penalties.
-Their negatives from other videos come from a random permutation, which may select the video itself; ours are cyclic
-shifts of the global batch, which never do. All frames of a clip get the same crop, as in that command (`rctraj`). The
-code of a frame is the pooled feature itself. docs/methods.md lists further deviations.
+The authors' language reward is left out. Their config_rep.yaml switches it off; the training command of their README
+switches it on (`agent.langweight=1.0`). Their clips have two more frames for that reward, which batch-norm and the
+penalties also use. Their negatives from other videos come from a random permutation, which may select the same video;
+ours come from cyclic shifts of the global batch, which cannot. All frames of a clip get the same crop, as in the
+README's command (`rctraj`). The embedding of a frame is the pooled feature, without a projector. docs/methods.md lists
+further deviations.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ from robossl.temporal import (
 )
 from robossl.views import Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
+# The authors' option `rctraj`: a random crop, the same for all frames of a clip.
+VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class R3MConfig:
     """R3M with the numbers of the authors' config_rep.yaml, which their README's command keeps."""
 
-    similarity: Literal["l2", "cosine"] = "l2"  # minus the distance
-    num_negatives: int = 3  # from other videos
+    similarity: Literal["l2", "cosine"] = "l2"  # l2: minus the Euclidean distance
+    num_negatives: int = 3  # number of other videos that serve as negatives
     l1_weight: float = 1e-5
     l2_weight: float = 1e-5
-    gap_seconds: float = 0.1  # at least, between the first two frames; one frame in the official loader
+    gap_seconds: float = 0.1  # least time between the first two frames; one frame in the official loader
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -59,7 +61,10 @@ class R3MConfig:
 
 
 class R3M(Method):
-    """Raise S(s1, s2) and S(s0, s1) above S(s0, s2) and above the similarity to other videos."""
+    """Loss that raises S(s1, s2) and S(s0, s1) above S(s0, s2) and above the similarity to frames of other videos.
+
+    S is the similarity; s0, s1 and s2 are the frames of a clip in order.
+    """
 
     takes_clips = True
 
@@ -79,7 +84,7 @@ class R3M(Method):
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return L_tcn plus the penalties, mean over the global batch."""
+        """Return the time-contrastive loss L_tcn plus the penalties on norms, mean over the global batch."""
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, nn.Identity(), view.pixels)
         s0, s1, s2 = z.unbind(1)
@@ -104,5 +109,5 @@ class R3M(Method):
 
 
 def _info_nce(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
-    """Return -log softmax of the first score, for each clip."""
+    """Return -log softmax([near, far, *away])[near] for each clip."""
     return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

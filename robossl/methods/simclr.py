@@ -1,8 +1,8 @@
 """SimCLR: the other samples of the batch are the negatives (arXiv:2002.05709).
 
-The loss is the paper's mean over the 2N anchors; the official code sums two halves, which gives twice that. The view
-has the strengths of appendix A and the operations of torchvision. SimCLR's own code changes contrast about each
-channel's mean and saturation in HSV, and pads with zeros to blur: `view: {colour: simclr}`.
+The loss is the paper's mean over the 2N anchors; the official code adds the means of two halves, which gives twice our
+value. The view has the strengths of appendix A, but torchvision's operations. SimCLR's own code changes contrast about
+each channel's mean and saturation in HSV, and pads with zeros before it blurs; set `view: {colour: simclr}` for that.
 docs/methods.md lists further deviations.
 """
 
@@ -37,9 +37,9 @@ class SimCLRConfig:
     """SimCLR with the paper's numbers."""
 
     temperature: float = 0.1  # table 5
-    projector_layers: int = 2  # equation in section 2.1; 3 in v2 (arXiv:2006.10029)
+    projector_layers: int = 2  # section 2.1; SimCLR v2 has 3 (arXiv:2006.10029)
     output_dim: int = 128  # section 2.1; hidden layers are as wide as the feature
-    head: Literal["paper", "official"] = "paper"  # official: batch-norm in and after the head, N(0, 0.01) weights
+    head: Literal["paper", "official"] = "paper"  # official: batch-norm in and after the head, weights of std 0.01
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:

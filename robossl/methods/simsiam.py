@@ -34,10 +34,10 @@ class SimSiamConfig:
     head: Literal["paper", "official"] = "paper"  # official: the projector's last batch-norm has no scale and shift
     stop_gradient: bool = True  # figure 2
     predictor: Literal["none", "fixed", "mlp", "moving_average"] = "mlp"  # table 1; moving average: section 5.2
-    predictor_lr_decays: bool = False  # table 1: a constant rate is better (68.1 against 67.7)
+    predictor_lr_decays: bool = False  # table 1: a constant rate is better (68.1 % against 67.7 %)
     batch_norm: Literal["none", "hidden", "default", "all"] = "default"  # table 3
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
-    symmetric: bool = True  # section 4.6; off: only D(p0, z1)
+    symmetric: bool = True  # section 4.6; if off, the loss is D(p0, z1) alone
     bank_momentum: float = 0.8  # section 5.2
     bank_size: int = 0  # for moving_average: the number of frames in the store
     view: ViewSpec = VIEW
@@ -94,7 +94,7 @@ class SimSiam(Method):
         return t0, t1
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Store the samples' new averages."""
+        """Store the new moving averages of the samples in the bank."""
         assert self.bank is not None
         self.bank.store(rows["index"], rows["average"])
 

@@ -1,7 +1,8 @@
-"""SwAV: predict the balanced cluster codes of one crop from the other crops (arXiv:2006.09882).
+"""SwAV: predict the balanced cluster assignment of one crop from the other crops (arXiv:2006.09882).
 
-Batch-norm takes its statistics from the global batch; in the authors' runs from groups of 8 GPUs, which hold 512 of the
-4096 samples of a batch. docs/methods.md lists further deviations.
+The paper's codes are soft assignments of a crop to prototypes (cluster centres). Batch-norm takes its statistics from
+the global batch; in the authors' runs it took them from groups of 8 GPUs, which hold 512 of the 4096 samples of a
+batch. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
-LEAST_EPSILON = 0.0125  # float32 can hold e^80 times a batch of thousands, not more
-MAX_FREEZE = 0.1  # of the run's steps at most
+LEAST_EPSILON = 0.0125  # exp(score / epsilon) is at most e^80; float32 just holds its sum over thousands of samples
+MAX_FREEZE = 0.1  # longest freeze of the prototypes, as a share of the run's steps
 
 
 @dataclass(frozen=True, slots=True)
 class SwAVConfig:
-    """SwAV with the paper's numbers; numbers of steps are for its batch of 4096."""
+    """SwAV with the paper's numbers. Numbers of steps are for its batch size of 4096."""
 
     prototypes: int = 3000  # appendix A
     hidden_dim: int = 2048  # appendix A
     output_dim: int = 128  # appendix A
     temperature: float = 0.1  # section 4
-    epsilon: float = 0.05  # appendix A: how soft the codes are
+    epsilon: float = 0.05  # appendix A; the larger, the softer the codes
     sinkhorn_iterations: int = 3  # section 3.1; 0: codes are a plain softmax
     freeze_prototypes_steps: int = 313  # official code: the first epoch (5005 at batch 256); at most 0.1 of the run
-    queue_size: int = 0  # section 3.1: 3840 at batch 256; earlier features that help to balance
-    queue_from_step: int = 0  # 75,075 at batch 256: epoch 15, when features are stable
-    num_local_views: int = 6  # section 4: 2 x 224 + 6 x 96
+    queue_size: int = 0  # earlier features that help to balance codes; section 3.1: 3840 at batch size 256
+    queue_from_step: int = 0  # first step that fills the queue; 75,075 at batch size 256 (epoch 15: stable features)
+    num_local_views: int = 6  # section 4: 2 crops of 224 and 6 of 96 pixels
     global_view: ViewSpec = GLOBAL
     local_view: ViewSpec = LOCAL
 
@@ -68,7 +69,7 @@ class SwAVConfig:
 
 
 class SwAV(Method):
-    """Cross-entropy between the codes of the first two crops and the predictions of every other crop."""
+    """Cross-entropy between the codes of the first two crops and the predictions from every other crop."""
 
     num_queued: Tensor
 
@@ -95,9 +96,10 @@ class SwAV(Method):
         self.queue_takes_rows = step >= self.config.queue_from_step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return section 3.2's loss: -q_i . log p_v, mean over codes i of the first two crops, other crops v.
+        """Return the loss of section 3.2: -(code of crop i) . log(prediction from crop v).
 
-        Over ranks: the mean of the ranks' values is the global value; codes are balanced over the global batch.
+        It is the mean over the first two crops i and, for each, all other crops v. With several ranks, the mean of
+        their values is the value of the global batch, over which codes are balanced.
         """
         num_views = len(batch.views)
         z = F.normalize(full_precision(self.projector(pooled_crops(self.encoder, batch.views))), dim=1)
@@ -110,7 +112,7 @@ class SwAV(Method):
 
         entropy = -torch.stack([torch.xlogy(each, each).sum(dim=1).mean() for each in q]).mean()
         self.remember({"features": torch.stack(z.chunk(num_views)[:2], dim=1)})
-        # Not the features: they may differ while all of them select one prototype.
+        # The collapse monitor gets the predictions. Features may differ although all of them select the same prototype.
         outputs = tuple(each.detach().exp() for each in log_p[:2])
         return Loss(loss, {"code_entropy": entropy}, outputs)
 
@@ -121,19 +123,19 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _codes(self, scores: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
-        """Return the codes of this rank's two crops, balanced together with the queues once those are full."""
+        """Return the codes of this rank's first two crops; full queues take part in the balancing."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
         full = bool(queues) and int(self.num_queued) >= config.queue_size
         for i, own in enumerate(scores):
-            # Every rank holds the same queue and takes its own part.
+            # Every rank holds the same queue, so each takes another part of its rows.
             queued = [self._scores(queues[i].rows[rank() :: world_size()].to(own.dtype))] if full else []
             codes = sinkhorn(cat([own, *queued]), epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
             found.append(codes[: len(own)])
         return found
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Queue the features of the first two crops, from `queue_from_step` on."""
+        """Push the features of the first two crops into the queues, from step `queue_from_step` on."""
         if self.queues and self.queue_takes_rows:
             for queue, own in zip(self.queues, rows["features"].unbind(1), strict=True):
                 assert isinstance(queue, Queue)
@@ -147,9 +149,9 @@ class SwAV(Method):
 
 
 def sinkhorn(scores: Float[Tensor, "b k"], *, epsilon: float, iterations: int) -> Float[Tensor, "b k"]:
-    """Return codes near the scores that use all prototypes equally over the global batch (equations 3 to 5).
+    """Return codes that are close to the scores and use all prototypes equally in the global batch (equations 3 to 5).
 
-    Each row sums to 1. Over ranks: every rank passes its own rows; the prototypes' sums are over all ranks.
+    Each row sums to 1. With several ranks, each passes its own rows; the sum for a prototype covers all ranks.
     """
     codes = (scores / epsilon).exp()
     for _ in range(iterations):

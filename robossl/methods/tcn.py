@@ -1,7 +1,8 @@
 """Time-contrastive network on one view: near in time is near in embedding (arXiv:1704.06888, section 3.1).
 
-A sample is three frames of one video: an anchor, a near frame within a window of it, and a far frame at least two
-windows away. The exported encoder gives the backbone's pooled feature; the paper uses the embedding after it.
+A sample is three frames of one video: an anchor, a near frame at most one window (`window_seconds`) away from it, and a
+far frame at least two windows away. The exported encoder returns the backbone's pooled feature; the paper uses the
+embedding, which comes after it.
 docs/methods.md names the source of the numbers and lists the deviations from the authors' code.
 """
 
@@ -45,15 +46,16 @@ class TCNConfig:
     The softmax form and its numbers are ours.
     """
 
-    window_seconds: float = 0.2  # 6 frames at 29 frames/s; the far frame is at least twice that away
+    window_seconds: float = 0.2  # 6 frames at 29 frames/s; the far frame is at least twice as far away
     form: Literal["triplet", "softmax"] = "triplet"
-    # Negatives of the triplet; none: the clip's own far frame (section 3.1), as in versions without mining.
+    # How to choose the negatives of the triplet loss. "none": the far frame of the same clip (section 3.1), as in
+    # configurations from before this option existed.
     mining: Literal["semi_hard", "none"] = field(default="semi_hard", metadata={"before": "none"})
-    margin: float = 0.2  # of the triplet, on squared distances
-    temperature: float = 0.1  # of the softmax form, on cosines
-    negatives: Negatives = "both"  # mined for the triplet, or used by the softmax form
+    margin: float = 0.2  # of the triplet loss, in squared distances
+    temperature: float = 0.1  # of the softmax form, which divides cosines by it
+    negatives: Negatives = "both"  # clips that negatives come from, in mining and in the softmax form
     output_dim: int = 32
-    length: float = 1.0  # of the embeddings in the triplet form; 0: not normalised, the margin then means little
+    length: float = 1.0  # length of embeddings in the triplet form; 0: not normalised, so the margin means little
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -71,13 +73,14 @@ class TCNConfig:
 def semi_hard(
     distance: Float[Tensor, "p n"], positive: Float[Tensor, " p"], negative: Bool[Tensor, "p n"]
 ) -> Float[Tensor, " p"]:
-    """Return each pair's semi-hard negative: the nearest one beyond the positive, or the farthest if none is beyond.
+    """Return the distance of each pair's semi-hard negative from its anchor; 0 for a pair without a negative.
 
-    Over ranks: gather the candidates with gradients. A pair without a negative gets 0.
+    It is the nearest negative that is farther away than the positive; if none is, it is the farthest negative. With
+    several ranks, gather the candidates with gradients first.
 
     Args:
-        distance: from each pair's anchor to every candidate.
-        positive: from each pair's anchor to its positive.
+        distance: distance of each pair's anchor from every candidate.
+        positive: distance of each pair's anchor from its positive.
         negative: which candidates are negatives of the pair.
     """
     beyond = negative & (distance > positive[:, None])
@@ -113,7 +116,10 @@ class TCN(Method):
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return max(0, margin + |a - near|^2 - |a - negative|^2), mean over the pairs that have a negative."""
+        """Return the loss max(0, margin + |a - near|^2 - |a - negative|^2), metrics, and the number of pairs.
+
+        The loss is the mean over the pairs that have a negative; `a` is the anchor.
+        """
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)
         anchor, near, far = z.unbind(1)
@@ -123,7 +129,7 @@ class TCN(Method):
         means = global_means(
             {
                 "loss": mean_where(losses, counted),
-                "active": mean_where((losses > 0).to(gap.dtype), counted),  # share with a gradient
+                "active": mean_where((losses > 0).to(gap.dtype), counted),  # share of pairs with a gradient
                 "accuracy": mean_where((gap < 0).to(gap.dtype), has_far),
                 "chance": mean_where(torch.full_like(gap, 0.5), has_far),
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),
@@ -132,7 +138,10 @@ class TCN(Method):
         return means.pop("loss"), means, count_true(counted)
 
     def _mined(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, Tensor]:
-        """Return |a - near|^2 - |a - semi-hard negative|^2 with either frame as anchor, and which pairs count."""
+        """Return |a - p|^2 - |a - n|^2 for the semi-hard negative n, and a mask of the pairs (a, p) that count.
+
+        Each clip gives two pairs: its near frame is the positive p of its anchor frame a, and the reverse.
+        """
         pool = pool_frames(z, view.time_seconds, torch.cat([view.valid[:, :2], has_far[:, None]], 1))
         pairs = pool.own[:, [0, 1]].flatten(), pool.own[:, [1, 0]].flatten()
         distance = _squared_distances(pool.z[pairs[0]], pool.z)
@@ -144,14 +153,20 @@ class TCN(Method):
         return positive - semi_hard(distance, positive, negative), counted
 
     def _negatives(self, pool: FramePool, anchor: Tensor) -> Tensor:
-        """Mark frames of other clips, and frames of the own clip at least two windows away."""
+        """Return a mask of each anchor's negatives, which the option `negatives` chooses.
+
+        They are frames of other clips, or of the anchor's clip at least two windows away from it, or both.
+        """
         same_clip = pool.clip[anchor, None] == pool.clip
         away = (pool.moment[anchor, None] - pool.moment).abs() >= 2 * self.config.window_seconds - 1e-6
         kinds = {"other": ~same_clip, "same": same_clip & away, "both": ~same_clip | away}
         return pool.valid & kinds[self.config.negatives]
 
     def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return -log softmax(cos(a, .) / T)[near]; negatives: the far frame and other clips' near and far frames."""
+        """Return the loss -log softmax(cos(a, .) / T)[near], metrics, and the number of pairs.
+
+        Negatives are the far frame of the same clip, and the near and far frames of other clips.
+        """
         valid = torch.stack([view.valid[:, :2].all(1), has_far], 1)
         pool = pool_frames(z[:, 1:], view.time_seconds[:, 1:], valid)
         near = pool.own[:, 0]
@@ -161,7 +176,10 @@ class TCN(Method):
 
 
 def _has_far(view: View) -> Tensor:
-    """Check that a far frame is not the anchor or near frame: during a pause the store keeps one frame."""
+    """Return which clips have a far frame that is neither the anchor nor the near frame.
+
+    These may be the same frame, because the store keeps a single frame of a pause.
+    """
     anchor, near, far = view.time_seconds.unbind(1)
     return view.valid[:, 2] & (far != anchor) & (far != near)
 

@@ -30,11 +30,11 @@ class VICRegConfig:
     """VICReg with the paper's numbers."""
 
     invariance_weight: float = 25.0  # lambda, section 4.2
-    variance_weight: float = 25.0  # mu, section 4.2; 0: it collapses (table 7)
+    variance_weight: float = 25.0  # mu, section 4.2; with 0, training collapses (table 7)
     covariance_weight: float = 1.0  # nu, section 4.2
     target_std: float = 1.0  # gamma, section 4.1
     epsilon: float = 1e-4  # section 4.1
-    variance_over: Literal["mean", "sum"] = "mean"  # over the two branches: official code; sum: equation 6
+    variance_over: Literal["mean", "sum"] = "mean"  # of the two views' terms; mean: official code, sum: equation 6
     expander_layers: int = 3  # section 4.2
     hidden_dim: int = 8192  # section 4.2
     output_dim: int = 8192  # section 4.2
@@ -56,9 +56,9 @@ class VICRegConfig:
 
 
 def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
-    """Return equations 1 and 2: the shortfall of each channel's standard deviation, mean over channels.
+    """Return equations 1 and 2: by how much each channel's std falls short of `target_std`, mean over channels.
 
-    Over ranks, for this and `covariance`: gather with gradients; every rank then gets the global value.
+    With several ranks, gather z with gradients before this and `covariance`; every rank then gets the global value.
     """
     return F.relu(target_std - (z.var(dim=0) + epsilon).sqrt()).mean()
 
@@ -72,7 +72,7 @@ def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 
 class VICReg(Method):
-    """Invariance between the views; variance and covariance of each view over the global batch."""
+    """Loss of three terms: invariance between the views, variance and covariance of each view over the global batch."""
 
     shared_in_batch = ("variances and covariances",)
 

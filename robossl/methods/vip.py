@@ -1,8 +1,9 @@
 """VIP: minus the distance to a goal frame is a value function of the current frame (arXiv:2210.00030, algorithm 1).
 
-The log mean exp covers the global batch and cannot overflow; in the authors' code it can. All frames of a clip get the
-same crop, as there. The exported encoder gives the backbone's pooled feature; the authors' model gives the code of the
-layer after it, in which the distance is the value. docs/methods.md lists further deviations.
+The log mean exp is taken over the global batch and cannot overflow; in the authors' code it can. As in the authors'
+code, all frames of a clip get the same crop. The exported encoder returns the backbone's pooled feature. The authors'
+model returns the output of one more layer; the value function is minus the distance between such outputs.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from robossl.temporal import (
 )
 from robossl.views import Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # rctraj
+# The authors' option `rctraj`: a random crop, the same for all frames of a clip.
+VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class VIPConfig:
 
     output_dim: int = 1024
     discount: float = 0.98  # gamma
-    step_seconds: float = 0.1  # from o_k to o_k+1; one frame in the official loader
-    num_negatives: int = 0  # other videos' transitions, for this video's goal; 3 in config_vip_ego4d.yaml
+    step_seconds: float = 0.1  # time from o_k to o_k+1; one frame in the official loader
+    num_negatives: int = 0  # other videos whose transitions are valued for this video's goal; config_vip_ego4d.yaml: 3
     l1_weight: float = 1e-3
     l2_weight: float = 1e-3
     view: ViewSpec = VIEW
@@ -60,7 +62,7 @@ class VIPConfig:
 
 
 class VIP(Method):
-    """V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
+    """Value function V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
 
     takes_clips = True
     shared_in_batch = ("a mean of exponentials",)
@@ -81,7 +83,10 @@ class VIP(Method):
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return (1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), r = -1 before the goal."""
+        """Return the loss (1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), plus penalties.
+
+        The reward r is 0 at the goal and -1 before it.
+        """
         view, gamma = batch.views[0], self.config.discount
         z = encode_clip(self.encoder, self.projector, view.pixels)
         valid, goal = view.valid.all(1), z[:, 3]
@@ -96,7 +101,7 @@ class VIP(Method):
         means = global_means(
             {
                 "start": mean_where(start, valid),
-                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # next frame nearer to the goal
+                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # next frame is nearer to the goal
                 "chance": mean_where(torch.full_like(v_now, 0.5), valid),
                 "distance": mean_where(-v_first.detach(), valid),
             }

@@ -1,3 +1,3 @@
-"""The page about a run: one HTML file that needs nothing else."""
+"""The page about a run: one HTML file that needs no other files."""
 
 from robossl.report.command import report as report

@@ -1,4 +1,4 @@
-"""`robossl report`: read a run folder, find nearest neighbours with its encoder, write the page."""
+"""`robossl report`: read a run folder, find nearest neighbours with its encoder, and write a page about the run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
 
     Args:
         run: Run folder of `robossl pretrain`.
-        out: The page. Default: RUN/report.html.
+        out: File of the page. Default: RUN/report.html.
         store: Show frames of this store with their nearest neighbours. Default: no frames.
-        label: Label that makes a neighbour a hit. Default: the first evaluated label, else the first of the store.
+        label: A neighbour is a hit if it has the same value of this label. Default: the first evaluated label, else
+            the label of the online kNN, else the first of the store.
     """
     from robossl.data.store import open_store
     from robossl.progress import Progress

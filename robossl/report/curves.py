@@ -23,10 +23,10 @@ LINES = (
     (GREEN, "-."),
     (PURPLE, ":"),
     (ORANGE, "-"),
-)  # each colour has a dash of its own
+)  # colour and dash of each line; the first four differ in both
 MAX_POINTS = 600
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "robossl",  # equal runs give equal pages
+    "svg.hashsalt": "robossl",  # fixed ids, so that equal runs give equal pages
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,7 +47,7 @@ class Chart:
     title: str
     lines: Mapping[str, Series]
     caption: str
-    levels: Mapping[str, float | Series] | None = None  # dashed: a reference, a threshold
+    levels: Mapping[str, float | Series] | None = None  # drawn with dashes: a reference or a threshold
     smooth: bool = False
     percent: bool = False
 
@@ -94,7 +94,7 @@ def _thin(series: Series) -> Series:
 
 
 def _smooth(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Average over a window of a twentieth of the run, narrower at the ends."""
+    """Replace each value by the mean over a window of a twentieth of the values, narrower at the ends."""
     half = max(1, len(values) // 40)
     sums = np.cumsum(np.concatenate([[0.0], values]))
     at = np.arange(len(values))
@@ -177,6 +177,6 @@ def _chart_knn(metrics: Mapping[str, Series]) -> Chart | None:
 
 
 def other_charts(metrics: Mapping[str, Series]) -> list[Chart]:
-    """Return a plain chart of every other metric."""
+    """Return a plain chart of each metric that is not named "loss...", "health/..." or "knn/..."."""
     shown = ("loss", "health/", "knn/")
     return [Chart(name, {name: series}, "") for name, series in metrics.items() if not name.startswith(shown)]

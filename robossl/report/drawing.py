@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from robossl.durable import atomic_write
 
-WIDTH = 360  # points: the width of a phone, so that letters keep their size there
+WIDTH = 360  # points; that is the width of a phone, so letters keep their size there
 INK, SOFT, LINE, GREY = "#1d252c", "#56616b", "#c9d0d6", "#d9dde1"
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "robossl",  # equal reports give equal pages
-    "text.parse_math": False,  # a name may contain dollars
-    "svg.fonttype": "none",  # text can be searched and copied
+    "svg.hashsalt": "robossl",  # fixed ids, so that equal reports give equal pages
+    "text.parse_math": False,  # a name may contain dollar signs, which would start a formula
+    "svg.fonttype": "none",  # text stays text, so that it can be searched and copied
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": "#9aa3ad",
@@ -34,13 +34,13 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save in our style inside the block."""
+    """Apply our matplotlib style to what is drawn and saved inside the `with` block."""
     with mpl.rc_context(STYLE):
         yield
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """Return an empty sheet with coordinates in points from its top left corner."""
+    """Return an empty figure and its axes, whose coordinates are points from the top left corner."""
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
@@ -62,18 +62,18 @@ def to_svg(figure: Figure, description: str) -> Markup:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure as a picture 1,000 pixels wide, in one step."""
+    """Write a figure as a PNG picture 1,000 pixels wide; the file is replaced in one step."""
     with styled(), atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=200, facecolor="white", metadata={"Software": None})
 
 
 def shorten_name(name: str, length: int = 30) -> str:
-    """Cut a name that is longer, with dots at its end."""
+    """Cut a name that is longer than `length`, and add dots at its end."""
     return name if len(name) <= length else f"{name[: length - 2]}..."
 
 
 def format_number(value: float | None) -> str:
-    """Return a figure with two digits and no leading zero.
+    """Format a number with two digits and no leading zero; None gives "-".
 
     >>> format_number(0.824), format_number(-0.05), format_number(1.0), format_number(None)
     ('.82', '-.05', '1.0', '-')

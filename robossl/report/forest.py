@@ -1,4 +1,4 @@
-"""Forest plot: encoders side by side, a dot with its interval in every row, references as grey ticks."""
+"""Forest plot: in every row, each encoder is a dot with its interval, and each reference (baseline) is a grey tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from robossl.report.drawing import INK, LINE, SOFT, WIDTH, canvas, shorten_name, styled
 
 NAMES, TOP, BOTTOM = 92, 26, 34
-LOW = -0.2  # where the axis starts; an arrow stands for lower values
+LOW = -0.2  # value at which the axis starts; a lower reference is shown as an arrow
 MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7a4f9a", "D"))  # colour and form of each encoder
 DASHES: tuple[Any, ...] = ("-", (0, (1, 1)))  # line style of each reference
 
@@ -27,7 +27,7 @@ class ForestDot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """One row: a dot for each encoder and a tick for each reference; None leaves it out."""
+    """One row: a dot for each encoder and a tick for each reference; for None, nothing is drawn."""
 
     title: str
     dots: Sequence[ForestDot | None]
@@ -36,7 +36,7 @@ class ForestRow:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Up to four encoders and two references over the same rows."""
+    """The contents of a plot: up to four encoders and two references, which have values in the same rows."""
 
     heading: str
     axis: str

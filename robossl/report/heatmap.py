@@ -1,4 +1,4 @@
-"""Heatmap: a row for each factor, a column for each strength, a value with its interval in every cell."""
+"""Heatmap: a row for each factor (kind of change to frames), a column for each strength, a value in every cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robossl.report.drawing import GREY, INK, LINE, SOFT, WIDTH, canvas, format_
 
 LEVELS = (1, 2, 3, 4, 5)
 COLUMNS = {1: "1 mild", 5: "5 severe"}
-NAMES, GUTTER = 92, 38  # points from the left: where the gutter ends, and its width
+NAMES, GUTTER = 92, 38  # points: width of the column of names, and of the gutter to its right, which shows `need`
 ROW, GROUP, TOP, BOTTOM = 25, 20, 42, 50
 CELL = (WIDTH - NAMES - GUTTER - 2) / len(LEVELS)
 RED = "#D55E00"
@@ -22,7 +22,7 @@ RED = "#D55E00"
 
 @dataclass(frozen=True, slots=True)
 class HeatmapCell:
-    """A value with its interval, or the words in its place."""
+    """A value with its interval, or the text that stands in its place if there is no value."""
 
     value: float | None
     low: float | None = None
@@ -33,14 +33,14 @@ class HeatmapCell:
 
 @dataclass(frozen=True, slots=True)
 class HeatmapRow:
-    """One factor.
+    """The row of one factor.
 
     Args:
-        key: Makes the id of a cell in the page: PREFIX-KEY-LEVEL.
+        key: Middle part of the id of a cell in the page: PREFIX-KEY-LEVEL.
         title: Name of the factor.
-        need: What the task needs of it; stands in the gutter.
-        cells: By level; a factor may have fewer levels than there are columns.
-        last_judged: A bar stands after this level; None draws no bar.
+        need: What the task needs of this factor, such as "EQUI"; shown left of the cells.
+        cells: Cells by level (strength); a factor may have fewer levels than there are columns.
+        last_judged: Highest level that is judged; a bar is drawn after it. None: no bar.
     """
 
     key: str
@@ -51,20 +51,20 @@ class HeatmapRow:
 
     @property
     def has_bar(self) -> bool:
-        """Whether levels follow that are not judged."""
+        """Whether a bar is drawn, because the row has levels above `last_judged`."""
         return self.last_judged is not None and self.last_judged + 1 in self.cells
 
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
-    """Rows in groups.
+    """The contents of a heatmap: rows in groups.
 
     Args:
-        heading: What is shown.
-        lead: What 1 and 0 mean.
-        prefix: Of the ids of cells in the page.
+        heading: Title, which says what is shown.
+        lead: Text below the title, which says what 1 and 0 mean.
+        prefix: Start of every cell's id in the page.
         groups: Rows by the name of their group.
-        outline: What an outlined cell means; "" if none is outlined.
+        outline: Text in the legend, which says what an outlined cell means; "" if no cell is outlined.
     """
 
     heading: str
@@ -169,11 +169,14 @@ def _draw_legend(axes: Axes, y: float, *, has_bars: bool, outline: str) -> None:
 
 
 def choose_colour(value: float) -> tuple[float, float, float, float]:
-    """Return light yellow at 0 to dark blue at 1: distinct for the colour-blind and on grey paper."""
+    """Return a colour between light yellow (0) and dark blue (1).
+
+    The colours differ in brightness too, so colour-blind readers can tell them apart, also in a grey print.
+    """
     return mpl.colormaps["YlGnBu"](0.04 + 0.86 * min(1.0, max(0.0, value)))
 
 
 def choose_ink(value: float) -> str:
-    """Return dark ink for light cells, white for dark cells."""
+    """Return the colour of the text in a cell: dark in light cells, white in dark cells."""
     red, green, blue, _ = choose_colour(value)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

@@ -1,4 +1,4 @@
-"""Pages from jinja2 templates with autoescape, each a single file: styles and pictures stand inside it."""
+"""HTML pages from jinja2 templates with autoescape. A page is a single file that contains its styles and pictures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Fact(NamedTuple):
 
     name: str
     value: str
-    detail: str = ""  # smaller, after the value
+    detail: str = ""  # text after the value, in smaller letters
     warnings: tuple[str, ...] = ()
     is_wide: bool = False
 
 
 class Banner(NamedTuple):
-    """A coloured box: "good", "warn" or "bad"."""
+    """A box in a page; `kind` sets its colour and is "good", "warn" or "bad"."""
 
     kind: str
     title: str
@@ -32,7 +32,7 @@ class Banner(NamedTuple):
 
 
 def render_template(package: str, name: str, **values: object) -> str:
-    """Render a template of a package; it may use the shared templates of `robossl.report`."""
+    """Render a template of a package. The template may use the shared templates of `robossl.report`."""
     return _environment(package).get_template(name).render(values)
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours of a few frames, by the run's encoder and by its backbone at random init."""
+"""Nearest neighbours of a few frames, found by the run's encoder and by its backbone with random weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robossl.report.html import jpeg_uri
 from robossl.report.record import RunRecord
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
-POOL_FRAMES = 1000  # searched for neighbours; bounds the time
+POOL_FRAMES = 1000  # number of frames among which neighbours are searched; limits the time
 THUMBNAIL_WIDTH = 200  # pixels
 
 
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A frame with its neighbours by the encoder and by random init."""
+    """A frame with the neighbours that the encoder finds and those that the backbone with random weights finds."""
 
     picture: Picture
     encoder: tuple[Picture, ...]
@@ -52,27 +52,27 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """The queries, and the pool that was searched."""
+    """The queries with their neighbours, and the size of the pool of frames that was searched."""
 
-    label: str  # "" if the store has none; then no neighbour is a hit or a miss
+    label: str  # label that decides which neighbours are hits; "" if the store has no label, so nothing is a hit
     queries: tuple[Query, ...]
-    num_frames: int  # of the pool
-    num_episodes: int
-    split: str  # of the queries
+    num_frames: int  # number of frames in the pool
+    num_episodes: int  # number of episodes that these frames come from
+    split: str  # split that the queries come from
 
     @property
     def num_shown(self) -> int:
-        """Neighbours of all queries, for one encoder."""
+        """Number of neighbours that the encoder found for all queries; with random weights it is the same."""
         return sum(len(query.encoder) for query in self.queries)
 
     @property
     def encoder_hits(self) -> int:
-        """Neighbours by the encoder that have the query's label."""
+        """Number of neighbours found by the encoder that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.encoder)
 
     @property
     def random_hits(self) -> int:
-        """Neighbours by random init that have the query's label."""
+        """Number of neighbours found with random weights that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.random)
 
 
@@ -83,7 +83,10 @@ def find_neighbours(
     label: str = "",
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Gallery:
-    """Embed a pool of frames with both networks and find the nearest frames, one of each other episode.
+    """Find the nearest neighbours of a few frames with the encoder and with its backbone with random weights.
+
+    Each network embeds the same pool of frames. Of each episode but the query's, only the nearest frame can be a
+    neighbour.
 
     Raises:
         InputError: the run has no encoder yet, or the store lacks the label or has too few episodes.
@@ -122,7 +125,10 @@ def find_neighbours(
 def find_nearest(
     features: Float[ndarray, "n d"], episodes: Int[ndarray, " n"], queries: Int[ndarray, " q"], *, count: int
 ) -> list[tuple[Int[ndarray, " k"], Float[ndarray, " k"]]]:
-    """Return for each query the nearest rows by cosine, at most one of each other episode, and their cosines."""
+    """Return for each query the rows of the nearest features by cosine, and their cosines.
+
+    No row is of the query's episode, and no two rows are of the same episode.
+    """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     found = []
     for query in queries:
@@ -135,14 +141,14 @@ def find_nearest(
 
 
 def _default_label(record: RunRecord, store: Store) -> str:
-    """Return the label that was evaluated or watched, else the store's first, else nothing."""
+    """Return the label that was evaluated, else that of the online kNN, else the store's first label, else ""."""
     evaluated = [result.label for evaluation in record.evaluations for result in evaluation.results]
     wanted = [*evaluated, record.setting("knn", "label"), *store.label_names]
     return next((str(name) for name in wanted if name in store.label_names), "")
 
 
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
-    """Choose middle frames of labelled episodes: one of each class in turn, the most frequent class first."""
+    """Choose the middle frames of some labelled episodes: one episode of each class in turn, frequent classes first."""
     episodes = np.flatnonzero(store.episode_split == split) if split else np.arange(store.num_episodes)
     labelled = episodes[labels[episodes] != ""]
     episodes = labelled if len(labelled) else episodes

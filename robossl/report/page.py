@@ -43,7 +43,7 @@ def render(record: RunRecord, gallery: Gallery | None) -> str:
 
 
 def list_facts(record: RunRecord) -> list[Fact]:
-    """Return method, length, speed and data of the run."""
+    """Return the facts at the top of the page, such as method, length, speed and data of the run."""
     steps, batch = record.setting("train", "steps"), record.setting("train", "batch_size")
     found = [
         Fact("Method", str(record.setting("method", "name") or "unknown")),

@@ -20,7 +20,7 @@ from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
 
 
 class Series(NamedTuple):
-    """One metric over the run."""
+    """The logged values of one metric and the steps at which they were logged."""
 
     steps: Int[ndarray, " n"]
     values: Float[ndarray, " n"]
@@ -54,7 +54,7 @@ class RunRecord:
         return value
 
     def last(self, name: str) -> float | None:
-        """Return the last value of a metric."""
+        """Return the last value of a metric; None if it was not logged."""
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
     def own_row(self, evaluation: Scores, result: Result) -> ScoreRow | None:
@@ -71,7 +71,7 @@ def read_run(path: Path) -> RunRecord:
     """Read a run folder; a run that still trains or was killed is read up to its last step.
 
     Raises:
-        InputError: not a run folder, or its encoder or an evaluation cannot be read.
+        InputError: the folder is not a run, or its encoder or an evaluation cannot be read.
     """
     if not (path / "config.yaml").is_file() or not (path / "metrics.jsonl").is_file():
         raise InputError(f"{path} is not a run folder (no config.yaml and metrics.jsonl); pass what pretrain wrote")
@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Read every metric by name, without a half-written last line and without values that are not finite."""
+    """Read every metric by name; skip lines that are incomplete and values that are not finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -107,12 +107,12 @@ class Collapse(NamedTuple):
     """A collapse of the outputs, by the rule of `robossl.health`."""
 
     first_step: int
-    is_over: bool  # the last check was healthy again
+    is_over: bool  # whether the last check was healthy again
     reason: str
 
 
 def find_collapse(record: RunRecord) -> Collapse | None:
-    """Return the collapse in the logged health, by the rule of training; None if there is none."""
+    """Find a collapse in the logged health metrics, by the same rule as during training; None if there is none."""
     found = []
     if "health/std" in record.metrics and "health/std_reference" in record.metrics:
         std, reference = record.metrics["health/std"], record.metrics["health/std_reference"]

@@ -1,4 +1,4 @@
-"""The scores on the page of a run: a card for each evaluation, and the first one in a sentence."""
+"""The scores on the page of a run: a card for each result of an evaluation, and the first result as a sentence."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Headline(NamedTuple):
 
 
 class ScoreBar(NamedTuple):
-    """One row of a card; positions are in % of the width."""
+    """One row of a score card; positions are in % of the width."""
 
     kind: str
     name: str
     figure: str
     estimate: str
-    range: tuple[str, str] | None  # left and width
+    range: tuple[str, str] | None  # left end and width of the interval; None if there is no interval
 
 
 class ScoreCard(NamedTuple):
-    """One label on one test split under one protocol."""
+    """The scores for one label on one test split, measured by one protocol."""
 
     label: str
     split: str
@@ -43,14 +43,17 @@ class ScoreCard(NamedTuple):
     classes: str
     num_classes: int
     num_episodes: int
-    chance: str  # in % of the width
-    is_own: bool  # of the encoder that the run holds now
+    chance: str  # position of the chance level, in % of the width
+    is_own: bool  # whether the encoder that the run holds now is among the rows
     bars: tuple[ScoreBar, ...]
-    comparisons: tuple[tuple[str, str], ...]  # CSS class and sentence
+    comparisons: tuple[tuple[str, str], ...]  # CSS class and sentence of each
 
 
 def make_headline(record: RunRecord) -> Headline | None:
-    """Return the first result of the run's own encoder; None if nothing was evaluated."""
+    """Return the first result of the run's own encoder; None if nothing was evaluated.
+
+    If only other encoders were evaluated, return the command that evaluates the run's own.
+    """
     results = _results(record)
     if not results:
         return None

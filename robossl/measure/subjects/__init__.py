@@ -1,7 +1,8 @@
-"""Subjects: everything that can be evaluated or probed, opened by `open_subject`.
+"""Subjects: the encoders that can be evaluated or probed; `open_subject` opens them.
 
-A run folder, an encoder folder, our exported model, another ONNX model with a described input, an encoder on a server
-(`grpc://host:port/model`), a public encoder by name (`timm:NAME[@FILE]`), or the projector of a run (`projector:RUN`).
+A subject can be a run folder, an encoder folder, our exported model, another ONNX model whose input the user describes,
+an encoder on a server (`grpc://host:port/model`), a public encoder by name (`timm:NAME[@FILE]`), or the projector of a
+run (`projector:RUN`).
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ def open_subject(
 
     Args:
         source: A path or an address; see the docstring of this package.
-        described: The input of an ONNX model without a card.
+        described: Description of the input, for an ONNX model without a card.
         device: cpu or cuda.
-        outputs: Outputs to return; a dense map is left out if the encoder has none.
-        token: File with a server's token.
-        ca: PEM file of the authority that signed a server's certificate.
+        outputs: Outputs to return; "dense" (the feature map) is left out if the encoder has none.
+        token: File with the token of a server.
+        ca: PEM file of the authority that signed the certificate of a server.
 
     Raises:
-        InputError: not an encoder, an output that it does not have, or an incomplete description of its input.
-        ResourceError: a server that does not answer, or weights that cannot be downloaded.
+        InputError: the source is not an encoder, lacks an output, or the description of its input is incomplete.
+        ResourceError: a server does not answer, or weights cannot be downloaded.
     """
     check_source(source, described=described, token=token, ca=ca)
     if source.startswith("grpc://"):
@@ -70,7 +71,7 @@ def check_source(
     """Check that the source names an encoder and that its options fit, without loading weights.
 
     Raises:
-        InputError: not an encoder, or options that are not for it.
+        InputError: the source is not an encoder, or an option does not apply to it.
     """
     is_served = source.startswith("grpc://")
     if (token or ca) and not is_served:
@@ -102,5 +103,5 @@ def check_source(
 
 
 def is_foreign(source: str) -> bool:
-    """Return whether the source is an ONNX model without a card beside it."""
+    """Return whether the source is an ONNX file without a card.json beside it."""
     return source.endswith(".onnx") and "://" not in source and not Path(source).with_name("card.json").is_file()

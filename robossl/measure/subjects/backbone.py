@@ -1,4 +1,4 @@
-"""Find the network of an ONNX model without a card: by option, by its metadata or by its file name."""
+"""Find out which network an ONNX model without a card is: from an option, its metadata or its file name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
 def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str | None) -> Backbone | None:
-    """Return the network from the most reliable source that names exactly one; None if no source does.
+    """Return the network that the option names, else the metadata, else the file name; None if none of them does.
+
+    Metadata that name several networks do not count.
 
     Args:
         path: The model file.
         session: The open model.
-        told: The name that the user gave.
+        told: The name that the user gave as an option; None if the user gave none.
 
     Raises:
         InputError: timm does not know the name `told`.
@@ -42,7 +44,7 @@ def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str |
 
 
 def _timm_name(text: str) -> str | None:
-    """Return the architecture that a text names, without the tag of its weights."""
+    """Return the architecture that a text names, without the tag of its weights; None if timm has none of that name."""
     import timm
 
     name = text.strip()

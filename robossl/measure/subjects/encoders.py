@@ -1,4 +1,4 @@
-"""Subjects with a card: a run or encoder folder, an exported model, an encoder on a server, or one of timm's."""
+"""Subjects with a card: a run or encoder folder, an exported model, an encoder on a server, or an encoder of timm."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ def open_encoder(source: str, *, device: str, outputs: Sequence[Output]) -> Subj
     """Open a run folder, an encoder folder, an exported model folder or its model.onnx.
 
     Raises:
-        InputError: none of these, or an output that the encoder does not have.
+        InputError: the source is none of these, or the encoder lacks an output.
     """
     encode = load_encoder(source, device=device, outputs=encode_outputs(outputs))
     return from_encode(encode, source, kind="onnx" if encode.card.model_sha256 else "run", outputs=outputs)
 
 
 def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
-    """Open `timm:NAME` with the hub's weights or `timm:NAME@FILE` with a file's, with the preprocessing of NAME.
+    """Open `timm:NAME` with weights from the hub, or `timm:NAME@FILE` with weights from a file.
+
+    The preprocessing is that of NAME in both cases.
 
     Raises:
-        InputError: an unknown name, a missing file, or a file of other weights.
+        InputError: timm does not know the name, or the file is missing or has weights of another model.
         ResourceError: the hub cannot be reached.
     """
     encode = load_encoder(source, device=device, outputs=encode_outputs(outputs))
@@ -43,7 +45,10 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject
 
 
 def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
-    """Return the outputs to ask an encoder for; None (all) if a dense map is wanted, which not every encoder has."""
+    """Return the outputs to request from an encoder; None, which requests all, if "dense" is wanted.
+
+    Not every encoder has the dense output (a feature map), so it cannot be requested by name.
+    """
     return None if "dense" in outputs else outputs
 
 
@@ -68,7 +73,8 @@ def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Seque
     def embed(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         return encode(frames if seen.fixed_hw is None else resize_to_bytes(frames, seen.fixed_hw))
 
-    # The kind is in the digest, so that torch, onnxruntime and a server can be compared with each other.
+    # The digest contains the kind, so that the same encoder has separate features in the cache for torch, onnxruntime
+    # and a server, and they can be compared.
     digest = digest_of(kind, identity(card))
     return Subject(
         info, digest, embed, available_outputs(outputs, card.outputs), card, hw, Backbone(card.backbone, "card")

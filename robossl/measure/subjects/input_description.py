@@ -1,4 +1,4 @@
-"""The input of an ONNX model without a card: what the graph says, and what only its owner knows."""
+"""The input of an ONNX model without a card: what its graph says about it, and what only the model's owner knows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """What the owner says about an ONNX model; None: the graph must say it.
+    """What the owner says about an ONNX model. Whatever is left out here and has no default, the graph must state.
 
     Args:
         layout: Axis order of the input.
-        size: Height and width that frames are resized to.
-        mean: Subtracted from RGB, in the unit of `range`.
-        std: RGB is divided by it after the subtraction.
-        range: Pixel range before mean and std.
+        size: Height and width to which frames are resized.
+        mean: Mean to subtract from RGB, in the unit of `range`.
+        std: Standard deviation by which RGB is divided after the subtraction.
+        range: Range of pixel values before mean and std are applied.
         order: Order of the colours.
         output: Name of the output to probe.
-        output_layout: Axis order of an output map. Default: that of the input.
-        dense: Name of an output that is a feature map, if it is a second one.
-        backbone: The model's network, by its timm name; its random weights are the reference. Default: the name in
-            the metadata or the file name, else ResNet-18.
+        output_layout: Axis order of an output that is a feature map. Default: that of the input.
+        dense: Name of a second output, which is a feature map. Default: no second output.
+        backbone: timm's name of the model's network; the network with random weights is the reference. Default: the
+            name in the metadata or the file name, else ResNet-18.
     """
 
     layout: Literal["nchw", "nhwc"] | None = None
@@ -49,13 +49,13 @@ class InputDescription:
 
 @dataclass(frozen=True, slots=True)
 class InputFormat:
-    """A fully known input of a model."""
+    """Complete description of a model's input."""
 
     name: str
-    dtype: Any  # numpy's
-    batch: int | None  # None: any
+    dtype: Any  # a numpy type
+    batch: int | None  # number of frames that the graph fixes; None: any number
     layout: Literal["nchw", "nhwc"]
-    size: tuple[int, int] | None  # None: frames are not resized
+    size: tuple[int, int] | None  # height and width; None: frames are not resized
     mean: Triple
     std: Triple
     range: Literal["0-1", "0-255"]
@@ -85,10 +85,10 @@ class InputFormat:
 def resolve_input(
     model: str, name: str, shape: Sequence[int | str | None], dtype: str, given: InputDescription
 ) -> InputFormat:
-    """Combine what the graph says about the input with the description.
+    """Combine what the graph says about the input with the owner's description.
 
     Raises:
-        InputError: the two disagree, or neither says something that is needed.
+        InputError: graph and description disagree, or neither of them says something that is needed.
     """
     if dtype not in DTYPES:
         raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")

@@ -1,4 +1,4 @@
-"""ONNX models without a card: the input is described by its owner, the output is pooled by its number of axes."""
+"""ONNX models without a card: the owner describes the input; the output's number of axes decides how it is pooled."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from robossl.session import file_sha256, open_session
 if TYPE_CHECKING:
     import onnxruntime
 
-BATCH = 64  # frames, if the graph leaves it open
-LAYERS = {2: "as it is", 3: "mean over tokens", 4: "mean over positions"}  # by number of axes of an output
+BATCH = 64  # frames in a batch if the graph does not fix their number
+LAYERS = {2: "as it is", 3: "mean over tokens", 4: "mean over positions"}  # how an output of 2, 3 or 4 axes is pooled
 
 
 def open_onnx(source: str, given: InputDescription, *, device: str, outputs: Sequence[Output]) -> Subject:
     """Open a model.onnx that has no card.
 
     Raises:
-        InputError: no model, more than one input, an unknown output, or an incomplete description of its input.
+        InputError: the file is missing, the model has several inputs or lacks an output, or the description of its
+            input is incomplete.
     """
     path = _existing(source)
     session = open_session(path, provider="cuda" if device.startswith("cuda") else "cpu")
@@ -61,7 +62,7 @@ def check_onnx(source: str, given: InputDescription) -> None:
     """Check the graph and the description without optimising or running the model.
 
     Raises:
-        InputError: as `open_onnx`.
+        InputError: for the reasons that `open_onnx` gives.
     """
     path = _existing(source)
     session = open_session(path, optimise=False)
@@ -77,7 +78,7 @@ def _existing(source: str) -> Path:
 
 
 def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDescription) -> tuple[InputFormat, str]:
-    """Return how frames go in, and the name of the output that is embedded."""
+    """Return the format of the model's input, and the name of the output that becomes the feature."""
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
@@ -89,7 +90,7 @@ def _contract(source: str, session: onnxruntime.InferenceSession, given: InputDe
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of the model file and of external weight files beside it."""
+    """Return one digest of the model file and the external weight files beside it."""
     import onnx
 
     tensors = onnx.load(path, load_external_data=False).graph.initializer
@@ -111,7 +112,10 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
 
 
 def _check_layout(source: str, outputs: list[ndarray], contract: InputFormat) -> None:
-    """Refuse a map whose channels seem to be on another axis than the input's: a square frame gives a square map."""
+    """Refuse a feature map whose channels seem to be on another axis than the input's.
+
+    A square frame gives a square map, so the two axes of equal size should be height and width.
+    """
     for values in outputs:
         if values.ndim == 4:
             sides = values.shape[2:] if contract.layout == "nchw" else values.shape[1:3]
@@ -125,7 +129,7 @@ def _check_layout(source: str, outputs: list[ndarray], contract: InputFormat) ->
 
 
 class _Model:
-    """A session that takes frames in batches of the size that the graph allows."""
+    """An ONNX session that is run on frames, in batches of the size that the graph allows."""
 
     def __init__(
         self,
@@ -147,7 +151,10 @@ class _Model:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def raw(self, frames: UInt8[ndarray, "b h w 3"]) -> list[ndarray]:
-        """Run one batch or less; a batch of fixed size is filled up with its last frame."""
+        """Run at most one batch of frames and return the raw outputs.
+
+        If the graph fixes the batch size, copies of the last frame fill the batch up.
+        """
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         tensor = self._contract.tensor(frames)

@@ -1,6 +1,7 @@
-"""The projector of a run, `projector:RUN`: the output that the method's loss sees, instead of the exported feature.
+"""Subject `projector:RUN`: the output of a run's projector, which the loss sees, instead of the exported feature.
 
-For comparisons as in table 3 of SimCLR (arXiv:2002.05709): the loss makes g(h) invariant, and h less so.
+It allows comparisons as in table 3 of SimCLR (arXiv:2002.05709): the loss makes the projector's output g(h) invariant,
+but the feature h less so.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from robossl.weights import weights_digest
 
 
 def open_projector(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
-    """Open `projector:RUN`: the pooled feature of a run through the projector of its newest checkpoint.
+    """Open `projector:RUN`: apply the projector of the run's newest checkpoint to the run's pooled feature.
 
     Raises:
-        InputError: no run, no checkpoint, or a method without a projector of the pooled feature.
+        InputError: the run or its checkpoint is missing, its method has no projector of the pooled feature, or "cls"
+            is among the outputs.
     """
     if "cls" in outputs:
         raise InputError(f"{source} is the projector of the pooled feature and has no output 'cls'; choose pooled")
@@ -58,7 +60,7 @@ def run_of(source: str) -> Path:
     """Return the run folder of `projector:RUN`.
 
     Raises:
-        InputError: no such run.
+        InputError: the folder is not a run.
     """
     run = Path(source.removeprefix("projector:"))
     if not (run / "config.yaml").is_file():
@@ -70,7 +72,7 @@ def load_projector(run: Path) -> nn.Module:
     """Load the trained projector, in eval mode.
 
     Raises:
-        InputError: no checkpoint, or a method without a projector of the pooled feature.
+        InputError: the run has no checkpoint, or its method has no projector of the pooled feature.
     """
     saved = sorted((run / "checkpoints").glob("step_*/state.json"))
     if not saved:
@@ -93,6 +95,6 @@ def load_projector(run: Path) -> nn.Module:
 
 @torch.inference_mode()
 def project(projector: nn.Module, pooled: Float[ndarray, "b c"], device: str) -> Float[ndarray, "b d"]:
-    """Return the output of the projector; several spaces are concatenated."""
+    """Return the projector's output for pooled features; if it has several embedding spaces, concatenate them."""
     out: ndarray = projector(torch.from_numpy(pooled).to(device)).flatten(1).cpu().numpy()
     return out

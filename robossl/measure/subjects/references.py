@@ -1,4 +1,4 @@
-"""References that every figure is compared with: pooled pixels, random weights and the majority class."""
+"""References (baselines) for every score: pooled pixels, a network with random weights, and the majority class."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from robossl.encoder import EncoderConfig
 
-PIXELS, MAJORITY = "pooled pixels", "majority class"  # their rows in tables
-PIXEL_GRID = (16, 16)  # cells
-STAND_IN = "resnet18"  # random weights for a subject whose backbone is unknown
+PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of their rows in tables
+PIXEL_GRID = (16, 16)  # rows and columns of cells
+STAND_IN = "resnet18"  # network of the random reference if the subject's backbone is unknown
 
 
 def pixels_reference() -> Subject:
@@ -48,21 +48,22 @@ def _pool_pixels(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, Float[ndarray, 
 def random_reference(
     subject: Subject, *, seed: int = 0, outputs: tuple[Output, ...] = ("pooled",), device: str = "cpu"
 ) -> Subject:
-    """Return the backbone of a subject at random init, with the same preprocessing.
+    """Return the backbone of a subject with random weights, with the same preprocessing.
 
-    A ResNet-18 stands in for an unknown backbone; `backbone` of the returned subject says so.
+    If the backbone is unknown or cannot be built at the size of the frames, a ResNet-18 stands in for it; `backbone` of
+    the returned subject says so.
 
     Raises:
-        InputError: the backbone that --input.backbone names cannot be built at the size of the frames.
+        InputError: the user named the backbone (--input.backbone), and it cannot be built at the size of the frames.
     """
     return random_subject(*reference_config(subject), seed=seed, outputs=outputs, device=device)
 
 
 def reference_config(subject: Subject) -> tuple[EncoderConfig, Backbone]:
-    """Return the configuration of a subject's random reference, and which backbone that is.
+    """Return the configuration of the random reference of a subject, and its backbone.
 
     Raises:
-        InputError: as `random_reference`.
+        InputError: for the reason that `random_reference` gives.
     """
     from robossl.encoder import EncoderConfig
 
@@ -89,9 +90,10 @@ def random_subject(
     outputs: tuple[Output, ...] = ("pooled",),
     device: str = "cpu",
 ) -> Subject:
-    """Return an encoder at random init.
+    """Return an encoder with random weights as a subject.
 
-    Its residual branches are active: with timm's `zero_init_last` a random ResNet would see little of the frame.
+    Its residual branches are active. With timm's `zero_init_last` they would add nothing, and the features of a random
+    ResNet would depend on little of the frame.
     """
     from robossl.encode import TorchEncoder, random_encoder
     from robossl.measure.subjects.encoders import encode_outputs, from_encode
@@ -105,7 +107,7 @@ def random_subject(
 
 
 def random_config(card: EncoderCard) -> EncoderConfig:
-    """Return the configuration of a card's backbone before training, with the same preprocessing."""
+    """Return a configuration with the backbone and the preprocessing of a card, but with random weights."""
     from robossl.encoder import EncoderConfig
 
     seen = card.input

@@ -1,4 +1,4 @@
-"""Resize whole frames for models that do not do it themselves: antialiased bilinear, as in our encoders."""
+"""Resize whole frames for models that do not resize them: antialiased bilinear, as in our encoders."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def resize(frames: UInt8[ndarray, "b h w 3"], hw: tuple[int, int]) -> Float[ndar
 
 
 def resize_to_bytes(frames: UInt8[ndarray, "b h w 3"], hw: tuple[int, int]) -> UInt8[ndarray, "b H W 3"]:
-    """Resize frames and round to uint8, as a camera would."""
+    """Resize frames and round the values to uint8, as in frames of a camera."""
     return resize(frames, hw).round().clip(0, 255).astype(np.uint8)

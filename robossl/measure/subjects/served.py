@@ -1,4 +1,4 @@
-"""Encoders on a server, `grpc://host:port/model`: exactly what robots get."""
+"""Encoders on a server, `grpc://host:port/model`, which return exactly the features that robots get."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def open_served(
     ca: Path | None = None,
     deadline_ms: float = DEADLINE_MS,
 ) -> Subject:
-    """Connect to a server and pin its encoder, so that a replaced encoder is an error.
+    """Connect to a server and pin its encoder: if the server replaces it later, calls raise an error.
 
     Args:
-        source: grpc://host:port/model.
+        source: Address as in grpc://host:port/model.
         outputs: Outputs to return.
         token: File with the server's token.
-        ca: PEM file of the authority that signed the server's certificate; encrypts the connection.
-        deadline_ms: Longest time of a call.
+        ca: PEM file of the authority that signed the server's certificate. If given, the connection is encrypted.
+        deadline_ms: Longest time that a call may take, in milliseconds.
 
     Raises:
-        InputError: an invalid address, an unknown model or output, a missing file, or a wrong token.
+        InputError: the address is invalid, the model or output unknown, a file missing, or the token wrong.
         ResourceError: the server does not answer.
     """
     served = ServedEncoder(

@@ -1,4 +1,7 @@
-"""A subject: an open encoder (or a reference) that embeds frames, with what identifies it in reports and caches."""
+"""Subject: an open encoder, or a reference that encoders are compared with. It embeds frames.
+
+It also has a description for reports and a digest that identifies it in caches.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from robossl.errors import InputError
 if TYPE_CHECKING:
     from robossl_client.card import EncoderCard
 
-Output = Literal["pooled", "cls", "dense"]  # (b, d), (b, d) and (b, c, h, w)
+Output = Literal["pooled", "cls", "dense"]  # their shapes are (b, d), (b, d) and (b, c, h, w)
 Kind = Literal["run", "onnx", "grpc", "timm", "reference"]
 Embed = Callable[[UInt8[ndarray, "b h w 3"]], Mapping[str, ndarray]]
 
@@ -39,22 +42,23 @@ class SubjectInfo:
 class Backbone:
     """A network architecture, and where its name comes from."""
 
-    name: str  # timm's
-    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]  # stand-in: nothing names the network
+    name: str  # timm's name of the architecture
+    # Where the name comes from. "stand-in": nothing names the network, so a default is used.
+    known_from: Literal["card", "option", "metadata", "file name", "stand-in"]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An open subject.
+    """An open encoder or reference that embeds frames.
 
     Args:
-        info: What a report says about it.
-        digest: Identifies everything its features depend on, including how they are computed.
-        embed: Embed a batch of frames; returns features by output name.
-        outputs: The outputs that it returns.
-        card: Its card, if it is an encoder of ours.
-        input_hw: Height and width it sees frames at; None if it takes frames as they are.
-        backbone: Its network; None if it has none (pixels) or nothing names it.
+        info: What a report says about the subject.
+        digest: Digest of everything that the features depend on, including how they are computed.
+        embed: Function that embeds a batch of frames and returns features by output name.
+        outputs: Names of the outputs that the subject returns.
+        card: Card of the encoder (the description in its card.json); None if the subject has no card.
+        input_hw: Height and width to which frames are resized; None if the subject takes frames of any size.
+        backbone: The subject's network; None if it has none (pixels) or if nothing names it.
     """
 
     info: SubjectInfo
@@ -66,10 +70,10 @@ class Subject:
     backbone: Backbone | None = None
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[Output, ndarray]:
-        """Return checked float32 features by output.
+        """Embed frames, check the features and return them as float32, by output name.
 
         Raises:
-            InputError: a wrong number of rows or axes, nan or infinity.
+            InputError: an output has a wrong number of rows or axes, or contains nan or infinity.
         """
         features = self.embed(frames)
         return {name: self._checked(name, features[name], len(frames)) for name in self.outputs}
@@ -98,5 +102,5 @@ def digest_of(*parts: object) -> str:
 
 
 def available_outputs(wanted: Sequence[Output], known: Collection[str]) -> tuple[Output, ...]:
-    """Return the wanted outputs without a dense map that the encoder does not have; other outputs are required."""
+    """Return the wanted outputs. Only "dense" (the feature map) is optional: if it is not in `known`, leave it out."""
     return tuple(name for name in wanted if name != "dense" or name in known)
