@@ -22,7 +22,7 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """A file of JSON objects, one per line. Every line is flushed, so a killed run leaves at most one incomplete line."""
+    """A file of JSON objects, one per line. Each line is flushed, so a killed run leaves at most one half line."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("a")
