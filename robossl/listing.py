@@ -70,7 +70,7 @@ def _table(kind: Kind) -> NameTable:
 
 
 def _of_registry(registry: Registry) -> NameTable:
-    """Return the names of a registry. For a plugin that cannot be used, the title is the reason."""
+    """Return the names of a registry with their titles. For a plugin that cannot be used, the title says why."""
     rows = []
     for name in registry:
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of parameters of mallopt(3)
-# In bytes. With these thresholds, blocks of more than 128 KiB (the default) come from the heap as well, and glibc does
-# not return free memory at the end of the heap to the system.
+# Threshold in bytes (default: 128 KiB). glibc maps larger blocks one by one and takes smaller blocks from the heap.
+# It returns free memory at the end of the heap to the system only if that is more than this threshold.
 _LARGE = 2**31 - 1
 
 

@@ -38,7 +38,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard event files. A resumed run hides older events of steps from `start` on."""
+    """TensorBoard event files. A run that resumes at step `start` hides the earlier events of this and later steps."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

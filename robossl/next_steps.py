@@ -20,8 +20,8 @@ from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 from robossl.repository import allowed_name
 
-# A probe is suggested for a store with at least this number of episodes. It evaluates on half of them, and needs 36
-# there if the store has no labels.
+# A probe is suggested only for a store with at least this number of episodes.
+# The probe evaluates on half of the episodes; if the store has no labels, this half must have at least 36 episodes.
 PROBED_EPISODES = 80
 # Minimum number of episodes per class. These values are tried if the usual minimum leaves fewer than two classes.
 FEWER_EPISODES = (2, 1)

@@ -25,17 +25,17 @@ class ParityError(RobosslError):
 class Gates:
     """Limits that an export must meet on every output and every frame."""
 
-    # Minimum cosine after the mean over frames is subtracted. The mean dominates the cosine without subtraction: an
-    # int8 export had 0.999 without and 0.69 with it.
+    # Minimum cosine of each frame's output with that of torch, after the means over frames are subtracted.
+    # With the means, the cosine hides differences: an int8 export had 0.999, but 0.69 without the means.
     min_centred_cosine: float
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
-    # The same quotient for keypoints. Their coordinates are in half frame sides, so if the largest is 1, a difference
-    # of 0.001 is a ninth of a pixel at 224 px.
+    # Largest difference of keypoints, divided by their largest magnitude; the unit is half a frame side.
+    # If that magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
     max_keypoint_difference: float
 
 
-# Keypoints have a limit of their own, because the softmax over positions amplifies rounding errors by the magnitude of
-# the feature map. Keypoints of a ResNet-50 move by up to 1.6e-4 while its feature map agrees to 2e-6 of its magnitude.
+# Keypoints have their own limit, because the softmax over positions amplifies rounding by the feature map's magnitude.
+# Keypoints of a ResNet-50 move by up to 1.6e-4 while its feature map agrees to 2e-6 of its magnitude.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 

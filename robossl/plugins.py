@@ -1,7 +1,7 @@
 """Plugins: find methods, sources, factors and protocols by name, also those that other installed packages bring.
 
-An object is imported when it is first used. This is the only module that names objects of this repository's other
-packages (their commands and environments).
+An object is imported when it is first used. The commands, environments and clients of this repository's other packages
+are named here and nowhere else.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Registry(Mapping[str, str]):
         return self._resolved[name]
 
     def usable(self) -> Iterator[str]:
-        """Yield the names whose objects can be imported; print a line on stderr for each of the others."""
+        """Yield the built-in names and the plugins that can be imported; print why on stderr for each that cannot."""
         for name in self:
             try:
                 if name not in self.built_in:

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def health(self) -> str:
-        """Whether the outputs differ between frames: healthy, not checked, or collapsed from which step on and why."""
+        """Whether outputs differ between frames: healthy, not checked, or collapsed from which step, and why."""
         from robossl.report.record import find_collapse, read_run
 
         if not any("health/std" in values for values in self.metrics):

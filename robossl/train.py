@@ -116,7 +116,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _forward_context(self) -> Iterator[None]:
-        """Set the precision of a forward pass."""
+        """Set the precision of a forward pass; explain the error if a batch is too small for batch-norm."""
         config = self.config.train
         with (
             torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),

@@ -16,10 +16,10 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames a view shows, relative to the anchor, the drawn frame. Views with equal `ClipSpec` show the same.
+    """Which frames a view shows, relative to its anchor, which is a randomly drawn frame.
 
-    Times are in seconds, so that data of different frame rates can be mixed. A frame outside its episode is not valid;
-    the episode's first or last frame replaces it.
+    Views of a sample with equal `ClipSpec` show the same frames. Times are in seconds, so that data of different frame
+    rates can be mixed. A frame outside its episode is not valid; the episode's first or last frame replaces it.
     """
 
     num_frames: int = 0  # 0: a single frame without a time axis; t >= 1: a clip of t frames with a time axis
@@ -60,7 +60,7 @@ class ViewSpec:
     rotation_degrees: float = 0.0  # rotate by a uniform angle in +- this, before the crop; `View.box` is then None
     turn_p: float = 0.0  # probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None
     jitter_p: float = 0.8
-    brightness: float = 0.4  # x: the factor is uniform in [max(0, 1 - x), 1 + x]; contrast and saturation alike
+    brightness: float = 0.4  # value x: factor uniform in [max(0, 1 - x), 1 + x]; same for contrast, saturation
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.1  # the shift is uniform in +- this value, in turns of the colour circle

@@ -11,9 +11,8 @@ from robossl.errors import InputError
 from robossl.positions import fit_positions
 from robossl.weights import State, below_prefix, first_names
 
-# Parts of checkpoints that are not the backbone's and are ignored: classifiers, pretraining heads, mask tokens, and the
-# counter of weight averaging. A name that is neither here nor in the backbone may be a weight of the backbone under
-# another spelling, so the file is refused.
+# Parts of a checkpoint that are ignored: classifiers, pretraining heads, mask tokens, the counter of weight averaging.
+# A name that is neither here nor in the backbone may be a backbone weight in another spelling, so the file is refused.
 _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"

@@ -85,8 +85,8 @@ class Reader:
 
     source: str  # the file that messages name; "" if there is none
     has_lines: bool = True  # whether messages name the line
-    # Whether a run saved the file, perhaps with an older version of this package. A missing key then gets the value
-    # `before` in the field's metadata: what the older version did.
+    # Whether a run saved the file, perhaps with an older version of this package.
+    # A key that is missing in such a file gets the value `before` from the field's metadata: what the old version did.
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
