@@ -1,7 +1,9 @@
-"""Momentum keys: MoCo's slow copy of an encoder and its head, and shuffled batch-norm (arXiv:1911.05722, section 3.3).
+"""Momentum keys: embeddings by MoCo's slow copy of an encoder and its head, with shuffled batch-norm.
 
-If batch-norm took a key's statistics from the group of its query, they would reveal the key. Keys are therefore encoded
-in other groups than their queries, on one device as on several.
+Source: arXiv:1911.05722, section 3.3. A query is the embedding of one view (augmented frame) of a sample, and its key
+is the embedding of another view. Batch-norm computes its statistics over groups of samples. If a query and its key were
+in the same group, these statistics would reveal which key belongs to the query. Samples are therefore shuffled between
+the groups before their keys are computed. A single device has several groups too (`batch_norm_groups` of the method).
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 class MomentumKeys(Ema):
-    """Copies of an encoder and its head that make unit keys.
+    """Moving-average copies of an encoder and its head, which compute keys of length 1.
 
     Args:
-        encoder: the first copy follows it.
-        head: the second copy follows it; its input is the pooled feature.
+        encoder: the module that the first copy follows.
+        head: the module that the second copy follows; its input is the pooled feature.
         shuffled: whether samples are shuffled over all ranks before they are encoded.
     """
 
@@ -36,15 +38,15 @@ class MomentumKeys(Ema):
     def __init__(self, encoder: Encoder, head: nn.Module, *, shuffled: bool) -> None:
         super().__init__(encoder, head)
         self.shuffled = shuffled
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # permutations drawn, the seed of the next
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # number of shuffles so far; seeds the next
 
     @torch.no_grad()
     def forward(self, pixels: Float[Tensor, "b 3 h w"], *, number: int = 0) -> Float[Tensor, "b *s d"]:
-        """Return the keys in the order of the pixels.
+        """Compute the keys of one view; they have the order of the samples in `pixels`.
 
         Args:
-            pixels: one view of each sample.
-            number: number of the view in the batch; every view gets another shuffle.
+            pixels: the view's pixels, one image for each sample.
+            number: index of the view in the batch; each view gets a different shuffle.
         """
         encoder, head = self.copies
         if not self.shuffled:
@@ -56,10 +58,13 @@ class MomentumKeys(Ema):
         return keys[order.argsort()[first : first + b]]
 
     def next_shuffle(self, num_views: int = 1) -> None:
-        """Change the shuffles for the next step; this step had `num_views` views."""
+        """Make the next step draw new shuffles; `num_views` is the number of views of this step."""
         if self.shuffled:
             self.draws.add_(num_views)
 
     def _permutation(self, n: int, number: int) -> Int[Tensor, " n"]:
-        """Draw a permutation, the same on all ranks, in all micro-batches of a step and after a resume."""
+        """Draw a permutation of `n` samples for view `number`.
+
+        All ranks and all micro-batches of a step get the same permutation, also after a resume.
+        """
         return torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws) + number))

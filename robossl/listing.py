@@ -1,4 +1,4 @@
-"""`robossl list`: what there is to choose from, one line each."""
+"""`robossl list`: list the names that a user can choose from (methods, backbones, recipes, ...), one per line."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Kind = Literal["methods", "sources", "factors", "backbones", "protocols", "envs"
 
 
 class NameRow(NamedTuple):
-    """One line of a list."""
+    """A name that `robossl list` prints, with its title."""
 
     name: str
     title: str
-    package: str = ""  # the installed package that brings it; "" for ours
+    package: str = ""  # the installed plugin package that the name comes from; "" for robossl's own names
 
 
 class NameTable(NamedTuple):
-    """All lines of one kind."""
+    """All names of one kind, such as methods."""
 
     rows: list[NameRow]
-    problems: Sequence[str] = ()  # lines about plugins that are not used
+    problems: Sequence[str] = ()  # messages about plugins that are not used
 
 
 def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
-    """List what there is to choose from, one line each; without a kind, what can be listed.
+    """List the names of one kind, such as methods, one per line. Without a kind, list the kinds.
 
     Args:
-        kind: What to list.
+        kind: Kind of names to list.
         pattern: Show only matching names, as in `robossl list backbones 'vit_small*'`.
 
     Raises:
@@ -60,7 +60,7 @@ def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
 
 
 def _counted(kind: Kind) -> str:
-    if kind == "backbones":  # importing timm takes seconds
+    if kind == "backbones":  # not counted, because importing timm takes seconds
         return "timm's models; takes a pattern: robossl list backbones 'vit_small*'"
     return str(len(_REGISTRIES[kind] if kind in _REGISTRIES else _table(kind).rows))
 
@@ -70,7 +70,7 @@ def _table(kind: Kind) -> NameTable:
 
 
 def _of_registry(registry: Registry) -> NameTable:
-    """The names of a registry; a plugin that cannot be used has the reason as its title."""
+    """Return the names of a registry with their titles. For a plugin that cannot be used, the title says why."""
     rows = []
     for name in registry:
         try:
@@ -81,7 +81,11 @@ def _of_registry(registry: Registry) -> NameTable:
 
 
 def _title(registry: Registry, name: str) -> str:
-    """The first line of the docstring of our module, which is not imported; a plugin's own title or docstring."""
+    """Return the title of a name.
+
+    For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
+    For a plugin, it is the `title` of a factor, or the first line of the object's docstring.
+    """
     if name not in registry.built_in:
         found = registry.resolve(name)
         return str(found.title) if registry is FACTORS else _first_line(inspect.getdoc(found))
@@ -99,7 +103,7 @@ def _backbones() -> NameTable:
 
     from robossl.backbones import BACKBONES
 
-    list(BACKBONES.usable())  # registers them with timm
+    list(BACKBONES.usable())  # importing the plugins registers their backbones with timm
     weights: dict[str, list[str]] = {name: [] for name in timm.list_models()}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")

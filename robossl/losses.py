@@ -1,6 +1,7 @@
-"""Losses as pure functions of tensors; each docstring says how the loss spreads over ranks.
+"""Losses as pure functions of tensors. Each docstring says how the ranks' values give the loss of the global batch.
 
-All are computed in float32 or more, under autocast too: bf16 has steps of 1/16 at a logit of 14.
+All losses are computed in float32 or float64, also under autocast, because bf16 is too coarse: near a logit of 14, its
+steps are 1/16.
 """
 
 from __future__ import annotations
@@ -12,27 +13,27 @@ from torch.nn import functional as F
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Convert to float32; float64 stays."""
+    """Convert a tensor to float32, but leave float64 as it is."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def unit(x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
-    """Normalise vectors along the last dimension, in float32 or more."""
+    """Scale vectors along the last dimension to length 1, in float32 or float64."""
     return F.normalize(full_precision(x), dim=-1)
 
 
 def negative_cosine(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return SimSiam's D(p, z), equation 1 of arXiv:2011.10566: minus the cosine, mean over the batch.
+    """Return SimSiam's D(p, z): minus the cosine of p and z, averaged over the batch (arXiv:2011.10566, equation 1).
 
-    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
+    The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """
     return -(unit(p) * unit(z)).sum(dim=1).mean()
 
 
 def softmax_cross_entropy(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return -softmax(z) . log softmax(p) over channels, mean over the batch: section 4.5 of arXiv:2011.10566.
+    """Return -softmax(z) . log softmax(p) over channels, averaged over the batch (arXiv:2011.10566, section 4.5).
 
-    Over ranks: the mean of the ranks' values is the global value; nothing is gathered.
+    The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """
     target = full_precision(z).softmax(dim=1)
     return -(target * full_precision(p).log_softmax(dim=1)).sum(dim=1).mean()
@@ -45,15 +46,16 @@ def nt_xent(
     first: int = 0,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Return NT-Xent, equation 1 of arXiv:2002.05709, mean over this rank's 2b anchors.
+    """Return the NT-Xent loss (arXiv:2002.05709, equation 1), averaged over this rank's 2b anchors.
 
-    An anchor's positive is the other view of its sample; the 2n - 2 other embeddings of the global batch are negatives.
-    Over ranks: gather both views with gradients and pass this rank's `first`; the mean of the ranks' values is then the
-    global value. In one process `everyone` is `views`.
+    An anchor's positive is the second view (augmented frame) of the anchor's sample. Its negatives are the remaining
+    2n - 2 embeddings of the global batch. With several ranks, gather both views with gradients as `everyone`, and pass
+    this rank's `first`. The mean of the ranks' values is then the loss of the global batch. In a single process,
+    `everyone` is `views`.
 
     Args:
         views: this rank's embeddings of the two views, not normalised.
-        everyone: the embeddings of the global batch, in rank order.
+        everyone: all ranks' embeddings of the two views, in rank order, not normalised.
         first: index of this rank's first sample in the global batch.
         temperature: tau of the paper.
     """

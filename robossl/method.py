@@ -25,16 +25,17 @@ class Loss(NamedTuple):
         1.0
     """
 
-    value: Float[Tensor, ""]  # this rank's share: the mean over ranks is the loss of the global batch
+    value: Float[Tensor, ""]  # this rank's loss; its mean over ranks is the loss of the global batch
     metrics: dict[str, Tensor]  # detached scalars to log
-    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings, one for each view, for the collapse monitor
-    weight: Float[Tensor, ""] | None = None  # of a micro-batch: pairs counted on all ranks; None: equal weights
+    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings of each view, for the collapse monitor
+    # Weight of a micro-batch: its number of pairs on all ranks. None: all micro-batches have the same weight.
+    weight: Float[Tensor, ""] | None = None
 
 
 class Method(nn.Module):
-    """A pretraining method: an encoder, heads, declared views and a loss.
+    """A pretraining method: an encoder, heads, the declaration of its views (augmented frames) and a loss.
 
-    Call it as `method(batch)`, never `.forward`: DDP acts in hooks.
+    Call it as `method(batch)`, never as `method.forward(batch)`, because only the call runs the hooks that DDP needs.
 
     Example:
         >>> import robossl
@@ -54,17 +55,19 @@ class Method(nn.Module):
 
     encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of the parameters whose learning rate does not decay
-    takes_clips: bool = False  # whether its views are clips
-    batch_norm_groups: int | None = None  # groups of the global batch with separate statistics; None: one group
-    shared_in_batch: tuple[str, ...] = ()  # what a loss takes from the rest of the (micro-)batch: "negatives"
-    _waiting: list[dict[str, Tensor]] | None = None  # rows of the step's micro-batches; None: write at once
+    takes_clips: bool = False  # whether the method's views are clips: frames with a time axis
+    batch_norm_groups: int | None = None  # parts of the global batch with separate statistics; None: one part
+    # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
+    shared_in_batch: tuple[str, ...] = ()
+    # Rows of the step's micro-batches so far, for the memory. None: `remember` updates the memory at once.
+    _waiting: list[dict[str, Tensor]] | None = None
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the views of one sample, in the order that `forward` expects."""
+        """Return the specification of each view of a sample, in the order that `forward` expects."""
         raise NotImplementedError
 
     def encoder_sizes(self) -> set[int]:
-        """Return the sizes of the encoder's inputs in pixels; override if the method cuts its views."""
+        """Return the sizes of the encoder's inputs in pixels; override it if the method cuts its views into pieces."""
         return {spec.size for spec in self.views()}
 
     def forward(self, batch: Batch) -> Loss:
@@ -72,14 +75,14 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def remember(self, rows: dict[str, Tensor]) -> None:
-        """Pass rows for the memory (a queue, centre or bank) to `update_memory`, once per step.
+        """Collect rows for the method's memory (a queue, centre or bank); `update_memory` gets them once per step.
 
-        Call it once in every `forward`, after the loss, and write to no buffer in `forward`: with gradient accumulation
-        a forward pass sees one micro-batch, and the next one must find the memory unchanged.
+        Call this once in every `forward`, after the loss, and write to no buffer in `forward`. With gradient
+        accumulation, a forward pass sees one micro-batch, and the next micro-batch must find the memory unchanged.
 
         Args:
-            rows: tensors by name, with one row for each sample, or one for the micro-batch, such as its mean. The rows
-                of a step's micro-batches are joined along the first axis.
+            rows: tensors by name, with one row for each sample, or one row for the micro-batch, such as its mean. The
+                rows of a step's micro-batches are joined along the first axis.
         """
         detached = {name: value.detach() for name, value in rows.items()}
         if self._waiting is None:
@@ -88,16 +91,18 @@ class Method(nn.Module):
             self._waiting.append(detached)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Update the memory with this rank's rows of the whole step; `Queue`, `Center` and the bank gather all ranks.
+        """Update the method's memory with this rank's rows of the whole step.
+
+        `Queue`, `Center` and `MovingAverageBank` collect the rows of the other ranks themselves.
 
         Args:
-            rows: the rows given to `remember`, without gradients.
+            rows: the rows that were passed to `remember`, without gradients.
         """
         raise NotImplementedError
 
     @contextlib.contextmanager
     def one_step(self) -> Iterator[None]:
-        """Treat the forward passes inside as micro-batches of one step: update the memory once, at the end."""
+        """Treat the forward passes in the block as micro-batches of one step: update the memory once, at the end."""
         self._waiting = []
         try:
             yield
@@ -108,21 +113,21 @@ class Method(nn.Module):
             self.update_memory({name: torch.cat([rows[name] for rows in waiting]) for name in waiting[0]})
 
     def before_step(self, step: int, steps: int) -> None:
-        """Prepare step `step` (from 0) of a run of `steps`: set temperatures, freeze layers, change weights.
+        """Prepare step number `step` (from 0) of `steps`: for example set temperatures, freeze layers, change weights.
 
-        The loop calls it before every step, also of a resumed run, so values set here need no buffer.
+        The training loop calls this before every step, also in a resumed run, so values set here need no buffer.
         """
 
     def after_backward(self) -> None:
-        """Change the step's gradients, before they are clipped: for frozen layers."""
+        """Change the step's gradients before they are clipped, for example remove those of frozen layers."""
 
     def after_step(self, progress: float) -> None:
-        """Move teachers, after every optimizer step; progress rises to 1 at the end of the run."""
+        """Update the weights of teachers after an optimizer step; `progress` is the part of the run done, at most 1."""
 
 
 @runtime_checkable
 class MethodConfig(Protocol):
-    """A method's configuration: a frozen dataclass that builds it."""
+    """A method's configuration: a frozen dataclass that builds the method."""
 
     def build(self, encoder: Encoder) -> Method:
         """Make the method around an encoder; draw initial weights from torch's global generator."""

@@ -1,4 +1,4 @@
-"""Sinks for the scalars of a run: metrics.jsonl always, tensorboard and others by choice."""
+"""Sinks: where a run writes its scalars. It always writes metrics.jsonl; TensorBoard and others are optional."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Sink(Protocol):
         """Record the values of one step."""
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the sink."""
 
 
 class JsonLines:
-    """A JSON object per line, flushed after each line, so a killed run leaves at most one incomplete line."""
+    """A file of JSON objects, one per line. Each line is flushed, so a killed run leaves at most one half line."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line."""
+        """Append the values of one step as a line."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
 
@@ -38,7 +38,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard event files; a resumed run hides the events after the step it resumes from."""
+    """TensorBoard event files. A run that resumes at step `start` hides the earlier events of this and later steps."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -46,7 +46,7 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add scalars."""
+        """Add the values of one step."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
@@ -59,20 +59,20 @@ class Logger:
     """wandb or trackio, which have the same API: init, log, finish.
 
     Raises:
-        InputError: the logger does not start, such as without a login.
+        InputError: the logger does not start, for example because the user is not logged in.
     """
 
     def __init__(self, module_name: str, *, run_name: str, config: dict[str, Any]) -> None:
         self.module = importlib.import_module(module_name)
         try:
             self.module.init(project="robossl", name=run_name, config=config)
-        except Exception as error:  # each logger has its own errors
+        except Exception as error:  # each logger has its own types of errors
             raise InputError(
                 f"train.sinks: {module_name} does not start ({reason(error)}); set it up or leave it out"
             ) from error
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step."""
+        """Log the values of one step."""
         self.module.log(dict(values), step=step)
 
     def close(self) -> None:
@@ -81,10 +81,10 @@ class Logger:
 
 
 def check_sinks(names: tuple[str, ...]) -> None:
-    """Check that every sink can be imported, before a run starts.
+    """Check before a run starts that the package of every sink can be imported.
 
     Raises:
-        InputError: a package is missing or broken; its pip line is named.
+        InputError: a package is missing or broken; the message says how to install it.
     """
     for name in names:
         try:
@@ -97,7 +97,7 @@ def check_sinks(names: tuple[str, ...]) -> None:
 
 
 def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict[str, Any]) -> list[Sink]:
-    """Open the JSON lines and each named sink."""
+    """Open metrics.jsonl and the sinks in `names`, for a run that starts at step `start`."""
     sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl")]
     for name in names:
         if name == "tensorboard":
@@ -108,5 +108,5 @@ def open_sinks(folder: Path, names: tuple[str, ...], *, start: int, config: dict
 
 
 def describe_step(values: Mapping[str, float]) -> str:
-    """Return the loss, the learning rate and the speed as one piece of a line."""
+    """Return the loss, the learning rate and the speed of a step as text, to be printed as part of a line."""
     return f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['samples_per_s']:.0f} samples/s"

@@ -1,4 +1,7 @@
-"""Micro-batches: process a step's batch in parts that give one gradient and update a method's memory once."""
+"""Micro-batches: process a step's batch in parts, but update the weights and the method's memory once per step.
+
+The method's memory is, for example, a queue of keys.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,17 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 def accumulate(
     method: Method, model: nn.Module, parts: list[Batch], forward: Callable[[], AbstractContextManager[object]]
 ) -> Loss:
-    """Sum the gradients of a step's micro-batches and return the step's loss; ranks synchronise once, in the last.
+    """Compute the gradients of a step from its micro-batches and return the step's loss.
 
-    The step's loss is the mean over micro-batches, weighted by `Loss.weight`. Memory is updated once, with all rows.
+    Loss and gradients are means over micro-batches, weighted by `Loss.weight`. Ranks synchronise their gradients once,
+    in the last micro-batch. The method's memory (such as a queue of keys) is updated once, with the rows of all
+    micro-batches.
 
     Args:
         method: the method whose memory is updated.
-        model: the method, compiled and wrapped for several ranks.
+        model: the same method, compiled and wrapped for several ranks.
         parts: the micro-batches.
-        forward: returns the context of a forward pass (autocast).
+        forward: function that makes the context manager of each forward pass, such as autocast.
     """
     losses: list[Loss] = []
     with method.one_step() if len(parts) > 1 else contextlib.nullcontext():
@@ -54,7 +59,7 @@ def accumulate(
 
 
 def mean_loss(losses: list[Loss], weights: Tensor) -> Loss:
-    """Return the weighted mean of the micro-batches' losses and metrics, with the outputs of the last one."""
+    """Return the weighted mean of the micro-batches' losses and metrics, with the outputs of the last micro-batch."""
     last, shares = losses[-1], weights / weights.sum()
     value = (torch.stack([loss.value.detach() for loss in losses]) * shares).sum()
     metrics = {
@@ -71,7 +76,10 @@ def _weights(losses: list[Loss]) -> Tensor:
 
 
 def describe_parts(method: Method, *, batch_size: int, parts: int) -> str:
-    """Describe what each micro-batch computes separately, for the first line of a run; empty without accumulation."""
+    """Describe the micro-batches and what each computes separately, for the first line that a run prints.
+
+    Return "" if the batch is not split.
+    """
     if parts == 1:
         return ""
     own = [*method.shared_in_batch, *(["batch-norm statistics"] if has_batch_norm(method) else [])]

@@ -1,4 +1,4 @@
-"""The message for an unknown name: what was got, the nearest name and all that are allowed."""
+"""The error message for an unknown name: the name itself, the nearest allowed name and all allowed names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def suggest_name(what: str, name: str, allowed: Iterable[str]) -> str:
-    """Return the message for a name that is not allowed, with the nearest one that is.
+    """Return the error message for a name that is not allowed; the message suggests the nearest allowed name.
 
     >>> suggest_name("method", "simsaim", ["simclr", "simsiam"])
     "unknown method 'simsaim'; did you mean 'simsiam'? choose from simclr, simsiam"

@@ -1,4 +1,4 @@
-"""Suggest the commands to run after training. Each one works on this store as printed."""
+"""Suggest commands to run after training. Each suggested command works on the run's store without changes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 from robossl.repository import allowed_name
 
-PROBED_EPISODES = 80  # a probe judges half of them, and needs 36 without labels
-FEWER_EPISODES = (2, 1)  # minimum of a class, tried if the usual minimum leaves fewer than two classes
+# A probe is suggested only for a store with at least this number of episodes.
+# The probe evaluates on half of the episodes; if the store has no labels, this half must have at least 36 episodes.
+PROBED_EPISODES = 80
+# Minimum number of episodes per class. These values are tried if the usual minimum leaves fewer than two classes.
+FEWER_EPISODES = (2, 1)
 
 
 def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
-    """Return command lines: regress for a column, evaluate for a label or else a probe, report and export.
+    """Return the command lines to suggest.
+
+    They are `regress` if a column can be predicted, then `evaluate` if a label can be evaluated, or else `probe` if the
+    store is large enough, then `report` and `export`.
 
     Args:
         run: The run folder.
@@ -56,7 +62,10 @@ def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
 
 
 def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
-    """Yield options of evaluate for each label that can be evaluated; splits of the store come before new ones."""
+    """Yield the options of `evaluate` for each label that can be evaluated, beginning with the label `first`.
+
+    The store's own splits are tried before a new split by episode.
+    """
     usual = EvaluationSettings(label=())
     names = sorted(store.label_names, key=lambda name: name != first)
     for min_episodes in (usual.min_episodes, *FEWER_EPISODES):
@@ -72,7 +81,10 @@ def _readable_labels(store: Store, first: str) -> Iterator[dict[str, object]]:
 
 
 def _readable_columns(store: Store) -> Iterator[str]:
-    """Yield columns of all sources that regression can read: state of the scene, state of the robot, then others."""
+    """Yield the columns that `regress` can predict: first the scene's state, then the robot's state, then others.
+
+    Only columns that every source of the store has are used.
+    """
     columns = [set(source.columns) for source in store.manifest.sources]
     for name in sorted(set.intersection(*columns), key=lambda n: ("environment_state" not in n, "state" not in n, n)):
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 if TYPE_CHECKING:
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-PATTERN = r"(?i:none|null)"  # of a regular expression
+PATTERN = r"(?i:none|null)"  # regular expression that matches both words
 
 
 def is_none(text: str) -> bool:
@@ -20,7 +20,7 @@ def is_none(text: str) -> bool:
 
 
 def registry() -> ConstructorRegistry:
-    """Return tyro's rules for the words: None if the type allows it, else the choice "none" of a Literal."""
+    """Return rules for tyro, so that both words mean None, or the choice "none" of a `Literal` that has this choice."""
     from tyro.constructors import ConstructorRegistry
 
     rules = ConstructorRegistry()

@@ -1,4 +1,4 @@
-"""Online kNN: how well labels can be read off the encoder during training."""
+"""Online kNN: measure during training how well a label can be predicted from the encoder's features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 128  # frames embedded at a time
 
 
 def why_no_online_knn(store: Store, config: OnlineKnnConfig) -> str:
-    """Return why a store cannot be used for online kNN and what to do; empty if it can."""
+    """Return why a store cannot be used for online kNN and what to do about it; "" if it can be used."""
     if not store.label_names:
         return f"{store.path} has no labels; ingest with --labels to watch one"
     if config.label not in store.label_names:
@@ -40,9 +40,10 @@ def why_no_online_knn(store: Store, config: OnlineKnnConfig) -> str:
 
 
 class OnlineKnn:
-    """Balanced accuracy of weighted kNN (k=20, T=0.07; arXiv:1805.01978) of one label, on frames of `test_split`.
+    """Measures the balanced accuracy of weighted kNN for one label (k=20, T=0.07; arXiv:1805.01978).
 
-    It does not affect training: no random numbers, batch statistics or gradients change.
+    The neighbours are frames of `train_split`, the scored frames are of `test_split`. Measuring does not affect
+    training: it changes no random state, batch statistics or gradients.
     """
 
     def __init__(self, store: Store, config: OnlineKnnConfig, *, device: torch.device) -> None:
@@ -66,7 +67,7 @@ class OnlineKnn:
         return picked, names[self.store.episode_of(picked)]
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """Embed both splits and return the metric by name."""
+        """Embed the frames of both splits; return the accuracy as a dict with the metric's name."""
         was_training = encoder.training
         encoder.eval()
         train, test = self._embed(encoder, self.train_rows), self._embed(encoder, self.test_rows)
@@ -76,7 +77,7 @@ class OnlineKnn:
         return {f"knn/{self.config.label}": float(accuracy)}
 
     def describe(self, scored: dict[str, float]) -> str:
-        """Describe the result of a call."""
+        """Describe the result of a measurement in a sentence."""
         (accuracy,) = scored.values()
         num_classes = len(np.unique(self.test_labels))
         return (

@@ -1,4 +1,4 @@
-"""Optimizers with the conventions of each recipe: weight decay, LARS adaptation, scaling of the rate with the batch."""
+"""Optimizers with the conventions of each recipe: weight decay, LARS, scaling of the learning rate with the batch."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from robossl.schedule import cosine, warmup_cosine
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """Defaults are SimSiam's (arXiv:2011.10566, section 3 baseline settings)."""
+    """Settings of the optimizer. Defaults are those of SimSiam (arXiv:2011.10566, baseline settings of section 3)."""
 
     name: Literal["sgd", "adamw", "lars"] = "sgd"
-    lr: float = 0.05  # before scaling
+    lr: float = 0.05  # learning rate before `lr_scaling`
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * batch / 256, lr * sqrt(batch) (SimCLR B.1), or lr
-    momentum: float = 0.9  # sgd and lars
-    betas: tuple[float, float] = (0.9, 0.999)  # adamw
+    momentum: float = 0.9  # used by sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  # used by adamw
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales neither decay nor adapt (LARS)
-    trust_coefficient: float = 1e-3  # lars
-    lars_momentum: Literal["inside", "outside"] = "outside"  # lr inside the velocity (SimCLR's code) or outside it
-    weight_decay_end: float | None = None  # weight decay at the end of half a cosine (DINO); None: constant
-    bias_lr: float | None = None  # before scaling, for biases and norm scales (Barlow Twins); None: `lr`
+    decay: Literal["all", "matrices"] = "all"  # matrices: no decay and no LARS ratio for biases and norm scales
+    trust_coefficient: float = 1e-3  # used by lars
+    lars_momentum: Literal["inside", "outside"] = "outside"  # whether the velocity includes lr, as in SimCLR's code
+    weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
+    bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`
     warmup_steps: int = 0
-    warmup_start: float = 0.0  # fraction of the peak at the start of the warm-up
-    final_lr: float = 0.0  # fraction of the peak at the end of the cosine
+    warmup_start: float = 0.0  # lr at the start of the warm-up, as a fraction of the peak
+    final_lr: float = 0.0  # lr at the end of the cosine, as a fraction of the peak
     clip_grad_norm: float | None = None
-    clip_over: Literal["all", "tensor"] = "all"  # norm over all gradients together, or of each tensor (DINO)
+    clip_over: Literal["all", "tensor"] = "all"  # clip the norm of all gradients together, or of each tensor (DINO)
 
     def __post_init__(self) -> None:
         check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)
@@ -53,11 +53,12 @@ class OptimConfig:
 
 
 class Lars(torch.optim.Optimizer):
-    """LARS (arXiv:1708.03888): SGD whose step is scaled, for each tensor, by trust * |w| / |g + wd * w|.
+    """LARS (arXiv:1708.03888): SGD that scales the step of each tensor w by the ratio trust * |w| / |g + wd * w|.
 
-    A tensor whose norm or update norm is 0 has ratio 1. Groups with `adapt=False` use plain SGD; the caller sets their
-    weight decay to 0. With `momentum_lr="inside"` the velocity is m * v + lr * ratio * update, as in SimCLR's code, so
-    a change of the learning rate affects new gradients only; `"outside"` is torch's SGD.
+    Here g is the gradient, wd the weight decay, and g + wd * w the update. If |w| or the norm of the update is 0, the
+    ratio is 1. Parameter groups with `adapt=False` use plain SGD; the caller must set their weight decay to 0. With
+    `momentum_lr="inside"` the velocity is m * v + lr * ratio * update, as in SimCLR's code, so a change of the learning
+    rate affects new gradients only. With `"outside"`, the velocity is multiplied by lr afterwards, as in torch's SGD.
     """
 
     def __init__(
@@ -113,14 +114,14 @@ def peak_lr(config: OptimConfig, *, batch_size: int) -> float:
 
 
 def lr_factor(config: OptimConfig, *, step: int, steps: int) -> float:
-    """Return the factor on the peak learning rate at a step of a run of `steps`."""
+    """Return the learning rate of a step as a fraction of the peak; the run has `steps` steps."""
     return warmup_cosine(
         step, steps=steps, warmup_steps=config.warmup_steps, start=config.warmup_start, end=config.final_lr
     )
 
 
 def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> torch.optim.Optimizer:
-    """Build the optimizer; parameters are grouped by weight decay and by schedule of the learning rate."""
+    """Build the optimizer of a method; its parameters are grouped by weight decay and by learning-rate schedule."""
     lr = peak_lr(config, batch_size=batch_size)
     groups = _param_groups(config, method)
     match config.name:
@@ -175,7 +176,7 @@ def set_rates(
 
 
 def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
-    """Clip gradients to `clip_grad_norm`, if it is set: all together, or each tensor."""
+    """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`; do nothing if that is None."""
     if config.clip_grad_norm is None:
         return
     weights = [weight for weight in method.parameters() if weight.grad is not None]

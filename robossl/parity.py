@@ -1,4 +1,4 @@
-"""Parity: compare an exported encoder with torch, and refuse one that differs too much to serve."""
+"""Parity: compare the outputs of an exported encoder with those in torch; refuse an export that differs too much."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from robossl_client.card import Agreement, Parity
 
 from robossl.errors import RobosslError
 
-FeatureFn = Callable[[ndarray], dict[str, ndarray]]  # frames in, features by output name out
+FeatureFn = Callable[[ndarray], dict[str, ndarray]]  # takes frames, returns features by output name
 
 BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """The exported graph gives other outputs than torch; nothing was written."""
+    """The exported graph gives different outputs from torch, so nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
     """Limits that an export must meet on every output and every frame."""
 
-    # Centred: the raw cosine is dominated by the mean embedding. int8 had 0.999 raw and 0.69 centred.
+    # Minimum cosine of each frame's output with that of torch, after the means over frames are subtracted.
+    # With the means, the cosine hides differences: an int8 export had 0.999, but 0.69 without the means.
     min_centred_cosine: float
-    max_relative_difference: float  # largest difference over largest magnitude of the output
-    max_keypoint_difference: float  # in half frame sides; 0.001 is a ninth of a pixel at 224
+    max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
+    # Largest difference of keypoints, divided by their largest magnitude; the unit is half a frame side.
+    # If that magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
+    max_keypoint_difference: float
 
 
-# Keypoints have a limit of their own: the softmax over positions amplifies rounding by the magnitude of the map.
-# Keypoints of ResNet-50 move by up to 1.6e-4 while their map agrees to 2e-6 of its magnitude.
+# Keypoints have their own limit, because the softmax over positions amplifies rounding by the feature map's magnitude.
+# Keypoints of a ResNet-50 move by up to 1.6e-4 while its feature map agrees to 2e-6 of its magnitude.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 
@@ -44,10 +47,10 @@ def check_parity(
     gates: Gates,
     provider: str,
 ) -> Parity:
-    """Run both on the same frames and compare each output of the candidate with the reference.
+    """Run the torch encoder (reference) and the export (candidate) on the same frames and compare each output.
 
     Raises:
-        ParityError: an output misses a limit, or is the same for all frames.
+        ParityError: an output does not meet a limit, or is the same for all frames.
     """
     torch_out, onnx_out = [reference(case) for case in cases], [candidate(case) for case in cases]
     agreements, misses = {}, []
@@ -79,19 +82,20 @@ def check_parity(
 
 
 def frame_sizes(input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return the frame sizes to compare on: square, 16:9, odd, and smaller than the input of the encoder."""
+    """Return the sizes of the frames for the comparison: square, 16:9, odd, and smaller than the encoder's input."""
     return ((240, 240), (180, 320), (97, 131), (input_hw[0] // 2 + 1, input_hw[1] // 2 + 1))
 
 
 def natural_frames(num_frames: int, hw: tuple[int, int], *, seed: int) -> UInt8[ndarray, "b h w 3"]:
-    """Make frames with the statistics of a scene: 1/f texture, correlated colours, and objects with edges."""
+    """Make random frames with the statistics of real scenes: 1/f texture, correlated colours, objects with edges."""
     rng = np.random.default_rng(seed)
     return np.stack([_natural_frame(hw, rng) for _ in range(num_frames)])
 
 
 def _natural_frame(hw: tuple[int, int], rng: np.random.Generator) -> UInt8[ndarray, "h w 3"]:
     frequency = np.hypot(np.fft.fftfreq(hw[0])[:, None], np.fft.fftfreq(hw[1])[None])
-    amplitude = 1 / np.maximum(frequency, 1 / max(hw))  # as natural images: https://doi.org/10.1364/JOSAA.4.002379
+    # Natural images have this spectrum: https://doi.org/10.1364/JOSAA.4.002379
+    amplitude = 1 / np.maximum(frequency, 1 / max(hw))
     noise = np.fft.fft2(rng.standard_normal((4, *hw)))
     texture = np.fft.ifft2(noise * amplitude).real
     texture /= texture.std((1, 2), keepdims=True) + 1e-9

@@ -1,6 +1,7 @@
-"""Plugins: methods, sources, factors and protocols by name, those of installed packages too; resolved at use.
+"""Plugins: find methods, sources, factors and protocols by name, also those that other installed packages bring.
 
-The names of what the other packages of this repository bring (commands, environments) are here and nowhere else.
+An object is imported when it is first used. The commands, environments and clients of this repository's other packages
+are named here and nowhere else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from robossl.errors import InputError, reason
 from robossl.names import suggest_name
 
-# Commands of the other packages: where each one is, and what it does.
+# Commands of this repository's other packages by name: "module:function" and help text.
 COMMANDS = {
     "bench-serve": (
         "robossl_serving.bench.command:bench_serve",
@@ -37,26 +38,28 @@ COMMANDS = {
     "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
 }
 
-# Sources of frames that `robossl probe --data KIND:NAME` takes.
+# Kinds of frame sources that `robossl probe --data KIND:NAME` takes, besides stores and folders.
 PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
 
-# Encoders by the scheme of their address; each is called with host:port.
+# Clients for remote encoders by the scheme of the address (grpc://); each is called with host:port.
 ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}
 
-# Environments: a function that returns the title of each by its id.
+# Function that returns the titles of environments by their ids.
 ENVIRONMENTS = "robossl_envs.listing:environments"
 
 
 class Registry(Mapping[str, str]):
-    """Things of one kind by name, each as "module:attribute": ours first, then those that installed packages bring.
+    """Names of one kind of object, such as methods. Each name stands for an object, written as "module:attribute".
 
-    A name "module:attribute" is always there: it is looked up in installed packages, then in the working folder.
+    Built-in names (those of robossl) come first, then those of plugins in installed packages. A name that itself has
+    the form "module:attribute" is always accepted; the module is looked up in installed packages, then in the working
+    folder.
 
     Args:
-        kind: The word for one thing in messages: "method".
-        group: The group of entry points by which packages bring more.
-        built_in: Ours.
-        check: Say what is wrong with an object of a plugin, such as "must be a function"; "" if it is fine.
+        kind: Word for one object in messages, such as "method".
+        group: Group of entry points in which installed packages declare more names.
+        built_in: The built-in names, each with its "module:attribute".
+        check: Function that returns what is wrong with a plugin's object, such as "must be a function"; "" if nothing.
     """
 
     def __init__(self, kind: str, *, group: str, built_in: Mapping[str, str], check: Callable[[Any], str]) -> None:
@@ -74,17 +77,18 @@ class Registry(Mapping[str, str]):
         return len(self.built_in) + len(self._plugins)
 
     def resolve(self, name: str) -> Any:
-        """Import what a name stands for.
+        """Import and return the object that a name stands for.
 
         Raises:
-            InputError: no such name, or a plugin that two packages bring, cannot be imported or is of another kind.
+            InputError: the name is unknown, two packages bring it, or its object cannot be imported or is of another
+                kind.
         """
         if name not in self._resolved:
             self._resolved[name] = self._import(name)
         return self._resolved[name]
 
     def usable(self) -> Iterator[str]:
-        """The names, without the plugins that cannot be imported: each of those is a line on stderr."""
+        """Yield the built-in names and the plugins that can be imported; print why on stderr for each that cannot."""
         for name in self:
             try:
                 if name not in self.built_in:
@@ -95,22 +99,25 @@ class Registry(Mapping[str, str]):
                 yield name
 
     def name_of(self, thing: type) -> str:
-        """The name that a class was resolved by, else the name that it is listed by, else "module:Class"."""
+        """Return the name that a class was resolved by, else the name that it is listed under, else "module:Class"."""
         target = f"{thing.__module__}:{thing.__qualname__}"
         given = (name for name, known in self._resolved.items() if known is thing)
         listed = (name for name, known in self.items() if known == target)
         return next(given, None) or next(listed, target)
 
     def package(self, name: str) -> str:
-        """The installed package that brings a name; "" for ours and for "module:attribute"."""
+        """Return the installed package that brings a name; "" for built-in names and for "module:attribute"."""
         return _package(self._plugins[name]) if name in self._plugins else ""
 
     def problems(self) -> list[str]:
-        """A line for each name of installed packages that is not used."""
+        """Return a message for each name that an installed package brings but that is not used."""
         return list(self._unused.values())
 
     def source_files(self, name: str) -> list[Path]:
-        """The code of a plugin: its module, or all modules of its package's folder; nothing for ours."""
+        """Return the source files of a plugin: its module, or all modules in the folder if it is part of a package.
+
+        For a built-in or unknown name, the list is empty.
+        """
         if name in self.built_in or name not in self:
             return []
         self.resolve(name)
@@ -128,7 +135,10 @@ class Registry(Mapping[str, str]):
 
     @cached_property
     def _found(self) -> tuple[dict[str, EntryPoint], dict[str, str]]:
-        """What installed packages bring under a name of its own, and why other names are not used."""
+        """Return the plugins of installed packages by name, and messages why further names are not used.
+
+        A name is not used if it is built in, or if two packages bring it.
+        """
         by_name: dict[str, list[EntryPoint]] = {}
         for entry in sorted(entry_points(group=self.group), key=lambda entry: (entry.name, _package(entry))):
             by_name.setdefault(entry.name, []).append(entry)
@@ -173,7 +183,7 @@ class Registry(Mapping[str, str]):
 
 
 def search_working_folder() -> None:
-    """Let imports find modules of the working folder, after all installed ones: a file must not hide a package."""
+    """Let imports find modules of the working folder; it is searched last, so that a file does not hide a package."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
@@ -183,7 +193,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Where a module failed, "file:line: "; "" if the module was not reached."""
+    """Return where the import of a module failed, as "file:line: "; "" if it failed before it ran the module."""
     machinery = (__file__, pkgutil.__file__, importlib.__file__)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     last = frames[-1]
@@ -191,5 +201,5 @@ def _place(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    if multiprocessing.parent_process() is None:  # workers resolve the same names
+    if multiprocessing.parent_process() is None:  # worker processes would repeat the same lines
         print(f"robossl: {line}", file=sys.stderr)

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from robossl.errors import InputError
 
-MAX_PREFIX = 2  # tokens with a position before the patches: a class token, and one for distillation
+MAX_PREFIX = 2  # most tokens with a position before those of patches: a class token and a distillation token
 
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
-    """Return rows and columns of the grid of square cells that the tokens form on a frame; None without such a grid."""
+    """Return rows and columns of the grid that a backbone's tokens form on a frame of size `hw`, with square cells.
+
+    Return None if the tokens cannot form such a grid.
+    """
     if num_tokens < 1:
         return None
     cell = math.sqrt(hw[0] * hw[1] / num_tokens)
@@ -29,11 +32,14 @@ def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
 def fit_positions(
     positions: Float[Tensor, "1 n d"], backbone: Any, *, source_hw: tuple[int, int] | None, origin: str
 ) -> Float[Tensor, "1 m d"]:
-    """Resize a checkpoint's position embeddings to the backbone's grid; keep those of tokens before the patches.
+    """Resize a checkpoint's position embeddings to the backbone's grid of patches.
+
+    Embeddings of tokens before the patches, such as the class token, stay as they are.
 
     Args:
         positions: position embeddings of the checkpoint.
-        backbone: the model; without `pos_embed` and `patch_embed.grid_size`, the positions are returned unchanged.
+        backbone: the model. If its `pos_embed` is None or it has no `patch_embed.grid_size`, the positions are returned
+            unchanged.
         source_hw: the input size of the checkpoint's training; None if it is unknown.
         origin: name of the checkpoint, for messages.
 
@@ -57,7 +63,10 @@ def fit_positions(
 def _check_prefix(
     num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
 ) -> None:
-    """Refuse positions that form a square grid only with another number of tokens before the patches."""
+    """Refuse a checkpoint that seems to have a different number of tokens before its patches than the backbone has.
+
+    This is so if its positions form a square grid with that different number only.
+    """
     if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
         return
     num_tokens = num_patches + num_prefix
@@ -79,13 +88,20 @@ def _source_grid(
     patch_hw: tuple[int, int] | None,
     origin: str,
 ) -> tuple[int, int]:
-    """Return the grid that a checkpoint was trained on: from `source_hw`, else a square one, as in most checkpoints."""
+    """Return the grid that a checkpoint was trained on.
+
+    Without `source_hw`, the grid is assumed to be square, as in most checkpoints. If it cannot be square, it is assumed
+    to be the backbone's, `target`.
+
+    Raises:
+        InputError: the grid contradicts `source_hw`, or it is unknown.
+    """
     holds = f"{origin} holds positions of {num_patches} patches"
     if source_hw is not None:
         grid = token_grid(num_patches, source_hw)
         if grid is not None and patch_hw is not None:
             left = (abs(size / patch - cells) for size, patch, cells in zip(source_hw, patch_hw, grid, strict=True))
-            grid = grid if max(left) < 1 else None  # a border narrower than a patch is cut or padded
+            grid = grid if max(left) < 1 else None  # a border narrower than a patch may be cut or padded
         if grid is None:
             raise InputError(
                 f"{holds}, which frames of {source_hw[0]}x{source_hw[1]} are not cut into; set encoder.init_hw to the "

@@ -39,10 +39,11 @@ def pretrain(
     resume: bool = False,
     changes: Mapping[str, object] | None = None,
 ) -> Run:
-    """Pretrain an encoder on a store; the run folder has the encoder, checkpoints, metrics and a log.
+    """Pretrain an encoder on a store of frames; the run folder gets the encoder, checkpoints, metrics and a log.
 
-    Ctrl-C saves and raises `Stopped`; with `resume` the run goes on and ends at the same weights, bit for bit. The
-    settings of torch (determinism, its random generator) are restored afterwards.
+    Ctrl-C and SIGTERM save the run and raise `RunInterrupted`. With `resume`, such a run goes on. It ends with the same
+    weights, bit for bit, as a run without interruption. Afterwards, torch has its former settings (determinism, random
+    generator) again.
 
     Args:
         config: A recipe by its name ("simsiam_resnet18_video"), a YAML file, a `RunConfig`, or with `resume` a run.
@@ -53,7 +54,7 @@ def pretrain(
         changes: New values by dotted key, such as `{"train.steps": 100, "encoder.backbone": "resnet50", "knn": None}`.
 
     Raises:
-        InputError: configuration, data and run folder do not fit together.
+        InputError: configuration, data and run folder do not fit together, or the loss is no longer finite.
         ResourceError: a checkpoint could not be written, or another run is writing to the folder.
         RunInterrupted: SIGTERM or SIGINT came, and the run was saved.
 
@@ -83,7 +84,7 @@ def _default_name(config: RunConfig) -> str:
 
 @contextlib.contextmanager
 def kept_settings() -> Iterator[None]:
-    """Give torch its settings and its random generator back after the block."""
+    """Restore torch's settings and the state of its random generator after the block."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling: Any = torch.utils.deterministic
     fill, benchmark = filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
@@ -98,11 +99,11 @@ def kept_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
-    """Lock the run folder during the block; the main rank locks it and writes the configuration.
+    """Keep the run folder locked during the block; the main rank takes the lock and writes the configuration.
 
     Raises:
-        InputError: the folder has another run.
-        ResourceError: another process is writing to it.
+        InputError: the folder holds another run.
+        ResourceError: another process is writing to the folder.
     """
     with contextlib.ExitStack() as held:
         if trainer.ranks.is_main:
@@ -115,7 +116,7 @@ def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
 def _train(trainer: Trainer, start: int) -> None:
     out, stop, knn = trainer.folder.path, trainer.config.train.steps, trainer.config.knn
     is_main = trainer.ranks.is_main
-    # A short bar leaves room for the figures of a step in 80 columns.
+    # A short progress bar leaves room for the numbers of a step in 80 columns.
     with Progress(stderr=True, log=out / "log.txt" if is_main else None, quiet=not is_main, bar_width=12) as progress:
         progress.say(plan(trainer, start))
         for remark in trainer.remarks:
@@ -138,10 +139,11 @@ def _train(trainer: Trainer, start: int) -> None:
 
 
 def restore(trainer: Trainer) -> int:
-    """Load the newest checkpoint of the main rank on every rank, if there is one; return the steps done.
+    """Load the main rank's newest checkpoint on every rank; return its step, or 0 if there is no checkpoint.
 
     Raises:
-        InputError: a rank does not see that checkpoint, there is an encoder but no checkpoint, or a store has changed.
+        InputError: a rank does not see that checkpoint, there is an encoder but no checkpoint, or the training frames
+            of a store have changed.
     """
     found = {step_of(path): path for path in checkpoints(trainer.folder.checkpoints)}
     start = int(broadcast([max(found, default=0)])[0])
@@ -159,14 +161,15 @@ def restore(trainer: Trainer) -> int:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
         trainer.collapse.load_state_dict(state["health"])
-    barrier()  # no rank writes before all have read
+    barrier()  # no rank may write before all ranks have read
     return start
 
 
 def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
-    """Check that the training frames are those of the checkpoint; labels and other splits may have changed.
+    """Check that the training frames are those that the checkpoint was trained on.
 
-    Checkpoints of earlier versions record only whole stores, or none.
+    Labels and the splits that are not trained on may have changed. Checkpoints of earlier versions have a hash of whole
+    stores only, or no hash; without a hash, nothing is checked.
 
     Raises:
         InputError: the training frames of a store have changed.
@@ -209,7 +212,10 @@ def _open_sinks(trainer: Trainer, start: int) -> list[Sink]:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Run `robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]` or `robossl pretrain RUN --resume`."""
+    """Run `robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]` or `robossl pretrain RUN --resume`.
+
+    Return the exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="robossl pretrain",
         description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
@@ -232,5 +238,5 @@ def command(argv: Sequence[str]) -> int:
     try:
         pretrain(config, out=out, resume=known.resume)
     except RunInterrupted:
-        return 143  # 128 + SIGTERM: saved, not finished
+        return 143  # 128 + SIGTERM: the run was saved but is not finished
     return 0

@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-LINE_SECONDS = 10.0  # between plain lines
+LINE_SECONDS = 10.0  # minimum time between plain lines
 
 
 class Progress:
     """Print lines, and one bar for each piece of work.
 
     Args:
-        unit: of what is counted, such as "frames".
+        unit: what is counted, such as "frames".
         stderr: print to stderr instead of stdout.
         log: a file that gets every line too, with the time.
         quiet: print nothing, as on every rank but the first.
-        bar_width: in characters.
+        bar_width: width of a bar in characters.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Progress:
         self._console.print(line)
 
     def advance(self, what: str, more: int, total: int) -> None:
-        """Count `more` units of some work as done."""
+        """Add `more` units to what is done of the work `what`, and show its progress."""
         done = self._bars.tasks[self._tasks[what]].completed if what in self._tasks else 0
         self.show(what, int(done) + more, total)
 
@@ -85,11 +85,11 @@ class Progress:
         """Move the bar of some work; without a terminal, print a line if 10 seconds have passed since the last one.
 
         Args:
-            what: the work; the first call for it adds its bar.
+            what: name of the work; the first call with a name adds a bar.
             done: units done.
             total: units in all.
-            note: shown behind the bar; a format string of what, done, total, unit, left (h:mm:ss) and minutes_left.
-            line: the plain line, a format string as well.
+            note: text behind the bar; a format string with what, done, total, unit, left (h:mm:ss) and minutes_left.
+            line: the plain line; a format string with the same fields.
             line_now: print the plain line even if the last one is recent.
         """
         seconds_left = self._seconds_left(what, done, total)
@@ -111,7 +111,10 @@ class Progress:
             self.say(line.format(**fields).strip())
 
     def _seconds_left(self, what: str, done: int, total: int) -> float | None:
-        """Estimate the time left from the mean speed; from the third call on, the slow start does not count."""
+        """Estimate the time left from the mean speed; return None at the first call.
+
+        From the third call on, the speed is measured since the second call, because work starts slowly.
+        """
         marks, now = self._marks.setdefault(what, []), time.monotonic()
         since = marks[-1] if marks else None
         if len(marks) < 2:

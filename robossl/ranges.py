@@ -1,4 +1,4 @@
-"""Checks of the numbers of a configuration; nan is always refused, None never."""
+"""Check the numbers of a configuration. nan is always refused; None (not set) is never refused."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from robossl.errors import InputError
 
 
 def check_range(low: float, high: float = math.inf, /, **numbers: float | None) -> None:
-    """Refuse numbers outside of low to high; each is passed by its name.
+    """Refuse numbers less than `low` or greater than `high`; pass each number as a keyword argument with its name.
 
     Raises:
-        InputError: names the first such number.
+        InputError: a number is out of range; the message names the first of them.
     """
     for name, number in numbers.items():
         if number is not None and not low <= number <= high:
@@ -20,10 +20,10 @@ def check_range(low: float, high: float = math.inf, /, **numbers: float | None) 
 
 
 def check_positive(**numbers: float | None) -> None:
-    """Refuse numbers that are infinite, 0 or less; each is passed by its name.
+    """Refuse numbers that are infinite, 0 or less; pass each number as a keyword argument with its name.
 
     Raises:
-        InputError: names the first such number.
+        InputError: a number is not positive and finite; the message names the first of them.
     """
     for name, number in numbers.items():
         if number is not None and not 0 < number < math.inf:
@@ -31,10 +31,12 @@ def check_positive(**numbers: float | None) -> None:
 
 
 def check_limits(high: float = math.inf, /, **limits: tuple[float, float]) -> None:
-    """Refuse pairs that are not 0 < least <= largest <= high; each is passed by its name.
+    """Refuse pairs (least, largest) unless 0 < least <= largest <= `high` and largest is finite.
+
+    Pass each pair as a keyword argument with its name.
 
     Raises:
-        InputError: names the first such pair.
+        InputError: a pair is refused; the message names the first of them.
     """
     for name, (least, largest) in limits.items():
         if not 0 < least <= largest <= high or largest == math.inf:

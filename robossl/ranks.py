@@ -1,8 +1,9 @@
-"""Ranks: every call of torch.distributed; in a single process each is a no-op.
+"""Ranks: processes that train together. The calls of torch.distributed are here; in a single process they do nothing.
 
-The gradients of `gather` and `all_reduce_mean` are those of the joined computation: if each rank's loss is its share
-(the mean over ranks is the global loss) and gradients are averaged, as DDP does, they equal those of one process on the
-joined batch. Ranks must hold equally many samples. Batch-norm is in batch_norm.py.
+`gather` and `all_reduce_mean` pass gradients to every rank, so that training gives the gradients of a single process on
+the joined batch. For this, the mean of the ranks' losses must be the loss of the joined batch, and gradients must be
+averaged over ranks, as DDP does. All ranks must hold the same number of samples. Batch-norm over ranks is in
+batch_norm.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those that torchrun started."""
+    """The rank and device of this process among the processes that torchrun started."""
 
     rank: int
     world_size: int
@@ -33,7 +34,7 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str) -> Ranks:
-        """Join the group that torchrun's environment names; without one, run alone.
+        """Join the process group that torchrun's environment variables describe; without them, run alone.
 
         Args:
             device: "cpu" (gloo) or "cuda" (nccl, one GPU per process, and gloo for plain values).
@@ -49,7 +50,7 @@ class Ranks:
         return cls(rank=rank(), world_size=world_size(), device=own)
 
     def close(self) -> None:
-        """Leave the group, at the end of the process."""
+        """Leave the process group; call this at the end of the process."""
         if _joined():
             dist.destroy_process_group()
 
@@ -59,7 +60,7 @@ def _joined() -> bool:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 if it runs alone."""
+    """Return the rank of this process (0 for the main process); 0 if it runs alone."""
     return dist.get_rank() if _joined() else 0
 
 
@@ -77,7 +78,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Every rank's loss depends on this slice, so sum the gradients before cutting it (lightly #1528).
+        # Every rank's loss depends on this rank's slice, so sum the gradients before cutting it out (lightly #1528).
         return all_reduce_sum(grad).chunk(world_size())[rank()]
 
 
@@ -88,7 +89,7 @@ class _AllReduceMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return all_reduce_sum(grad) / world_size()  # as in `_Gather`: the mean feeds every rank's loss
+        return all_reduce_sum(grad) / world_size()  # sum as in `_Gather`: every rank's loss depends on the mean
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
@@ -101,7 +102,7 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
-    """Join all ranks' tensors along the batch in rank order, with gradients to every rank."""
+    """Join all ranks' tensors along the batch axis in rank order, with gradients to every rank."""
     if world_size() == 1:
         return x
     joined: Tensor = _Gather.apply(x)
@@ -117,7 +118,7 @@ def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def barrier() -> None:
-    """Wait for every rank."""
+    """Wait until every rank has called this."""
     any_rank(False)
 
 
@@ -131,7 +132,10 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast(values: Sequence[float]) -> list[float]:
-    """Return the main process's numbers on every rank (exact for integers up to 2**53); all pass equally many."""
+    """Return the main process's numbers on every rank (exact for integers up to 2**53).
+
+    Every rank must pass the same number of values.
+    """
     if world_size() == 1:
         return list(values)
     numbers = torch.tensor(values, dtype=torch.float64)

@@ -9,7 +9,8 @@ from robossl.errors import InputError
 from robossl.names import suggest_name
 from robossl.run_paths import is_run
 
-_FOLDERS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")  # in a wheel; in a checkout
+# The folder of recipes in a wheel, and in a checkout of the repository.
+_FOLDERS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")
 
 
 def recipes() -> dict[str, Path]:
@@ -19,10 +20,10 @@ def recipes() -> dict[str, Path]:
 
 
 def find_config(source: Path) -> Path:
-    """Return the file of a recipe if `source` is its name; leave any other path as it is.
+    """Return the file of a recipe if `source` is the recipe's name; otherwise return `source` itself.
 
     Raises:
-        InputError: a bare name that is neither a recipe nor a file or folder; the message names the nearest recipes.
+        InputError: `source` is a bare name, but no recipe, file or folder; the message names the nearest recipes.
     """
     if source.is_file() or len(source.parts) != 1 or source.suffix or is_run(source):
         return source

@@ -1,8 +1,8 @@
 """The model repository: exported models in Triton's layout, NAME/config.pbtxt and NAME/VERSION/model.onnx.
 
-Each version has its card beside its model.onnx; Triton ignores it. All versions of a model share one config.pbtxt, so
-they have the same inputs and outputs. Settings that somebody adds to it, such as a version policy, stay when the next
-version is exported.
+Each version has its card (a description of the encoder) beside its model.onnx; Triton ignores the card. All versions of
+a model share one config.pbtxt, so they have the same inputs and outputs. Settings that a user adds to config.pbtxt,
+such as a version policy (which versions to serve), stay when the next version is exported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 def allowed_name(name: str) -> str:
-    """Return the nearest name that a model may have.
+    """Change a name so that a model may have it.
 
     >>> allowed_name("my run (2)")
     'my-run-2'
@@ -33,10 +33,10 @@ def allowed_name(name: str) -> str:
 
 
 def choose_version(out: Path, *, name: str, version: int | None) -> int:
-    """Return the version to write: the given one, or the next free one.
+    """Return the version to write: `version`, or the next free version if that is None.
 
     Raises:
-        InputError: the name has other characters than a model's name may have, or the version exists.
+        InputError: the name has characters that a model's name may not have, or the version exists or is less than 1.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"a model's name has letters, digits, '_', '.' and '-' only, got {name!r}; pass --name")
@@ -50,9 +50,9 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 
 
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
-    """Return the text of config.pbtxt. Its dims leave out the batch, which max_batch_size stands for.
+    """Return the text of config.pbtxt. Its dims do not contain the batch axis, because max_batch_size stands for it.
 
-    The input states FORMAT_NHWC because Triton's `image_client` needs it; Triton allows it for three dims only.
+    The input states FORMAT_NHWC because Triton's `image_client` needs this; Triton allows it for three dims only.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:
@@ -72,7 +72,7 @@ def read_config(path: Path) -> pb.ModelConfig:
     """Read a config.pbtxt; settings that only Triton uses are ignored.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     config = pb.ModelConfig()
     try:
@@ -83,10 +83,10 @@ def read_config(path: Path) -> pb.ModelConfig:
 
 
 def check_config(out: Path, *, name: str, config: str) -> None:
-    """Check that existing versions have the same inputs, outputs and largest batch.
+    """Check that a model's existing versions have the same inputs, outputs and largest batch as the new `config`.
 
     Raises:
-        InputError: they differ, or their configuration cannot be read.
+        InputError: they differ, or the existing config.pbtxt cannot be read.
     """
     path = out / name / "config.pbtxt"
     if path.exists() and _tensors(read_config(path)) != _tensors(text_format.Parse(config, pb.ModelConfig())):
@@ -94,7 +94,10 @@ def check_config(out: Path, *, name: str, config: str) -> None:
 
 
 def _tensors(config: pb.ModelConfig) -> pb.ModelConfig:
-    """Return the part that all versions share. The format is left out, because earlier exports do not state it."""
+    """Return the part of a configuration that all versions of a model must share.
+
+    The format of the input is left out, because earlier exports do not state it.
+    """
     part = pb.ModelConfig(max_batch_size=config.max_batch_size, input=config.input, output=config.output)
     for each in part.input:
         each.ClearField("format")
@@ -103,7 +106,7 @@ def _tensors(config: pb.ModelConfig) -> pb.ModelConfig:
 
 @contextmanager
 def new_version(out: Path, *, name: str, version: int, config: str) -> Iterator[Path]:
-    """Yield a folder to fill. It becomes NAME/VERSION if the block succeeds and is removed if it fails.
+    """Yield a new folder to fill. It becomes NAME/VERSION if the block succeeds and is removed if the block fails.
 
     Raises:
         ResourceError: the folder cannot be written.

@@ -21,7 +21,7 @@ from robossl.ranges import check_positive, check_range
 from robossl.recipes import find_config
 from robossl.run_paths import FILE, is_run
 
-# A folder with no other files has nothing to lose: its run saved no checkpoint.
+# What a run writes before its first checkpoint. A folder that holds nothing else, and no checkpoint, may be reused.
 _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
 
 # Keys that may change on resume, because the weights do not depend on them.
@@ -38,11 +38,11 @@ FREE_ON_RESUME = (
 
 @dataclass(frozen=True, slots=True)
 class MixConfig:
-    """One more store to train on."""
+    """An additional store of frames to train on."""
 
     store: Path
     split: str | None = "train"  # None: every frame
-    weight: float = 1.0  # relative share of every batch
+    weight: float = 1.0  # relative share of this store in every batch
     frames_per_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """The frames to train on, and how they are read."""
+    """Settings of the frames to train on, and of how they are read."""
 
     store: Path
     split: str | None = "train"  # None: every frame
@@ -59,7 +59,7 @@ class DataConfig:
     frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
     resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
     num_workers: int = 2  # decoding processes for a larger split
-    weight: float = 1.0  # relative share of `store` in every batch, with `mix`
+    weight: float = 1.0  # relative share of `store` in every batch if `mix` adds stores
     mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
 
     def __post_init__(self) -> None:
@@ -68,20 +68,20 @@ class DataConfig:
 
     @property
     def parts(self) -> tuple[DataConfig | MixConfig, ...]:
-        """The stores to draw from: `store`, then those of `mix`."""
+        """The settings of all stores to draw frames from: `store`, then those of `mix`."""
         return (self, *self.mix)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The training loop. Everything is counted in steps of the global batch."""
+    """Settings of the training loop. Intervals are counted in steps; a step processes one global batch."""
 
     steps: int = 10_000
-    batch_size: int = 256  # over all ranks and accumulation steps
-    accumulate: int = 1  # micro-batches a step; batch statistics and negatives come from one micro-batch
+    batch_size: int = 256  # samples per step, over all ranks and micro-batches
+    accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
-    channels_last: bool | None = None  # None: for convolutional backbones
+    channels_last: bool | None = None  # None: only for convolutional backbones
     compile: bool = False
     sync_batch_norm: bool = True
     checkpoint_every: int = 500
@@ -105,7 +105,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class OnlineKnnConfig:
-    """Weighted kNN on a labelled split during training."""
+    """Settings of online kNN: weighted kNN on a labelled split during training."""
 
     label: str
     every: int = 500
@@ -144,16 +144,16 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(0, 2**32 - 1, seed=self.seed)  # with the step it must fit into 64 bits
+        check_range(0, 2**32 - 1, seed=self.seed)  # seed and step together must fit into 64 bits
         own = as_plain(self.method).items()
         check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
 
 
 def load_config(source: StrPath, *, changes: Mapping[str, object] | None = None) -> RunConfig:
-    """Read a configuration: a recipe by its name, a YAML file, or that of a run folder.
+    """Read a configuration from a recipe, a YAML file or a run folder.
 
     Args:
-        source: Name, file or folder.
+        source: Name of a recipe, YAML file, or run folder.
         changes: New values by dotted key, such as `{"train.steps": 100, "knn": None}`.
 
     Raises:
@@ -174,7 +174,7 @@ def load_saved(path: Path) -> RunConfig:
     """Read the `config.yaml` of a run, which an earlier version may have written.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     return load(path, RunConfig, is_saved=True)
 
@@ -191,10 +191,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Make the folder and write its configuration, or check that it belongs to this run; one rank calls it.
+        """Make the folder and write the configuration, after `check`; only the main rank calls this.
 
         Raises:
-            InputError: as in `check`.
+            InputError: for the reasons that `check` gives.
         """
         self.check(config, resume=resume, may_lengthen=may_lengthen)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,9 @@ class RunFolder:
             aside.write_text(to_yaml(config))
 
     def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Check that the folder is free for this run. A run without any checkpoint does not occupy its folder.
+        """Check that the folder is free for this run, or with `resume` that it holds this run.
+
+        A folder whose run saved no checkpoint counts as free.
 
         Args:
             config: The configuration of this run.
@@ -210,8 +212,8 @@ class RunFolder:
             may_lengthen: Accept more steps than the run in the folder had.
 
         Raises:
-            InputError: the folder has a run and `resume` is off, its run has another configuration or none, or there is
-                nothing to resume.
+            InputError: the folder holds a run and `resume` is off, the run has another configuration or no
+                config.yaml, or there is no run to resume.
         """
         saved = self.path / "config.yaml"
         if saved.exists():
@@ -245,7 +247,7 @@ class RunFolder:
             )
 
     def truncate_metrics(self, step: int) -> None:
-        """Remove lines of later steps and a half-written last line, which a killed run may leave."""
+        """Remove lines of steps after `step` from metrics.jsonl, and a half-written last line of a killed run."""
         path = self.path / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]

@@ -20,7 +20,7 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
         resume: Go on with the run in the folder.
 
     Raises:
-        InputError: the folder is not a run, or a run is given without `resume` and without another folder.
+        InputError: the folder is not a run, a run is given without `resume` and `out`, or there is no run to resume.
     """
     if path.is_dir():
         check_run(path)
@@ -42,7 +42,7 @@ def check_run(folder: Path) -> None:
     """Check that a folder holds a run that has begun.
 
     Raises:
-        InputError: it does not.
+        InputError: the folder holds no such run.
     """
     if not is_run(folder):
         raise InputError(_no_run(folder))

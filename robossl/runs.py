@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder. Every attribute reads the folder, so it is up to date while the run trains.
+    """A run folder. Every property reads the folder again, so its value is up to date while the run trains.
 
-    A run can be passed as a path: `robossl.export(run)`, `open(run / "log.txt")`.
+    Functions that take a path also take a `Run`: `robossl.export(run)`, `open(run / "log.txt")`.
 
     Attributes:
         path: The folder.
@@ -41,7 +41,7 @@ class Run:
         """The whole configuration, defaults included.
 
         Raises:
-            InputError: it cannot be read, or a newer version wrote it.
+            InputError: the configuration cannot be read, or a newer version of the package wrote it.
         """
         from robossl.run import load_saved
 
@@ -49,10 +49,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl as dicts with `step` and what was logged at that step, by name."""
+        """The lines of metrics.jsonl as dicts: `step`, and the values logged at that step by name."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run leaves half a line
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # skip half a line of a killed run
 
     @property
     def step(self) -> int:
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def health(self) -> str:
-        """Whether the outputs tell frames apart (healthy, not checked, or collapsed from which step and why)."""
+        """Whether outputs differ between frames: healthy, not checked, or collapsed from which step, and why."""
         from robossl.report.record import find_collapse, read_run
 
         if not any("health/std" in values for values in self.metrics):
@@ -80,14 +80,14 @@ class Run:
         return f"{'was ' if found.is_over else ''}collapsed from step {found.first_step}: {found.reason}"
 
     def encoder(self, *, device: str = "cpu", outputs: tuple[str, ...] | None = None) -> FrameEncoder:
-        """Open the encoder: frames in, features out; the same as `robossl.load_encoder(run)`.
+        """Open the encoder as a function that takes frames and returns features, as `robossl.load_encoder(run)` does.
 
         Args:
             device: cpu, cuda or cuda:N.
             outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
 
         Raises:
-            InputError: nothing was saved yet, or there is no such output or device.
+            InputError: the run has not saved an encoder yet, or there is no such output or device.
         """
         from robossl.encode import load_encoder
 
@@ -125,7 +125,7 @@ def open_run(path: StrPath) -> Run:
     """Open the folder of a run, finished or not.
 
     Raises:
-        InputError: no run has begun there.
+        InputError: no run has begun in the folder.
 
     Example:
         >>> import robossl

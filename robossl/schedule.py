@@ -1,4 +1,4 @@
-"""Schedules as functions of the step."""
+"""Schedules of values, such as the learning rate, as functions of the training step."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 
 
 def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.0, end: float = 0.0) -> float:
-    """Return the factor on the peak learning rate: linear from `start` to 1, then half a cosine to `end`.
+    """Return the learning rate of a step as a fraction of the peak.
 
-    Step 0 of a warm-up gives `start + (1 - start) / warmup_steps`, and the last step of the run is still above `end`
-    (SGDR, arXiv:1608.03983, without restarts).
+    It rises linearly from `start` to 1 during the warm-up, then follows half a cosine to `end` (SGDR, arXiv:1608.03983,
+    without restarts). Neither end is reached: step 0 of a warm-up has `start + (1 - start) / warmup_steps`, and the
+    last step of the run is still above `end`.
 
     Examples:
         >>> [round(warmup_cosine(s, steps=6, warmup_steps=2), 3) for s in range(6)]
@@ -22,7 +23,9 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.
 
 
 def cosine(start: float, end: float, *, progress: float) -> float:
-    """Return half a cosine from `start` to `end` as progress goes from 0 to 1: BYOL's and DINO's schedule of momentum.
+    """Return the value at `progress` (0 to 1) of half a cosine from `start` to `end`.
+
+    This is the momentum schedule of BYOL and DINO.
 
     Examples:
         >>> [round(cosine(0.996, 1.0, progress=p), 3) for p in (0.0, 0.5, 1.0)]

@@ -1,4 +1,4 @@
-"""An encoder that a server has, `grpc://host:port/model`: a client whose errors are those of this package."""
+"""Use an encoder on a server, `grpc://host:port/model`; errors of the client become errors of this package."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from robossl.errors import InputError, ResourceError, reason
 from robossl.paths import StrPath
 from robossl.plugins import ENCODERS
 
-MESSAGE_BYTES = 16 * 2**20  # of pixels in one call: half of what servers take by default
-DEADLINE_MS = 60_000.0  # of one call; while the server is away it is tried again until then
+MESSAGE_BYTES = 16 * 2**20  # maximum size of the pixels in one call; half of what servers accept by default
+DEADLINE_MS = 60_000.0  # maximum time of one call; until then, a call to an unavailable server is retried
 
 
 class ServedEncoder:
-    """A connection to one encoder of a server; the encoder is pinned, and a replaced encoder is an error.
+    """A connection to one encoder of a server. If the server replaces this encoder, the next call raises an error.
 
     Args:
-        source: grpc://host:port/model; the model may be left out if the server has one.
-        choose: Returns the outputs to ask for, given the card.
+        source: grpc://host:port/model; the model may be left out if the server has only one.
+        choose: Function that takes the encoder's card (its description) and returns the outputs to ask for.
         token: File with the token of the server.
         ca: PEM file of the authority that signed the certificate of the server; it turns encryption on.
-        deadline_ms: How long a call may take.
+        deadline_ms: Maximum time of a call in milliseconds.
 
     Raises:
-        InputError: there is no such address, model, output or file, or the server wants another token.
+        InputError: there is no such address, model, output or file, or the server wants a different token.
         ResourceError: no server answers.
     """
 
@@ -70,7 +70,12 @@ class ServedEncoder:
         return f"ServedEncoder({self._source}, {describe(self.card, self._outputs)})"
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Return features of frames, asked for in calls of the size that the server takes."""
+        """Return the features of frames by output name; large batches are split into calls that the server accepts.
+
+        Raises:
+            InputError: the server refuses the frames, or it replaced the encoder.
+            ResourceError: the server does not answer.
+        """
         size = max(1, MESSAGE_BYTES // max(1, frames[:1].nbytes))
         try:
             parts = [self._client(frames[start : start + size]) for start in range(0, len(frames), size)]
@@ -97,7 +102,7 @@ def split_address(source: str) -> tuple[str, str]:
     """Split grpc://host:port/model into the server and the model, which may be empty.
 
     Raises:
-        InputError: this is no such address.
+        InputError: `source` is not an address of this form.
     """
     address = urlsplit(source)
     model = address.path.strip("/")

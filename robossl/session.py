@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
-DIGEST_KEY = "robossl.digest"  # in the model's metadata; it must equal the digest of the card
+DIGEST_KEY = "robossl.digest"  # key in the model's metadata; its value must equal the digest of the card
 
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -27,10 +27,10 @@ _PROVIDERS = {
 
 
 def read_card(path: Path) -> EncoderCard:
-    """Read a card file.
+    """Read the card (description) of an exported encoder from its file.
 
     Raises:
-        InputError: the card is missing, damaged or of another schema.
+        InputError: the card is missing or damaged, or its schema is not the one that this version reads.
     """
     try:
         return EncoderCard.read(path)
@@ -68,9 +68,9 @@ def open_session(
 
     Args:
         model: The model file.
-        provider: Where it runs.
+        provider: The provider (hardware and runtime) that runs the model.
         threads: Threads of one call; by default one for each CPU that this process may use.
-        optimise: Optimise the graph; False runs it node by node as exported, as a reference.
+        optimise: Whether onnxruntime optimises the graph. False runs it node by node as exported, as a reference.
 
     Raises:
         InputError: the provider is not available, or onnxruntime cannot run the file.
@@ -83,7 +83,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_cpus()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # log errors only
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
     )  # spinning doubles CPU time on a shared host

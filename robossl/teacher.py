@@ -1,4 +1,4 @@
-"""Teachers and memories: moving averages, queues, centres and banks that provide a loss with targets."""
+"""Teachers and memories: moving averages, queues, centres and banks, from which a loss gets its targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robossl.ranks import all_reduce_mean, gather
 
 
 def check_momentum(momentum: float, *, paper: float) -> None:
-    """Refuse a momentum outside 0 to 1.
+    """Refuse a momentum outside 0 to 1; the message names the value in the paper, `paper`.
 
     Raises:
         InputError: the momentum is outside 0 to 1.
@@ -25,19 +25,20 @@ def check_momentum(momentum: float, *, paper: float) -> None:
 
 
 class Ema(nn.Module):
-    """Exponential moving averages of modules: t <- momentum * t + (1 - momentum) * s, for each parameter.
+    """Copies (teachers) of modules (students); their weights are exponential moving averages of the students' weights.
 
-    Buffers do not follow: in training the copies have their own batch-norm statistics, as in BYOL, MoCo and DINO.
+    An update of a teacher's parameter t with its student's parameter s is t <- momentum * t + (1 - momentum) * s.
+    Buffers are not averaged: in training, the copies have their own batch-norm statistics, as in BYOL, MoCo and DINO.
     Dropout and drop path are off in the copies. Call the members of `copies` under `torch.no_grad()`.
 
     Args:
-        students: the modules to copy; they are not stored, so that each parameter has one owner.
+        students: the modules to copy. They are not stored here, so that each parameter belongs to one module only.
     """
 
     def __init__(self, *students: nn.Module) -> None:
         super().__init__()
         self.copies = nn.ModuleList(copy.deepcopy(student) for student in students).requires_grad_(False)
-        # Set the rates to 0: `train()` on a copy would switch the modules on again.
+        # Set the dropout rates to 0. `eval()` would not last, because `train()` on a copy switches dropout on again.
         for module in self.modules():
             if isinstance(module, DropPath):
                 module.drop_prob = 0.0
@@ -46,7 +47,7 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, *students: nn.Module, momentum: float) -> None:
-        """Move every copy towards its student; students come in the order of the constructor."""
+        """Move the weights of every copy towards those of its student; pass the students in the constructor's order."""
         targets: list[Tensor] = [weight for copied in self.copies for weight in copied.parameters()]
         sources: list[Tensor] = [weight for student in students for weight in student.parameters()]
         assert len(targets) == len(sources)
@@ -54,9 +55,10 @@ class Ema(nn.Module):
 
 
 class Queue(nn.Module):
-    """The last `size` rows pushed, as a ring buffer in float32; normalised noise at first (MoCo, arXiv:1911.05722).
+    """A ring buffer of the last `size` rows that were pushed, in float32 (MoCo, arXiv:1911.05722).
 
-    Batches of any size fit, also a last partial one. It is saved with the model, so resume is exact.
+    It starts with random rows of length 1. The number of rows in a push may vary, up to `size`. The queue is saved with
+    the model, so a resumed run goes on exactly.
     """
 
     rows: Tensor
@@ -69,7 +71,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Float[Tensor, "b d"]) -> None:
-        """Overwrite the oldest rows with the rows of all ranks.
+        """Overwrite the oldest rows of the queue with the new rows of all ranks.
 
         Raises:
             InputError: the global batch is larger than the queue.
@@ -81,7 +83,7 @@ class Queue(nn.Module):
         self.start.copy_((self.start + len(everyone)) % len(self.rows))
 
     def check_batch(self, size: int) -> None:
-        """Refuse a global batch of `size` rows that does not fit.
+        """Refuse a global batch of `size` rows if it does not fit into the queue.
 
         Raises:
             InputError: the global batch is larger than the queue.
@@ -94,7 +96,9 @@ class Queue(nn.Module):
 
 
 class Center(nn.Module):
-    """A running mean of the teacher's logits, subtracted from them to prevent collapse (arXiv:2104.14294, equation 4).
+    """A running mean of the teacher's logits. The loss subtracts it from the logits to prevent collapse.
+
+    Source: arXiv:2104.14294, equation 4.
 
     Args:
         dim: number of logits.
@@ -110,19 +114,20 @@ class Center(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Float[Tensor, "b k"]) -> None:
-        """Move towards the mean over the global batch; call it after the loss."""
+        """Move the centre towards the mean of the logits over the global batch; call this after computing the loss."""
         batch_mean = all_reduce_mean(logits.detach().to(self.mean.dtype).mean(0))
         self.mean.lerp_(batch_mean, 1 - self.momentum)
 
 
 class MovingAverageBank(nn.Module):
-    """A moving average of every sample's output over its visits: section 5.2 of arXiv:2011.10566.
+    """A moving average of the outputs of every sample over the epochs: section 5.2 of arXiv:2011.10566.
 
-    eta_x <- momentum * eta_x + (1 - momentum) * z; a sample's first visit sets eta_x to z. Buffers are saved with the
-    model, so resume is exact. Every rank applies the updates of all ranks, so all banks stay equal.
+    If sample x has the output z, its average becomes eta_x <- momentum * eta_x + (1 - momentum) * z; the first output
+    sets eta_x to z. Buffers are saved with the model, so a resumed run goes on exactly. Every rank applies the updates
+    of all ranks, so all ranks have equal banks.
 
     Args:
-        num_samples: one row for each sample, float32: num_samples * dim * 4 bytes.
+        num_samples: number of samples. Each has a row in float32, so the bank takes num_samples * dim * 4 bytes.
         dim: width of the outputs.
         momentum: 0.8 in the paper.
     """
@@ -137,7 +142,7 @@ class MovingAverageBank(nn.Module):
         self.register_buffer("visited", torch.zeros(num_samples, dtype=torch.bool))
 
     def forward(self, index: Int[Tensor, " b"], z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """Return the averages updated with these outputs, without storing them; gradients flow to `z`.
+        """Return the samples' averages updated with the outputs `z`, but do not store them; gradients flow to `z`.
 
         Raises:
             InputError: the bank has no row for an index.
@@ -147,10 +152,10 @@ class MovingAverageBank(nn.Module):
         return torch.where(self.visited[index].unsqueeze(1), mixed, z.to(mixed.dtype))
 
     def check_sample(self, last: int) -> None:
-        """Refuse samples up to number `last` if the bank is too small.
+        """Refuse sample numbers up to `last` if the bank has too few rows for them.
 
         Raises:
-            InputError: the bank has fewer rows.
+            InputError: the bank has no row `last`.
         """
         if last >= len(self.visited):
             raise InputError(
@@ -160,8 +165,9 @@ class MovingAverageBank(nn.Module):
 
     @torch.no_grad()
     def store(self, index: Int[Tensor, " b"], average: Float[Tensor, "b d"]) -> None:
-        """Store new averages; if a sample occurs twice in the global batch, its first average counts."""
+        """Store new averages of samples; if a sample occurs twice in the global batch, its first average is stored."""
         rows, values = gather(index), gather(average.detach())
-        first = (rows.unsqueeze(1) == rows).int().argmax(1)  # equal rows then write equal values, in any order
+        # All writes to the same row then have the same value, so their order does not matter.
+        first = (rows.unsqueeze(1) == rows).int().argmax(1)
         self.average[rows] = values[first].to(self.average.dtype)
         self.visited[rows] = True

@@ -1,7 +1,7 @@
-"""Parts of the temporal methods: encoding of clips, a pool of candidate frames, contrast of frame pairs.
+"""Functions that temporal methods share: encode clips, pool candidate frames, contrast pairs of frames.
 
-Frames beyond the end of their episode do not count, so ranks hold different numbers of pairs. Every mean is therefore
-taken over the pairs of the global batch (`global_means`). Losses are in float32 or more, under autocast too.
+Frames outside their episode do not count, so ranks can hold different numbers of pairs. Every mean is therefore taken
+over the pairs of the global batch (`global_means`). Losses are in float32 or float64, also under autocast.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Similarity = Literal["dot", "cosine", "l2"]
 
 
 class FramePool(NamedTuple):
-    """The frames of the global batch as candidates, in rank order."""
+    """All frames of the global batch, in rank order. Positives and negatives are chosen from this pool."""
 
-    z: Float[Tensor, "n d"]
+    z: Float[Tensor, "n d"]  # embedding of each frame
     clip: Int[Tensor, " n"]  # number of the frame's clip
     moment: Float[Tensor, " n"]  # frames of one clip with equal moments are the same frame of the store
     valid: Bool[Tensor, " n"]
@@ -39,14 +39,17 @@ class FramePool(NamedTuple):
 
 
 class PairSums(NamedTuple):
-    """Sums over this rank's pairs; the last three cover only pairs that have negatives in their own clip."""
+    """Sums over this rank's pairs of an anchor and a positive.
+
+    For the fields `own_...`, only negatives of the anchor's clip count; pairs without such a negative are left out.
+    """
 
     loss: Float[Tensor, ""]
     pairs: Float[Tensor, ""]
     hits: Float[Tensor, ""]
     chance: Float[Tensor, ""]  # hits expected of a random guess
     own_pairs: Float[Tensor, ""]
-    own_hits: Float[Tensor, ""]  # against the frames of the own clip only, where the background does not help
+    own_hits: Float[Tensor, ""]  # hits among frames of one clip; they share a background, so it gives no clue
     own_chance: Float[Tensor, ""]
 
 
@@ -64,10 +67,10 @@ class ResidualMLP(nn.Module):
 
 
 def clip_view(view: ViewSpec, clip: ClipSpec) -> ViewSpec:
-    """Return the view with the method's clip.
+    """Return the specification of a view with the clip that the method chose.
 
     Raises:
-        InputError: the view sets a clip itself.
+        InputError: the view's specification already sets a clip.
     """
     if view.clip != ClipSpec():
         raise InputError(
@@ -84,7 +87,7 @@ def encode_clip(encoder: nn.Module, projector: nn.Module, pixels: Float[Tensor, 
 
 
 def pool_frames(z: Float[Tensor, "b t d"], moment: Float[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> FramePool:
-    """Gather the frames of all ranks, with gradients."""
+    """Gather the embedded frames of all ranks in a pool, with gradients."""
     b, t = valid.shape
     places = torch.arange(b * t * ranks.world_size(), device=z.device)
     return FramePool(
@@ -108,7 +111,7 @@ def similarity(
             case "cosine":
                 return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
             case "l2":
-                # Through a matrix product, small distances would be lost to rounding.
+                # A matrix product would lose small distances to rounding.
                 return -torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") / temperature
 
 
@@ -129,19 +132,19 @@ def contrast(
     positive: Int[Tensor, " p"],
     negatives: Negatives,
 ) -> PairSums:
-    """Sum InfoNCE (arXiv:1807.03748, equation 4) over frame pairs: -log softmax(logits)[positive].
+    """Sum the InfoNCE loss, -log softmax(logits)[positive], over frame pairs (arXiv:1807.03748, equation 4).
 
-    Negatives are valid frames. Another copy of the anchor or of the positive in the same clip is not a negative, but
-    one in another clip of the episode is: draw one clip from each episode to prevent that (`data.epoch_over:
-    episodes`). A pair counts if its anchor and positive are valid and it has a negative. A hit is a positive that
-    scores above all negatives; a tie is not a hit.
+    Only valid frames are negatives. A clip can contain the anchor or the positive a second time; this copy is not a
+    negative. A copy in a different clip of the same episode is a negative, however. To prevent this, draw one clip from
+    each episode (`data.epoch_over: episodes`). A pair counts if its anchor and positive are valid and it has a
+    negative. A hit is a positive that scores above all negatives; a tie is not a hit.
 
     Args:
         logits: similarity of each anchor to every frame of the pool.
-        pool: the candidates.
+        pool: the frames of the global batch.
         anchor: index of each pair's anchor in the pool.
         positive: index of each pair's positive in the pool.
-        negatives: which frames are negatives.
+        negatives: which frames are negatives: those of other clips, those of the same clip, or both.
     """
     same_clip = pool.clip[anchor, None] == pool.clip
     taken = (pool.moment[anchor, None] == pool.moment) | (pool.moment[positive, None] == pool.moment)
@@ -162,7 +165,7 @@ def contrast(
 
 @torch.no_grad()
 def _hits_and_chance(logits: Tensor, negative: Tensor, positive: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the hits, and the hits expected of a random guess."""
+    """Return the number of hits, and the number of hits expected of a random guess."""
     best = logits.masked_fill(~negative, -torch.inf).amax(1)
     hits = logits.gather(1, positive[:, None]).squeeze(1) > best
     chance = 1 / (1 + negative.sum(1, dtype=logits.dtype))
@@ -172,7 +175,10 @@ def _hits_and_chance(logits: Tensor, negative: Tensor, positive: Tensor, counted
 def mean_over_pairs(
     summed: Collection[PairSums], shown: Mapping[str, PairSums], *, same_clip: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the mean loss over all pairs, and the accuracy and chance level of each entry of `shown`."""
+    """Return the mean loss over all pairs, and the accuracy and chance level of each entry of `shown`.
+
+    With `same_clip`, also return accuracy and chance level among frames of the same clip.
+    """
     losses, pairs = (torch.stack([each[i] for each in summed]).sum() for i in (0, 1))
     sums = {"loss": (losses, pairs)}
     for name, each in shown.items():
@@ -196,42 +202,43 @@ def global_means(sums: Mapping[str, tuple[Float[Tensor, ""], Float[Tensor, ""]]]
 
 
 def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-    """Return sum and count of the selected values, for `global_means`."""
+    """Return the sum and the count of the selected values, from which `global_means` computes their mean."""
     return (values * where).sum(), where.to(values.dtype).sum()
 
 
 @torch.no_grad()
 def count_true(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Count the true values on all ranks: the weight of a micro-batch whose loss is a mean over them."""
+    """Count the true values on all ranks; this is the weight of a micro-batch whose loss is a mean over these."""
     return ranks.all_reduce_sum(where.sum(dtype=torch.float32))
 
 
 @torch.no_grad()
 def count_pairs(summed: Collection[PairSums]) -> Float[Tensor, ""]:
-    """Count the pairs on all ranks: the weight of a micro-batch whose loss is that of `mean_over_pairs`."""
+    """Count the pairs on all ranks; this is the weight of a micro-batch whose loss is from `mean_over_pairs`."""
     return ranks.all_reduce_sum(torch.stack([each.pairs for each in summed]).sum())
 
 
 def length_penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[Tensor, " b"]:
-    """Return the weighted l1 and l2 norms of the codes, mean over the frames of each clip."""
+    """Return the weighted sum of the l1 and l2 norms of embeddings, averaged over the frames of each clip."""
     lengths: Tensor = l1 * torch.linalg.vector_norm(z, 1, dim=-1) + l2 * torch.linalg.vector_norm(z, 2, dim=-1)
     return lengths.mean(1)
 
 
 def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Return log mean exp(x) over the selected values of all ranks, without overflow; every rank gets the whole value.
+    """Return log(mean(exp(x))) over the selected values of all ranks, without overflow.
 
-    If nothing is selected, return 0 (the only clip of a batch has no other clip).
+    Every rank gets this global value, not a share of it. If no value is selected, return 0. This happens if the batch
+    has a single clip, so that there is no second clip to compare with.
     """
     everyone, counted = ranks.gather(x.flatten()), ranks.gather(where.flatten().to(torch.uint8)).bool()
-    # Not -inf: its gradients are nan if nothing is selected.
+    # The smallest finite number, because -inf would give nan as gradients if nothing is selected.
     least = torch.finfo(x.dtype).min
     mean = everyone.masked_fill(~counted, least).logsumexp(0) - counted.sum().clamp_min(1).to(x.dtype).log()
     return torch.where(counted.any(), mean, torch.zeros_like(mean))
 
 
 def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
-    """Draw at most `count` distinct shifts from 1 to `num` - 1, seeded by the step: the same on all ranks."""
+    """Draw at most `count` distinct shifts from 1 to `num` - 1; the step seeds them, so all ranks draw the same."""
     draw = torch.Generator().manual_seed(step)
     return torch.randperm(num - 1, generator=draw)[:count] + 1
 
@@ -239,7 +246,7 @@ def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
 def draw_other_clips(
     z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
-    """Return for each clip those at `cyclic_shifts` from it in the global batch, and whether each is valid."""
+    """Return for each clip the clips at `cyclic_shifts` from it in the global batch, and whether each is valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
     own = torch.arange(len(z)) + ranks.rank() * len(z)
     at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)

@@ -1,4 +1,4 @@
-"""Public encoders: `timm:NAME` with the weights of timm's hub, or `timm:NAME@FILE` with those of a file."""
+"""Public encoders: `timm:NAME` with weights from timm's hub, or `timm:NAME@FILE` with weights from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robossl.weights import split_source
 
 
 def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
-    """Build a public encoder that sees frames as it was trained to see them, and its card.
+    """Build a public encoder and its card (description). Input size, mean and std are those of its training.
 
     Raises:
         InputError: the name is unknown, or the file is missing or does not fit.
@@ -40,7 +40,9 @@ def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
 
 
 def check_timm(source: str) -> tuple[str, str, Any]:
-    """Return the name, the file of the weights ("" for the hub's) and timm's record of the training.
+    """Check the address of a public encoder; return its name, its weights and timm's record of its training.
+
+    The weights are a file, or "" for those of timm's hub. The record is None if timm has none.
 
     Raises:
         InputError: the name is unknown, or the file is missing.

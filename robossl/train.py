@@ -1,6 +1,6 @@
 """The training loop, the same for every method.
 
-Everything random is drawn from (seed, step), so a resumed run gives the same numbers as one without interruption.
+All random numbers depend on (seed, step) only, so a resumed run has the same results as a run without interruption.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from robossl.views import Batch
 
 
 class RunInterrupted(Exception):
-    """SIGTERM or SIGINT stopped the run, after it was saved."""
+    """SIGTERM or SIGINT stopped the run; the run was saved first."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Trainer:
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
-    stores: list[Store]  # online kNN reads the first
+    stores: list[Store]  # online kNN uses the first store
     method: Method
     model: nn.Module  # the method, compiled and wrapped for several ranks
     optimizer: torch.optim.Optimizer
@@ -61,7 +61,7 @@ class Trainer:
     remarks: tuple[str, ...] = ()  # changes to the recipe, printed when the run starts
 
     def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
-        """Train from step `start` to the last one.
+        """Train from step `start` to the last step of the configuration.
 
         Raises:
             InputError: the loss or the weights are no longer finite.
@@ -70,7 +70,7 @@ class Trainer:
         config, steps = self.config.train, self.config.train.steps
         progress.show("pretrain", start, steps, note="")
         if start == steps:
-            # The run may have been killed between its last checkpoint and its encoder.
+            # The run may have been killed after it wrote its last checkpoint and before it wrote its encoder.
             self.write_encoder(start)
         logged, logged_at = start, time.perf_counter()
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
@@ -81,7 +81,7 @@ class Trainer:
 
                 values: dict[str, float] = {}
                 if done % config.log_every == 0 or is_last:
-                    values = self.scalars(loss, lr)  # waits for a GPU, so read the clock after it
+                    values = self.scalars(loss, lr)  # this waits for the GPU, so read the clock after it
                     values["samples_per_s"] = (done - logged) * config.batch_size / (time.perf_counter() - logged_at)
                     note = ("" if is_last else "{left} left  ") + describe_step(values)
                     line = "step {done}/{total}  " + note
@@ -100,9 +100,9 @@ class Trainer:
                     raise RunInterrupted(f"stopped at step {done} and saved; go on with --resume: {command}")
 
     def step(self, step: int, batch: Batch) -> Loss:
-        """Update the weights with one batch; return the mean loss of its micro-batches and the last one's outputs."""
+        """Update the weights with one batch; return its loss, with the outputs of the last micro-batch."""
         config = self.config.train
-        # Drop path and other randomness of the model depends on (seed, step, rank).
+        # Random numbers in the model, such as those of drop path, depend on (seed, step, rank).
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
         self.optimizer.zero_grad(set_to_none=True)
@@ -116,7 +116,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _forward_context(self) -> Iterator[None]:
-        """Set the precision of a forward pass."""
+        """Set the precision of a forward pass; explain the error if a batch is too small for batch-norm."""
         config = self.config.train
         with (
             torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
@@ -125,7 +125,7 @@ class Trainer:
             yield
 
     def scalars(self, loss: Loss, lr: float) -> dict[str, float]:
-        """Return loss, metrics and learning rate, averaged over ranks.
+        """Return the loss and the metrics, averaged over ranks, and the learning rate.
 
         Raises:
             InputError: the loss is not finite.
@@ -138,7 +138,7 @@ class Trainer:
         return values
 
     def checks(self, done: int, loss: Loss, progress: Progress) -> dict[str, float]:
-        """Check for collapse and run online kNN, each at its interval; return their scalars."""
+        """Check for collapse and run online kNN, each at its interval; return the scalars that they measured."""
         values: dict[str, float] = {}
         if done % self.config.train.health_every == 0:
             values, warning = self.collapse.check(tuple(gather(out) for out in loss.outputs))
@@ -150,7 +150,7 @@ class Trainer:
         return values
 
     def check_finite(self, done: int, loss: Loss) -> None:
-        """Refuse to save a diverged run, on every rank if it diverged on one.
+        """Refuse to save a run that diverged; if it diverged on one rank, all ranks raise the error.
 
         Raises:
             InputError: the loss, the weights or the optimizer state are not finite.
@@ -167,7 +167,7 @@ class Trainer:
         return InputError(f"{what}; lower optim.lr, add optim.warmup_steps or use train.precision fp32; {good}")
 
     def save(self, done: int) -> None:
-        """Write a checkpoint and the encoder, on the first rank."""
+        """Write a checkpoint and the encoder; only the main rank writes."""
         if self.ranks.is_main:
             save_checkpoint(
                 self.folder.checkpoints,
@@ -184,12 +184,12 @@ class Trainer:
         self.write_encoder(done)
 
     def frames_hashes(self) -> list[str]:
-        """Return a hash of the frames that each store contributes, without their labels."""
+        """Return for each store a hash of the frames that are trained on; labels do not change it."""
         parts = zip(self.stores, self.config.data.parts, strict=True)
         return [store.frames_hash(part.split) for store, part in parts]
 
     def write_encoder(self, done: int) -> None:
-        """Write the encoder and its provenance, on the first rank; the other ranks wait."""
+        """Write the encoder and its provenance (method, step, data); the main rank writes, the other ranks wait."""
         if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
             seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
@@ -210,7 +210,8 @@ class Trainer:
 def stop_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends it.
 
-    SIGTERM may come twice: to all processes, and again from the launcher, which got it too.
+    SIGTERM may come twice. If it is sent to all processes, the launcher gets it too and sends it to its workers again.
+    Outside the main thread, no signals are collected.
     """
     signals: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Vision transformers as MoCo v3 (arXiv:2104.02057) and DINO (arXiv:2104.14294) set them up, if timm differs."""
+"""Set up timm's vision transformers as MoCo v3 (arXiv:2104.02057) and DINO (arXiv:2104.14294) do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def require_transformer(encoder: Encoder, *, because: str) -> VisionTransformer:
     """Return the encoder's vision transformer.
 
     Raises:
-        InputError: the backbone is another model; the message names `because` as the reason.
+        InputError: the backbone is not a vision transformer; the message names `because` as the reason.
     """
     transformer = transformer_of(encoder)
     if transformer is None:
@@ -36,13 +36,13 @@ def require_transformer(encoder: Encoder, *, because: str) -> VisionTransformer:
 
 
 def freeze_patch_projection(transformer: VisionTransformer) -> None:
-    """Freeze the first layer at its random weights: its gradient makes training unstable (MoCo v3, section 4.1)."""
+    """Freeze the first layer at its random weights, as its gradient makes training unstable (MoCo v3, section 4.1)."""
     transformer.patch_embed.proj.requires_grad_(False)
 
 
 @torch.no_grad()
 def fix_positions(transformer: VisionTransformer) -> None:
-    """Fill the position embedding with sines and cosines, zeros for a class token, and freeze it.
+    """Set the position embedding to sines and cosines, with zeros for a class token, and freeze it.
 
     Raises:
         InputError: the transformer has no position embedding, or its width is no multiple of 4.
@@ -60,7 +60,10 @@ def fix_positions(transformer: VisionTransformer) -> None:
 
 
 def sines_and_cosines(height: int, width: int, *, dim: int) -> Float[Tensor, "n dim"]:
-    """Return sine and cosine of x, then of y, at dim / 4 wavelengths from 2 pi to 20000 pi, row by row of the grid."""
+    """Return a position embedding for each cell of a grid, row by row: sines and cosines of x, then of y.
+
+    They have dim / 4 wavelengths, from 2 pi to 20000 pi cells.
+    """
     frequency = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     angles = [place.flatten().unsqueeze(1) * frequency for place in (x, y)]
@@ -69,7 +72,7 @@ def sines_and_cosines(height: int, width: int, *, dim: int) -> Float[Tensor, "n 
 
 @torch.no_grad()
 def draw_xavier(transformer: VisionTransformer) -> None:
-    """Draw the weights as MoCo v3's official code does: Xavier uniform; query, key and value as three matrices."""
+    """Draw initial weights as MoCo v3's official code does: Xavier uniform, with separate query, key and value."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear):
             fan_out = module.out_features // 3 if name.endswith("qkv") else module.out_features
@@ -82,15 +85,16 @@ def draw_xavier(transformer: VisionTransformer) -> None:
 
 @torch.no_grad()
 def start_class_token(transformer: VisionTransformer, *, std: float) -> None:
-    """Draw the class token: timm uses a standard deviation of 1e-6, DINO's official code 0.02."""
+    """Draw the initial class token with the standard deviation `std`; timm uses 1e-6, DINO's official code 0.02."""
     if transformer.cls_token is not None:
         nn.init.trunc_normal_(transformer.cls_token, std=std)
 
 
 def plain_bicubic(source: int, target: int) -> Float[Tensor, "target source"]:
-    """Return the weights of DINO's resize of positions: bicubic, not antialiased, at scale (target + 0.1) / source.
+    """Return the matrix with which DINO resizes position embeddings along one axis.
 
-    From 14 x 14 to 6 x 6 patches, its output varies more than twice as much as that of an antialiased resize.
+    The resize is bicubic, not antialiased, at scale (target + 0.1) / source. From 14 x 14 to 6 x 6 patches, its output
+    varies more than twice as much as that of an antialiased resize.
     """
     scale = ((target + 0.1) / source, 1.0)
     return F.interpolate(torch.eye(source)[None, None], scale_factor=scale, mode="bicubic")[0, 0]

@@ -1,4 +1,4 @@
-"""Data from store to method: decoded frames, declared views, augmented views, batches."""
+"""Data types on the way from the store to the method: decoded frames, declared views, augmented views, batches."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The frames that a view shows; views with equal `ClipSpec` share one draw of frames.
+    """Which frames a view shows, relative to its anchor, which is a randomly drawn frame.
 
-    Times are in seconds, so that data of different frame rates can be mixed. A frame outside its episode is not valid;
-    the episode's first or last frame replaces it.
+    Views of a sample with equal `ClipSpec` show the same frames. Times are in seconds, so that data of different frame
+    rates can be mixed. A frame outside its episode is not valid; the episode's first or last frame replaces it.
     """
 
-    num_frames: int = 0  # 0: one frame without a time axis; t >= 1: a clip with one
+    num_frames: int = 0  # 0: a single frame without a time axis; t >= 1: a clip of t frames with a time axis
     stride_seconds: float = 0.0
-    offset_seconds: tuple[float, float] = (0.0, 0.0)  # of the first frame from the anchor, uniform in this range
-    rule: str = "stride"  # for choosing times: a name from data/times.py
-    columns: tuple[str, ...] = ()  # to read with every frame: "action", "state", ...
+    offset_seconds: tuple[float, float] = (0.0, 0.0)  # range of the first frame's offset from the anchor (uniform)
+    rule: str = "stride"  # rule that chooses the times of frames: a name from data/times.py
+    columns: tuple[str, ...] = ()  # data columns to read with every frame: "action", "state", ...
 
     def __post_init__(self) -> None:
         check_range(0, num_frames=self.num_frames, stride_seconds=self.stride_seconds)
 
     @property
     def has_time(self) -> bool:
-        """Whether the clip shows other frames than the anchor."""
+        """Whether the view has a time axis or may show another frame than the anchor."""
         return self.num_frames > 0 or self.offset_seconds != (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """One view as a method declares it. Defaults are MoCo v2's augmentation (arXiv:2003.04297), SimSiam's too.
+    """How a method declares a view: the frames to show and their augmentation.
+
+    Defaults are the augmentation of MoCo v2 (arXiv:2003.04297), which SimSiam uses too.
 
     Raises:
         InputError: a value is out of its range.
@@ -55,24 +57,22 @@ class ViewSpec:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, in source pixels
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
     hflip_p: float = 0.5
-    rotation_degrees: float = 0.0  # uniform in +- this, before the crop; box is then None
-    turn_p: float = (
-        0.0  # of a turn by 90, 180 or 270 degrees; 0.75: all four directions equally likely; box is then None
-    )
+    rotation_degrees: float = 0.0  # rotate by a uniform angle in +- this, before the crop; `View.box` is then None
+    turn_p: float = 0.0  # probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None
     jitter_p: float = 0.8
-    brightness: float = 0.4  # factors uniform in [max(0, 1 - x), 1 + x]
+    brightness: float = 0.4  # value x: factor uniform in [max(0, 1 - x), 1 + x]; same for contrast, saturation
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # turns, uniform in +- this
-    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose code, for blur too: see colour_official.py
+    hue: float = 0.1  # the shift is uniform in +- this value, in turns of the colour circle
+    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose colour and blur code (colour_official.py)
     grayscale_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    per_frame: tuple[Operation, ...] = ()  # operations drawn for every frame of a clip; the others once per clip
-    as_first: tuple[Operation, ...] = ()  # operations that share the draws of the sample's first view
+    per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once per clip
+    as_first: tuple[Operation, ...] = ()  # operations with the same random draws as in the sample's first view
 
     def __post_init__(self) -> None:
         check_range(1, size=self.size)
@@ -115,7 +115,7 @@ class RawBatch:
     """This rank's share of a step's batch, before augmentation."""
 
     step: int
-    position: Int[Tensor, " b"]  # of each sample in the global batch; seeds its augmentation
+    position: Int[Tensor, " b"]  # number of each sample in the global batch; seeds its augmentation
     index: Int[Tensor, " b"]  # store row of the anchor frame
     clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
@@ -123,15 +123,15 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An augmented view; a clip has a time axis after b."""
+    """An augmented view of each sample of a batch. A view of clips has a time axis t after the batch axis b."""
 
     pixels: Float[Tensor, "b *t 3 h w"]  # on the training device, normalised with the run's mean and std
-    box: Float[Tensor, "b *t 4"] | None  # signed x0 y0 x1 y1 in source-frame fractions, x0 > x1 when flipped
+    box: Float[Tensor, "b *t 4"] | None  # crop's x0 y0 x1 y1 in fractions of the source frame; x0 > x1 if flipped
     source_hw: Int[Tensor, "b 2"]
     params: dict[str, Float[Tensor, "b ..."]]  # parameters of each augmentation
     time_seconds: Float[Tensor, " b *t"]
     valid: Bool[Tensor, " b *t"]  # whether the requested time lies in the episode
-    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # requested by the clip: actions, states
+    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # data columns of the clip: action, state
 
     def __getitem__(self, part: slice) -> View:
         """Return the samples of a slice of the batch."""

@@ -11,22 +11,23 @@ from robossl.errors import InputError
 from robossl.positions import fit_positions
 from robossl.weights import State, below_prefix, first_names
 
-# Names of what checkpoints contain beside a backbone: classifiers, pretraining heads, mask tokens, averaging state.
-# Any other name that the backbone lacks may be a weight that it needs, so it is refused.
+# Parts of a checkpoint that are ignored: classifiers, pretraining heads, mask tokens, the counter of weight averaging.
+# A name that is neither here nor in the backbone may be a backbone weight in another spelling, so the file is refused.
 _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
 )
-_DERIVED = re.compile(  # buffers that are computed from sizes
+_DERIVED = re.compile(  # buffers that the backbone computes from sizes; ignored too
     r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods|rope\.freqs_(cos|sin)|qkv\.bias_mask)$"
 )
-# Optimizer state carries the names of weights.
+# Optimizer state repeats the names of weights, so it is left out of the search for encoders.
 _OPTIMIZER = re.compile(r"(^|\.)(optimizers?|optim|optimizer_states|opt)(\.|$)")
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
-SHARE_OF_ENCODER = 0.5  # share of the backbone's weights below a prefix that makes it an encoder
+# A prefix is that of an encoder if at least this share of the backbone's weights is below it.
+SHARE_OF_ENCODER = 0.5
 
-# Names of torchvision's VisionTransformer and timm's names; torchvision's ResNets need no translation.
+# Patterns of names in torchvision's VisionTransformer, and timm's names. torchvision's ResNets need no translation.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),
@@ -40,11 +41,11 @@ _TORCHVISION_VIT = (
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
 )
 
-# Other names of timm's parts, tried in this order on names that the backbone does not have.
+# Patterns of names in other libraries, and timm's names. They are tried in this order on names that the backbone lacks.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks
-    (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest
+    (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest model
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III
     (r"\.ls(\d)\.gamma$", r".gamma_\1"),  # DINOv3
@@ -54,10 +55,11 @@ _ALIASES = (
 def load_weights(
     backbone: Any, source: State, *, name: str, origin: str, source_hw: tuple[int, int] | None = None
 ) -> None:
-    """Load a state dict with timm's or torchvision's names, below any one prefix, into a backbone.
+    """Load the weights of a checkpoint into a backbone.
 
-    Other contents of a checkpoint (classifiers, pretraining heads, mask tokens) are ignored. Position embeddings are
-    resampled to the grid of the backbone.
+    Their names may be timm's or torchvision's, with any prefix that they have in common. Other contents of the
+    checkpoint (classifiers, pretraining heads, mask tokens) are ignored. Position embeddings are resampled to the
+    backbone's grid.
 
     Args:
         backbone: A timm model.
@@ -67,8 +69,8 @@ def load_weights(
         source_hw: Input size that the checkpoint was trained at, if known.
 
     Raises:
-        InputError: keys are missing or left over, shapes differ, the file contains several encoders, or the grid of its
-            position embeddings is unknown.
+        InputError: keys are missing or left over, shapes differ, the file contains several encoders, the grid of its
+            position embeddings is unknown, or a weight is no float, nan or infinite.
     """
     target = backbone.state_dict()
     state = _translate(source)
@@ -114,7 +116,7 @@ def _is_beside(key: str) -> bool:
 
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
-    """Replace other names of parts by timm's, if the backbone has them."""
+    """Replace the names of other libraries by timm's names, if the backbone has these."""
     return {_known_name(key, target): tensor for key, tensor in state.items()}
 
 
@@ -126,7 +128,10 @@ def _known_name(key: str, target: State) -> str:
 
 
 def _move_class_position(state: dict[str, Tensor], *, source: State, target: State) -> dict[str, Tensor]:
-    """Add the position of the class token to the token: DINOv2 with registers has that position, timm has not."""
+    """Add the class token's position embedding to the class token.
+
+    DINOv2 with registers has a position embedding of the class token; timm's model of it has none.
+    """
     if "register_tokens" in source and {"reg_token", "cls_token", "pos_embed"} <= target.keys() & state.keys():
         positions = state["pos_embed"]
         state = state | {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
@@ -134,7 +139,11 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
 
 
 def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
-    """Split DINOv3's qkv biases into timm's; key biases are unused, and distilled models have only zeros."""
+    """Split DINOv3's joint qkv biases into timm's query and value biases.
+
+    Key biases are dropped, because the model does not use them. If the backbone has no such biases, those that are 0
+    are dropped too: the biases of DINOv3's distilled models are all 0.
+    """
     out = {}
     for key, tensor in state.items():
         start = key.removesuffix("qkv.bias")
@@ -171,7 +180,7 @@ def _find_prefix(state: State, target: State, *, origin: str) -> str:
                 hits[prefix] = hits.get(prefix, 0) + 1
     full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
     if full and hits[full[0]] < SHARE_OF_ENCODER * len(target):
-        return ""  # only single parts have a matching name
+        return ""  # no encoder: only a few names match
     if len(full) > 1:
         choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
         raise InputError(f"{origin} contains several encoders; choose one: {choices}")

@@ -19,7 +19,7 @@ State = Mapping[str, Tensor]
 
 
 def weights_digest(state: State) -> str:
-    """Return the sha256 of names, dtypes, shapes and bytes, sorted by name."""
+    """Return the sha256 of the tensors' names, dtypes, shapes and bytes, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -51,10 +51,10 @@ def read_hub(backbone: str) -> State:
 
 
 def read_weights(source: str) -> State:
-    """Read the tensors of a checkpoint by flat name.
+    """Read the tensors of a checkpoint; the keys of nested dicts are joined by dots.
 
     Args:
-        source: PATH, or PATH#PREFIX for one of several encoders in a file. PATH is a .safetensors file, a torch file
+        source: PATH, or PATH#PREFIX to choose among encoders in a file. PATH is a .safetensors file, a torch file
             (read without unpickling code), an encoder folder, a run folder, or a folder of .safetensors files.
 
     Raises:
@@ -79,7 +79,7 @@ def read_weights(source: str) -> State:
 
 
 def split_source(source: str) -> tuple[Path, str]:
-    """Split PATH#PREFIX into path and prefix; if a file of that whole name exists, the prefix is empty."""
+    """Split PATH#PREFIX into path and prefix. If a file has the whole text as its name, the prefix is empty."""
     place, _, prefix = source.rpartition("#")
     return (Path(place), prefix) if place and not Path(source).exists() else (Path(source), "")
 

@@ -20,7 +20,7 @@ from robossl.names import suggest_name
 from robossl.none_word import PATTERN, is_none
 from robossl.plugins import Registry
 
-_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # key: the node of the key (for its line) and of the value
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # by key: node of the key (for its line), node of the value
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
 _TAGS: dict[Any, set[str]] = {
     bool: {"bool"},
@@ -57,10 +57,10 @@ for _dialect in (_Yaml12Loader, Dumper):
 
 
 def parse(text: str, source: str) -> yaml.Node:
-    """Return the root node of a YAML text; an empty text is an empty mapping.
+    """Return the root node of a YAML text; an empty text gives an empty mapping.
 
     Raises:
-        InputError: the text is not YAML, or has a tag: types come from the schema alone.
+        InputError: the text is not YAML or has a tag. Tags are refused because types come from the schema alone.
     """
     try:
         for event in yaml.parse(text, Loader=_Yaml12Loader):
@@ -77,7 +77,7 @@ def parse(text: str, source: str) -> yaml.Node:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Builds typed values from nodes; the argument `at` of each function is the dotted key of the value.
+    """Builds typed values from YAML nodes. The argument `at` of each method is the dotted key of the value.
 
     Raises:
         InputError: the node does not fit the type.
@@ -85,11 +85,12 @@ class Reader:
 
     source: str  # the file that messages name; "" if there is none
     has_lines: bool = True  # whether messages name the line
-    # A run wrote the file, perhaps an older version of this package: a missing key takes the field's `before`.
+    # Whether a run saved the file, perhaps with an older version of this package.
+    # A key that is missing in such a file gets the value `before` from the field's metadata: what the old version did.
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
-        """Build a value of the type `hint`; a key that a mapping lacks comes from `base`, the default of the field."""
+        """Build a value of the type `hint`; keys that a mapping lacks are taken from `base`, the field's default."""
         origin = get_origin(hint)
         if is_dataclass(hint):
             return self._dataclass(node, self._pairs(node, hint, at), hint, at, base)
@@ -200,7 +201,7 @@ class Reader:
 
 
 def why_unreadable(cls: type) -> str:
-    """Say which field of a dataclass has a type that no configuration can hold; "" if there is none."""
+    """Say which field of a dataclass has a type that a configuration cannot hold; return "" if all types are fine."""
     try:
         hints = get_type_hints(cls)
     except NameError as error:
@@ -220,7 +221,7 @@ def _is_readable(hint: Any) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return the default of a field that is itself a dataclass, so that `view: {size: 64}` changes the size alone."""
+    """Return a field's default if it is a dataclass, so that `view: {size: 64}` changes the size alone; else None."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 
