@@ -5,13 +5,13 @@ This file is also the script that those two processes run.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from places import kits_environment
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -90,8 +90,7 @@ def worker(out):
 def two(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(out)], check=True, env=environment, timeout=900)
+    subprocess.run([*torchrun, __file__, str(out)], check=True, env=kits_environment(), timeout=900)
     return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
 
 

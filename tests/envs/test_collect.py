@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from places import TESTS
+from places import kits_environment
 from robossl_envs.collect import collect as collect_any
 from robossl_envs.collection import crew, trial
 from robossl_envs.collection.report import CollectionSummary
@@ -55,13 +54,12 @@ def readable(out: Path) -> list[int]:
 
 
 def start(*argv: str, limit_bytes: int = resource.RLIM_INFINITY, **environ: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS / "kits"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "robossl", "collect", "--module", "dots", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environ, "PYTHONPATH": path},
+        env=kits_environment() | environ,
         preexec_fn=partial(_prepare, limit_bytes),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import TESTS
+from places import kits_environment
 from robossl_envs.explore import explore_loop
 
 from robossl.cli import main
@@ -93,13 +92,12 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "loop"
     argv = ["explore-loop", str(written(tmp_path, train=CONFIG["train"] | {"steps": 12})), "--env", "dots/Slow-v0"]
     argv += ["--module", "dots", "--rounds", "2", "--frames", "40", "--image-size", "32", "--workers", "1"]
-    path = os.pathsep.join([str(TESTS / "kits"), os.environ.get("PYTHONPATH", "")])
     for sign in ("round_0/frames/meta/episodes/*/*.parquet", "round_1/run/checkpoints/*"):
         process = subprocess.Popen(
             [sys.executable, "-m", "robossl", *argv, "--out", str(out)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": path},
+            env=kits_environment(),
         )
         deadline = time.monotonic() + 200
         while not list(out.glob(sign)):
@@ -112,7 +110,7 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
         [sys.executable, "-m", "robossl", *argv, "--out", str(out)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": path},
+        env=kits_environment(),
     )
     assert done.returncode == 0, done.stderr
     assert "round_1/run/encoder was trained in 2 rounds" in done.stdout

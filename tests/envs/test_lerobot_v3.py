@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import robossl_envs.lerobot_v3 as lerobot_v3
-from places import TESTS
+from places import TESTS, kits_environment
 from robossl_envs.collection.part import PartWriter, is_whole, part_of
 from robossl_envs.lerobot_layout import Column, DatasetPart, Layout
 from robossl_envs.lerobot_v3 import LeRobotWriter
@@ -170,8 +170,9 @@ def test_killed_at_any_file_it_leaves_what_was_there(moment: int, parts: list[Da
     LeRobotWriter(tmp_path / "straight", LAYOUT).append(parts[:2])
     shutil.copytree(tmp_path / "straight", tmp_path / "died")
     argv = [sys.executable, "-c", DIES, str(tmp_path / "died"), str(tmp_path / "parts"), str(moment)]
-    path = os.pathsep.join([str(TESTS / "kits"), os.environ.get("PYTHONPATH", "")])
-    assert subprocess.run(argv, timeout=120, env={**os.environ, "PYTHONPATH": path}).returncode == -signal.SIGKILL
+    environment = kits_environment()
+    environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
+    assert subprocess.run(argv, timeout=120, env=environment).returncode == -signal.SIGKILL
     listing = LeRobotSource(tmp_path / "died").listing()
     assert len(listing.units) == (2 if moment < 4 else 4) and not listing.skipped
     assert all(list(LeRobotSource(tmp_path / "died").frames(unit)) for unit in listing.units)

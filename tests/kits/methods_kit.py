@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -17,7 +16,7 @@ from functools import cache
 from types import ModuleType
 
 import torch
-from places import TESTS
+from places import TESTS, kits_environment
 
 from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.config import from_mapping
@@ -154,8 +153,7 @@ def on_two_ranks(script, out, request):
     asked = [item for item in request.session.items if item.path == request.path and "two" in item.fixturenames]
     names = [item.callspec.params["case"] for item in asked]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, script, str(out), *names], check=True, env=environment, timeout=900)
+    subprocess.run([*torchrun, script, str(out), *names], check=True, env=kits_environment(), timeout=900)
 
 
 def gradient(method, batch):

@@ -5,13 +5,13 @@ This file is also the script that the two ranks run.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import kits_environment
 from runs_kit import config_for
 from safetensors.torch import load_file
 
@@ -43,8 +43,9 @@ def worker(store: Path, out: Path) -> None:
 def two(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("train_ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, __file__, str(clip_store_path), str(out)], check=True, env=environment, timeout=900)
+    subprocess.run(
+        [*torchrun, __file__, str(clip_store_path), str(out)], check=True, env=kits_environment(), timeout=900
+    )
     return out
 
 
