@@ -230,12 +230,16 @@ class FrameStream:
         try:
             reply = self._pin.reply(message, captured_s=captured_s)
         except ServingError as error:
+            self.num_refused += 1
             self._fail(error)
             return
         self._num_refused_in_a_row = 0
         if reply.age_s > self._allowed_s:
             self.num_late += 1
-        elif int(reply.frame_id) > self._newest_id:  # otherwise the reply to a newer frame came first
+        elif int(reply.frame_id) < self._newest_id:  # the reply to a newer frame came first
+            self.num_replaced += 1
+        else:
+            self.num_replaced += self._reply is not None  # nobody took the reply before
             self._newest_id = int(reply.frame_id)
             self._reply, self._reply_captured_s = reply, captured_s
             self._changed.notify_all()
@@ -256,12 +260,15 @@ class FrameStream:
             if self._num_refused_in_a_row >= MAX_REFUSED:
                 self._fail(type(failure)(f"{MAX_REFUSED} frames in a row were refused; the last one: {failure}"))
         else:
+            self.num_refused += 1
             self._fail(failure)
 
     def _fail(self, error: ServingError) -> None:
         """End the stream permanently."""
         if self._failure is None:
             self._failure = error
+            self.num_lost += self._next is not None
+            self._next = None
             if self._call is not None:
                 self._call.cancel()
         self._changed.notify_all()
