@@ -45,9 +45,9 @@ def load(
     if version is None:
         return said
     return (
-        f"{said}\nrobots that pinned another version keep it until they connect again or the server restarts without it\n"
-        f"version {version} stays current until the model is loaded without --version or the server restarts; to keep it "
-        f"after that, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
+        f"{said}\nrobots that pinned another version keep it until they reconnect or the server restarts without it\n"
+        f"version {version} stays current until the model is loaded without --version or the server restarts; to "
+        f"keep it after that, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
     )
 
 
