@@ -52,7 +52,7 @@ class IngestReport:
             minutes = num_frames / FRAMES_PER_S / workers / 60
             self.say(
                 f"about {format_count(num_frames, 'frame')} to store at short side {jobs[0].short_side}: {minutes:.1f} "
-                f"min with {format_count(workers, 'worker')}, {need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in "
+                f"min with {workers} workers, {need / 2**20:.0f} MiB of {free / 2**20:.0f} MiB free in "
                 f"{self._out}"
             )
 

@@ -49,7 +49,7 @@ def test_ingest_takes_as_many_workers(tmp_path: Path) -> None:
 from robossl.cli import main
 main(["ingest", sys.argv[1], "--out", sys.argv[2], "--short-side", "32"])
 """
-    assert "with 1 worker," in run_on_one_cpu(program, CLIPS, tmp_path / "store")
+    assert "with 1 workers," in run_on_one_cpu(program, CLIPS, tmp_path / "store")
 
 
 def _file(path: Path, text: str) -> None:

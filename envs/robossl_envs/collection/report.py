@@ -49,7 +49,7 @@ class CollectionReport:
             f"{format_count(num_episodes, 'episode')} of {settings.env} by {settings.agent}, at most "
             f"{description.max_steps} steps each, {description.width}x{description.height} at "
             f"{description.frames_per_s} fps: up to {num_frames} frames, {seconds / 60:.1f} min with "
-            f"{format_count(workers, 'worker')}, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
+            f"{workers} workers, {num_frames * pixels * BYTES_PER_PIXEL / 2**20:.0f} MiB of "
             f"{free / 2**20:.0f} MiB free in {self._out}"
         )
 
