@@ -1,4 +1,4 @@
-"""Data types on the way from the store to the method: decoded frames, declared views, augmented views, batches."""
+"""Data types from the store to the method: decoded frames, specified views, augmented views, batches."""
 
 from __future__ import annotations
 

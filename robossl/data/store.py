@@ -88,7 +88,8 @@ class Store:
     def __getstate__(self) -> tuple[Path, Manifest]:
         """Return the path and the manifest.
 
-        The manifest names the index that was opened, so the copy has the same content even if the store has grown.
+        The manifest names the index that was opened, so the unpickled store has the same content even if frames were
+        added to the folder in the meantime.
         """
         return self.path, self.manifest
 

@@ -70,8 +70,8 @@ def contrast(
 ) -> Float[Tensor, ""]:
     """Return `ctr` of algorithm 1: 2 tau times the cross-entropy of finding each query's key among the keys.
 
-    With several ranks, gather the keys without gradients, and pass the index of this rank's first sample as `first`.
-    The mean of the ranks' values is then the value of the global batch.
+    With several ranks, the caller gathers the keys of all ranks without gradients and passes the index of its own first
+    sample as `first`. The mean of the losses over ranks is then the loss of the global batch.
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):

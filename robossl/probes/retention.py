@@ -134,7 +134,7 @@ def fit_task(
     draws: Draws,
     readable: float = READABLE,
 ) -> RetentionTask:
-    """Fit the clean head of a label on the clean reference frames and score it on the clean evaluated frames.
+    """Fit a head that predicts a label on untransformed (clean) reference frames; score it on clean evaluated frames.
 
     Args:
         name: Name of the label.

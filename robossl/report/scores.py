@@ -44,7 +44,7 @@ class ScoreCard(NamedTuple):
     num_classes: int
     num_episodes: int
     chance: str  # position of the chance level, in % of the width
-    is_own: bool  # whether the encoder that the run holds now is among the rows
+    is_own: bool  # whether a row belongs to the run's current encoder, not only to earlier ones
     bars: tuple[ScoreBar, ...]
     comparisons: tuple[tuple[str, str], ...]  # CSS class and sentence of each
 

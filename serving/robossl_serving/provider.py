@@ -13,7 +13,8 @@ ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 def choose_provider(choice: ProviderChoice) -> Provider:
     """Return the provider to open sessions on; `auto` is CUDA if there is a device, otherwise the CPU.
 
-    `auto` never chooses TensorRT, because TensorRT builds engines for minutes and rounds differently.
+    `auto` never chooses TensorRT, because it takes minutes to build its engines
+    and its results differ slightly by rounding.
     """
     if choice != "auto":
         return choice

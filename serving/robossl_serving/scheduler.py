@@ -19,7 +19,9 @@ from robossl_serving.costs import Costs
 from robossl_serving.estimates import TimeEstimates
 from robossl_serving.requests import FrameSlice, Request, RunPlan
 
-_GUARD = 2.0  # number of fair intervals without service after which a robot runs first
+# A robot that has waited this many times its fair interval is served next. The fair interval is the time between its
+# requests if all robots shared the encoder equally.
+_GUARD = 2.0
 # Number of fair intervals after which a robot is due. With a smaller number, robots with fresh frames would crowd out
 # the other robots.
 _DUE = 0.8

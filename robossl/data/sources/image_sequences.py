@@ -149,7 +149,7 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source folder may be a collection, so only the folder's name can make them an episode.
+    # Images directly in the source folder may be unrelated pictures: only the folder's name can make them an episode.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 

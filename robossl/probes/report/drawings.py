@@ -76,7 +76,7 @@ def _make_row(index: ReportIndex, read: ReadCell, factor: str, *, outline: bool)
 def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
     """Draw the invariance of up to four encoders side by side.
 
-    Each factor is shown at the severest strength that the first report judges.
+    Each factor is shown at the largest strength for which the first encoder's report has a verdict.
     """
     first = indexes[0]
     forest = Forest(
