@@ -40,8 +40,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # seconds between retries while the 
 class FrameStream:
     """A stream of frames from one camera.
 
-    Every frame without a usable reply is counted once, by reason; `num_dropped` is the sum. A reply that is replaced by
-    a newer one before it is taken is not counted.
+    Every frame without a usable reply is counted once, by reason; `num_dropped` is the sum.
     """
 
     def __init__(
@@ -55,10 +54,10 @@ class FrameStream:
         places: SharedPlaces | None,
         explain: Callable[[ServingError], Awaitable[ServingError]],
     ) -> None:
-        self.num_replaced = 0  # frames that a newer frame replaced, here or at the server
+        self.num_replaced = 0  # frames that a newer frame, or their reply that a newer reply, replaced
         self.num_late = 0  # frames past their deadline: not sent, not run, or the reply was too old
         self.num_refused = 0  # frames that the server refused: unusable (damaged image), or the queue was full
-        self.num_lost = 0  # frames whose connection ended before the reply
+        self.num_lost = 0  # frames sent or waiting when the connection ended
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain

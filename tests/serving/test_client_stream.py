@@ -55,6 +55,16 @@ def test_a_reply_that_grows_old_before_it_is_taken_is_dropped(server: EncoderSer
         assert (stream.num_late, stream.num_dropped) == (1, 1)
 
 
+def test_a_reply_that_a_newer_one_overtakes_is_counted(server: EncoderServer) -> None:
+    with connect(server) as client, client.latest() as stream:
+        for number in range(3):
+            stream.send(FRAMES[:1])
+            eventually(lambda number=number: stream._newest_id == number + 1)
+        assert (stream.num_replaced, stream.num_dropped) == (2, 2)
+        assert stream.take() is not None and stream.take() is None
+        assert stream.num_dropped == 2, "the reply that was taken is in no count"
+
+
 def test_the_age_of_a_reply_is_that_when_it_is_taken(server: EncoderServer) -> None:
     with connect(server) as client, client.latest() as stream:
         captured_s = time.monotonic()

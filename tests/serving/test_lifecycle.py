@@ -127,6 +127,20 @@ def test_the_same_number_with_another_encoder_is_another_encoder(tmp_path: Path)
             pinned.encode(FRAMES[:1])
 
 
+def test_a_stream_that_ends_with_another_encoder_counts_its_frames(tmp_path: Path) -> None:
+    with one_version(tmp_path) as (models, server), client_of(server, robot="arm") as client, client.latest() as stream:
+        stream.send(FRAMES[:1])
+        assert stream.take(wait_ms=30_000) is not None
+        server.repository.unload("tiny")
+        shutil.rmtree(models / "tiny")
+        build_tiny(models, version=1, layers=2)
+        server.repository.load("tiny")
+        stream.send(FRAMES[:1])
+        with pytest.raises(EncoderChangedError):
+            stream.take(wait_ms=30_000)
+        assert stream.num_dropped == stream.num_refused + stream.num_lost == 1
+
+
 @pytest.mark.parametrize("is_told", [False, True])
 def test_a_version_that_was_exported_anew_takes_over_from_the_one_in_memory(tmp_path: Path, is_told: bool) -> None:
     with one_version(tmp_path) as (models, server), client_of(server, follow=True) as client:
