@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from robossl.augment import Augment
-from robossl.draws import draw
+from robossl.augment.pipeline import Augment
+from robossl.augment.random_draws import draw
 from robossl.views import ClipSpec, RawBatch, RawFrames, ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

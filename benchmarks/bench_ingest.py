@@ -49,7 +49,7 @@ def resident_bytes(pid: int) -> int:
 
 def measure_ingest(data: Path, out: Path, short_side: int) -> None:
     """Ingest in a new process and print the peak memory."""
-    code = "import sys; from robossl.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from robossl.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "ingest", str(data), "--out", str(out), "--short-side", str(short_side)]
     start, peak = time.perf_counter(), 0
     process = subprocess.Popen(command)

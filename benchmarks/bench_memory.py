@@ -16,7 +16,7 @@ import sys
 BLOCK = """
 import resource, sys, time
 import timm, torch
-from robossl.memory import keep_freed_memory
+from robossl.common.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 torch.set_num_threads(1)

@@ -20,10 +20,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as cli.py does for a run, be
 from bench_train import bare, measure, ours
 from losses import recipe
 
-from robossl.config import load
-from robossl.memory import keep_freed_memory
+from robossl.common.config import load
+from robossl.common.malloc import keep_freed_memory
 from robossl.methods import METHODS
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 
 
 def main() -> None:

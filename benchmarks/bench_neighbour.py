@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from robossl.cpus import num_cpus
+from robossl.common.cpus import num_cpus
 
 BLOCK = """
 import sys, time

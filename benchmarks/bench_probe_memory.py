@@ -14,8 +14,8 @@ import sys
 BLOCK = """
 import resource, sys, tempfile
 from pathlib import Path
-from robossl.encoder import EncoderConfig
-from robossl.encode import random_encoder
+from robossl.encoders.encoder import EncoderConfig
+from robossl.encoders.inference import random_encoder
 from robossl.probes.prepare import prepare
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings

@@ -33,7 +33,7 @@ from robossl_serving.bench.load import Arrivals, Load, apply_load
 from serving_models import DIM, model_of_cost, null_model, some_frame
 from serving_processes import echo_server, robossl_server
 
-from robossl.session import open_session
+from robossl.encoders.onnx_session import open_session
 
 PACES = {"closed loop": None, "30 Hz": 30.0, "100 Hz": 100.0}
 ROBOTS, HZ, TIMES = 8, 30.0, 4

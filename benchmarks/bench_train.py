@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robossl.assemble import build_trainer
-from robossl.config import from_mapping
+from robossl.common.config import from_mapping
+from robossl.common.ranks import Ranks
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.encoder import EncoderConfig, build_encoder
-from robossl.optim import set_rates
-from robossl.ranks import Ranks
-from robossl.run import RunConfig
+from robossl.encoders.encoder import EncoderConfig, build_encoder
+from robossl.training.build import build_trainer
+from robossl.training.optim import set_rates
+from robossl.training.run import RunConfig
 
 BATCH = 64
 PREFETCHED = 7  # more than the loaders prepare ahead

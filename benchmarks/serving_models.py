@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from robossl_client.card import EncoderCard, InputContract, TensorSpec
 
-from robossl.repository import triton_config
-from robossl.session import DIGEST_KEY, file_sha256, open_session
+from robossl.encoders.onnx_session import DIGEST_KEY, file_sha256, open_session
+from robossl.exporting.triton_layout import triton_config
 
 SIDE = 224  # pixels: 150 KB a frame
 DIM = 512  # floats of a reply
@@ -75,8 +75,8 @@ def resnet18(out: Path) -> Path:
     """Export a ResNet-18 with random weights; return its folder."""
     import torch
 
-    from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-    from robossl.export import export
+    from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+    from robossl.exporting.export import export
 
     torch.manual_seed(0)
     # The exporter removes branches whose weights are all zero.
@@ -89,8 +89,8 @@ def small_vit(out: Path) -> Path:
     """Export a ViT of four blocks for frames of 96x96; return its folder."""
     import torch
 
-    from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-    from robossl.export import export
+    from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+    from robossl.exporting.export import export
 
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig("test_vit4", input_hw=(96, 96)))

@@ -26,7 +26,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from robossl.encode import FrameEncoder, load_encoder, random_encoder
+from robossl.encoders.inference import FrameEncoder, load_encoder, random_encoder
 from robossl.measure.subjects.references import random_config
 
 NOISE = 0.5  # std added to the executed action, so the clone learns to recover (DART, arXiv:1703.09327)

@@ -2,6 +2,6 @@
 
 import sys
 
-from robossl.cli import main
+from robossl.cli.main import main
 
 sys.exit(main())

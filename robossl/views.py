@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from robossl.ranges import check_limits, check_range
+from robossl.common.checks import check_limits, check_range
 
 Operation = Literal["crop", "flip", "rotation", "turn", "jitter", "grayscale", "blur", "solarize"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

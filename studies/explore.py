@@ -26,15 +26,15 @@ from robossl_envs.explore import explore_loop
 from robossl_envs.scene import WORKSPACE
 from runs import ScoreFile, train_all
 
-from robossl.config import config_hash, load, to_yaml
+from robossl.common.config import config_hash, load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.evaluate.state import StateProbe, StateSettings, interval, open_probe
+from robossl.evaluation.state import StateProbe, StateSettings, interval, open_probe
 from robossl.measure.accuracy import all_pairs
 from robossl.measure.subjects import Subject, open_subject, pixels_reference
 from robossl.measure.subjects.references import PIXELS, random_subject
 from robossl.measure.subjects.subject import Backbone
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 
 ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_state"
 POSE = {"r2": (0, 1, 2, 3), "place": (0, 1), "angle": (2, 3)}  # of the environment's state: x, y, sine, cosine

@@ -24,7 +24,7 @@ from quarter_turns import N_JUDGED, N_REFERENCE, quarter_turn_accuracy
 from runs import ScoreFile, history, merged, train_all
 from scipy.stats import t as student
 
-from robossl.config import from_mapping
+from robossl.common.config import from_mapping
 from robossl.measure.subjects import Subject, open_subject, pixels_reference, random_reference
 from robossl.probes.frames import ProbeFrames
 from robossl.probes.prepare import prepare
@@ -32,7 +32,7 @@ from robossl.probes.result import Readings
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
 APPEARANCE = ("brightness", "contrast", "saturation", "hue", "white_balance", "blur")

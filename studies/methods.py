@@ -25,15 +25,15 @@ import torch
 import yaml
 from runs import merged, small_recipe, train_all
 
-from robossl.assemble import build_trainer
-from robossl.config import from_mapping
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.evaluate.compare import Line, compare, read_lines, write_lines
-from robossl.evaluate.forest import write_forest
+from robossl.common.config import from_mapping
+from robossl.common.ranks import Ranks
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.weight_names import load_weights
+from robossl.evaluation.compare import Line, compare, read_lines, write_lines
+from robossl.evaluation.forest import write_forest
 from robossl.methods import METHODS
-from robossl.ranks import Ranks
-from robossl.run import RunConfig
-from robossl.weight_names import load_weights
+from robossl.training.build import build_trainer
+from robossl.training.run import RunConfig
 
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     # BYOL section 3.1: a fixed random target already teaches something.

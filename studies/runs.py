@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from robossl.config import to_yaml
-from robossl.cpus import num_cpus
-from robossl.durable import write_text
-from robossl.run import RunConfig
+from robossl.common.atomic_io import write_text
+from robossl.common.config import to_yaml
+from robossl.common.cpus import num_cpus
+from robossl.training.run import RunConfig
 
 
 def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

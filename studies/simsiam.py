@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 from runs import history, merged, train_all
 
-from robossl.config import config_hash, from_mapping
+from robossl.common.config import config_hash, from_mapping
 from robossl.data.store import open_store
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 
 METRIC = "knn/scene"
 

@@ -12,9 +12,9 @@ import torch
 from places import CLIPS, ROOT
 from serving_kit import build_tiny
 
+from robossl.common.malloc import keep_freed_memory
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.memory import keep_freed_memory
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -12,12 +12,12 @@ import yaml
 from PIL import Image
 from places import CLIPS
 
-from robossl.cli import main
-from robossl.config import from_mapping
+from robossl.cli.main import main
+from robossl.common.config import from_mapping
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.store import open_store
 from robossl.errors import InputError
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 from robossl.views import ClipSpec
 
 YAML = """

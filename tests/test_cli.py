@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from robossl import __version__
-from robossl.cli import COMMANDS, main, usage
+from robossl.cli.main import COMMANDS, main, usage
 
 TOY = '''
 import os, sys, time
 from pathlib import Path
 from typing import Literal
-from robossl import cli
+from robossl.cli import main as cli
 from robossl.errors import InputError, ResourceError
 
 def copy(sources: list[Path], *, out: Path, format: Literal["auto", "mp4"] = "auto", strict: bool = False):

@@ -17,16 +17,16 @@ from places import ROOT
 from robossl_envs.collect import collect
 from terminal import on_a_terminal
 
-from robossl.adapt import adapt, shorten_warmup
-from robossl.cli import main
-from robossl.config import as_plain, load, override
+from robossl.cli.main import main
+from robossl.common.config import as_plain, load, override
 from robossl.data.ingest import ingest
 from robossl.data.ingest_report import RECIPE, RECIPE_BATCH, RECIPE_FRAMES_PER_S, RECIPE_VIEW, next_step
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
-from robossl.evaluate.evaluation import EvaluationSettings, run_evaluation
-from robossl.next_steps import next_steps
-from robossl.run import MixConfig, OnlineKnnConfig, RunConfig, load_config
+from robossl.evaluation.run import EvaluationSettings, run_evaluation
+from robossl.training.adapt import adapt, shorten_warmup
+from robossl.training.next_steps import next_steps
+from robossl.training.run import MixConfig, OnlineKnnConfig, RunConfig, load_config
 
 CLIPS = ROOT / "tests" / "data" / "droid"
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))

@@ -9,15 +9,15 @@ from typing import get_args
 import pytest
 from places import ROOT
 
+from robossl.cli.listing import Kind, list_names
 from robossl.errors import InputError
-from robossl.listing import Kind, list_names
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import load_profile, profile_names
 
 
 def test_what_can_be_listed_is_counted_and_ours_is_listed_without_torch() -> None:
     program = (
-        "import sys; from robossl.cli import main\n"
+        "import sys; from robossl.cli.main import main\n"
         "for kind in ([], ['methods'], ['sources'], ['factors'], ['protocols'], ['envs'], ['profiles'], ['recipes']):\n"
         "    assert main(['list', *kind]) == 0\n"
         "assert 'torch' not in sys.modules\n"

@@ -51,26 +51,26 @@ def test_the_wheel_states_its_licence_and_its_command(wheel: zipfile.ZipFile) ->
     info = f"robossl-{__version__}.dist-info"
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
     assert "License-Expression: Apache-2.0" in wheel.read(f"{info}/METADATA").decode()
-    assert "robossl = robossl.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "robossl = robossl.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
 def test_the_wheel_runs_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     program = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import robossl.cli as c; print(c.__file__);"
-        "c.main(); import robossl.recipes; print('quickstart' in robossl.recipes.recipes())"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import robossl.cli.main as c; print(c.__file__);"
+        "c.main(); import robossl.training.recipes; print('quickstart' in robossl.training.recipes.recipes())"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, str(tmp_path), "--version"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.splitlines() == [str(tmp_path / "robossl" / "cli.py"), f"robossl {__version__}", "True"]
+    assert done.stdout.splitlines() == [str(tmp_path / "robossl" / "cli" / "main.py"), f"robossl {__version__}", "True"]
 
 
 def test_the_source_archive_has_what_it_needs_to_build(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "robossl/cli.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "robossl/cli/main.py"} <= names
     assert not [name for name in names if name.endswith((".mp4", ".png", ".lock"))]
 
 

@@ -17,7 +17,7 @@ from robossl.methods import _check as check_method
 
 RUN = """
 import sys
-from robossl.cli import main
+from robossl.cli.main import main
 for line in sys.argv[1:]:
     print("$", line, flush=True)
     if code := main(line.split()):
@@ -225,13 +225,13 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_backbone_is_registered_with_timm_when_it_is_named(tmp_path: Path) -> None:
-    site = broken(tmp_path / "site", "nets", "[robossl.backbones]\nmy_net = my_net:my_net\n")
+    site = broken(tmp_path / "site", "nets", "[robossl.encoders.backbones]\nmy_net = my_net:my_net\n")
     (site / "my_net.py").write_text(
         "import timm\n\n\n@timm.models.register_model\ndef my_net(pretrained=False, **options):\n"
         "    return timm.create_model('test_resnet', **options)\n"
     )
     program = (
-        "from robossl.encoder import EncoderConfig, build_encoder; from robossl.cli import main\n"
+        "from robossl.encoders.encoder import EncoderConfig, build_encoder; from robossl.cli.main import main\n"
         "print(build_encoder(EncoderConfig(backbone='my_net', input_hw=(32, 32))).feature_dim)\n"
         "main(['list', 'backbones', 'my_*'])\n"
     )

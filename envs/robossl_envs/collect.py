@@ -10,11 +10,11 @@ from typing import cast
 import numpy as np
 from numpy.random import SeedSequence
 
-from robossl.cpus import num_cpus
-from robossl.durable import locked, raise_disk_full
-from robossl.encode import FrameEncoder, identity, load_encoder
+from robossl.common.atomic_io import locked, raise_disk_full
+from robossl.common.cpus import num_cpus
+from robossl.common.progress import Progress
+from robossl.encoders.inference import FrameEncoder, identity, load_encoder
 from robossl.errors import InputError, ResourceError
-from robossl.progress import Progress
 from robossl_envs.agents import needs_encoder, resolve_agent
 from robossl_envs.agents.agent import Learner
 from robossl_envs.collection.crew import ActorPool

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 
-from robossl.encode import FrameEncoder
+from robossl.encoders.inference import FrameEncoder
 
 # If `info` has one of these keys, this step ended an episode and started the next one.
 FINAL = ("final_obs", "final_observation")

@@ -16,19 +16,19 @@ from typing import Any
 
 import torch
 
-from robossl.adapt import shorten_warmup
-from robossl.config import load
-from robossl.counts import format_count
+from robossl.common.atomic_io import atomic_write, locked, raise_disk_full
+from robossl.common.config import load
+from robossl.common.counts import format_count
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
-from robossl.durable import atomic_write, locked, raise_disk_full
-from robossl.encoder import build_encoder, save_encoder
-from robossl.encoder_files import read_about
+from robossl.encoders.encoder import build_encoder, save_encoder
+from robossl.encoders.encoder_files import read_about
 from robossl.errors import InputError, ResourceError
-from robossl.next_steps import next_steps
-from robossl.pretrain import pretrain
-from robossl.run import RunConfig, RunFolder
-from robossl.train import RunInterrupted
+from robossl.training.adapt import shorten_warmup
+from robossl.training.next_steps import next_steps
+from robossl.training.pretrain import pretrain
+from robossl.training.run import RunConfig, RunFolder
+from robossl.training.trainer import RunInterrupted
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from av.video.stream import VideoStream
 
-from robossl.durable import atomic_write
+from robossl.common.atomic_io import atomic_write
 from robossl.errors import InputError, reason
 from robossl_envs.lerobot_layout import (
     CHUNK,

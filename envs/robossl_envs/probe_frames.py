@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
-from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, ViewUnavailableError
 from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS

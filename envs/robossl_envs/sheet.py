@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from robossl.arguments import call
+from robossl.common.arguments import call
 from robossl_envs.factors import FACTORS, STRENGTHS
 
 ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")

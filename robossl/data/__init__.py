@@ -1,1 +1,1 @@
-"""Read foreign formats, store their frames, and sample batches from the store."""
+"""Data: read foreign formats into a store of frames, and sample batches from it."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robossl.counts import format_count
+from robossl.common.counts import format_count
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from robossl.common.atomic_io import atomic_write, sync
 from robossl.data.manifest import Manifest, Problem, SourceEntry
 from robossl.data.shards import ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
-from robossl.durable import atomic_write, sync
 
 LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
 

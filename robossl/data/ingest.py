@@ -13,8 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from robossl.counts import format_count
-from robossl.cpus import num_cpus
+from robossl.common.atomic_io import locked, raise_disk_full
+from robossl.common.checks import check_positive
+from robossl.common.counts import format_count
+from robossl.common.cpus import num_cpus
+from robossl.common.paths import StrPath
+from robossl.common.progress import Progress
 from robossl.data.index import IndexEntry, count_unlisted, merge_entries, problems_of, read_entries, write_index
 from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
@@ -24,11 +28,7 @@ from robossl.data.manifest import Manifest, Problem, read_manifest, write_manife
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
-from robossl.durable import locked, raise_disk_full
 from robossl.errors import InputError
-from robossl.paths import StrPath
-from robossl.progress import Progress
-from robossl.ranges import check_positive
 
 SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: pixels, JPEG quality
 

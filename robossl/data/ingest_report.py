@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl.counts import format_count
+from robossl.common.counts import format_count
+from robossl.common.progress import Progress
 from robossl.data.listed_sources import ListedSource
 from robossl.data.manifest import Manifest, Problem
 from robossl.data.sampler import thin_rows
 from robossl.data.store import open_store
 from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
-from robossl.progress import Progress
 
 MAX_PROBLEMS = 20  # problems printed
 FRAMES_PER_S = 240  # speed of one worker, measured on 320x180 video

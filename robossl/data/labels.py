@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robossl.common.suggest import suggest_name
 from robossl.data.files import leaves_root
 from robossl.data.manifest import Problem
 from robossl.errors import InputError
-from robossl.names import suggest_name
 
 NO_LABELS = Path("none")
 # A numeric column with at most this many different values may hold classes, even if the csv has few rows.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from robossl.durable import atomic_write
+from robossl.common.atomic_io import atomic_write
 from robossl.errors import InputError
 
 SCHEMA = "robossl.store/1"

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-from robossl.durable import atomic_write, sync
+from robossl.common.atomic_io import atomic_write, sync
 
 BATCH_ROWS = 256  # rows of every record batch except the last; row // BATCH_ROWS is the batch of a row
 

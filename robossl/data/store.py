@@ -18,13 +18,13 @@ import simplejpeg
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 from numpy import ndarray
 
+from robossl.common.display import html_table
+from robossl.common.paths import StrPath
+from robossl.common.suggest import suggest_name
 from robossl.data.index import LABEL, read_table
 from robossl.data.manifest import Manifest, read_manifest
 from robossl.data.shards import ShardReader, as_numpy
-from robossl.display import html_table
 from robossl.errors import InputError
-from robossl.names import suggest_name
-from robossl.paths import StrPath
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from robossl.common.atomic_io import raise_disk_full
 from robossl.data.manifest import Problem
 from robossl.data.pictures import encode_jpeg, shrink
 from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
 from robossl.data.sources import source_class
-from robossl.durable import raise_disk_full
 from robossl.errors import reason
 
 

@@ -1,1 +1,1 @@
-"""Code that `evaluate`, `probe` and `transfer` share: from opening an encoder to a score with its interval."""
+"""Measurement: everything between opening an encoder and a score with its interval."""

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from robossl.durable import check_folder, is_whole_array, locked, raise_disk_full
+from robossl.common.atomic_io import check_folder, is_whole_array, locked, raise_disk_full
 from robossl.measure.subjects.subject import Output, Subject
 
 CHUNK = 64  # frames embedded between two writes; a run that is stopped loses at most these
@@ -172,7 +172,7 @@ def _code_digest() -> str:
 
     It is needed because the digest of the weights does not say how frames are resized and features pooled.
     """
-    from robossl import encoder
+    from robossl.encoders import encoder
     from robossl.measure import subjects
 
     digest = hashlib.sha256(f"{version('torch')} {version('timm')} ".encode())

@@ -1,15 +1,15 @@
-"""METHODS: registry of the pretraining methods by name. Importing this module does not import torch."""
+"""METHODS: the pretraining methods by name. Importing this module does not import torch."""
 
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from robossl.plugins import Registry
-from robossl.yaml_nodes import why_unreadable
+from robossl.common.plugins import Registry
+from robossl.common.yaml_reader import why_unreadable
 
 if TYPE_CHECKING:
-    from robossl.method import MethodConfig
+    from robossl.methods.base import MethodConfig
 
 
 def _check(found: Any) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from robossl.encoder import Encoder
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.method import Loss, Method
-from robossl.teacher import Ema, check_momentum
-from robossl.temporal import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.teacher import Ema, check_momentum
+from robossl.methods.parts.temporal import (
     ResidualMLP,
     clip_view,
     contrast,

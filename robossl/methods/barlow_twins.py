@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robossl import ranks
-from robossl.encoder import Encoder
+from robossl.common import ranks
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision
-from robossl.method import Loss, Method
-from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
 

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robossl.encoder import Encoder
-from robossl.heads import mlp
-from robossl.losses import negative_cosine
-from robossl.method import Loss, Method
-from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
-from robossl.schedule import cosine
-from robossl.teacher import Ema, check_momentum
+from robossl.encoders.encoder import Encoder
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import negative_cosine
+from robossl.methods.parts.schedule import cosine
+from robossl.methods.parts.teacher import Ema, check_momentum
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
 

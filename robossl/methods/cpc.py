@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robossl.context import ColumnEmbedding, ContextKind, build_context
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.method import Loss, Method
-from robossl.ranges import check_range
-from robossl.teacher import Ema
-from robossl.temporal import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.context import ColumnEmbedding, ContextKind, build_context
+from robossl.methods.parts.teacher import Ema
+from robossl.methods.parts.temporal import (
     FramePool,
     Negatives,
     PairSums,

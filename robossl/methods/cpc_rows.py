@@ -18,12 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_positive, check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.losses import full_precision
-from robossl.method import Loss, Method
-from robossl.ranges import check_positive, check_range
-from robossl.temporal import FramePool, Negatives, PairSums, contrast, mean_over_pairs, pool_frames, similarity
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.temporal import (
+    FramePool,
+    Negatives,
+    PairSums,
+    contrast,
+    mean_over_pairs,
+    pool_frames,
+    similarity,
+)
 from robossl.views import Batch, ClipSpec, ViewSpec
 
 # Grey, because colour is a shortcut (section 3.2).

@@ -16,16 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.losses import full_precision
-from robossl.method import Loss, Method
-from robossl.multicrop import cls_crops
-from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
-from robossl.ranges import check_range
-from robossl.schedule import cosine
-from robossl.teacher import Center, Ema, check_momentum
-from robossl.transformer import plain_bicubic, require_transformer, start_class_token
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.multicrop import cls_crops
+from robossl.methods.parts.schedule import cosine
+from robossl.methods.parts.teacher import Center, Ema, check_momentum
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
+from robossl.methods.parts.vit import plain_bicubic, require_transformer, start_class_token
 from robossl.views import Batch, ViewSpec
 
 # BYOL's augmentation, but no crop is smaller than 40 % of the frame.

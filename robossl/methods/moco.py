@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robossl.encoder import Encoder
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.keys import MomentumKeys, has_batch_norm
-from robossl.losses import unit
-from robossl.method import Loss, Method
-from robossl.teacher import Queue, check_momentum
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import unit
+from robossl.methods.parts.momentum_keys import MomentumKeys, has_batch_norm
+from robossl.methods.parts.teacher import Queue, check_momentum
 from robossl.views import Batch, ViewSpec
 
 VIEW = ViewSpec()  # that of version 2; version 1 has jitter_p 1, hue 0.4, blur_p 0

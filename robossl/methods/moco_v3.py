@@ -14,17 +14,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robossl import pairs, ranks
-from robossl.encoder import Encoder, Features
+from robossl.common import ranks
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder, Features
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision, unit
-from robossl.method import Loss, Method
-from robossl.pairs import BLUR_P, SOLARIZE_P, pair_of
-from robossl.ranges import check_range
-from robossl.schedule import cosine
-from robossl.teacher import Ema, check_momentum
-from robossl.transformer import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts import view_pairs as pairs
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision, unit
+from robossl.methods.parts.schedule import cosine
+from robossl.methods.parts.teacher import Ema, check_momentum
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, pair_of
+from robossl.methods.parts.vit import (
     draw_xavier,
     fix_positions,
     freeze_patch_projection,

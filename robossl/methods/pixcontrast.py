@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from robossl.encoder import Encoder
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.losses import unit
-from robossl.method import Loss, Method
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.dense import bins, centre_bin, check_boxes, matched_views, pixel_projector
+from robossl.methods.parts.losses import unit
+from robossl.methods.parts.schedule import cosine
+from robossl.methods.parts.teacher import Ema, check_momentum
 from robossl.methods.pixpro import VIEW_0, VIEW_1
-from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
-from robossl.schedule import cosine
-from robossl.teacher import Ema, check_momentum
 from robossl.views import Batch, ViewSpec
 
 

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from robossl.encoder import Encoder, Features
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder, Features
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision, negative_cosine, unit
-from robossl.method import Loss, Method
-from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
-from robossl.pixels import bins, centre_bin, check_boxes, matched_views, pixel_projector
-from robossl.ranges import check_range
-from robossl.schedule import cosine
-from robossl.teacher import Ema, check_momentum
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.dense import bins, centre_bin, check_boxes, matched_views, pixel_projector
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision, negative_cosine, unit
+from robossl.methods.parts.schedule import cosine
+from robossl.methods.parts.teacher import Ema, check_momentum
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
 VIEW_0, VIEW_1 = pair_of(VIEW, blur_p=BLUR_P, solarize_p=SOLARIZE_P)  # section 4.1: as in BYOL

@@ -16,11 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor, cat, nn
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.method import Loss, Method
-from robossl.ranges import check_range
-from robossl.temporal import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.temporal import (
     clip_view,
     count_true,
     draw_other_clips,

@@ -14,12 +14,12 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 
-from robossl import ranks
-from robossl.encoder import Encoder
+from robossl.common import ranks
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision, nt_xent
-from robossl.method import Loss, Method
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision, nt_xent
 from robossl.views import Batch, ViewSpec
 
 VIEW = ViewSpec(  # appendix A, colour strength 1

@@ -10,13 +10,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import Norm, mlp
-from robossl.losses import negative_cosine, softmax_cross_entropy
-from robossl.method import Loss, Method
-from robossl.ranges import check_range
-from robossl.teacher import MovingAverageBank
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import Norm, mlp
+from robossl.methods.parts.losses import negative_cosine, softmax_cross_entropy
+from robossl.methods.parts.teacher import MovingAverageBank
 from robossl.views import Batch, ViewSpec
 
 VIEW = ViewSpec()  # MoCo v2's, as in section 3

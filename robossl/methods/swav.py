@@ -14,15 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_positive
+from robossl.common.ranks import all_reduce_sum, rank, world_size
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision
-from robossl.method import Loss, Method
-from robossl.multicrop import pooled_crops
-from robossl.ranges import check_positive
-from robossl.ranks import all_reduce_sum, rank, world_size
-from robossl.teacher import Queue
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.multicrop import pooled_crops
+from robossl.methods.parts.teacher import Queue
 from robossl.views import Batch, ViewSpec
 
 GLOBAL = ViewSpec(  # appendix A: SimCLR's colours

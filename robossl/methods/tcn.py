@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.method import Loss, Method
-from robossl.ranges import check_range
-from robossl.temporal import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.temporal import (
     FramePool,
     Negatives,
     clip_view,

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from robossl import ranks
-from robossl.encoder import Encoder
+from robossl.common import ranks
+from robossl.common.checks import check_positive
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.heads import mlp
-from robossl.losses import full_precision
-from robossl.method import Loss, Method
-from robossl.pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
-from robossl.ranges import check_positive
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.heads import mlp
+from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from robossl.encoder import Encoder
+from robossl.common.checks import check_range
+from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
-from robossl.method import Loss, Method
-from robossl.ranges import check_range
-from robossl.temporal import (
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.temporal import (
     clip_view,
     draw_other_clips,
     encode_clip,

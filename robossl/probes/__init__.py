@@ -1,1 +1,1 @@
-"""`robossl probe`: measure which changes of a picture an encoder ignores, and judge whether that suits a task."""
+"""Probes: which changes of a picture an encoder ignores, and whether that suits a task."""

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from robossl.arguments import spelled
-from robossl.encode import check_device
+from robossl.common.arguments import spelled
+from robossl.common.checks import check_positive, check_range
+from robossl.common.paths import StrPath
+from robossl.encoders.inference import check_device
 from robossl.errors import InputError
 from robossl.measure.subjects import check_source, open_subject, pixels_reference, random_reference
 from robossl.measure.subjects.input_description import InputDescription
-from robossl.paths import StrPath
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import LabelType
 from robossl.probes.output import write_outputs
@@ -24,7 +25,6 @@ from robossl.probes.run import probe as run_probe
 from robossl.probes.settings import QUICK, ProbeSettings
 from robossl.probes.sources import open_frames
 from robossl.probes.start import check_free, check_place, choose_factors
-from robossl.ranges import check_positive, check_range
 
 GB = 1e9
 UNDESCRIBED = InputDescription()

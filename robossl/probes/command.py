@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from robossl.arguments import call
+from robossl.common.arguments import call
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
 from robossl.measure.subjects.input_description import InputDescription
-from robossl.names import suggest_name
 from robossl.probes.check import FailOn
 from robossl.probes.check import check as check_report
 from robossl.probes.compare import compare

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.durable import check_out
+from robossl.common.atomic_io import check_out
 from robossl.measure.figures import Draws, draw, holm
 from robossl.probes.document import read_report
 from robossl.probes.grouping import get_badge

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 
 import numpy as np
 
-from robossl.durable import write_text
+from robossl.common.atomic_io import write_text
 from robossl.errors import InputError
 from robossl.probes.profile import LEVELS
 from robossl.probes.result import SCHEMA, Figure, Report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robossl.durable import raise_disk_full
+from robossl.common.atomic_io import raise_disk_full
 from robossl.probes.document import write_report
 from robossl.probes.grouping import Group, group_verdicts
 from robossl.probes.report.page import write_page

@@ -27,12 +27,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from robossl.config import from_mapping
+from robossl.common.checks import check_range
+from robossl.common.config import from_mapping
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
-from robossl.names import suggest_name
 from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
-from robossl.ranges import check_range
 
 FOLDER = Path(__file__).parent / "profiles"
 LEVELS = 5

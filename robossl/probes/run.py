@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from robossl.common.progress import Progress
 from robossl.measure.features import Features, embed_views
 from robossl.measure.subjects import Subject
 from robossl.probes.forecast import check_room, say_plan, view_file
@@ -29,7 +30,6 @@ from robossl.probes.result import ProbeData, Readings, Report, TaskNeeds
 from robossl.probes.settings import choose_dense_views
 from robossl.probes.verdict import find_worst_word, judge
 from robossl.probes.views import RenderJob, Views
-from robossl.progress import Progress
 
 
 class ProbeResult(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from robossl.durable import atomic_write
+from robossl.common.atomic_io import atomic_write
 from robossl.probes.factors import resolve_factor
 from robossl.probes.views import RenderJob, Views
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from robossl.durable import check_folder
+from robossl.common.atomic_io import check_folder
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import Profile

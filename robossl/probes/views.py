@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from robossl.durable import atomic_write, is_whole_array, raise_disk_full
+from robossl.common.atomic_io import atomic_write, is_whole_array, raise_disk_full
 from robossl.errors import InputError
 from robossl.probes import factors
 from robossl.probes.factors import resolve_factor

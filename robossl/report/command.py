@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robossl.durable import write_text
+from robossl.common.atomic_io import write_text
 
 
 def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
@@ -17,8 +17,8 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
         label: A neighbour is a hit if it has the same value of this label. Default: the first evaluated label, else
             the label of the online kNN, else the first of the store.
     """
+    from robossl.common.progress import Progress
     from robossl.data.store import open_store
-    from robossl.progress import Progress
     from robossl.report.neighbours import find_neighbours
     from robossl.report.page import render
     from robossl.report.record import read_run

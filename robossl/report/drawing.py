@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robossl.durable import atomic_write
+from robossl.common.atomic_io import atomic_write
 
 WIDTH = 360  # points; that is the width of a phone, so letters keep their size there
 INK, SOFT, LINE, GREY = "#1d252c", "#56616b", "#c9d0d6", "#d9dde1"

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from robossl_client.card import licence_warnings
 
-from robossl.evaluate.table import LEGEND, notes
+from robossl.evaluation.table import LEGEND, notes
 from robossl.report.curves import charts, draw, other_charts
 from robossl.report.html import Banner, Fact, render_template
 from robossl.report.neighbours import Gallery

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.config import read_mapping
-from robossl.encoder_files import read_about
+from robossl.common.config import read_mapping
+from robossl.encoders.encoder_files import read_about
 from robossl.errors import InputError
-from robossl.evaluate.result import Result, ScoreRow, Scores, read_evaluation
-from robossl.health import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
+from robossl.evaluation.result import Result, ScoreRow, Scores, read_evaluation
+from robossl.measure.collapse import LOW_CHECKS, LOW_RANK, LOW_STD, MIN_SAMPLES_FOR_RANK
 
 
 class Series(NamedTuple):
@@ -104,7 +104,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 class Collapse(NamedTuple):
-    """A collapse of the outputs, by the rule of `robossl.health`."""
+    """A collapse of the outputs, by the rule of `robossl.measure.collapse`."""
 
     first_step: int
     is_over: bool  # whether the last check was healthy again

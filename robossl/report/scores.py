@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from robossl.evaluate.result import Result, ScoreRow
-from robossl.evaluate.table import accuracy_cell, classes_line
+from robossl.evaluation.result import Result, ScoreRow
+from robossl.evaluation.table import accuracy_cell, classes_line
 from robossl.measure.bootstrap import Interval
 from robossl.report.record import RunRecord
 

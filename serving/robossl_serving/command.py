@@ -9,9 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
-from robossl.cpus import num_cpus
+from robossl.common.checks import check_range
+from robossl.common.cpus import num_cpus
 from robossl.errors import InputError
-from robossl.ranges import check_range
 from robossl_serving.limits import Limits
 from robossl_serving.listen import is_local
 from robossl_serving.logs import json_log

@@ -7,8 +7,8 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import TensorSpec
 from robossl_client.wire import tensor_type
 
-from robossl import __version__
-from robossl.repository import triton_config
+from robossl.common.version import __version__
+from robossl.exporting.triton_layout import triton_config
 from robossl_serving.model import Model
 from robossl_serving.refused import RefusedError
 from robossl_serving.repository import Repository

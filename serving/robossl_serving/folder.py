@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from robossl.encoders.onnx_session import read_card
 from robossl.errors import InputError
-from robossl.session import read_card
 
 FileStamp = tuple[tuple[int, int] | None, ...]  # modification time and size of each file; None if missing
 

@@ -11,7 +11,7 @@ from robossl_client.errors import RequestError, ServingError, UnavailableError, 
 from robossl_client.handshake import explain
 from robossl_client.wire import CALLS, path, put_values
 
-from robossl.access import read_credentials
+from robossl.encoders.credentials import read_credentials
 from robossl.errors import InputError, ResourceError
 
 _LOAD_S = 600.0  # includes checking and measuring the encoder, and with TensorRT building an engine

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from robossl.encoders.onnx_session import check_model_file, read_card
 from robossl.errors import InputError, RobosslError, reason
-from robossl.session import check_model_file, read_card
 from robossl_serving.device import Device
 from robossl_serving.folder import FileStamp, read_stamp
 from robossl_serving.model import Model, SessionSettings

@@ -16,12 +16,12 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.wire import put_values, tensor_type
 
-from robossl.cpus import num_cpus
+from robossl.common.checks import check_range
+from robossl.common.cpus import num_cpus
+from robossl.encoders.onnx_session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
 from robossl.errors import InputError
-from robossl.parity import GATES, check_parity, natural_frames
-from robossl.ranges import check_range
-from robossl.repository import read_config
-from robossl.session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
+from robossl.exporting.parity import GATES, check_parity, natural_frames
+from robossl.exporting.triton_layout import read_config
 from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
 from robossl_serving.device import Device
 from robossl_serving.executor import Executor, RunFn

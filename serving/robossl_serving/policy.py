@@ -14,7 +14,7 @@ from pathlib import Path
 from robossl_client._proto import inference_pb2 as pb
 
 from robossl.errors import InputError
-from robossl.repository import read_config
+from robossl.exporting.triton_layout import read_config
 
 _log = logging.getLogger("robossl.serving")
 # The default policy: load only the newest version.

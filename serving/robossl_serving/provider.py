@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Literal
 
-from robossl.session import Provider
+from robossl.encoders.onnx_session import Provider
 
 ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from robossl_client.wire import path
 
-from robossl.access import read_bytes, read_token
+from robossl.encoders.credentials import read_bytes, read_token
 from robossl.errors import InputError
 from robossl_serving.metrics import Metrics
 from robossl_serving.peers import is_loopback

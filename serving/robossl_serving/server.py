@@ -14,8 +14,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from robossl_client.wire import SERVICE
 
-from robossl.cpus import num_cpus
-from robossl.ranges import check_range
+from robossl.common.checks import check_range
+from robossl.common.cpus import num_cpus
 from robossl_serving.budget import MemoryBudget
 from robossl_serving.describe import Descriptions
 from robossl_serving.handlers import Handlers

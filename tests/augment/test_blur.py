@@ -5,7 +5,7 @@ import torch
 from methods_kit import reference as oracle
 from torchvision.transforms.v2 import functional as reference
 
-from robossl.blur import gaussian_blur, kernel_radius, official_radius
+from robossl.augment.blur import gaussian_blur, kernel_radius, official_radius
 
 SIGMAS = torch.tensor([0.1, 0.7, 1.3, 2.0])
 

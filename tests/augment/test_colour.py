@@ -8,8 +8,8 @@ import torch
 from methods_kit import reference as oracle
 from torchvision.transforms.v2 import functional as reference
 
-from robossl import colour
-from robossl.colour_official import official_jitter_
+from robossl.augment import colour
+from robossl.augment.colour_official import official_jitter_
 
 OFFICIAL = oracle("official_colours")
 LEVEL = 255.0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
-from robossl.crop import crop_each, crop_matrix, resize_matrix, signed_box
+from robossl.augment.crop import crop_each, crop_matrix, resize_matrix, signed_box
 
 BOXES = torch.tensor([[0, 0, 60, 90], [7, 11, 24, 31], [30, 40, 30, 50], [3, 5, 16, 16], [10, 2, 9, 7.0]])
 FLIPS = torch.tensor([0.0, 1, 0, 1, 1])

@@ -10,8 +10,8 @@ from methods_kit import reference as oracle
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from robossl.augment import Augment, apply
-from robossl.draws import draw
+from robossl.augment.pipeline import Augment, apply
+from robossl.augment.random_draws import draw
 from robossl.views import OPERATIONS, ClipSpec, RawBatch, RawFrames, ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

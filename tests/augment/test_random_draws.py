@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from robossl.draws import crop_boxes, draw, uniforms
+from robossl.augment.random_draws import crop_boxes, draw, uniforms
 from robossl.views import OPERATIONS, ViewSpec
 
 SPEC = ViewSpec(rotation_degrees=20.0, turn_p=0.75, solarize_p=0.3)

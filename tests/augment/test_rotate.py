@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from robossl.rotate import rotate
+from robossl.augment.rotate import rotate
 
 SIZES = torch.tensor([[40, 60], [33, 47], [40, 21]])
 DEGREES = torch.tensor([17.0, -60.0, 5.5])

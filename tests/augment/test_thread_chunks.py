@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from robossl.chunks import chunks, for_each
-from robossl.colour import HUE, hue_place
+from robossl.augment.colour import HUE, hue_place
+from robossl.augment.thread_chunks import chunks, for_each
 
 CPU = torch.device("cpu")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from robossl.durable import write_text
+from robossl.common.atomic_io import write_text
 from robossl.errors import InputError
 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from robossl.durable import write_text
+from robossl.common.atomic_io import write_text
 from robossl.errors import ResourceError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a longer write fails as on a full disk

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
 
-from robossl.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
+from robossl.common.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
+from robossl.common.plugins import Registry
 from robossl.errors import InputError
-from robossl.plugins import Registry
-from robossl.run import OnlineKnnConfig, RunConfig
+from robossl.training.run import OnlineKnnConfig, RunConfig
 
 
 @runtime_checkable

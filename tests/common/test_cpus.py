@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import CLIPS
 
-from robossl.cpus import cgroup_quota, num_cpus
+from robossl.common.cpus import cgroup_quota, num_cpus
 
 ONE = """
 import os, sys
@@ -25,18 +25,18 @@ def run_on_one_cpu(program: str, *arguments: object) -> str:
 
 def test_the_affinity_mask_counts() -> None:
     assert num_cpus() <= len(os.sched_getaffinity(0))
-    assert run_on_one_cpu("from robossl.cpus import num_cpus; print(num_cpus())") == "1\n"
+    assert run_on_one_cpu("from robossl.common.cpus import num_cpus; print(num_cpus())") == "1\n"
 
 
 def test_a_session_and_a_server_take_as_many_threads(tiny_models: Path) -> None:
     program = """
 from pathlib import Path
-from robossl.session import open_session
+from robossl.encoders.onnx_session import open_session
 session = open_session(Path(sys.argv[1]) / "tiny/2/model.onnx")
 print(session.get_session_options().intra_op_num_threads)
 """
     assert run_on_one_cpu(program, tiny_models) == "1\n"
-    program = 'from robossl.cli import main; main(["serve", sys.argv[1], "--port", "0", "--provider", "cpu"])'
+    program = 'from robossl.cli.main import main; main(["serve", sys.argv[1], "--port", "0", "--provider", "cpu"])'
     command = [sys.executable, "-c", ONE + program, str(tiny_models)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -46,7 +46,7 @@ print(session.get_session_options().intra_op_num_threads)
 
 def test_ingest_takes_as_many_workers(tmp_path: Path) -> None:
     program = """
-from robossl.cli import main
+from robossl.cli.main import main
 main(["ingest", sys.argv[1], "--out", sys.argv[2], "--short-side", "32"])
 """
     assert "with 1 workers," in run_on_one_cpu(program, CLIPS, tmp_path / "store")

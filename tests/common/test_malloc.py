@@ -8,7 +8,7 @@ import pytest
 TOUCH = """
 import resource, sys
 import numpy as np
-from robossl.memory import keep_freed_memory
+from robossl.common.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 np.zeros(50_000_000, np.uint8).fill(1)

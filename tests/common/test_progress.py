@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from robossl import progress as module
-from robossl.progress import Progress
+from robossl.common import progress as module
+from robossl.common.progress import Progress
 
 
 def test_lines_come_at_intervals_and_when_asked_for(

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from robossl.batch_norm import SyncBatchNorm, convert_sync_batchnorm
+from robossl.common.ranks import Ranks, all_reduce_mean, all_reduce_sum, any_rank, barrier, broadcast, gather
 from robossl.errors import InputError
-from robossl.ranks import Ranks, all_reduce_mean, all_reduce_sum, any_rank, barrier, broadcast, gather
+from robossl.methods.parts.batch_norm import SyncBatchNorm, convert_sync_batchnorm
 
 SHAPES = {"features": (8, 6), "maps": (8, 6, 5, 3)}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.errors import InputError

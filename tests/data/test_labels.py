@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from places import CLIPS
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.ingest import ingest
 from robossl.data.labels import reason_not_label
 from robossl.data.store import open_store

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_kit import CAMERA, write_v3
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.ingest import ingest
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot import LeRobotSource

@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from robossl.assemble import build_loader
-from robossl.config import from_mapping
+from robossl.common.config import from_mapping
+from robossl.common.ranks import Ranks
 from robossl.data.ingest import ingest
 from robossl.data.mixture import Mixture
 from robossl.data.sampler import MixedSampler, Sampler
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 from robossl.methods import resolve_method
-from robossl.pretrain import pretrain
-from robossl.ranks import Ranks
-from robossl.run import RunConfig
+from robossl.training.build import build_loader
+from robossl.training.pretrain import pretrain
+from robossl.training.run import RunConfig
 from robossl.views import ClipSpec, ViewSpec
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

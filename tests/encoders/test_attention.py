@@ -9,12 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from robossl.attention import check_zoom, class_attention, draw_sheet, encoder_pixels, heaviest_patches, last_attention
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.store import Store
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.attention import (
+    check_zoom,
+    class_attention,
+    draw_sheet,
+    encoder_pixels,
+    heaviest_patches,
+    last_attention,
+)
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
-from robossl.parity import natural_frames
+from robossl.exporting.parity import natural_frames
 
 TINY = EncoderConfig("test_vit", input_hw=(64, 96))
 

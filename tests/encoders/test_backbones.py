@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.backbones import build_backbone
-from robossl.encoder import Encoder, EncoderConfig, build_encoder
+from robossl.encoders.backbones import build_backbone
+from robossl.encoders.encoder import Encoder, EncoderConfig, build_encoder
 from robossl.errors import InputError
 
 TOKENS = (  # families whose features come as a row of tokens, some with no patch size to divide by

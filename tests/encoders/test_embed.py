@@ -14,13 +14,13 @@ from PIL import Image
 from robossl_client.card import EncoderCard
 from safetensors import safe_open
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.store import Store
-from robossl.embed import embed
-from robossl.encode import load_encoder
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.embed import embed
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.inference import load_encoder
 from robossl.errors import InputError
-from robossl.parity import natural_frames
+from robossl.exporting.parity import natural_frames
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from robossl.embed import _save
+from robossl.encoders.embed import _save
 from robossl.errors import ResourceError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a longer write fails as on a full disk

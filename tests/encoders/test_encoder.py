@@ -17,19 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
 
-from robossl.cards import data_before
-from robossl.encoder import (
+from robossl.encoders.cards import data_before
+from robossl.encoders.encoder import (
     EncoderConfig,
     build_encoder,
-    load_encoder,
     named_outputs,
+    read_encoder,
     save_encoder,
     spatial_softmax,
     unused_weights,
 )
-from robossl.encoder_files import read_about
+from robossl.encoders.encoder_files import read_about
+from robossl.encoders.weights import read_weights, weights_digest
 from robossl.errors import InputError, ResourceError
-from robossl.weights import read_weights, weights_digest
 
 RESNET = EncoderConfig("test_resnet", input_hw=(64, 96), zero_init_last=False)  # timm's own small test models
 VIT = EncoderConfig("test_vit", input_hw=(64, 96))
@@ -155,7 +155,7 @@ def test_saved_and_loaded_it_is_the_same(config: EncoderConfig, tmp_path: Path) 
     save_encoder(encoder, tmp_path / "encoder", extra={"method": "none"})
     save_encoder(encoder, tmp_path / "encoder", extra={"method": "simsiam"})  # over the first
     torch.manual_seed(7)
-    loaded = load_encoder(tmp_path / "encoder")
+    loaded = read_encoder(tmp_path / "encoder")
     drawn = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(drawn, torch.rand(1)), "loading leaves the global generator alone"
@@ -172,7 +172,7 @@ def test_a_disk_that_refuses_keeps_the_encoder_that_is_there(tmp_path: Path) -> 
     first = build_encoder(RESNET)
     save_encoder(first, tmp_path / "encoder", extra={})
     code = (
-        "import resource, sys; from pathlib import Path; from robossl.encoder import *\n"
+        "import resource, sys; from pathlib import Path; from robossl.encoders.encoder import *\n"
         "from robossl.errors import ResourceError\n"
         "encoder = build_encoder(EncoderConfig('test_resnet'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
@@ -183,23 +183,23 @@ def test_a_disk_that_refuses_keeps_the_encoder_that_is_there(tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"could not write {tmp_path / 'encoder'}")
     assert [each.name for each in tmp_path.iterdir()] == ["encoder"]
-    loaded = load_encoder(tmp_path / "encoder").backbone.state_dict()
+    loaded = read_encoder(tmp_path / "encoder").backbone.state_dict()
     assert weights_digest(loaded) == weights_digest(first.backbone.state_dict())
 
 
 def test_folders_that_are_no_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no encoder\.json"):
-        load_encoder(tmp_path)
+        read_encoder(tmp_path)
     folder = tmp_path / "encoder"
     save_encoder(build_encoder(RESNET), folder, extra={})
     save_encoder(build_encoder(RESNET), tmp_path / "other", extra={})
     (tmp_path / "other" / "encoder.safetensors").rename(folder / "encoder.safetensors")
     with pytest.raises(InputError, match="digest differs"):
-        load_encoder(folder)
+        read_encoder(folder)
     about = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**about, "schema": "robossl.encoder/9"}))
     with pytest.raises(InputError, match=r"'robossl.encoder/9'.*'robossl.encoder/1'"):
-        load_encoder(folder)
+        read_encoder(folder)
 
 
 def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     weights, about = folder / "encoder.safetensors", folder / "encoder.json"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"cannot read encoder\.safetensors"):
-        load_encoder(folder)
+        read_encoder(folder)
     weights.unlink()
     with pytest.raises(InputError, match=r"cannot read encoder\.safetensors"):
-        load_encoder(folder)
+        read_encoder(folder)
     whole = json.loads(about.read_text())
     for text, said in {
         about.read_text()[:100]: r"cannot read .*encoder\.json",
@@ -221,7 +221,7 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     }.items():
         about.write_text(text)
         with pytest.raises(InputError, match=said) as caught:
-            load_encoder(folder)
+            read_encoder(folder)
         assert "\n" not in str(caught.value)
 
 
@@ -231,13 +231,13 @@ def test_a_save_ends_in_two_renames_and_sweeps_what_killed_ones_left(tmp_path: P
     (tmp_path / f".encoder.{os.getpid()}.old" / "half").mkdir(parents=True)  # a container gives the same number again
     (tmp_path / ".encoder.2").mkdir()
     killed = (  # at the first removal
-        "import os, shutil, sys; from pathlib import Path; from robossl.encoder import *\n"
+        "import os, shutil, sys; from pathlib import Path; from robossl.encoders.encoder import *\n"
         "shutil.rmtree = lambda path, **_: os._exit(9) if Path(path).exists() else None\n"
         "save_encoder(build_encoder(EncoderConfig('test_resnet')), Path(sys.argv[1]), extra={'step': 2})"
     )
     assert subprocess.run([sys.executable, "-c", killed, str(folder)], check=False).returncode == 9
     assert read_about(folder)["extra"] == {"step": 2}
-    load_encoder(folder)
+    read_encoder(folder)
     save_encoder(build_encoder(RESNET), folder, extra={"step": 3})
     assert [each.name for each in tmp_path.iterdir()] == ["encoder"]
 
@@ -391,7 +391,7 @@ def test_unknown_names_and_sizes_are_refused() -> None:
 
 def test_an_unreachable_hub_is_one_line(tmp_path: Path) -> None:
     code = (
-        "from robossl.encoder import *; from robossl.errors import *\n"
+        "from robossl.encoders.encoder import *; from robossl.errors import *\n"
         "try: build_encoder(EncoderConfig('resnet18', init='timm'))\n"
         "except ResourceError as error: print(error)"
     )

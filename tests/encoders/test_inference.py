@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from robossl.cards import torch_card
-from robossl.encode import TorchEncoder, load_encoder, random_encoder
-from robossl.encoder import EncoderConfig, build_encoder, named_outputs, save_encoder
+from robossl.encoders.cards import torch_card
+from robossl.encoders.encoder import EncoderConfig, build_encoder, named_outputs, save_encoder
+from robossl.encoders.inference import TorchEncoder, load_encoder, random_encoder
+from robossl.encoders.weights import weights_digest
 from robossl.errors import InputError
-from robossl.parity import natural_frames
-from robossl.weights import weights_digest
+from robossl.exporting.parity import natural_frames
 
 RESNET = EncoderConfig("test_resnet", input_hw=(64, 64))
 VIT = EncoderConfig("test_vit", input_hw=(64, 64))

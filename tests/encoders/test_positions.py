@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
+from robossl.encoders.encoder import Encoder, EncoderConfig, build_encoder, read_encoder, save_encoder
+from robossl.encoders.positions import token_grid
 from robossl.errors import InputError
-from robossl.positions import token_grid
 
 HW = tuple[int, int]
 
@@ -79,7 +79,7 @@ def test_positions_of_our_own_encoders_stay_where_they_were(
 ) -> None:
     save_encoder(saying_where(source, backbone), tmp_path / "run" / "encoder", extra={})
     assert off(started_from(tmp_path / "run", target, backbone)) < 0.05
-    assert off(load_encoder(tmp_path / "run" / "encoder")) == 0
+    assert off(read_encoder(tmp_path / "run" / "encoder")) == 0
 
 
 @pytest.mark.parametrize("backbone", ["deit3_small_patch16_224", "test_vit2", "flexivit_small"])

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor
 
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder
+from robossl.encoders.weight_names import load_weights
+from robossl.encoders.weights import weights_digest
 from robossl.errors import InputError
-from robossl.weight_names import load_weights
-from robossl.weights import weights_digest
 
 State = dict[str, Tensor]
 HW = (64, 64)

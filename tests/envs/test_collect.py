@@ -25,11 +25,11 @@ from robossl_envs.collection.report import CollectionSummary
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.trial import describe_in_process
 
+from robossl.common.atomic_io import locked
 from robossl.data.ingest import ingest
 from robossl.data.sources.lerobot import LeRobotSource
 from robossl.data.store import open_store
-from robossl.durable import locked
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError, ResourceError
 
 collect = partial(collect_any, module=("dots",))

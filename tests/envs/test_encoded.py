@@ -11,8 +11,8 @@ import robossl_envs  # noqa: F401  registers the environments
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from robossl_envs.encoded import EncodedObservation, EncodedVectorObservation
 
-from robossl.encode import FrameEncoder, random_encoder
-from robossl.encoder import EncoderConfig
+from robossl.encoders.encoder import EncoderConfig
+from robossl.encoders.inference import FrameEncoder, random_encoder
 
 SIZE = 32
 

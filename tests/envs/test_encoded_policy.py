@@ -13,7 +13,7 @@ import torch
 from places import ROOT
 from serving_kit import serving
 
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 
 SMALL = ["--episodes", "60", "--test-episodes", "8", "--image-size", "32"]
 

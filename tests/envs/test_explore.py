@@ -14,12 +14,12 @@ import pytest
 from places import kits_environment
 from robossl_envs.explore import explore_loop
 
-from robossl.cli import main
-from robossl.config import from_mapping, load, to_yaml
+from robossl.cli.main import main
+from robossl.common.config import from_mapping, load, to_yaml
 from robossl.data.store import open_store
-from robossl.encoder_files import read_about
+from robossl.encoders.encoder_files import read_about
 from robossl.errors import InputError
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 
 CONFIG: dict[str, Any] = {
     "method": {"name": "simclr", "view": {"size": 32}},

@@ -18,11 +18,11 @@ from types import ModuleType
 import torch
 from places import TESTS, kits_environment
 
-from robossl.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
-from robossl.config import from_mapping
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.common.config import from_mapping
+from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.methods import METHODS, resolve_method
-from robossl.micro_batches import accumulate, split
+from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
+from robossl.training.micro_batches import accumulate, split
 from robossl.views import Batch, View, ViewSpec
 
 REFERENCES = TESTS / "reference"

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from robossl.data.ingest import ingest
-from robossl.parity import natural_frames
+from robossl.exporting.parity import natural_frames
 
 SIDE, CELLS, HZ, SECONDS, STEP = 64, 16, 4, 12, 4  # STEP: pixels between two frames
 

@@ -7,8 +7,8 @@ import torch
 from methods_kit import settings_at
 from safetensors.torch import load_file
 
-from robossl.config import from_mapping
-from robossl.run import RunConfig
+from robossl.common.config import from_mapping
+from robossl.training.run import RunConfig
 
 
 def config_for(method: str, store: Path, **train: object) -> RunConfig:

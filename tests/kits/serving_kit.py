@@ -27,9 +27,9 @@ from robossl_client.card import EncoderCard, InputContract, TensorSpec
 from robossl_client.wire import CALLS, path, put_values
 from robossl_serving.server import EncoderServer, ServerSettings
 
-from robossl.parity import natural_frames
-from robossl.repository import triton_config
-from robossl.session import DIGEST_KEY, file_sha256
+from robossl.encoders.onnx_session import DIGEST_KEY, file_sha256
+from robossl.exporting.parity import natural_frames
+from robossl.exporting.triton_layout import triton_config
 
 FRAMES = natural_frames(3, (60, 80), seed=0)
 

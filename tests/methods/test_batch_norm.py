@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.batch_norm import SplitBatchNorm, convert_split_batchnorm
 from robossl.errors import InputError
+from robossl.methods.parts.batch_norm import SplitBatchNorm, convert_split_batchnorm
 
 SHAPES = {"features": (12, 6), "maps": (12, 6, 5, 3)}
 

@@ -9,7 +9,7 @@ import torch
 from methods_kit import build, configured, make_batch, reference, train_twice
 
 from robossl.errors import InputError
-from robossl.health import std_normalised
+from robossl.measure.collapse import std_normalised
 from robossl.methods.byol import BYOLConfig
 
 

@@ -9,10 +9,18 @@ from hypothesis import strategies as st
 from methods_kit import reference
 from torch.nn import functional as F
 
-from robossl.augment import Augment
+from robossl.augment.pipeline import Augment
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.pixels import bin_centres, bin_diagonals, bins, centre_bin, check_boxes, matched_bins, matched_views
+from robossl.methods.parts.dense import (
+    bin_centres,
+    bin_diagonals,
+    bins,
+    centre_bin,
+    check_boxes,
+    matched_bins,
+    matched_views,
+)
 from robossl.views import ClipSpec, RawBatch, RawFrames, ViewSpec
 
 ORACLE = reference("pixpro")

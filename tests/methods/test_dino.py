@@ -10,11 +10,11 @@ import torch
 from methods_kit import build, configured, make_batch, reference
 from torch.nn import functional as F
 
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods.dino import DINOConfig
-from robossl.multicrop import cls_crops, pooled_crops
-from robossl.transformer import plain_bicubic
+from robossl.methods.parts.multicrop import cls_crops, pooled_crops
+from robossl.methods.parts.vit import plain_bicubic
 
 with warnings.catch_warnings():  # importing lightly imports pytorch_lightning, which warns about its own imports
     warnings.simplefilter("ignore")

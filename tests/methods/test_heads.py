@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.heads import mlp
+from robossl.methods.parts.heads import mlp
 
 
 def kinds(head):

@@ -11,7 +11,7 @@ import torch
 from places import TESTS
 from pytorch_metric_learning.losses import NTXentLoss as MetricLearningNTXent
 
-from robossl.losses import negative_cosine, nt_xent, softmax_cross_entropy
+from robossl.methods.parts.losses import negative_cosine, nt_xent, softmax_cross_entropy
 
 with warnings.catch_warnings():  # importing lightly imports pytorch_lightning, which warns about its own imports
     warnings.simplefilter("ignore")

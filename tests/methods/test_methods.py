@@ -15,10 +15,10 @@ from methods_kit import build, cases, collapses, configured, make_batch, on_two_
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
+from robossl.common.ranks import Ranks
 from robossl.errors import InputError
-from robossl.health import CollapseMonitor
+from robossl.measure.collapse import CollapseMonitor
 from robossl.methods import METHODS, resolve_method
-from robossl.ranks import Ranks
 
 CASES = cases()
 

@@ -15,17 +15,17 @@ import pytest
 import torch
 from methods_kit import reference, settings_at
 
-from robossl.augment import Augment
-from robossl.config import as_plain, from_mapping, load
+from robossl.augment.pipeline import Augment
+from robossl.common.config import as_plain, from_mapping, load
 from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
 from robossl.data.store import Store, open_store
-from robossl.encoder import Encoder, EncoderConfig, build_encoder, load_encoder
+from robossl.encoders.encoder import Encoder, EncoderConfig, build_encoder, read_encoder
 from robossl.measure.knn import weighted_knn
 from robossl.measure.store_rows import spread_rows
 from robossl.methods import METHODS
-from robossl.pretrain import pretrain
-from robossl.run import RunConfig
+from robossl.training.pretrain import pretrain
+from robossl.training.run import RunConfig
 from robossl.views import ViewSpec
 
 STEPS, BATCH, SIZE, PER_CLIP = 2000, 16, 32, 24
@@ -87,7 +87,7 @@ def test_two_thousand_small_steps_beat_random_weights(
         RunConfig,
     )
     run = pretrain(config, out=tmp_path / "run").path
-    learned = accuracy(load_encoder(run / "encoder"), open_store(clip_store_path))
+    learned = accuracy(read_encoder(run / "encoder"), open_store(clip_store_path))
     print(f"{name}: {learned:.1f} % against {random_accuracy:.1f} % of random weights")
     assert learned > random_accuracy + 2, (learned, random_accuracy)
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from robossl.encoder import build_encoder
-from robossl.method import Method
-from robossl.micro_batches import accumulate, describe_parts, split
-from robossl.ranks import Ranks, rank
+from robossl.common.ranks import Ranks, rank
+from robossl.encoders.encoder import build_encoder
+from robossl.methods.base import Method
+from robossl.training.micro_batches import accumulate, describe_parts, split
 
 MORE = {  # methods that share nothing once what they share is switched off
     "r3m no negatives": configured("r3m", num_negatives=0),

@@ -11,10 +11,10 @@ from pytorch_metric_learning.losses import NTXentLoss as MetricLearningNTXent
 from torch import nn
 from torch.nn import functional as F
 
-from robossl.batch_norm import SplitBatchNorm
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods.moco import MoCoConfig, info_nce
+from robossl.methods.parts.batch_norm import SplitBatchNorm
 
 with warnings.catch_warnings():  # importing lightly imports pytorch_lightning, which warns about its own imports
     warnings.simplefilter("ignore")

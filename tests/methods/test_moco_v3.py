@@ -10,7 +10,7 @@ from methods_kit import SIZE, build, configured, make_batch, reference, train_tw
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import nn
 
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods.moco_v3 import MoCoV3Config, contrast
 

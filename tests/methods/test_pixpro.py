@@ -8,7 +8,7 @@ import pytest
 import torch
 from methods_kit import build, configured, make_batch, reference
 
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods.pixcontrast import PixContrastConfig, pixel_contrast
 from robossl.methods.pixpro import PixProConfig, pixel_consistency

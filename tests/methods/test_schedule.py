@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from robossl.schedule import warmup_cosine
+from robossl.methods.parts.schedule import warmup_cosine
 
 
 def test_warmup_rises_to_one_and_cosine_falls_to_its_end() -> None:

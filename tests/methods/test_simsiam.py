@@ -8,7 +8,7 @@ from methods_kit import build, gradient, make_batch, reference
 from torch import nn
 
 from robossl.errors import InputError
-from robossl.health import std_normalised
+from robossl.measure.collapse import std_normalised
 from robossl.methods.simclr import SimCLRConfig
 from robossl.methods.simsiam import SimSiamConfig
 from robossl.views import Batch

@@ -8,10 +8,10 @@ import pytest
 import torch
 from methods_kit import build, configured, make_batch, reference
 
-from robossl.augment import Augment
+from robossl.augment.pipeline import Augment
 from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
-from robossl.health import std_normalised
+from robossl.measure.collapse import std_normalised
 from robossl.methods.tcn import TCNConfig, semi_hard
 from robossl.views import Batch
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robossl.errors import InputError
-from robossl.teacher import Center, Ema, Queue
+from robossl.methods.parts.teacher import Center, Ema, Queue
 
 
 class Student(nn.Module):

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from methods_kit import build, configured, gradient, make_batch
 from torch import nn
 
-from robossl.context import ColumnEmbedding, build_context
-from robossl.encoder import Features
+from robossl.encoders.encoder import Features
 from robossl.errors import InputError
 from robossl.methods.cpc import CPC, CPCConfig
 from robossl.methods.cpc_rows import CPCRowsConfig, RowsContext
-from robossl.temporal import contrast, cyclic_shifts, log_mean_exp, pool_frames, similarity
+from robossl.methods.parts.context import ColumnEmbedding, build_context
+from robossl.methods.parts.temporal import contrast, cyclic_shifts, log_mean_exp, pool_frames, similarity
 from robossl.views import OPERATIONS, Batch, View
 
 KAPPA, INFORMATION = 5.0, 1.162  # nats between neighbours: kappa I1(kappa) / I0(kappa) - ln I0(kappa)

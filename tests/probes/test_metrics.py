@@ -508,7 +508,7 @@ def test_keypoints_drift_by_pixels_where_they_do_not_follow(rng):
 def test_soft_argmax_is_that_of_the_encoder(rng):
     import torch
 
-    from robossl.encoder import spatial_softmax
+    from robossl.encoders.encoder import spatial_softmax
 
     maps = rng.normal(size=(3, 5, 7, 9)).astype(np.float32)
     np.testing.assert_allclose(soft_argmax(maps), spatial_softmax(torch.from_numpy(maps)).numpy(), atol=1e-6)

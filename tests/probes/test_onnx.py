@@ -16,9 +16,9 @@ from onnx.external_data_helper import set_external_data
 from onnx_kit import write_onnx
 
 from robossl.errors import InputError
+from robossl.exporting.parity import natural_frames
 from robossl.measure.subjects import InputDescription, open_subject, random_reference
 from robossl.measure.subjects.subject import Backbone
-from robossl.parity import natural_frames
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
 PLAIN = InputDescription(range="0-1")

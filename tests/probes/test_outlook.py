@@ -11,8 +11,8 @@ from probe_pictures import Pictures
 from probe_video_kit import plain_video_store, write_steady_onnx
 from probes_kit import profile
 
-from robossl.cli import main
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.cli.main import main
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.probes.document import read_report
 from robossl.probes.factors import FACTORS
 from robossl.probes.frames import Label, Split

@@ -10,13 +10,13 @@ import torch
 from methods_kit import settings_at
 from safetensors.torch import load_file
 
-from robossl.config import from_mapping
+from robossl.common.config import from_mapping
 from robossl.errors import InputError
+from robossl.exporting.parity import natural_frames
 from robossl.measure.subjects import open_subject, random_reference
 from robossl.measure.subjects.subject import Backbone
-from robossl.parity import natural_frames
-from robossl.pretrain import pretrain
-from robossl.run import RunConfig
+from robossl.training.pretrain import pretrain
+from robossl.training.run import RunConfig
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from serving_kit import build_tiny, serving
 
-from robossl.cli import main
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.export import export
+from robossl.cli.main import main
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.exporting.export import export
 from robossl.probes.document import read_report
 from robossl.probes.result import Report
 

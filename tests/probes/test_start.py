@@ -15,8 +15,8 @@ from PIL import Image
 from probe_report_kit import frame, make_report
 from probe_video_kit import write_steady_onnx
 
-from robossl.cli import main
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.cli.main import main
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.probes.document import write_report
 from robossl.probes.report.page import write_page
 

@@ -17,14 +17,14 @@ from robossl_serving.server import ServerSettings
 from safetensors.torch import save_file
 from serving_kit import build_tiny, serving
 
-from robossl.encode import load_encoder
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.inference import load_encoder
 from robossl.errors import InputError, ResourceError
+from robossl.exporting.parity import natural_frames
 from robossl.measure.features import embed_views
 from robossl.measure.subjects import InputDescription, open_subject, pixels_reference, random_reference
 from robossl.measure.subjects.served import open_served
 from robossl.measure.subjects.subject import Backbone
-from robossl.parity import natural_frames
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
 TINY_TIMM = "test_resnet"

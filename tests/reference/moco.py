@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from robossl.batch_norm import SplitBatchNorm
+from robossl.methods.parts.batch_norm import SplitBatchNorm
 
 SETTINGS = {"queue_size": 21, "output_dim": 16, "batch_norm_groups": 2, "momentum": 0.9}
 VARIANTS = {"version 1": {"head": "linear", "temperature": 0.07}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from robossl.temporal import cyclic_shifts
+from robossl.methods.parts.temporal import cyclic_shifts
 
 SETTINGS = {"output_dim": 8, "step_seconds": 0.2}
 # The question changes crops and colours, so frames are treated apart: what a whole clip shares is no invariance.

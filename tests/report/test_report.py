@@ -14,13 +14,13 @@ import pytest
 import torch
 import yaml
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.data.store import Store
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.encoder_files import SCHEMA, read_about
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.encoder_files import SCHEMA, read_about
 from robossl.errors import InputError
-from robossl.evaluate.result import Result, ScoreRow, Scores, read_evaluation
-from robossl.evaluate.task import ClassCount
+from robossl.evaluation.result import Result, ScoreRow, Scores, read_evaluation
+from robossl.evaluation.task import ClassCount
 from robossl.measure.bootstrap import Interval
 from robossl.report.curves import Chart, charts, draw
 from robossl.report.neighbours import NUM_NEIGHBOURS, Gallery, Picture, Query, find_nearest, find_neighbours

@@ -19,7 +19,7 @@ from robossl_serving.bench.trace import Trace
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import serving
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.errors import InputError
 
 

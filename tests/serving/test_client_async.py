@@ -25,8 +25,8 @@ from robossl_client.latest import Latest
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Holder, build_tiny, copy_version, eventually, serving
 
-from robossl.encode import load_encoder
-from robossl.parity import natural_frames
+from robossl.encoders.inference import load_encoder
+from robossl.exporting.parity import natural_frames
 
 PAIRS = [(EncoderClient, AsyncEncoderClient), (Latest, AsyncLatest)]
 

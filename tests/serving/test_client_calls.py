@@ -31,8 +31,8 @@ from robossl_serving.limits import Limits
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Holder, build_tiny, copy_version, serving
 
-from robossl.encode import FrameEncoder, load_encoder
-from robossl.parity import natural_frames
+from robossl.encoders.inference import FrameEncoder, load_encoder
+from robossl.exporting.parity import natural_frames
 
 
 @pytest.fixture(scope="module")

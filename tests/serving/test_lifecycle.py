@@ -22,7 +22,7 @@ from robossl_serving.infer import InferJob
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, server_process, serving, status_of
 
-from robossl.encode import OnnxEncoder
+from robossl.encoders.inference import OnnxEncoder
 from robossl.errors import InputError
 
 
@@ -180,7 +180,7 @@ def _other_weights(models: Path) -> None:
     folder, other = build_tiny(models, version=2), build_tiny(models.parent / "other", version=3)
     card = (folder / "card.json").read_text()
     shutil.copy(other / "model.onnx", folder)
-    from robossl.session import file_sha256
+    from robossl.encoders.onnx_session import file_sha256
 
     old, new = card.split('"model_sha256": "')
     (folder / "card.json").write_text(f'{old}"model_sha256": "{file_sha256(folder / "model.onnx")}{new[64:]}')

@@ -10,7 +10,7 @@ from robossl_serving.security import Security
 from robossl_serving.server import ServerSettings
 from serving_kit import FRAMES, build_tiny, serving
 
-from robossl.cli import main
+from robossl.cli.main import main
 
 
 def test_a_server_is_rolled_back_and_forth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

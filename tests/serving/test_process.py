@@ -25,7 +25,7 @@ from robossl_serving.model import SessionSettings
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, infer_request, server_process, serving
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.errors import InputError, ResourceError
 
 

@@ -31,7 +31,7 @@ from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, calling, infer_request, own_address, serving, status_of
 
-from robossl.cli import main
+from robossl.cli.main import main
 from robossl.errors import InputError
 from robossl.measure.subjects import open_subject
 

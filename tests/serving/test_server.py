@@ -25,9 +25,9 @@ from robossl_serving.server import EncoderServer
 from serving_kit import FRAMES, Raw, calling, infer_request, output, serving, status_of
 
 from robossl.data.store import Store
-from robossl.encode import load_encoder
-from robossl.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.export import export
+from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.encoders.inference import load_encoder
+from robossl.exporting.export import export
 
 
 @pytest.fixture(scope="module")

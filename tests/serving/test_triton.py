@@ -23,7 +23,7 @@ from serving_kit import FRAMES, serving
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from robossl.encode import load_encoder
+from robossl.encoders.inference import load_encoder
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
 
 from robossl.errors import InputError
-from robossl.repository import check_config, new_version, triton_config
+from robossl.exporting.triton_layout import check_config, new_version, triton_config
 
 
 def build(models: Path, *versions: int, policy: str = "", damaged: tuple[int, ...] = (), name: str = "tiny") -> Path:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from robossl.errors import InputError, ResourceError
+from robossl.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 
 
 def make(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -74,7 +74,7 @@ FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
 from torch import nn
-from robossl.checkpoint import save_checkpoint
+from robossl.training.checkpoint import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 model = nn.Linear(400, 400)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robossl.health import (
+from robossl.measure.collapse import (
     LOW_CHECKS,
     CollapseMonitor,
     alignment,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robossl.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_rates
+from robossl.training.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_rates
 
 
 class Toy(nn.Module):

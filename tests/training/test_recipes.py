@@ -9,10 +9,10 @@ import torch
 from methods_kit import make_view
 from places import ROOT
 
-from robossl.config import load
-from robossl.encoder import Encoder, build_encoder
+from robossl.common.config import load
+from robossl.encoders.encoder import Encoder, build_encoder
 from robossl.methods import METHODS
-from robossl.run import RunConfig
+from robossl.training.run import RunConfig
 from robossl.views import Batch
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))

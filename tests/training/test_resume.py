@@ -11,15 +11,15 @@ import pytest
 from places import CLIPS
 from runs_kit import assert_same_run, config_for
 
-from robossl.cli import main
-from robossl.config import load, to_yaml
+from robossl.cli.main import main
+from robossl.common.config import load, to_yaml
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.errors import InputError
-from robossl.optim import OptimConfig, lr_factor
-from robossl.pretrain import pretrain
-from robossl.run import OnlineKnnConfig, RunConfig
-from robossl.run_paths import resolve
+from robossl.training.optim import OptimConfig, lr_factor
+from robossl.training.pretrain import pretrain
+from robossl.training.run import OnlineKnnConfig, RunConfig
+from robossl.training.run_paths import resolve
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from places import kits_environment
 from runs_kit import config_for
 from safetensors.torch import load_file
 
-from robossl.assemble import build_trainer
-from robossl.checkpoint import checkpoints, step_of
-from robossl.encoder import load_encoder
+from robossl.common.progress import Progress
+from robossl.common.ranks import Ranks
+from robossl.encoders.encoder import read_encoder
 from robossl.errors import InputError
-from robossl.pretrain import claimed, restore
-from robossl.progress import Progress
-from robossl.ranks import Ranks
+from robossl.training.build import build_trainer
+from robossl.training.checkpoint import checkpoints, step_of
+from robossl.training.pretrain import claimed, restore
 
 
 def worker(store: Path, out: Path) -> None:
@@ -58,7 +58,7 @@ def test_weights_that_no_feature_uses_stay_as_they_were(two: Path) -> None:
         "bias": [0.0],
     }
     assert step_of(saved) == 3
-    assert load_encoder(two / "run" / "encoder").backbone.state_dict().keys() == {
+    assert read_encoder(two / "run" / "encoder").backbone.state_dict().keys() == {
         name.removeprefix("encoder.backbone.") for name in trained if name.startswith("encoder.backbone.")
     }
 

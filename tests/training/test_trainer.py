@@ -18,20 +18,20 @@ from places import CLIPS
 from runs_kit import assert_same_run, config_for, read
 from safetensors.torch import load_file
 
-from robossl.assemble import build_trainer
-from robossl.cards import open_encoder
-from robossl.checkpoint import checkpoints, step_of
-from robossl.config import load, to_yaml
+from robossl.common.atomic_io import locked
+from robossl.common.config import load, to_yaml
+from robossl.common.ranks import Ranks
 from robossl.data.ingest import ingest
 from robossl.data.store import open_store
-from robossl.durable import locked
+from robossl.encoders.cards import open_encoder
 from robossl.errors import InputError, ResourceError
 from robossl.methods import METHODS
-from robossl.micro_batches import split
-from robossl.pretrain import pretrain
-from robossl.ranks import Ranks
-from robossl.run import OnlineKnnConfig, RunConfig, RunFolder
-from robossl.train import RunInterrupted, stop_signals
+from robossl.training.build import build_trainer
+from robossl.training.checkpoint import checkpoints, step_of
+from robossl.training.micro_batches import split
+from robossl.training.pretrain import pretrain
+from robossl.training.run import OnlineKnnConfig, RunConfig, RunFolder
+from robossl.training.trainer import RunInterrupted, stop_signals
 
 
 @pytest.mark.parametrize("method", METHODS)

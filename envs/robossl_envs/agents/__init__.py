@@ -8,8 +8,8 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING, cast
 
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
-from robossl.names import suggest_name
 
 if TYPE_CHECKING:
     from robossl_envs.agents.agent import Actor, Learner

@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
+from robossl.common.plugins import search_working_folder
 from robossl.errors import InputError, reason
-from robossl.plugins import search_working_folder
 from robossl_envs.agents.agent import check_space
 from robossl_envs.collection.settings import DEFAULT_STEPS, CollectionSettings
 from robossl_envs.lerobot_layout import Column

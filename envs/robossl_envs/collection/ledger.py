@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from robossl.durable import atomic_write
+from robossl.common.atomic_io import atomic_write
 from robossl.errors import InputError
 from robossl_envs.collection.part import is_whole, num_rows, part_of
 from robossl_envs.collection.settings import CollectionSettings

@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
-from robossl.durable import raise_disk_full
+from robossl.common.atomic_io import raise_disk_full
 from robossl_envs.collection.environment import (
     ENVIRONMENT,
     STATE,

@@ -6,8 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from robossl.counts import format_count
-from robossl.progress import Progress
+from robossl.common.counts import format_count
+from robossl.common.progress import Progress
 from robossl_envs.collection.environment import EnvDescription
 from robossl_envs.collection.settings import CollectionSettings
 

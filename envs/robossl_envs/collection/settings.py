@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator, SeedSequence
 
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
-from robossl.names import suggest_name
 from robossl_envs.agents import AGENTS
 
 DEFAULT_STEPS = 1000  # limit of an episode if neither the environment nor the caller sets one

@@ -30,7 +30,7 @@ from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
 if TYPE_CHECKING:
-    from robossl.encode import FrameEncoder
+    from robossl.encoders.inference import FrameEncoder
 
 GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from robossl.common.plugins import Registry
 from robossl.data.source import Source
 from robossl.errors import InputError
-from robossl.plugins import Registry
 
 
 def _check(found: Any) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from robossl.counts import format_count
+from robossl.common.counts import format_count
 from robossl.data.files import IMAGE_SUFFIXES, any_file, find_files, fingerprint
 from robossl.data.labels import LabelTable, find_table, label_from_path, match_labels
 from robossl.data.manifest import Problem

@@ -85,11 +85,11 @@ def check_source(
     if described != UNDESCRIBED:
         raise InputError(f"{source} has a card that describes its input; leave the description out")
     if is_served:
-        from robossl.served_encoder import split_address
+        from robossl.encoders.served_encoder import split_address
 
         split_address(source)
     elif source.startswith("timm:"):
-        from robossl.timm_encoder import check_timm
+        from robossl.encoders.timm_encoder import check_timm
 
         check_timm(source)
     elif source.startswith("projector:"):
@@ -97,7 +97,7 @@ def check_source(
 
         run_of(source)
     else:
-        from robossl.find import find_encoder, find_model
+        from robossl.encoders.find import find_encoder, find_model
 
         find_encoder(Path(source)) or find_model(Path(source))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robossl.backbones import unknown_backbone
+from robossl.encoders.backbones import unknown_backbone
 from robossl.errors import InputError
 from robossl.measure.subjects.subject import Backbone
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl.encode import FrameEncoder, identity, load_encoder
+from robossl.encoders.inference import FrameEncoder, identity, load_encoder
 from robossl.measure.subjects.resize import resize_to_bytes
 from robossl.measure.subjects.subject import (
     Backbone,

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from robossl.common.suggest import suggest_name
+from robossl.encoders.onnx_session import file_sha256, open_session
 from robossl.errors import InputError, reason
 from robossl.measure.subjects.backbone import find_backbone
 from robossl.measure.subjects.input_description import InputDescription, InputFormat, resolve_input
 from robossl.measure.subjects.subject import Output, Subject, SubjectInfo, available_outputs, digest_of
-from robossl.names import suggest_name
-from robossl.session import file_sha256, open_session
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -18,13 +18,13 @@ from numpy import ndarray
 from safetensors.torch import load_file
 from torch import nn
 
-from robossl.config import from_mapping
-from robossl.encoder import EncoderConfig, build_encoder
+from robossl.common.config import from_mapping
+from robossl.encoders.encoder import EncoderConfig, build_encoder
+from robossl.encoders.weights import weights_digest
 from robossl.errors import InputError
 from robossl.measure.subjects.encoders import open_encoder
 from robossl.measure.subjects.subject import Output, Subject, digest_of
 from robossl.methods import resolve_method
-from robossl.weights import weights_digest
 
 
 def open_projector(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:

@@ -17,7 +17,7 @@ from robossl.measure.subjects.subject import Backbone, Output, Subject, SubjectI
 if TYPE_CHECKING:
     from robossl_client.card import EncoderCard
 
-    from robossl.encoder import EncoderConfig
+    from robossl.encoders.encoder import EncoderConfig
 
 PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of their rows in tables
 PIXEL_GRID = (16, 16)  # rows and columns of cells
@@ -65,7 +65,7 @@ def reference_config(subject: Subject) -> tuple[EncoderConfig, Backbone]:
     Raises:
         InputError: for the reason that `random_reference` gives.
     """
-    from robossl.encoder import EncoderConfig
+    from robossl.encoders.encoder import EncoderConfig
 
     input_hw = subject.input_hw or EncoderConfig().input_hw
     backbone = subject.backbone
@@ -95,7 +95,7 @@ def random_subject(
     Its residual branches are active. With timm's `zero_init_last` they would add nothing, and the features of a random
     ResNet would depend on little of the frame.
     """
-    from robossl.encode import TorchEncoder, random_encoder
+    from robossl.encoders.inference import TorchEncoder, random_encoder
     from robossl.measure.subjects.encoders import encode_outputs, from_encode
 
     encode = random_encoder(config, seed)
@@ -108,7 +108,7 @@ def random_subject(
 
 def random_config(card: EncoderCard) -> EncoderConfig:
     """Return a configuration with the backbone and the preprocessing of a card, but with random weights."""
-    from robossl.encoder import EncoderConfig
+    from robossl.encoders.encoder import EncoderConfig
 
     seen = card.input
     return EncoderConfig(
@@ -128,6 +128,6 @@ def _is_known(name: str) -> bool:
 @cache
 def _check_builds(config: EncoderConfig) -> None:
     """Raise InputError if a network cannot be built, for example at this input size."""
-    from robossl.encode import random_encoder
+    from robossl.encoders.inference import random_encoder
 
     random_encoder(config, 0)

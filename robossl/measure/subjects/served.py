@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from robossl.encoders.served_encoder import DEADLINE_MS, ServedEncoder
 from robossl.measure.subjects.encoders import from_encode
 from robossl.measure.subjects.subject import Output, Subject, available_outputs
-from robossl.served_encoder import DEADLINE_MS, ServedEncoder
 
 
 def open_served(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from robossl.plugins import Registry
+from robossl.common.plugins import Registry
 
 if TYPE_CHECKING:
     from robossl.probes.factors.factor import Factor

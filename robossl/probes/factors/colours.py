@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from robossl.colour import jitter_
+from robossl.augment.colour import jitter_
 
 
 def jitter_frames(
     pixels: UInt8[ndarray, "b h w 3"], operation: int, strengths: Float[ndarray, " b"]
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Apply one colour operation of `robossl.colour`; torchvision defines what it does."""
+    """Apply one colour operation of `robossl.augment.colour`; torchvision defines what it does."""
     order = np.full((len(pixels), 4), -1, np.int64)
     order[:, 0] = operation
     factors = np.ones((len(pixels), 4), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from robossl import colour
+from robossl.augment import colour
 from robossl.probes.factors.colours import jitter_frames
 from robossl.probes.factors.factor import Factor, Values, mirror_strengths, on_pixels
 

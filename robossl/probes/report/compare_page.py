@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robossl.durable import write_text
+from robossl.common.atomic_io import write_text
 from robossl.probes.compare import Comparison, ReportDifference, describe_comparison, format_difference
 from robossl.probes.report.drawings import draw_encoders
 from robossl.probes.report.lookup import ReportIndex

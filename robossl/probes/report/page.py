@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from robossl.durable import raise_disk_full, write_text
+from robossl.common.atomic_io import raise_disk_full, write_text
 from robossl.probes.report.drawings import ReadCell, draw_encoders, draw_invariance, draw_retention, read_retention
 from robossl.probes.report.lookup import LEVELS, ReportIndex
 from robossl.probes.report.panels import describe_health, make_figure_table, make_health_rows

@@ -6,9 +6,9 @@ import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from robossl.common.plugins import PROBE_FRAMES
+from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
-from robossl.names import suggest_name
-from robossl.plugins import PROBE_FRAMES
 from robossl.probes.frames import LabelType, ProbeFrames
 
 

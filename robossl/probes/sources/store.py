@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
+from robossl.common.suggest import suggest_name
 from robossl.data.store import Store
 from robossl.errors import InputError
-from robossl.names import suggest_name
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 

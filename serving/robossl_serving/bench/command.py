@@ -15,10 +15,10 @@ from numpy import ndarray
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, ServingError
 
-from robossl.access import read_credentials
-from robossl.durable import atomic_write, check_folder, raise_disk_full
+from robossl.common.atomic_io import atomic_write, check_folder, raise_disk_full
+from robossl.encoders.credentials import read_credentials
 from robossl.errors import InputError, ResourceError
-from robossl.parity import natural_frames
+from robossl.exporting.parity import natural_frames
 from robossl_serving.bench.figures import Figures, figures_of
 from robossl_serving.bench.load import Arrivals, Connect, Load, Transport, apply_load
 from robossl_serving.bench.plot import plot

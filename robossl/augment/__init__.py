@@ -1,0 +1,1 @@
+"""Augmentation: random views of frames, drawn from a seed and rendered in threads."""

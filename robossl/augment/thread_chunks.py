@@ -1,0 +1,75 @@
+"""Split the samples of a batch into chunks, and augment the chunks in threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robossl.augment.colour import hue_place
+
+_CHUNK_PIXELS = 2**18  # large enough that calls are few, small enough that a chunk of views stays in a core's cache
+
+
+def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list[NDArray[np.int64]]:
+    """Split the samples of a batch into chunks.
+
+    Samples are sorted by the position of the hue shift in their order of colour operations, because `jitter_` is fast
+    for neighbours with the same position.
+
+    Args:
+        order: (n, 4), the order of each sample's colour operations, as `jitter_` takes it.
+        size: Side of the views, pixels.
+        device: Device of the views. An accelerator gets one chunk, a CPU several, to use its threads and caches.
+
+    Returns:
+        Sample numbers of each chunk; every sample is in exactly one chunk.
+    """
+    place = hue_place(order)
+    by_place = np.argsort(place, kind="stable")
+    if device.type != "cpu":
+        return [by_place]
+    num_threads = torch.get_num_threads()
+    num_chunks = num_threads * -(-len(order) * size**2 // (_CHUNK_PIXELS * num_threads))
+    cost = np.cumsum(1 + (place[by_place] < 5))  # colour operations double the cost of a sample
+    edges = np.searchsorted(cost, np.linspace(0, cost[-1], num_chunks + 1)[1:-1])
+    return [chunk for chunk in np.split(by_place, edges) if len(chunk)]
+
+
+def for_each(work: Callable[[NDArray[np.int64]], None], pieces: list[NDArray[np.int64]]) -> None:
+    """Call `work` on each piece; as many pieces run at the same time as torch has threads."""
+    num_threads = torch.get_num_threads()
+    if len(pieces) == 1 or num_threads == 1:
+        for piece in pieces:
+            work(piece)
+    else:
+        list(_pool(num_threads, os.getpid()).map(work, pieces))
+
+
+@cache
+def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
+    """Return a pool of threads in which each torch operation uses only the thread that calls it.
+
+    The pool is cached by process id, so that a forked process makes its own pool.
+    """
+    started = threading.Barrier(num_threads)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        # This call applies the setting now. Otherwise the thread's first operation would apply the default, which is
+        # restored below.
+        torch.get_num_threads()
+        started.wait()
+
+    pool = ThreadPoolExecutor(num_threads, "augment", initializer=start)
+    for begun in [pool.submit(int) for _ in range(num_threads)]:
+        begun.result()
+    # The threads' calls of `set_num_threads` also changed the default of threads that start later, so restore it.
+    torch.set_num_threads(num_threads)
+    return pool

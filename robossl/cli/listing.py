@@ -1,0 +1,141 @@
+"""`robossl list`: list the names that a user can choose from (methods, backbones, recipes, ...), one per line."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pkgutil
+import tomllib
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from robossl.common.plugins import ENVIRONMENTS, Registry
+from robossl.data.sources import SOURCES
+from robossl.errors import InputError
+from robossl.evaluation import PROTOCOLS
+from robossl.methods import METHODS
+from robossl.probes.factors import FACTORS
+from robossl.training.recipes import recipes
+
+Kind = Literal["methods", "sources", "factors", "backbones", "protocols", "envs", "profiles", "recipes"]
+
+
+class NameRow(NamedTuple):
+    """A name that `robossl list` prints, with its title."""
+
+    name: str
+    title: str
+    package: str = ""  # the installed plugin package that the name comes from; "" for robossl's own names
+
+
+class NameTable(NamedTuple):
+    """All names of one kind, such as methods."""
+
+    rows: list[NameRow]
+    problems: Sequence[str] = ()  # messages about plugins that are not used
+
+
+def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
+    """List the names of one kind, such as methods, one per line. Without a kind, list the kinds.
+
+    Args:
+        kind: Kind of names to list.
+        pattern: Show only matching names, as in `robossl list backbones 'vit_small*'`.
+
+    Raises:
+        InputError: no name matches the pattern.
+    """
+    if kind is None:
+        return "\n".join(f"robossl list {each:10} {_counted(each)}" for each in get_args(Kind))
+    rows, problems = _table(kind)
+    shown = [row for row in rows if fnmatchcase(row.name, pattern)]
+    if not shown and rows:
+        raise InputError(f"none of the {len(rows)} {kind} match {pattern!r}; robossl list {kind} shows all")
+    width = max((len(row.name) for row in shown), default=0)
+    lines = [f"{name:{width}}  {title}{f'  [{package}]' if package else ''}".rstrip() for name, title, package in shown]
+    return "\n".join([*lines, *problems])
+
+
+def _counted(kind: Kind) -> str:
+    if kind == "backbones":  # not counted, because importing timm takes seconds
+        return "timm's models; takes a pattern: robossl list backbones 'vit_small*'"
+    return str(len(_REGISTRIES[kind] if kind in _REGISTRIES else _table(kind).rows))
+
+
+def _table(kind: Kind) -> NameTable:
+    return _of_registry(_REGISTRIES[kind]) if kind in _REGISTRIES else _OTHERS[kind]()
+
+
+def _of_registry(registry: Registry) -> NameTable:
+    """Return the names of a registry with their titles. For a plugin that cannot be used, the title says why."""
+    rows = []
+    for name in registry:
+        try:
+            rows.append(NameRow(name, _title(registry, name), registry.package(name)))
+        except InputError as error:
+            rows.append(NameRow(name, str(error), registry.package(name)))
+    return NameTable(rows, registry.problems())
+
+
+def _title(registry: Registry, name: str) -> str:
+    """Return the title of a name.
+
+    For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
+    For a plugin, it is the `title` of a factor, or the first line of the object's docstring.
+    """
+    if name not in registry.built_in:
+        found = registry.resolve(name)
+        return str(found.title) if registry is FACTORS else _first_line(inspect.getdoc(found))
+    spec = find_spec(registry[name].partition(":")[0])
+    assert spec and spec.origin
+    return _first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _backbones() -> NameTable:
+    import timm
+
+    from robossl.encoders.backbones import BACKBONES
+
+    list(BACKBONES.usable())  # importing the plugins registers their backbones with timm
+    weights: dict[str, list[str]] = {name: [] for name in timm.list_models()}
+    for name in timm.list_pretrained():
+        architecture, _, tag = name.partition(".")
+        weights.setdefault(architecture, []).append(tag or "default")
+    rows = [NameRow(n, f"weights: {', '.join(tags) or 'none'}", BACKBONES.package(n)) for n, tags in weights.items()]
+    return NameTable(rows, BACKBONES.problems())
+
+
+def _envs() -> NameTable:
+    return NameTable([NameRow(name, title) for name, title in pkgutil.resolve_name(ENVIRONMENTS)().items()])
+
+
+def _profiles() -> NameTable:
+    folder = Path(__file__).parents[1] / "probes" / "profiles"
+    profiles = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
+    return NameTable([NameRow(each["name"], each["title"]) for each in profiles])
+
+
+def _recipes() -> NameTable:
+    firsts = {name: _first_line(path.read_text(encoding="utf-8")) for name, path in recipes().items()}
+    return NameTable([NameRow(name, first.removeprefix("# ")) for name, first in firsts.items()])
+
+
+_REGISTRIES: dict[Kind, Registry] = {
+    "methods": METHODS,
+    "sources": SOURCES,
+    "factors": FACTORS,
+    "protocols": PROTOCOLS,
+}
+_OTHERS: dict[Kind, Callable[[], NameTable]] = {
+    "backbones": _backbones,
+    "envs": _envs,
+    "profiles": _profiles,
+    "recipes": _recipes,
+}

@@ -1,0 +1,205 @@
+"""Plugins: find methods, sources, factors and protocols by name, also those that other installed packages bring.
+
+An object is imported when it is first used. The commands, environments and clients of this repository's other packages
+are named here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import multiprocessing
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from robossl.common.suggest import suggest_name
+from robossl.errors import InputError, reason
+
+# Commands of this repository's other packages by name: "module:function" and help text.
+COMMANDS = {
+    "bench-serve": (
+        "robossl_serving.bench.command:bench_serve",
+        "put load on a server and say how old its answers are",
+    ),
+    "collect": ("robossl_envs.collect:collect", "play an environment and write what is seen as a LeRobot data set"),
+    "doctor": ("robossl_envs.doctor:command", "say what an environment lacks on this machine"),
+    "explore-loop": (
+        "robossl_envs.explore:explore_loop",
+        "look where an encoder finds things new, train it, look again",
+    ),
+    "load": ("robossl_serving.load:load", "have a running server load a model, or roll it back to a version"),
+    "serve": ("robossl_serving.command:serve", "answer control loops over gRPC, the newest frame first"),
+}
+
+# Kinds of frame sources that `robossl probe --data KIND:NAME` takes, besides stores and folders.
+PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
+
+# Clients for remote encoders by the scheme of the address (grpc://); each is called with host:port.
+ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}
+
+# Function that returns the titles of environments by their ids.
+ENVIRONMENTS = "robossl_envs.listing:environments"
+
+
+class Registry(Mapping[str, str]):
+    """Names of one kind of object, such as methods. Each name stands for an object, written as "module:attribute".
+
+    Built-in names (those of robossl) come first, then those of plugins in installed packages. A name that itself has
+    the form "module:attribute" is always accepted; the module is looked up in installed packages, then in the working
+    folder.
+
+    Args:
+        kind: Word for one object in messages, such as "method".
+        group: Group of entry points in which installed packages declare more names.
+        built_in: The built-in names, each with its "module:attribute".
+        check: Function that returns what is wrong with a plugin's object, such as "must be a function"; "" if nothing.
+    """
+
+    def __init__(self, kind: str, *, group: str, built_in: Mapping[str, str], check: Callable[[Any], str]) -> None:
+        self.kind, self.group, self.built_in, self._check = kind, group, built_in, check
+        self._resolved: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> str:
+        return self.built_in.get(name) or (name if ":" in name else self._plugins[name].value)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.built_in
+        yield from self._plugins
+
+    def __len__(self) -> int:
+        return len(self.built_in) + len(self._plugins)
+
+    def resolve(self, name: str) -> Any:
+        """Import and return the object that a name stands for.
+
+        Raises:
+            InputError: the name is unknown, two packages bring it, or its object cannot be imported or is of another
+                kind.
+        """
+        if name not in self._resolved:
+            self._resolved[name] = self._import(name)
+        return self._resolved[name]
+
+    def usable(self) -> Iterator[str]:
+        """Yield the built-in names and the plugins that can be imported; print why on stderr for each that cannot."""
+        for name in self:
+            try:
+                if name not in self.built_in:
+                    self.resolve(name)
+            except InputError as error:
+                _say(str(error))
+            else:
+                yield name
+
+    def name_of(self, thing: type) -> str:
+        """Return the name that a class was resolved by, else the name that it is listed under, else "module:Class"."""
+        target = f"{thing.__module__}:{thing.__qualname__}"
+        given = (name for name, known in self._resolved.items() if known is thing)
+        listed = (name for name, known in self.items() if known == target)
+        return next(given, None) or next(listed, target)
+
+    def package(self, name: str) -> str:
+        """Return the installed package that brings a name; "" for built-in names and for "module:attribute"."""
+        return _package(self._plugins[name]) if name in self._plugins else ""
+
+    def problems(self) -> list[str]:
+        """Return a message for each name that an installed package brings but that is not used."""
+        return list(self._unused.values())
+
+    def source_files(self, name: str) -> list[Path]:
+        """Return the source files of a plugin: its module, or all modules in the folder if it is part of a package.
+
+        For a built-in or unknown name, the list is empty.
+        """
+        if name in self.built_in or name not in self:
+            return []
+        self.resolve(name)
+        module = sys.modules[self[name].partition(":")[0]]
+        path = Path(inspect.getfile(module))
+        return sorted(path.parent.glob("*.py")) if module.__package__ else [path]
+
+    @property
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return self._found[0]
+
+    @property
+    def _unused(self) -> dict[str, str]:
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, EntryPoint], dict[str, str]]:
+        """Return the plugins of installed packages by name, and messages why further names are not used.
+
+        A name is not used if it is built in, or if two packages bring it.
+        """
+        by_name: dict[str, list[EntryPoint]] = {}
+        for entry in sorted(entry_points(group=self.group), key=lambda entry: (entry.name, _package(entry))):
+            by_name.setdefault(entry.name, []).append(entry)
+        plugins: dict[str, EntryPoint] = {}
+        unused: dict[str, str] = {}
+        for name, entries in by_name.items():
+            packages = " and ".join(map(_package, entries))
+            values = " or ".join(entry.value for entry in entries)
+            about = f"the {self.kind} {name!r} of {packages}"
+            if name in self.built_in:
+                unused[name] = f"{about} is not used, for robossl has its own; name it {values}"
+            elif len(entries) > 1:
+                unused[name] = f"{about} is there twice; uninstall one of them, or name it {values}"
+            else:
+                plugins[name] = entries[0]
+        return plugins, unused
+
+    def _import(self, name: str) -> Any:
+        if name in self.built_in:
+            if name in self._unused:
+                _say(self._unused[name])
+            return pkgutil.resolve_name(self[name])
+        if name in self._unused:
+            raise InputError(self._unused[name])
+        if name not in self:
+            raise InputError(f"{suggest_name(self.kind, name, self)}, or name your own: MODULE:ATTRIBUTE")
+        if ":" in name:
+            search_working_folder()
+        package = self.package(name)
+        about = f"the {self.kind} {name!r}" + (f" of the package {package}" if package else "")
+        try:
+            found = pkgutil.resolve_name(self[name])
+        except Exception as error:  # the module may raise anything
+            next_step = f"mend or uninstall {package}" if package else f"it is looked for in packages and {os.getcwd()}"
+            why = f"{_place(error)}{type(error).__name__}: {reason(error)}"
+            raise InputError(f"{about} cannot be imported ({why}); {next_step}") from error
+        wrong = self._check(found)
+        if wrong:
+            what = found if isinstance(found, type) else type(found)
+            raise InputError(f"{about} {wrong}; {self[name]} is {'' if what is found else 'of '}{what}")
+        return found
+
+
+def search_working_folder() -> None:
+    """Let imports find modules of the working folder; it is searched last, so that a file does not hide a package."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def _place(error: Exception) -> str:
+    """Return where the import of a module failed, as "file:line: "; "" if it failed before it ran the module."""
+    machinery = (__file__, pkgutil.__file__, importlib.__file__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    last = frames[-1]
+    return "" if last.filename in machinery else f"{last.filename}:{last.lineno}: "
+
+
+def _say(line: str) -> None:
+    if multiprocessing.parent_process() is None:  # worker processes would repeat the same lines
+        print(f"robossl: {line}", file=sys.stderr)

@@ -1,0 +1,88 @@
+"""Make the card (name, shapes, provenance, licences) of a torch encoder from its weights and training record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from robossl_client.card import EncoderCard, InputContract, TensorSpec, licence_warnings
+
+from robossl.common.version import __version__
+from robossl.encoders.encoder import Encoder, named_outputs, read_encoder
+from robossl.encoders.encoder_files import read_about
+from robossl.encoders.find import find_encoder
+from robossl.encoders.weights import split_source, weights_digest
+
+
+def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
+    """Read the encoder of a folder and make its card. The card's name is the folder's name, or RUN for RUN/encoder."""
+    encoder = read_encoder(folder)
+    place = folder.resolve()
+    name = place.parent.name if place.name == "encoder" else place.name
+    return encoder, torch_card(encoder, name=name, extra=read_about(folder)["extra"])
+
+
+def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
+    """Make the card of a torch encoder; `extra` is the training record that `save_encoder` wrote."""
+    config = encoder.config
+    data = extra.get("data", [])
+    licences = sorted({licence for store in data for licence in store["licences"]})
+    warnings = licence_warnings(licences)
+    if extra.get("method") and not licences:
+        warnings += ("the licences of the training data are not recorded",)
+    if not extra.get("start_recorded", config.init == "random"):
+        warnings += (f"training started from {Path(config.init).name}, whose licence is not recorded",)
+    return EncoderCard(
+        name=name,
+        version=0,
+        digest=weights_digest(encoder.backbone.state_dict()),
+        backbone=config.backbone,
+        input=InputContract(
+            tensor=TensorSpec("uint8", ("batch", "height", "width", 3)),
+            input_hw=config.input_hw,
+            mean=config.mean,
+            std=config.std,
+            fixed_hw=None,
+        ),
+        outputs=_output_specs(encoder),
+        created_by=f"robossl {__version__}",
+        method=extra.get("method"),
+        step=extra.get("step"),
+        config_hash=extra.get("config_hash"),
+        data=tuple(store["store"] for store in data),
+        licences=tuple(licences),
+        warnings=warnings,
+    )
+
+
+def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
+    """Return the stores that the initial weights were trained on, and whether the record is complete.
+
+    The `encoder.json` of this package's encoders lists all stores that their weights were ever trained on. Other
+    weights have no such list.
+
+    Returns:
+        The stores, oldest first, in the form that `save_encoder` writes under "data"; and True if this list is
+        complete, that is, if no other data was used.
+
+    Raises:
+        InputError: the `encoder.json` cannot be read, or has another schema.
+    """
+    folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
+    if folder is None:
+        return [], init == "random"
+    about = read_about(folder)
+    extra = about["extra"]
+    return extra.get("data", []), extra.get("start_recorded", about["config"]["init"] == "random")
+
+
+def _output_specs(encoder: Encoder) -> dict[str, TensorSpec]:
+    device = next(encoder.parameters()).device
+    frames = torch.zeros((1, *encoder.config.input_hw, 3), dtype=torch.uint8, device=device)
+    was_training = encoder.training
+    encoder.eval()
+    with torch.inference_mode():
+        named = named_outputs(encoder(encoder.preprocess(frames)))
+    encoder.train(was_training)
+    return {name: TensorSpec("float32", ("batch", *value.shape[1:])) for name, value in named.items()}

@@ -1,0 +1,271 @@
+"""State probe: how well ridge regression predicts a robot's state (joints, pose) from the features of one frame.
+
+Each episode is predicted by a fit on the other folds. Folds keep episodes whole, and inner folds choose the penalty.
+For each dimension that moves, R2 = 1 - squared error / squared deviation from the mean; the result is the mean over
+these dimensions. A single split is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move,
+so R2 divides by almost nothing. Intervals resample episodes, and all rows of the table are compared on the same
+resamples.
+
+A dimension may move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
+`min_std`, and at least half of `min_std` when any one fold is removed, because every fit must see it move. Even so, it
+may hardly move in a resample, or in a fold that chooses the penalty. If its squared deviation there is less than
+`LEAST_DEVIATION` times that of all frames, R2 divides by the squared deviation of all frames instead. In a resample,
+this applies only to the difference from the R2 of all episodes. If a dimension moves in most episodes, its R2 is the
+usual one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from robossl.common.checks import check_range
+from robossl.data.store import Store
+from robossl.errors import InputError
+from robossl.evaluation.subjects import make_groups
+from robossl.measure.accuracy import all_pairs
+from robossl.measure.bootstrap import Interval, draw_counts, percentile_interval
+from robossl.measure.features import embed
+from robossl.measure.metrics import least_deviation
+from robossl.measure.ridge import FOLDS as INNER_FOLDS
+from robossl.measure.ridge import predict_by_ridge
+from robossl.measure.store_rows import StoreRows, spread_rows
+from robossl.measure.subjects import Subject
+
+LEAST_RESAMPLES = 100  # minimum number for an interval
+MAX_SEED = 2**32 - 1  # limit of scikit-learn's random_state
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """All settings that affect the results."""
+
+    column: str = "state"
+    split: str | None = None  # None: every episode of the store
+    folds: int = 5
+    frames_per_episode: int = 60
+    min_std: float = 0.05  # in the column's unit (rad, m); dimensions with a smaller std are left out
+    bootstrap: int = 2000
+    random_seeds: int = 3
+    seed: int = 0
+    dims: tuple[int, ...] = ()  # dimensions of the column; () means all
+    output: Literal["pooled", "cls"] = "pooled"
+
+    def check(self) -> None:
+        """Check the settings that do not depend on the store.
+
+        `bootstrap` may be 0, for an estimate without an interval.
+
+        Raises:
+            InputError: a number is outside its range.
+        """
+        check_range(1, frames_per_episode=self.frames_per_episode, random_seeds=self.random_seeds)
+        check_range(0, min_std=self.min_std, bootstrap=self.bootstrap)
+        check_range(0, MAX_SEED, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """One row of the table."""
+
+    name: str
+    kind: str
+    r2: Interval  # mean over dimensions and seeds
+    minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
+    penalties: tuple[float, ...]  # the chosen penalties, one per fold and seed
+
+
+@dataclass(frozen=True, slots=True)
+class StateResult:
+    """The result of `robossl regress`."""
+
+    settings: StateSettings
+    num_dims: int
+    num_episodes: int
+    rows: tuple[StateRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateProbe:
+    """The frames, the values to predict from them, and the resamples of their episodes."""
+
+    store: Store
+    settings: StateSettings
+    rows: Int[ndarray, " n"]
+    episodes: Int[ndarray, " n"]
+    values: Float[ndarray, "n k"]
+    weights: Float[ndarray, "b e"]
+
+    def __call__(
+        self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
+    ) -> tuple[Float[ndarray, " b"], list[float]]:
+        """Return R2 and the penalty of each fold.
+
+        The first value of R2 is for all episodes as they are, the others for the resamples.
+        """
+        (features,) = embed(subject, StoreRows(self.store, self.rows), cache=cache, advance=advance).values()
+        return _probe(features, self.values, self.episodes, self.weights, self.settings)
+
+
+def open_probe(store: Store, settings: StateSettings) -> StateProbe:
+    """Choose the frames and read the values to predict from them.
+
+    Raises:
+        InputError: a setting is outside its range, the column, a dimension or the split is unknown, a value is not
+            finite, no dimension moves, or there are too few episodes.
+    """
+    settings.check()
+    chosen = np.unique(store.episode_of(store.rows(settings.split)))
+    rows = spread_rows(store, chosen, per_episode=settings.frames_per_episode)
+    values = store.column(settings.column, rows).astype(np.float64)
+    if not set(settings.dims) <= set(range(values.shape[1])):
+        got = ", ".join(map(str, settings.dims))
+        raise InputError(f"{settings.column!r} has dimensions 0 to {values.shape[1] - 1}, got --dims {got}")
+    values = values[:, list(settings.dims)] if settings.dims else values
+    episodes = store.episode_of(rows)
+    values = values[:, _moving(values, episodes, settings)]
+    return StateProbe(store, settings, rows, episodes, values, _resamples(len(chosen), settings))
+
+
+def run_state(
+    models: tuple[str, ...],
+    store: Store,
+    settings: StateSettings,
+    *,
+    cache: Path | None = None,
+    group_seeds: bool = False,
+    watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> StateResult:
+    """Run the state probe on models, on their backbones with random weights, and on pooled pixels.
+
+    Raises:
+        InputError: for the reasons that `open_probe` gives; there are too few resamples for an interval; or a model
+            cannot be opened.
+    """
+    check_range(LEAST_RESAMPLES, bootstrap=settings.bootstrap)
+    probe = open_probe(store, settings)
+    groups = make_groups(
+        models,
+        random_seeds=settings.random_seeds,
+        seed=settings.seed,
+        group_seeds=group_seeds,
+        output=settings.output,
+    )
+    total = len(probe.rows) * sum(len(group.members) for group in groups)
+    scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}
+    for group in groups:
+        each = [probe(one, cache=cache, advance=lambda done: watch("embed", done, total)) for one in group.members]
+        scored[group.name] = np.stack([r2 for r2, _ in each]), tuple(p for _, penalties in each for p in penalties)
+    return StateResult(
+        settings=settings,
+        num_dims=probe.values.shape[1],
+        num_episodes=len(np.unique(probe.episodes)),
+        rows=tuple(
+            StateRow(
+                name=group.name,
+                kind=group.kind,
+                r2=interval(scored[group.name][0]),
+                minus={
+                    name: interval(all_pairs(scored[group.name][0], scored[name][0]))
+                    for name in group.references
+                    if name in scored
+                },
+                penalties=scored[group.name][1],
+            )
+            for group in groups
+        ),
+    )
+
+
+def _moving(
+    values: Float[ndarray, "n k"], episodes: Int[ndarray, " n"], settings: StateSettings
+) -> Bool[ndarray, " k"]:
+    """Return which dimensions move enough, also in the frames of every fit. Refuse values that cannot be probed."""
+    num_episodes = len(np.unique(episodes))
+    if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
+        raise InputError(
+            f"a state probe in {settings.folds} folds needs more than {num_episodes} episodes "
+            f"(split {settings.split or 'all'}); lower --folds (2 at least) or choose another --split"
+        )
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise InputError(
+            f"{settings.column!r} has {count} of {values.size} values that are not finite; choose --dims or a --split "
+            "without them, or correct them and ingest again"
+        )
+    fits = [values[seen] for seen, _ in _folds(episodes, settings)]
+    moves: Bool[ndarray, " k"] = values.std(axis=0) >= settings.min_std
+    moves &= np.all([(each.std(axis=0) >= settings.min_std / 2) & (np.ptp(each, axis=0) > 0) for each in fits], axis=0)
+    if not moves.any():
+        raise InputError(
+            f"no dimension of {settings.column!r} has a std of {settings.min_std}, and half of it without any one "
+            "fold; lower --min-std or choose another --column"
+        )
+    return moves
+
+
+def _folds(
+    episodes: Int[ndarray, " n"], settings: StateSettings
+) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
+    """Yield, for each fold, the rows to fit and the rows to predict."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
+    yield from folds.split(episodes, groups=episodes)
+
+
+def _probe(
+    features: Float[ndarray, "n d"],
+    values: Float[ndarray, "n k"],
+    episodes: Int[ndarray, " n"],
+    weights: Float[ndarray, "b e"],
+    settings: StateSettings,
+) -> tuple[Float[ndarray, " b"], list[float]]:
+    """Return R2 for each row of `weights`, and the penalty of each fold.
+
+    A row of `weights` says how often each episode counts.
+    """
+    predicted, penalties = np.empty_like(values), []
+    for seen, held in _folds(episodes, settings):
+        predicted[held], penalty = predict_by_ridge(features[seen], values[seen], episodes[seen], features[held])
+        penalties.append(penalty)
+    of = np.unique(episodes, return_inverse=True)[1]
+    centred = values - values.mean(axis=0)  # without centring, a small motion about a large mean loses precision
+    sums = [_sum_by(of, x) for x in (np.ones_like(values), centred, centred**2, (values - predicted) ** 2)]
+    count, first, second, error = (weights @ each for each in sums)
+    deviation = second - first**2 / count
+    lost = error[0] / deviation[0]
+    changed = (error - lost * deviation) / least_deviation(deviation, deviation[0] * count / count[0])
+    r2: Float[ndarray, " b"] = (1 - lost - changed).mean(axis=1)
+    return r2, penalties
+
+
+def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "e k"]:
+    sums = np.zeros((of.max() + 1, values.shape[1]))
+    np.add.at(sums, of, values)
+    return sums
+
+
+def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b e"]:
+    """Return how often each resample has each episode, one row per resample.
+
+    The first row is no resample: it has all episodes once.
+    """
+    generator, one_stratum = np.random.default_rng(settings.seed), np.zeros(num_episodes, np.int64)
+    counts = draw_counts(one_stratum, num_resamples=settings.bootstrap, generator=generator, fewer=1)
+    return np.concatenate([np.ones((1, num_episodes)), counts])
+
+
+def interval(r2: Float[ndarray, "s b"]) -> Interval:
+    """Return the estimate with a percentile interval.
+
+    Each resample uses one seed; the seeds take turns.
+    """
+    resampled = r2[:, 1:].T
+    return percentile_interval(float(r2[:, 0].mean()), resampled, np.arange(len(resampled)) % len(r2))

@@ -1,0 +1,1 @@
+"""Export: an encoder as a verified ONNX model in a model repository."""

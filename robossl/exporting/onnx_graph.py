@@ -1,0 +1,112 @@
+"""The ONNX graph of an encoder: uint8 frames in, named outputs out, with resize and normalisation inside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Literal
+
+import onnx
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from robossl.encoders.encoder import Encoder, named_outputs, resize_matrix
+
+Precision = Literal["fp32", "fp16"]
+
+# The first ONNX opset whose Resize can antialias. Runtimes too old for the newest opset can read graphs of this opset.
+OPSET = 18
+
+
+class EncoderGraph(nn.Module):
+    """The module that is exported: it takes uint8 frames and returns fp32 outputs; its backbone is in fp32 or fp16."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        outputs: tuple[str, ...],
+        precision: Precision,
+        fixed_hw: tuple[int, int] | None,
+    ) -> None:
+        super().__init__()
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.encoder = copy.deepcopy(encoder).to(self.dtype).eval()
+        self.outputs = outputs
+        self.resize = None if fixed_hw is None else FixedResize(fixed_hw, encoder.config.input_hw)
+
+    def forward(self, frames: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
+        """Return the chosen outputs, in the order of `self.outputs`."""
+        if self.resize is None:
+            pixels = self.encoder.preprocess(frames)
+        else:
+            pixels = self.encoder.normalise(self.resize(frames.permute(0, 3, 1, 2).float() / 255))
+        named = named_outputs(self.encoder(pixels.to(self.dtype)))
+        return tuple(named[name] for name in self.outputs)
+
+
+class FixedResize(nn.Module):
+    """Antialiased bilinear resize between two fixed sizes as two matrix products, which every runtime supports."""
+
+    rows: Float[Tensor, "H h"]
+    columns: Float[Tensor, "w W"]
+
+    def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("rows", resize_matrix(source_hw[0], target_hw[0], mode="bilinear"))
+        self.register_buffer("columns", resize_matrix(source_hw[1], target_hw[1], mode="bilinear").T.contiguous())
+
+    def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
+        """Resize pixels that have the source size."""
+        return self.rows @ pixels @ self.columns
+
+
+def to_onnx(
+    encoder: Encoder,
+    *,
+    outputs: tuple[str, ...],
+    precision: Precision,
+    fixed_hw: tuple[int, int] | None,
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Export an encoder to a checked ONNX model. The batch size is dynamic, and without `fixed_hw` also the frame size.
+
+    Args:
+        encoder: The encoder; it is copied.
+        outputs: Names of the outputs, in order.
+        precision: Precision of the backbone.
+        fixed_hw: The only frame size that the model takes; None for any.
+        metadata: Entries to write into the model's metadata_props.
+    """
+    module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
+    height, width = fixed_hw or [
+        size + 6 for size in encoder.config.input_hw
+    ]  # differs from input_hw, for which torch could leave out the resize
+    dims = {0: torch.export.Dim("batch", min=1)}
+    if fixed_hw is None:
+        dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
+    model = _trace(module, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")  # removes stack traces and file names of this machine
+        part.ClearField("doc_string")
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _trace(
+    module: EncoderGraph, example: Tensor, dims: dict[int, torch.export.Dim], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        module.eval(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes={"frames": dims},
+        input_names=["frames"],
+        output_names=list(outputs),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto

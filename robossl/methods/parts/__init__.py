@@ -1,0 +1,1 @@
+"""Parts of methods: heads, losses, teachers, queues, view pairs, temporal windows."""

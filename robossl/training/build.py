@@ -1,0 +1,250 @@
+"""Build a run from its configuration. Parts that do not fit are refused before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DataParallel
+
+from robossl.augment.pipeline import Augment
+from robossl.common.ranks import Ranks
+from robossl.data.clips import check_clips, moving_rows
+from robossl.data.loader import BatchLoader, ResidentFrames
+from robossl.data.mixture import FrameStore, Mixture
+from robossl.data.sampler import MixedSampler, Sampler, thin_rows
+from robossl.data.store import Store, open_store
+from robossl.encoders.encoder import Encoder, build_encoder, unused_weights
+from robossl.errors import InputError, reason
+from robossl.measure.collapse import CollapseMonitor
+from robossl.methods.base import Method
+from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
+from robossl.methods.parts.teacher import MovingAverageBank, Queue
+from robossl.training.adapt import adapt, describe_lengthening
+from robossl.training.logging import check_sinks
+from robossl.training.online_knn import OnlineKnn
+from robossl.training.optim import build_optimizer
+from robossl.training.run import RunConfig, RunFolder
+from robossl.training.trainer import Trainer
+from robossl.views import ViewSpec
+
+
+def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -> Trainer:
+    """Build the trainer of a run, and refuse parts of the configuration that do not fit.
+
+    Random initial weights depend only on the seed.
+    """
+    check_batch(config, ranks)
+    torch.use_deterministic_algorithms(True)
+    # Filling uninitialised memory would cost 3 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    stores = [open_store(part.store) for part in config.data.parts]
+    config, remarks = adapt(config, stores)
+    torch.manual_seed(config.seed)
+    method = config.method.build(build_encoder(config.encoder))
+    specs = method.views()
+    loader = build_loader(config, ranks, stores, specs)
+    check_views(method, stores, specs)
+    if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:
+        raise InputError(f"knn.output is cls, but {config.encoder.backbone} has no class token; set it to pooled")
+    knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
+    check_memories(method, config, loader)
+    folder = RunFolder(out)
+    if ranks.is_main:
+        check_sinks(config.train.sinks)
+        folder.check(config, resume=resume, may_lengthen=True)
+        remarks += describe_lengthening(config, folder)
+
+    method = place_batch_norm(method, config, ranks)
+    memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
+    method = method.to(ranks.device).to(memory_format=memory_format).train()
+    mean, std = config.encoder.mean, config.encoder.std
+    optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
+    return Trainer(
+        config=config,
+        ranks=ranks,
+        folder=folder,
+        stores=stores,
+        method=method,
+        model=wrap_model(method, config, ranks),
+        optimizer=optimizer,
+        loader=loader,
+        augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
+        collapse=CollapseMonitor(),
+        knn=knn,
+        remarks=remarks,
+    )
+
+
+def check_batch(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse a batch that ranks and micro-batches cannot share equally, and micro-batches of one frame."""
+    parts = ranks.world_size * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} does not divide by {ranks.world_size} ranks x "
+            f"{config.train.accumulate} accumulation steps; choose a multiple of {parts}"
+        )
+    if config.train.batch_size == config.train.accumulate:
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} in {config.train.accumulate} accumulation steps leaves one "
+            "frame at a time, with no other frame to compare it to; raise the batch or lower train.accumulate"
+        )
+
+
+def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
+    """Refuse views (augmented frames or clips) that the method declares and that do not fit.
+
+    These are clips for a method that takes single images, views larger than every frame, and sizes that the backbone
+    cannot take.
+    """
+    clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]
+    if clips and not method.takes_clips:
+        raise InputError(
+            f"the method takes single frames, got clips of {clips[0]}; leave out num_frames of the view's clip, or "
+            "choose a method for video such as cpc"
+        )
+    largest = max(int(store.frame_hw.min(axis=1).max()) for store in stores)
+    size = max(spec.size for spec in specs)
+    if size > largest:
+        raise InputError(
+            f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
+            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
+        )
+    for size in sorted(method.encoder_sizes()):
+        check_size(method.encoder, size)
+
+
+def check_size(encoder: Encoder, size: int) -> None:
+    """Refuse a view size that the backbone cannot take, such as a size that is no multiple of its patch size."""
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # timm's models raise errors of any type
+        height, width = encoder.backbone.default_cfg["input_size"][-2:]
+        raise InputError(
+            f"{encoder.config.backbone} takes no views of {size} px: {reason(error).rstrip('.')}; choose other sizes "
+            f"for the method's views (the model is made for {height}x{width}), or another backbone"
+        ) from error
+    encoder.train()
+
+
+def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:
+    """Refuse a memory of the method (outputs that it keeps from earlier batches) that is too small.
+
+    A queue must be at least as large as a batch. A moving-average bank needs a row for every training frame.
+    """
+    for module in method.modules():
+        if isinstance(module, Queue):
+            module.check_batch(config.train.batch_size)
+        if isinstance(module, MovingAverageBank):
+            module.check_sample(int(loader.sampler.rows.max()))
+
+
+def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> BatchLoader:
+    """Return the loader that reads this rank's share of every batch.
+
+    If all frames of the training data, decoded, fit into `data.resident_gib`, the loader keeps them in memory.
+    """
+    data, batch_size = config.data, config.train.batch_size
+    readable: FrameStore = Mixture(stores) if len(stores) > 1 else stores[0]
+    clips = tuple(spec.clip for spec in specs)
+    reaches = any(clip.has_time for clip in clips)  # do clips show more than the sampled (anchor) frame?
+    parts = data.parts
+    anchors, weights, drawn, first = {}, [], [], 0
+    for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
+        rows = store.rows(part.split)
+        moving = moving_rows(store, rows) if reaches else rows
+        if len(moving) or len(parts) == 1:  # in a mixture, a store that can give no clips is left out
+            check_clips(store, rows, clips)
+            anchors[number] = first + (
+                moving if part.frames_per_s is None else thin_rows(store, moving, part.frames_per_s)
+            )
+            weights.append(part.weight)
+            drawn.append(first + moving if reaches else anchors[number])
+        first += store.num_frames
+    if not anchors:
+        check_clips(stores[0], stores[0].rows(data.split), clips)
+    share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
+    pools = [
+        Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number)
+        for number, own in anchors.items()
+    ]
+    every = np.concatenate(drawn)
+    fits = ResidentFrames.num_bytes(readable, every) <= data.resident_gib * 2**30
+    share = batch_size // ranks.world_size
+    return BatchLoader(
+        store=readable,
+        sampler=pools[0] if len(parts) == 1 else MixedSampler(tuple(pools), tuple(weights), batch_size),
+        clips=clips,
+        local=slice(ranks.rank * share, (ranks.rank + 1) * share),
+        device=ranks.device,
+        num_workers=data.num_workers,
+        resident_rows=every if fits else None,
+    )
+
+
+def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
+    """Convert the batch-norms of a method to the statistics that it needs, and return the method.
+
+    If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
+    `train.sync_batch_norm`, they are of the global batch. In all other cases nothing is converted.
+    """
+    groups = method.batch_norm_groups
+    if groups is None:
+        several = ranks.world_size > 1 and config.train.sync_batch_norm
+        return convert_sync_batchnorm(method) if several else method
+    if groups % ranks.world_size or config.train.batch_size % (groups * config.train.accumulate):
+        raise InputError(
+            f"{groups} groups of batch-norm do not divide over {ranks.world_size} ranks and batches of "
+            f"{config.train.batch_size // config.train.accumulate}; choose method.batch_norm_groups so that they do"
+        )
+    return convert_split_batchnorm(method, groups=groups // ranks.world_size)
+
+
+def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """Return the model that the training loop calls.
+
+    It is the method, wrapped to average gradients if there are several ranks, and compiled if configured.
+    """
+    model: nn.Module = method
+    if ranks.world_size > 1:
+        for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
+            for weight in unused_weights(encoder):
+                weight.requires_grad_(False)  # DDP would wait for a gradient that never comes
+        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
+            model = DataParallel(method, forward_sync_buffers=False)
+        else:
+            model = DataParallel(method, broadcast_buffers=False)
+    if config.train.compile:
+        model.compile()
+    return model
+
+
+def uses_channels_last(config: RunConfig, method: Method) -> bool:
+    """Return whether to use torch's memory format channels_last.
+
+    If the configuration does not say, the answer is yes for convolutional backbones. It is no for ViTs, which this
+    format slows down.
+    """
+    if config.train.channels_last is not None:
+        return config.train.channels_last
+    return sum(isinstance(module, nn.Conv2d) for module in method.encoder.modules()) > 1
+
+
+def device_name(config: RunConfig) -> str:
+    """Return the configured device; for `auto`, return "cuda" if torch finds a GPU, else "cpu".
+
+    Raises:
+        InputError: the device is cuda, and torch finds no GPU.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.train.device == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if config.train.device == "cuda" and not has_gpu:
+        raise InputError("train.device is cuda, but torch finds no GPU here; choose cpu or auto")
+    return config.train.device

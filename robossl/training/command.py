@@ -1,0 +1,46 @@
+"""`robossl pretrain`: read a configuration, override its values from the command line, and train."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from robossl.common.config import load, override
+from robossl.common.malloc import keep_freed_memory
+from robossl.training.pretrain import pretrain
+from robossl.training.recipes import find_config
+from robossl.training.run import RunConfig
+from robossl.training.run_paths import resolve
+from robossl.training.trainer import RunInterrupted
+
+
+def command(argv: Sequence[str]) -> int:
+    """Run `robossl pretrain CONFIG [--out RUN] [--train.steps 1000 ...]` or `robossl pretrain RUN --resume`.
+
+    Return the exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="robossl pretrain",
+        description="Pretrain an encoder. Any value of the configuration can be overridden: --train.steps 1000; "
+        "`robossl pretrain CONFIG --help` lists them all. `--knn none` switches online kNN off; `none` is allowed for "
+        "every optional value. `robossl pretrain RUN --resume --train.steps MORE` lengthens a run.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="a recipe's name, a yaml, or with --resume a run folder")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME_OF_CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
+    known, rest = parser.parse_known_args(list(argv))
+    if known.config is None:
+        parser.print_help()
+        return 0 if {"-h", "--help"} & set(rest) else 2
+    asks_for_help = bool({"-h", "--help"} & set(rest))
+    yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
+    config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
+    keep_freed_memory()
+    try:
+        pretrain(config, out=out, resume=known.resume)
+    except RunInterrupted:
+        return 143  # 128 + SIGTERM: the run was saved but is not finished
+    return 0

@@ -1,0 +1,262 @@
+"""The configuration of a run, and the folder that the run writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from robossl.common.atomic_io import atomic_write
+from robossl.common.checks import check_positive, check_range
+from robossl.common.config import as_plain, difference, load, to_yaml, with_changes
+from robossl.common.paths import StrPath
+from robossl.encoders.encoder import EncoderConfig
+from robossl.errors import InputError
+from robossl.methods import METHODS
+from robossl.methods.base import MethodConfig
+from robossl.training.checkpoint import checkpoints
+from robossl.training.optim import OptimConfig
+from robossl.training.recipes import find_config
+from robossl.training.run_paths import FILE, is_run
+
+# What a run writes before its first checkpoint. A folder that holds nothing else, and no checkpoint, may be reused.
+_BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
+
+# Keys that may change on resume, because the weights do not depend on them.
+FREE_ON_RESUME = (
+    "knn",
+    "data.num_workers",
+    "data.resident_gib",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.sinks",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MixConfig:
+    """An additional store of frames to train on."""
+
+    store: Path
+    split: str | None = "train"  # None: every frame
+    weight: float = 1.0  # relative share of this store in every batch
+    frames_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Settings of the frames to train on, and of how they are read."""
+
+    store: Path
+    split: str | None = "train"  # None: every frame
+    epoch_over: Literal["frames", "episodes"] = "frames"
+    frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
+    resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
+    num_workers: int = 2  # decoding processes for a larger split
+    weight: float = 1.0  # relative share of `store` in every batch if `mix` adds stores
+    mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
+
+    def __post_init__(self) -> None:
+        check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
+        check_range(0, resident_gib=self.resident_gib, num_workers=self.num_workers)
+
+    @property
+    def parts(self) -> tuple[DataConfig | MixConfig, ...]:
+        """The settings of all stores to draw frames from: `store`, then those of `mix`."""
+        return (self, *self.mix)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Settings of the training loop. Intervals are counted in steps; a step processes one global batch."""
+
+    steps: int = 10_000
+    batch_size: int = 256  # samples per step, over all ranks and micro-batches
+    accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
+    channels_last: bool | None = None  # None: only for convolutional backbones
+    compile: bool = False
+    sync_batch_norm: bool = True
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    health_every: int = 50
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+
+    def __post_init__(self) -> None:
+        check_range(
+            1,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoints=self.keep_checkpoints,
+            log_every=self.log_every,
+            health_every=self.health_every,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineKnnConfig:
+    """Settings of online kNN: weighted kNN on a labelled split during training."""
+
+    label: str
+    every: int = 500
+    train_split: str = "train"
+    test_split: str = "val"
+    frames_per_episode: int = 2
+    output: Literal["pooled", "cls"] = "pooled"  # cls: the class token of a ViT
+
+    def __post_init__(self) -> None:
+        check_range(1, every=self.every, frames_per_episode=self.frames_per_episode)
+        if self.train_split == self.test_split:
+            raise InputError(
+                f"train_split and test_split must differ, got {self.test_split!r} for both: every frame would find "
+                "itself; choose another test_split"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The configuration of a run, as in `configs/*.yaml` and in the run folder.
+
+    Example:
+        >>> import dataclasses
+        >>> import robossl
+        >>> config = robossl.load_config("quickstart")
+        >>> dataclasses.replace(config, seed=1).seed
+        1
+    """
+
+    method: MethodConfig = field(metadata={"choices": METHODS})
+    data: DataConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    knn: OnlineKnnConfig | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(0, 2**32 - 1, seed=self.seed)  # seed and step together must fit into 64 bits
+        own = as_plain(self.method).items()
+        check_range(1, **{f"method.{name}": value for name, value in own if name.endswith("_dim")})
+
+
+def load_config(source: StrPath, *, changes: Mapping[str, object] | None = None) -> RunConfig:
+    """Read a configuration from a recipe, a YAML file or a run folder.
+
+    Args:
+        source: Name of a recipe, YAML file, or run folder.
+        changes: New values by dotted key, such as `{"train.steps": 100, "knn": None}`.
+
+    Raises:
+        InputError: there is no such recipe or file, or a key or value in it is wrong; the message names file and line.
+
+    Example:
+        >>> import robossl
+        >>> config = robossl.load_config("simsiam_resnet18_video", changes={"train.steps": 100})
+        >>> config.train.steps, config.encoder.backbone
+        (100, 'resnet18')
+    """
+    path = find_config(Path(source))
+    config = load_saved(path / FILE) if is_run(path) else load(path, RunConfig)
+    return with_changes(config, changes or {})
+
+
+def load_saved(path: Path) -> RunConfig:
+    """Read the `config.yaml` of a run, which an earlier version may have written.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return load(path, RunConfig, is_saved=True)
+
+
+class RunFolder:
+    """The folder that a run writes: config.yaml, metrics.jsonl, log.txt, tensorboard/, checkpoints/, encoder/.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
+        """Make the folder and write the configuration, after `check`; only the main rank calls this.
+
+        Raises:
+            InputError: for the reasons that `check` gives.
+        """
+        self.check(config, resume=resume, may_lengthen=may_lengthen)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path / "config.yaml") as aside:
+            aside.write_text(to_yaml(config))
+
+    def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
+        """Check that the folder is free for this run, or with `resume` that it holds this run.
+
+        A folder whose run saved no checkpoint counts as free.
+
+        Args:
+            config: The configuration of this run.
+            resume: Go on with the run in the folder.
+            may_lengthen: Accept more steps than the run in the folder had.
+
+        Raises:
+            InputError: the folder holds a run and `resume` is off, the run has another configuration or no
+                config.yaml, or there is no run to resume.
+        """
+        saved = self.path / "config.yaml"
+        if saved.exists():
+            if self._has_work():
+                self._check_same(saved, config, resume=resume, may_lengthen=may_lengthen)
+        elif checkpoints(self.checkpoints):
+            raise InputError(f"{self.path} has checkpoints but no config.yaml; put it back or choose another --out")
+        elif resume:
+            raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
+
+    def _has_work(self) -> bool:
+        others = {path.name for path in self.path.iterdir()} - _BEFORE_THE_FIRST_SAVE
+        return bool(others or checkpoints(self.checkpoints))
+
+    def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
+        if not resume:
+            raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
+        before = load_saved(saved)
+        if may_lengthen and config.train.steps < before.train.steps:
+            raise InputError(
+                f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "
+                "can be lengthened, not shortened: give more steps, or start a new run with another --out"
+            )
+        if may_lengthen and config.train.steps > before.train.steps:
+            before = replace(before, train=replace(before.train, steps=config.train.steps))
+        changed = [line for line in difference(before, config) if not line.startswith(FREE_ON_RESUME)]
+        if changed:
+            raise InputError(
+                f"cannot resume {self.path} with another configuration ({'; '.join(changed)}); "
+                "undo these or start a new run with another --out"
+            )
+
+    def truncate_metrics(self, step: int) -> None:
+        """Remove lines of steps after `step` from metrics.jsonl, and a half-written last line of a killed run."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            with atomic_write(path) as aside:
+                aside.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

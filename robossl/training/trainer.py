@@ -1,0 +1,231 @@
+"""The training loop, the same for every method.
+
+All random numbers depend on (seed, step) only, so a resumed run has the same results as a run without interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from robossl.augment.pipeline import Augment
+from robossl.common.config import as_plain, config_hash
+from robossl.common.progress import Progress
+from robossl.common.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
+from robossl.data.loader import BatchLoader
+from robossl.data.store import Store
+from robossl.encoders.cards import data_before
+from robossl.encoders.encoder import save_encoder
+from robossl.errors import InputError
+from robossl.measure.collapse import CollapseMonitor
+from robossl.methods.base import Loss, Method
+from robossl.methods.parts.batch_norm import raise_small_batch
+from robossl.training.checkpoint import checkpoints, save_checkpoint
+from robossl.training.logging import Sink, describe_step
+from robossl.training.micro_batches import accumulate, split
+from robossl.training.online_knn import OnlineKnn
+from robossl.training.optim import clip_gradients, set_rates
+from robossl.training.run import RunConfig, RunFolder
+from robossl.views import Batch
+
+
+class RunInterrupted(Exception):
+    """SIGTERM or SIGINT stopped the run; the run was saved first."""
+
+
+@dataclass(slots=True)
+class Trainer:
+    """The parts of a run on one rank, and the loop over its steps."""
+
+    config: RunConfig
+    ranks: Ranks
+    folder: RunFolder
+    stores: list[Store]  # online kNN uses the first store
+    method: Method
+    model: nn.Module  # the method, compiled and wrapped for several ranks
+    optimizer: torch.optim.Optimizer
+    loader: BatchLoader
+    augment: Augment
+    collapse: CollapseMonitor
+    knn: OnlineKnn | None
+    remarks: tuple[str, ...] = ()  # changes to the recipe, printed when the run starts
+
+    def run(self, *, start: int, progress: Progress, sinks: list[Sink]) -> None:
+        """Train from step `start` to the last step of the configuration.
+
+        Raises:
+            InputError: the loss or the weights are no longer finite.
+            RunInterrupted: a signal came; the run was saved.
+        """
+        config, steps = self.config.train, self.config.train.steps
+        progress.show("pretrain", start, steps, note="")
+        if start == steps:
+            # The run may have been killed after it wrote its last checkpoint and before it wrote its encoder.
+            self.write_encoder(start)
+        logged, logged_at = start, time.perf_counter()
+        with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
+            for step, raw in enumerate(batches, start=start):
+                lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
+                loss = self.step(step, self.augment(raw))
+                done, is_last = step + 1, step + 1 == steps
+
+                values: dict[str, float] = {}
+                if done % config.log_every == 0 or is_last:
+                    values = self.scalars(loss, lr)  # this waits for the GPU, so read the clock after it
+                    values["samples_per_s"] = (done - logged) * config.batch_size / (time.perf_counter() - logged_at)
+                    note = ("" if is_last else "{left} left  ") + describe_step(values)
+                    line = "step {done}/{total}  " + note
+                    progress.show("pretrain", done, steps, note=note, line=line, line_now=is_last or logged == start)
+                    logged, logged_at = done, time.perf_counter()
+                values |= self.checks(done, loss, progress)
+                for sink in sinks if values else []:
+                    sink.write(done, values)
+
+                interrupted = any_rank(bool(signals))
+                if interrupted or done % config.checkpoint_every == 0 or is_last:
+                    self.check_finite(done, loss)
+                    self.save(done)
+                if interrupted:
+                    command = shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
+                    raise RunInterrupted(f"stopped at step {done} and saved; go on with --resume: {command}")
+
+    def step(self, step: int, batch: Batch) -> Loss:
+        """Update the weights with one batch; return its loss, with the outputs of the last micro-batch."""
+        config = self.config.train
+        # Random numbers in the model, such as those of drop path, depend on (seed, step, rank).
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
+        self.method.before_step(step, config.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        # Forward and backward pass of each micro-batch; the gradients add up to those of the whole batch.
+        loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward_context)
+        self.method.after_backward()
+        clip_gradients(self.method, self.config.optim)
+        self.optimizer.step()
+        self.method.after_step((step + 1) / config.steps)
+        return loss
+
+    @contextlib.contextmanager
+    def _forward_context(self) -> Iterator[None]:
+        """Set the precision of a forward pass; explain the error if a batch is too small for batch-norm."""
+        config = self.config.train
+        with (
+            torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+            raise_small_batch(config.batch_size),
+        ):
+            yield
+
+    def scalars(self, loss: Loss, lr: float) -> dict[str, float]:
+        """Return the loss and the metrics, averaged over ranks, and the learning rate.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        names = ["loss", *loss.metrics]
+        mean = all_reduce_mean(torch.stack([loss.value.detach().float(), *(v.float() for v in loss.metrics.values())]))
+        values = dict(zip(names, mean.tolist(), strict=True)) | {"lr": lr}
+        if not math.isfinite(values["loss"]):
+            raise self._diverged("the loss is not finite")
+        return values
+
+    def checks(self, done: int, loss: Loss, progress: Progress) -> dict[str, float]:
+        """Check for collapse and run online kNN, each at its interval; return the scalars that they measured."""
+        values: dict[str, float] = {}
+        if done % self.config.train.health_every == 0:
+            values, warning = self.collapse.check(tuple(gather(out) for out in loss.outputs))
+            if warning:
+                progress.say(f"step {done}: {warning}")
+        if self.knn and self.ranks.is_main and (done % self.knn.config.every == 0 or done == self.config.train.steps):
+            values |= (scored := self.knn(self.method.encoder))
+            progress.say(f"step {done}: {self.knn.describe(scored)}")
+        return values
+
+    def check_finite(self, done: int, loss: Loss) -> None:
+        """Refuse to save a run that diverged; if it diverged on one rank, all ranks raise the error.
+
+        Raises:
+            InputError: the loss, the weights or the optimizer state are not finite.
+        """
+        slots = (value for slots in self.optimizer.state.values() for value in slots.values())
+        held = [loss.value.detach(), *self.method.state_dict().values(), *slots]
+        finite = [value.isfinite().all() for value in held if isinstance(value, Tensor) and value.is_floating_point()]
+        if any_rank(not all(ok.item() for ok in finite)):
+            raise self._diverged(f"the loss or the weights are not finite at step {done}, which is not saved")
+
+    def _diverged(self, what: str) -> InputError:
+        saved = checkpoints(self.folder.checkpoints)
+        good = f"{saved[-1]} is from before" if saved else "no checkpoint was written before"
+        return InputError(f"{what}; lower optim.lr, add optim.warmup_steps or use train.precision fp32; {good}")
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint and the encoder; only the main rank writes."""
+        if self.ranks.is_main:
+            save_checkpoint(
+                self.folder.checkpoints,
+                step=done,
+                method=self.method,
+                optimizer=self.optimizer,
+                state={
+                    "health": self.collapse.state_dict(),
+                    "stores": [store.content_hash for store in self.stores],
+                    "frames": self.frames_hashes(),
+                },
+                keep=self.config.train.keep_checkpoints,
+            )
+        self.write_encoder(done)
+
+    def frames_hashes(self) -> list[str]:
+        """Return for each store a hash of the frames that are trained on; labels do not change it."""
+        parts = zip(self.stores, self.config.data.parts, strict=True)
+        return [store.frames_hash(part.split) for store, part in parts]
+
+    def write_encoder(self, done: int) -> None:
+        """Write the encoder and its provenance (method, step, data); the main rank writes, the other ranks wait."""
+        if self.ranks.is_main:
+            before, start_recorded = data_before(self.config.encoder.init)
+            seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
+            own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in seen]
+            about = {
+                "method": as_plain(self.config)["method"]["name"],
+                "step": done,
+                "run": self.folder.path.name,
+                "config_hash": config_hash(self.config),
+                "data": [*(store for store in before if store not in own), *own],
+                "start_recorded": start_recorded,
+            }
+            save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about)
+        barrier()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends it.
+
+    SIGTERM may come twice. If it is sent to all processes, the launcher gets it too and sends it to its workers again.
+    Outside the main thread, no signals are collected.
+    """
+    signals: list[int] = []
+
+    def collect(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield signals  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, collect) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
