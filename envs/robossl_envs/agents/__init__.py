@@ -1,6 +1,7 @@
-"""The agents that act while frames are collected, by name.
+"""The agents, which choose the actions while frames are collected.
 
-An agent's module is imported when the agent is used, so that its name is known without importing torch.
+`AGENTS` maps the name of each agent to the path of its class. A class is imported only when it is used, so that the
+names are known without importing torch.
 """
 
 from __future__ import annotations

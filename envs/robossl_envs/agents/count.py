@@ -1,4 +1,7 @@
-"""Count: moves to rarely visited cells, found by hashing (#Exploration, arXiv:1611.04717)."""
+"""Count: an agent that moves to rarely visited cells (#Exploration, arXiv:1611.04717).
+
+A cell is a group of similar observations; see `cells.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from robossl_envs.agents.walk import CellPlanner, check_candidate_actions
 
 
 class CountAgent:
-    """Seeks novel cells; the novelty of a cell is 1 / sqrt(number of visits to it)."""
+    """Moves to novel cells; the novelty of a cell is 1 / sqrt(number of visits to this cell)."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Agents that act as the environment's scripted expert, with or without pink noise."""
+"""Agents that take the actions of the environment's scripted expert, with or without added pink noise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ExpertAgent:
 class NoisyExpertAgent:
     """Adds pink noise to the expert's actions.
 
-    Each episode has a random standard deviation of the noise, from 0 to half the range of the actions.
+    The standard deviation of the noise is random in each episode, from 0 to half the range of the actions.
     """
 
     learns: ClassVar[bool] = False
