@@ -91,7 +91,7 @@ class ModelEntry:
 
 
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
-    """Return the error for a failed load; its message names the version that serves now."""
+    """Return the error for a failed load; its message says which version is served now."""
     if failed:
         what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log if the current version changed, or if other wanted versions failed or are missing since the last time."""
+    """Log if the current version changed, or if more wanted versions failed or are missing than in `old`."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

@@ -81,9 +81,9 @@ class Inference:
             message: The request.
             left_s: Time left until the call's deadline; None if the call has no deadline.
             peer: The client's address as grpc writes it.
-            on_done: Called when the outcome is known.
-            is_gone: Function that returns whether the client has left. The request of such a client is neither decoded
-                further nor run.
+            on_done: Function that is called when the outcome is known.
+            is_gone: Function that returns whether the client has left. If so, the request is not decoded further or
+                run.
 
         Raises:
             RefusedError: the request cannot be served.
@@ -212,7 +212,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """Return the bytes that a request holds before decoding: its message, and its data from shared memory."""
+    """Return the bytes that a request holds before decoding: its message and its data from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:

@@ -30,7 +30,7 @@ class _Unlogged:
 
 
 class Refusals:
-    """The refusals of one stream."""
+    """Counts and logs the requests that are refused in one stream."""
 
     def __init__(self, peer: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
         self._peer = peer
@@ -39,7 +39,7 @@ class Refusals:
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
     def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
-        """Count a refusal; log the first refusal of a status at once, and the later refusals together every 10 s."""
+        """Count a refusal. Log the first refusal of each status at once, and later ones in a summary every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return

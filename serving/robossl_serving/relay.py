@@ -39,7 +39,7 @@ def main() -> None:
         try:
             sys.stdout.buffer.write(f"{json.dumps(row)}\n".encode())
             sys.stdout.buffer.flush()
-        except OSError:  # nobody reads the log; go on reading lines, so that the pipe does not fill
+        except OSError:  # nobody reads the log, but go on reading lines, so that the pipe does not fill
             is_writing = False
 
 
