@@ -63,7 +63,8 @@ class ClientBase:
             digest: Digest of the weights that the encoder must have.
             follow: Always use the server's current encoder instead of pinning the first one.
             robot: Name of the robot. The server runs the robot's newest frame first and drops older waiting frames.
-                Without a name, requests are batch requests: all of them are answered, in order, after those of robots.
+                Without a name, requests are batch requests. The server answers all of them, in order, after the
+                requests of robots.
             outputs: The encoder's outputs to return; default: all.
             deadline_ms: How long a call may take. In a stream, how old a frame may be when the client takes its reply.
                 Default: 1 s for a robot, 60 s for batch requests.

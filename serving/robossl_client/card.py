@@ -25,7 +25,7 @@ class CardError(ValueError):
 class TensorSpec:
     """Type and shape of one tensor. Variable dimensions have a name, as in ("batch", "height", "width", 3)."""
 
-    dtype: str  # numpy's name of the type
+    dtype: str  # name of the type in numpy
     shape: tuple[int | str, ...]
 
 
@@ -35,8 +35,8 @@ class InputContract:
 
     tensor: TensorSpec  # RGB in 0..255, channels last
     input_hw: tuple[int, int]  # height and width after the encoder has resized the whole frame (antialiased, bilinear)
-    mean: tuple[float, ...]  # subtracted from RGB in 0..1, one number per channel
-    std: tuple[float, ...]  # RGB minus mean is divided by this, one number per channel
+    mean: tuple[float, ...]  # subtracted from RGB (scaled to 0..1); one number per channel
+    std: tuple[float, ...]  # divides RGB after `mean` is subtracted; one number per channel
     fixed_hw: tuple[int, int] | None  # the only accepted frame size; None for any
     name: str = "frames"
     colour: str = "RGB"
@@ -59,8 +59,8 @@ class Parity:
     batches: tuple[int, ...]
     frame_hw: tuple[tuple[int, int], ...]
     outputs: dict[str, Agreement]
-    min_centred_cosine: float  # limit: a lower centred cosine fails
-    max_relative_difference: float  # limit of max_abs_difference / (largest magnitude of the output)
+    min_centred_cosine: float  # the comparison fails if a centred cosine is lower
+    max_relative_difference: float  # limit of max_abs_difference / largest magnitude of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class EncoderCard:
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "card") -> EncoderCard:
-        """Read a card from JSON; error messages call the text `origin`.
+        """Read a card from JSON; `origin` is the name of the text in error messages.
 
         Raises:
             CardError: the text is not JSON or not a card, has another schema, or has wrong fields.

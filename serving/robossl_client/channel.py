@@ -17,7 +17,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # The minimum is also the time limit of a connection attempt, and TLS takes long on slow links.
+    # The minimum backoff is also the time limit of a connection attempt, and TLS takes long on slow links.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),  # so a restarted server is found within a second
     ("grpc.keepalive_time_ms", 10_000),  # together with the next line: a dead server is detected within 14 s
@@ -71,7 +71,7 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that every call sends: the token, if there is one.
+    """Return the metadata that every call sends: the token, or nothing if there is no token.
 
     Raises:
         RequestError: the token has characters that a header must not have.

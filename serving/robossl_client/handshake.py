@@ -11,7 +11,7 @@ from robossl_client.channel import Tls
 from robossl_client.errors import DeniedError, RequestError, ServingError, UnavailableError
 
 # This matches grpc's text if the server accepted the connection and then closed it.
-# Either the server speaks TLS and the client does not, or the server wants a client certificate.
+# In this case either the server speaks TLS and the client does not, or the server wants a client certificate.
 # In TLS 1.3 the server closes only after the client's handshake, so grpc cannot know that a certificate is the reason.
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
 _NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)

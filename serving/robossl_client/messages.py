@@ -155,7 +155,7 @@ def make_pin(
     outputs: Sequence[str] | None,
     follow: bool,
 ) -> Pin:
-    """Return a pin of the encoder that a server's metadata describe.
+    """Return a `Pin` of the encoder that a server's metadata describe.
 
     Raises:
         EncoderChangedError: the encoder's weights do not have the wanted digest.

@@ -29,10 +29,10 @@ from robossl_client.shared_frames import SharedPlaces
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 
 # The stream fails after this many unusable frames in a row (about a second of video).
-# Fewer may be an accident, because a camera sometimes damages single frames.
+# A single unusable frame is no reason to fail, because cameras sometimes damage frames.
 MAX_REFUSED = 30
 # The stream fails if the server refuses it this many times in a row, which takes over half a second.
-# It does not fail at once, because the server may have too many streams, of which some may soon end.
+# The stream does not fail at once, because the server may have too many streams, of which some may soon end.
 _MAX_REFUSALS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # first and longest wait between retries while the server is unavailable
 

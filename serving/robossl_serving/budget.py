@@ -23,7 +23,7 @@ from robossl_serving.requests import Priority
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
 _LOOK_S = 0.25  # how often a waiting request checks that its client is still there
 _LARGE_BYTES = 8 * MIB  # a request is large from this size on; the memory of smaller requests is kept for new frames
-# If large requests have freed this much, memory is returned to the system: at the next regular check, or at once.
+# When large requests have freed this much, memory goes back to the system: at the next regular check, or at once.
 _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB
 
 
@@ -84,7 +84,7 @@ class MemoryBudget:
             if self.message_bytes and self.message_bytes + num_bytes > allowed:
                 raise _full("message bytes", self._limits.held_message_bytes)
             if not claim.is_control:
-                # The limit is the sum of batch requests that wait for a decoder, are decoded, and wait for a run.
+                # The limit has room for batch requests that wait for a decoder, are being decoded, or wait for a run.
                 if self._num_batch > 2 * self._limits.waiting + self._num_decoders:
                     raise _too_many()
                 self._num_batch += 1

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-# A batch pays (is worth running) if each of its frames costs at most `_PAYS` times a frame that runs alone.
-# The whole batch may take at most `_LONGER` times such a frame, because the frames of waiting robots age meanwhile.
+# A batch is worth running if each of its frames takes at most `_PAYS` times as long as a frame that runs alone.
+# The whole batch may take at most `_LONGER` times as long, because the frames of waiting robots age meanwhile.
 _PAYS = 0.8
 _LONGER = 2.0
 _SIZES = (1, 2, 4, 8, 16)
@@ -47,7 +47,7 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """Size of the largest batch that pays (see `_PAYS`); 1 if batching does not pay, as on most CPUs.
+        """Size of the largest batch that is worth running (see `_PAYS`); 1 if no batch is, as on most CPUs.
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
@@ -57,7 +57,7 @@ class Costs:
         return self.best_batch_of(None)
 
     def best_batch_of(self, hw: tuple[int, int] | None) -> int:
-        """Return the size of the largest batch that pays for frames of one size; batching pays less for large frames.
+        """Return the largest number of frames of this size that are worth running as a batch; small for large frames.
 
         >>> costs = Costs({1: 0.002, 8: 0.004}, pixels=50_000, per_pixel_s=1e-8)
         >>> costs.best_batch_of((200, 250)), costs.best_batch_of((3000, 4000))
@@ -81,7 +81,7 @@ class Costs:
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:
-    """Measure the run times of growing batches, until batching no longer pays or `budget_s` is spent.
+    """Measure the run times of growing batches, until they are no longer worth running or `budget_s` is spent.
 
     Each batch size runs three times, and the fastest run counts. If a batch was slower than a larger batch, another
     program disturbed the measurement. The smaller batch then gets the time of the larger batch, because a wrong time

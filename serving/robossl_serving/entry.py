@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log if the current version changed, or if more wanted versions failed or are missing than in `old`."""
+    """Log a change of the current version, and which wanted versions newly failed or are newly missing."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

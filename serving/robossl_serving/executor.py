@@ -37,7 +37,7 @@ class Executor:
         on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
-        """Start the thread that runs waiting requests; without `device`, the encoder need not wait for others."""
+        """Start the thread that runs waiting requests; without `device`, it need not wait for other encoders."""
         self._run = run
         self._name = name
         self._scheduler = scheduler
@@ -106,7 +106,7 @@ class Executor:
         """Remove a waiting request that its client gave up; a request that is already running is not stopped."""
         with self._lock:
             waited = self._scheduler.remove(request)
-            # Batch requests of another encoder may have waited for this request.
+            # Batch requests of another encoder may have waited for the cancelled request, so wake that encoder.
             self._device.wake()
             if self._closed:
                 self._wake.notify()

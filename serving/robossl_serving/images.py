@@ -23,7 +23,7 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a JPEG marker that is neither a stuffed byte nor a restart marker
 _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # seconds per pixel on one core of a 2 GHz server
-# Maximum number of JPEG markers and PNG chunks of a call, because reading each of them in Python takes time.
+# The number of JPEG markers and PNG chunks of a call is limited, because Python reads them one by one.
 # Usual images have one marker or chunk per few kilobytes.
 _PARTS = 2**14
 _STRIP = 2**18  # number of pixels of a PNG that are converted at a time

@@ -11,7 +11,7 @@ MIB = 2**20
 class Limits:
     """Limits of a server; a call over a limit is refused before it uses much time or memory."""
 
-    message_bytes: int = 32 * MIB  # of a message, as sent and after decompression; of encoded images in shared memory
+    message_bytes: int = 32 * MIB  # size of a message, also after decompression, and of images in shared memory
     decoded_bytes: int = 64 * MIB  # size of all decoded frames of a call
     scans: int = 64  # passes over the pixels that one JPEG may need; image encoders write about ten
     scan_pixels: int = 2**28  # pixels in all scans of a call; allows 12 scans of the largest call

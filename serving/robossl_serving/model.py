@@ -180,7 +180,7 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
 
 
 def places_of(settings: SessionSettings) -> int:
-    """Return how many encoders may run at the same time. On a CPU each needs cores of its own; on a GPU it is 1."""
+    """Return how many encoders may run at the same time: on a CPU as many as get own cores, on a GPU only 1."""
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 

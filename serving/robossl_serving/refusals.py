@@ -39,7 +39,7 @@ class Refusals:
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
     def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
-        """Count a refusal. Log the first refusal of each status at once, and later ones in a summary every 10 s."""
+        """Count a refusal. Log the first refusal of each status at once, and later refusals together every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return

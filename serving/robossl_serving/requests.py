@@ -72,7 +72,7 @@ class FrameSlice:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The slices that run next as one batch, and the requests that are shed (dropped because they would be late)."""
+    """The frames that run next as one batch, and the requests that are shed (dropped because they would be late)."""
 
     slices: tuple[FrameSlice, ...] = ()
     shed: tuple[Request, ...] = ()

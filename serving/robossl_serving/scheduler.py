@@ -23,11 +23,11 @@ from robossl_serving.requests import FrameSlice, Request, RunPlan
 # The fair interval is the time in which all active robots can be served once.
 _GUARD = 2.0
 # Number of fair intervals after which a robot is due, that is, may be served again if its frame is the freshest.
-# With a smaller number, robots with fresh frames would crowd out the other robots.
+# If a robot were due earlier, robots with fresh frames would crowd out the other robots.
 _DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
 # Number of remembered names: robot names per slot (waiting frame), and camera names per robot.
-# It is limited, because clients can invent any number of names.
+# The number of names is limited, because clients can invent any number of them.
 _NAMES = 8
 _DOUBT_S = 1.0  # while nothing runs, `_pace` (run time / expected run time) halves in this time
 _FOLLOW = 0.1  # weight of the last run in `_pace` if it was slower; a faster run replaces `_pace`
@@ -188,7 +188,7 @@ class Scheduler:
                 yield request
 
     def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
-        """Yield the next control request, and further control requests that are worth running in the same batch."""
+        """Yield the frames of the next control request, and of others that are worth running in the same batch."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
             robot = self._next_robot(now_s, beside_s)

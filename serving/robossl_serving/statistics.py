@@ -1,6 +1,6 @@
 """Counts and times of the requests to one model version, cheap enough to update for every request.
 
-The call ModelStatistics and the Prometheus metrics are both made from them.
+The call ModelStatistics and the Prometheus metrics both return these counts and times.
 """
 
 from __future__ import annotations

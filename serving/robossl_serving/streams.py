@@ -155,8 +155,8 @@ class _Stream:
 
     def _take(self, raw: bytes) -> None:
         # `on_done` refers to the job only through `box`, and takes it out of `box`.
-        # With a direct reference, the job would be in a reference cycle until the next garbage collection.
-        # Until then, its features would keep the memory of a whole onnxruntime session.
+        # If `on_done` referred to the job directly, the job would be in a cycle until the next garbage collection.
+        # Until that collection, the job's features would keep the memory of a whole onnxruntime session.
         box: list[InferJob] = []
         message = None
         try:

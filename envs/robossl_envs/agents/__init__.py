@@ -40,7 +40,7 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
 
 
 def needs_encoder(name: str) -> bool:
-    """Return whether an agent acts on the embeddings of an encoder.
+    """Return whether an agent needs the embeddings of an encoder to choose its actions.
 
     Raises:
         InputError: no agent has that name.

@@ -20,17 +20,17 @@ from robossl.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class AgentObservations:
-    """Current observations of the environments that wait for an action; one row per environment."""
+    """The current observations of all environments that wait for an action; one row per environment."""
 
     slots: Int64[ndarray, " n"]  # index of each row's environment, from 0
     frames: UInt8[ndarray, "n h w 3"]
     states: Float32[ndarray, "n d"]  # state vectors; d is 0 if the environment has none
-    started: Bool[ndarray, " n"]  # whether each row is the first step of an episode
+    started: Bool[ndarray, " n"]  # for each row, whether it is the first step of an episode
     embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 
 class Actor(Protocol):
-    """Acts in one episode. It runs in a worker process and takes its random numbers only from the generator `rng`."""
+    """An agent for one episode. It runs in a worker process and takes random numbers only from the generator `rng`."""
 
     learns: ClassVar[bool]  # False for every actor
 
@@ -51,7 +51,7 @@ class Actor(Protocol):
 
 
 class Learner(Protocol):
-    """Acts in all episodes. It runs in the collecting process and gets the observations of all workers."""
+    """An agent for all episodes, which learns. It runs in the collecting process and gets all workers' observations."""
 
     learns: ClassVar[bool]  # True for every learner
     needs_encoder: ClassVar[bool]

@@ -28,7 +28,7 @@ class CountAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require discrete actions or a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:

@@ -25,7 +25,7 @@ from robossl_envs.agents.cells import NUM_CELLS, CellHasher
 from robossl_envs.agents.walk import CellPlanner
 
 DIM = 128  # dimension of the predicted vector
-# Ten times URLB's rate, because URLB trains on 1024 frames every 2nd step, but we train on 64 every 32nd frame.
+# This is ten times URLB's rate, because URLB trains on 1024 frames every 2nd step, we on 64 every 32nd frame.
 LEARNING_RATE = 1e-3
 BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames: per batch, between training steps, in memory
 PACE = 0.3  # weight of the newest frame's error in the moving average of a cell's errors

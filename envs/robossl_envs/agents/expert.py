@@ -25,7 +25,7 @@ class ExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require an environment with a scripted expert."""
+        """Refuse an environment without a scripted expert."""
         check_space(env)
         if not env.has_wrapper_attr("expert"):
             raise InputError(f"{env_name(env)} has no scripted expert (a method `expert`); use another --agent")
@@ -53,7 +53,7 @@ class NoisyExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a bounded Box of actions and a scripted expert."""
+        """Refuse an environment without a scripted expert, or whose action space is not a bounded Box."""
         ExpertAgent.check(env)
         action_range(env)
 

@@ -21,7 +21,7 @@ class RandomAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a Box or discrete actions."""
+        """Refuse an environment whose action space is neither Box nor Discrete."""
         check_space(env)
 
     def __call__(self) -> Any:

@@ -21,7 +21,7 @@ from robossl_envs.agents.distillation import DIM, Distillation, ErrorPursuit
 from robossl_envs.agents.walk import check_candidate_actions
 
 # Side of the frames in pixels, and number of channels before and after each convolution.
-# There are few channels, so that a frame takes only a few ms on one core.
+# The network has few channels, so that a frame takes only a few ms on one core.
 SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)
 
 
@@ -40,7 +40,7 @@ class RNDAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require discrete actions or a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:

@@ -38,7 +38,8 @@ START_SECONDS = 60.0  # minimum time limit of the first step, because imports an
 def limit_threads() -> Iterator[None]:
     """Limit each process that starts inside the `with` block to one thread.
 
-    The limits are environment variables. Numpy and Mesa read them only when they are loaded, so they are set before.
+    The limits are environment variables. They are set before a process starts, because Numpy and Mesa read them only
+    once, when they are loaded.
     """
     before = {name: os.environ.get(name) for name in THREAD_LIMITS}
     os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))

@@ -40,12 +40,12 @@ class EnvDescription:
     frames_per_s: int
     max_steps: int
     columns: tuple[Column, ...]
-    nuisances: tuple[str, ...]  # nuisance factors that get a random strength in each episode
+    nuisances: tuple[str, ...]  # nuisance factors (such as light); each gets a random strength per episode
     step_seconds: float  # time of one step with rendering; serves to estimate the time of the collection
 
 
 def open_env(settings: CollectionSettings) -> Environment:
-    """Make the environment. If it has an option `image_size`, it renders frames of the requested size.
+    """Make the environment, and pass the requested frame size if its constructor takes `image_size`.
 
     Raises:
         InputError: the environment is not registered, cannot be made on this machine, or renders no pictures, or a
@@ -174,7 +174,7 @@ def _action_column(env: Environment) -> Column:
 def _effective_nuisances(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return the nuisance factors that have an effect in the environment.
 
-    These are its attribute `factors`. If it has no such attribute, these are all nuisance factors in `names`.
+    These are the names in its attribute `factors`. If it has no such attribute, these are all nuisances in `names`.
     """
     known: tuple[str, ...] = names.get("nuisance", ())
     return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known
@@ -224,7 +224,7 @@ def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, in
 
 
 def render_frame(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
-    """Return the current picture in the size of the data set. If it must be scaled, this is done with antialiasing."""
+    """Return the current picture in the size of the data set. Scale it with antialiasing if its size differs."""
     frame = render_raw(env)
     if frame.shape[:2] == (height, width):
         return frame

@@ -1,8 +1,8 @@
 """Collect episodes with a learner (agent that acts in all environments); AsyncVectorEnv steps the environments.
 
 Each slot (index in the vector) is one environment in its own worker process. The workers record episodes and encode
-videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all are ended
-and started anew. Then only the episode of that process counts as failed; all interrupted episodes are played again.
+videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all processes
+are replaced. Then only the episode of that process counts as failed; all interrupted episodes are played again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker. `reset(seed=K)` starts episode K; when it ends, `info` holds its outcome."""
+    """The environment of one worker. `reset(seed=K)` starts episode K; when K ends, `info` holds its outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]

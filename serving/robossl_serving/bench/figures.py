@@ -90,7 +90,7 @@ def _lost(traces: Sequence[Trace]) -> dict[str, int]:
     lost: dict[str, int] = {}
     for trace in traces:
         known = sum(count for reason, count in trace.num_lost.items() if reason != "skipped")
-        # A stream does not report lost frames one by one, so count here the frames without a reply or a reason.
+        # A stream gives no reason for a lost frame, so count the other frames without a reply as dropped.
         rest = {"dropped": trace.num_sent - len(trace.replies) - known}
         for reason, count in (trace.num_lost | rest).items():
             if count > 0:

@@ -20,7 +20,7 @@ from robossl_serving.bench.trace import Trace
 
 Transport = Literal["unary", "stream", "shared-memory", "shared-stream"]
 Arrivals = Literal["locked", "spread", "jittered"]
-# Connects a client. Takes the name of its robot (None for a batch client), and whether to use shared memory.
+# Function that connects a client. Arguments: robot name (None for a batch client), whether to use shared memory.
 Connect = Callable[[str | None, bool], EncoderClient]
 
 _JITTER_S = 0.004  # standard deviation of the noise on the time of a jittered frame
