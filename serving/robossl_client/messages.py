@@ -31,7 +31,7 @@ CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0
 class Reply:
     """Features of frames, which encoder computed them, and how long that took."""
 
-    features: dict[str, npt.NDArray[Any]]  # by output name; each array has one row per frame
+    features: dict[str, npt.NDArray[Any]]  # features by output name; each array has one row per frame
     frame_id: str
     model: str
     version: int

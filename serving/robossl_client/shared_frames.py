@@ -121,7 +121,7 @@ class SharedPlaces:
         self._place_bytes = 0
         self._is_closed = False
         self._is_full = False  # whether shared memory has no room for a region; frames are then sent as bytes
-        self._taken: dict[str, int] = {}  # by frame id: the place of the frame
+        self._taken: dict[str, int] = {}  # place of each frame, by frame id
         self._lost: set[str] = set()  # ids of frames whose region is lost
 
     async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:

@@ -57,7 +57,7 @@ class FrameStream:
         self.num_replaced = 0  # frames that a newer frame replaced, or whose reply a newer reply replaced
         self.num_late = 0  # frames that missed their deadline before or after sending, or whose reply was too old
         self.num_refused = 0  # frames that the server refused because they were damaged or its queue was full
-        self.num_lost = 0  # frames sent or waiting when the connection ended
+        self.num_lost = 0  # frames that were sent or waiting when the connection ended
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain

@@ -36,7 +36,7 @@ class TimeEstimates:
     """Estimated times of one kind of work on one machine, learned separately for each size."""
 
     def __init__(self) -> None:
-        # By (height, width), then by number of frames; the (height, width) used last is at the end.
+        # Records by (height, width), then by number of frames; the (height, width) used last is at the end.
         self._records: dict[tuple[int, int], dict[int, _Record]] = {}
 
     def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:

@@ -147,7 +147,7 @@ class Inference:
         if request.outcome != "served":
             raise RefusedError(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
-        response.CopyFrom(job.model.reply)  # fields that all replies of the model share
+        response.CopyFrom(job.model.reply)  # copies the fields that all replies of the model share
         response.id = job.id
         shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
@@ -155,7 +155,7 @@ class Inference:
             raw = values.tobytes()
             if name in shared and "shared_memory_region" in shared[name]:
                 _write(self._shared_memory, shared[name], raw, tensor.parameters)
-                raw = b""  # tritonclient needs one entry of raw contents for each output
+                raw = b""  # stays in the list, because tritonclient needs one entry for each output
             response.raw_output_contents.append(raw)
         parameters = response.parameters
         parameters["decode_us"].int64_param = _us(job.decoded_s - request.arrived_s)

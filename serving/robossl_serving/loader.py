@@ -32,7 +32,7 @@ class ModelLoader:
     def __init__(self, root: Path, settings: SessionSettings, device: Device) -> None:
         self._root = root
         self._settings = settings
-        self._device = device  # shared by all versions
+        self._device = device  # the processor that all versions share
         # By model name and version: stamp (times and sizes) of the files that failed their checks, and the reason.
         self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}
 

@@ -105,7 +105,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
     finally:
         if sys.stderr is not None:
             sys.stderr.flush()
-        os.dup2(kept, 2)  # closes the pipe, which ends the relay
+        os.dup2(kept, 2)  # this closes the pipe, which ends the relay program
         with contextlib.suppress(subprocess.TimeoutExpired):
             relay.wait(timeout=5)
 

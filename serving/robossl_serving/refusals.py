@@ -24,8 +24,8 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(slots=True)
 class _Unlogged:
-    next_s: float  # when the next line may be logged
-    times: int  # refusals since the last line
+    next_s: float  # time from which the next line may be logged
+    times: int  # number of refusals since the last logged line
     facts: dict[str, object]  # facts about the last refusal
 
 

@@ -22,7 +22,7 @@ class Request:
     outputs: tuple[str, ...]
     robot: str | None
     camera: str
-    captured_s: float  # by time.monotonic() of this machine, as are all times here
+    captured_s: float  # capture time by time.monotonic() of this machine, the clock of all times here
     arrived_s: float
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)
@@ -79,5 +79,5 @@ class RunPlan:
 
     @property
     def num_frames(self) -> int:
-        """Number of frames in all slices."""
+        """Number of all frames that run."""
         return sum(each.stop - each.start for each in self.slices)

@@ -58,7 +58,7 @@ class Scheduler:
         self._costs = costs
         self._max_waiting = max_waiting
         self._max_slots = max_waiting if max_slots is None else max_slots
-        self._robots: dict[str, _Robot] = {}  # by robot name; the robot seen last is at the end
+        self._robots: dict[str, _Robot] = {}  # robots by name; the robot seen last is at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
         self._runs = TimeEstimates()

@@ -31,8 +31,8 @@ class Security:
 
     tls_cert: Path | None = None  # PEM file with the server's certificate and its chain
     tls_key: Path | None = None
-    client_ca: Path | None = None  # clients need a certificate that this authority signed (mTLS)
-    token: Path | None = None  # file with the token of clients
+    client_ca: Path | None = None  # PEM file of the authority that must have signed the clients' certificates (mTLS)
+    token: Path | None = None  # file with the token that clients must send
     admin_token: Path | None = None  # file with the token for loading and unloading models
 
     def credentials(self) -> grpc.ServerCredentials | None:

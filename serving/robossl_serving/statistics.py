@@ -61,7 +61,7 @@ class ModelStatistics:
         self.name, self.version = card.name, str(card.version)
         self.lock = threading.Lock()  # hold this lock to read the fields
         self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
-        self.runs: dict[int, RunCount] = {}  # by number of frames in a run
+        self.runs: dict[int, RunCount] = {}  # counts of runs, by number of frames in a run
         self._last_s = 0.0
 
     def count_run(self, num_frames: int, run_s: float) -> None:

@@ -33,7 +33,7 @@ def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], tra
 
 def ask_by_stream(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
     """Send frames by a stream until the end time of the trace; take replies while waiting for the next frame."""
-    sent: list[tuple[float, float]] = []  # time of capture, time of sending
+    sent: list[tuple[float, float]] = []  # times of capture and of sending, for each sent frame
 
     def note(reply: Reply | None) -> None:
         if reply is not None:

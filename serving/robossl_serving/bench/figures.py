@@ -41,16 +41,16 @@ class Figures:
     """Figures (numbers) of all clients of one class, control or batch, together."""
 
     clients: int
-    sent_per_s: float  # frames sent
-    goodput_per_s: float  # frames served
-    latency_ms: Percentiles  # from sending to reply
-    age_ms: Percentiles  # from capture to reply
-    server_ms: Percentiles  # the part of latency_ms spent in the server
-    queue_ms: Percentiles  # the part of server_ms spent in the queue
-    infer_ms: Percentiles  # the part of server_ms spent in the encoder
+    sent_per_s: float  # number of frames sent per second
+    goodput_per_s: float  # number of frames served per second
+    latency_ms: Percentiles  # time from sending to reply
+    age_ms: Percentiles  # time from capture to reply
+    server_ms: Percentiles  # part of `latency_ms`: time in the server
+    queue_ms: Percentiles  # part of `server_ms`: time in the queue
+    infer_ms: Percentiles  # part of `server_ms`: time in the encoder
     jain: float  # Jain's fairness index; 1 if all clients were served equally
-    served: tuple[int, ...]  # served frames of each client
-    lost: dict[str, int]  # lost frames by reason
+    served: tuple[int, ...]  # number of served frames of each client
+    lost: dict[str, int]  # number of lost frames by reason
 
 
 def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
