@@ -12,7 +12,7 @@ from robossl_client.errors import DeniedError, RequestError, ServingError, Unava
 
 # This matches grpc's text if the server accepted the connection and then closed it.
 # In this case either the server speaks TLS and the client does not, or the server wants a client certificate.
-# In TLS 1.3 the server closes only after the client's handshake, so grpc cannot know that a certificate is the reason.
+# In TLS 1.3 the server closes only after the client's handshake, so grpc does not learn that a certificate is missing.
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
 _NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
 _PROBE_S = 1.0

@@ -58,7 +58,7 @@ class SharedFile:
         return not self._path.exists()
 
     def write(self, raw: bytes | memoryview, *, at: int = 0) -> None:
-        """Write bytes at an offset."""
+        """Write bytes to the file at an offset."""
         self._map[at : at + len(raw)] = raw
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 # A batch is worth running if each of its frames takes at most `_PAYS` times as long as a frame that runs alone.
-# The whole batch may take at most `_LONGER` times as long, because the frames of waiting robots age meanwhile.
+# The batch may take `_LONGER` times as long as one frame, not longer, because waiting frames age meanwhile.
 _PAYS = 0.8
 _LONGER = 2.0
 _SIZES = (1, 2, 4, 8, 16)

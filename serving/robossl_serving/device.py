@@ -25,7 +25,7 @@ class DeviceMember(Protocol):
 
     @property
     def longest_unserved_s(self) -> float:
-        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
+        """The time (time.monotonic()) when the robot that has waited longest was last served."""
         ...
 
     def demand_s(self, now_s: float) -> float:
@@ -59,7 +59,7 @@ class Device:
         self._members.remove(member)
 
     def next(self) -> DeviceMember | None:
-        """Return the encoder that may run now, or None if no encoder may."""
+        """Return the encoder that may run now, or None if no encoder may run."""
         running = [member.running for member in self._members if member.running]
         if len(running) >= self._places:
             return None

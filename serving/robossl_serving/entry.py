@@ -91,7 +91,7 @@ class ModelEntry:
 
 
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
-    """Return the error for a failed load; its message says which version is served now."""
+    """Return the error for a failed load; its message also says which version serves calls now."""
     if failed:
         what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:

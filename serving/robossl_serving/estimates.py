@@ -1,4 +1,4 @@
-"""Estimate how long work of one size takes, from its expected time and from earlier measurements.
+"""Estimate how long work (an encoder run or image decoding) takes, from its expected time and from earlier runs.
 
 If an estimate says that work would be late, the work is refused, but only for about as long as one run takes. Then the
 work runs once as a trial, and the estimate learns the time of the trial. So work that could be done in time is never

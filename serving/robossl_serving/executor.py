@@ -61,7 +61,7 @@ class Executor:
 
     @property
     def longest_unserved_s(self) -> float:
-        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
+        """The time (time.monotonic()) when the robot that has waited longest was last served."""
         return self._scheduler.longest_unserved_s()
 
     def demand_s(self, now_s: float) -> float:

@@ -212,7 +212,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """Return the bytes that a request holds before decoding: its message and its data from shared memory."""
+    """Return the size of what a request holds before decoding: its message and its data from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:

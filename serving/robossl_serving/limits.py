@@ -23,7 +23,7 @@ class Limits:
     waiting: int = 64  # batch requests that may wait for one encoder; control requests: `waiting` + `streams`
     streams: int = 256
     streams_per_client: int = 8
-    unread_replies: int = 16  # requests that the server reads from a stream before the client takes the replies
+    unread_replies: int = 16  # maximum number of requests of a stream whose replies the client has not taken
     control_deadline_ms: int = 1000  # deadline of a control request if the client sets none
     batch_deadline_ms: int = 60_000
     regions: int = 64  # maximum number of registered regions of shared memory

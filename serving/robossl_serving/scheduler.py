@@ -76,7 +76,7 @@ class Scheduler:
         return self._num_slots
 
     def longest_unserved_s(self) -> float:
-        """Return the last time of service of the waiting robot that was served longest ago."""
+        """Return the time when the robot that has waited longest was last served."""
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
@@ -108,7 +108,7 @@ class Scheduler:
         return waiting
 
     def remove(self, request: Request) -> bool:
-        """Remove a waiting request; return False if it does not wait."""
+        """Remove a waiting request; return False if it is not waiting."""
         if request.robot is None:
             if request not in self._batch:
                 return False

@@ -20,7 +20,7 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5,
 
 @dataclass(slots=True)
 class TimeHistogram:
-    """A histogram of seconds."""
+    """A histogram of times in seconds."""
 
     sum_s: float = 0.0
     # Number of times in each bin. Each bound in BOUNDS_S ends a bin, and the last bin is above all bounds.

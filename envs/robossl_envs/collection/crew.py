@@ -55,7 +55,7 @@ def limit_threads() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker process, the episode it plays, and the time of its last sign of life."""
+    """A worker process, the episode that it plays, and when it last made progress."""
 
     process: SpawnProcess
     connection: Connection

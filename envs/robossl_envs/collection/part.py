@@ -84,7 +84,7 @@ class PixelStats:
         self._count += 1
 
     def result(self) -> dict[str, Any]:
-        """Return the lists `min`, `max`, `mean` and `std` of shape (3, 1, 1), and `count`, which is [number of frames]."""
+        """Return the lists `min`, `max`, `mean` and `std` of shape (3, 1, 1), and `count` = [number of frames]."""
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._square / self._count - mean**2, 0))
         found = {"min": self._low, "max": self._high, "mean": mean, "std": std}

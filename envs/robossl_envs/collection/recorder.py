@@ -1,4 +1,4 @@
-"""Play episodes of one environment and write each as a part (a video and a table); runs in the worker processes."""
+"""Play episodes in a worker process, and write each of them to disk as a part (a video and a table)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ BYTES_PER_PIXEL = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
-    """The size of a data set after a collection, and what failed."""
+    """The size of a data set after a collection, and the number of failures."""
 
     num_episodes: int
     num_frames: int

@@ -11,7 +11,7 @@ from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
 from robossl_envs.agents import AGENTS
 
-DEFAULT_STEPS = 1000  # limit of an episode if neither the environment nor the caller sets one
+DEFAULT_STEPS = 1000  # maximum length of an episode if neither the environment nor the caller sets it
 
 
 @dataclass(frozen=True, slots=True)
