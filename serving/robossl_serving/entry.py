@@ -51,7 +51,7 @@ class ModelEntry:
         if artefact is not None:
             return self._find_pinned(version, artefact)
         wanted = version or str(self.current)
-        # Compare as text, because a client may send anything, also a huge number.
+        # Compare the versions as text, because a client may send any text, for example a huge number.
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model

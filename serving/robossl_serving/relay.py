@@ -27,7 +27,7 @@ def format_time(seconds: float) -> str:
 
 def main() -> None:
     """Write lines as JSON until the server, and every process that shares its standard error, has ended."""
-    # These signals may be sent to all processes of a service; the relay must outlive the server.
+    # The relay ignores signals that may be sent to all processes of a service, because it must outlive the server.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     is_writing = True

@@ -1,4 +1,4 @@
-"""Figures (numbers) that sum up a load test, for each class of clients: control and batch."""
+"""Figures (numbers) that sum up a load test, for each class of clients: control (robots) and batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures (numbers) of all clients of one class, control or batch, together."""
+    """Figures (numbers) of all clients of one class together: control (robots) or batch."""
 
     clients: int
     sent_per_s: float  # number of frames sent per second
@@ -54,7 +54,7 @@ class Figures:
 
 
 def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
-    """Return the figures of one class of clients, control or batch; None if it has no clients."""
+    """Return the figures of one class of clients: control (robots) or batch. None if there are no such clients."""
     mine = [trace for trace in traces if trace.kind == kind]
     if not mine:
         return None

@@ -30,7 +30,7 @@ _NOT_SHOWN_S = 0.5  # warm-up of connections and caches, not measured
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Number, rate and transport of the clients."""
+    """The clients of a load test: their number, their rate, and how they send frames."""
 
     robots: int = 1
     hz: float | None = 30.0  # frame rate of each robot; None to send each frame after the reply to the last frame
