@@ -53,7 +53,7 @@ class NoisyExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment that has no scripted expert, or whose action space is not a bounded Box."""
+        """Refuse an environment that has no scripted expert, or whose action space is not a bounded Box of floats."""
         ExpertAgent.check(env)
         action_range(env)
 

@@ -32,7 +32,7 @@ class NoveltyAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment whose action space is neither Discrete nor a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box of floats."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:

@@ -30,7 +30,7 @@ class OrnsteinUhlenbeckAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment whose action space is not a bounded Box."""
+        """Refuse an environment whose action space is not a bounded Box of floats."""
         action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:

@@ -40,7 +40,7 @@ class RNDAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Refuse an environment whose action space is neither Discrete nor a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box of floats."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
