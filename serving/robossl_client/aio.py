@@ -1,4 +1,4 @@
-"""AsyncEncoderClient: EncoderClient for asyncio; methods that wait or send are coroutines.
+"""AsyncEncoderClient: the EncoderClient for asyncio. Its methods that wait or send are coroutines.
 
 async with AsyncEncoderClient("127.0.0.1:8001", robot="arm-3") as client, client.latest() as stream:
     await stream.send(frame[None])
@@ -23,7 +23,7 @@ from robossl_client.stream import FrameStream
 
 
 class AsyncLatest(FrameStream):
-    """A stream of frames from one camera, like Latest; `send` returns at once."""
+    """A stream of frames from one camera, like Latest but for asyncio; `send` does not wait for a reply."""
 
     async def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
         """Send the newest frames; see Latest.send."""
@@ -70,7 +70,7 @@ class AsyncEncoderClient(ClientBase):
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> AsyncEncoderClient:
-        """Create a client, connect it and pin the encoder; arguments and errors are those of EncoderClient."""
+        """Create a client, connect it and pin the encoder. Arguments and errors are those of EncoderClient."""
         client = cls(
             target,
             model=model,
@@ -101,7 +101,7 @@ class AsyncEncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> Reply:
-        """Encode frames; see EncoderClient.encode."""
+        """Encode frames and return a reply with their features; see EncoderClient.encode."""
         return await self._encode(
             frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at
         )
@@ -114,7 +114,7 @@ class AsyncEncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Encode one frame of each camera, return features by camera name; see EncoderClient.encode_cameras."""
+        """Encode one frame of each camera, and return features by camera name; see EncoderClient.encode_cameras."""
         return await self._encode_cameras(
             frames, deadline_ms=deadline_ms, captured_s=captured_s, captured_at=captured_at
         )

@@ -1,4 +1,4 @@
-"""AsyncioRuntime: wait by awaiting on an event loop."""
+"""AsyncioRuntime: lets a client wait on an event loop without blocking it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class AsyncioRuntime:
-    """Waits by awaiting; background work runs in a task."""
+    """Waits with `await`, so that other tasks go on; background work runs in a task."""
 
     is_async = True
 

@@ -52,7 +52,7 @@ class ClientBase:
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> None:
-        """Connect, and pin the encoder: accept no other encoder from then on.
+        """Connect to the server, and pin its encoder: accept replies of no other encoder from then on.
 
         An AsyncEncoderClient does both later, in `async with` or `connect`.
 
@@ -63,14 +63,15 @@ class ClientBase:
             digest: Digest of the weights that the encoder must have.
             follow: Always use the server's current encoder instead of pinning the first one.
             robot: Name of the robot. The server runs the robot's newest frame first and drops older waiting frames.
-                Without a name, requests are batch requests: all of them are answered, in order, after those of robots.
+                Without a name, requests are batch requests. The server answers all of them, in order, after the
+                requests of robots.
             outputs: The encoder's outputs to return; default: all.
-            deadline_ms: How long a call may take, and how old a stream's reply may be, counted from the capture of its
-                frame. Default: 1 s for a robot, 60 s for batch requests.
+            deadline_ms: How long a call may take. In a stream, how old a frame may be when the client takes its reply.
+                Default: 1 s for a robot, 60 s for batch requests.
             tls: Certificates for an encrypted connection.
             token: The server's token.
             shared_memory: Pass pixels in shared memory; needs a server on this host with --shared-memory.
-            card: The encoder's card, for servers without cards such as Triton.
+            card: The encoder's card, for servers that send no cards, such as Triton.
             connect_ms: How long to wait for the server while connecting.
 
         Raises:
@@ -96,7 +97,10 @@ class ClientBase:
         self._begin()
 
     def _begin(self) -> None:
-        """Connect at the end of the constructor, in clients that need no event loop; others do nothing here."""
+        """Connect; the constructor calls this at its end.
+
+        Clients for an event loop do nothing here, because they connect later.
+        """
 
     @property
     def card(self) -> EncoderCard:
@@ -226,12 +230,12 @@ class ClientBase:
         return kind(path(name), call.encode_request, call.decode_response)
 
     async def _ask(self, name: str, /, *, until_s: float | None = None, **fields: Any) -> Any:
-        """Make the call with this name; its request has these fields."""
+        """Make the call `name` with a request of the given fields, and return the response."""
         until_s = time.monotonic() + self._pin.allowed_s(self._deadline_ms) if until_s is None else until_s
         return await self._try(self._method(name), CALLS[name].request(**fields), until_s=until_s)
 
     async def _try(self, send: Any, message: Any, *, until_s: float) -> Any:
-        """Make a call; retry until the deadline while the server is unavailable."""
+        """Make a call and return the response; retry until the deadline while the server is unavailable."""
         wait_s = FIRST_WAIT_S
         while True:
             timeout_s = max(0.001, until_s - time.monotonic())

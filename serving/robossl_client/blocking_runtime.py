@@ -1,4 +1,4 @@
-"""BlockingRuntime: wait by blocking threads."""
+"""BlockingRuntime: lets a client wait by blocking the calling thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class BlockingRuntime:
-    """Waits by blocking; background work runs in a thread."""
+    """Waits by blocking the calling thread; background work runs in another thread."""
 
     is_async = False
 

@@ -25,18 +25,18 @@ class CardError(ValueError):
 class TensorSpec:
     """Type and shape of one tensor. Variable dimensions have a name, as in ("batch", "height", "width", 3)."""
 
-    dtype: str  # numpy's name of the type
+    dtype: str  # name of the type in numpy
     shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class InputContract:
-    """The input frames, and the preprocessing inside the encoder."""
+    """The frames that an encoder takes, and how it preprocesses them."""
 
     tensor: TensorSpec  # RGB in 0..255, channels last
-    input_hw: tuple[int, int]  # size after the antialiased bilinear resize of the whole frame
-    mean: tuple[float, ...]  # subtracted from RGB in 0..1, one number per channel
-    std: tuple[float, ...]  # divides the difference, one number per channel
+    input_hw: tuple[int, int]  # height and width after the encoder has resized the whole frame (antialiased, bilinear)
+    mean: tuple[float, ...]  # subtracted from RGB (scaled to 0..1); one number per channel
+    std: tuple[float, ...]  # divides RGB after `mean` is subtracted; one number per channel
     fixed_hw: tuple[int, int] | None  # the only accepted frame size; None for any
     name: str = "frames"
     colour: str = "RGB"
@@ -45,22 +45,22 @@ class InputContract:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well one output of the exported graph agrees with torch, over all frames of the comparison."""
+    """How well one output of the exported graph agrees with the torch model, over all compared frames."""
 
     max_abs_difference: float
-    centred_cosine: float  # lowest cosine of all frames, after subtracting the mean over frames
+    centred_cosine: float  # lowest cosine of all frames, computed after the mean over frames is subtracted
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the exported graph agrees with torch in fp32; measured when the encoder was exported."""
+    """A comparison of the exported graph with the torch model in fp32, made when the encoder was exported."""
 
     provider: str  # execution provider of onnxruntime
     batches: tuple[int, ...]
     frame_hw: tuple[tuple[int, int], ...]
     outputs: dict[str, Agreement]
-    min_centred_cosine: float  # lowest value that passes
-    max_relative_difference: float  # highest max_abs_difference / largest magnitude of the output that passes
+    min_centred_cosine: float  # the comparison fails if a centred cosine is lower
+    max_relative_difference: float  # limit of max_abs_difference / largest magnitude of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,19 @@ class EncoderCard:
     method: str | None = None  # pretraining method; None if not pretrained by robossl
     step: int | None = None  # training step
     config_hash: str | None = None
-    data: tuple[str, ...] = ()  # content hashes of the training stores
-    licences: tuple[str, ...] = ()  # licences of the training stores, sorted
+    data: tuple[str, ...] = ()  # content hashes of the stores (data sets) that the encoder was trained on
+    licences: tuple[str, ...] = ()  # licences of these stores, sorted
     warnings: tuple[str, ...] = ()  # what users must know before they use or share the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe
 
     def to_json(self) -> str:
-        """Return the card as indented JSON, schema first."""
+        """Return the card as indented JSON; the field `schema` comes first."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "card") -> EncoderCard:
-        """Read a card; error messages call it `origin`.
+        """Read a card from JSON; `origin` is the name of the text in error messages.
 
         Raises:
             CardError: the text is not JSON or not a card, has another schema, or has wrong fields.
@@ -113,7 +113,7 @@ class EncoderCard:
             raise CardError(f"{origin} is not a valid {SCHEMA} card: {reason}; export the encoder again") from error
 
     def write(self, path: Path) -> None:
-        """Write the card atomically: a reader sees the old file or the new one."""
+        """Write the card atomically, so that a reader sees either the old file or the new file, never a part."""
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         with aside.open("w", encoding="utf-8") as file:
             file.write(self.to_json())

@@ -11,17 +11,18 @@ import grpc
 from robossl_client.errors import RequestError
 
 MIB = 2**20
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # seconds between retries while the server is unavailable
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.2  # first and longest wait between retries while the server is unavailable
 _OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # one connection per client, so no client waits for others' frames
+    ("grpc.use_local_subchannel_pool", 1),  # one connection per client, so that no client waits for another's frames
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the time allowed to connect; TLS takes long on slow links
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # so that a restarted server is found within a second
-    ("grpc.keepalive_time_ms", 10_000),  # detects a dead server within 14 s
+    # The minimum backoff is also the time limit of a connection attempt, and TLS takes long on slow links.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # so a restarted server is found within a second
+    ("grpc.keepalive_time_ms", 10_000),  # together with the next line: a dead server is detected within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),  # its default is a minute, despite the line above
+    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -31,13 +32,13 @@ _OPTIONS = [
 class Tls:
     """Certificates and key, as PEM texts, for an encrypted connection."""
 
-    ca: bytes | None = None  # authority that signed the server's certificate; None: the system's authorities
+    ca: bytes | None = None  # authority that signed the server's certificate; None for the system's authorities
     cert: bytes | None = None  # the client's certificate, if the server asks for one
     key: bytes | None = None
     server_name: str | None = None  # name in the server's certificate, if the target's name differs
 
     def check(self) -> None:
-        """Check the texts, because grpc ends the process if one of them is bad.
+        """Check the PEM texts, because grpc ends the process if a text is unusable.
 
         Raises:
             RequestError: a text is empty or not bytes, or only one of `cert` and `key` is given.
@@ -51,7 +52,7 @@ class Tls:
 
 
 def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any:
-    """Return a channel to `host:port`; it connects at the first call.
+    """Return a channel to `host:port`; the channel connects at the first call.
 
     Raises:
         RequestError: the target or the TLS texts cannot be used.
@@ -70,7 +71,7 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that every call sends: the token, if there is one.
+    """Return the metadata that every call sends: the token, or nothing if there is no token.
 
     Raises:
         RequestError: the token has characters that a header must not have.

@@ -1,6 +1,6 @@
 """EncoderClient: computes features of frames on a server.
 
-Like encoders in torch and onnxruntime it is a `FrameEncoder`, so one can replace another.
+It has the same interface (`FrameEncoder`) as encoders in torch and onnxruntime, so it can replace them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from robossl_client.waiting import run
 class EncoderClient(ClientBase):
     """A connection to one encoder of a server.
 
-    The client pins the first encoder that it gets. If the server changes to another encoder, calls raise
-    EncoderChangedError instead of returning embeddings that are not comparable with earlier ones.
+    The client pins the first encoder that it gets, that is, accepts no other. If the server changes to another encoder,
+    calls raise EncoderChangedError, because the new embeddings would not be comparable with earlier embeddings.
     """
 
     _waiting = BlockingRuntime()
@@ -34,7 +34,7 @@ class EncoderClient(ClientBase):
     def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
         """Return the features of any number of (b, h, w, 3) RGB frames, as a dict by output name.
 
-        All frames are encoded by the same encoder, also if they need several calls.
+        The same encoder encodes all frames, even if they need several calls.
 
         Raises:
             EncoderChangedError: the encoder changed between the calls, and again in a second attempt.
@@ -51,19 +51,19 @@ class EncoderClient(ClientBase):
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> Reply:
-        """Encode frames.
+        """Encode frames, and return a reply with their features.
 
-        While the server is unavailable the call is retried until the deadline.
+        While the server is unavailable, the client retries the call until the deadline.
 
         Args:
             frames: (b, h, w, 3) uint8 RGB, or a list of JPEGs or PNGs of one size.
             deadline_ms: How long the call may take; default: the client's deadline.
-            camera: Name of the robot's camera. A newer frame replaces a waiting frame only if both have this name.
+            camera: Name of the robot's camera. A newer frame replaces a waiting frame only of the same camera.
             captured_s: Capture time by time.monotonic(); default: now.
-            captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
+            captured_at: Capture time by the wall clock, time.time(), as in ROS stamps.
 
         Raises:
-            RequestError: the frames or the stamp cannot be used.
+            RequestError: the frames or the capture time cannot be used.
             ServingError: see `errors.py` for its subclasses.
         """
         return run(
@@ -89,7 +89,7 @@ class EncoderClient(ClientBase):
         )
 
     def latest(self, *, camera: str = "") -> Latest:
-        """Open a stream for a control loop, which sends each frame and takes the newest reply.
+        """Open a stream, by which a control loop sends each frame and takes the newest reply.
 
         The stream reconnects by itself. It drops frames that cannot meet the client's `deadline_ms`, and replies that
         come too late.

@@ -1,4 +1,4 @@
-"""Convert capture times by the monotonic or the wall clock to seconds of time.monotonic()."""
+"""Convert capture times of frames, by the monotonic or the wall clock, to seconds of time.monotonic()."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numbers import Real
 
 from robossl_client.errors import RequestError
 
-# A stamp may lie this far in the future, because clocks of synchronised hosts differ by a few milliseconds.
+# A capture time may be this far in the future, because synchronised clocks differ by a few milliseconds.
 MAX_AHEAD_S = 0.05
-# A stamp that is older is refused, because it must come from another clock or have another unit.
+# An older capture time is refused, because it must come from another clock or have another unit.
 MAX_AGE_S = 600.0
 _ADVICE = {
     "captured_s": "time.monotonic(); pass wall-clock stamps (time.time(), ROS), in seconds, as captured_at=",
@@ -19,16 +19,16 @@ _ADVICE = {
 
 
 def capture_time(captured_s: float | None, captured_at: float | None) -> float:
-    """Return the capture time in seconds of time.monotonic(), but at most the present time.
+    """Return the capture time of a frame in seconds of time.monotonic(), but at most the present time.
 
-    If no stamp is given, return the present time.
+    If neither argument is given, return the present time.
 
     Args:
-        captured_s: Stamp by time.monotonic().
-        captured_at: Stamp by the wall clock, time.time().
+        captured_s: Capture time by time.monotonic().
+        captured_at: Capture time by the wall clock, time.time().
 
     Raises:
-        RequestError: both are given, or the stamp is impossible for its clock.
+        RequestError: both are given, or the time is not a number, too old, or in the future.
     """
     now_s = time.monotonic()
     if captured_s is not None and captured_at is not None:

@@ -1,7 +1,7 @@
 """The client's errors: one class for each way to react.
 
 * ServingError
-  - SupersededError    do nothing: a newer frame of the same camera replaced this one
+  - SupersededError    do nothing, because a newer frame of the same camera replaced this frame
   - DeadlineError      go on with the next frame, or allow more time
   - OverloadedError    send less, or later
   - UnavailableError   try again, or use another server
@@ -25,11 +25,11 @@ class ServingError(Exception):
 
 
 class SupersededError(ServingError):
-    """A newer frame of this robot and camera replaced this one."""
+    """A newer frame of the same robot and camera replaced this frame."""
 
 
 class DeadlineError(ServingError, TimeoutError):
-    """No reply by the deadline, or the server saw that the deadline could not be met."""
+    """No reply came by the deadline, or the server saw that it could not meet the deadline."""
 
 
 class OverloadedError(ServingError):
@@ -57,7 +57,7 @@ class DeniedError(ServingError, PermissionError):
 
 
 class ServerFailedError(ServingError):
-    """The server failed on this call."""
+    """The server had an internal error in this call."""
 
 
 _BY_STATUS: dict[str, type[ServingError]] = {
@@ -73,11 +73,12 @@ _BY_STATUS: dict[str, type[ServingError]] = {
     "PERMISSION_DENIED": DeniedError,
 }
 
-_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")  # the text of grpc's error
+# This is grpc's text for a request that is larger than the server's limit.
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
 
 
 def error_of(status: str, words: str) -> ServingError:
-    """Return the error for a grpc status name.
+    """Return the client's error for the name of a grpc status.
 
     >>> error_of("ABORTED", "replaced")
     SupersededError('replaced')
@@ -86,7 +87,7 @@ def error_of(status: str, words: str) -> ServingError:
 
 
 def from_grpc(error: Any) -> ServingError:
-    """Return the error for a grpc error."""
+    """Return the client's error for an error that grpc raised."""
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if found := _TOO_LARGE.search(words):

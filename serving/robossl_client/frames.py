@@ -15,14 +15,14 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 def check_frames(frames: object, *, fixed_hw: tuple[int, int] | None = None) -> None:
-    """Check type and shape of frames; encoded images are not decoded here, so the server checks their shape.
+    """Check type and shape of frames. Encoded images are not decoded here, so the server checks their size.
 
     Args:
         frames: The argument to check.
         fixed_hw: The only size that the encoder takes; None for any.
 
     Raises:
-        RequestError: the argument is not frames, or has another size.
+        RequestError: the argument does not hold frames, or holds frames of another size.
     """
     problem = _array_problem(frames) if isinstance(frames, np.ndarray) else _images_problem(frames)
     if problem is not None:
@@ -59,7 +59,7 @@ def stack_cameras(frames: object) -> npt.NDArray[np.uint8]:
 
 
 def raw_bytes(frames: Frames) -> bytes:
-    """Return frames as the bytes that the protocol sends; before each encoded image stands its length."""
+    """Return frames as the bytes that the protocol sends; each encoded image comes after its length (4 bytes)."""
     if isinstance(frames, np.ndarray):
         return frames.tobytes()
     images = map(bytes, frames)
@@ -67,7 +67,7 @@ def raw_bytes(frames: Frames) -> bytes:
 
 
 def raw_view(frames: Frames) -> bytes | memoryview:
-    """Return the same bytes as `raw_bytes`; do not copy an array that is contiguous."""
+    """Return the same bytes as `raw_bytes`, but do not copy an array that is contiguous."""
     return np.ascontiguousarray(frames).reshape(-1).data if isinstance(frames, np.ndarray) else raw_bytes(frames)
 
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 from robossl_client.channel import Tls
 from robossl_client.errors import DeniedError, RequestError, ServingError, UnavailableError
 
-# grpc's text if the server accepted the connection and then closed it. Either the server speaks TLS and the client does
-# not, or the server wants a client certificate. With TLS 1.3 the client's handshake is over by then, so grpc does not
-# know that a certificate is the reason.
+# This matches grpc's text if the server accepted the connection and then closed it.
+# In this case either the server speaks TLS and the client does not, or the server wants a client certificate.
+# In TLS 1.3 the server closes only after the client's handshake, so grpc does not learn that a certificate is missing.
 _CUT = re.compile(r"failed to connect .*ipv[46]:(\S+):(\d+): .*(closed|reset|broken pipe)", re.IGNORECASE)
 _NOT_REACHED = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
 _PROBE_S = 1.0
@@ -71,9 +71,9 @@ def _by_words(details: str, tls: Tls) -> ServingError | None:
 
 
 def _probe(host: str, port: int) -> _Speaks:
-    """Find out what a server speaks, by a TLS handshake without client certificate.
+    """Find out whether a server speaks TLS, and whether it wants client certificates.
 
-    The handshake does not verify the server, and no data is sent after it.
+    Try a TLS handshake without client certificate. It does not verify the server, and no data is sent after it.
     """
     import ssl
 

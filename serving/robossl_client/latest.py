@@ -9,7 +9,7 @@ from robossl_client.waiting import run
 
 
 class Latest(FrameStream):
-    """A stream of frames from one camera. `send` never waits; a newer frame replaces one that waits to be sent."""
+    """A stream of frames from one camera. `send` never waits; a newer frame replaces a frame that is not sent yet."""
 
     def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
         """Send the newest frames, (1, h, w, 3) or a list of one JPEG.
@@ -17,19 +17,20 @@ class Latest(FrameStream):
         Args:
             frames: Frames as in EncoderClient.encode. They are copied, so the caller may reuse its buffer.
             captured_s: Capture time by time.monotonic(); default: now.
-            captured_at: Capture time by the wall clock, time.time(), like ROS stamps.
+            captured_at: Capture time by the wall clock, time.time(), as in ROS stamps.
 
         Raises:
-            RequestError: the frames or the stamp cannot be used, or the stream is closed.
+            RequestError: the frames or the capture time cannot be used, or the stream is closed.
             ServingError: the stream has failed, because the server refused many frames in a row or keeps refusing the
                 stream, or because the encoder has changed.
         """
         run(self._send(frames, captured_s, captured_at))
 
     def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """Return the newest reply that was not taken yet; wait for one up to `wait_ms`, return None if none comes.
+        """Return the newest reply that was not taken yet.
 
-        A reply older than the deadline, counted from the capture of its frame, is dropped.
+        If there is none, wait up to `wait_ms` for a reply, and return None if no reply comes. A reply is dropped if
+        the capture of its frame is longer ago than the deadline allows.
 
         Raises:
             RequestError: the stream is closed.

@@ -29,25 +29,25 @@ CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Features of frames, the encoder that computed them, and how long it took."""
+    """Features of frames, which encoder computed them, and how long that took."""
 
-    features: dict[str, npt.NDArray[Any]]  # by output name; an array has a row for each frame
+    features: dict[str, npt.NDArray[Any]]  # features by output name; each array has one row per frame
     frame_id: str
     model: str
     version: int
     digest: str  # sha256 of the encoder's weights
     artefact: str  # sha256 of the model file
-    age_s: float  # seconds from capture of the frames until the caller gets the reply, by this machine's clock
-    server_us: int  # microseconds from arrival of the request to its reply; contains the next three
-    decode_us: int  # from arrival until the frames were decoded
-    queue_us: int  # spent waiting for the encoder
-    infer_us: int  # spent running the encoder
+    age_s: float  # seconds from the capture of the frames until the caller gets the reply
+    server_us: int  # microseconds from arrival of the request to its reply; includes the next three times
+    decode_us: int  # microseconds from arrival until the frames were decoded
+    queue_us: int  # microseconds of waiting for the encoder
+    infer_us: int  # microseconds of running the encoder
     superseded: int  # number of older frames of this camera that this frame replaced in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The encoder that a client has pinned, and what all requests for it have in common."""
+    """The encoder that a client has pinned (accepts only), and what all requests for it have in common."""
 
     card: EncoderCard
     artefact: str | None  # sha256 of the model file; None accepts any model of this name and version
@@ -59,12 +59,12 @@ class Pin:
         """Check frames before anything is sent.
 
         Raises:
-            RequestError: the argument is not frames, or the pinned encoder does not take frames of this size.
+            RequestError: the argument does not hold frames, or the pinned encoder does not take frames of this size.
         """
         check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
 
     def allowed_s(self, *given_ms: float | None) -> float:
-        """Return how many seconds a call may take: the first value that is not None, or else the default."""
+        """Return how many seconds a call may take: the first of `given_ms` that is not None, otherwise the default."""
         default_ms = BATCH_DEADLINE_MS if self.robot is None else CONTROL_DEADLINE_MS
         return next((each for each in given_ms if each is not None), default_ms) / 1e3
 
@@ -85,8 +85,8 @@ class Pin:
             camera: Name of the robot's camera.
             frame_id: Id that the reply repeats.
             captured_s: Capture time by time.monotonic().
-            region: Where the bytes are in shared memory, as parameters of the request. None puts them into the request.
-            timeout_ms: How long the server may take; for the requests of streams, because these have no grpc deadline.
+            region: Parameters that say where the frames are in shared memory. None puts the frames into the request.
+            timeout_ms: How long the server may take. Requests in a stream need it, because they have no grpc deadline.
         """
         message = pb.ModelInferRequest(model_name=self.card.name, model_version=self.version, id=frame_id)
         tensor = message.inputs.add(name=self.card.input.name)
@@ -117,7 +117,7 @@ class Pin:
             EncoderChangedError: the reply is from another encoder.
             ServerFailedError: the reply is damaged.
         """
-        said = message.parameters  # a missing key gives an empty parameter
+        said = message.parameters  # protobuf gives an empty parameter for a missing key
         artefact = said["artefact"].string_param
         if self.artefact is not None and artefact != self.artefact:
             raise EncoderChangedError(f"the reply is of version {message.model_version}, not of the pinned encoder")
@@ -155,7 +155,7 @@ def make_pin(
     outputs: Sequence[str] | None,
     follow: bool,
 ) -> Pin:
-    """Pin the encoder that the metadata of a server describe.
+    """Return a `Pin` of the encoder that a server's metadata describe.
 
     Raises:
         EncoderChangedError: the encoder's weights do not have the wanted digest.
@@ -182,7 +182,7 @@ def only_model(index: pb.RepositoryIndexResponse) -> str:
     """Return the name of a server's only model.
 
     Raises:
-        UnknownModelError: the server has no model that is ready, or several.
+        UnknownModelError: the server has no model that is ready, or several models.
     """
     names: list[str] = sorted({row.name for row in index.models if row.state == "READY"})
     if len(names) != 1:

@@ -2,8 +2,8 @@
 
 The owner holds a lock on its file, so that other processes can recognise and remove the files of killed owners. Process
 ids would not show which owners were killed, because containers that share /dev/shm number their processes separately.
-multiprocessing.shared_memory is not used, because before Python 3.13 a process that only attached to the memory removes
-it when that process ends.
+Python's multiprocessing.shared_memory is not used, because before Python 3.13 a process that only attached to the
+memory also removes it at its end.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ class SharedFile:
     """A file in shared memory; `close` removes it."""
 
     def __init__(self, size: int) -> None:
-        import fcntl  # missing on Windows, so import it only here; the rest of the client works there
+        # Import fcntl only here, because Windows does not have it, and the rest of the client works there.
+        import fcntl
 
         _sweep()
         self.size = size
         self.name = f"robossl-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = FOLDER / self.name
-        aside = FOLDER / f".{self.name}"  # renamed after locking, so that no other process removes it
+        # The file gets its final name only when it is locked, so that no other process removes it.
+        aside = FOLDER / f".{self.name}"
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             aside.rename(self._path)
-            os.posix_fallocate(descriptor, 0, size)  # if /dev/shm is full, fail here, not with SIGBUS later
-            self._map = mmap.mmap(descriptor, size)  # duplicates the descriptor, so the lock outlives `close` below
+            # Reserve the memory now. If /dev/shm is full, this raises an error; a later write would end in SIGBUS.
+            os.posix_fallocate(descriptor, 0, size)
+            # mmap duplicates the descriptor, so the file stays locked after `os.close` below.
+            self._map = mmap.mmap(descriptor, size)
         except OSError:
             for path in (aside, self._path):
                 path.unlink(missing_ok=True)
@@ -45,7 +49,7 @@ class SharedFile:
 
     @property
     def key(self) -> str:
-        """The key by which the file is registered with a server."""
+        """The key that a client sends to a server to register the file."""
         return f"/{self.name}"
 
     @property
@@ -54,7 +58,7 @@ class SharedFile:
         return not self._path.exists()
 
     def write(self, raw: bytes | memoryview, *, at: int = 0) -> None:
-        """Write bytes at an offset."""
+        """Write bytes to the file at an offset."""
         self._map[at : at + len(raw)] = raw
 
     def close(self) -> None:
@@ -67,7 +71,7 @@ def _sweep() -> None:
     """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # file in use, of another user, or already removed
+            with contextlib.suppress(OSError):  # the file is in use, belongs to another user, or is already removed
                 _remove_unused(path)
 
 

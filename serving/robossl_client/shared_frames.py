@@ -15,7 +15,7 @@ from robossl_client.frames import Frames, raw_view
 from robossl_client.shared import SharedFile
 from robossl_client.waiting import Runtime, TimedLock
 
-# Seconds to wait for unregistering a region: few, because an unavailable server will notice the removed file by itself.
+# Time limit for unregistering a region; short, because an unavailable server will notice the removed file by itself.
 _GOODBYE_S = 0.1
 CallByName = Callable[..., Awaitable[Any]]  # arguments: name of a call, fields of its request
 SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # argument: parameters that say where the frames are
@@ -24,7 +24,7 @@ SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # argument: paramet
 class _Registered:
     """A region of shared memory that is registered with the server.
 
-    `renew` replaces it if it is too small, or if the server has forgotten it.
+    Callers call `renew` to replace a region that is too small, or that the server has forgotten.
     """
 
     def __init__(self, call: CallByName) -> None:
@@ -32,7 +32,7 @@ class _Registered:
         self.region: SharedFile | None = None
 
     async def renew(self, size: int, *, until_s: float | None = None) -> None:
-        """Create a region and register it with the server.
+        """Create a region of `size` bytes in place of the old region, and register it with the server.
 
         Raises:
             OverloadedError: /dev/shm is full, or the server takes no more regions.
@@ -103,7 +103,8 @@ class SharedFrames:
             except RequestError:
                 if is_last:
                     raise
-                await self._registered.renew(len(raw), until_s=until_s)  # a restarted server knows no regions
+                # The server may have restarted. Then it knows no regions, so register a new region.
+                await self._registered.renew(len(raw), until_s=until_s)
 
     async def close(self) -> None:
         """Remove the region."""
@@ -119,12 +120,14 @@ class SharedPlaces:
         self._lock = TimedLock(waiting)
         self._place_bytes = 0
         self._is_closed = False
-        self._is_full = False  # there is no room for a region, so frames are sent as bytes
-        self._taken: dict[str, int] = {}  # by frame id: the place of the frame
+        self._is_full = False  # whether shared memory has no room for a region; frames are then sent as bytes
+        self._taken: dict[str, int] = {}  # place of each frame, by frame id
         self._lost: set[str] = set()  # ids of frames whose region is lost
 
     async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
-        """Write the frames to a free place; return parameters that say where, or None to send the frames as bytes.
+        """Write the frames to a free place, and return parameters that say where they are.
+
+        Return None if there is no free place; the frames must then be sent as bytes.
 
         Raises:
             ServingError: the server takes no shared memory, or is unavailable.
@@ -157,7 +160,7 @@ class SharedPlaces:
             self._taken.pop(frame_id, None)
 
     async def is_lost(self, frame_id: str) -> bool:
-        """Return whether the region of a frame is lost; if so, close it, so that the next frame creates a new one."""
+        """Return whether the region of a frame is lost. If so, close it; the next frame creates a new region."""
         async with self._lock:
             if frame_id in self._taken and await self._registered.is_gone():
                 self._lost = set(self._taken)

@@ -28,13 +28,13 @@ from robossl_client.messages import Pin, Reply, failure_of
 from robossl_client.shared_frames import SharedPlaces
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 
-# The stream fails after this many unusable frames in a row. A camera may damage single frames, but not all frames of a
-# second.
+# The stream fails after this many unusable frames in a row (about a second of video).
+# A single unusable frame is no reason to fail, because cameras sometimes damage frames.
 MAX_REFUSED = 30
-# The stream fails if the server refuses it this many times in a row, which takes over half a second. It does not fail
-# at once, because the server may have too many streams, and some of these may be about to end.
+# The stream fails if the server refuses it this many times in a row, which takes over half a second.
+# The stream does not fail at once, because the server may have too many streams, of which some may soon end.
 _MAX_REFUSALS = 6
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # seconds between retries while the server is unavailable
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # first and longest wait between retries while the server is unavailable
 
 
 class FrameStream:
@@ -54,10 +54,10 @@ class FrameStream:
         places: SharedPlaces | None,
         explain: Callable[[ServingError], Awaitable[ServingError]],
     ) -> None:
-        self.num_replaced = 0  # frames that a newer frame, or their reply that a newer reply, replaced
-        self.num_late = 0  # frames past their deadline: not sent, not run, or the reply was too old
-        self.num_refused = 0  # frames that the server refused: unusable (damaged image), or the queue was full
-        self.num_lost = 0  # frames sent or waiting when the connection ended
+        self.num_replaced = 0  # frames that a newer frame replaced, or whose reply a newer reply replaced
+        self.num_late = 0  # frames that missed their deadline before or after sending, or whose reply was too old
+        self.num_refused = 0  # frames that the server refused because they were damaged or its queue was full
+        self.num_lost = 0  # frames that were sent or waiting when the connection ended
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain
@@ -66,7 +66,7 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time of the next send
+        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time of what is sent next
         self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
@@ -166,7 +166,7 @@ class FrameStream:
             await self._received(response)
 
     async def _disconnected(self, error: ServingError) -> None:
-        """Handle the error that ended a connection: if it is permanent, end the stream; `_run` reconnects otherwise."""
+        """Handle the error that ended a connection. End the stream if it is permanent; otherwise `_run` reconnects."""
         self._num_refusals = self._num_refusals + 1 if isinstance(error, OverloadedError) else 0
         is_passing = 0 < self._num_refusals < _MAX_REFUSALS
         if not is_passing and not isinstance(error, (UnavailableError, SupersededError, DeadlineError)):
@@ -222,7 +222,8 @@ class FrameStream:
             captured_s = self._captured_s.pop(message.id, None)
             if failure is not None:
                 self._not_served(failure)
-            elif captured_s is not None:  # it is None if the stream gave the frame up
+            # The capture time is None if the stream has already given up this frame.
+            elif captured_s is not None:
                 self._served(message, captured_s)
 
     def _served(self, message: Any, captured_s: float) -> None:
@@ -238,7 +239,8 @@ class FrameStream:
         elif int(reply.frame_id) < self._newest_id:  # the reply to a newer frame came first
             self.num_replaced += 1
         else:
-            self.num_replaced += self._reply is not None  # nobody took the reply before
+            # If the previous reply was not taken yet, this reply replaces it.
+            self.num_replaced += self._reply is not None
             self._newest_id = int(reply.frame_id)
             self._reply, self._reply_captured_s = reply, captured_s
             self._changed.notify_all()
@@ -263,7 +265,7 @@ class FrameStream:
             self._fail(failure)
 
     def _fail(self, error: ServingError) -> None:
-        """End the stream permanently."""
+        """End the stream permanently, because of an error."""
         if self._failure is None:
             self._failure = error
             self.num_lost += self._next is not None

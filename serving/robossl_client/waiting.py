@@ -1,7 +1,7 @@
 """Two ways to wait: blocking a thread, or awaiting on an event loop.
 
-The clients are written once, as coroutines that wait only by the methods of a `Runtime`. If it is a `BlockingRuntime`,
-the coroutines block instead of suspending, so `run` returns their result without an event loop.
+The code of the clients is written once, as coroutines that wait only by the methods of a `Runtime`. With a
+`BlockingRuntime`, the coroutines block instead of suspending, so `run` returns their result without an event loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # returns None at the end of a stream
+NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # returns the next request of a stream; None at its end
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -33,11 +33,11 @@ class StateCondition(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     async def wait_for(self, is_true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until `is_true()` or the timeout; return whether it is true."""
+        """Wait until `is_true()` returns True or the timeout has passed; return its last result."""
         ...
 
     def notify_all(self) -> None:
-        """Wake all who wait, so that they check `is_true` again."""
+        """Wake all callers of `wait_for`, so that they check `is_true` again."""
         ...
 
 
@@ -45,7 +45,7 @@ class CallStream(Protocol):
     """A call with many requests and replies."""
 
     async def read(self) -> Any:
-        """Return the next reply, or None at the end."""
+        """Return the next reply, or None if the call has ended."""
         ...
 
     def cancel(self) -> None:
@@ -71,11 +71,11 @@ class Runtime(Protocol):
         ...
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run work that blocks, without blocking an event loop; return its result."""
+        """Run a function that blocks, without blocking an event loop; return its result."""
         ...
 
     def stream(self, method: Any, next_request: NextRequest, **options: Any) -> CallStream:
-        """Open a stream with a method of a channel; the stream sends what `next_request` returns."""
+        """Open a stream by a method of a grpc channel. The stream sends the requests that `next_request` returns."""
         ...
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], Awaitable[None]]:
@@ -84,7 +84,7 @@ class Runtime(Protocol):
 
 
 class TimedLock:
-    """A lock; waiting for it can end at a given time of the monotonic clock."""
+    """A lock. A caller can limit its wait for the lock, by a time of the monotonic clock."""
 
     def __init__(self, waiting: Runtime) -> None:
         self._changed = waiting.condition()

@@ -1,4 +1,4 @@
-"""Wire format: path and calls of the service, and conversion of arrays and values to and from messages."""
+"""Wire format: the calls of the service and their paths, and conversion of arrays and values to and from messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 
 from robossl_client._proto import inference_pb2 as pb
 
-SERVICE = "inference.GRPCInferenceService"  # public name of the service; our messages use a private one
+SERVICE = "inference.GRPCInferenceService"  # public name of the service; the generated code has a private name for it
 TENSOR_TYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -28,7 +28,7 @@ TENSOR_TYPES: dict[str, type[np.generic]] = {
     "FP64": np.float64,
 }
 _NAMES = {np.dtype(kind).name: name for name, kind in TENSOR_TYPES.items()}
-_NO_DEADLINE_S = 1e9  # grpc reports about 9e18 seconds if a call has no deadline
+_NO_DEADLINE_S = 1e9  # more time left means no deadline; grpc then reports about 9e18 seconds
 
 Value = bool | int | float | str
 
@@ -90,7 +90,7 @@ def as_array(raw: bytes, datatype: str, shape: tuple[int, ...]) -> npt.NDArray[A
 
 
 def put_values(parameters: Any, values: Mapping[str, Value | None]) -> None:
-    """Write values into a message's parameters; leave out None."""
+    """Write values into a message's parameters; leave out values that are None."""
     for key, value in values.items():
         if isinstance(value, bool):
             parameters[key].bool_param = value

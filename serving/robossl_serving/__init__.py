@@ -1,1 +1,1 @@
-"""The encoder service: scheduler, repository and backends behind gRPC."""
+"""The server of encoders: scheduling, model repository and inference behind gRPC."""

@@ -1,8 +1,8 @@
 """Memory budget of all requests in the server; memory is claimed before it is used.
 
 There are two pools of memory, for messages and for decoded pixels, so that a request whose message was accepted can
-always be decoded. Control requests are accepted or refused at once. Batch requests wait for pixel memory and for a
-decoder, first come, first served, and leave a share of both pools to control requests.
+always be decoded. Control requests (from robots) are accepted or refused at once. Batch requests wait for pixel memory
+and for a decoder, first come, first served. They may not use the whole pools, so that control requests find room.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
 _LOOK_S = 0.25  # how often a waiting request checks that its client is still there
-_LARGE_BYTES = 8 * MIB  # a request is large from this size on; memory of smaller requests is kept for the next frames
-# Freed memory is returned to the system when large requests have freed this much: at the next regular call, or at once.
+_LARGE_BYTES = 8 * MIB  # a request is large from this size on; the memory of smaller requests is kept for new frames
+# When large requests have freed this much, memory goes back to the system: at the next regular check, or at once.
 _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB
 
 
@@ -36,7 +36,7 @@ class MemoryClaim:
     is_gone: Callable[[], bool] = field(repr=False)  # returns whether the client of the request has left
     message_bytes: int = 0
     pixel_bytes: int = 0
-    is_counted: bool = False  # whether the budget counts it as a batch request now
+    is_counted: bool = False  # whether the budget counts this request as a batch request now
     is_decoding: bool = False
 
     @property
@@ -64,11 +64,11 @@ class MemoryBudget:
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # a condition for each waiting batch request, in order
+        self._queue: deque[threading.Condition] = deque()  # one condition for each waiting batch request, oldest first
         self._num_decoding = 0
-        self._num_batch = 0  # batch requests of all encoders; each also holds a thread
+        self._num_batch = 0  # number of batch requests of all encoders; each of them also holds a thread
         self._freed = 0  # bytes freed by large requests since the last trim
-        # Memory counts as freed shortly before it really is freed, so the regular call after a trim trims again.
+        # A trim can miss memory that was counted as freed but is freed a moment later, so the next call trims again.
         self._trims_again = False
         self.message_bytes = 0
         self.pixel_bytes = 0
@@ -84,7 +84,7 @@ class MemoryBudget:
             if self.message_bytes and self.message_bytes + num_bytes > allowed:
                 raise _full("message bytes", self._limits.held_message_bytes)
             if not claim.is_control:
-                # Batch requests wait to be decoded, are decoded, or wait to be run.
+                # The limit has room for batch requests that wait for a decoder, are being decoded, or wait for a run.
                 if self._num_batch > 2 * self._limits.waiting + self._num_decoders:
                     raise _too_many()
                 self._num_batch += 1
@@ -111,7 +111,7 @@ class MemoryBudget:
             claim.pixel_bytes += num_bytes
 
     def decoded(self, claim: MemoryClaim, *, working_bytes: int) -> None:
-        """Release the decoder of a request and the working memory of decoding."""
+        """Release the decoder of a request, and the working memory that decoding needed."""
         with self._lock:
             self._end_decoding(claim)
             self._free_pixels(claim, working_bytes)
@@ -142,7 +142,7 @@ class MemoryBudget:
                 return
             self._trims_again = is_due
             self._freed = 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # otherwise glibc keeps the memory
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # without this call, glibc keeps the memory
         if trim is not None:
             trim(0)
 

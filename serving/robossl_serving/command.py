@@ -116,7 +116,7 @@ def _serve(models: Path, settings: ServerSettings, *, drain_seconds: float) -> N
 
 
 def _say(line: str) -> None:
-    """Print a line; if the output is closed or its disk full, stop printing and go on serving."""
+    """Print a line; if the output is closed or its disk is full, stop printing and go on serving."""
     try:
         print(line, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Costs: the encoder's run time by number and size of frames, measured at load."""
+"""Costs: the run time of an encoder by number and size of frames, measured when the encoder is loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-# A batch pays if each of its frames costs at most `_PAYS` of a frame that runs alone, and if the batch takes at most as
-# long as `_LONGER` such frames. The second limit is needed because the frames of waiting robots age meanwhile.
+# A batch is worth running if each of its frames takes at most `_PAYS` times as long as a frame that runs alone.
+# The batch may take `_LONGER` times as long as one frame, not longer, because waiting frames age meanwhile.
 _PAYS = 0.8
 _LONGER = 2.0
 _SIZES = (1, 2, 4, 8, 16)
@@ -20,11 +20,11 @@ LARGER = 4  # height and width of the larger frame that is measured, as multiple
 
 @dataclass(frozen=True)
 class Costs:
-    """Run time of an encoder by number of frames; `seconds` must have the key 1."""
+    """Run time of an encoder; `seconds` maps numbers of frames to times, and must have the key 1."""
 
     seconds: Mapping[int, float]
     pixels: int = 0  # height x width of the frames in the measured runs
-    per_pixel_s: float = 0.0  # for each additional pixel of a frame; 0 if frames of all sizes cost the same
+    per_pixel_s: float = 0.0  # additional time per additional pixel of a frame; 0 if the size does not matter
 
     def of(self, num_frames: int, hw: tuple[int, int] | None = None) -> float:
         """Return the seconds that a run takes, interpolated or extrapolated linearly from the measured runs.
@@ -47,7 +47,7 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """Size of the largest batch that pays (see `_PAYS`); 1 if batching does not pay, as on most CPUs.
+        """Size of the largest batch that is worth running (see `_PAYS`); 1 if no batch is, as on most CPUs.
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
@@ -57,7 +57,7 @@ class Costs:
         return self.best_batch_of(None)
 
     def best_batch_of(self, hw: tuple[int, int] | None) -> int:
-        """Return the size of the largest batch that pays for frames of one size; batching pays less for large frames.
+        """Return the largest number of frames of this size that are worth running as a batch; small for large frames.
 
         >>> costs = Costs({1: 0.002, 8: 0.004}, pixels=50_000, per_pixel_s=1e-8)
         >>> costs.best_batch_of((200, 250)), costs.best_batch_of((3000, 4000))
@@ -81,15 +81,15 @@ class Costs:
 
 
 def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: float = 3.0) -> Costs:
-    """Measure the run times of growing batches, until batching no longer pays or `budget_s` is spent.
+    """Measure the run times of growing batches, until they are no longer worth running or `budget_s` is spent.
 
     Each batch size runs three times, and the fastest run counts. If a batch was slower than a larger batch, another
-    program disturbed the measurement. It then gets the time of the larger batch, because a wrong time for one frame
-    would spoil all planning.
+    program disturbed the measurement. The smaller batch then gets the time of the larger batch, because a wrong time
+    for one frame would spoil all planning.
     """
     seconds: dict[int, float] = {}
     started_s = time.monotonic()
-    run(1)  # the first run allocates memory
+    run(1)  # not timed, because the first run allocates memory
     for size in (size for size in _SIZES if size <= max_batch):
         seconds[size] = min(_timed(partial(run, size)) for _ in range(3))
         spent_s = time.monotonic() - started_s
@@ -101,15 +101,15 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
 
 
 def measure_pixels(costs: Costs, run_larger: Callable[[], object], hw: tuple[int, int]) -> Costs:
-    """Return the costs together with the cost of a pixel.
+    """Measure the cost of a pixel, and return the costs with it.
 
     `run_larger` runs one frame of `LARGER` times the measured height and width `hw`; the faster of two runs counts.
     """
-    run_larger()  # the first run allocates memory
+    run_larger()  # not timed, because the first run allocates memory
     larger_s = min(_timed(run_larger) for _ in range(2))
     pixels = hw[0] * hw[1]
     per_pixel_s = (larger_s - costs.of(1)) / ((LARGER**2 - 1) * pixels)
-    # A cost that grows more than in proportion to the pixels would make the cost of tiny frames negative.
+    # The cost of a pixel is limited, because otherwise the extrapolated cost of tiny frames could be negative.
     return replace(costs, pixels=pixels, per_pixel_s=min(max(0.0, per_pixel_s), costs.of(1) / pixels))
 
 

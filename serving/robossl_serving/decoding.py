@@ -1,4 +1,4 @@
-"""Decode the images of requests within the server's memory budget, as long as their clients wait."""
+"""Decode the images of requests within the server's memory budget; stop if the client has left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 
 
 class ImageDecoder:
-    """Decodes images in the calling thread, and learns how long decoding takes."""
+    """Decodes images in the calling thread, and measures how long that takes, to refuse requests that would be late."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -33,7 +33,7 @@ class ImageDecoder:
     def decode(
         self, images: EncodedImages, claim: MemoryClaim, statistics: ModelStatistics
     ) -> UInt8[ndarray, "b h w 3"]:
-        """Decode the images of a request; count the request in `statistics` if it is given up.
+        """Decode the images of a request. If this request is given up, count it in `statistics`.
 
         Raises:
             RefusedError: an image is damaged, memory is full, the client left, or the deadline cannot be met.

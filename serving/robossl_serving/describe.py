@@ -1,4 +1,4 @@
-"""Metadata, configuration, statistics and index of the server and its models."""
+"""Descriptions of the server and its models for clients: metadata, configuration, statistics and index."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Device: choose which encoder runs next on the processor that all encoders share.
 
-A control request of any encoder runs before the batch requests of all encoders, and no batch request starts while a
-control request runs. If robots wait for several encoders, the encoder with the robot that was served longest ago runs
-first, so every robot gets a fair share. Batch requests of several encoders take turns.
+Control requests (from robots) run before the batch requests of all encoders. No batch request starts while a control
+request runs. If robots wait for several encoders, the encoder whose robot was served longest ago runs first, so every
+robot gets a fair share. Batch requests of several encoders take turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from robossl_serving.requests import Priority, Request
 
 
 class DeviceMember(Protocol):
-    """An encoder on the device."""
+    """An encoder that shares the device with other encoders."""
 
     running: Priority | None
 
@@ -25,7 +25,7 @@ class DeviceMember(Protocol):
 
     @property
     def longest_unserved_s(self) -> float:
-        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
+        """The time (time.monotonic()) when the robot that has waited longest was last served."""
         ...
 
     def demand_s(self, now_s: float) -> float:
@@ -59,7 +59,7 @@ class Device:
         self._members.remove(member)
 
     def next(self) -> DeviceMember | None:
-        """Return the encoder that may run now, or None if no encoder may."""
+        """Return the encoder that may run now, or None if no encoder may run."""
         running = [member.running for member in self._members if member.running]
         if len(running) >= self._places:
             return None
@@ -72,7 +72,7 @@ class Device:
         return ready[0]
 
     def beside_s(self, member: DeviceMember, now_s: float) -> float:
-        """Return the time that all other encoders need to serve each of their active robots once."""
+        """Return the seconds that all other encoders need to serve each of their active robots once."""
         return sum(other.demand_s(now_s) for other in self._members if other is not member) / self._places
 
     def drop_overdue(self, now_s: float) -> list[Request]:
@@ -80,7 +80,7 @@ class Device:
         return [request for member in self._members for request in member.drop_overdue(now_s)]
 
     def begin(self, member: DeviceMember) -> None:
-        """Note that an encoder runs now, and wake another encoder if one more may run at the same time."""
+        """Note that an encoder starts to run; wake another encoder if it may run at the same time."""
         self._members.remove(member)
         self._members.append(member)
         if self._places > 1:

@@ -51,7 +51,7 @@ class ModelEntry:
         if artefact is not None:
             return self._find_pinned(version, artefact)
         wanted = version or str(self.current)
-        # Compare as text, because a client may send anything, also a huge number.
+        # Compare the versions as text, because a client may send any text, for example a huge number.
         for number, loaded in self.versions.items():
             if str(number) == wanted:
                 return loaded.model
@@ -91,7 +91,7 @@ class ModelEntry:
 
 
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
-    """Return the error for a failed load; its message names the version that serves now."""
+    """Return the error for a failed load; its message also says which version serves calls now."""
     if failed:
         what = f"version {join_names(failed)} of {name} failed its checks and is not served"
     else:
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log if the current version changed, or if other wanted versions failed or are missing since the last time."""
+    """Log a change of the current version, and which wanted versions newly failed or are newly missing."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

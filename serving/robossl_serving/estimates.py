@@ -1,4 +1,4 @@
-"""Estimate how long work of one size takes, from its expected time and from earlier measurements.
+"""Estimate how long work (an encoder run or image decoding) takes, from its expected time and from earlier runs.
 
 If an estimate says that work would be late, the work is refused, but only for about as long as one run takes. Then the
 work runs once as a trial, and the estimate learns the time of the trial. So work that could be done in time is never
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 WorkSize = tuple[int, int, int]  # frames, height, width
 
 _DOUBT_S = 1.0  # an estimate halves in this time while no work of its size runs
-# Weight of the last measured time in the estimate, if this time is slower than the estimate. A faster time replaces
-# the estimate, so that only hopeless work is refused.
+# Weight of the last measured time in the estimate, if this time is slower than the estimate.
+# A faster time replaces the estimate, so that only hopeless work is refused.
 _FOLLOW = 0.1
-_HOPELESS = 0.3  # share of the shortest possible time; if less time is left, not even a trial runs
-# How long an estimate that trials confirmed may refuse work, as a multiple of the shortest possible time.
+_HOPELESS = 0.3  # if less than this share of the shortest possible time is left, not even a trial runs
+# An estimate that trials have confirmed may refuse work for this multiple of the shortest possible time.
 _TRUST = 4
 _CONFIRMS = 0.9  # a trial confirms the estimate if it takes at least this share of the estimated time
-_REMEMBERED = 64  # number of frame sizes remembered; limited, because clients can send any size
+_REMEMBERED = 64  # number of remembered frame sizes; limited, because clients can send any size
 
 
 @dataclass(slots=True)
@@ -29,14 +29,14 @@ class _Record:
     since_s: float  # time of the last run of this size; before that, of the first question about this size
     scale: float | None = None  # measured time / expected time; None before the first run
     num_confirmed: int = 0  # trials in a row that confirmed the estimate
-    is_trial: bool = False  # the next run of this size is a trial
+    is_trial: bool = False  # whether the next run of this size is a trial
 
 
 class TimeEstimates:
     """Estimated times of one kind of work on one machine, learned separately for each size."""
 
     def __init__(self) -> None:
-        # By (height, width), then by number of frames; the (height, width) used last is at the end.
+        # Records by (height, width), then by number of frames; the (height, width) used last is at the end.
         self._records: dict[tuple[int, int], dict[int, _Record]] = {}
 
     def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
@@ -49,7 +49,7 @@ class TimeEstimates:
         Args:
             size: Size of the work.
             expected_s: Time that the work should take on an idle machine.
-            least_s: The part of the expected time that was measured, not extrapolated; 0 if none was.
+            least_s: The part of `expected_s` that was measured, not extrapolated; 0 if nothing was measured.
             left_s: Time left until the deadline of the work.
             now_s: Current time.
         """
@@ -85,7 +85,11 @@ class TimeEstimates:
         return records.setdefault(num_frames, _Record(since_s=now_s))
 
     def _scale(self, size: WorkSize) -> float:
-        """Return the scale of this size, or of the nearest number of frames of this height and width; 1 if unknown."""
+        """Return the scale (measured time / expected time) of this size.
+
+        If this size has not run yet, return the scale of the nearest number of frames of this height and width. If no
+        such size has run, return 1.
+        """
         records = self._records.get(size[1:], {})
         own = records.get(size[0])
         if own is not None and own.scale is not None:

@@ -37,7 +37,7 @@ class Executor:
         on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
-        """Start the thread that runs waiting requests; without `device`, the encoder gets a device of its own."""
+        """Start the thread that runs waiting requests; without `device`, they never wait for other encoders."""
         self._run = run
         self._name = name
         self._scheduler = scheduler
@@ -61,7 +61,7 @@ class Executor:
 
     @property
     def longest_unserved_s(self) -> float:
-        """Last time of service (time.monotonic()) of the waiting robot that was served longest ago."""
+        """The time (time.monotonic()) when the robot that has waited longest was last served."""
         return self._scheduler.longest_unserved_s()
 
     def demand_s(self, now_s: float) -> float:
@@ -103,10 +103,11 @@ class Executor:
             self._work(plan)
 
     def cancel(self, request: Request) -> None:
-        """Remove a waiting request that its client gave up; a request that runs already runs to its end."""
+        """Remove a waiting request that its client gave up; a request that is already running is not stopped."""
         with self._lock:
             waited = self._scheduler.remove(request)
-            self._device.wake()  # batch requests of another encoder may have waited for this request
+            # Batch requests of another encoder may have waited for the cancelled request, so wake that encoder.
+            self._device.wake()
             if self._closed:
                 self._wake.notify()
         if waited:
@@ -156,7 +157,8 @@ class Executor:
             elif plan.slices:
                 failed.extend(self._give_up(plan))
             self.running = None
-            self._device.wake()  # done before the replies, so that the next run starts at once
+            # Wake the next encoder before the replies are sent, so that its run starts at once.
+            self._device.wake()
             if self._closed:
                 self._wake.notify()
         if features:
@@ -167,9 +169,9 @@ class Executor:
             _finish(request, "failed")
 
     def _give_up(self, plan: RunPlan) -> Iterator[Request]:
-        """Remove the requests of a failed plan; yield those that were not cancelled meanwhile."""
+        """Remove the requests of a failed plan from the queue; yield those that were not cancelled meanwhile."""
         for each in plan.slices:
-            # A request leaves the queue when its last frames start to run. It cannot be cancelled any more.
+            # A request leaves the queue when its last frames start to run, and cannot be cancelled after that.
             was_last = each.stop == len(each.request.frames)
             if self._scheduler.remove(each.request) or was_last:
                 yield each.request

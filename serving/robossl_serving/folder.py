@@ -13,7 +13,7 @@ FileStamp = tuple[tuple[int, int] | None, ...]  # modification time and size of 
 
 
 def scan(root: Path) -> dict[str, list[int]]:
-    """Return the version numbers on disk by model name, in ascending order."""
+    """Return the version numbers on disk, in ascending order, by model name."""
     found: dict[str, list[int]] = {}
     for model in sorted(root.glob("*/*/model.onnx")):
         name, version = model.parts[-3:-1]
@@ -23,7 +23,7 @@ def scan(root: Path) -> dict[str, list[int]]:
 
 
 def artefacts(model: Path, versions: Iterable[int]) -> dict[int, str | None]:
-    """Read the sha256 of each version's model.onnx from its card; None if the card cannot be read."""
+    """Return the sha256 of each version's model.onnx, read from its card; None if the card cannot be read."""
     return {version: _artefact(model / str(version) / "card.json") for version in versions}
 
 

@@ -1,4 +1,4 @@
-"""Read the frames of a request from raw bytes, typed contents, images or shared memory, after cheap checks."""
+"""Read the frames of a request: from raw bytes, typed contents, images or shared memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RegionReader(Protocol):
 def read_frames(
     request: pb.ModelInferRequest, card: EncoderCard, *, max_batch: int, limits: Limits, regions: RegionReader | None
 ) -> UInt8[ndarray, "b h w 3"] | EncodedImages:
-    """Return the frames of a request, or its images if they still have to be decoded.
+    """Check the input of a request, and return its frames, or its images if they still have to be decoded.
 
     Raises:
         RefusedError: the frames do not match the card, or exceed a limit.

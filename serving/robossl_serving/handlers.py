@@ -45,7 +45,7 @@ class Handlers:
         self._metrics = metrics
 
     def generic(self) -> grpc.GenericRpcHandler:
-        """Return the handlers of all calls under the protocol's public path."""
+        """Return one grpc handler for all calls, under the public name of the service."""
         unary = {name: self._unary(name, answer) for name, answer in self._answers().items()}
         infer = grpc.unary_unary_rpc_method_handler(self._guarded(self._infer), None, _to_bytes)
         stream = grpc.stream_stream_rpc_method_handler(self._stream, None, _to_bytes)
@@ -90,7 +90,7 @@ class Handlers:
                 return answer(raw, context)
             except Exception as error:
                 self._abort(context, error)
-                raise  # not reached: abort raises
+                raise  # not reached, because abort raises
 
         return guarded
 

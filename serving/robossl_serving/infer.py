@@ -81,9 +81,9 @@ class Inference:
             message: The request.
             left_s: Time left until the call's deadline; None if the call has no deadline.
             peer: The client's address as grpc writes it.
-            on_done: Called when the outcome is known.
-            is_gone: Function that returns whether the client has left. The request of such a client is neither decoded
-                further nor run.
+            on_done: Function that is called when the outcome is known.
+            is_gone: Function that returns whether the client has left. If so, the request is not decoded further or
+                run.
 
         Raises:
             RefusedError: the request cannot be served.
@@ -147,7 +147,7 @@ class Inference:
         if request.outcome != "served":
             raise RefusedError(*_NOT_SERVED[request.outcome])
         response = pb.ModelInferResponse()
-        response.CopyFrom(job.model.reply)  # fields that all replies of the model share
+        response.CopyFrom(job.model.reply)  # copies the fields that all replies of the model share
         response.id = job.id
         shared = {each.name: each.parameters for each in job.message.outputs if each.parameters}
         for name, values in request.features().items():
@@ -155,7 +155,7 @@ class Inference:
             raw = values.tobytes()
             if name in shared and "shared_memory_region" in shared[name]:
                 _write(self._shared_memory, shared[name], raw, tensor.parameters)
-                raw = b""  # tritonclient needs one entry of raw contents for each output
+                raw = b""  # stays in the list, because tritonclient needs one entry for each output
             response.raw_output_contents.append(raw)
         parameters = response.parameters
         parameters["decode_us"].int64_param = _us(job.decoded_s - request.arrived_s)
@@ -212,7 +212,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """Return the bytes that a request holds before decoding: its message, and its data from shared memory."""
+    """Return the size of what a request holds before decoding: its message and its data from shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:

@@ -11,19 +11,19 @@ MIB = 2**20
 class Limits:
     """Limits of a server; a call over a limit is refused before it uses much time or memory."""
 
-    message_bytes: int = 32 * MIB  # size as sent and after decompression; also of encoded images in shared memory
-    decoded_bytes: int = 64 * MIB  # size of all decoded frames of a call
-    scans: int = 64  # passes over the pixels that one JPEG may need; image encoders write about ten
-    scan_pixels: int = 2**28  # pixels in all scans of a call; allows 12 scans of the largest call
-    held_message_bytes: int = 512 * MIB  # messages of all requests in the server
-    held_pixel_bytes: int = 1024 * MIB  # decoded pixels of all requests in the server
+    message_bytes: int = 32 * MIB  # maximum size of a message, also after decompression; of images in shared memory
+    decoded_bytes: int = 64 * MIB  # maximum size of all decoded frames of a call
+    scans: int = 64  # maximum number of passes over the pixels of a JPEG; JPEG encoders write about ten
+    scan_pixels: int = 2**28  # maximum number of pixels in all scans of a call; allows 12 scans of the largest frames
+    held_message_bytes: int = 512 * MIB  # maximum size of the messages of all requests in the server
+    held_pixel_bytes: int = 1024 * MIB  # maximum size of the decoded pixels of all requests in the server
     parameters: int = 64
-    typed_values: int = 2**18  # in typed contents; reading a value takes 50 ns, so send frames in raw_input_contents
-    name_chars: int = 128  # length of a robot's or camera's name, or of an id
-    waiting: int = 64  # batch requests that may wait for one encoder; of control requests `streams` more
+    typed_values: int = 2**18  # maximum number of values in typed contents, because reading each takes 50 ns
+    name_chars: int = 128  # maximum length of a robot's or camera's name, or of an id
+    waiting: int = 64  # batch requests that may wait for one encoder; control requests: `waiting` + `streams`
     streams: int = 256
     streams_per_client: int = 8
-    unread_replies: int = 16  # requests that the server reads from one stream before their replies are taken
-    control_deadline_ms: int = 1000  # if the client sets no deadline
+    unread_replies: int = 16  # maximum number of requests of a stream whose replies the client has not taken
+    control_deadline_ms: int = 1000  # deadline of a control request if the client sets none
     batch_deadline_ms: int = 60_000
-    regions: int = 64  # registered regions of shared memory
+    regions: int = 64  # maximum number of registered regions of shared memory

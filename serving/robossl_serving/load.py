@@ -14,7 +14,7 @@ from robossl_client.wire import CALLS, path, put_values
 from robossl.encoders.credentials import read_credentials
 from robossl.errors import InputError, ResourceError
 
-_LOAD_S = 600.0  # includes checking and measuring the encoder, and with TensorRT building an engine
+_LOAD_S = 600.0  # time limit; long, because a load checks and measures the encoder, and TensorRT builds an engine
 
 
 def load(

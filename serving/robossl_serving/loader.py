@@ -1,4 +1,4 @@
-"""ModelLoader: open and check version folders. A failed version is retried if its files change, or on request."""
+"""ModelLoader: opens and checks the folders of model versions; retries a failed version if its files change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LoadedVersion:
     """A version of a model that passed its checks."""
 
     model: Model
-    stamp: FileStamp  # of the version's files when it was loaded
+    stamp: FileStamp  # times and sizes of the version's files when it was loaded
 
 
 class ModelLoader:
@@ -32,8 +32,8 @@ class ModelLoader:
     def __init__(self, root: Path, settings: SessionSettings, device: Device) -> None:
         self._root = root
         self._settings = settings
-        self._device = device  # shared by all versions
-        # By model name and version: stamp of the files that failed their checks, and the reason.
+        self._device = device  # the processor that all versions share
+        # By model name and version: stamp (times and sizes) of the files that failed their checks, and the reason.
         self._failed: dict[tuple[str, int], tuple[FileStamp, str]] = {}
 
     def open(self, name: str, version: int, *, held: LoadedVersion | None, again: bool) -> LoadedVersion:
@@ -49,7 +49,8 @@ class ModelLoader:
             RobosslError: the version cannot be served; this is logged the first time.
         """
         folder = self._root / name / str(version)
-        stamp = read_stamp(folder)  # taken before the files are read, so that a change meanwhile is noticed later
+        # Take the stamp before the files are read, so that a change meanwhile is noticed at the next scan.
+        stamp = read_stamp(folder)
         if held is not None and held.stamp == stamp:
             self._failed.pop((name, version), None)
             return held
@@ -68,7 +69,7 @@ class ModelLoader:
     def open_chosen(
         self, name: str, choice: VersionChoice, *, held: Mapping[int, LoadedVersion], again: bool, may_keep: bool
     ) -> tuple[dict[int, LoadedVersion], tuple[int, ...]]:
-        """Open versions in the order of `choice` until there are enough; return the opened and the failed versions.
+        """Open versions in the order of `choice` until `choice.num` are open; return the open and the failed versions.
 
         With `may_keep`, a loaded version goes on serving if its files were damaged after it was loaded.
 

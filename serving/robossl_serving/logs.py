@@ -46,7 +46,7 @@ class _Handler(logging.Handler):
         """Write a record."""
         try:
             line = f"{self.format(record)}\n".encode()
-        except Exception:  # the arguments of a library's record do not fit its text
+        except Exception:  # for example, the arguments of a library's record do not fit its text
             self.handleError(record)
             return
         with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ class _Handler(logging.Handler):
 @contextlib.contextmanager
 def json_log() -> Iterator[None]:
     """Write the log, and everything else that goes to standard error, as JSON until the block ends."""
-    if sys.stderr is None:  # closed by the parent process
+    if sys.stderr is None:  # the parent process has closed standard error
         yield
         return
     sys.stderr.flush()
@@ -81,7 +81,7 @@ def json_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped_lines(kept: int) -> Iterator[None]:
-    """Turn lines on descriptor 2 into log events; leave the descriptor unchanged if the relay cannot start."""
+    """Turn lines on descriptor 2 (standard error) into log events; do nothing if the relay program cannot start."""
     source, sink = os.pipe()
     try:
         relay = subprocess.Popen(
@@ -105,14 +105,14 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
     finally:
         if sys.stderr is not None:
             sys.stderr.flush()
-        os.dup2(kept, 2)  # closes the pipe, which ends the relay
+        os.dup2(kept, 2)  # this closes the pipe, which ends the relay program
         with contextlib.suppress(subprocess.TimeoutExpired):
             relay.wait(timeout=5)
 
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write the stack of a crash to `kept` directly, because the relay would make one event of each line."""
+    """Write the stack of a crash directly to `kept`, because the relay would make one log event of each line."""
     if faulthandler.is_enabled():
         yield
         return

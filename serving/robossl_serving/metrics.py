@@ -71,7 +71,7 @@ class Metrics(Collector):
         self._refused.labels(code.name).inc()
 
     def describe(self) -> list[Metric]:
-        """Return no metrics in advance, because the set of models changes."""
+        """Return no descriptions in advance, because the set of models changes."""
         return []
 
     def collect(self) -> Iterator[Metric]:

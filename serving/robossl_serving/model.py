@@ -59,7 +59,7 @@ class Model:
     def __init__(self, folder: Path, settings: SessionSettings, device: Device | None = None) -> None:
         """Open and check a version folder, and measure the run times of its encoder.
 
-        `device` decides when each of the encoders that share it may run; None gives this encoder a device of its own.
+        Encoders with the same `device` take turns; None lets this encoder run at any time.
 
         Raises:
             RobosslError: the folder is damaged or does not match its card, or gives wrong features on this machine.
@@ -83,7 +83,8 @@ class Model:
         put_values(self.reply.parameters, {"digest": self.card.digest, "artefact": self.artefact})
         self.statistics = ModelStatistics(self.card)
         self.loaded_s = time.monotonic()
-        self.pinned_s = self.loaded_s  # time of the last request from a client that accepts only this version
+        # Time of the last request from a client that has pinned this version, that is, accepts no other.
+        self.pinned_s = self.loaded_s
         self.executor = Executor(
             self._run,
             Scheduler(self.costs, max_waiting=settings.max_waiting, max_slots=settings.max_slots),
@@ -179,7 +180,7 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
 
 
 def places_of(settings: SessionSettings) -> int:
-    """Return how many encoders may run at the same time: on a CPU as many as get their own cores, otherwise 1."""
+    """Return how many encoders may run at the same time: on a CPU as many as get own cores, on a GPU only 1."""
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 

@@ -19,13 +19,13 @@ _TYPES: dict[str, type[Value]] = {"robot": str, "camera": str, "age_us": int, "a
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """The parameters that the server uses; Triton's `sequence_*` and `priority` are accepted and ignored."""
+    """The request parameters that the server uses; it ignores others, such as Triton's `sequence_*` and `priority`."""
 
-    robot: str | None = None  # with a robot, the request is a control request
+    robot: str | None = None  # name of the robot that sends a control request; None for a batch request
     camera: str = ""
-    age_us: int = 0  # age of the frame when it was sent, by the client's clock
+    age_us: int = 0  # microseconds from capture to sending of the frame, by the client's clock
     artefact: str | None = None  # sha256 of the only model.onnx whose embeddings the client accepts
-    timeout: int | None = None  # microseconds, as in Triton; the call's deadline applies too
+    timeout: int | None = None  # microseconds, as in Triton; the call's own deadline applies too
 
 
 def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOptions:

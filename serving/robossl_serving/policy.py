@@ -1,7 +1,7 @@
 """Version policy: which versions of a model to load, from `version_policy` in the model's config.pbtxt.
 
-The three kinds (latest, all, specific) are Triton's. Unlike in Triton, `latest` counts only versions that pass their
-checks, so an older version takes the place of a broken version.
+The three kinds of policy (latest, all, specific) are those of Triton. Unlike in Triton, `latest` counts only versions
+that pass their checks, so an older version takes the place of a broken version.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LATEST = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=
 
 @dataclass(frozen=True, slots=True)
 class VersionChoice:
-    """Versions to try, in order, and how many of them to load."""
+    """The versions to try in order, and how many of them (`num`) to load."""
 
     versions: tuple[int, ...]
     num: int
-    missing: tuple[int, ...] = ()  # versions that the policy names but that are not on disk
+    missing: tuple[int, ...] = ()  # versions that the version policy names but that are not on disk
 
 
 def read_policy(model: Path) -> pb.ModelVersionPolicy:
-    """Read the version policy from a model's folder; return `LATEST` if the folder sets none.
+    """Read the version policy from a model's folder; return `LATEST` if config.pbtxt sets none.
 
     Raises:
         InputError: config.pbtxt cannot be read, or its policy would load no version.
@@ -72,7 +72,7 @@ def choose(policy: pb.ModelVersionPolicy, on_disk: Collection[int]) -> VersionCh
 
 
 class VersionChooser:
-    """Chooses which versions of each model are served; logs an unusable version policy once."""
+    """Chooses which versions of each model are served; logs each unusable version policy only once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

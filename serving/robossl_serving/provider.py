@@ -1,4 +1,4 @@
-"""Choose the onnxruntime provider; a provider given by name never falls back to another."""
+"""Choose the onnxruntime provider (CPU, CUDA or TensorRT). If a user names one, no other is ever used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 def choose_provider(choice: ProviderChoice) -> Provider:
-    """Return the provider to open sessions on; `auto` is CUDA if there is a device, otherwise the CPU.
+    """Return the provider that runs the encoders; `auto` means CUDA if there is a device, otherwise the CPU.
 
-    `auto` never chooses TensorRT, because it takes minutes to build its engines
-    and its results differ slightly by rounding.
+    `auto` never chooses TensorRT, because TensorRT takes minutes to build its engines, and its results differ slightly
+    by rounding.
     """
     if choice != "auto":
         return choice
@@ -22,7 +22,7 @@ def choose_provider(choice: ProviderChoice) -> Provider:
 
 
 def num_cuda_devices() -> int:
-    """Count the CUDA devices that the driver reports; 0 without a driver."""
+    """Return the number of CUDA devices that the driver reports; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -24,13 +24,13 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(slots=True)
 class _Unlogged:
-    next_s: float  # when the next line may be logged
-    times: int  # refusals since the last line
+    next_s: float  # time from which the next line may be logged
+    times: int  # number of refusals since the last logged line
     facts: dict[str, object]  # facts about the last refusal
 
 
 class Refusals:
-    """The refusals of one stream."""
+    """Counts and logs the requests that are refused in one stream."""
 
     def __init__(self, peer: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
         self._peer = peer
@@ -39,7 +39,7 @@ class Refusals:
         self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
 
     def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
-        """Count a refusal; log the first refusal of a status at once, and the later refusals together every 10 s."""
+        """Count a refusal. Log the first refusal of each status at once, and later refusals together every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return

@@ -26,8 +26,8 @@ def format_time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Write JSON until the server, and every process that shares its standard error, has ended."""
-    # These signals may be sent to all processes of a service; the relay must outlive the server.
+    """Write lines as JSON until the server, and every process that shares its standard error, has ended."""
+    # The relay ignores signals that may be sent to all processes of a service, because it must outlive the server.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     is_writing = True
@@ -39,7 +39,7 @@ def main() -> None:
         try:
             sys.stdout.buffer.write(f"{json.dumps(row)}\n".encode())
             sys.stdout.buffer.flush()
-        except OSError:  # nobody reads the log; go on reading lines, so that the pipe does not fill
+        except OSError:  # nobody reads the log, but go on reading lines, so that the pipe does not fill
             is_writing = False
 
 

@@ -34,7 +34,7 @@ _log = logging.getLogger("robossl.serving")
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """A version on disk or loaded, as listed by RepositoryIndex."""
+    """A model version that is on disk or loaded: one row of the reply to RepositoryIndex."""
 
     name: str
     version: int
@@ -61,8 +61,9 @@ class Repository:
         self._on_change = on_change  # called when loaded or failed versions may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
-        self._chosen: dict[str, int] = {}  # by model: version loaded by its number, which overrides the version policy
-        self._unloaded: set[str] = set()  # models unloaded on request; they are loaded again only on request
+        # By model: the version that a user loaded by number; it overrides the version policy.
+        self._chosen: dict[str, int] = {}
+        self._unloaded: set[str] = set()  # models that a user unloaded; they are loaded again only on request
 
     def load_all(self) -> None:
         """Load every model by its version policy.

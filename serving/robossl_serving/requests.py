@@ -16,13 +16,13 @@ Outcome = Literal["served", "superseded", "shed", "cancelled", "failed"]
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """A request with the frames of one call: a control request if it names a robot, otherwise a batch request."""
+    """A request to encode the frames of one call: a control request if it names a robot, otherwise a batch request."""
 
     frames: UInt8[ndarray, "b h w 3"]
     outputs: tuple[str, ...]
     robot: str | None
     camera: str
-    captured_s: float  # time.monotonic() of this machine, like all times here
+    captured_s: float  # capture time by time.monotonic() of this machine, the clock of all times here
     arrived_s: float
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def priority(self) -> Priority:
-        """Control if the request has a robot, otherwise batch."""
+        """The priority: control if the request names a robot, otherwise batch."""
         return "batch" if self.robot is None else "control"
 
     @property
@@ -72,12 +72,12 @@ class FrameSlice:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The slices that run next as one batch, and the requests that are shed (dropped because they would be late)."""
+    """The frames that run next as one batch, and the requests that are shed (dropped because they would be late)."""
 
     slices: tuple[FrameSlice, ...] = ()
     shed: tuple[Request, ...] = ()
 
     @property
     def num_frames(self) -> int:
-        """Number of frames in all slices."""
+        """Number of all frames that run."""
         return sum(each.stop - each.start for each in self.slices)

@@ -1,6 +1,6 @@
-"""Scheduler: choose which waiting frames run next. The time is an argument; nothing here waits or locks.
+"""Scheduler: chooses which waiting frames run next. It gets the time as an argument, and never waits or locks.
 
-Each camera of a robot has one slot: it holds one waiting frame, and a newer frame replaces an older one. The fair
+Each camera of a robot has one slot, which holds one waiting frame. A newer frame replaces an older frame. The fair
 interval is the time in which all active robots on the device can be served once. A robot is due when nearly one fair
 interval has passed since it was served. Among the robots that are due, the robot with the freshest frame runs first.
 But a robot that was not served for two fair intervals runs before all others. A request that cannot meet its deadline
@@ -19,17 +19,17 @@ from robossl_serving.costs import Costs
 from robossl_serving.estimates import TimeEstimates
 from robossl_serving.requests import FrameSlice, Request, RunPlan
 
-# A robot that has waited this many times its fair interval is served next. The fair interval is the time between its
-# requests if all robots shared the encoder equally.
+# A robot that was not served for this many fair intervals is served next.
+# The fair interval is the time in which all active robots can be served once.
 _GUARD = 2.0
-# Number of fair intervals after which a robot is due. With a smaller number, robots with fresh frames would crowd out
-# the other robots.
+# Number of fair intervals after which a robot is due, that is, may be served again if its frame is the freshest.
+# If a robot were due earlier, robots with fresh frames would crowd out the other robots.
 _DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
-# Number of names remembered: of robots for each slot, and of cameras for each robot. The number is limited, because
-# clients can invent any names.
+# Number of remembered names: robot names per slot (waiting frame), and camera names per robot.
+# The number of names is limited, because clients can invent any number of them.
 _NAMES = 8
-_DOUBT_S = 1.0  # while nothing runs, `_pace` (how slow runs are) halves in this time
+_DOUBT_S = 1.0  # while nothing runs, `_pace` (run time / expected run time) halves in this time
 _FOLLOW = 0.1  # weight of the last run in `_pace` if it was slower; a faster run replaces `_pace`
 
 
@@ -40,7 +40,7 @@ class QueueFullError(Exception):
 @dataclass(slots=True)
 class _Robot:
     seen_s: float
-    served_s: float  # when the robot was last served; before that, when it was first seen
+    served_s: float  # time when the robot was last served; before that, time of its first request
     hw: tuple[int, int]  # height and width of the robot's last frame
     slots: dict[str, Request] = field(default_factory=dict)  # the waiting request of each camera
     camera_served_s: dict[str, float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Scheduler:
         self._costs = costs
         self._max_waiting = max_waiting
         self._max_slots = max_waiting if max_slots is None else max_slots
-        self._robots: dict[str, _Robot] = {}  # by robot name; the robot seen last is at the end
+        self._robots: dict[str, _Robot] = {}  # robots by name; the robot seen last is at the end
         self._num_slots = 0
         self._batch: deque[Request] = deque()
         self._runs = TimeEstimates()
@@ -76,7 +76,7 @@ class Scheduler:
         return self._num_slots
 
     def longest_unserved_s(self) -> float:
-        """Return the last time of service of the waiting robot that was served longest ago."""
+        """Return the time when the robot that has waited longest was last served."""
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
@@ -98,7 +98,7 @@ class Scheduler:
         waiting = slots.get(request.camera)
         if waiting is None and self._num_slots >= self._max_slots:
             raise QueueFullError
-        if waiting is not None and waiting.captured_s > request.captured_s:  # arrived out of order
+        if waiting is not None and waiting.captured_s > request.captured_s:  # the requests arrived out of order
             return request
         slots[request.camera] = request
         if waiting is None:
@@ -108,7 +108,7 @@ class Scheduler:
         return waiting
 
     def remove(self, request: Request) -> bool:
-        """Remove a waiting request; return False if it does not wait."""
+        """Remove a waiting request; return False if it is not waiting."""
         if request.robot is None:
             if request not in self._batch:
                 return False
@@ -188,7 +188,7 @@ class Scheduler:
                 yield request
 
     def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
-        """Yield the next control request, and further control requests that are worth running in the same batch."""
+        """Yield the frames of the next control request, and of others that are worth running in the same batch."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
             robot = self._next_robot(now_s, beside_s)
@@ -220,7 +220,7 @@ class Scheduler:
         return max(due or waiting, key=lambda robot: robot.slots[robot.next_camera()].captured_s)
 
     def _batch_slices(self) -> Iterable[FrameSlice]:
-        """Yield slices of the first batch requests in the queue, with at most as many frames as pay in one batch."""
+        """Yield slices of the first batch requests in the queue, with as many frames as are worth running together."""
         room = self._costs.best_batch_of(self._batch[0].hw) if self._batch else 0
         while self._batch and room:
             request = self._batch[0]

@@ -24,13 +24,16 @@ _OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # Kubernetes probes 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Files with certificates and tokens; without an admin token, only clients on this host load or unload models."""
+    """Files with certificates and tokens.
+
+    Without an admin token, only clients on this host may load and unload models.
+    """
 
     tls_cert: Path | None = None  # PEM file with the server's certificate and its chain
     tls_key: Path | None = None
-    client_ca: Path | None = None  # clients need a certificate that this authority signed (mTLS)
-    token: Path | None = None  # file with the token of clients
-    admin_token: Path | None = None  # file with the token for loading and unloading
+    client_ca: Path | None = None  # PEM file of the authority that must have signed the clients' certificates (mTLS)
+    token: Path | None = None  # file with the token that clients must send
+    admin_token: Path | None = None  # file with the token for loading and unloading models
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Return grpc's credentials for TLS, or None without TLS.

@@ -48,7 +48,7 @@ class ServerSettings:
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     shared_memory: bool = False
-    poll_seconds: float = 0.0  # seconds between scans for new versions; 0: scan only on request
+    poll_seconds: float = 0.0  # seconds between scans for new versions; 0 for scans only on request
     # How long a replaced version stays loaded after the last request of a client that pinned it (accepts only it).
     retire_seconds: float = 600.0
 
@@ -89,7 +89,7 @@ class EncoderServer:
         self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        # `waiting` threads each for control requests, for batch requests being decoded, and for queued batch requests.
+        # Control requests, batch requests in decoding, and queued batch requests need up to `waiting` threads each.
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
@@ -174,9 +174,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
-        ("grpc.keepalive_time_ms", 10_000),  # detects a robot that left the network within 14 s
+        ("grpc.keepalive_time_ms", 10_000),  # within 14 s, detects that a robot has left the network
         ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),  # without it, the timeout is a minute despite the line above
+        ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
         ("grpc.http2.settings_timeout", 10_000),  # time after which a client that stays silent is disconnected
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,6 +1,6 @@
-"""Counts and times of one version, cheap enough to update for every request.
+"""Counts and times of the requests to one model version, cheap enough to update for every request.
 
-The ModelStatistics call and the Prometheus metrics are both made from them.
+The call ModelStatistics and the Prometheus metrics both return these counts and times.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5,
 
 @dataclass(slots=True)
 class TimeHistogram:
-    """A histogram of seconds."""
+    """A histogram of times in seconds."""
 
     sum_s: float = 0.0
-    # Number of times in each bin; a bin ends at each bound, and the last bin is above all bounds.
+    # Number of times in each bin. Each bound in BOUNDS_S ends a bin, and the last bin is above all bounds.
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def add(self, seconds: float) -> None:
@@ -55,17 +55,17 @@ class PriorityStatistics:
 
 
 class ModelStatistics:
-    """Counts and times of one version."""
+    """Counts and times of the requests to one model version."""
 
     def __init__(self, card: EncoderCard) -> None:
         self.name, self.version = card.name, str(card.version)
         self.lock = threading.Lock()  # hold this lock to read the fields
         self.kinds = {"control": PriorityStatistics(), "batch": PriorityStatistics()}
-        self.runs: dict[int, RunCount] = {}  # by number of frames in a run
+        self.runs: dict[int, RunCount] = {}  # counts of runs, by number of frames in a run
         self._last_s = 0.0
 
     def count_run(self, num_frames: int, run_s: float) -> None:
-        """Count a run."""
+        """Count a run of the encoder."""
         with self.lock:
             run_count = self.runs.setdefault(num_frames, RunCount())
             run_count.count += 1
@@ -97,9 +97,10 @@ class ModelStatistics:
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     def to_message(self) -> pb.ModelStatistics:
-        """Return the statistics as the protocol's message: each frame counts as an inference, each run as an execution.
+        """Return the statistics as a message of the protocol.
 
-        Superseded, shed and cancelled requests do not count as failed.
+        Each frame counts as an inference, and each run of the encoder as an execution. Superseded, shed and cancelled
+        requests do not count as failed.
         """
         with self.lock:
             kinds = self.kinds.values()

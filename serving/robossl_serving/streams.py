@@ -1,7 +1,7 @@
-"""Streams: many requests and replies over one call; a newer frame replaces a waiting one at any time.
+"""Streams: calls with many requests and replies, in which a newer frame replaces a waiting frame.
 
-One thread reads requests, so that a newer frame can replace a waiting one while an older one is encoded. grpc's thread
-sends the replies. If a client does not read its replies, the server stops reading its requests.
+One thread per stream reads requests, so that a newer frame can replace a waiting frame while the encoder runs. Another
+thread, of grpc, sends the replies. If a client does not read its replies, the server stops reading its requests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Streams:
     def __init__(
         self, inference: Inference, limits: Limits, on_refused: Callable[[grpc.StatusCode], None] = lambda _: None
     ) -> None:
-        """Start without streams; `on_refused` will get the status of each request that is refused within a stream."""
+        """Start without open streams; `on_refused` is called with the status of each request refused in a stream."""
         self._inference = inference
         self._limits = limits
         self._on_refused = on_refused
@@ -46,7 +46,7 @@ class Streams:
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
-            # For the reading thread, a client that went away can look like a client that has no more requests.
+            # The reading thread cannot always tell that the client went away, so let grpc call `cancel` then.
             if not context.add_callback(stream.cancel):
                 stream.cancel()
             threading.Thread(target=stream.read, args=(requests,), name="stream-reader", daemon=True).start()
@@ -97,7 +97,7 @@ class _Stream:
         self._left = False  # nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
-        """Read requests until the client has no more or goes away."""
+        """Read requests until the client has no more requests or goes away."""
         try:
             while self._room.acquire() and not self._ended:
                 self._take(next(requests))
@@ -113,7 +113,7 @@ class _Stream:
             if item is not _END:
                 yield self._reply(item)
                 self._room.release()
-            del item  # free the features of this item before waiting for the next item
+            del item  # frees the features of this item before the wait for the next item
             with self._lock:
                 if self._ended and not self._jobs and self._outbox.empty():
                     return
@@ -154,9 +154,9 @@ class _Stream:
             self._inference.count(item)
 
     def _take(self, raw: bytes) -> None:
-        # `on_done` takes the job out of the box. If `on_done` referred to the job directly, the job would be in a
-        # reference cycle and wait for the garbage collector. Until then, its features would keep the memory of a whole
-        # onnxruntime session.
+        # `on_done` refers to the job only through `box`, and takes it out of `box`.
+        # If `on_done` referred to the job directly, the job would be in a cycle until the next garbage collection.
+        # Until that collection, the job's features would keep the memory of a whole onnxruntime session.
         box: list[InferJob] = []
         message = None
         try:

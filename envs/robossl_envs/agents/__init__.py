@@ -1,6 +1,7 @@
-"""The agents that act while frames are collected, by name.
+"""The agents, which choose the actions while frames are collected.
 
-An agent's module is imported when the agent is used, so that its name is known without importing torch.
+`AGENTS` maps the name of each agent to the path of its class. A class is imported only when it is used, so that the
+names are known without importing torch.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def resolve_agent(name: str) -> type[Actor] | type[Learner]:
 
 
 def needs_encoder(name: str) -> bool:
-    """Return whether an agent acts on the embeddings of an encoder.
+    """Return whether an agent needs the embeddings of an encoder to choose its actions.
 
     Raises:
         InputError: no agent has that name.

@@ -20,17 +20,17 @@ from robossl.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class AgentObservations:
-    """Current observations of the environments that wait for an action; one row per environment."""
+    """The current observations of all environments that wait for an action; one row per environment."""
 
-    slots: Int64[ndarray, " n"]  # number of each row's environment, from 0
+    slots: Int64[ndarray, " n"]  # index of each row's environment, from 0
     frames: UInt8[ndarray, "n h w 3"]
-    states: Float32[ndarray, "n d"]  # dimension d is 0 if the environment has no state vector
-    started: Bool[ndarray, " n"]  # whether each row is the first step of an episode
+    states: Float32[ndarray, "n d"]  # state vectors; d is 0 if the environment has none
+    started: Bool[ndarray, " n"]  # for each row, whether it is the first step of an episode
     embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 
 class Actor(Protocol):
-    """Acts in one episode. It runs in a worker process and takes its random numbers only from the generator `rng`."""
+    """An agent for one episode. It runs in a worker process and takes random numbers only from the generator `rng`."""
 
     learns: ClassVar[bool]  # False for every actor
 
@@ -51,7 +51,7 @@ class Actor(Protocol):
 
 
 class Learner(Protocol):
-    """Acts in all episodes. It runs in the collecting process and gets the observations of all workers."""
+    """An agent for all episodes, which learns. It runs in the collecting process and gets all workers' observations."""
 
     learns: ClassVar[bool]  # True for every learner
     needs_encoder: ClassVar[bool]
@@ -79,9 +79,9 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
 
 
 def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Return the middle and half the range of a bounded Box of floats; agents scale their noise to these.
+    """Return the middle and half the width of the action range, by which agents shift and scale their noise.
 
-    Half the range is finite for all finite bounds, but the full range could overflow float32.
+    Half the width is finite for all finite bounds, but the full width could overflow float32.
 
     Raises:
         InputError: the action space is not a bounded Box of floats.
@@ -98,5 +98,5 @@ def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shap
 
 
 def env_name(env: gymnasium.Env[Any, Any]) -> str:
-    """Return the id of an environment."""
+    """Return the id of an environment; return its class name if it is not registered."""
     return env.spec.id if env.spec else type(env.unwrapped).__name__

@@ -1,4 +1,7 @@
-"""Count: moves to rarely visited cells, found by hashing (#Exploration, arXiv:1611.04717)."""
+"""Count: an agent that moves to rarely visited cells (#Exploration, arXiv:1611.04717).
+
+A cell is a group of similar observations; see `cells.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from robossl_envs.agents.walk import CellPlanner, check_candidate_actions
 
 
 class CountAgent:
-    """Seeks novel cells; the novelty of a cell is 1 / sqrt(number of visits to it)."""
+    """Moves to novel cells; the novelty of a cell is 1 / sqrt(number of visits to this cell)."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = False
@@ -25,7 +28,7 @@ class CountAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require discrete actions or a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box of floats."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:

@@ -1,7 +1,7 @@
 """Distillation: a network learns to predict the output of a fixed random network, as in RND (arXiv:1810.12894).
 
 Its prediction error measures how novel an input is. The inputs, called views here, are grey frames or embeddings. They
-are batch-normalised and clipped at 5, as in URLB's agent (arXiv:2110.15191). The bonus (novelty) of a view is the
+are batch-normalised and clipped to -5 to 5, as in URLB's agent (arXiv:2110.15191). The bonus (novelty) of a view is the
 squared error before the network learns from this view. `ErrorPursuit` moves towards the cells (groups of similar
 observations) with the largest recent errors.
 """
@@ -25,19 +25,21 @@ from robossl_envs.agents.cells import NUM_CELLS, CellHasher
 from robossl_envs.agents.walk import CellPlanner
 
 DIM = 128  # dimension of the predicted vector
-# Ten times URLB's rate, because URLB learns from 1024 frames every 2nd step, but we learn from 64 every 32nd.
+# This is ten times URLB's rate, because URLB trains on 1024 frames every 2nd step, we on 64 every 32nd frame.
 LEARNING_RATE = 1e-3
-BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames
+BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames: per batch, between training steps, in memory
 PACE = 0.3  # weight of the newest frame's error in the moving average of a cell's errors
 
 
 class Distillation:
-    """A fixed random network, and a predictor that learns from random samples of the latest `REMEMBERED` views.
+    """A fixed random network, and a predictor network that learns to predict its output.
+
+    The predictor trains on random samples of the latest `REMEMBERED` views (inputs: grey frames or embeddings).
 
     Args:
-        normalize: makes the batch normalisation of the views.
-        network: makes a network that maps a view to `DIM` numbers.
-        seed: seed of both networks and of the samples of views.
+        normalize: Function that makes the batch normalisation of the views.
+        network: Function that makes a network from a view to `DIM` numbers.
+        seed: Seed of both networks and of the random samples.
     """
 
     def __init__(self, normalize: Callable[[], nn.Module], network: Callable[[], nn.Sequential], *, seed: int) -> None:
@@ -53,7 +55,7 @@ class Distillation:
         self._num_seen = 0
 
     def __call__(self, views: Float[Tensor, "n ..."]) -> Float[ndarray, " n"]:
-        """Return the bonus of each view; after every `LEARN_EVERY` views, train the predictor for one step."""
+        """Return the prediction error of each view; after every `LEARN_EVERY` views, train the predictor once."""
         with torch.no_grad():
             self._normalize.eval()
             errors: Float[ndarray, " n"] = self._errors(views).double().numpy()
@@ -81,7 +83,7 @@ class Distillation:
 
 
 class ErrorPursuit:
-    """Moves to cells with large errors.
+    """Moves to cells (groups of similar observations) with large prediction errors.
 
     The novelty of a cell is the moving average of the errors on its frames, divided by the largest average of all
     cells.

@@ -1,4 +1,4 @@
-"""Agents that act as the environment's scripted expert, with or without pink noise."""
+"""Agents that take the actions of the environment's scripted expert, with or without added pink noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require an environment with a scripted expert."""
+        """Refuse an environment without a scripted expert."""
         check_space(env)
         if not env.has_wrapper_attr("expert"):
             raise InputError(f"{env_name(env)} has no scripted expert (a method `expert`); use another --agent")
@@ -38,7 +38,7 @@ class ExpertAgent:
 class NoisyExpertAgent:
     """Adds pink noise to the expert's actions.
 
-    Each episode has a random standard deviation of the noise, from 0 to half the range of the actions.
+    The standard deviation of the noise is random in each episode, from 0 to half the range of the actions.
     """
 
     learns: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class NoisyExpertAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a bounded Box of actions and a scripted expert."""
+        """Refuse an environment that has no scripted expert, or whose action space is not a bounded Box of floats."""
         ExpertAgent.check(env)
         action_range(env)
 

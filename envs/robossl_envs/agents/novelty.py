@@ -20,7 +20,7 @@ WIDTH = 256
 
 
 class NoveltyAgent:
-    """Seeks frames with a large prediction error (see `Distillation`) on their pooled, batch-normalised embeddings."""
+    """Seeks frames whose pooled embeddings a network predicts badly (see `Distillation`)."""
 
     learns: ClassVar[bool] = True
     needs_encoder: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class NoveltyAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require discrete actions or a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box of floats."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
@@ -44,7 +44,7 @@ class NoveltyAgent:
 
 
 def embedding_distillation(dim: int, *, seed: int) -> Distillation:
-    """Make a distillation whose inputs are vectors and whose networks are small and fully connected."""
+    """Make a `Distillation` for embeddings, with small fully connected networks."""
 
     def network() -> nn.Sequential:
         return nn.Sequential(nn.Linear(dim, WIDTH), nn.ReLU(), nn.Linear(WIDTH, DIM))

@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-THETA, SIGMA = 0.15, 0.2  # DDPG's values, per step; the unit is half the action range
+THETA, SIGMA = 0.15, 0.2  # DDPG's values per step: pull to the middle, and noise in units of half the range
 
 
 class OrnsteinUhlenbeckAgent:
@@ -30,7 +30,7 @@ class OrnsteinUhlenbeckAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a bounded Box."""
+        """Refuse an environment whose action space is not a bounded Box of floats."""
         action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:

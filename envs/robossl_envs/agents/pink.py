@@ -1,6 +1,7 @@
-"""Pink noise over the whole episode: proposed as the default explorer for continuous actions (arXiv:2303.12077).
+"""Pink: an agent whose actions are pink noise over the whole episode.
 
-Its power falls as 1 / frequency. It is smoother than white noise, and drifts less than red noise.
+Pink noise was proposed as the default exploration for continuous actions (arXiv:2303.12077). Its power falls as
+1 / frequency, so it is smoother than white noise and drifts less than red noise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-BETA = 1.0  # the paper's recommendation, section 5
+BETA = 1.0  # exponent of the frequency, as section 5 of the paper recommends
 
 
 class PinkNoiseAgent:
@@ -30,7 +31,7 @@ class PinkNoiseAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a bounded Box."""
+        """Refuse an environment whose action space is not a bounded Box of floats."""
         action_range(env)
 
     def __call__(self) -> Float32[ndarray, " *shape"]:
@@ -43,7 +44,7 @@ def coloured_noise(rng: Generator, num_steps: int, dim: int, beta: float = BETA)
     """Return Gaussian noise of unit variance whose power falls as 1 / frequency**beta; columns are independent."""
     length = max(2, num_steps)
     frequency = np.fft.rfftfreq(length)
-    # The mean over an episode varies too: frequency 0 gets the power of the lowest other frequency.
+    # Frequency 0 gets the power of the lowest other frequency, so that the mean over an episode varies too.
     frequency[0] = frequency[1]
     scale = frequency ** (-beta / 2)
     real, imaginary = rng.normal(size=(2, dim, len(scale)))

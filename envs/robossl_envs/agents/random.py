@@ -1,4 +1,4 @@
-"""Random: every action is sampled uniformly from the action space, a Box or a discrete one."""
+"""Random: an agent that samples every action uniformly from the action space (Box or Discrete)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl_envs.agents.agent import check_space
 
 
 class RandomAgent:
-    """Takes white noise as its actions, so an arm that is controlled by velocity stays near its start."""
+    """Takes independent random actions, so an arm that is controlled by velocity stays near its start."""
 
     learns: ClassVar[bool] = False
 
@@ -21,9 +21,9 @@ class RandomAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require a Box or discrete actions."""
+        """Refuse an environment whose action space is neither Box nor Discrete."""
         check_space(env)
 
     def __call__(self) -> Any:
-        """Return a uniform action."""
+        """Return a uniformly sampled action."""
         return self._space.sample()

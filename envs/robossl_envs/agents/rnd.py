@@ -1,4 +1,7 @@
-"""RND: an agent that seeks frames on which a network fails to predict a fixed random network (arXiv:1810.12894)."""
+"""RND: an agent that seeks frames that are new to a network (arXiv:1810.12894).
+
+The network learns to predict the output of a fixed random network. Its prediction error is large on new frames.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from robossl_envs.agents.agent import AgentObservations
 from robossl_envs.agents.distillation import DIM, Distillation, ErrorPursuit
 from robossl_envs.agents.walk import check_candidate_actions
 
-# Side of the frames in pixels; channels per layer, so few that a frame takes a few ms on one core.
+# Side of the frames in pixels, and number of channels before and after each convolution.
+# The network has few channels, so that a frame takes only a few ms on one core.
 SIDE, WIDTHS = 84, (1, 8, 16, 32, 32)
 
 
@@ -36,7 +40,7 @@ class RNDAgent:
 
     @staticmethod
     def check(env: gymnasium.Env[Any, Any]) -> None:
-        """Require discrete actions or a bounded Box."""
+        """Refuse an environment whose action space is neither Discrete nor a bounded Box of floats."""
         check_candidate_actions(env)
 
     def __call__(self, observations: AgentObservations) -> list[Any]:
@@ -45,7 +49,7 @@ class RNDAgent:
 
 
 def frame_distillation(*, seed: int) -> Distillation:
-    """Make a distillation whose inputs are grey frames and whose networks are small and convolutional."""
+    """Make a `Distillation` for grey frames, with small convolutional networks."""
     return Distillation(lambda: nn.BatchNorm2d(1, affine=False), _network, seed=seed)
 
 

@@ -1,9 +1,10 @@
-"""Plan a way to novel cells; untried actions count as best (optimism of R-max, Brafman & Tennenholtz 2002).
+"""Plan a way to novel cells; a cell is a group of similar observations.
 
-A cell is a group of similar observations. A table keeps the cell that each action led to from each cell, and value
-iteration on this table chooses the next action. This is the simplest planner that covers more of our environments than
-noise does. No network is trained, so the planner can follow a novelty that changes at every step. The policies of the
-papers on novelty need 10^5 frames or more.
+For each cell and action, a table holds the cell that came next. Value iteration on this table chooses the next action.
+An action that was not tried in a cell yet counts as the best (optimism of R-max, Brafman & Tennenholtz 2002).
+
+This is the simplest planner that reached more of our environments than noise did. It trains no network, so it adapts
+at once when the novelty of a cell changes. The learned policies in papers on novelty need 10^5 frames or more.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from numpy.random import Generator
 from robossl_envs.agents.agent import AgentObservations, action_range
 from robossl_envs.agents.cells import NUM_CELLS
 
-DISCOUNT = 0.9  # discount factor per decision, for later novelty
-HOLD = 8  # maximum number of steps that an action is repeated; it ends earlier if the cell changes
+DISCOUNT = 0.9  # discount factor of novelty, per decision
+HOLD = 8  # an action is repeated for this many steps, or until the cell changes
 PLAN_EVERY = 16  # number of decisions from one value iteration to the next
 SWEEPS = 10
 DIRECTIONS = 8
 
 
 class CellPlanner:
-    """Chooses the action that leads to the most novelty, and repeats it; actions untried in a cell come first."""
+    """Chooses the action that leads to the most novel cells, and repeats it for some steps.
+
+    Actions that were not tried in the current cell yet come first.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_slots: int) -> None:
         self._rng = rng
@@ -74,7 +78,10 @@ class CellPlanner:
 
 
 def candidate_actions(env: gymnasium.Env[Any, Any], rng: Generator) -> list[Any]:
-    """Return the actions to choose from: all discrete ones, or for a Box actions of full size in several directions."""
+    """Return the actions that a planner chooses from.
+
+    For a Discrete space these are all actions. For a Box they are actions of full strength in several directions.
+    """
     if isinstance(env.action_space, Discrete):
         return [env.action_space.start + np.int64(k) for k in range(int(env.action_space.n))]
     middle, half = action_range(env)

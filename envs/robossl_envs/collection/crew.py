@@ -1,6 +1,7 @@
 """Worker processes that play whole episodes; a process that crashes or hangs is replaced.
 
-If workers took each step together, every worker would wait for the slowest at every step. So each plays whole episodes.
+Each worker plays an episode at its own pace. If all workers took each step together, they would wait for the slowest
+worker at every step.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from robossl_envs.collection.recorder import Recorder
 from robossl_envs.collection.settings import CollectionSettings
 from robossl_envs.collection.todo import AttemptOutcome, EpisodeQueue
 
-# Variables that set the number of threads; LP_NUM_THREADS is for llvmpipe, Mesa's software renderer.
+# Environment variables that limit threads; LP_NUM_THREADS is for llvmpipe, Mesa's software renderer.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0  # minimum time limit of the first step, because imports and some environments are slow
@@ -35,9 +36,10 @@ START_SECONDS = 60.0  # minimum time limit of the first step, because imports an
 
 @contextmanager
 def limit_threads() -> Iterator[None]:
-    """Let processes that start inside the `with` block use one thread each.
+    """Limit each process that starts inside the `with` block to one thread.
 
-    Numpy and Mesa read the environment variables only when they are loaded, so the variables are set before that.
+    The limits are environment variables. They are set before a process starts, because Numpy and Mesa read them only
+    once, when they are loaded.
     """
     before = {name: os.environ.get(name) for name in THREAD_LIMITS}
     os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
@@ -53,7 +55,7 @@ def limit_threads() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker process, the episode it plays, and the time of its last sign of life."""
+    """A worker process, the episode that it plays, and when it last made progress."""
 
     process: SpawnProcess
     connection: Connection
@@ -64,7 +66,7 @@ class _Worker:
 
     def assign(self, number: int) -> None:
         self.number, self.alive_at = number, time.monotonic()
-        # The pipe is broken if the process died while starting; `_outcome` will report it.
+        # If the process died while starting, the pipe is broken, and `_outcome` reports the failure later.
         with suppress(BrokenPipeError):
             self.connection.send(number)
 
@@ -81,7 +83,7 @@ class _Worker:
 
 
 class ActorPool:
-    """Plays the episodes of a collection in worker processes, each with a new actor (agent for one episode)."""
+    """Plays the episodes of a collection in worker processes; each episode gets a new actor (agent for one episode)."""
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class ActorPool:
     def run(self, queue: EpisodeQueue) -> Iterator[AttemptOutcome]:
         """Play all episodes of the queue; yield the outcome of each attempt when the attempt ends.
 
-        The caller must pass the outcome to `queue.settle` before it asks for the next one.
+        The caller must pass the outcome to `queue.settle` before it asks for the next outcome.
         """
         with limit_threads():
             workers = [self._start() for _ in range(min(self._num_workers, len(queue)))]
@@ -134,7 +136,7 @@ class ActorPool:
         return _Worker(process, ours, beat)
 
     def _outcome(self, worker: _Worker) -> AttemptOutcome | None:
-        """Return the outcome of a worker's attempt; None while it plays or is idle. Kill a process that hangs."""
+        """Return the outcome of a worker's attempt; None while the worker plays or is idle. Kill a hanging worker."""
         if worker.number is None:
             return None
         if worker.connection.poll():
@@ -152,7 +154,7 @@ class ActorPool:
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """Describe how a process ended."""
+    """Say in words how a process ended."""
     if exitcode is not None and exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
     return f"ended by itself with exit code {exitcode}"

@@ -1,4 +1,4 @@
-"""Open any registered gymnasium environment for collection; if it cannot be used, an error says why in one line."""
+"""Open any registered gymnasium environment for collection. If it cannot be used, an error says why in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robossl_envs.collection.settings import DEFAULT_STEPS, CollectionSettings
 from robossl_envs.lerobot_layout import Column
 
 STATE, ENVIRONMENT, NUISANCE = "observation.state", "observation.environment_state", "nuisance"
-# Key in the environment's info -> column of the data set.
+# Key in the environment's `info` dict -> column of the data set.
 VECTORS = {"agent_state": STATE, "environment_state": ENVIRONMENT, "nuisance": NUISANCE}
 
 Environment = gymnasium.Env[Any, Any]
@@ -40,12 +40,12 @@ class EnvDescription:
     frames_per_s: int
     max_steps: int
     columns: tuple[Column, ...]
-    nuisances: tuple[str, ...]  # nuisance factors that get a random strength in each episode
-    step_seconds: float  # time of one step with rendering, to estimate the total
+    nuisances: tuple[str, ...]  # nuisance factors (such as light); each gets a random strength per episode
+    step_seconds: float  # time of one step with rendering; serves to estimate the time of the collection
 
 
 def open_env(settings: CollectionSettings) -> Environment:
-    """Make the environment, at the requested frame size if it has an option for it.
+    """Make the environment, and pass the requested frame size if its constructor takes `image_size`.
 
     Raises:
         InputError: the environment is not registered, cannot be made on this machine, or renders no pictures, or a
@@ -172,7 +172,10 @@ def _action_column(env: Environment) -> Column:
 
 
 def _effective_nuisances(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the nuisances that have an effect: the environment's `factors`, or if it has none, all that it names."""
+    """Return the nuisance factors that have an effect in the environment.
+
+    These are the names in its attribute `factors`. If it has no such attribute, these are all nuisances in `names`.
+    """
     known: tuple[str, ...] = names.get("nuisance", ())
     return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known
 
@@ -188,7 +191,7 @@ def _nuisances(settings: CollectionSettings, known: tuple[str, ...]) -> tuple[st
 
 
 def state_columns(observation: Any, info: dict[str, Any]) -> dict[str, ndarray]:
-    """Return the state columns of one frame.
+    """Return the state vectors of one frame, by column name.
 
     If `info` has no agent state and the observation is a vector, the observation is used as the agent state.
     """
@@ -211,14 +214,17 @@ def render_raw(env: Environment) -> UInt8[ndarray, "h w 3"]:
 
 
 def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, int]:
-    """Return height and width with a shorter side of `image_size`; both are even, because yuv420p needs that."""
+    """Return height and width of a frame that is scaled to a shorter side of `image_size`.
+
+    Both are even, because the pixel format yuv420p needs that.
+    """
     scale = image_size / min(frame.shape[:2])
     height, width = (2 * round(side * scale / 2) for side in frame.shape[:2])
     return height, width
 
 
 def render_frame(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
-    """Return the current picture in the size of the data set; if it must be scaled, scale it with antialiasing."""
+    """Return the current picture in the size of the data set. Scale it with antialiasing if its size differs."""
     frame = render_raw(env)
     if frame.shape[:2] == (height, width):
         return frame

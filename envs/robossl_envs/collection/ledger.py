@@ -1,4 +1,4 @@
-"""The folder of a collection: its settings, the dropped episodes, and finished episodes not yet in the data set."""
+"""The state of a collection on disk: settings, dropped episodes, and finished episodes not yet in the data set."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from robossl_envs.lerobot_v3 import LeRobotWriter
 
 VERSION = 1
 FILE = Path("meta", "collection.json")
-# Field of CollectionSettings -> its command-line option, where the names differ.
+# Field of CollectionSettings -> its command-line option, if the names differ.
 OPTIONS = {"frames_per_s": "fps", "modules": "module"}
 FILE_FRAMES = 8192  # number of frames of a full file; the first files are smaller, see `Ledger.commit`
-FILE_BYTES = 200 * 2**20  # size at which a video file is full; LeRobot's own limit
+FILE_BYTES = 200 * 2**20  # a video file of this size is full; LeRobot has the same limit
 
 
 class Ledger:
@@ -44,9 +44,10 @@ class Ledger:
         self._write()
 
     def open(self, writer: LeRobotWriter) -> None:
-        """Prepare to add episodes, also after a killed run: keep complete parts, delete all other files in `.parts`.
+        """Prepare to add episodes; keep the complete parts (finished episodes) that a killed run left in `.parts`.
 
-        Dropped episodes are played again, unless later episodes are already in the data set.
+        All other files in `.parts` are deleted. Dropped episodes are played again, unless later episodes are already in
+        the data set.
         """
         self._writer = writer
         last = max(islice(self._kept_numbers(), writer.num_episodes), default=-1)
@@ -84,18 +85,18 @@ class Ledger:
         return number >= self._next and number not in self._finished and number not in self.dropped
 
     def finish(self, number: int, num_frames: int) -> None:
-        """Register a finished episode whose part is on disk, then call `commit`."""
+        """Register a finished episode whose part (video and table) is on disk, then call `commit`."""
         self._finished[number] = num_frames
         self.commit()
 
     def drop(self, number: int, reason: str) -> None:
-        """Leave an episode out of the data set; each later episode gets an index that is one lower."""
+        """Leave an episode out of the data set, so that the index of each later episode is one lower."""
         self.dropped[number] = reason
         self._write()
         self.commit()
 
     def commit(self, *, everything: bool = False) -> None:
-        """Move finished episodes into the data set, as soon as they fill a file; with `everything`, move all.
+        """Move finished episodes into the data set as soon as they fill a file; with `everything`, move all of them.
 
         A file is full when it has as many frames as the data set has already, or `FILE_FRAMES` frames, or `FILE_BYTES`
         bytes of video. So the first episode can be read at once, and the number of files stays small.
@@ -115,7 +116,7 @@ class Ledger:
             self._next = chosen[-1] + 1
 
     def _ready(self) -> list[int]:
-        """Return the numbers of the finished episodes that come next in the data set, before any unfinished one."""
+        """Return the finished episodes that come next in the data set; stop at the first unfinished episode."""
         found: list[int] = []
         for number in self._kept_numbers(self._next):
             if number not in self._finished:

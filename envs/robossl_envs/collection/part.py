@@ -22,28 +22,31 @@ from numpy import ndarray
 
 from robossl_envs.lerobot_layout import Column, DatasetPart, arrow_array
 
-# g: every second frame is a key frame, so that any frame is decoded fast. bf: without B-frames, packets are stored in
-# display order. mbtree: with x264's macroblock tree, the bytes depend on earlier contents of memory. Then 75 of 4,800
-# encodings of one episode differed; without it none did. crf: 20 without mbtree has the size and PSNR of 18 with it.
+# g: Every second frame is a key frame, so that any frame can be decoded fast.
+# bf: There are no B-frames, so that packets are stored in display order.
+# mbtree: x264's macroblock tree is off, because with it the encoded bytes depend on earlier contents of memory.
+# With the macroblock tree, 75 of 4,800 encodings of one episode differed; without it, none did.
+# crf: The value 20 without the macroblock tree gives the size and PSNR of 18 with it.
 X264 = {"g": "2", "bf": "0", "crf": "20", "mbtree": "0", "preset": "veryfast"}
 # Statistics use every 10th frame and, in both directions, every 2nd pixel.
 STATS_EVERY, STATS_STRIDE = 10, 2
 
 
 class PartWriter:
-    """Encodes the frames of an episode as they arrive, and writes the part to disk in `finish`."""
+    """Encodes the frames of an episode as they arrive; `finish` writes the part (video and table) to disk."""
 
     def __init__(self, *, frames_per_s: int, height: int, width: int) -> None:
         self._video = io.BytesIO()
         self._container = av.open(self._video, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.thread_count = 1  # each core has its own worker; one thread gives reproducible bytes
+        # One thread is enough, because each core has its own worker, and it makes the encoded bytes reproducible.
+        self._stream.codec_context.thread_count = 1
         self._pixels = PixelStats()
         self._rows: list[Mapping[str, Any]] = []
 
     def add(self, frame: UInt8[ndarray, "h w 3"], row: Mapping[str, Any]) -> None:
-        """Add one frame and its row: the values of its columns."""
+        """Add one frame and its row of the table (a value for each column)."""
         if len(self._rows) % STATS_EVERY == 0:
             self._pixels.add(frame)
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -81,7 +84,7 @@ class PixelStats:
         self._count += 1
 
     def result(self) -> dict[str, Any]:
-        """Return min, max, mean and std as lists of shape (3, 1, 1), and count, the number of frames, as [n]."""
+        """Return the lists `min`, `max`, `mean` and `std` of shape (3, 1, 1), and `count` = [number of frames]."""
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._square / self._count - mean**2, 0))
         found = {"min": self._low, "max": self._high, "mean": mean, "std": std}
@@ -91,7 +94,7 @@ class PixelStats:
 
 
 def part_of(folder: Path, number: int) -> DatasetPart:
-    """Return the paths of an episode's part; the files need not exist."""
+    """Return the paths of an episode's part (video and table); the files need not exist."""
     return DatasetPart(folder / f"{number:06d}.mp4", folder / f"{number:06d}.parquet")
 
 

@@ -1,4 +1,4 @@
-"""Play episodes of one environment and write each as a part (a video and a table); runs in the worker processes."""
+"""Play episodes in a worker process, and write each of them to disk as a part (a video and a table)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STRENGTHS = 5  # largest strength of a nuisance factor; 0 leaves the scene uncha
 
 
 class Recorder:
-    """Records one environment, one episode at a time.
+    """Records the episodes of one environment, one after the other.
 
-    `frame` and `state` are the current picture and state vector, on which learning agents act.
+    `frame` and `state` are the current picture and state vector. Learning agents choose their actions by them.
     """
 
     frame: UInt8[ndarray, "h w 3"]
@@ -41,7 +41,7 @@ class Recorder:
         self._settings, self._description, self._parts = settings, description, parts
 
     def begin(self, number: int) -> None:
-        """Start the episode with this number; its random numbers depend only on the settings and the number."""
+        """Start the episode with this number; its random numbers depend only on this number and the settings."""
         seed, self.rng, strengths = episode_generators(self._settings, number)
         self.env.action_space.seed(seed)
         drawn = {name: int(strengths.integers(STRENGTHS + 1)) for name in self._description.nuisances}
@@ -53,7 +53,7 @@ class Recorder:
         self._observe(observation, info)
 
     def step(self, action: Any) -> int:
-        """Take one step. If it ends the episode, write the episode to disk and return its number of frames, else 0.
+        """Take one step and return 0. If the step ends the episode, write it to disk and return its number of frames.
 
         Raises:
             ResourceError: the disk is full.

@@ -11,19 +11,19 @@ from robossl.common.progress import Progress
 from robossl_envs.collection.environment import EnvDescription
 from robossl_envs.collection.settings import CollectionSettings
 
-# Measured on our environments, to estimate time and disk space.
-ENCODE_SECONDS_PER_PIXEL = 4e-8  # with one worker
+# These constants were measured on our environments, and serve to estimate time and disk space.
+ENCODE_SECONDS_PER_PIXEL = 4e-8  # measured with one worker
 BYTES_PER_PIXEL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
-    """The size of a data set after a collection, and what failed."""
+    """The size of a data set after a collection, and the number of failures."""
 
     num_episodes: int
     num_frames: int
-    num_dropped: int  # episodes whose every attempt failed
-    num_failures: int  # attempts of this call that crashed, hung or raised an error
+    num_dropped: int  # episodes that were given up after too many failed attempts
+    num_failures: int  # attempts of this run that crashed, hung or raised an error
 
 
 class CollectionReport:

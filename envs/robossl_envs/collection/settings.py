@@ -1,4 +1,4 @@
-"""The settings of a collection: equal settings and an equal episode number give equal frames."""
+"""The settings of a collection. The same settings and episode number always give the same frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
 from robossl_envs.agents import AGENTS
 
-DEFAULT_STEPS = 1000  # limit of an episode if neither the environment nor the caller sets one
+DEFAULT_STEPS = 1000  # maximum length of an episode if neither the environment nor the caller sets it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class CollectionSettings:
     # Names of nuisance factors, or ("all",) for all. Each factor gets a random strength of 0 to 5 in each episode.
     nuisances: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()  # packages imported first because they register environments
-    encoder: str | None = None  # digest of the encoder that the agent acts on
+    encoder: str | None = None  # digest of the encoder whose embeddings the agent uses; None for no encoder
 
     def check(self) -> None:
         """Check the settings that do not depend on the environment.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from robossl.errors import ResourceError
 
-MAX_ATTEMPTS = 3  # maximum attempts per episode; after that many failures it is dropped
+MAX_ATTEMPTS = 3  # number of attempts per episode; if all of them fail, the episode is dropped
 MAX_FAILURES = 9  # number of failures in a row after which the collection stops
 
 
@@ -36,7 +36,7 @@ class EpisodeQueue:
         return len(self._waiting)
 
     def take(self) -> int | None:
-        """Return the number of the next episode to play, None if the queue is empty."""
+        """Return the number of the next episode to play; None if the queue is empty."""
         return self._waiting.popleft() if self._waiting else None
 
     def add(self, number: int) -> None:
@@ -49,7 +49,7 @@ class EpisodeQueue:
         self._waiting.appendleft(number)
 
     def settle(self, outcome: AttemptOutcome) -> bool:
-        """Count an attempt, and put a failed episode back; return True if it failed too often and must be dropped.
+        """Count an attempt. Put a failed episode back, or return True if it failed too often and must be dropped.
 
         Raises:
             ResourceError: the disk is full, or too many attempts failed one after another.

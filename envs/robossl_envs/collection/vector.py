@@ -1,8 +1,8 @@
-"""Collection with a learner: gymnasium's AsyncVectorEnv steps the environments, and the learner acts in all of them.
+"""Collect episodes with a learner (agent that acts in all environments); AsyncVectorEnv steps the environments.
 
 Each slot (index in the vector) is one environment in its own worker process. The workers record episodes and encode
-videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all are ended
-and started anew. Then only the episode of that process counts as failed; all interrupted episodes are played again.
+videos, and never import torch. Observations pass through shared memory. If one process crashes or hangs, all processes
+are replaced. Then only the episode of that process counts as failed; all interrupted episodes are played again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker. `reset(seed=K)` starts episode K; when it ends, `info` holds its outcome."""
+    """The environment of one worker. `reset(seed=K)` starts episode K; when K ends, `info` holds its outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]
@@ -66,9 +66,9 @@ class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
         return self._observation, 0.0, bool(info), False, info
 
     def _attempt(self, act: Callable[[Recorder], int | None]) -> dict[str, Any]:
-        """Call `act` with the recorder. Return {} while the episode runs, else the fields of its `AttemptOutcome`.
+        """Call `act` with the recorder, and return {} while the episode goes on.
 
-        The field `number` is left out.
+        If the episode has ended or failed, return the fields of its `AttemptOutcome`, except `number`.
         """
         try:
             self._recorder = self._recorder or Recorder(*self._task)
@@ -92,7 +92,10 @@ class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
 
 
 class LearnerPool:
-    """Plays the episodes of a collection with a learner, to which it also gives embeddings if `encode` is given."""
+    """Plays the episodes of a collection with a learner (agent that acts in all episodes).
+
+    If `encode` is given, the learner also gets the embeddings of the frames.
+    """
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class LearnerPool:
                 _end(envs)
 
     def _play(self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]) -> Iterator[AttemptOutcome]:
-        """Play until the queue is empty; `numbers` holds the current episode of each slot, None for idle slots."""
+        """Play until the queue is empty; `numbers` is the current episode of each environment (None if idle)."""
         started = np.zeros(self._num_slots, np.bool_)
         while True:
             while len(queue) and None in numbers:
@@ -152,7 +155,10 @@ class LearnerPool:
             yield from _outcomes(infos, numbers)
 
     def _act(self, envs: AsyncVectorEnv, slots: ndarray, started: Bool[ndarray, " n"]) -> Any:
-        """Return one action for each slot of the vector; actions of slots without an episode are ignored."""
+        """Return one action for each environment of the vector.
+
+        `slots` are the indices of the environments that play. Only they follow their action; the others ignore it.
+        """
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)
         actions = [envs.single_action_space.sample()] * self._num_slots
@@ -168,13 +174,17 @@ class LearnerPool:
     def _find_failures(
         self, envs: AsyncVectorEnv, queue: EpisodeQueue, numbers: list[int | None]
     ) -> Iterator[AttemptOutcome]:
-        """Yield a failure for each slot that crashed or hangs; put all other slots' episodes back into the queue."""
+        """Yield a failure for each environment that crashed or hangs.
+
+        Put the episodes of all other environments back into the queue.
+        """
         for process in envs.processes:
             process.join(GRACE_SECONDS / self._num_slots)
         codes = [process.exitcode for process in envs.processes]
         if any(code is not None for code in codes):
             reasons = ["" if code is None else f"the worker {describe_exit(code)}" for code in codes]
-        else:  # no process died, so find the hanging slots: their pipes hold no answer
+        else:
+            # No process died, so some process hangs. The pipe of a hanging process holds no answer.
             hung = f"the worker hung for {self._hang_seconds:g} s"
             reasons = ["" if pipe.poll() else hung for pipe in envs.parent_pipes]
         playing = [(number, reasons[slot]) for slot, number in enumerate(numbers) if number is not None]
@@ -187,7 +197,7 @@ class LearnerPool:
 
 
 def _take(queue: EpisodeQueue, numbers: list[int | None]) -> Bool[ndarray, " n"]:
-    """Give each idle slot an episode from the queue; return a mask of the slots that got one."""
+    """Give each idle environment an episode from the queue; return a mask of the environments that got one."""
     fresh = np.zeros(len(numbers), np.bool_)
     for slot, number in enumerate(numbers):
         if number is None:
@@ -197,7 +207,7 @@ def _take(queue: EpisodeQueue, numbers: list[int | None]) -> Bool[ndarray, " n"]
 
 
 def _outcomes(infos: dict[str, Any], numbers: list[int | None]) -> Iterator[AttemptOutcome]:
-    """Yield the outcomes of the episodes that ended in this step, and mark their slots as idle."""
+    """Yield the outcomes of the episodes that ended in this step, and mark their environments as idle."""
     for slot in np.flatnonzero(infos.get("_reason", [])):
         number = numbers[slot]
         assert number is not None

@@ -1,4 +1,4 @@
-"""Send frames as one client, by calls or by a stream, and record the replies in its trace."""
+"""Send frames as one client, by calls or by a stream, and record the replies in the client's trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_REPLY_S = 5.0
 
 
 def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
-    """Send frames by calls, one at a time, until the end of the trace."""
+    """Send frames by calls, one at a time, until the end time of the trace, and record the replies in it."""
     for captured_s in ticks.wait_by(_sleep):
         trace.sent(captured_s)
         sent_s = time.monotonic()
@@ -32,8 +32,8 @@ def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], tra
 
 
 def ask_by_stream(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
-    """Send frames by a stream until the end of the trace; take replies while waiting for the next frame."""
-    sent: list[tuple[float, float]] = []  # time of capture, time of sending
+    """Send frames by a stream until the end time of the trace; take replies while waiting for the next frame."""
+    sent: list[tuple[float, float]] = []  # times of capture and of sending, for each sent frame
 
     def note(reply: Reply | None) -> None:
         if reply is not None:

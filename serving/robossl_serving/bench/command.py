@@ -1,4 +1,4 @@
-"""The `bench-serve` command: put load on a running server; report the results as text, JSON and a plot."""
+"""The `bench-serve` command: put load on a running server, and report the results as text, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robossl_serving.limits import Limits
 LoadPattern = Literal["closed", "paced", "overload"]
 
 _CONNECT_MS = 2000.0  # short, because the server should be running already
-_CAPACITY_CLIENTS = 2  # one request runs while the other is on the network
+_CAPACITY_CLIENTS = 2  # two, so that one request runs while the other is on the network
 
 
 def bench_serve(
@@ -57,7 +57,7 @@ def bench_serve(
     Args:
         target: host:port of the server.
         pattern: When robots send frames. closed: each frame after the reply to the last frame; paced: at --hz;
-            overload: at --times the server's capacity.
+            overload: at --times times the server's capacity.
         robots: Number of robots.
         hz: Frames per second of each robot, for paced.
         times: Load as a multiple of the server's capacity, for overload.

@@ -1,4 +1,4 @@
-"""Figures (numbers) that sum up a load test, for each class of clients: control and batch."""
+"""Figures (numbers) that sum up a load test, for each class of clients: control (robots) and batch."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures (numbers) of all clients of one class, control or batch, together."""
+    """Figures (numbers) of all clients of one class together: control (robots) or batch."""
 
     clients: int
-    sent_per_s: float  # frames sent
-    goodput_per_s: float  # frames served
-    latency_ms: Percentiles  # from sending to reply
-    age_ms: Percentiles  # from capture to reply
-    server_ms: Percentiles  # the part of latency_ms spent in the server
-    queue_ms: Percentiles  # the part of server_ms spent in the queue
-    infer_ms: Percentiles  # the part of server_ms spent in the encoder
+    sent_per_s: float  # number of frames sent per second
+    goodput_per_s: float  # number of frames served per second
+    latency_ms: Percentiles  # time from sending to reply
+    age_ms: Percentiles  # time from capture to reply
+    server_ms: Percentiles  # part of `latency_ms`: time in the server
+    queue_ms: Percentiles  # part of `server_ms`: time in the queue
+    infer_ms: Percentiles  # part of `server_ms`: time in the encoder
     jain: float  # Jain's fairness index; 1 if all clients were served equally
-    served: tuple[int, ...]  # served frames of each client
-    lost: dict[str, int]  # lost frames by reason
+    served: tuple[int, ...]  # number of served frames of each client
+    lost: dict[str, int]  # number of lost frames by reason
 
 
 def figures_of(traces: Sequence[Trace], kind: Priority) -> Figures | None:
-    """Return the figures of one class of clients, control or batch; None if it has no clients."""
+    """Return the figures of one class of clients: control (robots) or batch. None if there are no such clients."""
     mine = [trace for trace in traces if trace.kind == kind]
     if not mine:
         return None
@@ -90,7 +90,7 @@ def _lost(traces: Sequence[Trace]) -> dict[str, int]:
     lost: dict[str, int] = {}
     for trace in traces:
         known = sum(count for reason, count in trace.num_lost.items() if reason != "skipped")
-        # A stream reports only how many frames were dropped, not which frames.
+        # A stream gives no reason for a lost frame, so count the other frames without a reply as dropped.
         rest = {"dropped": trace.num_sent - len(trace.replies) - known}
         for reason, count in (trace.num_lost | rest).items():
             if count > 0:

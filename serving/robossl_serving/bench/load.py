@@ -1,4 +1,4 @@
-"""Load: robots at a fixed rate or in closed loop, with batch clients beside them, for some seconds."""
+"""Load: simulated robots and batch clients that send frames to a server for some seconds."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from robossl_serving.bench.trace import Trace
 
 Transport = Literal["unary", "stream", "shared-memory", "shared-stream"]
 Arrivals = Literal["locked", "spread", "jittered"]
-# Connects a client. Takes the name of its robot (None for a batch client), and whether to use shared memory.
+# Function that connects a client. Arguments: robot name (None for a batch client), whether to use shared memory.
 Connect = Callable[[str | None, bool], EncoderClient]
 
-_JITTER_S = 0.004  # standard deviation of a jittered frame's time
+_JITTER_S = 0.004  # standard deviation of the noise on the time of a jittered frame
 _LEAD_S = 0.05  # time for all threads to start
 _NOT_SHOWN_S = 0.5  # warm-up of connections and caches, not measured
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Number, rate and transport of the clients."""
+    """The clients of a load test: their number, their rate, and how they send frames."""
 
     robots: int = 1
-    hz: float | None = 30.0  # frame rate of each robot; None: closed loop, the next frame follows the reply
+    hz: float | None = 30.0  # frame rate of each robot; None to send each frame after the reply to the last frame
     # When robots send. locked: all together; spread: at even intervals; jittered: with random phase and noise.
     arrivals: Arrivals = "spread"
     transport: Transport = "stream"  # how robots send frames
-    batch_clients: int = 0  # number of batch clients; they send in closed loop
+    batch_clients: int = 0  # number of batch clients; each sends its next call after the reply to the last call
     batch_size: int = 1  # number of frames in a batch client's call
     seconds: float = 10.0
 
 
 def apply_load(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
-    """Run all clients for the load's time; return their traces, robots first.
+    """Run all clients for the load's time; return their traces (records of frames and replies), robots first.
 
     Raises:
         ServingError: the server cannot be reached, or refuses for a reason other than overload.

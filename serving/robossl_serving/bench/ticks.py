@@ -13,7 +13,7 @@ from robossl_serving.bench.trace import Trace
 
 
 class Ticks:
-    """Frame times of one client; like a robot, the client skips a frame if the next frame is already due."""
+    """Yields the frame times of one client. Like a robot, the client skips a frame if the next frame is already due."""
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s
@@ -26,7 +26,7 @@ class Ticks:
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
-        """Yield each capture time when it is reached; `wait(until_s)` must wait until then."""
+        """Yield each capture time when it is reached; `wait(until_s)` must wait until the time `until_s`."""
         wait(self._begin_s)
         until_s = self._trace.until_s
         if self._due_s is None:

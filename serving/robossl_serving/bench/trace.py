@@ -14,8 +14,8 @@ class ServedFrame:
     """The times of one reply."""
 
     at_s: float  # time of the reply, from the start of the trace
-    latency_s: float  # from sending to reply
-    age_s: float  # from capture to reply
+    latency_s: float  # time from sending to reply
+    age_s: float  # time from capture to reply
     server_s: float  # time in the server, which includes `queue_s` and `infer_s`
     queue_s: float
     infer_s: float
@@ -29,7 +29,7 @@ class Trace:
     name: str
     from_s: float
     until_s: float
-    num_frames: int = 1  # frames in each call
+    num_frames: int = 1  # number of frames in each call
     num_sent: int = 0  # number of calls, or of frames in a stream
     replies: list[ServedFrame] = field(default_factory=list)
     num_lost: dict[str, int] = field(default_factory=dict)  # number of lost calls or frames by reason, if known
@@ -66,7 +66,7 @@ class Trace:
             self.num_lost[reason] = self.num_lost.get(reason, 0) + 1
 
     def skipped(self, captured_s: float) -> None:
-        """Record a frame that was not sent, because a newer one was already due."""
+        """Record a frame that was not sent, because a newer frame was already due."""
         self.lost(captured_s, "skipped")
 
     def _counts(self, captured_s: float) -> bool:
