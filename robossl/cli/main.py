@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each imported only when it is called."""
+"""The command line: a table of commands. A command's module is imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = _run(arguments)
-        if sys.stdout is not None:  # None if the parent process closed it
+        if sys.stdout is not None:  # stdout is None if the parent process closed it
             sys.stdout.flush()
         return code
     except RobosslError as error:
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("robossl: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has ended: https://docs.python.org/3/library/signal.html
+    # The program that reads the output, such as `head`, has ended (https://docs.python.org/3/library/signal.html).
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -30,7 +30,7 @@ from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 
-SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: pixels, JPEG quality
+SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: shorter side in pixels, JPEG quality
 
 
 def ingest(
@@ -106,7 +106,7 @@ def ingest(
 def _add_units(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
 ) -> None:
-    """Write the units that are not stored yet, then the index and the manifest."""
+    """Write the units (episodes) that are not stored yet, then the index and the manifest."""
     finished = _read_finished(out)
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
     jobs = plan_jobs(out, manifest, listed, stored)
@@ -128,9 +128,9 @@ def _add_units(
 
 @contextmanager
 def _removed_if_empty(out: Path) -> Iterator[None]:
-    """Remove a new store if the ingest fails with InputError before any unit is stored.
+    """Remove a new store if the ingest fails with InputError before any unit (episode) is stored.
 
-    Keep the store of an interrupted ingest, which can continue.
+    The store of an interrupted ingest stays, because the next ingest continues with it.
     """
     was_there, was_empty = out.exists(), out.is_dir() and not any(out.iterdir())
     try:

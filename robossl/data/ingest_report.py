@@ -20,10 +20,10 @@ from robossl.errors import ResourceError
 
 MAX_PROBLEMS = 20  # problems printed
 FRAMES_PER_S = 240  # speed of one worker, measured on 320x180 video
-BYTES_PER_PIXEL = 0.3  # of robot video as JPEG of quality 90; measured: 0.29
+BYTES_PER_PIXEL = 0.3  # size of frames of robot video as JPEG of quality 90; measured: 0.29
 
-# The recipe to suggest after an ingest: it trains on images and videos and needs no labels or splits.
-# Below: the side of its training images in pixels, its batch size and its frame rate.
+# The recipe to suggest after an ingest. It trains on images and videos and needs no labels or splits.
+# The constants below it are the side of its training images in pixels, its batch size and its frame rate.
 RECIPE = "simsiam_resnet18_video"
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 

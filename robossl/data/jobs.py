@@ -18,7 +18,7 @@ from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
 SHARD_FRAMES = 2048  # frames per shard; a killed ingest loses at most one unfinished shard per worker
-MAX_SHARDS = 512  # limited, because a reader keeps one file per shard open
+MAX_SHARDS = 512  # maximum number of shards, because a reader keeps a file open for each shard
 
 
 def plan_jobs(
@@ -28,9 +28,9 @@ def plan_jobs(
 
     Args:
         out: folder of the store.
-        manifest: states the size and quality of stored frames.
-        listed: the sources of this run.
-        done: (key, fingerprint) of the units that are stored already, by source name.
+        manifest: manifest of the store, which states the size and JPEG quality of stored frames.
+        listed: the sources of this ingest.
+        done: for each source name, the (key, fingerprint) of the units that are stored already.
     """
     unstored = [
         (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])

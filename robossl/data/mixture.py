@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Mixture:
     """Concatenates the rows of several stores, in the given order.
 
-    Its pickle contains only the stores.
+    A pickled mixture contains only the stores, not the joined arrays.
 
     Args:
         stores: two or more stores.

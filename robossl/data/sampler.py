@@ -15,8 +15,8 @@ from robossl.data.times import NUM_UNIFORMS, RULES
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # random streams, one per use
-# Offset between the random streams of two pools (stores of a mixture); larger than the number of any stream.
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # numbers of random streams, one per purpose
+# Offset that keeps the random streams of two pools (stores of a mixture) apart; larger than the number of any stream.
 POOL_STREAMS = 2**32
 
 
@@ -32,9 +32,9 @@ class ClipRows(NamedTuple):
 class Sampler:
     """Draws the anchors (frames) of each global batch, and the clips around them.
 
-    `epoch_over` says what an epoch visits once: every frame of `rows` ("frames"), or every episode, at a random frame
-    ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
-    negatives. The last partial batch of an epoch is dropped.
+    `epoch_over` says what an epoch contains: every frame of `rows` once ("frames"), or one random frame of every
+    episode ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
+    negatives. If the last batch of an epoch is not full, it is dropped.
 
     Raises:
         InputError: the batch is larger than an epoch.
@@ -45,7 +45,7 @@ class Sampler:
     seed: int
     batch_size: int  # of the global batch, over all ranks
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # number of the store in a mixture; each store has its own random order
+    pool: int = 0  # index of the store in a mixture; it changes the random order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
@@ -59,12 +59,12 @@ class Sampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the stores that this sampler draws from."""
+        """Indices (in the mixture) of the stores that this sampler draws from: one."""
         return (self.pool,)
 
     @property
     def units_per_epoch(self) -> int:
-        """Number of frames or episodes in an epoch, before the partial batch is dropped."""
+        """Number of frames or episodes in an epoch, including those of the dropped last batch."""
         if self.epoch_over == "frames":
             return len(self.rows)
         return len(np.unique(self.store.episode_of(self.rows)))
@@ -138,7 +138,7 @@ class MixedSampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the stores that this sampler draws from."""
+        """Indices (in the mixture) of the stores that this sampler draws from."""
         return tuple(pool.pool for pool in self.pools)
 
     @property
@@ -182,15 +182,16 @@ class MixedSampler:
 
         `local` is this rank's slice of the global batch.
         """
-        pool = self.pools[0]  # any pool will do, because each refers to the whole mixture
+        # Each pool holds the whole mixture and the same seed, so take the first.
+        pool = self.pools[0]
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 
 
 def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
     """Return the rows of one clip around each anchor: the latest frame at or before each requested time.
 
-    If a requested time lies outside the episode, the episode's first or last frame replaces it, with that frame's own
-    time, and is marked as not valid. `u` are uniform random numbers, one row per anchor.
+    If a requested time lies outside the episode, the result has the episode's first or last frame instead, with the
+    time of this frame, and marks it as not valid. `u` are uniform random numbers, one row per anchor.
     """
     if not clip.has_time:
         own_time = store.time_seconds[anchors][:, None]
@@ -219,7 +220,7 @@ def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[
 def thin_rows(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
     """Return the first of `rows` in each interval of 1 / `frames_per_s` seconds of an episode.
 
-    Frames that are closer together are nearly alike.
+    Frames that are closer together than this interval look nearly alike.
     """
     slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
     episode = store.episode_of(rows)
@@ -235,5 +236,8 @@ def hash_clip(clip: ClipSpec) -> int:
 
 
 def generator(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """Return a Philox generator (Salmon et al., SC 2011) for a seed, stream and counter; it needs no saved state."""
+    """Return a Philox generator (Salmon et al., SC 2011) for a seed, a stream and a counter.
+
+    It depends on these numbers only, so a checkpoint needs no generator state.
+    """
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))

@@ -21,12 +21,12 @@ from numpy import ndarray
 
 from robossl.common.atomic_io import atomic_write, sync
 
-BATCH_ROWS = 256  # rows of every record batch except the last; row // BATCH_ROWS is the batch of a row
+BATCH_ROWS = 256  # rows in each record batch except the last, so row // BATCH_ROWS is the number of its batch
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """The result of reading one unit (episode). If `reason` is set, it was left out and its rows are unused."""
+    """The result of reading one unit (episode). If `reason` is set, the unit was left out and its rows are unused."""
 
     source: str
     key: str

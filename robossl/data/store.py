@@ -1,4 +1,4 @@
-"""The store: the frames of many episodes, numbered by row; memory-mapped, so that it opens in milliseconds.
+"""The store: the frames of many episodes, numbered by row. It is memory-mapped, so it opens in milliseconds.
 
 An episode is a contiguous range of rows in time order. Ingest drops a frame that equals the frame before it, so the
 frame that was seen at time t is the latest stored frame at or before t.
@@ -52,7 +52,7 @@ def open_store(path: StrPath) -> Store:
 class Store:
     """Reads frames by row number. Functions that take the path of a store also take a Store.
 
-    Its pickle contains the path but no frames, so that worker processes map the same memory pages.
+    A pickled store contains the path but no frames, so worker processes share the memory pages of the files.
 
     Example:
         >>> import robossl
@@ -116,7 +116,7 @@ class Store:
         return self.manifest.content_hash
 
     def frames_hash(self, split: str | None) -> str:
-        """Return a hash of the frames of a split and of their rows, without labels.
+        """Return a hash of the frames of a split and of their row numbers. Labels do not change it.
 
         Raises:
             InputError: no such split.
@@ -149,7 +149,7 @@ class Store:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, in seconds since its start; dropped repetitions count too."""
+        """Time of the last frame of each episode, in seconds since its start; the frame may be a dropped repetition."""
         return self._numbers("end_seconds")
 
     @cached_property
