@@ -34,7 +34,7 @@ class Shape(Protocol):
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """Return the signed distance of points to the outline, in metres.
 
-        Outside a corner it is too small, because it is the distance to the line of a side, not to the corner.
+        For points outside a corner it is too small, because it is measured to the line of a side, not to the corner.
         """
         ...
 
@@ -91,7 +91,7 @@ class Box:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance of points along x or along y, whichever is larger."""
+        """Return the larger of the signed distances along x and along y, for each point."""
         found: Float[ndarray, "*n"] = np.abs(x - np.float32(self.x) if self.x else x)
         found -= np.float32(self.width / 2)
         other = np.abs(y - np.float32(self.y) if self.y else y)
@@ -115,7 +115,7 @@ class Triangle:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance of points to the lines of the three sides, whichever is largest."""
+        """Return the largest of the signed distances to the lines of the three sides, for each point."""
         sides = []
         for k, (ax, ay) in enumerate(self.keypoints):
             bx, by = self.keypoints[(k + 1) % 3]

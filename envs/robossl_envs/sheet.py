@@ -23,7 +23,7 @@ STEPS = 4  # steps of the expert before the picture, so that latency is visible
 
 
 def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
-    """Play a few steps of the expert with a factor at a strength; return the picture."""
+    """Let the expert play a few steps with a factor at a strength; return the last picture."""
     env.reset(seed=seed, options={"strengths": {factor: strength}})
     for _ in range(STEPS):
         env.step(env.unwrapped.expert())  # type: ignore[attr-defined]

@@ -77,7 +77,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Names of the factors that can be set; without those of moved objects if the task has no object to move."""
+        """Names of the factors that can be set. A task without movable objects lacks the factors of such objects."""
         return effective_factors(self.task.bodies)
 
     @property
@@ -103,7 +103,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         unknown = set(options or {}) - set(OPTIONS)
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
-        # Two generators, so that factors do not change the task's random numbers.
+        # Use two generators, so that factors do not change the task's random numbers.
         layout, look = self.np_random.spawn(2)
         self._values = draw_values(options or {}, look, names=self.factors)
         self._nuisance, self._look = factor_vector(self._values), look

@@ -24,8 +24,8 @@ def official_jitter_(
 
     Args:
         x: Pixel values, changed in place.
-        order: (n, 4), number of the operation at each position, as for `colour.jitter_`.
-        factors: (n, 4), factor of each operation, as for `colour.jitter_`.
+        order: (n, 4), number of the operation at each position (see `colour.jitter_`).
+        factors: (n, 4), factor of each operation (see `colour.jitter_`).
         additive: True if a brightness of 1.3 adds 0.3 of the range (BYOL), False if it multiplies by 1.3 (SimCLR).
     """
     for place in range(order.shape[1]):

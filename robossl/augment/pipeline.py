@@ -26,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the parameters as numpy arrays (n, ...) for n frames
+Draws = dict[str, NDArray[np.float32]]  # the same parameters as numpy arrays (n, ...), for n frames
 
 
 class Augment:
@@ -58,8 +58,8 @@ class Augment:
     def __call__(self, raw: RawBatch) -> Batch:
         """Draw the random parameters of each view, and make the views.
 
-        The draws depend only on seed, step, position in the global batch and view, so that repeated calls give the same
-        pixels.
+        The parameters depend only on the seed, the step, the sample's position in the batch of all ranks and the view.
+        So repeated calls give the same pixels.
         """
         clips = {clip: _place(frames, self.device) for clip, frames in raw.clips.items()}
         views = []
@@ -92,9 +92,9 @@ def apply(
 
     Args:
         frames: Decoded frames: `pixels` on the working device, `source_hw` on the CPU.
-        spec: Specification of the view. Sizes, thresholds and kinds of filter are used; probabilities are not, because
-            the draws are in `params`.
-        params: Parameters from `draw`, on the CPU; the caller may have changed them.
+        spec: Specification of the view. Its sizes, thresholds and kinds of filter are used. Its probabilities are not,
+            because `params` already says which operations to apply.
+        params: Parameters from `draw`, on the CPU. The caller may change them first.
         mean: Mean that normalisation subtracts from each channel, for pixels in 0 to 1.
         std: Standard deviation that normalisation divides each channel by.
         memory_format: Memory format of the view's pixels.

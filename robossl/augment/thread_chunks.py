@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from robossl.augment.colour import hue_place
 
-_CHUNK_PIXELS = 2**18  # large enough that calls are few, small enough that a chunk of views stays in a core's cache
+# Size of a chunk: large enough that there are few calls, small enough that its views stay in the cache of a core.
+_CHUNK_PIXELS = 2**18
 
 
 def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list[NDArray[np.int64]]:
@@ -24,7 +25,7 @@ def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list
     for neighbours with the same position.
 
     Args:
-        order: (n, 4), the order of each sample's colour operations, as `jitter_` takes it.
+        order: (n, 4), the order of each sample's colour operations, in the form that `jitter_` takes.
         size: Side of the views, pixels.
         device: Device of the views. An accelerator gets one chunk, a CPU several, to use its threads and caches.
 

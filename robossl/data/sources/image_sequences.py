@@ -1,7 +1,7 @@
-"""Folders of numbered frames: find the images of a folder that form one episode, and their order.
+"""Find the images of a folder that are the frames of one episode, and their order.
 
-Photographs are numbered too (`apple/apple_001.jpg`), so numbers alone do not decide. The images of a folder form an
-episode if their numbers have few gaps and, in addition, the folder is named like an episode (`episode_3`) or
+Photographs are numbered too (`apple/apple_001.jpg`), so numbers are not enough. The images of a folder form an episode
+if their numbers have few gaps and one more thing is true: the folder is named like an episode (`episode_3`), or
 neighbouring images look alike.
 """
 
@@ -22,14 +22,15 @@ from PIL import Image
 
 from robossl.data.pictures import FORMATS
 
-MIN_FRAMES = 4  # of an episode, if its folder is not named like an episode
+MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
 DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
-NUM_PAIRS = 4  # pairs of neighbours to compare
-# Limits of the mean difference, 0 to 255, between 32x32 grey thumbnails of neighbouring images: ALIKE for frames of one
-# video, STILL for a camera that hardly moves. Measured on video of a hand-held camera (7-Scenes): 9 between neighbours,
-# 63 between frames far apart. Measured on the classes of a photograph data set: 35 to 64 between neighbours.
+NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
+# Neighbouring images may differ by at most ALIKE if they are frames of one video, and by at most STILL if the camera
+# hardly moves. The difference is the mean over the pixels of 32x32 grey thumbnails, 0 to 255. In video of a hand-held
+# camera (7-Scenes) it is 9 between neighbours and 63 between frames far apart. In the classes of a photograph data set
+# it is 35 to 64 between neighbours.
 ALIKE, STILL = 30.0, 6.0
-# For a moving camera: largest ratio of the difference between neighbours to the difference between frames far apart.
+# For a moving camera, the largest (difference between neighbours) / (difference between frames far apart).
 NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -149,14 +150,14 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source folder may be unrelated pictures: only the folder's name can make them an episode.
+    # Images directly in the source folder may be unrelated pictures, so they are an episode only if its name says so.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
     """Return whether neighbouring images look alike, as in a video.
 
-    In addition they must be nearly equal (a still camera), or clearly more alike than images far apart.
+    In addition, they must be nearly equal (as with a still camera), or clearly more alike than images far apart.
     """
     last = len(sequence.paths) - 1
     first_places = sorted(set(np.linspace(0, last - 1, NUM_PAIRS).round().astype(int).tolist()))
@@ -170,7 +171,7 @@ def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
 def _difference(root: Path, pairs: Iterable[tuple[str, str]]) -> float:
     """Return the median difference of pairs of images, from 0 to 255.
 
-    Return inf if the two images of a pair have different sizes, or no pair can be read.
+    Return inf if the two images of a pair have different sizes, or if no pair can be read.
     """
     differences = []
     for one, other in ((_thumbnail(root / a), _thumbnail(root / b)) for a, b in pairs):

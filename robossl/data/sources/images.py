@@ -95,7 +95,7 @@ class ImageFolderSource:
         return kept, [sequence for sequence in others if sequence.is_dense]
 
     def _labelled(self) -> set[str]:
-        """Return the paths that the csv of labels lists; an image in it has its own labels."""
+        """Return the paths in the csv of labels. Such images have their own labels, so they are no episode's frames."""
         found = find_table(self._root, self._labels)
         return set() if found is None else set(found[1].rows)
 
@@ -132,7 +132,7 @@ class ImageFolderSource:
         return lines
 
     def _name_remarks(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
-        """Say which folders are named like episodes but are read image by image, as their images have no numbers."""
+        """Say which folders are named like episodes, but are read image by image because the images have no numbers."""
         known = self._labelled().union(*(sequence.paths for sequence in others))
         counts = Counter(path.rpartition("/")[0] for path in single if path not in known)
         folders = sorted(f for f, count in counts.items() if count > 1 and is_named_episode(f.rpartition("/")[2]))

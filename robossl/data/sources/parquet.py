@@ -18,7 +18,7 @@ from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.errors import InputError
 
-BATCH_ROWS = 64  # images held at once
+BATCH_ROWS = 64  # rows (images) in memory at once
 
 
 class ParquetSource:
