@@ -23,8 +23,8 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-# Direction of the T's stem in the coordinates of the T, in radians. Squares are missing here, because they look the
-# same after a quarter turn.
+# Direction of the T's stem in the coordinates of the T, in radians.
+# Squares have no entry, because they look the same after a quarter turn.
 STEMS = {"robossl/Push-v0": -math.pi / 2}
 
 

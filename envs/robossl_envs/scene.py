@@ -27,8 +27,8 @@ WORKSPACE = 0.25  # metres from the middle of the table to the rail that keeps o
 TABLE = 0.42  # metres from the middle of the table to its edge
 RIM = 0.005  # metres: width of an object's bright and dark rim
 SOFT = 0.008  # metres: width of a shadow's edge
-# Let d be the smallest depth in a picture; the horizon has depth 0. This is the limit of 1 - d, so that the horizon
-# stays out of the picture. In square pictures 1 - d is at most 0.57.
+# Limit of 1 - d, where d is the smallest depth in a picture. It keeps the horizon (depth 0) out of the picture.
+# In square pictures 1 - d is at most 0.57, so the limit matters only for wide or tall pictures.
 MOST_TILTED = 0.8
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
@@ -130,7 +130,7 @@ class Scene:
             c, s = math.cos(angle), math.sin(angle)
             shadow = item.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
             touched |= shadow < SOFT / 2
-        # Flat indices of these pixels: `here` in the window, `there` in the picture.
+        # `here` and `there` are flat indices of the touched pixels, in the window and in the picture.
         here = np.flatnonzero(touched)
         rows, columns = np.divmod(here, touched.shape[1])
         there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
@@ -232,7 +232,7 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
     """Choose the camera of an episode at random. In wide or tall pictures, limit its tilt to keep the horizon out."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
     along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
-    # 1 - the smallest depth in the picture, which is at a corner.
+    # This is 1 - d, where d is the smallest depth in the picture, which is at a corner.
     nearing = (abs(along) * width + abs(across) * height) / min(height, width)
     bounded = MOST_TILTED / nearing if nearing > MOST_TILTED else 1.0
     return Camera(

@@ -21,8 +21,8 @@ TOOL_RADIUS = 0.014
 TOOL_SPEED = 0.3  # metres per second, for an action of length 1
 TOOL_FORCE = 6.0  # newton
 GRAVITY = 9.81
-# SLIDING is the friction coefficient of the table. TURNING is the lever arm of the friction that slows rotation, as a
-# share of the object's radius.
+# SLIDING is the friction coefficient of the table.
+# TURNING is the lever arm of the friction that slows rotation, as a share of the object's radius.
 SLIDING, TURNING = 0.35, 0.3
 
 

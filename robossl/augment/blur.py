@@ -20,8 +20,8 @@ from torch import Tensor
 
 Border = Literal["reflect", "zeros"]
 
-# Views smaller than this are blurred without matrix products. On one of two tested processors, the other samples of the
-# batch changed the last bits of such products.
+# Views smaller than this (pixels) are blurred without matrix products.
+# On one of two tested processors, the other samples of the batch changed the last bits of such products.
 _SMALL = 16
 _BLOCK = 48  # rows of the matrix in one product; working in blocks skips most zeros in the matrix of a large view
 

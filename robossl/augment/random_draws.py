@@ -17,8 +17,8 @@ from torch import Tensor
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
 _DOMAIN = int.from_bytes(b"augment", "big")  # keeps these random numbers apart from others with the same seed
-# Each frame has a row of _PER_FRAME uniform random numbers. These constants say which numbers in the row make which
-# parameter. _PER_FRAME is a multiple of four, because Philox makes numbers in blocks of four.
+# Each frame has a row of _PER_FRAME uniform random numbers. These constants say which of them make which parameter.
+# _PER_FRAME is a multiple of four, because Philox makes numbers in blocks of four.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40
@@ -161,6 +161,6 @@ def _between(u: Array, limits: tuple[float, float]) -> Array:
 
 
 def _tensor(value: NDArray[np.generic], num_frames: int) -> Tensor:
-    """Convert draws to float32; repeat them for each frame if all frames of a clip share them."""
+    """Convert drawn numbers to float32. If all frames of a clip share a number, repeat it for each frame."""
     whole = torch.from_numpy(value.astype(np.float32))
     return whole.expand(-1, num_frames, *whole.shape[2:]).contiguous()

@@ -63,8 +63,7 @@ def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
-        # This call applies the setting now. Otherwise the thread's first operation would apply the default, which is
-        # restored below.
+        # `get_num_threads` applies the setting now. Otherwise the thread would later use the default restored below.
         torch.get_num_threads()
         started.wait()
 

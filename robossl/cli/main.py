@@ -13,8 +13,9 @@ from robossl.common.suggest import suggest_name
 from robossl.common.version import __version__
 from robossl.errors import InputError, RobosslError
 
-# name: (target function, what the command does). A function named `command` parses its arguments itself and returns the
-# exit code. All other functions have typed parameters, and `call` parses the arguments by them.
+# The commands, as {name: (target function, what the command does)}.
+# A target function named `command` parses its arguments itself and returns the exit code.
+# All other target functions have typed parameters, and `call` parses the arguments by these types.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
@@ -42,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # OpenMP reads this variable when torch is loaded. It limits how long a waiting thread spins (keeps its CPU busy).
-    # If another program runs on the machine, spinning threads slow down the thread that they wait for
-    # (benchmarks/bench_neighbour.py).
+    # If other programs run too, spinning threads slow down the thread they wait for (benchmarks/bench_neighbour.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:

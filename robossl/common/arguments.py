@@ -74,8 +74,8 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
         each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
         for each in signature.parameters.values()
     ]
-    # tyro keeps the line breaks of the docstring. Join the lines about each argument, so that tyro wraps them to the
-    # width of the terminal.
+    # tyro keeps the line breaks of the docstring.
+    # Join the lines about each argument, so that tyro wraps them to the width of the terminal.
     wrapped.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(function.__doc__ or ""))
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}

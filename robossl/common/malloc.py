@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt(3)
-# Value of both thresholds, in bytes (default: 128 KiB). glibc maps blocks above it one by one, and takes smaller blocks
-# from the heap. If the free memory at the end of the heap is more than the threshold, glibc returns it to the system.
+# Value of both thresholds, in bytes (default: 128 KiB).
+# glibc maps blocks above the first threshold one by one, and takes smaller blocks from the heap.
+# If the free memory at the end of the heap is more than the second threshold, glibc returns it to the system.
 _LARGE = 2**31 - 1
 
 

@@ -78,8 +78,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Every rank's loss depends on this rank's slice, so sum the ranks' gradients before taking the slice
-        # (lightly #1528).
+        # Every rank's loss depends on this rank's slice, so sum the ranks' gradients first (lightly #1528).
         return all_reduce_sum(grad).chunk(world_size())[rank()]
 
 

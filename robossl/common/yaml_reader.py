@@ -85,8 +85,8 @@ class Reader:
 
     source: str  # the file that messages name; "" if there is none
     has_lines: bool = True  # whether messages name the line
-    # Whether a run saved the file, perhaps with an older version of this package. If such a file lacks a key, the value
-    # is `before` in the field's metadata, which stands for what the older version did.
+    # Whether a run saved the file, perhaps with an older version of this package.
+    # If such a file lacks a key, its value is `before` in the field's metadata: what the older version used.
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:

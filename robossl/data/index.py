@@ -93,7 +93,7 @@ def split_duplicates(
 def content_hash(kept: Iterable[IndexEntry]) -> str:
     """Return a hash of the keys, splits, labels and stored content of the entries, in index order.
 
-    Paths of sources and names of shards have no effect.
+    Paths of sources and names of shards do not change it.
     """
     digest = hashlib.sha256()
     for entry in kept:

@@ -59,8 +59,8 @@ def ingest(
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
-        label_columns: the csv columns that are labels. If not given: all columns of a csv named by --labels; in a csv
-            found in the source folder, all columns except times and measurements.
+        label_columns: the csv columns that are labels. If not given: all columns of the csv that --labels names. If
+            the csv was found in the source folder instead: all columns except times and measurements.
         image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
             video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
             neighbouring images look alike.
@@ -207,7 +207,7 @@ def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
     for shard, records in read_records(out / "shards").items():
         for record in records:
             found, key = finished.setdefault(record.source, {}), (record.key, record.fingerprint)
-            # A later job may have read a unit that an earlier job could not read.
+            # If one job could not read a unit and a later job could, keep the record of the later job.
             if not record.reason or key not in found:
                 found[key] = IndexEntry(record, shard)
     return finished

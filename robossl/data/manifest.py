@@ -53,7 +53,7 @@ class Manifest:
     num_frames: int = 0
     num_episodes: int = 0
     num_bytes: int = 0  # size of the stored pictures
-    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> {"episodes": e, "frames": n}
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name of the split -> {"episodes": e, "frames": n}
     label_names: tuple[str, ...] = ()
 
     @property

@@ -30,7 +30,7 @@ class ClipRows(NamedTuple):
 
 @dataclass(slots=True)
 class Sampler:
-    """Draws the anchors (frames) of each global batch, and the clips around them.
+    """Draws the anchors (frames) of each batch of all ranks, and the clips around them.
 
     `epoch_over` says what an epoch contains: every frame of `rows` once ("frames"), or one random frame of every
     episode ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
@@ -43,7 +43,7 @@ class Sampler:
     store: FrameStore
     rows: Int64[ndarray, " n"]
     seed: int
-    batch_size: int  # of the global batch, over all ranks
+    batch_size: int  # samples in the batch of all ranks
     epoch_over: Literal["frames", "episodes"] = "frames"
     pool: int = 0  # index of the store in a mixture; it changes the random order
     _epoch: int = -1
@@ -107,11 +107,11 @@ class Sampler:
 
 @dataclass(slots=True)
 class MixedSampler:
-    """Draws every global batch from all pools of a mixture (a pool is one of its stores), and shuffles it.
+    """Draws every batch from all pools of a mixture (a pool is one of its stores), and shuffles it.
 
-    A pool's share of the batch is proportional to its weight. If the share is not a whole number, rounding evens out
-    over the steps. Each pool has its own epochs. A pool starts a new epoch only with a new batch, so no batch contains
-    a frame (or an episode, see `Sampler.epoch_over`) twice.
+    A pool's share of the batch is proportional to its weight. If the share is not a whole number, it is rounded up in
+    some steps and down in others. Each pool has its own epochs. A pool starts a new epoch only with a new batch, so no
+    batch contains a frame (or an episode, see `Sampler.epoch_over`) twice.
 
     Raises:
         InputError: a weight gives less than one sample per batch, or more samples than the store has.
@@ -119,10 +119,10 @@ class MixedSampler:
 
     pools: tuple[Sampler, ...]
     weights: tuple[float, ...]
-    batch_size: int  # of the global batch, over all ranks
+    batch_size: int  # samples in the batch of all ranks
 
     def __post_init__(self) -> None:
-        """Check the weights."""
+        """Check that every weight gives at least one sample per batch, and not more than the store has."""
         least = min(self.weights) / sum(self.weights) * self.batch_size
         if least < 1:
             raise InputError(
@@ -143,7 +143,7 @@ class MixedSampler:
 
     @property
     def rows(self) -> Int64[ndarray, " n"]:
-        """Anchor rows of all pools."""
+        """Rows of the mixture that can be drawn as anchors (frames around which clips are drawn)."""
         return np.concatenate([pool.rows for pool in self.pools])
 
     @property

@@ -32,11 +32,11 @@ class UnitRecord:
     key: str
     fingerprint: str
     reason: str = ""
-    first_row: int = 0  # row in the shard
+    first_row: int = 0  # first row of the unit in the shard
     num_frames: int = 0  # number of stored frames
     num_duplicates: int = 0  # frames dropped because they equal the frame before
     num_bytes: int = 0
-    end_seconds: float = 0.0  # time of the last frame read, stored or dropped
+    end_seconds: float = 0.0  # time of the last frame of the unit, even if this frame was dropped
     hash: str = ""  # hash of the stored pictures, times and columns
 
 

@@ -22,7 +22,7 @@ class Damaged(Exception):
 class SourceOptions:
     """Options for reading a source."""
 
-    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: choose by names and values
+    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: chosen by names and values
     image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
     image_fps: float = 10.0  # frames per second of an image folder that is read as a video
 
@@ -44,7 +44,7 @@ class Frame:
     """One decoded frame."""
 
     pixels: UInt8[ndarray, "h w 3"]  # RGB
-    time_seconds: float = 0.0  # since the first frame of the episode
+    time_seconds: float = 0.0  # time since the first frame of the episode
     columns: dict[str, Float32[ndarray, " d"]] = field(default_factory=dict)
 
 

@@ -25,12 +25,12 @@ from robossl.data.pictures import FORMATS
 MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
 DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
 NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
-# Neighbouring images may differ by at most ALIKE if they are frames of one video, and by at most STILL if the camera
-# hardly moves. The difference is the mean over the pixels of 32x32 grey thumbnails, 0 to 255. In video of a hand-held
-# camera (7-Scenes) it is 9 between neighbours and 63 between frames far apart. In the classes of a photograph data set
-# it is 35 to 64 between neighbours.
+# The difference of two images is the mean over the pixels of their 32x32 grey thumbnails, 0 to 255.
+# Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
+# Measured on video of a hand-held camera (7-Scenes): 9 between neighbours, 63 between frames far apart.
+# Measured on the classes of a photograph data set: 35 to 64 between neighbours.
 ALIKE, STILL = 30.0, 6.0
-# For a moving camera, the largest (difference between neighbours) / (difference between frames far apart).
+# Limit for a moving camera: (difference between neighbours) / (difference between frames far apart) is at most this.
 NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -187,7 +187,7 @@ def _thumbnail(path: Path) -> tuple[tuple[int, int], Float[ndarray, "32 32"]] | 
     try:
         with Image.open(path, formats=FORMATS) as image:
             size = image.size
-            # This makes Pillow decode a JPEG at a fraction of its size.
+            # `draft` makes Pillow decode a JPEG at a fraction of its size, which is faster.
             image.draft("L", (64, 64))
             return size, np.asarray(image.convert("L").resize((32, 32), Image.Resampling.NEAREST), np.float64)
     except Exception:  # Pillow's readers raise any error for damaged bytes

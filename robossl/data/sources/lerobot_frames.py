@@ -16,7 +16,7 @@ from robossl.data.source import Damaged
 
 # Video encoders may lose the last one or two frames of an episode. The rows of these frames are left out.
 MAX_MISSING_FRAMES = 2
-# If the lengths of a segment and its episode differ by less than this many frames, they count as equal.
+# If the stated part of a video and its episode differ in length by fewer frames than this, they count as equally long.
 SAME_LENGTH = 0.75
 ON_FRAME = 0.25  # frames: largest time between the stated start of an episode and its first frame
 
