@@ -1,4 +1,7 @@
-"""Data types that pass from the store to the method: decoded frames, specified views, augmented views, batches."""
+"""Data types that pass from the store to the method: decoded frames, specified views, augmented views, batches.
+
+A view is an augmented frame or clip. A method specifies the views that it wants by `ViewSpec`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames a view shows; their times count from the view's anchor, a randomly drawn frame.
+    """Which frames a view (augmented frame or clip) shows. Their times count from the anchor, a randomly drawn frame.
 
     Views of a sample with equal `ClipSpec` show the same frames. Times are in seconds, so that data of different frame
     rates can be mixed. A frame outside its episode is not valid; the episode's first or last frame replaces it.
@@ -24,7 +27,7 @@ class ClipSpec:
 
     num_frames: int = 0  # 0: a single frame without a time axis; t >= 1: a clip of t frames with a time axis
     stride_seconds: float = 0.0
-    # The time from the anchor to the first frame is a uniform random number in this range.
+    # The time from the anchor (the drawn frame) to the first frame is a uniform random number in this range.
     offset_seconds: tuple[float, float] = (0.0, 0.0)
     rule: str = "stride"  # name of the rule that chooses the times of the frames (data/times.py)
     columns: tuple[str, ...] = ()  # data columns to read with every frame: "action", "state", ...
@@ -34,13 +37,13 @@ class ClipSpec:
 
     @property
     def has_time(self) -> bool:
-        """Whether the view has a time axis or may show another frame than the anchor."""
+        """Whether the clip has a time axis, or may show another frame than its anchor (the drawn frame)."""
         return self.num_frames > 0 or self.offset_seconds != (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """What a method wants to see in a view: which frames, and how they are augmented.
+    """What a method wants in a view (augmented frame or clip): which frames, and how they are augmented.
 
     Defaults are the augmentation of MoCo v2 (arXiv:2003.04297), which SimSiam uses too.
 
@@ -124,7 +127,7 @@ class RawBatch:
 
     step: int
     position: Int[Tensor, " b"]  # place of each sample in the batch of all ranks; seeds its augmentation
-    index: Int[Tensor, " b"]  # store row of the anchor frame
+    index: Int[Tensor, " b"]  # store row of each sample's anchor (the drawn frame)
     clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
 

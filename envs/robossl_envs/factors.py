@@ -39,7 +39,7 @@ class NuisanceFactor:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value, including the clean one."""
+        """Smallest and largest value, including the value in the clean (unchanged) scene."""
         values = [self.clean, *(value for side in self.sides for value in side)]
         return min(values), max(values)
 
@@ -101,7 +101,7 @@ def draw_values(
 
     Args:
         options: `strengths` maps factors to strengths of 0 to 5, or is "random", which gives every factor a random
-            strength. `factors` maps factors to values. All factors that are not named get their clean values.
+            strength. `factors` maps factors to values. All other factors get the value of the clean scene.
         rng: the episode's generator.
         names: names of the factors that have an effect in the task.
 

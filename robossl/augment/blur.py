@@ -1,8 +1,9 @@
 """Gaussian blur of a batch with a sigma for each sample: two matrix products, one for rows and one for columns.
 
-The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times the largest sigma that the view allows
-(13 taps for 2 pixels), whatever the view's size. This cuts off the tails of the Gaussian, which contribute less than
-one grey level. MoCo's blur (PIL) cuts off nothing. By default the border is reflected, as in torchvision.
+The images are views (augmented frames). The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times
+the largest sigma that the view's specification allows (13 taps for 2 pixels), whatever the view's size. This cuts off
+the tails of the Gaussian, which contribute less than one grey level. MoCo's blur (PIL) cuts off nothing. By default the
+border is reflected, as in torchvision.
 
 A view with the colours of BYOL's or SimCLR's code is blurred as in that code: the kernel is a tenth of the view wide,
 and pixels outside the border are zero. At 224 pixels this kernel has 23 taps. At 96 pixels it already ends at 2 sigma.
@@ -27,7 +28,7 @@ _BLOCK = 48  # rows of the matrix in one product; working in blocks skips most z
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
-    """Return the number of taps on each side of the centre.
+    """Return the number of taps (weights of the kernel) on each side of the centre.
 
     It is at most `size` - 1, because the mirror image at the border has no more pixels.
     """
@@ -35,9 +36,9 @@ def kernel_radius(sigma_max: float, size: int) -> int:
 
 
 def official_radius(size: int) -> int:
-    """Return the number of taps on each side of the centre in BYOL's and SimCLR's code.
+    """Return the number of taps (weights of the kernel) on each side of the centre in BYOL's and SimCLR's code.
 
-    There, the whole kernel is a tenth of the view wide.
+    There, the whole kernel is a tenth of the image wide.
     """
     return size // 20
 
@@ -45,7 +46,7 @@ def official_radius(size: int) -> int:
 def gaussian_blur(
     x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, radius: int, border: Border = "reflect"
 ) -> Float[Tensor, "n 3 s s"]:
-    """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps."""
+    """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps (weights)."""
     offset = torch.arange(-radius, radius + 1, device=x.device)
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
     taps = taps * (taps > 1e-9)  # denormal numbers make the products ten times slower
@@ -78,7 +79,7 @@ def gaussian_blur(
 def _sources(
     size: int, radius: int, border: Border, device: torch.device
 ) -> tuple[Int[Tensor, "taps size"], Float[Tensor, "taps size"]]:
-    """Return the index of the pixel that each tap reads for each output pixel, and a factor (1 or 0) for its value.
+    """Return the index of the pixel that each tap (kernel weight) reads for each output pixel, and a factor (1 or 0).
 
     The factor is 0 for taps outside the image if the border is zeros. If the border is reflected, these taps read the
     mirror image.
@@ -92,6 +93,6 @@ def _sources(
 
 @cache
 def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """Return `_sources` as ones and zeros: for each tap, the flattened matrix (output pixel, source pixel)."""
+    """Return `_sources` as one matrix (output pixel, source pixel) of ones and zeros per tap, flattened."""
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

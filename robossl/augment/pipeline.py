@@ -30,7 +30,7 @@ Draws = dict[str, NDArray[np.float32]]  # the same parameters as numpy arrays (n
 
 
 class Augment:
-    """Make all views of a batch on one device."""
+    """Makes all views (augmented frames or clips) of a batch on one device."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ def apply(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> View:
-    """Make one view from its drawn parameters.
+    """Make one view (augmented frames) from its drawn parameters.
 
     Args:
         frames: Decoded frames: `pixels` on the working device, `source_hw` on the CPU.
@@ -127,7 +127,7 @@ def apply(
 def _fill(
     pixels: Tensor, frames: Tensor, draws: Draws, spec: ViewSpec, mean: Sequence[float], std: Sequence[float]
 ) -> None:
-    """Write the view of each frame into `pixels`, chunk by chunk."""
+    """Augment all frames, chunk by chunk, and write the results into `pixels`."""
     device = pixels.device
     centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
@@ -157,7 +157,7 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
 
 
 def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
-    """Turn each square view counterclockwise by its number of quarter turns, in place."""
+    """Turn each square image counterclockwise by its number of quarter turns, in place."""
     for quarters in (1, 2, 3):
         rows = torch.from_numpy((turns == quarters).nonzero()[0])
         if len(rows):

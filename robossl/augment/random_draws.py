@@ -1,7 +1,7 @@
 """Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view number).
 
-Every sample has its own section of the counter of a Philox random generator. The number of ranks, the local batch size
-and the order of the samples therefore do not change a sample's parameters.
+Every sample has its own section of the counter of a Philox random generator. Therefore the number of ranks (processes),
+the batch size of a rank and the order of the samples do not change a sample's parameters.
 """
 
 from __future__ import annotations

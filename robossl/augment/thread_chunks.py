@@ -21,13 +21,13 @@ _CHUNK_PIXELS = 2**18
 def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list[NDArray[np.int64]]:
     """Split the samples of a batch into chunks.
 
-    Samples are sorted by the position of the hue shift in their order of colour operations, because `jitter_` is fast
-    for neighbours with the same position.
+    Samples whose hue shift has the same position in the order of colour operations stay together, because `jitter_` is
+    fast for such neighbours.
 
     Args:
         order: (n, 4), the order of each sample's colour operations, in the form that `jitter_` takes.
-        size: Side of the views, pixels.
-        device: Device of the views. An accelerator gets one chunk, a CPU several, to use its threads and caches.
+        size: Side of the views (augmented frames), pixels.
+        device: Device of the views. An accelerator gets one chunk. A CPU gets several, to use its threads and caches.
 
     Returns:
         Sample numbers of each chunk; every sample is in exactly one chunk.

@@ -60,7 +60,7 @@ def _joined() -> bool:
 
 
 def rank() -> int:
-    """Return the rank of this process (0 for the main process); 0 if it runs alone."""
+    """Return the rank (number) of this process: 0 for the main process, and 0 if the process runs alone."""
     return dist.get_rank() if _joined() else 0
 
 
@@ -94,7 +94,7 @@ class _AllReduceMean(torch.autograd.Function):
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Return the sum of a tensor over ranks; the sum passes no gradients."""
+    """Return the sum of a tensor over all ranks (processes). No gradients go through the sum."""
     if world_size() == 1:
         return x
     total = x.clone(memory_format=torch.contiguous_format)
@@ -103,7 +103,7 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
-    """Join the tensors of all ranks along the batch axis, in rank order. Gradients go back to every rank."""
+    """Join the tensors of all ranks (processes) along the batch axis, in rank order. Gradients go to every rank."""
     if world_size() == 1:
         return x
     joined: Tensor = _Gather.apply(x)
@@ -111,7 +111,7 @@ def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
 
 
 def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the mean of a tensor over ranks. Gradients go back to every rank."""
+    """Return the mean of a tensor over all ranks (processes). Gradients go to every rank."""
     if world_size() == 1:
         return x
     mean: Tensor = _AllReduceMean.apply(x)
@@ -119,12 +119,12 @@ def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def barrier() -> None:
-    """Wait until every rank has called this."""
+    """Wait until every rank (process) has called this function."""
     any_rank(False)
 
 
 def any_rank(flag: bool) -> bool:
-    """Return whether the flag is set on at least one rank; every rank gets the same answer."""
+    """Return whether the flag is true on at least one rank (process). Every rank gets the same answer."""
     if world_size() == 1:
         return flag
     raised = torch.tensor(int(flag))
@@ -133,7 +133,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast(values: Sequence[float]) -> list[float]:
-    """Return the main process's numbers on every rank. Integers up to 2**53 stay exact.
+    """Return the main process's numbers on every rank (process). Integers up to 2**53 stay exact.
 
     Every rank must pass the same number of values.
     """

@@ -1,4 +1,4 @@
-"""The index of a store: which rows of which shards form its episodes.
+"""The index of a store: which rows of which shards (files of frames) form its episodes.
 
 Entries are ordered by source, then by the key of the unit (what ingest reads as one episode), so a restart of an ingest
 does not change the order. `episodes.arrow` has one row per episode, `frames.arrow` one row per frame, and
@@ -30,7 +30,7 @@ LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One stored unit (episode): the shard that holds it, and its current split and labels."""
+    """One stored unit (episode): the shard (file) that holds it, and its current split and labels."""
 
     record: UnitRecord
     shard: str
@@ -156,7 +156,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def problems_of(listing: Listing, done: Mapping[tuple[str, str], IndexEntry]) -> tuple[Problem, ...]:
-    """Return what was left out of a source: files that the listing skipped, then units that could not be read."""
+    """Return what was left out of a source: files that the listing skipped, then episodes that could not be read."""
     records = [
         done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done
     ]

@@ -207,7 +207,7 @@ def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
     for shard, records in read_records(out / "shards").items():
         for record in records:
             found, key = finished.setdefault(record.source, {}), (record.key, record.fingerprint)
-            # If one job could not read a unit and a later job could, keep the record of the later job.
+            # If one job could not read an episode and a later job could, keep the record of the later job.
             if not record.reason or key not in found:
                 found[key] = IndexEntry(record, shard)
     return finished

@@ -1,4 +1,4 @@
-"""Jobs of an ingest: plan which shards to write, and write them in worker processes.
+"""Jobs of an ingest: plan which shards (files of frames) to write, and write them in worker processes.
 
 A job writes one shard from units (episodes of a source) that are not stored yet.
 """
@@ -17,14 +17,15 @@ from robossl.data.manifest import Manifest, Problem
 from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
-SHARD_FRAMES = 2048  # frames per shard; a killed ingest loses at most one unfinished shard per worker
-MAX_SHARDS = 512  # maximum number of shards, because a reader keeps a file open for each shard
+# Frames per shard (file of frames). A killed ingest loses at most one unfinished shard per worker.
+SHARD_FRAMES = 2048
+MAX_SHARDS = 512  # limit for the shards (files) of one ingest, because a reader keeps all of them open
 
 
 def plan_jobs(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Group the units that are not stored yet into jobs, each of consecutive units of one source.
+    """Group the units (episodes) that are not stored yet into jobs, each of consecutive units of one source.
 
     Args:
         out: folder of the store.

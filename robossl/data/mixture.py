@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Mixture:
-    """Concatenates the rows of several stores, in the given order.
+    """Numbers the rows of several stores as if they were one store; the stores keep the given order.
 
     A pickled mixture contains only the stores, not the joined arrays.
 

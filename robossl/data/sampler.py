@@ -59,7 +59,7 @@ class Sampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Indices (in the mixture) of the stores that this sampler draws from: one."""
+        """The index of the store that this sampler draws from, among the stores of a mixture."""
         return (self.pool,)
 
     @property
@@ -75,7 +75,7 @@ class Sampler:
         return self.units_per_epoch // self.batch_size
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the anchors of one step: the store rows of its global batch."""
+        """Return the anchors (frames around which clips are drawn) of one step, as store rows of its global batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self.epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
@@ -98,7 +98,7 @@ class Sampler:
         return self.rows[picks[order.permutation(len(starts))]]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+        """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.
 
         `local` is this rank's slice of the global batch.
         """
@@ -138,7 +138,7 @@ class MixedSampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Indices (in the mixture) of the stores that this sampler draws from."""
+        """The indices of the stores that this sampler draws from, among the stores of the mixture."""
         return tuple(pool.pool for pool in self.pools)
 
     @property
@@ -152,7 +152,7 @@ class MixedSampler:
         return self._epoch_steps()[0]
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the anchors of one step: the mixture rows of its global batch."""
+        """Return the anchors (frames around which clips are drawn) of one step, as mixture rows of its global batch."""
         draws = []
         for number, (pool, steps) in enumerate(zip(self.pools, self._epoch_steps(), strict=True)):
             epoch = step // steps
@@ -162,33 +162,33 @@ class MixedSampler:
         return np.concatenate(draws)[order]
 
     def _shares(self) -> list[float]:
-        """Return the mean number of samples of each pool in a batch."""
+        """Return the mean number of samples that each pool (store) gives to a batch."""
         return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
 
     def _epoch_steps(self) -> list[int]:
-        """Return the number of steps in an epoch of each pool.
+        """Return the number of steps in an epoch of each pool (store).
 
         One frame or episode per pool stays in reserve, because rounding may draw one sample more than the pool's share.
         """
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
-        """Return how many samples each pool gave before a step; these counts sum to step * batch_size."""
+        """Return how many samples each pool (store) gave before a step; the counts sum to step * batch_size."""
         ends = np.floor(np.cumsum(self.weights) / sum(self.weights) * (step * self.batch_size) + 1e-6).astype(np.int64)
         return [int(count) for count in np.diff(ends, prepend=0)]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+        """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.
 
         `local` is this rank's slice of the global batch.
         """
-        # Each pool holds the whole mixture and the same seed, so take the first.
+        # The samplers of all stores hold the whole mixture and the same seed, so take the first.
         pool = self.pools[0]
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 
 
 def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
-    """Return the rows of one clip around each anchor: the latest frame at or before each requested time.
+    """Return the rows of one clip around each anchor (frame): the latest frame at or before each requested time.
 
     If a requested time lies outside the episode, the result has the episode's first or last frame instead, with the
     time of this frame, and marks it as not valid. `u` are uniform random numbers, one row per anchor.
@@ -210,9 +210,9 @@ def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], 
 
 
 def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[ndarray, "n 4"]:
-    """Draw the random numbers of a clip for the global batch.
+    """Draw the random numbers of a clip for the batch of all ranks (processes).
 
-    Each rank takes a slice of them, so the number of ranks does not change the clips.
+    Each rank takes a slice of these numbers, so the number of ranks does not change the clips.
     """
     return generator(seed, OFFSET_STREAM + hash_clip(clip), step).random((batch_size, NUM_UNIFORMS))
 

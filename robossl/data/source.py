@@ -31,7 +31,7 @@ class SourceOptions:
 class Unit:
     """One episode in a listing: a video, an image, or one camera of a recorded episode."""
 
-    key: str  # name that is unique in the source; units are stored in the order of their keys
+    key: str  # name of the episode, unique in its source; episodes are stored in key order
     fingerprint: str  # text that changes if the content may have changed
     num_frames: int  # an estimate if the exact count needs decoding
     split: str = ""
@@ -78,7 +78,7 @@ class Source(Protocol):
         ...
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the frames of one unit in time order.
+        """Yield the frames of one unit (episode) in time order.
 
         Raises:
             Damaged: the unit cannot be read completely.

@@ -111,7 +111,7 @@ class Store:
     def content_hash(self) -> str:
         """Hash of the keys, frames, splits and labels of all episodes.
 
-        The number of workers, the shards and restarts of the ingest have no effect.
+        The number of workers, the shards (files) and restarts of the ingest do not change it.
         """
         return self.manifest.content_hash
 
@@ -154,12 +154,12 @@ class Store:
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of each row's frame, in seconds since the start of its episode; a view of the memory map."""
+        """Time of each row's frame, in seconds since the start of its episode; memory-mapped, not copied."""
         return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of each row's frame; a view of the memory map."""
+        """Height and width of each row's frame; memory-mapped, not copied."""
         return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
@@ -198,7 +198,7 @@ class Store:
         return np.searchsorted(self.episode_start, rows, side="right") - 1
 
     def jpeg(self, row: int) -> UInt8[ndarray, " k"]:
-        """Return the JPEG bytes of a row; a view of the memory map."""
+        """Return the JPEG bytes of a row; they are memory-mapped, not copied."""
         shard, shard_row = self._places(np.array([row]))
         return self._reader(int(shard[0])).jpeg(int(shard_row[0]))
 

@@ -27,7 +27,7 @@ def stride(
 ) -> Float64[ndarray, "b t"]:
     """Return `num_frames` times, `stride_seconds` apart.
 
-    The time of the first frame is the anchor's time plus a random offset from the range `offset_seconds`.
+    The time of the first frame is the time of the anchor (the drawn frame) plus a random offset in `offset_seconds`.
     """
     times: ndarray = _first(clip, u, anchor)[:, None] + _steps(clip)
     return times
@@ -38,10 +38,10 @@ def inside(
 ) -> Float64[ndarray, "b t"]:
     """Return times as `stride` does, but move the clip so that it lies inside the episode.
 
-    If the anchor lies at 30 % of the episode, the clip starts at 30 % of the range of its possible starts. So uniform
-    anchors give clips that are spread evenly over the episode. The simpler way is to move back only those clips that
-    would end too late, but it would put too many clips at the end. Without an offset, the clip contains its anchor. A
-    clip that is longer than its episode starts at time 0.
+    If the anchor (the drawn frame) lies at 30 % of the episode, the clip starts at 30 % of the range of its possible
+    starts. So uniform anchors give clips that are spread evenly over the episode. The simpler way is to move back only
+    those clips that would end too late, but it would put too many clips at the end. Without an offset, the clip
+    contains its anchor. A clip that is longer than its episode starts at time 0.
     """
     steps = _steps(clip)
     room = np.maximum(0.0, end - steps[-1])
@@ -54,10 +54,11 @@ def inside(
 def near_and_far(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Return three times: the anchor's, a near and a far one, as single-view TCN (arXiv:1704.06888) needs them.
+    """Return three times: of the anchor (the drawn frame), a near frame and a far frame, as single-view TCN needs them.
 
-    The near time is at most `stride_seconds` from the anchor, the far time at least twice as much. Both are uniform
-    over the times of the episode that fulfil this. If there is no such far time, a time after the episode replaces it.
+    The near time is at most `stride_seconds` from the anchor, and the far time at least twice as much
+    (arXiv:1704.06888). Both are uniform over all times of the episode for which this holds. If no far time exists, the
+    result is a time after the end of the episode.
     """
     window = clip.stride_seconds
     near = _uniform(u[:, 0], np.maximum(0.0, anchor - window), np.minimum(end, anchor + window))
@@ -106,7 +107,7 @@ RULES: dict[str, Rule] = {
 
 
 def span_seconds(clip: ClipSpec) -> float:
-    """Return the length in seconds of the shortest episode that contains all frames of a clip, for the best anchor."""
+    """Return the shortest length, in seconds, of an episode that can contain all frames of a clip."""
     match clip.rule:
         case "near_and_far":
             return 2 * clip.stride_seconds

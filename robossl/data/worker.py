@@ -25,7 +25,7 @@ from robossl.errors import reason
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What a worker needs to write one shard: its units (episodes), and how to store them."""
+    """What a worker needs to write one shard (a file of frames): its units (episodes), and how to store them."""
 
     folder: Path
     name: str
@@ -57,7 +57,7 @@ def start_worker() -> None:
 
 
 def write_shard(job: ShardJob) -> list[Problem]:
-    """Write one shard and return the units that could not be read, with the reasons.
+    """Write one shard (a file of frames); return the units (episodes) that could not be read, with the reasons.
 
     Raises:
         ResourceError: the disk is full; no partial shard is left.

@@ -33,7 +33,7 @@ class ImageFolderSource:
         return root.is_dir() and any_file(root, IMAGE_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per sequence of numbered frames, and one unit per remaining image."""
+        """List one unit (episode) per sequence of numbered frames, and one per remaining image."""
         paths, skipped = find_files(self._root, IMAGE_SUFFIXES)
         episodes, others = self._episodes(paths)
         framed = {path for episode in episodes for path in episode.paths}

@@ -50,7 +50,7 @@ class LeRobotSource:
         return (root / "meta" / "info.json").is_file()
 
     def listing(self) -> Listing:
-        """List one unit per camera and episode, from the metadata; decode no frame.
+        """List one unit (episode of a store) per camera and episode, from the metadata; decode no frame.
 
         Also read some data files for the widths of the columns, and one video header per camera for the codec.
         """
@@ -195,7 +195,7 @@ def _unit(root: Path, dataset: LeRobotMetadata, episode: LeRobotEpisode, camera:
 
 
 def _with_frame_spans(units: Sequence[Unit], dataset: LeRobotMetadata) -> tuple[list[Unit], list[Problem]]:
-    """Store in each unit which frames of a shared video belong to its episode.
+    """Store in each unit (one camera of an episode) which frames of a shared video belong to its episode.
 
     Also return a note for each video whose timestamps drift. Episodes without a unit are counted too, because they
     take up frames of the video.

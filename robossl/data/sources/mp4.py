@@ -33,7 +33,7 @@ class Mp4Source:
         return any_file(root, VIDEO_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per video. Frame counts come from the csv, or are estimated from file sizes."""
+        """List one unit (episode) per video. Frame counts come from the csv, or are estimated from file sizes."""
         if self._only is None:
             paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
         else:
