@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
 
-HALF_VIEW = 0.32  # metres on the table from the middle of the clean camera's picture to its nearest border
+# Metres on the table from the middle of a picture to its nearest border, if no nuisance factor changes the camera.
+HALF_VIEW = 0.32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Camera:
 
 
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
-    """Return the homography from the clean camera's picture to this camera's picture.
+    """Return the homography from the clean (unchanged) camera's picture to this camera's picture.
 
     It maps the pixel (column, row) of a point of the table to the pixel of the same point.
     """

@@ -244,7 +244,7 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
 
 
 def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
-    """Return eight random objects between the rail and the border of the clean camera's picture.
+    """Return eight random objects that lie between the rail and the border of the unchanged camera's picture.
 
     The list always has eight objects, so that later random numbers do not depend on how many of them are shown.
     """

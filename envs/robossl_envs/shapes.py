@@ -51,11 +51,11 @@ class Disc:
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """The centre."""
+        """The centre of the disc, as the only point."""
         return ((0.0, 0.0),)
 
     def bounds(self, angle: float) -> Bounds:
-        """Return the enclosing square."""
+        """Return the square that encloses the disc."""
         return -self.radius, -self.radius, self.radius, self.radius
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
@@ -82,7 +82,7 @@ class Box:
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """The corners, counter-clockwise."""
+        """The corners of the rectangle, counter-clockwise."""
         w, h = self.width / 2, self.height / 2
         return tuple((self.x + a * w, self.y + b * h) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
 

@@ -26,7 +26,7 @@ from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import EpisodeStart, TabletopTask
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
-SHOULDER = (0.0, 0.43)  # metres: place of the arm's fixed end, beyond the upper border of the clean camera's picture
+SHOULDER = (0.0, 0.43)  # metres: place of the arm's fixed end, above the upper border of the unchanged picture
 LINKS = (0.36, 0.40)  # metres: lengths of upper arm and forearm
 ARM_COLOUR, TOOL_COLOUR = (0.88, 0.87, 0.84), (0.95, 0.62, 0.15)
 ARM_HEIGHT, TOOL_HEIGHT, ARM_WIDTH = 0.05, 0.03, 0.018  # metres

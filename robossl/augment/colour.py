@@ -70,7 +70,7 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
 def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the arguments `mix` (n, 4, 3, 3) and `lift` (n, 4, 3, 1, 1) of `affine_`.
 
-    There is one of each for each sample and each position in the order of its operations.
+    The first two axes are the sample, and the position in the order of its operations.
     """
     factor = np.take_along_axis(factors, order.clip(0), axis=1)
     scale = np.where((order >= 0) & (order != HUE), factor, 1)[..., None, None]

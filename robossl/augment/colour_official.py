@@ -48,5 +48,5 @@ def _apply_operation(part: Tensor, operation: int, factors: NDArray[np.float32],
         mean = part.mean((-2, -1), keepdim=True)
         return factor * (part - mean) + mean
     top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
-    full = top / (top - low).clamp_min(1e-6)  # at this factor the S of HSV reaches 1, its limit
+    full = top / (top - low).clamp_min(1e-6)  # the factor at which the S of HSV reaches its limit, 1
     return top - (top - part) * torch.minimum(factor, full)

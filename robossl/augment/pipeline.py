@@ -26,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the same parameters as numpy arrays (n, ...), for n frames
+Draws = dict[str, NDArray[np.float32]]  # like `Params`, but numpy arrays (n, ...) for n frames
 
 
 class Augment:

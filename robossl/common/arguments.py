@@ -85,9 +85,9 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _parsed_type(hint: Any) -> Any:
-    """Return the type that tyro is given for an annotation.
+    """Return the type that tyro should use for a parameter with the annotation `hint`.
 
-    This is `Path` for `StrPath`, and a tuple for a union that contains a sequence.
+    It is `Path` for `StrPath`, and a tuple for a union that contains a sequence.
     """
     parts = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
     several = next((part for part in parts if get_origin(part) is Sequence), None)

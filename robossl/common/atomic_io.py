@@ -73,7 +73,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def is_whole_array(path: Path) -> bool:
-    """Return whether a file holds a complete numpy array. Something may have cut it short after it was written."""
+    """Return whether a file holds a complete numpy array. A file may be cut short after it was written."""
     import numpy as np
 
     try:
@@ -144,6 +144,6 @@ def sync(path: Path) -> None:
 def share(path: Path) -> None:
     """Give a file the read and write permissions of its folder.
 
-    This is for files of safetensors, which only their owner may read.
+    This is needed because safetensors writes files that only their owner can read.
     """
     path.chmod(path.parent.stat().st_mode & 0o666)

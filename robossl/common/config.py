@@ -51,7 +51,7 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the configuration that a run saved as plain values; do not check keys and values.
+    """Return a run's saved configuration as plain values; do not check keys and values.
 
     Any version of this package may have written the file.
 
@@ -86,8 +86,8 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
 def with_changes(config: T, changes: Mapping[str, object]) -> T:
     """Return a copy of a configuration with new values, given by dotted keys: `{"train.steps": 100, "knn": None}`.
 
-    A value that is a mapping replaces a whole part of the configuration. If a part is off (None), a key in it switches
-    it on.
+    A value that is a mapping replaces a whole part of the configuration. If a part is off (None), a change of one of
+    its keys switches the part on.
 
     Raises:
         InputError: a key is unknown or a value is wrong.

@@ -6,8 +6,8 @@ import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt(3)
 # Value of both thresholds, in bytes (default: 128 KiB).
-# glibc maps blocks above the first threshold one by one, and takes smaller blocks from the heap.
-# If the free memory at the end of the heap is more than the second threshold, glibc returns it to the system.
+# glibc maps blocks larger than the mmap threshold one by one, and takes smaller blocks from the heap.
+# If the free memory at the end of the heap is more than the trim threshold, glibc returns it to the system.
 _LARGE = 2**31 - 1
 
 

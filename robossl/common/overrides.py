@@ -44,7 +44,7 @@ def override(config: T, argv: Sequence[str], *, prog: str) -> T:
 
 
 def _optional_parts(config: Any, at: str = "") -> Iterator[tuple[str, type]]:
-    """Yield the dotted name and the class of every field whose type is a dataclass or None."""
+    """Yield the dotted name and the class of every optional part: a field whose type is a dataclass or None."""
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         name, value = f"{at}{field.name}", getattr(config, field.name)

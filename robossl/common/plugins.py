@@ -174,7 +174,7 @@ class Registry(Mapping[str, str]):
         about = f"the {self.kind} {name!r}" + (f" of the package {package}" if package else "")
         try:
             found = pkgutil.resolve_name(self[name])
-        except Exception as error:  # any error, because the module runs code of its own
+        except Exception as error:  # the module's own code may raise any error
             next_step = f"mend or uninstall {package}" if package else f"it is looked for in packages and {os.getcwd()}"
             why = f"{_place(error)}{type(error).__name__}: {reason(error)}"
             raise InputError(f"{about} cannot be imported ({why}); {next_step}") from error

@@ -94,7 +94,7 @@ class _AllReduceMean(torch.autograd.Function):
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Return the sum of a tensor over all ranks (processes). No gradients go through the sum."""
+    """Return the sum of a tensor over all ranks (processes). Gradients do not flow back through it."""
     if world_size() == 1:
         return x
     total = x.clone(memory_format=torch.contiguous_format)
@@ -103,7 +103,7 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
-    """Join the tensors of all ranks (processes) along the batch axis, in rank order. Gradients go to every rank."""
+    """Join the tensors of all ranks (processes) along the batch axis. Gradients flow back to every rank."""
     if world_size() == 1:
         return x
     joined: Tensor = _Gather.apply(x)
@@ -111,7 +111,7 @@ def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
 
 
 def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the mean of a tensor over all ranks (processes). Gradients go to every rank."""
+    """Return the mean of a tensor over all ranks (processes). Gradients flow back to every rank."""
     if world_size() == 1:
         return x
     mean: Tensor = _AllReduceMean.apply(x)

@@ -221,7 +221,7 @@ def _is_readable(hint: Any) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return a field's default if it is a dataclass, else None. With it, `view: {size: 64}` changes only the size."""
+    """Return a field's default if it is a dataclass, else None. So `view: {size: 64}` changes only the size."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Mixture:
-    """Numbers the rows of several stores as if they were one store; the stores keep the given order.
+    """Several stores in the given order, whose rows are numbered as if they were one store.
 
     A pickled mixture contains only the stores, not the joined arrays.
 
@@ -34,7 +34,7 @@ class Mixture:
         return self.stores
 
     def __setstate__(self, stores: tuple[Store, ...]) -> None:
-        """Join the stores again."""
+        """Make the mixture again from its stores."""
         Mixture.__init__(self, stores)
 
     @cached_property

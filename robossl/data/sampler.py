@@ -43,7 +43,7 @@ class Sampler:
     store: FrameStore
     rows: Int64[ndarray, " n"]
     seed: int
-    batch_size: int  # samples in the batch of all ranks
+    batch_size: int  # number of samples in the batch of all ranks (processes)
     epoch_over: Literal["frames", "episodes"] = "frames"
     pool: int = 0  # index of the store in a mixture; it changes the random order
     _epoch: int = -1
@@ -119,7 +119,7 @@ class MixedSampler:
 
     pools: tuple[Sampler, ...]
     weights: tuple[float, ...]
-    batch_size: int  # samples in the batch of all ranks
+    batch_size: int  # number of samples in the batch of all ranks (processes)
 
     def __post_init__(self) -> None:
         """Check that every weight gives at least one sample per batch, and not more than the store has."""

@@ -94,7 +94,7 @@ class Store:
         return self.path, self.manifest
 
     def __setstate__(self, state: tuple[Path, Manifest]) -> None:
-        """Open the store again."""
+        """Open the store with the pickled path and manifest."""
         Store.__init__(self, *state)
 
     @property

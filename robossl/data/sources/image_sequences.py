@@ -66,7 +66,7 @@ class ImageSequence:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the numbers have few enough gaps to be frame numbers; identifiers have more gaps."""
+        """Whether the numbers have few gaps, as frame numbers do. Identifiers have many gaps."""
         return len(self.numbers) >= DENSE * (self.places[-1] + 1)
 
 
@@ -145,7 +145,7 @@ def is_named_episode(folder: str) -> bool:
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
-    """Return whether numbered images are one recording; decode a few of them if the names do not tell."""
+    """Return whether numbered images are one recording. If their names do not show it, decode a few images."""
     if not sequence.is_dense:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):

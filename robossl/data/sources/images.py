@@ -57,7 +57,7 @@ class ImageFolderSource:
         return Listing(units, (*skipped, *missing, *table.problems), gaps, remarks=remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the image, or the frames of the folder in the order of their numbers."""
+        """Yield the single image, or the numbered frames of the episode in the order of their numbers."""
         if "frames" not in unit.address:
             yield Frame(decode_image((self._root / unit.key).read_bytes()))
             return
@@ -95,7 +95,7 @@ class ImageFolderSource:
         return kept, [sequence for sequence in others if sequence.is_dense]
 
     def _labelled(self) -> set[str]:
-        """Return the paths in the csv of labels. Such images have their own labels, so they are no episode's frames."""
+        """Return the paths in the csv of labels. An image with its own labels is not read as a frame of an episode."""
         found = find_table(self._root, self._labels)
         return set() if found is None else set(found[1].rows)
 
