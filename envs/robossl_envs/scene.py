@@ -27,8 +27,8 @@ WORKSPACE = 0.25  # metres from the middle of the table to the rail that keeps o
 TABLE = 0.42  # metres from the middle of the table to its edge
 RIM = 0.005  # metres: width of an object's bright and dark rim
 SOFT = 0.008  # metres: width of a shadow's edge
-# Limit of 1 - d, where d is the smallest depth in a picture. It keeps the horizon (depth 0) out of the picture.
-# In square pictures 1 - d is at most 0.57, so the limit matters only for wide or tall pictures.
+# Limit of 1 - (smallest depth in a picture). It keeps the horizon (depth 0) out of wide and tall pictures.
+# Square pictures never reach this limit, because there 1 - (smallest depth) is at most 0.57.
 MOST_TILTED = 0.8
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
@@ -232,7 +232,7 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
     """Choose the camera of an episode at random. In wide or tall pictures, limit its tilt to keep the horizon out."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
     along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
-    # This is 1 - d, where d is the smallest depth in the picture, which is at a corner.
+    # `nearing` is 1 - (smallest depth in the picture). The smallest depth is at a corner.
     nearing = (abs(along) * width + abs(across) * height) / min(height, width)
     bounded = MOST_TILTED / nearing if nearing > MOST_TILTED else 1.0
     return Camera(

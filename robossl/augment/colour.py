@@ -80,10 +80,11 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the three numbers that, added to a hue, give its signed distances from red, green and blue after a turn.
+    """Return three numbers per turn of the hue, shape (n, 3, 1, 1). `turns` are fractions of a full turn.
 
-    Distances are measured along the colour hexagon (see `turn_hue_`); the unit is one of its six sides. The numbers are
-    from -3 to 3. `turns` are fractions of a full turn.
+    A hue plus the first number is the signed distance of the turned hue from red. The second number does the same for
+    green, the third for blue. Distances are measured along the colour hexagon (see `turn_hue_`). Their unit is one of
+    its six sides. The numbers are from -3 to 3.
     """
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3

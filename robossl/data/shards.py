@@ -156,7 +156,7 @@ class ShardReader:
         return np.stack([parts[int(number)][row] for number, row in zip(numbers, rows % BATCH_ROWS, strict=True)])
 
     def values(self, column: str) -> ndarray:
-        """Return a whole fixed-width column."""
+        """Return all values of a fixed-width column: (n,) or (n, d)."""
         parts = [self._values(column, number) for number in range(self._reader.num_record_batches)]
         return np.concatenate(parts) if parts else np.zeros(0)
 

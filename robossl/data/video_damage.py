@@ -42,7 +42,10 @@ def strict_options(codec: str) -> dict[str, str]:
 
 
 def packet_check(context: av.VideoCodecContext) -> PacketCheck | None:
-    """Return a function that raises `Damaged` for a damaged packet, or None if the codec has no second decoder."""
+    """Return a function that decodes a packet with a second decoder and raises `Damaged` if the packet is damaged.
+
+    Return None if there is no second decoder for the codec.
+    """
     codec = context.codec.canonical_name
     if codec == "mjpeg":
         return _check_jpeg

@@ -103,7 +103,7 @@ def frames_of_segment(
 def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
     """Return the rows of an episode in frame order.
 
-    Keep the given order if `frame_index` lacks values or has only one value.
+    Keep the given order if `frame_index` lacks values, or if all its values are equal.
 
     Raises:
         Damaged: a value of `frame_index` occurs twice, or a number between the first and the last is missing.
