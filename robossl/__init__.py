@@ -1,10 +1,10 @@
-"""RoboSSL: pretrain visual encoders on robot video, serve them to control loops, probe their invariances first.
+"""RoboSSL: pretrain visual encoders on robot video, probe their invariances, serve them to control loops.
 
     store = robossl.ingest("videos/", out="stores/mine")
     run = robossl.pretrain("simsiam_resnet18_video", store=store)
     features = robossl.load_encoder(run)(frames)["pooled"]
 
-Names are imported when they are first used: `import robossl` takes milliseconds and no torch.
+Each name is imported at its first use, so `import robossl` takes milliseconds and does not load torch.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ _LAZY = {
 __all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError"]
 
 
-if not TYPE_CHECKING:  # a type checker must see an unknown name as an error
+# Type checkers skip this block, so that they report an unknown name as an error.
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:

@@ -1,4 +1,4 @@
-"""`python -m robossl` and `torchrun -m robossl`: the command line."""
+"""Run the command line, by `python -m robossl` or `torchrun -m robossl`."""
 
 import sys
 

@@ -2,7 +2,7 @@
 
 * RobosslError
   x InputError      fix what was passed (argument, configuration, data) and call again; exit code 2
-  x ResourceError   nothing is lost: make room (disk, memory, port) and run the same command again; exit code 1
+  x ResourceError   no work is lost; free the resource (disk, memory, port) and run the command again; exit code 1
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class RobosslError(Exception):
 
 
 class InputError(RobosslError, ValueError):
-    """The input cannot be used; the message says what was got, what is allowed and what to do next."""
+    """The input cannot be used. The message says what the input was, what is allowed and what to do next."""
 
     exit_code = 2
 
@@ -25,5 +25,5 @@ class ResourceError(RobosslError, OSError):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of another library's error message, to quote it in a message of this package."""
+    """Return the first line of an error's message, so that a message of this package can quote it."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

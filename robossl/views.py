@@ -1,4 +1,7 @@
-"""Data types from the store to the method: decoded frames, specified views, augmented views, batches."""
+"""Data types that pass from the store to the method: decoded frames, specified views, augmented views, batches.
+
+A view is an augmented frame or clip. A method specifies the views that it wants by `ViewSpec`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames a view shows, relative to its anchor, which is a randomly drawn frame.
+    """Which frames a view (augmented frame or clip) shows. Their times count from the anchor, a randomly drawn frame.
 
     Views of a sample with equal `ClipSpec` show the same frames. Times are in seconds, so that data of different frame
     rates can be mixed. A frame outside its episode is not valid; the episode's first or last frame replaces it.
@@ -24,8 +27,9 @@ class ClipSpec:
 
     num_frames: int = 0  # 0: a single frame without a time axis; t >= 1: a clip of t frames with a time axis
     stride_seconds: float = 0.0
-    offset_seconds: tuple[float, float] = (0.0, 0.0)  # range of the first frame's offset from the anchor (uniform)
-    rule: str = "stride"  # rule that chooses the times of frames: a name from data/times.py
+    # The time from the anchor (the drawn frame) to the first frame is a uniform random number in this range.
+    offset_seconds: tuple[float, float] = (0.0, 0.0)
+    rule: str = "stride"  # name of the rule that chooses the times of the frames (data/times.py)
     columns: tuple[str, ...] = ()  # data columns to read with every frame: "action", "state", ...
 
     def __post_init__(self) -> None:
@@ -33,13 +37,13 @@ class ClipSpec:
 
     @property
     def has_time(self) -> bool:
-        """Whether the view has a time axis or may show another frame than the anchor."""
+        """Whether the clip has a time axis, or may show another frame than its anchor (the drawn frame)."""
         return self.num_frames > 0 or self.offset_seconds != (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """How a method declares a view: the frames to show and their augmentation.
+    """What a method wants in a view (augmented frame or clip): which frames, and how they are augmented.
 
     Defaults are the augmentation of MoCo v2 (arXiv:2003.04297), which SimSiam uses too.
 
@@ -53,26 +57,33 @@ class ViewSpec:
     """
 
     size: int = 224
-    scale: tuple[float, float] = (0.2, 1.0)  # area of the crop as a fraction of the frame
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, in source pixels
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
+    scale: tuple[float, float] = (0.2, 1.0)  # range of (area of the crop) / (area of the frame)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # range of (width of the crop) / (height of the crop), in source pixels
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both modes use antialiasing
     hflip_p: float = 0.5
-    rotation_degrees: float = 0.0  # rotate by a uniform angle in +- this, before the crop; `View.box` is then None
-    turn_p: float = 0.0  # probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None
+    # The frame is rotated before the crop, by a uniform random angle in +- this value. `View.box` is then None.
+    rotation_degrees: float = 0.0
+    # Probability of a turn by 90, 180 or 270 degrees. With 0.75, all four directions are equally likely.
+    # If it is not 0, `View.box` is None.
+    turn_p: float = 0.0
     jitter_p: float = 0.8
-    brightness: float = 0.4  # value x: factor uniform in [max(0, 1 - x), 1 + x]; same for contrast, saturation
+    # For brightness, contrast and saturation, a value x means a uniform random factor in [max(0, 1 - x), 1 + x].
+    brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # the shift is uniform in +- this value, in turns of the colour circle
-    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose colour and blur code (colour_official.py)
+    hue: float = 0.1  # the shift is a uniform random number in +- this value, in turns of the colour circle
+    # The library or paper whose code the colour and blur operations follow (see augment/colour_official.py).
+    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"
     grayscale_p: float = 0.2
     blur_p: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # range, in pixels of the view
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once per clip
-    as_first: tuple[Operation, ...] = ()  # operations with the same random draws as in the sample's first view
+    # Operations whose random values are drawn for every frame of a clip. All others are drawn once per clip.
+    per_frame: tuple[Operation, ...] = ()
+    # Operations that take their random values from the first view of the same sample.
+    as_first: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
         check_range(1, size=self.size)
@@ -112,26 +123,26 @@ class RawFrames:
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """This rank's share of a step's batch, before augmentation."""
+    """The part of a step's batch that this rank (process) trains on, before augmentation."""
 
     step: int
-    position: Int[Tensor, " b"]  # number of each sample in the global batch; seeds its augmentation
-    index: Int[Tensor, " b"]  # store row of the anchor frame
+    position: Int[Tensor, " b"]  # place of each sample in the batch of all ranks; seeds its augmentation
+    index: Int[Tensor, " b"]  # store row of each sample's anchor (the drawn frame)
     clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An augmented view of each sample of a batch. A view of clips has a time axis t after the batch axis b."""
+    """One augmented frame or clip for each sample of a batch. Clips have a time axis t after the batch axis b."""
 
     pixels: Float[Tensor, "b *t 3 h w"]  # on the training device, normalised with the run's mean and std
-    box: Float[Tensor, "b *t 4"] | None  # crop's x0 y0 x1 y1 in fractions of the source frame; x0 > x1 if flipped
+    box: Float[Tensor, "b *t 4"] | None  # x0 y0 x1 y1 of the crop, in fractions of the source frame; x0 > x1 if flipped
     source_hw: Int[Tensor, "b 2"]
-    params: dict[str, Float[Tensor, "b ..."]]  # parameters of each augmentation
+    params: dict[str, Float[Tensor, "b ..."]]  # random values that each operation used
     time_seconds: Float[Tensor, " b *t"]
     valid: Bool[Tensor, " b *t"]  # whether the requested time lies in the episode
-    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # data columns of the clip: action, state
+    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # columns of the data set
 
     def __getitem__(self, part: slice) -> View:
         """Return the samples of a slice of the batch."""
@@ -151,9 +162,9 @@ class Batch:
     """The input of a method's forward pass.
 
     Attributes:
-        views: One for each `ViewSpec` of the method; `pixels` are normalised, (b, 3, h, w) or (b, t, 3, h, w).
+        views: A view for each `ViewSpec` of the method. Its `pixels` are normalised, (b, 3, h, w) or (b, t, 3, h, w).
         index: Store row of each sample.
-        extra: More tensors by name, a row for each sample.
+        extra: More tensors by name, with a row for each sample.
 
     Example:
         >>> import robossl, torch

@@ -1,4 +1,4 @@
-"""Draw the rooms of the code as one sheet: floors from the ground up, an arrow to what a room imports."""
+"""Draw the rooms (packages) of the code as one picture: a row per floor, arrows from a room to those it imports."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from rooms import Room, describe
 
-WIDTH, HEIGHT = 3.0, 0.98  # of a box, in units of the drawing
+WIDTH, HEIGHT = 3.0, 0.98  # size of a room's box, in units of the drawing
 GAP_X, GAP_Y = 0.4, 0.5
 COLOURS = {"robossl": "#e8eef7", "robossl_envs": "#e9f4e6", "robossl_serving": "#fbeedd", "robossl_client": "#f3e6f2"}
 INK, FAINT = "#1f2933", "#7b8794"
 
 
 def draw(rooms: dict[str, Room], floors: dict[str, int], arrows: Sequence[tuple[str, str]], out: Path) -> None:
-    """Write the sheet; an arrow that follows from others is left out.
+    """Write the picture.
 
     Args:
-        rooms: By name.
+        rooms: The rooms by name.
         floors: Floor of each room, 0 at the bottom.
-        arrows: Pairs of a room and a room that it imports.
-        out: The picture, .svg or .png.
+        arrows: Pairs of names: a room, and a room that it imports.
+        out: File of the picture, .svg or .png.
     """
     description = describe(rooms)
-    rooms = {name: room for name, room in rooms.items() if name != "robossl"}  # the face, which names all
+    # Leave out `robossl/__init__.py`, because it names all rooms.
+    rooms = {name: room for name, room in rooms.items() if name != "robossl"}
     arrows = [(a, b) for a, b in arrows if a in rooms and b in rooms]
     places = arrange(rooms, floors, arrows)
     width = max(x for x, _ in places.values()) + WIDTH + 0.2
@@ -84,7 +85,7 @@ def draw(rooms: dict[str, Room], floors: dict[str, int], arrows: Sequence[tuple[
 def arrange(
     rooms: dict[str, Room], floors: dict[str, int], arrows: Sequence[tuple[str, str]]
 ) -> dict[str, tuple[float, float]]:
-    """Place every room on its floor, near the rooms that it has arrows with."""
+    """Return the place (x, y) of every room: on its floor, near the rooms that arrows connect it with."""
     rows: dict[int, list[str]] = {}
     for name in sorted(rooms):
         rows.setdefault(floors[name], []).append(name)

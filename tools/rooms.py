@@ -1,10 +1,10 @@
-"""Map the rooms: count packages and the imports between them, and draw them on one sheet.
+"""Count the rooms of the code and the imports between them, or draw them as one picture.
 
-    python tools/rooms.py                                   # figures
-    python tools/rooms.py --draw docs/figures/rooms.svg     # the picture of docs/architecture.md
+    python tools/rooms.py                                   # print the counts
+    python tools/rooms.py --draw docs/figures/rooms.svg     # the picture in docs/architecture.md
 
 A room is a package or a module directly under `robossl/`, or one of the three other packages. An arrow goes from a room
-to each room that it imports; imports inside functions and for types count.
+to each room that it imports. Imports inside functions, and imports that only type checkers see, count too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ PACKAGES = {
     "robossl_serving": "serving/robossl_serving",
     "robossl_client": "serving/robossl_client",
 }
-TARGET = re.compile(r"(robossl\w*(?:\.\w+)+):\w+")  # "robossl.methods.byol:BYOLConfig", resolved at use
-NAMES_OTHERS = "robossl.common.plugins"  # the one module that names other packages, which no arrow may come from
+# Text such as "robossl.methods.byol:BYOLConfig" counts as an import, because the code imports the object later.
+TARGET = re.compile(r"(robossl\w*(?:\.\w+)+):\w+")
+NAMES_OTHERS = "robossl.common.plugins"  # this module names objects of all packages, so its imports are not counted
 
 
 @dataclass
@@ -41,18 +42,18 @@ class Room:
 
 
 def read_modules(root: Path = ROOT) -> dict[str, ast.Module]:
-    """Parse every module of the four packages; the keys are dotted names."""
+    """Parse every module of the four packages; return {dotted name: syntax tree}."""
     modules = {}
     for package, folder in PACKAGES.items():
         for path in sorted((root / folder).rglob("*.py")):
-            if "_proto" not in path.parts:  # generated
+            if "_proto" not in path.parts:  # this folder holds generated code
                 parts = [package, *path.relative_to(root / folder).with_suffix("").parts]
                 modules[".".join(part for part in parts if part != "__init__")] = ast.parse(path.read_text())
     return modules
 
 
 def imported_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield line and dotted name of everything a module imports: at the top, in functions, for types, by string."""
+    """Yield (line, dotted name) of everything that a module imports by a statement or by text (see `TARGET`)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -64,13 +65,13 @@ def imported_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def room_of(module: str) -> str:
-    """Name the room of a module: `robossl.data.video` lies in `data`, `robossl_serving.model` in `robossl_serving`."""
+    """Return the room of a module: `data` for `robossl.data.video`, `robossl_serving` for `robossl_serving.model`."""
     package, _, rest = module.partition(".")
     return rest.partition(".")[0] if package == "robossl" and rest not in ("", "__main__") else package
 
 
 def read_rooms(root: Path = ROOT) -> dict[str, Room]:
-    """Group the modules by room."""
+    """Return the rooms by name, each with its modules, its size and the rooms that it imports."""
     modules = read_modules(root)
     rooms: dict[str, Room] = {}
     for name, tree in modules.items():
@@ -89,7 +90,7 @@ def read_rooms(root: Path = ROOT) -> dict[str, Room]:
 
 
 def circles(rooms: dict[str, Room]) -> list[str]:
-    """Name one circle of rooms that import each other; empty if there is none."""
+    """Return the names of rooms that import each other in a circle; an empty list if there is no circle."""
     try:
         list(TopologicalSorter({name: room.sees for name, room in rooms.items()}).static_order())
     except CycleError as error:
@@ -98,12 +99,12 @@ def circles(rooms: dict[str, Room]) -> list[str]:
 
 
 def describe(rooms: dict[str, Room]) -> str:
-    """List what each room imports, as one text: `cli: common data; common: errors`."""
+    """Return one text that says what each room imports: `cli: common data; common: errors`."""
     return "; ".join(f"{name}: {' '.join(sorted(room.sees))}" for name, room in sorted(rooms.items()))
 
 
 def repeated_classes(modules: dict[str, ast.Module]) -> dict[str, int]:
-    """Count the public class names that are defined more than once."""
+    """Return the public class names that are defined more than once, and how often."""
     counts = Counter(
         node.name
         for tree in modules.values()
@@ -114,7 +115,7 @@ def repeated_classes(modules: dict[str, ast.Module]) -> dict[str, int]:
 
 
 def floors(rooms: dict[str, Room]) -> dict[str, int]:
-    """Give every room its floor: one above the highest room that it imports; the ground is 0."""
+    """Return the floor of every room: one above the highest room that it imports, or 0 if it imports no room."""
     found: dict[str, int] = {}
     for name in TopologicalSorter({name: room.sees for name, room in rooms.items()}).static_order():
         found[name] = max((found[seen] + 1 for seen in rooms[name].sees), default=0)
@@ -122,7 +123,7 @@ def floors(rooms: dict[str, Room]) -> dict[str, int]:
 
 
 def direct_arrows(rooms: dict[str, Room]) -> list[tuple[str, str]]:
-    """List the arrows that no longer path implies (the transitive reduction)."""
+    """Return the arrows without those that a longer path of arrows replaces (the transitive reduction)."""
     below: dict[str, set[str]] = defaultdict(set)
     for name in TopologicalSorter({name: room.sees for name, room in rooms.items()}).static_order():
         below[name] = rooms[name].sees.union(*(below[seen] for seen in rooms[name].sees))
@@ -135,7 +136,7 @@ def direct_arrows(rooms: dict[str, Room]) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """Print the figures, or draw the sheet."""
+    """Print the counts, or draw the picture."""
     parser = argparse.ArgumentParser(description="Count or draw the rooms of the code and the imports between them.")
     parser.add_argument("--root", type=Path, default=ROOT, help="a checkout; by default this one")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="write a picture (.svg or .png)")

@@ -12,5 +12,6 @@ for _name, _task, _steps in (
         entry_point="robossl_envs.tabletop:Tabletop",
         kwargs={"task": _task},
         max_episode_steps=_steps,
-        disable_env_checker=True,  # the checker takes a tenth of a step's time; our tests check instead
+        # The checker takes a tenth of a step's time, and our tests check the same.
+        disable_env_checker=True,
     )

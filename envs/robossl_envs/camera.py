@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
 
-HALF_VIEW = 0.32  # metres on the table from the middle of the clean camera's picture to its nearest border
+# Metres on the table from the middle of a picture to its nearest border, if no nuisance factor changes the camera.
+HALF_VIEW = 0.32
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A camera that looks down on the table, changed by the nuisance factors of the camera.
+    """A camera that looks down on the table. Nuisance factors change its place, angle and zoom.
 
     `shift` is in views (1 view is 2 x HALF_VIEW metres), `roll` is in degrees, and `zoom` is a magnification. `tilt` is
     the relative change of depth from the middle of the picture to its border, along x and y.
@@ -42,7 +43,10 @@ class Camera:
 
 
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
-    """Return the homography from a table point's pixel (column, row) in the clean camera to that in this camera."""
+    """Return the homography from the clean (unchanged) camera's picture to this camera's picture.
+
+    It maps the pixel (column, row) of a point of the table to the pixel of the same point.
+    """
     half = min(height, width) / 2
     pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])
     moved = pixels @ np.linalg.inv(camera.to_table) @ Camera().to_table @ np.linalg.inv(pixels)
@@ -83,7 +87,7 @@ class Grid:
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
     def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
-        """Return the pixel rows and columns that contain a rectangle on the table; None if it is not in the picture."""
+        """Return the rows and columns of pixels that contain a rectangle on the table; None if it is out of view."""
         corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
         along, down = [column for column, _ in corners], [row for _, row in corners]
         rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))

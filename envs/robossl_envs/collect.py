@@ -81,7 +81,8 @@ def collect(
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    encode = _open_encoder(agent, encoder)  # imports torch, which must happen before a GL context exists
+    # This imports torch, which must happen before a GL context exists.
+    encode = _open_encoder(agent, encoder)
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])
     description = describe_in_process(settings, hang_seconds=hang_seconds)
@@ -151,7 +152,7 @@ def _play(
     frames: int | None,
     max_steps: int,
 ) -> None:
-    """Play the episodes of the queue and record every attempt; add episodes if the frames would be too few."""
+    """Play the episodes of the queue and record every attempt; add episodes if there would be too few frames."""
     total = len(queue)
     for outcome in pool.run(queue):
         if outcome.reason:

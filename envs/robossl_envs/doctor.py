@@ -1,4 +1,4 @@
-"""Doctor: say what an environment needs that this machine lacks, one sentence each, with the command that fixes it."""
+"""`robossl doctor`: say what this machine lacks for an environment, with the command that installs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ frame = env.render()
 print(f"draws {frame.shape[1]}x{frame.shape[0]}")
 """
 
-# Text in the error output of a failed TRIAL, or in another error -> remedy.
+# {text: remedy}. A remedy applies if the output of a failed TRIAL, or another error message, contains its text.
 REMEDIES = {
     "libGL.so.1": f"OpenCV needs {GL}: {CV2_LINE}",
     "eglQueryString": f"MuJoCo finds no OpenGL: {GL_LINE}",
@@ -50,7 +50,7 @@ class EnvFamily:
     about: str
     prefix: str  # start of the environments' ids, or of the modules of their entry points
     modules: dict[str, str]  # required module -> its pip package; importing the first module registers the ids
-    pins: dict[str, str] | None = None  # package -> start that its version must have
+    pins: dict[str, str] | None = None  # package -> first number of the version that is needed
     needs_gl: bool = False
     needs_cv2: bool = False
 
@@ -128,7 +128,7 @@ def survey() -> int:
 
 
 def examine(env: str, module: str = "") -> int:
-    """Print what one environment lacks; if nothing is missing, render a frame. Return 0 if that works, else 1.
+    """Print what one environment lacks. If nothing is missing, try to render a frame. Return 0 if that works, else 1.
 
     Raises:
         InputError: the id is unknown, or the module cannot be imported and no remedy is known.
@@ -205,7 +205,7 @@ def try_rendering(env: str, module: str = "") -> str:
 
 
 def find_remedy(said: str) -> str:
-    """Return the remedy for an error with the text `said`; "" if no remedy is known."""
+    """Return the remedy for an error with the message `said`; "" if no remedy is known."""
     return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 
 

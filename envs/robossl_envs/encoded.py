@@ -1,4 +1,4 @@
-"""Embeddings instead of pixels: wrappers that put an encoder between an environment and a learner.
+"""Environment wrappers that give a learner embeddings instead of pixels, by putting an encoder in between.
 
     encode = load_encoder("models/simclr_resnet18")          # torch, ONNX, or a served encoder
     env = EncodedObservation(gymnasium.make("robossl/Push-v0", obs_type="pixels"), encode, stack=3)
@@ -28,14 +28,15 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Replaces the picture in an observation with its embedding; keeps other entries of a dict observation.
 
     With `stack` above 1, the embeddings of the last frames are joined to one vector (the stack). Each episode starts a
-    new stack. This also holds if the wrapped environment resets itself, either in the step after the end of an episode
+    new stack, even if the wrapped environment resets itself. It may do so in the step after the end of an episode
     (gymnasium's Autoreset), or in the same step, with the episode's last observation in `info["final_obs"]`.
 
     Args:
         env: environment whose observations are uint8 pictures (h, w, 3), or dicts that contain such a picture.
         encode: the encoder.
         output: name of an encoder output with one vector per frame.
-        stack: number of embeddings in the vector, newest last. An episode starts with its first embedding repeated.
+        stack: number of embeddings in the vector, newest last. At the start of an episode, the first embedding is
+            repeated.
         key: key of the picture in a dict observation.
 
     Raises:
@@ -117,7 +118,8 @@ class EncodedVectorObservation(VectorWrapper):
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         ends = terminated | truncated
         is_reset_now = ends if self._mode == AutoresetMode.SAME_STEP else np.zeros_like(ends)
-        for name in FINAL:  # needed if the vector's metadata do not give its autoreset mode
+        # If the metadata of `env` do not give its autoreset mode, `info` still says which environments were reset.
+        for name in FINAL:
             is_reset_now = is_reset_now | (ends & np.asarray(info.get(f"_{name}", False)))
         encoded = self._all(observations, self._ended | is_reset_now)
         self._ended = ends & ~is_reset_now
@@ -154,9 +156,9 @@ class _EmbeddingStack:
         return found
 
     def push(self, frames: UInt8[ndarray, "n h w 3"], first: Bool[ndarray, " n"]) -> Float32[ndarray, "n s"]:
-        """Encode frames and append each embedding to its stack; where `first` is true, fill the whole stack with it.
+        """Encode one frame per environment and append each embedding to its stack; return the stacks as vectors.
 
-        Row k of `frames` belongs to environment k. Returns one flat vector per environment.
+        Row k of `frames` belongs to environment k. If `first[k]` is true, the embedding fills the whole stack k.
         """
         new = self._encode(frames)[self._output].astype(np.float32, copy=False)
         if self._kept is None or len(self._kept) != len(new):

@@ -34,12 +34,13 @@ from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings
 
 FILE = "loop.json"
-MAX_ROUNDS = 1000  # because round k of a loop with seed s uses the seed 1000 * s + k
+# Round k of a loop with seed s uses the seed 1000 * s + k, so more rounds would use the seeds of another loop.
+MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """The arguments that, like the pretraining configuration, must stay the same when a loop continues."""
+    """The arguments that must stay the same when a loop continues, as must the pretraining configuration."""
 
     env: str
     agent: str
@@ -70,7 +71,7 @@ def explore_loop(
     To continue an interrupted loop, or to add rounds, run the command again with the same arguments.
 
     Args:
-        config: yaml file of the pretraining. Its number of steps is that of one round; the loop sets store and split.
+        config: yaml file of the pretraining. Its number of steps is for one round. The loop sets its store and split.
         env: id of a registered gymnasium environment, such as robossl/Push-v0.
         out: folder of the loop. It holds start/encoder, store, and for every round K round_K/frames and round_K/run.
         rounds: number of rounds.
@@ -166,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _initial_encoder(base: RunConfig, out: Path) -> Path:
     """Return the folder of the encoder that starts the first round.
 
-    The encoder is made once and kept on disk, so that a loop that continues uses the same one.
+    The encoder is made once and kept on disk, so that a loop that continues uses the same encoder.
     """
     folder = out / "start" / "encoder"
     if not folder.exists():

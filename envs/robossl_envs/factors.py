@@ -1,8 +1,9 @@
 """Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
-Factors that THE COLOSSEUM (arXiv:2402.08191) also has get its names (`manip_object_*`, `receiver_object_*`, `light_*`,
-`table_*`). The values are those of the invariance probes. Strength 0 is the clean (unchanged) scene, and strength 5 the
-hardest. Some factors have two sides, such as darker and brighter; one side is chosen at random for each episode.
+Factors that also exist in THE COLOSSEUM (arXiv:2402.08191) have the same names (`manip_object_*`,
+`receiver_object_*`, `light_*`, `table_*`). The values are those of the invariance probes. Strength 0 is the clean
+(unchanged) scene, and strength 5 is the hardest. Some factors have two sides, such as darker and brighter. Each episode
+gets one side at random.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ STRENGTHS = 5
 
 @dataclass(frozen=True, slots=True)
 class NuisanceFactor:
-    """One factor: its value in the clean (unchanged) scene, and five values from mild to hard for each side.
+    """A nuisance factor: its value in the clean (unchanged) scene, and five values from mild to hard for each side.
 
-    A factor has one side, or two sides that change the scene in opposite directions.
+    A factor has one side, or two sides that change the scene in opposite directions, such as darker and brighter.
     """
 
     about: str
@@ -32,13 +33,13 @@ class NuisanceFactor:
 
     def value(self, strength: int, rng: Generator) -> float:
         """Return the value at a strength of 0 to 5, on a side chosen at random."""
-        # Choose a side also at strength 0, so that later random numbers do not depend on the strength.
+        # Choose a side even at strength 0, so that later random numbers do not depend on the strength.
         side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value, including the clean one."""
+        """Smallest and largest value, including the value in the clean (unchanged) scene."""
         values = [self.clean, *(value for side in self.sides for value in side)]
         return min(values), max(values)
 
@@ -100,13 +101,13 @@ def draw_values(
 
     Args:
         options: `strengths` maps factors to strengths of 0 to 5, or is "random", which gives every factor a random
-            strength. `factors` maps factors to values. All factors that are not named get their clean values.
+            strength. `factors` maps factors to values. All other factors get the value of the clean scene.
         rng: the episode's generator.
         names: names of the factors that have an effect in the task.
 
     Raises:
-        ValueError: an unknown factor or one that the task lacks, an invalid strength, a value outside the factor's
-            bounds, or a fraction for a factor of whole numbers.
+        ValueError: `options` name an unknown factor or a factor without effect in the task, an invalid strength, a
+            value outside the factor's bounds, or a fraction for a factor of whole numbers.
     """
     strengths = options.get("strengths", {})
     if strengths == "random":

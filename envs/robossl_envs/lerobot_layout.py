@@ -36,14 +36,14 @@ class Column:
     name: str
     dtype: str  # float32, int64, bool, string
     width: int = 1
-    names: tuple[str, ...] | None = None  # names of the dimensions; None if they have none
+    names: tuple[str, ...] | None = None  # names of the dimensions; None if they have no names
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetPart:
     """The paths of a finished episode's two files.
 
-    `video` is an h264 video. `table` holds the columns, and statistics of the pixels in its metadata.
+    `video` is an h264 video. `table` is a parquet file with the columns; its metadata hold statistics of the pixels.
     """
 
     video: Path
@@ -115,7 +115,7 @@ def _video_feature(layout: Layout) -> dict[str, Any]:
 
 
 def tasks_table(task: str) -> pa.Table:
-    """Return the content of `tasks.parquet`; the task is the pandas index, because lerobot looks for it there."""
+    """Return the content of `tasks.parquet`. The task is the pandas index, because lerobot looks for it there."""
     fields = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     pandas = {
         "index_columns": ["task"],

@@ -1,4 +1,4 @@
-"""Statistics of per-frame columns: compute those of one episode, and merge episodes without reading frames again."""
+"""Statistics of per-frame columns: compute them for an episode, and merge episodes without reading frames again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NAMES = ("min", "max", "mean", "std", "count")
 
 
 def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
-    """Return the statistics of every numeric or boolean column; each is a list with one value per dimension.
+    """Return the statistics of every numeric or boolean column, as {column: {statistic: values}}.
 
-    The exception is `count`, a list of one value: the number of rows.
+    There is one value per dimension; but `count` has a single value, which is the number of rows.
     """
     found = {}
     for name in table.column_names:

@@ -1,8 +1,8 @@
-"""Write a LeRobotDataset v3.0, the format of huggingface/lerobot, without that package.
+"""Write a LeRobotDataset v3.0, the format of huggingface/lerobot, without the package lerobot.
 
 Each `append` adds three files: a video, a data file and a file of episode metadata. The metadata file is written last,
-and it makes the episodes part of the data set. So the data set stays readable if the process dies at any time. The
-frames of a video are copied without encoding them again.
+and only then do its episodes belong to the data set. So the data set stays readable if the process dies at any time.
+Frames are copied from the episodes' videos without encoding them again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LeRobotWriter:
         self._write_summary()
 
     def append(self, parts: Sequence[DatasetPart]) -> None:
-        """Add episodes in this order, as one new file of each kind; on return they are safely on disk."""
+        """Add episodes in this order, as one new file of each kind. All files are flushed to disk on return."""
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]
         with atomic_write(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:
@@ -163,7 +163,7 @@ def join_videos(sources: Sequence[Path], path: Path, frames_per_s: int) -> None:
                 given = container.streams.video[0]
                 stream = stream or joined.add_stream_from_template(given)
                 for packet in container.demux(given):
-                    if packet.dts is None:  # marks the end of the file
+                    if packet.dts is None:  # such a packet marks the end of the file
                         continue
                     packet.stream, packet.time_base = stream, Fraction(1, frames_per_s)
                     packet.pts = packet.dts = count

@@ -14,11 +14,11 @@ from numpy.random import Generator
 from robossl_envs.camera import HALF_VIEW, Grid
 
 Colour = tuple[float, float, float]
-WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate peaks of the eye's red, green and blue
+WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate wavelengths of red, green and blue light
 DAYLIGHT = 6500.0  # K
 GAMMA = 2.2  # a pixel value is the light's power ** (1 / GAMMA)
-AZIMUTH = 135.0  # degrees: direction of the light in a clean scene, the upper left
-SLOPE = 0.14  # relative extra brightness at the border of the clean camera's picture towards the light
+AZIMUTH = 135.0  # degrees: direction of the light without nuisance factors (the upper left)
+SLOPE = 0.14  # relative extra brightness at the picture's border towards the light, if the camera is unchanged
 REACH = 0.9  # length of a shadow divided by the height of the object
 
 
@@ -34,7 +34,8 @@ def planck(kelvin: float) -> Colour:
         return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # second radiation constant, m K
 
     red, green, blue = ((radiance(w, kelvin) / radiance(w, DAYLIGHT)) ** (1 / GAMMA) for w in WAVELENGTHS)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # a camera adjusts its exposure to this brightness
+    # A camera adjusts its exposure to this brightness, so divide by it.
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return red / luma, green / luma, blue / luma
 
 
@@ -54,7 +55,8 @@ def illumination(grid: Grid, values: Mapping[str, float], rng: Generator) -> Flo
     """Return the factors by which the light changes red, green and blue at every pixel."""
     lx, ly = towards_light(values["light_direction"])
     level = 1 + SLOPE * (grid.x * lx + grid.y * ly) / HALF_VIEW
-    np.clip(level, 0.5, 1.5, out=level)  # because a tilted camera also sees distant points
+    # A tilted camera also sees distant points, where the level would be extreme.
+    np.clip(level, 0.5, 1.5, out=level)
     angle, offset = rng.uniform(0, math.pi), rng.uniform(-0.12, 0.12)
     across = np.abs(grid.x * math.cos(angle) + grid.y * math.sin(angle) - offset)
     # The shadow is a band 22 cm wide with soft edges of 3 cm.

@@ -1,4 +1,4 @@
-"""The environments of this package, each with a line on what it is about, for `robossl list envs`."""
+"""List the environments of this package for `robossl list envs`, each with one line about its task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium
 
 
 def environments() -> dict[str, str]:
-    """Map the id of each environment to the first line of its task's module docstring, without the id."""
+    """Return {id of an environment: first line of the docstring of its task's module, without the id}."""
     ours = {name: spec for name, spec in gymnasium.registry.items() if spec.namespace == "robossl"}
     modules = {name: pkgutil.resolve_name(spec.kwargs["task"]).__module__ for name, spec in ours.items()}
     docs = {name: (sys.modules[module].__doc__ or "").strip() for name, module in modules.items()}

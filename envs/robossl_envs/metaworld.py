@@ -64,7 +64,8 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         self._env: Any = ALL_V3_ENVIRONMENTS[task]()
         self._env._partially_observable, self._env._freeze_rand_vec = False, False
         self._env.seeded_rand_vec = self._env._set_task_called = True
-        del self._env.sawyer_observation_space  # its cached value lacks the goal
+        # Delete the cached space, because it lacks the goal.
+        del self._env.sawyer_observation_space
         self._policy = ENV_POLICY_MAP[task]()
         self._renderer: Any = None
         self.action_space = Box(-1, 1, (4,), np.float32)
@@ -84,7 +85,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         return {"agent_state": HAND_NAMES, "environment_state": (*things, "goal.x", "goal.y", "goal.z")}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode with random places of the objects and the goal; `options` is not used."""
+        """Start an episode with objects and goal at random places; ignore `options`."""
         import mujoco
 
         super().reset(seed=seed)

@@ -1,4 +1,4 @@
-"""Frames for the invariance probes, rendered from our environments with any nuisance factor at any strength.
+"""Frames for the invariance probes: pictures of our environments with any nuisance factor at any strength.
 
 Each seed gives one scene: the state of the environment after eight steps.
 """
@@ -23,7 +23,8 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-# Direction of the T's stem in its own frame, in radians. Squares have no direction: a quarter turn changes nothing.
+# Direction of the T's stem in the coordinates of the T, in radians.
+# Squares have no entry, because they look the same after a quarter turn.
 STEMS = {"robossl/Push-v0": -math.pi / 2}
 
 
@@ -42,7 +43,7 @@ class EnvFrames:
         """Play every scene once to compute its labels; pictures are rendered later, on request.
 
         Raises:
-            InputError: `env_id` is not in `IDS`, or there are fewer than two scenes, or pictures are under 16 pixels.
+            InputError: `env_id` is not in `IDS`, `num_scenes` is less than 2, or `image_size` is less than 16.
         """
         if env_id not in IDS:
             raise InputError(suggest_name("environment", env_id, IDS))
@@ -63,7 +64,7 @@ class EnvFrames:
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
         hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
         drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
-        # The digest includes these pictures, so that it changes if the code that renders a factor changes.
+        # Hash these pictures too, so that the digest changes if the code that renders a factor changes.
         pictures = b"".join(each.tobytes() for each in drawn)
         factors = [(name, factor.clean, factor.sides) for name, factor in FACTORS.items()]
         parts = (env_id, self._seeds.tobytes(), str(self.hw), states.tobytes(), pictures, repr(factors))
@@ -97,13 +98,15 @@ class EnvFrames:
         return self._pictures(at, LATENCY_FRAMES, {factor: strength})
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Return the homographies by which `scene` moves points of the table in the picture, in coordinates of labels.
+        """Return homographies that say where a factor moves each point of the table in the picture (see `scene`).
+
+        The coordinates are those of the labels: from -1 to 1 over the picture, with y pointing down.
 
         Raises:
             ViewUnavailableError: the environment has no such factor.
         """
         self._check(factor)
-        # In the camera's picture coordinates y points up, in those of labels y points down.
+        # y points up in the camera's coordinates, and down in those of the labels.
         up = np.diag([1.0, -1.0, 1.0])
         found = np.empty((len(at), 3, 3))
         for slot, seed in zip(found, self._seeds[at], strict=True):
@@ -134,7 +137,7 @@ class EnvFrames:
 def _labels(
     state: dict[str, Float[ndarray, " n"]], grid: Grid, bodies: tuple[str, ...], *, stem: float | None
 ) -> dict[str, Label]:
-    """Compute the labels from the state; its keys are the names of the state's dimensions."""
+    """Return the labels of all scenes. The keys of `state` are the names of its dimensions, such as "block.x"."""
     x, y = (f"{bodies[0]}.x", f"{bodies[0]}.y") if bodies else ("target.0", "target.1")
     seen = grid.fractions(np.stack([state[x], state[y]], axis=1)).astype(np.float64)
     labels = {"point": Label("point", 2 * seen - 1)}

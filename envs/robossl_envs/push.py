@@ -22,7 +22,7 @@ BLOCK_COLOUR, TARGET_COLOUR = (0.20, 0.45, 0.75), (0.45, 0.75, 0.40)
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Push a block onto a ring. The block is a T whose origin is its centre of mass; the ring is anywhere in reach."""
+    """Push a block onto a ring. The block is a T whose origin is its centre of mass."""
 
     bodies: tuple[str, ...] = ("block",)
     target_dim: int = 2

@@ -13,7 +13,7 @@ FREE = WORKSPACE - TOOL_RADIUS - 0.004
 
 
 def move_to(tool: Point, goal: Point, *, speed: float = 1.0) -> Point:
-    """Return the action that moves the tool straight to a point, slower if less than one step is left."""
+    """Return the action that moves the tool straight to a point. The last step is slower, so that it ends there."""
     dx, dy = goal[0] - tool[0], goal[1] - tool[1]
     distance = math.hypot(dx, dy)
     share = min(speed, distance / REACH) / max(distance, 1e-9)

@@ -27,7 +27,8 @@ WORKSPACE = 0.25  # metres from the middle of the table to the rail that keeps o
 TABLE = 0.42  # metres from the middle of the table to its edge
 RIM = 0.005  # metres: width of an object's bright and dark rim
 SOFT = 0.008  # metres: width of a shadow's edge
-# Maximum of (1 - the smallest depth in a picture). Depth 0 is the horizon. Square pictures reach only 0.57.
+# Limit of 1 - (smallest depth in a picture). It keeps the horizon (depth 0) out of wide and tall pictures.
+# Square pictures never reach this limit, because there 1 - (smallest depth) is at most 0.57.
 MOST_TILTED = 0.8
 TABLE_COLOUR: Colour = (0.71, 0.58, 0.44)
 FLOOR_COLOUR: Colour = (0.30, 0.31, 0.33)
@@ -40,7 +41,7 @@ Pose = tuple[float, float, float]  # x and y in metres, angle in radians
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """An object to draw; one with height 0 is a marking on the table."""
+    """An object to draw. If its height is 0, it is a marking on the table."""
 
     name: str
     shape: Shape
@@ -50,7 +51,7 @@ class SceneObject:
 
 
 class Scene:
-    """Draws the pictures of one episode, with its table, still objects, light and camera."""
+    """Draws the pictures of one episode. The table, still objects, light and camera stay the same in all of them."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Scene:
         self._occluder = self._sleeve(rng)
 
     def draw(self, objects: Sequence[tuple[SceneObject, Pose]], rng: Generator) -> Picture:
-        """Draw a picture with these moving objects, in this order: later objects cover earlier ones."""
+        """Draw a picture with these moving objects. Objects that are later in the list cover earlier ones."""
         picture = self._still.copy()
         for item, pose in objects:
             self._paint(picture, item, pose)
@@ -116,7 +117,7 @@ class Scene:
         return found
 
     def _paint(self, picture: Picture, item: SceneObject, pose: Pose) -> None:
-        """Draw an object and its shadow into the picture; compute colours only for the pixels of these two."""
+        """Draw an object and its shadow into the picture. Compute colours only for the pixels that these two cover."""
         x, y, angle = pose
         sx, sy = self._away[0] * item.height, self._away[1] * item.height
         window = self._window(item.shape, pose, sx, sy)
@@ -129,7 +130,7 @@ class Scene:
             c, s = math.cos(angle), math.sin(angle)
             shadow = item.shape.distance(lx - np.float32(c * sx + s * sy), ly - np.float32(c * sy - s * sx))
             touched |= shadow < SOFT / 2
-        # Flat indices of these pixels: `here` in the window, `there` in the picture.
+        # `here` and `there` are flat indices of the touched pixels, in the window and in the picture.
         here = np.flatnonzero(touched)
         rows, columns = np.divmod(here, touched.shape[1])
         there = (rows + window[0].start) * self.grid.width + (columns + window[1].start)
@@ -146,7 +147,7 @@ class Scene:
             colour *= (1 + strength * pattern)[:, None]
         if item.height:
             shadow = shadow.take(here)
-            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # above 0 on the side of the light
+            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # more than 0 on the side of the light
             relief *= _clipped(distance * np.float32(1 / RIM) + 1)
             colour *= (1 + relief)[:, None]
             soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
@@ -213,7 +214,7 @@ class Scene:
 
 
 def _clipped(x: Any) -> Any:
-    """Clip to 0..1 in place. For small arrays this is faster than np.clip."""
+    """Clip values to 0..1 in place. For small arrays this is faster than np.clip."""
     np.maximum(x, 0, out=x)
     return np.minimum(x, 1, out=x)
 
@@ -228,10 +229,10 @@ def _local(grid: Grid, window: tuple[slice, slice], x: float, y: float, angle: f
 
 
 def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, width: int) -> Camera:
-    """Choose the camera of an episode at random; for wide or tall pictures, limit the tilt to keep the horizon out."""
+    """Choose the camera of an episode at random. In wide or tall pictures, limit its tilt to keep the horizon out."""
     shift, tilt = rng.uniform(0, 2 * math.pi, size=2)
     along, across = 2 * values["camera_perspective"] * math.cos(tilt), 2 * values["camera_perspective"] * math.sin(tilt)
-    # 1 - the smallest depth in the picture, which is at a corner.
+    # `nearing` is 1 - (smallest depth in the picture). The smallest depth is at a corner.
     nearing = (abs(along) * width + abs(across) * height) / min(height, width)
     bounded = MOST_TILTED / nearing if nearing > MOST_TILTED else 1.0
     return Camera(
@@ -243,9 +244,9 @@ def draw_camera(values: Mapping[str, float], rng: Generator, *, height: int, wid
 
 
 def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
-    """Return eight random objects between the rail and the border of the clean camera's picture.
+    """Return eight random objects that lie between the rail and the border of the unchanged camera's picture.
 
-    There are always eight, so that later random numbers do not depend on how many of them are shown.
+    The list always has eight objects, so that later random numbers do not depend on how many of them are shown.
     """
     found: list[tuple[SceneObject, Pose]] = []
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))

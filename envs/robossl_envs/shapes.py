@@ -34,7 +34,7 @@ class Shape(Protocol):
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """Return the signed distance of points to the outline, in metres.
 
-        Outside a corner it is too small, because it is the distance to the line of a side, not to the corner.
+        For points outside a corner it is too small, because it is measured to the line of a side, not to the corner.
         """
         ...
 
@@ -51,11 +51,11 @@ class Disc:
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """The centre."""
+        """The centre of the disc, as the only point."""
         return ((0.0, 0.0),)
 
     def bounds(self, angle: float) -> Bounds:
-        """Return the enclosing square."""
+        """Return the square that encloses the disc."""
         return -self.radius, -self.radius, self.radius, self.radius
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
@@ -82,7 +82,7 @@ class Box:
 
     @property
     def keypoints(self) -> tuple[Point, ...]:
-        """The corners, counter-clockwise."""
+        """The corners of the rectangle, counter-clockwise."""
         w, h = self.width / 2, self.height / 2
         return tuple((self.x + a * w, self.y + b * h) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
 
@@ -91,7 +91,7 @@ class Box:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance of points along x or along y, whichever is larger."""
+        """Return the larger of the signed distances along x and along y, for each point."""
         found: Float[ndarray, "*n"] = np.abs(x - np.float32(self.x) if self.x else x)
         found -= np.float32(self.width / 2)
         other = np.abs(y - np.float32(self.y) if self.y else y)
@@ -115,7 +115,7 @@ class Triangle:
         return _bounds(self.keypoints, angle)
 
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
-        """Return the signed distance of points to the lines of the three sides, whichever is largest."""
+        """Return the largest of the signed distances to the lines of the three sides, for each point."""
         sides = []
         for k, (ax, ay) in enumerate(self.keypoints):
             bx, by = self.keypoints[(k + 1) % 3]

@@ -23,7 +23,7 @@ STEPS = 4  # steps of the expert before the picture, so that latency is visible
 
 
 def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:
-    """Play a few steps of the expert with a factor at a strength; return the picture."""
+    """Let the expert play a few steps with a nuisance factor at a strength; return the last picture."""
     env.reset(seed=seed, options={"strengths": {factor: strength}})
     for _ in range(STEPS):
         env.step(env.unwrapped.expert())  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) 
 
 
 def draw_sheet(env_id: str, *, seed: int = 3) -> Image.Image:
-    """Draw the factors in two columns, each factor with six pictures: the clean one, then five strengths."""
+    """Draw the nuisance factors in two columns, each with six pictures: the unchanged scene, then five strengths."""
     env = gymnasium.make(env_id, render_mode="rgb_array", image_size=SIZE)
     factors = env.get_wrapper_attr("factors")
     rows = -(-len(factors) // 2)

@@ -24,14 +24,14 @@ RED, BLUE = (0.78, 0.22, 0.20), (0.20, 0.35, 0.78)
 class Sort:
     """Push two square blocks into two bins.
 
-    In each episode, chance decides which bin is on the left, and where blocks and bins lie.
+    In each episode, the places of blocks and bins are random, and also which bin is on the left.
     """
 
     bodies: tuple[str, ...] = ("red", "blue")
     target_dim: int = 4
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Place the blocks at random in the middle third of the table, at least 9 cm apart, and a bin on each side."""
+        """Place the blocks at random in the middle 14 cm x 14 cm, at least 9 cm apart, and one bin on each side."""
         places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
         while math.dist(*places) < 0.09:
             places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
@@ -74,8 +74,8 @@ class Sort:
     def expert(self, world: World, start: EpisodeStart) -> Action:
         """Return the action that pushes a block towards its bin.
 
-        A block with a free path to its bin comes first. Among such blocks, the one nearest to the tool comes first. If
-        no path is free, a block is pushed around the block in its way.
+        It takes the blocks with a free path to their bins first, and among these the block nearest to the tool. If no
+        path is free, it pushes the nearest block around the block in its way.
         """
         places = {name: world.pose(name)[:2] for name in self.bodies}
         todo = [(name, bin_) for name, bin_ in _bins(self, start) if _outside(world.pose(name), bin_) > 0]
@@ -109,7 +109,7 @@ def _bins(task: Sort, start: EpisodeStart) -> list[tuple[str, Point]]:
 
 
 def _outside(pose: tuple[float, float, float], middle: tuple[float, float]) -> float:
-    """Return how many metres a block must move to lie fully in its bin (0 if it does); ignore its rotation."""
+    """Return how many metres a block must move to lie fully in its bin (0 if it lies there); ignore its rotation."""
     inner = BIN / 2 - SIDE / 2
     return math.hypot(max(0, abs(pose[0] - middle[0]) - inner), max(0, abs(pose[1] - middle[1]) - inner))
 

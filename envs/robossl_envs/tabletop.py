@@ -26,7 +26,7 @@ from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import EpisodeStart, TabletopTask
 from robossl_envs.world import STEP_SECONDS, TOOL_RADIUS, World
 
-SHOULDER = (0.0, 0.43)  # metres: place of the arm's fixed end, beyond the upper border of the clean camera's picture
+SHOULDER = (0.0, 0.43)  # metres: place of the arm's fixed end, above the upper border of the unchanged picture
 LINKS = (0.36, 0.40)  # metres: lengths of upper arm and forearm
 ARM_COLOUR, TOOL_COLOUR = (0.88, 0.87, 0.84), (0.95, 0.62, 0.15)
 ARM_HEIGHT, TOOL_HEIGHT, ARM_WIDTH = 0.05, 0.03, 0.018  # metres
@@ -77,7 +77,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Names of the factors that can be set; without those of moved objects if the task has no object to move."""
+        """Names of the factors that can be set. A task without movable objects lacks the factors of such objects."""
         return effective_factors(self.task.bodies)
 
     @property
@@ -103,7 +103,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         unknown = set(options or {}) - set(OPTIONS)
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
-        # Two generators, so that factors do not change the task's random numbers.
+        # Use two generators, so that factors do not change the task's random numbers.
         layout, look = self.np_random.spawn(2)
         self._values = draw_values(options or {}, look, names=self.factors)
         self._nuisance, self._look = factor_vector(self._values), look

@@ -22,7 +22,7 @@ class EpisodeStart:
     bodies: Mapping[str, tuple[Body, Pose]]
     objects: Mapping[str, SceneObject]  # how each body looks
     markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table
-    target: tuple[float, ...]  # the target as numbers, last in the state vector
+    target: tuple[float, ...]  # numbers that say where the target is; the state vector ends with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class TabletopTask(Protocol):
         ...
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Choose the initial state at random; of the factors' `values`, use those for sizes and colours."""
+        """Choose the initial state at random. Sizes and colours follow `values`, the values of the nuisance factors."""
         ...
 
     def score(self, world: World, start: EpisodeStart) -> Score:
@@ -55,5 +55,5 @@ class TabletopTask(Protocol):
         ...
 
     def expert(self, world: World, start: EpisodeStart) -> Action:
-        """Return the expert's action: a velocity in fractions of full speed."""
+        """Return the action of the scripted expert: a velocity of the tool, in fractions of full speed."""
         ...

@@ -12,7 +12,7 @@ Plane = Float32[ndarray, "h w"]
 
 
 def wood(x: Plane, y: Plane) -> Plane:
-    """Return the wood grain of the clean table. It runs along y, so that a picture has an upright direction."""
+    """Return the table's normal texture, wood. Its grain runs along y, so that a picture shows which way is up."""
     bent = x + np.float32(0.012) * np.sin(y * np.float32(9)) + np.float32(0.004) * np.sin(y * np.float32(31))
     grain = np.sin(bent * np.float32(95)) + np.float32(0.5) * np.sin(bent * np.float32(41) + y * np.float32(3))
     return grain / np.float32(1.5)

@@ -21,7 +21,8 @@ TOOL_RADIUS = 0.014
 TOOL_SPEED = 0.3  # metres per second, for an action of length 1
 TOOL_FORCE = 6.0  # newton
 GRAVITY = 9.81
-# Friction coefficient of the table; lever arm of the friction against rotation, as a share of the object's radius.
+# SLIDING is the friction coefficient of the table.
+# TURNING is the lever arm of the friction that slows rotation, as a share of the object's radius.
 SLIDING, TURNING = 0.35, 0.3
 
 
@@ -49,7 +50,8 @@ class World:
         shape = pymunk.Circle(self._tool, TOOL_RADIUS)
         shape.friction = 0.4
         pull = pymunk.PivotJoint(self._lead, self._tool, (0, 0), (0, 0))
-        pull.max_bias, pull.max_force = 0, TOOL_FORCE  # the tool copies the velocity of `_lead`, not its position
+        # The joint makes the tool copy the velocity of `_lead`. It does not pull the tool to the position of `_lead`.
+        pull.max_bias, pull.max_force = 0, TOOL_FORCE
         self.space.add(self._tool, shape, pull)
         self._add_rail()
 
@@ -81,7 +83,7 @@ class World:
             self.space.add(rail)
 
     def step(self, velocity: tuple[float, float]) -> None:
-        """Move the tool for one control step; `velocity` is a fraction of its full speed."""
+        """Move the tool for one step of 0.1 s; `velocity` is a fraction of the tool's full speed."""
         self._lead.velocity = velocity[0] * TOOL_SPEED, velocity[1] * TOOL_SPEED
         for _ in range(SUBSTEPS):
             self.space.step(STEP_SECONDS / SUBSTEPS)

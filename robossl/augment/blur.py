@@ -1,10 +1,12 @@
 """Gaussian blur of a batch with a sigma for each sample: two matrix products, one for rows and one for columns.
 
-The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times the largest sigma that the view allows
-(13 taps for 2 pixels), whatever the view's size. The tails that this cuts off are below one grey level. The kernel of
-SimCLR and BYOL is a tenth of the view wide: it has 23 taps at 224 pixels, but at 96 pixels it cuts at 2 sigma. MoCo's
-blur (PIL) cuts nothing. By default the border is reflected, as in torchvision. A view with the colours of BYOL's or
-SimCLR's code is blurred with the kernel width of that code, and with zeros outside the border.
+The images are views (augmented frames). The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times
+the largest sigma that the view's specification allows (13 taps for 2 pixels), whatever the view's size. This cuts off
+the tails of the Gaussian, which contribute less than one grey level. MoCo's blur (PIL) cuts off nothing. By default the
+border is reflected, as in torchvision.
+
+A view with the colours of BYOL's or SimCLR's code is blurred as in that code: the kernel is a tenth of the view wide,
+and pixels outside the border are zero. At 224 pixels this kernel has 23 taps. At 96 pixels it already ends at 2 sigma.
 """
 
 from __future__ import annotations
@@ -19,26 +21,32 @@ from torch import Tensor
 
 Border = Literal["reflect", "zeros"]
 
-# Smaller views are blurred without matrix products. On one of two tested processors, the last bits of the products
-# depended on the rest of the batch.
+# Views smaller than this (pixels) are blurred without matrix products.
+# On one of two tested processors, the other samples of the batch changed the last bits of such products.
 _SMALL = 16
-_BLOCK = 48  # rows of the matrix in one product; blocks skip most of the zeros in the matrix of a large view
+_BLOCK = 48  # rows of the matrix in one product; working in blocks skips most zeros in the matrix of a large view
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
-    """Return the number of taps on each side of the centre: at most `size` - 1, the pixels in the mirror image."""
+    """Return the number of taps (weights of the kernel) on each side of the centre.
+
+    It is at most `size` - 1, because the mirror image at the border has no more pixels.
+    """
     return min(math.ceil(3 * sigma_max), size - 1)
 
 
 def official_radius(size: int) -> int:
-    """Return the number of taps on each side of the centre in BYOL's and SimCLR's code (a tenth of the view in all)."""
+    """Return the number of taps (weights of the kernel) on each side of the centre in BYOL's and SimCLR's code.
+
+    There, the whole kernel is a tenth of the image wide.
+    """
     return size // 20
 
 
 def gaussian_blur(
     x: Float[Tensor, "n 3 s s"], sigma: Float[Tensor, " n"], *, radius: int, border: Border = "reflect"
 ) -> Float[Tensor, "n 3 s s"]:
-    """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps."""
+    """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps (weights)."""
     offset = torch.arange(-radius, radius + 1, device=x.device)
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
     taps = taps * (taps > 1e-9)  # denormal numbers make the products ten times slower
@@ -71,7 +79,7 @@ def gaussian_blur(
 def _sources(
     size: int, radius: int, border: Border, device: torch.device
 ) -> tuple[Int[Tensor, "taps size"], Float[Tensor, "taps size"]]:
-    """Return the number of the pixel that each tap reads for each output pixel, and a factor (1 or 0) for its value.
+    """Return the index of the pixel that each tap (kernel weight) reads for each output pixel, and a factor (1 or 0).
 
     The factor is 0 for taps outside the image if the border is zeros. If the border is reflected, these taps read the
     mirror image.
@@ -85,6 +93,6 @@ def _sources(
 
 @cache
 def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """Return `_sources` as ones and zeros: for each tap, the flattened matrix (output pixel, source pixel)."""
+    """Return `_sources` as one matrix (output pixel, source pixel) of ones and zeros per tap, flattened."""
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

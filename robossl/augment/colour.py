@@ -16,7 +16,8 @@ from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 _LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # torchvision's weights; their sum is 0.9999
-_HUE_CHUNK_PIXELS = 2**16  # small enough that the hue shift's intermediate planes stay in a core's cache
+# Pixels per call of the hue shift, few enough that its intermediate results stay in the cache of a core.
+_HUE_CHUNK_PIXELS = 2**16
 
 
 def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32]) -> None:
@@ -56,9 +57,9 @@ def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
 def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Float[Tensor, "n 3 1 1"] | None) -> None:
     """Mix the channels of each pixel, add a weighted sum of the image's channel means, and clip.
 
-    The matrix `mix` holds the weights of the pixel's channels, `lift` those of the channel means; None adds nothing.
-    With factor f, brightness scales by f. Contrast scales by f and adds (1 - f) times the mean luma of the image.
-    Saturation scales by f and adds (1 - f) times the pixel's own luma.
+    The matrix `mix` holds the weights of the pixel's channels, and `lift` those of the channel means. If `lift` is
+    None, the sum of means is not added. With factor f, brightness scales by f. Contrast scales by f and adds (1 - f)
+    times the mean luma of the image. Saturation scales by f and adds (1 - f) times the pixel's own luma.
     """
     mixed = torch.bmm(mix, x.flatten(2)).view_as(x)
     if lift is not None:
@@ -67,7 +68,10 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
 
 
 def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return `mix` (n, 4, 3, 3) and `lift` (n, 4, 3, 1, 1) of `affine_` for each sample and position in its order."""
+    """Return the arguments `mix` (n, 4, 3, 3) and `lift` (n, 4, 3, 1, 1) of `affine_`.
+
+    The first two axes are the sample, and the position in the order of its operations.
+    """
     factor = np.take_along_axis(factors, order.clip(0), axis=1)
     scale = np.where((order >= 0) & (order != HUE), factor, 1)[..., None, None]
     luma = (1 - scale) * _LUMA
@@ -76,10 +80,11 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the three numbers that, added to a hue, give its signed distances from red, green and blue after a turn.
+    """Return three numbers per turn of the hue, shape (n, 3, 1, 1). `turns` are fractions of a full turn.
 
-    Distances are measured along the colour hexagon (see `turn_hue_`); the unit is one of its six sides. The numbers are
-    from -3 to 3. `turns` are fractions of a full turn.
+    A hue plus the first number is the signed distance of the turned hue from red. The second number does the same for
+    green, the third for blue. Distances are measured along the colour hexagon (see `turn_hue_`). Their unit is one of
+    its six sides. The numbers are from -3 to 3.
     """
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3
@@ -128,7 +133,8 @@ def put_rows(x: Float[Tensor, "n ..."], rows: Int[Tensor, " m"], values: Float[T
     if x.device.type != "cpu":
         x.index_copy_(0, rows.to(x.device), values)
         return
-    for row, value in zip(rows.tolist(), values, strict=True):  # three times as fast as index_copy_ on a CPU
+    # On a CPU this loop is three times as fast as index_copy_.
+    for row, value in zip(rows.tolist(), values, strict=True):
         x[row].copy_(value)
 
 

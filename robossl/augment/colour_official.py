@@ -24,8 +24,8 @@ def official_jitter_(
 
     Args:
         x: Pixel values, changed in place.
-        order: (n, 4), number of the operation at each position, as for `colour.jitter_`.
-        factors: (n, 4), factor of each operation, as for `colour.jitter_`.
+        order: (n, 4), number of the operation at each position (see `colour.jitter_`).
+        factors: (n, 4), factor of each operation (see `colour.jitter_`).
         additive: True if a brightness of 1.3 adds 0.3 of the range (BYOL), False if it multiplies by 1.3 (SimCLR).
     """
     for place in range(order.shape[1]):
@@ -48,5 +48,5 @@ def _apply_operation(part: Tensor, operation: int, factors: NDArray[np.float32],
         mean = part.mean((-2, -1), keepdim=True)
         return factor * (part - mean) + mean
     top, low = part.amax(1, keepdim=True), part.amin(1, keepdim=True)
-    full = top / (top - low).clamp_min(1e-6)  # at this factor the S of HSV reaches 1, its limit
+    full = top / (top - low).clamp_min(1e-6)  # the factor at which the S of HSV reaches its limit, 1
     return top - (top - part) * torch.minimum(factor, full)

@@ -1,7 +1,7 @@
 """Crop, resize and flip in one operation. Two implementations give the same pixels, up to rounding.
 
-On a CPU each sample is resized alone, in uint8, by the kernel behind torchvision's antialiased `resized_crop`. On an
-accelerator the whole batch is resized at once as `Wy @ image @ Wx^T` with weights of the same filter.
+On a CPU each sample is resized alone, in uint8, by the kernel that torchvision's antialiased `resized_crop` uses. On an
+accelerator two matrix products resize the whole batch at once. The matrices hold the weights of the same filter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def crop_each(
 
     Args:
         frames: Decoded frames; channels-last memory is faster.
-        rows: Number of the frame that each crop is cut from.
+        rows: Index (in `frames`) of the frame that each crop is cut from.
         crop: Top, left, height and width in pixels.
         flip: 1 if the crop is mirrored.
         size: Side of the result, pixels.
@@ -96,10 +96,10 @@ def resize_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m size source"]:
-    """Return weights that resize a crop, `length` pixels from pixel `start` on, to `size` pixels; each row sums to 1.
+    """Return the matrix that resizes the `length` pixels from pixel `start` on to `size` pixels.
 
-    If the crop gets smaller, the filter gets wider (antialiasing). It reads no pixel outside the crop, as in
-    torchvision.
+    Each row holds weights that sum to 1. If the crop gets smaller, the filter gets wider, which antialiases. As in
+    torchvision, the filter reads no pixel outside the crop.
     """
     scale = (length / size)[:, None, None]
     widened = scale.clamp(min=1)

@@ -26,11 +26,11 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the parameters as numpy arrays (n, ...) for n frames
+Draws = dict[str, NDArray[np.float32]]  # like `Params`, but numpy arrays (n, ...) for n frames
 
 
 class Augment:
-    """Make all views of a batch on one device."""
+    """Makes all views (augmented frames or clips) of a batch on one device."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Augment:
     def __call__(self, raw: RawBatch) -> Batch:
         """Draw the random parameters of each view, and make the views.
 
-        The draws depend only on seed, step, position in the global batch and view, so that repeated calls give the same
-        pixels.
+        The parameters depend only on the seed, the step, the sample's position in the batch of all ranks and the view.
+        So repeated calls give the same pixels.
         """
         clips = {clip: _place(frames, self.device) for clip, frames in raw.clips.items()}
         views = []
@@ -88,13 +88,13 @@ def apply(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> View:
-    """Make one view from its drawn parameters.
+    """Make one view (augmented frames) from its drawn parameters.
 
     Args:
         frames: Decoded frames: `pixels` on the working device, `source_hw` on the CPU.
-        spec: Specification of the view. Sizes, thresholds and kinds of filter are used; probabilities are not, because
-            the draws are in `params`.
-        params: Parameters from `draw`, on the CPU; the caller may have changed them.
+        spec: Specification of the view. Its sizes, thresholds and kinds of filter are used. Its probabilities are not,
+            because `params` already says which operations to apply.
+        params: Parameters from `draw`, on the CPU. The caller may change them first.
         mean: Mean that normalisation subtracts from each channel, for pixels in 0 to 1.
         std: Standard deviation that normalisation divides each channel by.
         memory_format: Memory format of the view's pixels.
@@ -127,7 +127,7 @@ def apply(
 def _fill(
     pixels: Tensor, frames: Tensor, draws: Draws, spec: ViewSpec, mean: Sequence[float], std: Sequence[float]
 ) -> None:
-    """Write the view of each frame into `pixels`, chunk by chunk."""
+    """Augment all frames, chunk by chunk, and write the results into `pixels`."""
     device = pixels.device
     centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
@@ -157,7 +157,7 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
 
 
 def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
-    """Turn each square view counterclockwise by its number of quarter turns, in place."""
+    """Turn each square image counterclockwise by its number of quarter turns, in place."""
     for quarters in (1, 2, 3):
         rows = torch.from_numpy((turns == quarters).nonzero()[0])
         if len(rows):

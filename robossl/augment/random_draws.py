@@ -1,7 +1,7 @@
 """Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view number).
 
-Every sample has its own section of the counter of a Philox random generator. The number of ranks, the local batch size
-and the order of the samples therefore do not change a sample's parameters.
+Every sample has its own section of the counter of a Philox random generator. Therefore the number of ranks (processes),
+the batch size of a rank and the order of the samples do not change a sample's parameters.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
-_DOMAIN = int.from_bytes(b"augment", "big")  # separates these random numbers from other draws with the same seed
-# Each frame has a row of uniform random numbers; these are the places of the parameters in it. The length of the row,
-# _PER_FRAME, is a multiple of four, the size of a Philox block.
+_DOMAIN = int.from_bytes(b"augment", "big")  # keeps these random numbers apart from others with the same seed
+# Each frame has a row of _PER_FRAME uniform random numbers. These constants say which of them make which parameter.
+# _PER_FRAME is a multiple of four, because Philox makes numbers in blocks of four.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
 _PER_FRAME = 40
@@ -46,7 +46,7 @@ def draw(
     num_frames: int,
     source_hw: Int[Tensor, "b 2"],
 ) -> dict[str, Float[Tensor, "b t ..."]]:
-    """Draw all random parameters of one view (augmented frames) on the CPU, in float64; return them as float32.
+    """Draw all random parameters of one view (augmented frames) on the CPU. Compute in float64, return float32.
 
     Args:
         spec: Specification of the view. `spec.per_frame` names the operations drawn separately for each frame of a
@@ -102,7 +102,7 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
-    """Return crop boxes as torchvision's `RandomResizedCrop`: the first of ten tries that fits, else a centred box.
+    """Draw crop boxes as torchvision's `RandomResizedCrop` does: the first of ten tries that fits, else a centred box.
 
     Args:
         u: Uniform random numbers of the frames, (b, t, 40).
@@ -161,6 +161,6 @@ def _between(u: Array, limits: tuple[float, float]) -> Array:
 
 
 def _tensor(value: NDArray[np.generic], num_frames: int) -> Tensor:
-    """Convert draws to float32; repeat them for each frame if all frames of a clip share them."""
+    """Convert drawn numbers to float32. If all frames of a clip share a number, repeat it for each frame."""
     whole = torch.from_numpy(value.astype(np.float32))
     return whole.expand(-1, num_frames, *whole.shape[2:]).contiguous()

@@ -1,4 +1,4 @@
-"""Rotation of whole frames about their centre: bilinear, without supersampling, black outside the frame."""
+"""Rotate whole frames about their centre, with bilinear interpolation; the area outside the frame is black."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def rotate(
     from_x = torch.cos(radians) * dx - torch.sin(radians) * dy + source[:, 1] / 2
     from_y = torch.sin(radians) * dx + torch.cos(radians) * dy + source[:, 0] / 2
     grid = torch.stack([2 * from_x / width - 1, 2 * from_y / height - 1], -1)
-    seen = frames * inside[:, None]  # black padding, because interpolation mixes it in at the border
+    # Make the padding black, because interpolation mixes it in at the border.
+    seen = frames * inside[:, None]
     turned = functional.grid_sample(seen.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return turned.round_().to(torch.uint8, memory_format=torch.channels_last)

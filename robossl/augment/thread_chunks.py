@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from robossl.augment.colour import hue_place
 
-_CHUNK_PIXELS = 2**18  # large enough that calls are few, small enough that a chunk of views stays in a core's cache
+# Size of a chunk: large enough that there are few calls, small enough that its views stay in the cache of a core.
+_CHUNK_PIXELS = 2**18
 
 
 def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list[NDArray[np.int64]]:
     """Split the samples of a batch into chunks.
 
-    Samples are sorted by the position of the hue shift in their order of colour operations, because `jitter_` is fast
-    for neighbours with the same position.
+    Samples whose hue shift has the same position in the order of colour operations stay together, because `jitter_` is
+    fast for such neighbours.
 
     Args:
-        order: (n, 4), the order of each sample's colour operations, as `jitter_` takes it.
-        size: Side of the views, pixels.
-        device: Device of the views. An accelerator gets one chunk, a CPU several, to use its threads and caches.
+        order: (n, 4), the order of each sample's colour operations, in the form that `jitter_` takes.
+        size: Side of the views (augmented frames), pixels.
+        device: Device of the views. An accelerator gets one chunk. A CPU gets several, to use its threads and caches.
 
     Returns:
         Sample numbers of each chunk; every sample is in exactly one chunk.
@@ -62,8 +63,7 @@ def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
-        # This call applies the setting now. Otherwise the thread's first operation would apply the default, which is
-        # restored below.
+        # `get_num_threads` applies the setting now. Otherwise the thread would later use the default restored below.
         torch.get_num_threads()
         started.wait()
 

@@ -60,7 +60,8 @@ def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
 
 
 def _counted(kind: Kind) -> str:
-    if kind == "backbones":  # not counted, because importing timm takes seconds
+    # Do not count the backbones, because importing timm takes seconds.
+    if kind == "backbones":
         return "timm's models; takes a pattern: robossl list backbones 'vit_small*'"
     return str(len(_REGISTRIES[kind] if kind in _REGISTRIES else _table(kind).rows))
 
@@ -70,7 +71,7 @@ def _table(kind: Kind) -> NameTable:
 
 
 def _of_registry(registry: Registry) -> NameTable:
-    """Return the names of a registry with their titles. For a plugin that cannot be used, the title says why."""
+    """Return the names in a registry and their titles. For a plugin that cannot be used, the title says why."""
     rows = []
     for name in registry:
         try:
@@ -84,7 +85,7 @@ def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
     For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
-    For a plugin, it is the `title` of a factor, or the first line of the object's docstring.
+    For a plugin, it is the first line of the object's docstring, or the attribute `title` if the object is a factor.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
@@ -103,7 +104,8 @@ def _backbones() -> NameTable:
 
     from robossl.encoders.backbones import BACKBONES
 
-    list(BACKBONES.usable())  # importing the plugins registers their backbones with timm
+    # Import the plugins, because this registers their backbones with timm.
+    list(BACKBONES.usable())
     weights: dict[str, list[str]] = {name: [] for name in timm.list_models()}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")

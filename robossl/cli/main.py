@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each imported only when it is called."""
+"""The command line: a table of commands. A command's module is imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from robossl.common.suggest import suggest_name
 from robossl.common.version import __version__
 from robossl.errors import InputError, RobosslError
 
-# name: (target function, what the command does). A function named `command` parses its arguments itself and returns the
-# exit code. All other functions have typed parameters, and `call` parses the arguments by them.
+# The commands, as {name: (target function, what the command does)}.
+# A target function named `command` parses its arguments itself and returns the exit code.
+# All other target functions have typed parameters, and `call` parses the arguments by these types.
 COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
@@ -42,13 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # OpenMP reads this variable when torch is loaded. It limits how long a waiting thread spins (keeps its CPU busy).
-    # If another program runs on the machine, spinning threads slow down the thread that they wait for
-    # (benchmarks/bench_neighbour.py).
+    # If other programs run too, spinning threads slow down the thread they wait for (benchmarks/bench_neighbour.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = _run(arguments)
-        if sys.stdout is not None:  # None if the parent process closed it
+        if sys.stdout is not None:  # stdout is None if the parent process closed it
             sys.stdout.flush()
         return code
     except RobosslError as error:
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("robossl: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has ended: https://docs.python.org/3/library/signal.html
+    # The program that reads the output, such as `head`, has ended (https://docs.python.org/3/library/signal.html).
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -1,1 +1,1 @@
-"""Tools for every room: configurations, atomic files, progress, plugins, checks of arguments, ranks."""
+"""Tools for all other packages: configurations, atomic files, progress, plugins, checks of arguments, ranks."""

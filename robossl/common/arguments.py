@@ -19,8 +19,8 @@ from robossl.common.none_word import registry
 def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
     """Call a typed function with the arguments of a command line and return the exit code.
 
-    Positional parameters are positional arguments, keyword-only parameters are options. Text that the function returns
-    is printed. An integer that it returns is the exit code; after any other result the exit code is 0.
+    The function's positional parameters are positional arguments; its keyword-only parameters are options. If the
+    function returns text, print it. If it returns an integer, this is the exit code; otherwise the exit code is 0.
     """
     import tyro
 
@@ -33,7 +33,7 @@ def call(function: Callable[..., Any], argv: list[str], *, prog: str) -> int:
 def spelled(function: Callable[..., Any], arguments: Mapping[str, Any], *, prog: str) -> str:
     """Return the command line that calls a function with these arguments.
 
-    Options with their default value are left out, and so are names that the function does not have.
+    Leave out options that have their default value, and arguments that the function does not take.
 
     >>> def serve(models: tuple[str, ...], *, port: int = 1, tls: bool = False, hz: tuple[float, ...] = ()): ...
     >>> spelled(serve, {"models": ("a", "b c"), "port": 1, "tls": True, "hz": (3.0, 30.0)}, prog="robossl serve")
@@ -66,7 +66,7 @@ def _words(value: Any) -> list[str]:
 def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with its positional parameters made positional-only.
 
-    tyro makes an option of every parameter that is not positional-only.
+    This is needed because tyro makes an option of every other parameter.
     """
     wrapped: Any = functools.wraps(function)(lambda *args, **options: function(*args, **options))
     signature = inspect.signature(function)
@@ -74,21 +74,25 @@ def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
         each.replace(kind=each.POSITIONAL_ONLY) if each.kind is each.POSITIONAL_OR_KEYWORD else each
         for each in signature.parameters.values()
     ]
-    # tyro keeps the line breaks of the docstring. Join the lines about each argument, so that tyro wraps them to the
-    # width of the terminal.
+    # tyro keeps the line breaks of the docstring.
+    # Join the lines about each argument, so that tyro wraps them to the width of the terminal.
     wrapped.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(function.__doc__ or ""))
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {name: _parsed_type(hint) for name, hint in get_type_hints(function).items()}
-    del wrapped.__wrapped__  # with it, tyro would read the annotations of the original function
+    # If `__wrapped__` existed, tyro would read the annotations of the original function.
+    del wrapped.__wrapped__
     return cast(Callable[..., Any], wrapped)
 
 
 def _parsed_type(hint: Any) -> Any:
-    """Return the type that tyro parses a parameter to: `Path` for `StrPath`, a tuple for a union with a sequence."""
+    """Return the type that tyro should use for a parameter with the annotation `hint`.
+
+    It is `Path` for `StrPath`, and a tuple for a union that contains a sequence.
+    """
     parts = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
     several = next((part for part in parts if get_origin(part) is Sequence), None)
     if several is not None:
         return tuple[_parsed_type(get_args(several)[0]), ...]  # type: ignore[misc]
     if os.PathLike[str] in parts:
         parts = [Path if part == os.PathLike[str] else part for part in parts if part is not str]
-    return Union[tuple(parts)]  # noqa: UP007  `|` cannot join a list
+    return Union[tuple(parts)]  # noqa: UP007  `|` cannot join the types in a list

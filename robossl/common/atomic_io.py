@@ -1,4 +1,4 @@
-"""Durable writing: one writer per folder, atomic replacement of files, an error of one line for a full disk."""
+"""Write files durably: lock folders, replace files atomically, report a full disk in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def raise_disk_full(folder: Path) -> Iterator[None]:
-    """Replace the system's error for a full disk, a quota or a file size limit by an error of one line.
+    """Turn the system's error for a full disk, a quota or a file size limit into an error of this package.
 
     Raises:
         ResourceError: the disk is full, or a quota or a file size limit is reached.
@@ -32,9 +32,10 @@ def raise_disk_full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Make a folder and hold its lock while the `with` block runs; the lock ends if the process is killed.
+    """Make a folder and hold its lock while the `with` block runs.
 
-    `what` names the kind of writer in messages, such as "run". With `wait`, wait until the lock is free.
+    The system frees the lock if the process is killed. `what` names the kind of writer in messages, such as "run".
+    With `wait`, wait until the lock is free.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -72,7 +73,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def is_whole_array(path: Path) -> bool:
-    """Return whether a file holds a complete numpy array; files can be cut short after they were written."""
+    """Return whether a file holds a complete numpy array. A file may be cut short after it was written."""
     import numpy as np
 
     try:
@@ -125,13 +126,14 @@ def check_folder(folder: Path, *, option: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # permission bits do not show a read-only disk
+        # Permission bits do not show whether the disk is read-only, so write a file.
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another {option}") from None
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the renames inside a folder, to disk."""
+    """Flush a file to disk; for a folder, flush the renames of its files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,5 +142,8 @@ def sync(path: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give a file the read and write permissions of its folder, because safetensors lets only the owner read it."""
+    """Give a file the read and write permissions of its folder.
+
+    This is needed because safetensors writes files that only their owner can read.
+    """
     path.chmod(path.parent.stat().st_mode & 0o666)

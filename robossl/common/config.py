@@ -33,9 +33,9 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
     Args:
         path: The file.
         schema: The dataclass to build.
-        is_saved: True if a run wrote the file, perhaps with an earlier version of this package. A key that the file
-            lacks then takes the value in the field's `metadata={"before": value}`, if the field has this metadata, so
-            that the run continues as it began.
+        is_saved: True if a run wrote the file, perhaps with an earlier version of this package. If the file lacks a
+            key whose field has `metadata={"before": value}`, the key then takes this value. So the run continues as
+            it began.
 
     Raises:
         InputError: the file cannot be read; a key is unknown, missing or repeated; a value has the wrong type; or a
@@ -51,7 +51,9 @@ def load(path: Path, schema: type[T], *, is_saved: bool = False) -> T:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a configuration that a run of any version wrote, as plain values, without checks of keys and values.
+    """Return a run's saved configuration as plain values; do not check keys and values.
+
+    Any version of this package may have written the file.
 
     Raises:
         InputError: the file is not a YAML mapping.
@@ -71,7 +73,7 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
     Args:
         mapping: Nested dicts, lists and scalars, such as the content of a TOML or JSON file.
         schema: The dataclass to build.
-        source: The file that the values come from, which messages name; "" if there is none.
+        source: The file that the values come from, for messages; "" if they come from no file.
 
     Raises:
         InputError: a key or value is refused for a reason that `load` gives; the message names no line.
@@ -84,8 +86,8 @@ def from_mapping(mapping: Mapping[str, object], schema: type[T], *, source: str 
 def with_changes(config: T, changes: Mapping[str, object]) -> T:
     """Return a copy of a configuration with new values, given by dotted keys: `{"train.steps": 100, "knn": None}`.
 
-    A value that is a mapping replaces a whole part of the configuration. A key in a part that is off (None) switches
-    this part on.
+    A value that is a mapping replaces a whole part of the configuration. If a part is off (None), a change of one of
+    its keys switches the part on.
 
     Raises:
         InputError: a key is unknown or a value is wrong.
@@ -109,13 +111,13 @@ def as_plain(config: object) -> dict[str, Any]:
 
 
 def to_yaml(config: object) -> str:
-    """Return all fields of a configuration as YAML, also defaults; loading the text gives an equal configuration."""
+    """Return all fields of a configuration, with defaults, as YAML. Loading it gives an equal configuration."""
     text: str = yaml.dump(_plain(config), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=100)
     return text
 
 
 def config_hash(config: object) -> str:
-    """Return the sha256 of a configuration in hex; the order of keys, and 1.0 instead of 1, do not change it."""
+    """Return the sha256 of a configuration in hex. The order of keys does not change it, nor does 1.0 instead of 1."""
     canonical = json.dumps(_canonical(_plain(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

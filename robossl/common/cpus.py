@@ -1,4 +1,4 @@
-"""Count the CPUs that this process may use; containers and schedulers often allow fewer than the machine has."""
+"""Count the CPUs that this process may use. Containers and schedulers often allow fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 def num_cpus() -> int:
     """Count the CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, rounded down.
 
-    With more threads than that, threads wait for each other. Do not use `os.cpu_count()`: in a container it returns the
-    number of CPUs of the machine.
+    If a process has more threads than that, they wait for each other. Do not use `os.cpu_count()`, because in a
+    container it returns the number of CPUs of the whole machine.
     """
     # macOS and Windows have no affinity mask.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -23,7 +23,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     """Return the smallest CPU quota of this process's cgroup and its parents, in CPUs; None if there is no quota.
 
     Args:
-        root: Folder that contains /proc and /sys.
+        root: Folder that contains `proc` and `sys`; tests use one of their own.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -46,10 +46,11 @@ def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]
     for each in (folder, *folder.parents):
         try:
             quota_us, period_us = read(each)
-        except (OSError, ValueError):  # there is no such file, or it says "max": no quota
+        except (OSError, ValueError):
+            # The file does not exist, or it says "max". Both mean that there is no quota.
             pass
         else:
-            if quota_us > 0 and period_us > 0:  # version 1 says -1 for no quota
+            if quota_us > 0 and period_us > 0:  # in cgroup version 1, -1 means that there is no quota
                 yield quota_us / period_us
         if each == mount:
             return

@@ -1,4 +1,4 @@
-"""Tables for notebooks: the one place that makes HTML for `_repr_html_`."""
+"""Make HTML tables, which notebooks show through `_repr_html_`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def html_table(
     title: str, rows: Iterable[Sequence[str]], *, header: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> str:
-    """Return a table as HTML; all texts in it are escaped.
+    """Return a table as HTML, with all texts escaped.
 
     >>> "&lt;b&gt;" in html_table("<b>", [["frames", "12"]])
     True

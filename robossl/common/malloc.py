@@ -1,12 +1,13 @@
-"""CPU memory: keep the memory that a training step frees for the next step; do not return it to the system."""
+"""Keep the CPU memory that a training step frees for the next step, instead of returning it to the system."""
 
 from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of parameters of mallopt(3)
-# Threshold in bytes (default: 128 KiB). glibc maps larger blocks one by one and takes smaller blocks from the heap.
-# It returns free memory at the end of the heap to the system only if that is more than this threshold.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt(3)
+# Value of both thresholds, in bytes (default: 128 KiB).
+# glibc maps blocks larger than the mmap threshold one by one, and takes smaller blocks from the heap.
+# If the free memory at the end of the heap is more than the trim threshold, glibc returns it to the system.
 _LARGE = 2**31 - 1
 
 

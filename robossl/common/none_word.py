@@ -1,4 +1,4 @@
-"""The words `none` and `null`, in any case: both mean None in YAML and on the command line."""
+"""The words `none` and `null`, in upper or lower case. Both mean None in YAML and on the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def is_none(text: str) -> bool:
 
 
 def registry() -> ConstructorRegistry:
-    """Return rules for tyro, so that both words mean None, or the choice "none" of a `Literal` that has this choice."""
+    """Return rules by which tyro reads `none` and `null` as None.
+
+    If a parameter is a `Literal` with the choice "none", both words mean this choice.
+    """
     from tyro.constructors import ConstructorRegistry
 
     rules = ConstructorRegistry()

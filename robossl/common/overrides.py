@@ -1,4 +1,4 @@
-"""Change fields of a configuration from the command line; switch optional parts (online kNN) on and off."""
+"""Change fields of a configuration from the command line; switch optional parts, such as online kNN, on and off."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 def override(config: T, argv: Sequence[str], *, prog: str) -> T:
     """Change fields from the command line: `["--train.steps", "1000", "--method.view.size", "64", "--knn", "none"]`.
 
-    A field whose class was chosen by name in the YAML file, such as the method, keeps that class. Its annotation must
-    be a base class or a runtime-checkable protocol. For an unknown option, tyro prints the nearest options and exits
-    with status 2.
+    Some fields, such as the method, have a class that the YAML file chose by name. They keep this class. The annotation
+    of such a field must be a base class or a runtime-checkable protocol. For an unknown option, tyro prints the nearest
+    options and exits with status 2.
 
     Raises:
-        InputError: an optional part is switched off and changed at the same time, or set to a value other than none.
+        InputError: the arguments switch an optional part off and change it too, or set it to a value other than none.
     """
     import tyro
 
@@ -44,7 +44,7 @@ def override(config: T, argv: Sequence[str], *, prog: str) -> T:
 
 
 def _optional_parts(config: Any, at: str = "") -> Iterator[tuple[str, type]]:
-    """Yield the dotted name and the class of every field whose type is a dataclass or None."""
+    """Yield the dotted name and the class of every optional part: a field whose type is a dataclass or None."""
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         name, value = f"{at}{field.name}", getattr(config, field.name)
@@ -56,7 +56,10 @@ def _optional_parts(config: Any, at: str = "") -> Iterator[tuple[str, type]]:
 
 
 def _take_none(words: list[str], name: str) -> tuple[list[str], bool]:
-    """Remove `--NAME none` from the words of a command line; return the remaining words and whether it was there."""
+    """Remove `--NAME none` from the words of a command line.
+
+    Return the remaining words, and whether `--NAME none` was among them.
+    """
     kept: list[str] = []
     is_off, rest = False, iter(words)
     for word in rest:
@@ -88,7 +91,7 @@ def _with(config: Any, name: str, value: Any) -> Any:
 
 
 def _unset(kind: type) -> Any:
-    """Return an optional part with its defaults; for fields without a default, tyro requires an option."""
+    """Return an optional part with its defaults. If a field has no default, tyro then requires an option for it."""
     import tyro
 
     required = [

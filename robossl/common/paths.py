@@ -1,4 +1,4 @@
-"""Paths as arguments: text, a `Path`, or an object that stands for a path, such as a run or a store."""
+"""The type of path arguments: text, a `Path`, or an object that stands for a path, such as a run or a store."""
 
 from __future__ import annotations
 

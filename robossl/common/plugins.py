@@ -1,7 +1,7 @@
-"""Plugins: find methods, sources, factors and protocols by name, also those that other installed packages bring.
+"""Find methods, sources, factors and protocols by name, including plugins (those of other installed packages).
 
-An object is imported when it is first used. The commands, environments and clients of this repository's other packages
-are named here and nowhere else.
+An object is imported when it is first used. This is the only module that names the commands, environments and clients
+of this repository's other packages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMMANDS = {
 # Kinds of frame sources that `robossl probe --data KIND:NAME` takes, besides stores and folders.
 PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
 
-# Clients for remote encoders by the scheme of the address (grpc://); each is called with host:port.
+# Classes of clients for remote encoders, by the scheme of the address (grpc://). Their argument is "host:port".
 ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}
 
 # Function that returns the titles of environments by their ids.
@@ -80,15 +80,15 @@ class Registry(Mapping[str, str]):
         """Import and return the object that a name stands for.
 
         Raises:
-            InputError: the name is unknown, two packages bring it, or its object cannot be imported or is of another
-                kind.
+            InputError: the name is unknown, two packages declare it, its object cannot be imported, or the object is of
+                another kind.
         """
         if name not in self._resolved:
             self._resolved[name] = self._import(name)
         return self._resolved[name]
 
     def usable(self) -> Iterator[str]:
-        """Yield the built-in names and the plugins that can be imported; print why on stderr for each that cannot."""
+        """Yield the built-in names and the names of plugins that can be imported; say on stderr why others cannot."""
         for name in self:
             try:
                 if name not in self.built_in:
@@ -99,22 +99,25 @@ class Registry(Mapping[str, str]):
                 yield name
 
     def name_of(self, thing: type) -> str:
-        """Return the name that a class was resolved by, else the name that it is listed under, else "module:Class"."""
+        """Return the name of a class.
+
+        This is the name by which `resolve` found the class, else its name in this registry, else "module:Class".
+        """
         target = f"{thing.__module__}:{thing.__qualname__}"
         given = (name for name, known in self._resolved.items() if known is thing)
         listed = (name for name, known in self.items() if known == target)
         return next(given, None) or next(listed, target)
 
     def package(self, name: str) -> str:
-        """Return the installed package that brings a name; "" for built-in names and for "module:attribute"."""
+        """Return the installed package that declares a name; "" for built-in names and for "module:attribute"."""
         return _package(self._plugins[name]) if name in self._plugins else ""
 
     def problems(self) -> list[str]:
-        """Return a message for each name that an installed package brings but that is not used."""
+        """Return a message for each name that an installed package declares but that cannot be used."""
         return list(self._unused.values())
 
     def source_files(self, name: str) -> list[Path]:
-        """Return the source files of a plugin: its module, or all modules in the folder if it is part of a package.
+        """Return a plugin's source files: its module, or all modules in the folder if the module is in a package.
 
         For a built-in or unknown name, the list is empty.
         """
@@ -135,9 +138,9 @@ class Registry(Mapping[str, str]):
 
     @cached_property
     def _found(self) -> tuple[dict[str, EntryPoint], dict[str, str]]:
-        """Return the plugins of installed packages by name, and messages why further names are not used.
+        """Return the plugins of installed packages by name, and messages that say why other names are not used.
 
-        A name is not used if it is built in, or if two packages bring it.
+        A name is not used if it is built in, or if two packages declare it.
         """
         by_name: dict[str, list[EntryPoint]] = {}
         for entry in sorted(entry_points(group=self.group), key=lambda entry: (entry.name, _package(entry))):
@@ -171,7 +174,7 @@ class Registry(Mapping[str, str]):
         about = f"the {self.kind} {name!r}" + (f" of the package {package}" if package else "")
         try:
             found = pkgutil.resolve_name(self[name])
-        except Exception as error:  # the module may raise anything
+        except Exception as error:  # the module's own code may raise any error
             next_step = f"mend or uninstall {package}" if package else f"it is looked for in packages and {os.getcwd()}"
             why = f"{_place(error)}{type(error).__name__}: {reason(error)}"
             raise InputError(f"{about} cannot be imported ({why}); {next_step}") from error
@@ -183,7 +186,10 @@ class Registry(Mapping[str, str]):
 
 
 def search_working_folder() -> None:
-    """Let imports find modules of the working folder; it is searched last, so that a file does not hide a package."""
+    """Let imports find modules in the working folder.
+
+    This folder is searched last, so that a file in it does not hide an installed package.
+    """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
@@ -193,7 +199,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Return where the import of a module failed, as "file:line: "; "" if it failed before it ran the module."""
+    """Return where the import of a module failed, as "file:line: "; "" if it failed before the module ran."""
     machinery = (__file__, pkgutil.__file__, importlib.__file__)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     last = frames[-1]
@@ -201,5 +207,6 @@ def _place(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    if multiprocessing.parent_process() is None:  # worker processes would repeat the same lines
+    # Print in the main process only, because worker processes would repeat the same lines.
+    if multiprocessing.parent_process() is None:
         print(f"robossl: {line}", file=sys.stderr)

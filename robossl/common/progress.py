@@ -1,4 +1,4 @@
-"""Progress of long work: bars on a terminal, plain lines at intervals elsewhere."""
+"""Show the progress of long work: bars on a terminal, otherwise plain lines at intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Progress:
         unit: what is counted, such as "frames".
         stderr: print to stderr instead of stdout.
         log: a file that gets every line too, with the time.
-        quiet: print nothing, as on every rank but the first.
+        quiet: print nothing on the terminal (set on every rank but the first).
         bar_width: width of a bar in characters.
     """
 
@@ -57,7 +57,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds since the start."""
+        """Return the seconds since this object was made."""
         return time.monotonic() - self._started
 
     def say(self, line: str) -> None:
@@ -68,7 +68,7 @@ class Progress:
         self._console.print(line)
 
     def advance(self, what: str, more: int, total: int) -> None:
-        """Add `more` units to what is done of the work `what`, and show its progress."""
+        """Note that `more` units of the work named `what` are done, and show its progress."""
         done = self._bars.tasks[self._tasks[what]].completed if what in self._tasks else 0
         self.show(what, int(done) + more, total)
 
@@ -82,15 +82,18 @@ class Progress:
         line: str = "{what}: {done} of {total} {unit}",
         line_now: bool = False,
     ) -> None:
-        """Move the bar of some work; without a terminal, print a line if 10 seconds have passed since the last one.
+        """Show how much of a piece of work is done.
+
+        On a terminal, move the bar of the work. Otherwise print a plain line, at most once in 10 seconds.
 
         Args:
             what: name of the work; the first call with a name adds a bar.
             done: units done.
             total: units in all.
-            note: text behind the bar; a format string with what, done, total, unit, left (h:mm:ss) and minutes_left.
-            line: the plain line; a format string with the same fields.
-            line_now: print the plain line even if the last one is recent.
+            note: text to the right of the bar: a format string with the fields what, done, total, unit, left (h:mm:ss)
+                and minutes_left.
+            line: text of the plain line: a format string with the same fields.
+            line_now: print the plain line even if 10 seconds have not passed.
         """
         seconds_left = self._seconds_left(what, done, total)
         fields = {
@@ -111,9 +114,9 @@ class Progress:
             self.say(line.format(**fields).strip())
 
     def _seconds_left(self, what: str, done: int, total: int) -> float | None:
-        """Estimate the time left from the mean speed; return None at the first call.
+        """Return the seconds left, estimated from the mean speed; None at the first call.
 
-        From the third call on, the speed is measured since the second call, because work starts slowly.
+        From the third call on, the mean does not include the time before the second call, because work starts slowly.
         """
         marks, now = self._marks.setdefault(what, []), time.monotonic()
         since = marks[-1] if marks else None

@@ -1,9 +1,9 @@
-"""Ranks: processes that train together. The calls of torch.distributed are here; in a single process they do nothing.
+"""Functions for ranks, which are processes that train together. They call torch.distributed if there are several ranks.
 
-`gather` and `all_reduce_mean` pass gradients to every rank, so that training gives the gradients of a single process on
-the joined batch. For this, the mean of the ranks' losses must be the loss of the joined batch, and gradients must be
-averaged over ranks, as DDP does. All ranks must hold the same number of samples. Batch-norm over ranks is in
-batch_norm.py.
+`gather` and `all_reduce_mean` pass gradients to every rank. So training gives the same gradients as a single process
+would on the joined batch. This needs three things: the mean of the ranks' losses is the loss of the joined batch, the
+gradients are averaged over ranks (DDP does that), and all ranks hold the same number of samples. Batch-norm over ranks
+is in batch_norm.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Ranks:
         """Join the process group that torchrun's environment variables describe; without them, run alone.
 
         Args:
-            device: "cpu" (gloo) or "cuda" (nccl, one GPU per process, and gloo for plain values).
+            device: "cpu" or "cuda". Tensors on the CPU go through gloo, tensors on GPUs (one per process) through nccl.
         """
         size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
         on_gpu = device.startswith("cuda")
@@ -60,7 +60,7 @@ def _joined() -> bool:
 
 
 def rank() -> int:
-    """Return the rank of this process (0 for the main process); 0 if it runs alone."""
+    """Return the rank (number) of this process: 0 for the main process, and 0 if the process runs alone."""
     return dist.get_rank() if _joined() else 0
 
 
@@ -78,7 +78,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Every rank's loss depends on this rank's slice, so sum the gradients before cutting it out (lightly #1528).
+        # Every rank's loss depends on this rank's slice, so sum the ranks' gradients first (lightly #1528).
         return all_reduce_sum(grad).chunk(world_size())[rank()]
 
 
@@ -89,11 +89,12 @@ class _AllReduceMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return all_reduce_sum(grad) / world_size()  # sum as in `_Gather`: every rank's loss depends on the mean
+        # Every rank's loss depends on the mean, so sum the ranks' gradients.
+        return all_reduce_sum(grad) / world_size()
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Return the sum of a tensor over ranks, without gradients."""
+    """Return the sum of a tensor over all ranks (processes). Gradients do not flow back through it."""
     if world_size() == 1:
         return x
     total = x.clone(memory_format=torch.contiguous_format)
@@ -102,7 +103,7 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
-    """Join all ranks' tensors along the batch axis in rank order, with gradients to every rank."""
+    """Join the tensors of all ranks (processes) along the batch axis. Gradients flow back to every rank."""
     if world_size() == 1:
         return x
     joined: Tensor = _Gather.apply(x)
@@ -110,7 +111,7 @@ def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
 
 
 def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the mean of a tensor over ranks, with gradients to every rank."""
+    """Return the mean of a tensor over all ranks (processes). Gradients flow back to every rank."""
     if world_size() == 1:
         return x
     mean: Tensor = _AllReduceMean.apply(x)
@@ -118,12 +119,12 @@ def all_reduce_mean(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def barrier() -> None:
-    """Wait until every rank has called this."""
+    """Wait until every rank (process) has called this function."""
     any_rank(False)
 
 
 def any_rank(flag: bool) -> bool:
-    """Return whether the flag is set on at least one rank; every rank gets the same answer."""
+    """Return whether the flag is true on at least one rank (process). Every rank gets the same answer."""
     if world_size() == 1:
         return flag
     raised = torch.tensor(int(flag))
@@ -132,7 +133,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast(values: Sequence[float]) -> list[float]:
-    """Return the main process's numbers on every rank (exact for integers up to 2**53).
+    """Return the main process's numbers on every rank (process). Integers up to 2**53 stay exact.
 
     Every rank must pass the same number of values.
     """

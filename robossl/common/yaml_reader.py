@@ -1,7 +1,7 @@
-"""Turn YAML nodes into typed values, strictly; messages name the file, line and key, what was got and what is allowed.
+"""Turn YAML nodes into typed values, strictly. Messages name the file, line and key, the value and what is allowed.
 
-Scalars follow YAML 1.2: `1e-3` is a number, `off` and `no` are text, and `010` is ten. Also, `none` means `null`;
-if a `Literal` has the choice "none", both words mean that choice.
+Scalars follow YAML 1.2: `1e-3` is a number, `off` and `no` are text, and `010` is ten. The words `none` and `null` mean
+None; but if a `Literal` has the choice "none", both words mean that choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robossl.common.plugins import Registry
 from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
 
-_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # by key: node of the key (for its line), node of the value
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]  # {key: (node of the key, node of the value)}
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$")
 _TAGS: dict[Any, set[str]] = {
     bool: {"bool"},
@@ -41,7 +41,7 @@ _SPELLED = {
 
 
 class _Yaml12Loader(yaml.SafeLoader):
-    """SafeLoader that reads scalars by YAML 1.2."""
+    """SafeLoader that reads scalars by the rules of YAML 1.2."""
 
 
 class Dumper(yaml.SafeDumper):
@@ -86,11 +86,11 @@ class Reader:
     source: str  # the file that messages name; "" if there is none
     has_lines: bool = True  # whether messages name the line
     # Whether a run saved the file, perhaps with an older version of this package.
-    # A key that is missing in such a file gets the value `before` from the field's metadata: what the old version did.
+    # If such a file lacks a key, its value is `before` in the field's metadata: what the older version used.
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
-        """Build a value of the type `hint`; keys that a mapping lacks are taken from `base`, the field's default."""
+        """Build a value of the type `hint`. If a mapping lacks keys, take them from `base`, the field's default."""
         origin = get_origin(hint)
         if is_dataclass(hint):
             return self._dataclass(node, self._pairs(node, hint, at), hint, at, base)
@@ -201,7 +201,7 @@ class Reader:
 
 
 def why_unreadable(cls: type) -> str:
-    """Say which field of a dataclass has a type that a configuration cannot hold; return "" if all types are fine."""
+    """Return which field of a dataclass has a type that a configuration cannot hold; "" if all types are fine."""
     try:
         hints = get_type_hints(cls)
     except NameError as error:
@@ -221,7 +221,7 @@ def _is_readable(hint: Any) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return a field's default if it is a dataclass, so that `view: {size: 64}` changes the size alone; else None."""
+    """Return a field's default if it is a dataclass, else None. So `view: {size: 64}` changes only the size."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 

@@ -15,9 +15,9 @@ from robossl.views import ClipSpec
 
 
 def moving_rows(store: Store, rows: Int64[ndarray, " n"]) -> Int64[ndarray, " m"]:
-    """Return the rows whose episode has more than one frame.
+    """Return those of `rows` whose episode has more than one frame.
 
-    A store may also hold single images; these cannot form clips.
+    A store may also hold single images, which cannot form clips.
     """
     moving: Int64[ndarray, " m"] = rows[np.diff(store.episode_start)[store.episode_of(rows)] > 1]
     return moving
@@ -33,8 +33,8 @@ def check_clips(store: Store, rows: Int64[ndarray, " n"], clips: Iterable[ClipSp
     """Check that the episodes of these rows can supply the clips.
 
     Raises:
-        InputError: every episode is a single frame, a clip is longer than every episode or takes frames closer together
-            than the stored frames are, or a clip needs a column that the store lacks.
+        InputError: every episode is a single frame; a clip is longer than every episode; the frames of a clip are
+            closer in time than the stored frames; or a clip needs a column that the store lacks.
     """
     moving = moving_rows(store, rows)
     for clip in clips:

@@ -13,7 +13,7 @@ from robossl.common.counts import format_count
 from robossl.data.manifest import Manifest
 from robossl.data.store import Store, open_store
 
-MAX_CLASSES = 12  # classes printed per label
+MAX_CLASSES = 12  # maximum number of classes to print for each label
 MAX_PROBLEMS = 20
 
 

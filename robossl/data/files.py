@@ -66,7 +66,7 @@ def any_file(root: Path, suffixes: Collection[str]) -> bool:
 
 
 def unreadable_reason(root: Path, relative: str) -> str:
-    """Return why `root/relative` must not be read or cannot be read; "" if it can."""
+    """Return why the file `root/relative` must not or cannot be read; "" if it may be read."""
     path = root / relative
     return OUTSIDE if leaves_root(relative) or not is_inside(root, path) else _unreadable(path)
 
@@ -100,7 +100,7 @@ def _closed(error: OSError) -> str:
 def is_utf8(name: str) -> bool:
     """Return whether a file name is valid UTF-8.
 
-    In a name that is not, Python represents the invalid bytes as surrogates.
+    If it is not, the name contains surrogates, which is how Python represents the invalid bytes.
     """
     try:
         name.encode()
@@ -110,7 +110,7 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """Return the name with an escape for every byte that is not UTF-8."""
+    """Return the name with every byte that is not UTF-8 written as an escape."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -126,12 +126,12 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Return a text that changes when one of the files is replaced or edited."""
+    """Return a text that changes if one of the files is replaced or edited: their sizes and times of change."""
     return ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (path.stat() for path in paths))
 
 
 def stated_licence(root: Path) -> str:
-    """Return the licence stated by the files beside the data, verbatim, or "unknown"."""
+    """Return the licence that a README or LICENSE file beside the data states, or "unknown"."""
     folder = root if root.is_dir() else root.parent
     for name in ("README.md", "SOURCE.md", "README.txt", "README"):
         match = _LICENCE_LINE.search(_head_of(folder / name))

@@ -1,10 +1,11 @@
-"""The index of a store: which rows of which shards form its episodes.
+"""The index of a store: which rows of which shards (files of frames) form its episodes.
 
 Entries are ordered by source, then by the key of the unit (what ingest reads as one episode), so a restart of an ingest
 does not change the order. `episodes.arrow` has one row per episode, `frames.arrow` one row per frame, and
 `dropped.arrow` one row per episode that was dropped because its content was already stored.
 
-Each index has its own folder, which the manifest names. So a store that is open keeps its index while the store grows.
+Each index has its own folder, and the manifest names the current one. So an open store keeps its index if an ingest
+adds frames to the folder.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One stored unit (episode): the shard that holds it, and its current split and labels."""
+    """One stored unit (episode): the shard (file) that holds it, and its current split and labels."""
 
     record: UnitRecord
     shard: str
@@ -47,7 +48,7 @@ def merge_entries(
 
     Args:
         old: entries of the previous index, including dropped duplicates.
-        listings: sources of this run, by name.
+        listings: what the sources of this ingest list, by source name.
         done: finished units of each source, by (key, fingerprint).
     """
     merged = {(entry.record.source, entry.record.key): entry for entry in old}
@@ -64,7 +65,7 @@ def merge_entries(
 
 
 def count_unlisted(entries: Iterable[IndexEntry], listings: Mapping[str, Listing]) -> dict[str, int]:
-    """Count the entries that the sources of this run no longer list, by source name; omit zero counts."""
+    """Count the entries that the sources of this ingest no longer list; return {source name: count} without zeros."""
     keys = {name: {unit.key for unit in listing.units} for name, listing in listings.items()}
     gone = Counter(
         entry.record.source
@@ -92,7 +93,7 @@ def split_duplicates(
 def content_hash(kept: Iterable[IndexEntry]) -> str:
     """Return a hash of the keys, splits, labels and stored content of the entries, in index order.
 
-    Paths of sources and names of shards have no effect.
+    Paths of sources and names of shards do not change it.
     """
     digest = hashlib.sha256()
     for entry in kept:
@@ -155,7 +156,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def problems_of(listing: Listing, done: Mapping[tuple[str, str], IndexEntry]) -> tuple[Problem, ...]:
-    """Return what was left out of a source: files that the listing skipped, then units that could not be decoded."""
+    """Return what was left out of a source: files that the listing skipped, then episodes that could not be read."""
     records = [
         done[unit.key, unit.fingerprint].record for unit in listing.units if (unit.key, unit.fingerprint) in done
     ]

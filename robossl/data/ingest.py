@@ -30,7 +30,7 @@ from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
 
-SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: pixels, JPEG quality
+SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: shorter side in pixels, JPEG quality
 
 
 def ingest(
@@ -59,8 +59,8 @@ def ingest(
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
-        label_columns: the csv columns that are labels. If not given: all columns of a csv named by --labels; in a csv
-            found in the source folder, all columns except times and measurements.
+        label_columns: the csv columns that are labels. If not given: all columns of the csv that --labels names. If
+            the csv was found in the source folder instead: all columns except times and measurements.
         image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
             video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
             neighbouring images look alike.
@@ -106,7 +106,7 @@ def ingest(
 def _add_units(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
 ) -> None:
-    """Write the units that are not stored yet, then the index and the manifest."""
+    """Write the units (episodes) that are not stored yet, then the index and the manifest."""
     finished = _read_finished(out)
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
     jobs = plan_jobs(out, manifest, listed, stored)
@@ -128,9 +128,9 @@ def _add_units(
 
 @contextmanager
 def _removed_if_empty(out: Path) -> Iterator[None]:
-    """Remove a new store if the ingest fails with InputError before any unit is stored.
+    """Remove a new store if the ingest fails with InputError before any unit (episode) is stored.
 
-    Keep the store of an interrupted ingest, which can continue.
+    The store of an interrupted ingest stays, because the next ingest continues with it.
     """
     was_there, was_empty = out.exists(), out.is_dir() and not any(out.iterdir())
     try:
@@ -207,7 +207,7 @@ def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:
     for shard, records in read_records(out / "shards").items():
         for record in records:
             found, key = finished.setdefault(record.source, {}), (record.key, record.fingerprint)
-            # A later job may have read a unit that an earlier job could not read.
+            # If one job could not read an episode and a later job could, keep the record of the later job.
             if not record.reason or key not in found:
                 found[key] = IndexEntry(record, shard)
     return finished

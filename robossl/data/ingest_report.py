@@ -18,12 +18,12 @@ from robossl.data.store import open_store
 from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
 
-MAX_PROBLEMS = 20  # problems printed
+MAX_PROBLEMS = 20  # maximum number of skipped or corrected files to print
 FRAMES_PER_S = 240  # speed of one worker, measured on 320x180 video
-BYTES_PER_PIXEL = 0.3  # of robot video as JPEG of quality 90; measured: 0.29
+BYTES_PER_PIXEL = 0.3  # size of frames of robot video as JPEG of quality 90; measured: 0.29
 
-# The recipe to suggest after an ingest: it trains on images and videos and needs no labels or splits.
-# Below: the side of its training images in pixels, its batch size and its frame rate.
+# The recipe to suggest after an ingest. It trains on images and videos and needs no labels or splits.
+# The constants below it are the side of its training images in pixels, its batch size and its frame rate.
 RECIPE = "simsiam_resnet18_video"
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 
@@ -57,7 +57,7 @@ class IngestReport:
             )
 
     def problems(self, source: str, problems: Sequence[Problem], verb: str = "skipped") -> None:
-        """Print the first skipped or corrected files. The manifest lists all of them."""
+        """Print skipped or corrected files, up to MAX_PROBLEMS in all. The manifest lists all of them."""
         for problem in problems:
             self._num_problems += 1
             if self._num_problems <= MAX_PROBLEMS:
@@ -106,7 +106,7 @@ def _estimate_bytes(num_frames: int, short_side: int) -> int:
 def next_step(path: Path) -> str:
     """Return the commands to run next.
 
-    Pretraining is one of them only if the suggested recipe can train on this store.
+    The command for pretraining is among them only if the suggested recipe can train on this store.
     """
     store = open_store(path)
     num_rows = len(thin_rows(store, np.arange(store.num_frames), RECIPE_FRAMES_PER_S))

@@ -1,4 +1,4 @@
-"""Jobs of an ingest: plan which shards to write, and write them in worker processes.
+"""Jobs of an ingest: plan which shards (files of frames) to write, and write them in worker processes.
 
 A job writes one shard from units (episodes of a source) that are not stored yet.
 """
@@ -17,20 +17,21 @@ from robossl.data.manifest import Manifest, Problem
 from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
-SHARD_FRAMES = 2048  # frames per shard; a killed ingest loses at most one unfinished shard per worker
-MAX_SHARDS = 512  # limited, because a reader keeps one file per shard open
+# Frames per shard (file of frames). A killed ingest loses at most one unfinished shard per worker.
+SHARD_FRAMES = 2048
+MAX_SHARDS = 512  # limit for the shards (files) of one ingest, because a reader keeps all of them open
 
 
 def plan_jobs(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Group the units that are not stored yet into jobs, each of consecutive units of one source.
+    """Group the units (episodes) that are not stored yet into jobs, each of consecutive units of one source.
 
     Args:
         out: folder of the store.
-        manifest: states the size and quality of stored frames.
-        listed: the sources of this run.
-        done: (key, fingerprint) of the units that are stored already, by source name.
+        manifest: manifest of the store, which states the size and JPEG quality of stored frames.
+        listed: the sources of this ingest.
+        done: for each source name, the (key, fingerprint) of the units that are stored already.
     """
     unstored = [
         (one, [unit for unit in one.listing.units if (unit.key, unit.fingerprint) not in done.get(one.entry.name, {})])

@@ -44,19 +44,19 @@ _SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Rows of a csv of labels, by normalised path. Without a csv there are no rows."""
+    """The rows of a csv of labels, by normalised path of the media file. Without a csv there are no rows."""
 
     rows: dict[str, dict[str, str]]
     problems: tuple[Problem, ...] = ()
     columns: tuple[str, ...] = ()  # the label columns
-    remarks: tuple[str, ...] = ()  # tell the user which columns are labels, and why others are not
+    remarks: tuple[str, ...] = ()  # messages that say which columns are labels, and why others are not
 
     def split(self, path: str) -> str:
-        """Return the split of a file, "" if the csv states none."""
+        """Return the split of a file; "" if the csv states no split."""
         return self.rows.get(path, {}).get("split", "")
 
     def labels(self, path: str) -> dict[str, str]:
-        """Return the labels of a file, empty if the csv does not list it."""
+        """Return the labels of a file; an empty dict if the csv does not list the file."""
         row = self.rows.get(path)
         return {} if row is None else {name: row[name] for name in self.columns}
 
@@ -66,14 +66,14 @@ def match_labels(
 ) -> LabelTable:
     """Read the labels of `files` (paths relative to `root`) from the csv `given`, or from a csv in `root`.
 
-    All columns of a csv `given` are labels. In a csv found in `root`, columns that look like times or measurements are
-    not.
+    All columns of the csv `given` are labels, except `path` and `split`. In a csv found in `root`, columns that look
+    like times or measurements are no labels either.
 
     Args:
         root: folder of the source.
         given: a csv; `NO_LABELS` for no labels; None to look for a csv in `root`.
         files: files of the source; the csv must list at least one of them.
-        columns: names of the label columns. None: choose them as above.
+        columns: names of the label columns. None: choose them as described above.
 
     Raises:
         InputError: the csv has no column `path`, cannot be read, lists none of the files or lacks one of `columns`; or
@@ -157,12 +157,12 @@ def _number(text: str) -> float | None:
 
 
 def split_name(word: str) -> str:
-    """Return the split that a word of a path stands for, such as train for "training"; "" if it stands for none."""
+    """Return the split that a folder name stands for, such as train for "training"; "" if it stands for no split."""
     return _SPLITS.get(word.lower(), "")
 
 
 def label_from_path(path: str) -> tuple[str, dict[str, str]]:
-    """Return split and label of an image by its folders: `train/cup/a.jpg` is a cup of the train split."""
+    """Return the split and the label of an image, taken from its folders: `train/cup/a.jpg` is a cup in split train."""
     folders = path.split("/")[:-1]
     split = split_name(folders[0]) if folders else ""
     label = sys.intern("/".join(folders[1:] if split else folders))

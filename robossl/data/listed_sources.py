@@ -1,4 +1,4 @@
-"""The sources of an ingest: detect their formats, list their units, and give each a unique name in the store."""
+"""Prepare the sources of an ingest: detect their formats, list their units (episodes), give them unique names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robossl.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ListedSource:
-    """A source of this ingest: its entry in the manifest, its folder or file, and its units (episodes)."""
+    """A source of this ingest: its entry in the manifest, its folder or file, and the list of its units (episodes)."""
 
     entry: SourceEntry
     root: Path
@@ -37,7 +37,7 @@ def list_source(root: Path, format: str, labels: Path | None, options: SourceOpt
 def name_sources(
     found: Sequence[tuple[Path, str, Listing]], manifest: Manifest, licence: str | None
 ) -> tuple[list[ListedSource], Manifest]:
-    """Give new sources a name and a licence; return the listed sources and the manifest with their entries."""
+    """Give new sources a name and a licence; return the listed sources, and the manifest with entries for them."""
     listed: list[ListedSource] = []
     # The format is part of the key, because a folder may hold two formats.
     entries = {(entry.path, entry.format): entry for entry in manifest.sources}

@@ -25,17 +25,17 @@ from robossl.data.sampler import ClipRows, MixedSampler, Sampler
 from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, RawBatch, RawFrames
 
-_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # sent to all processes of a run
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a terminal or torchrun sends these to all processes of a run
 DECODE_CHUNK = 512  # frames decoded at a time to fill `ResidentFrames`
 
 
 @dataclass(slots=True)
 class BatchLoader:
-    """Yields this rank's part of every batch.
+    """Yields this rank's (process's) part of every batch.
 
     The batches do not depend on the number of workers, nor on whether frames are held in memory. `local` is this rank's
-    slice of the global batch. `resident_rows` are all rows that can be drawn, if their frames are to be held in memory;
-    the first batch then decodes all of them. If it is None, every batch decodes its own frames.
+    slice of the batch of all ranks. To hold the frames in memory, give all rows that can be drawn as `resident_rows`;
+    the first batch then decodes all of them. If `resident_rows` is None, every batch decodes its own frames.
     """
 
     store: FrameStore
@@ -168,7 +168,7 @@ class ResidentFrames:
         return int(store.frame_hw[rows].astype(np.int64).prod(axis=1).sum()) * 3
 
     def gather(self, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-        """Return the frames of these rows, padded to the largest of them."""
+        """Return the frames of these rows, padded to the same height and width."""
         at = np.searchsorted(self.rows, rows)
         frames = [
             self.buffer[self.offsets[i] : self.offsets[i + 1]].view(int(h), int(w), 3)
@@ -178,9 +178,9 @@ class ResidentFrames:
 
 
 def decode_stack(store: FrameStore, rows: Int64[ndarray, " b"], hw: Int64[ndarray, "b 2"]) -> UInt8[Tensor, "b h w 3"]:
-    """Decode the frames of these rows into one tensor, padded to the largest of them.
+    """Decode the frames of these rows into one tensor, padded to the same height and width.
 
-    If all have the same size, they are decoded without a copy.
+    Frames of equal size need no padding, so they are decoded directly into the result.
     """
     h, w = (int(x) for x in hw.max(axis=0))
     same = bool((hw == hw[0]).all())

@@ -1,4 +1,4 @@
-"""The manifest: contents of a store, its sources and licences, and what was left out and why."""
+"""The manifest of a store: its contents, sources and licences, and which files were left out and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Problem:
 class SourceEntry:
     """One ingested source and its counts."""
 
-    name: str  # folder name, made unique in the store; prefix of its episode ids
+    name: str  # name of the folder, made unique in the store; episode ids start with it
     path: str
     format: str
     licence: str = "unknown"
@@ -53,7 +53,7 @@ class Manifest:
     num_frames: int = 0
     num_episodes: int = 0
     num_bytes: int = 0  # size of the stored pictures
-    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> {"episodes": e, "frames": n}
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name of the split -> {"episodes": e, "frames": n}
     label_names: tuple[str, ...] = ()
 
     @property

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Mixture:
-    """Concatenates the rows of several stores, in the given order.
+    """Several stores in the given order, whose rows are numbered as if they were one store.
 
-    Its pickle contains only the stores.
+    A pickled mixture contains only the stores, not the joined arrays.
 
     Args:
         stores: two or more stores.
@@ -34,7 +34,7 @@ class Mixture:
         return self.stores
 
     def __setstate__(self, stores: tuple[Store, ...]) -> None:
-        """Join the stores again."""
+        """Make the mixture again from its stores."""
         Mixture.__init__(self, stores)
 
     @cached_property

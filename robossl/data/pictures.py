@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 
 from robossl.data.source import Damaged
 
-# 64 megapixels are 192 MB of RGB; a larger image is treated as a decompression bomb.
+# Larger images are refused, because they may be decompression bombs. 64 megapixels are 192 MB of RGB.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384
-# Allowed formats, detected by content. Other Pillow readers may start external programs.
+# Formats that Pillow may read; it detects them by content. Some of Pillow's other readers start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 
@@ -33,7 +33,8 @@ def decode_image(data: bytes) -> UInt8[ndarray, "h w 3"]:
     """Decode a JPEG, PNG, WebP, BMP or TIFF to upright RGB.
 
     Raises:
-        Damaged: the data are not an image, are truncated, too large, or have more than 8 bits per channel.
+        Damaged: the data are not an image or are truncated, or the image is too large or has more than 8 bits per
+            channel.
     """
     try:
         with warnings.catch_warnings():
@@ -65,7 +66,7 @@ def shrink(pixels: UInt8[ndarray, "h w 3"], short_side: int) -> Image.Image:
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # When Pillow shrinks an image, it widens the filter, which antialiases.
+    # When Pillow shrinks an image, it widens the filter, so the result is antialiased.
     return image.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -15,8 +15,8 @@ from robossl.data.times import NUM_UNIFORMS, RULES
 from robossl.errors import InputError
 from robossl.views import ClipSpec
 
-EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # random streams, one per use
-# Offset between the random streams of two pools (stores of a mixture); larger than the number of any stream.
+EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # numbers of random streams, one per purpose
+# Offset that keeps the random streams of two pools (stores of a mixture) apart; larger than the number of any stream.
 POOL_STREAMS = 2**32
 
 
@@ -30,11 +30,11 @@ class ClipRows(NamedTuple):
 
 @dataclass(slots=True)
 class Sampler:
-    """Draws the anchors (frames) of each global batch, and the clips around them.
+    """Draws the anchors (frames) of each batch of all ranks, and the clips around them.
 
-    `epoch_over` says what an epoch visits once: every frame of `rows` ("frames"), or every episode, at a random frame
-    ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
-    negatives. The last partial batch of an epoch is dropped.
+    `epoch_over` says what an epoch contains: every frame of `rows` once ("frames"), or one random frame of every
+    episode ("episodes"). With "episodes", no batch has near-identical frames, which a contrastive method would use as
+    negatives. If the last batch of an epoch is not full, it is dropped.
 
     Raises:
         InputError: the batch is larger than an epoch.
@@ -43,9 +43,9 @@ class Sampler:
     store: FrameStore
     rows: Int64[ndarray, " n"]
     seed: int
-    batch_size: int  # of the global batch, over all ranks
+    batch_size: int  # number of samples in the batch of all ranks (processes)
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # number of the store in a mixture; each store has its own random order
+    pool: int = 0  # index of the store in a mixture; it changes the random order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
@@ -59,12 +59,12 @@ class Sampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the stores that this sampler draws from."""
+        """The index of the store that this sampler draws from, among the stores of a mixture."""
         return (self.pool,)
 
     @property
     def units_per_epoch(self) -> int:
-        """Number of frames or episodes in an epoch, before the partial batch is dropped."""
+        """Number of frames or episodes in an epoch, including those of the dropped last batch."""
         if self.epoch_over == "frames":
             return len(self.rows)
         return len(np.unique(self.store.episode_of(self.rows)))
@@ -75,7 +75,7 @@ class Sampler:
         return self.units_per_epoch // self.batch_size
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the anchors of one step: the store rows of its global batch."""
+        """Return the anchors (frames around which clips are drawn) of one step, as store rows of its global batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self.epoch_order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
@@ -98,7 +98,7 @@ class Sampler:
         return self.rows[picks[order.permutation(len(starts))]]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+        """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.
 
         `local` is this rank's slice of the global batch.
         """
@@ -107,11 +107,11 @@ class Sampler:
 
 @dataclass(slots=True)
 class MixedSampler:
-    """Draws every global batch from all pools of a mixture (a pool is one of its stores), and shuffles it.
+    """Draws every batch from all pools of a mixture (a pool is one of its stores), and shuffles it.
 
-    A pool's share of the batch is proportional to its weight. If the share is not a whole number, rounding evens out
-    over the steps. Each pool has its own epochs. A pool starts a new epoch only with a new batch, so no batch contains
-    a frame (or an episode, see `Sampler.epoch_over`) twice.
+    A pool's share of the batch is proportional to its weight. If the share is not a whole number, it is rounded up in
+    some steps and down in others. Each pool has its own epochs. A pool starts a new epoch only with a new batch, so no
+    batch contains a frame (or an episode, see `Sampler.epoch_over`) twice.
 
     Raises:
         InputError: a weight gives less than one sample per batch, or more samples than the store has.
@@ -119,10 +119,10 @@ class MixedSampler:
 
     pools: tuple[Sampler, ...]
     weights: tuple[float, ...]
-    batch_size: int  # of the global batch, over all ranks
+    batch_size: int  # number of samples in the batch of all ranks (processes)
 
     def __post_init__(self) -> None:
-        """Check the weights."""
+        """Check that every weight gives at least one sample per batch, and not more than the store has."""
         least = min(self.weights) / sum(self.weights) * self.batch_size
         if least < 1:
             raise InputError(
@@ -138,12 +138,12 @@ class MixedSampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """Numbers of the stores that this sampler draws from."""
+        """The indices of the stores that this sampler draws from, among the stores of the mixture."""
         return tuple(pool.pool for pool in self.pools)
 
     @property
     def rows(self) -> Int64[ndarray, " n"]:
-        """Anchor rows of all pools."""
+        """Rows of the mixture that can be drawn as anchors (frames around which clips are drawn)."""
         return np.concatenate([pool.rows for pool in self.pools])
 
     @property
@@ -152,7 +152,7 @@ class MixedSampler:
         return self._epoch_steps()[0]
 
     def anchors(self, step: int) -> Int64[ndarray, " b"]:
-        """Return the anchors of one step: the mixture rows of its global batch."""
+        """Return the anchors (frames around which clips are drawn) of one step, as mixture rows of its global batch."""
         draws = []
         for number, (pool, steps) in enumerate(zip(self.pools, self._epoch_steps(), strict=True)):
             epoch = step // steps
@@ -162,35 +162,36 @@ class MixedSampler:
         return np.concatenate(draws)[order]
 
     def _shares(self) -> list[float]:
-        """Return the mean number of samples of each pool in a batch."""
+        """Return the mean number of samples that each pool (store) gives to a batch."""
         return [weight / sum(self.weights) * self.batch_size for weight in self.weights]
 
     def _epoch_steps(self) -> list[int]:
-        """Return the number of steps in an epoch of each pool.
+        """Return the number of steps in an epoch of each pool (store).
 
         One frame or episode per pool stays in reserve, because rounding may draw one sample more than the pool's share.
         """
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
     def _drawn(self, step: int) -> list[int]:
-        """Return how many samples each pool gave before a step; these counts sum to step * batch_size."""
+        """Return how many samples each pool (store) gave before a step; the counts sum to step * batch_size."""
         ends = np.floor(np.cumsum(self.weights) / sum(self.weights) * (step * self.batch_size) + 1e-6).astype(np.int64)
         return [int(count) for count in np.diff(ends, prepend=0)]
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
-        """Return the rows of one clip around each of this rank's anchors; see `draw_clip`.
+        """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.
 
         `local` is this rank's slice of the global batch.
         """
-        pool = self.pools[0]  # any pool will do, because each refers to the whole mixture
+        # The samplers of all stores hold the whole mixture and the same seed, so take the first.
+        pool = self.pools[0]
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 
 
 def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], u: Float64[ndarray, "b 4"]) -> ClipRows:
-    """Return the rows of one clip around each anchor: the latest frame at or before each requested time.
+    """Return the rows of one clip around each anchor (frame): the latest frame at or before each requested time.
 
-    If a requested time lies outside the episode, the episode's first or last frame replaces it, with that frame's own
-    time, and is marked as not valid. `u` are uniform random numbers, one row per anchor.
+    If a requested time lies outside the episode, the result has the episode's first or last frame instead, with the
+    time of this frame, and marks it as not valid. `u` are uniform random numbers, one row per anchor.
     """
     if not clip.has_time:
         own_time = store.time_seconds[anchors][:, None]
@@ -209,9 +210,9 @@ def draw_clip(store: FrameStore, clip: ClipSpec, anchors: Int64[ndarray, " b"], 
 
 
 def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[ndarray, "n 4"]:
-    """Draw the random numbers of a clip for the global batch.
+    """Draw the random numbers of a clip for the batch of all ranks (processes).
 
-    Each rank takes a slice of them, so the number of ranks does not change the clips.
+    Each rank takes a slice of these numbers, so the number of ranks does not change the clips.
     """
     return generator(seed, OFFSET_STREAM + hash_clip(clip), step).random((batch_size, NUM_UNIFORMS))
 
@@ -219,7 +220,7 @@ def _uniforms(seed: int, step: int, clip: ClipSpec, batch_size: int) -> Float64[
 def thin_rows(store: Store, rows: Int64[ndarray, " n"], frames_per_s: float) -> Int64[ndarray, " m"]:
     """Return the first of `rows` in each interval of 1 / `frames_per_s` seconds of an episode.
 
-    Frames that are closer together are nearly alike.
+    Frames that are closer together than this interval look nearly alike.
     """
     slot = np.floor(store.time_seconds[rows] * frames_per_s + 1e-6).astype(np.int64)
     episode = store.episode_of(rows)
@@ -235,5 +236,8 @@ def hash_clip(clip: ClipSpec) -> int:
 
 
 def generator(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """Return a Philox generator (Salmon et al., SC 2011) for a seed, stream and counter; it needs no saved state."""
+    """Return a Philox generator (Salmon et al., SC 2011) for a seed, a stream and a counter.
+
+    It depends on these numbers only, so a checkpoint needs no generator state.
+    """
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))

@@ -21,22 +21,22 @@ from numpy import ndarray
 
 from robossl.common.atomic_io import atomic_write, sync
 
-BATCH_ROWS = 256  # rows of every record batch except the last; row // BATCH_ROWS is the batch of a row
+BATCH_ROWS = 256  # rows in each record batch except the last, so row // BATCH_ROWS is the number of its batch
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """The result of reading one unit (episode). If `reason` is set, it was left out and its rows are unused."""
+    """The result of reading one unit (episode). If `reason` is set, the unit was left out and its rows are unused."""
 
     source: str
     key: str
     fingerprint: str
     reason: str = ""
-    first_row: int = 0  # row in the shard
+    first_row: int = 0  # first row of the episode in the shard
     num_frames: int = 0  # number of stored frames
     num_duplicates: int = 0  # frames dropped because they equal the frame before
     num_bytes: int = 0
-    end_seconds: float = 0.0  # time of the last frame read, stored or dropped
+    end_seconds: float = 0.0  # time of the episode's last frame, even if this frame was dropped
     hash: str = ""  # hash of the stored pictures, times and columns
 
 
@@ -45,7 +45,7 @@ RECORD_SCHEMA = pa.schema([(entry.name, _TYPES[str(entry.type)]) for entry in fi
 
 
 class ShardWriter:
-    """Writes one shard in a `with` block; an error in the block removes the shard."""
+    """Writes one shard (a file of frames) in a `with` block. If the block raises an error, the shard is removed."""
 
     def __init__(self, folder: Path, name: str, columns: Mapping[str, int]) -> None:
         self._path = folder / f"{name}.arrow"
@@ -77,7 +77,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self, records: Sequence[UnitRecord]) -> None:
-        """Close the file and write its unit records, which make the shard valid."""
+        """Close the file and write the records of its units (episodes). After this, the shard is valid."""
         self._flush()
         self._writer.close()
         self._file.flush()
@@ -111,7 +111,7 @@ class ShardWriter:
 
 
 def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
-    """Write unit records atomically."""
+    """Write the records of a shard's units (episodes) atomically."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
     with (
         atomic_write(path) as aside,
@@ -122,7 +122,7 @@ def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
-    """Read the records of every valid shard, by shard name; remove the unfinished files of killed ingests."""
+    """Return {name of a shard: its records} for every valid shard; remove the unfinished files of killed ingests."""
     found: dict[str, list[UnitRecord]] = {}
     for path in sorted(folder.glob("*.units")):
         found[path.stem] = [
@@ -135,7 +135,7 @@ def read_records(folder: Path) -> dict[str, list[UnitRecord]]:
 
 
 class ShardReader:
-    """Random access to one shard through a memory map; opens each record batch on first use."""
+    """Reads rows of one shard (a file of frames) in any order, through a memory map."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -156,7 +156,7 @@ class ShardReader:
         return np.stack([parts[int(number)][row] for number, row in zip(numbers, rows % BATCH_ROWS, strict=True)])
 
     def values(self, column: str) -> ndarray:
-        """Return a whole fixed-width column."""
+        """Return all values of a fixed-width column: (n,) or (n, d)."""
         parts = [self._values(column, number) for number in range(self._reader.num_record_batches)]
         return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -1,4 +1,4 @@
-"""The interface of a reader of a foreign format: list the units (episodes) cheaply, and read the frames of a unit."""
+"""The interface of a source, which reads one data format: list units (episodes) cheaply, read the frames of a unit."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from robossl.data.manifest import Problem
 
 
 class Damaged(Exception):
-    """A unit cannot be read; the text of the exception is the reason for the user and the manifest."""
+    """A unit (episode) cannot be read. The text of this error is the reason that the user and the manifest get."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
     """Options for reading a source."""
 
-    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None chooses them by name and values
+    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: chosen by names and values
     image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
-    image_fps: float = 10.0  # frames per second of a folder of images
+    image_fps: float = 10.0  # frames per second of an image folder that is read as a video
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One episode in a listing: a video, an image, or one camera of a recorded episode."""
 
-    key: str  # unique in its source; units are stored in key order
-    fingerprint: str  # changes if the content may have changed
+    key: str  # name of the episode, unique in its source; episodes are stored in key order
+    fingerprint: str  # text that changes if the content may have changed
     num_frames: int  # an estimate if the exact count needs decoding
     split: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Frame:
     """One decoded frame."""
 
     pixels: UInt8[ndarray, "h w 3"]  # RGB
-    time_seconds: float = 0.0  # since the first frame of the episode
+    time_seconds: float = 0.0  # time since the first frame of the episode
     columns: dict[str, Float32[ndarray, " d"]] = field(default_factory=dict)
 
 
@@ -56,17 +56,17 @@ class Listing:
     skipped: tuple[Problem, ...] = ()  # files that were left out
     notes: tuple[Problem, ...] = ()  # files that are read with a correction
     columns: dict[str, int] = field(default_factory=dict)  # width of each per-frame column
-    remarks: tuple[str, ...] = ()  # decisions made while reading, shown to the user
+    remarks: tuple[str, ...] = ()  # messages for the user about choices made while listing
 
 
 class Source(Protocol):
-    """Reads one foreign format. Every worker process makes its own reader, so a reader may keep files open."""
+    """Reads one data format. Every worker process makes its own instance, so an instance may keep files open."""
 
     def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None: ...
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """Return whether `root` looks like this format. Detection asks the formats in the order of `SOURCES`."""
+        """Return whether `root` looks like this format. If several formats accept it, the first in `SOURCES` counts."""
         ...
 
     def listing(self) -> Listing:
@@ -78,7 +78,7 @@ class Source(Protocol):
         ...
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the frames of one unit in time order.
+        """Yield the frames of one unit (episode) in time order.
 
         Raises:
             Damaged: the unit cannot be read completely.

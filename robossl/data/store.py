@@ -1,4 +1,4 @@
-"""The store: the frames of many episodes, numbered by row; memory-mapped, so that it opens in milliseconds.
+"""The store: the frames of many episodes, numbered by row. It is memory-mapped, so it opens in milliseconds.
 
 An episode is a contiguous range of rows in time order. Ingest drops a frame that equals the frame before it, so the
 frame that was seen at time t is the latest stored frame at or before t.
@@ -52,7 +52,7 @@ def open_store(path: StrPath) -> Store:
 class Store:
     """Reads frames by row number. Functions that take the path of a store also take a Store.
 
-    Its pickle contains the path but no frames, so that worker processes map the same memory pages.
+    A pickled store contains the path but no frames, so worker processes share the memory pages of the files.
 
     Example:
         >>> import robossl
@@ -94,7 +94,7 @@ class Store:
         return self.path, self.manifest
 
     def __setstate__(self, state: tuple[Path, Manifest]) -> None:
-        """Open the store again."""
+        """Open the store with the pickled path and manifest."""
         Store.__init__(self, *state)
 
     @property
@@ -111,12 +111,12 @@ class Store:
     def content_hash(self) -> str:
         """Hash of the keys, frames, splits and labels of all episodes.
 
-        The number of workers, the shards and restarts of the ingest have no effect.
+        The number of workers, the shards (files) and restarts of the ingest do not change it.
         """
         return self.manifest.content_hash
 
     def frames_hash(self, split: str | None) -> str:
-        """Return a hash of the frames of a split and of their rows, without labels.
+        """Return a hash of the frames of a split and of their row numbers. Labels do not change it.
 
         Raises:
             InputError: no such split.
@@ -149,17 +149,17 @@ class Store:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, in seconds since its start; dropped repetitions count too."""
+        """Time of the last frame of each episode, in seconds since its start; the frame may be a dropped repetition."""
         return self._numbers("end_seconds")
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of each row's frame, in seconds since the start of its episode; a view of the memory map."""
+        """Time of each row's frame, in seconds since the start of its episode; memory-mapped, not copied."""
         return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of each row's frame; a view of the memory map."""
+        """Height and width of each row's frame; memory-mapped, not copied."""
         return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
@@ -198,7 +198,7 @@ class Store:
         return np.searchsorted(self.episode_start, rows, side="right") - 1
 
     def jpeg(self, row: int) -> UInt8[ndarray, " k"]:
-        """Return the JPEG bytes of a row; a view of the memory map."""
+        """Return the JPEG bytes of a row; they are memory-mapped, not copied."""
         shard, shard_row = self._places(np.array([row]))
         return self._reader(int(shard[0])).jpeg(int(shard_row[0]))
 

@@ -1,8 +1,8 @@
-"""Clip rules: functions that choose the times of a clip from random numbers.
+"""Clip rules: functions that choose the times of a clip's frames from random numbers.
 
 An anchor is the frame around which a clip is drawn. A rule takes the clip, uniform random numbers u in [0, 1) (b, 4),
-the times of the anchors (b,) and the times at which their episodes end (b,). Times are in seconds since the start of
-the episode. A rule may return a time outside the episode; the frame at that time is then marked as not valid.
+the times of the anchors (b,) and the times at which their episodes end (b,). All times are in seconds since the start
+of the episode. A rule may return a time outside the episode; the frame for it is then marked as not valid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def stride(
 ) -> Float64[ndarray, "b t"]:
     """Return `num_frames` times, `stride_seconds` apart.
 
-    The time of the first frame is the anchor's time plus a random offset from the range `offset_seconds`.
+    The time of the first frame is the time of the anchor (the drawn frame) plus a random offset in `offset_seconds`.
     """
     times: ndarray = _first(clip, u, anchor)[:, None] + _steps(clip)
     return times
@@ -36,11 +36,12 @@ def stride(
 def inside(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b t"]:
-    """Return times as `stride` does, but inside the episode; a clip longer than its episode starts with it.
+    """Return times as `stride` does, but move the clip so that it lies inside the episode.
 
-    If the anchor lies at 30 % of the episode, the clip starts at 30 % of the range of its possible starts. So anchors
-    that are uniform over the episode give clips that are uniform too. Moving back only the clips that would end too
-    late would put too many clips at the end of the episode. Without an offset, the clip contains its anchor.
+    If the anchor (the drawn frame) lies at 30 % of the episode, the clip starts at 30 % of the range of its possible
+    starts. So uniform anchors give clips that are spread evenly over the episode. The simpler way is to move back only
+    those clips that would end too late, but it would put too many clips at the end. Without an offset, the clip
+    contains its anchor. A clip that is longer than its episode starts at time 0.
     """
     steps = _steps(clip)
     room = np.maximum(0.0, end - steps[-1])
@@ -53,10 +54,11 @@ def inside(
 def near_and_far(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Return the anchor's time, a time within `stride_seconds` of it, and a time farther than twice that from it.
+    """Return three times: of the anchor (the drawn frame), a near frame and a far frame, as single-view TCN needs them.
 
-    These are the frames of single-view TCN (arXiv:1704.06888). The far time is uniform over the allowed times of the
-    episode. If no time is allowed, the far time lies after the end of the episode.
+    The near time is at most `stride_seconds` from the anchor, and the far time at least twice as much
+    (arXiv:1704.06888). Both are uniform over all times of the episode for which this holds. If no far time exists, the
+    result is a time after the end of the episode.
     """
     window = clip.stride_seconds
     near = _uniform(u[:, 0], np.maximum(0.0, anchor - window), np.minimum(end, anchor + window))
@@ -70,10 +72,10 @@ def near_and_far(
 def ordered(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 3"]:
-    """Return three times s0 < s1 <= s2 of R3M (arXiv:2203.12601).
+    """Return three times s0 < s1 <= s2, as R3M (arXiv:2203.12601) needs them.
 
-    As in the official loader, s1 is uniform over the episode, s0 is uniform before s1, and s2 is uniform after s1. s0
-    and s1 are at least `stride_seconds` apart if the episode is long enough.
+    As in the official loader, s1 is uniform over the episode, s0 is uniform before s1, and s2 is uniform after s1. If
+    the episode is long enough, s0 and s1 are at least `stride_seconds` apart.
     """
     gap = np.minimum(clip.stride_seconds, end)
     s1 = _uniform(u[:, 0], gap, end)
@@ -83,10 +85,10 @@ def ordered(
 def goal(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 4"]:
-    """Return four times of VIP (arXiv:2210.00030): the start o_0, o_k, o_k+1, and the goal g.
+    """Return the four times that VIP (arXiv:2210.00030) needs: a start, a time t between, the next time, and a goal.
 
-    The start is uniform over the episode, the goal is uniform after the start, and o_k is uniform between start and
-    goal. o_k+1 is `stride_seconds` after o_k.
+    The start is uniform over the episode, the goal is uniform after the start, and t is uniform between start and
+    goal. The next time is `stride_seconds` after t.
     """
     step = clip.stride_seconds
     first = u[:, 0] * np.maximum(0.0, end - step)
@@ -105,7 +107,7 @@ RULES: dict[str, Rule] = {
 
 
 def span_seconds(clip: ClipSpec) -> float:
-    """Return the length in seconds of the shortest episode that contains all frames of a clip, for the best anchor."""
+    """Return the shortest length, in seconds, of an episode that can contain all frames of a clip."""
     match clip.rule:
         case "near_and_far":
             return 2 * clip.stride_seconds

@@ -17,30 +17,30 @@ from robossl.data.pictures import check_size
 from robossl.data.source import Damaged
 from robossl.data.video_damage import check_matroska, packet_check, strict_options
 
-# Allowed formats, detected by content. Other formats, such as playlists, would open further files.
+# Formats that FFmpeg may read; it detects them by content. Other formats, such as playlists, could open more files.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-# Containers seek by decode time, which is before display time if the stream has B-frames.
+# Seek this much before the wanted time. Containers seek by decode time, which B-frames move before the display time.
 SEEK_MARGIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """The header of a video; numbers that it does not state are 0."""
+    """What the header of a video states; a number is 0 if the header does not state it."""
 
     codec: str
     frames_per_s: float
     num_frames: int  # as stated by the header, or computed from the duration
-    is_counted: bool  # whether the header states num_frames
+    is_counted: bool  # whether num_frames is stated by the header
     duration_seconds: float
-    end_seconds: float  # on the clock of the frames; the first frame may be later than 0
+    end_seconds: float  # time of the end, on the clock of the frames; the first frame may come later than 0
 
 
 class Video:
-    """An open video; read it once, or repeatedly from given times.
+    """An open video. Its frames can be read once, or repeatedly if each read starts at a given time.
 
     Raises:
-        Damaged: the file cannot be opened, holds no video, its codec is not supported, or its frames are too large or
-            are not pictures.
+        Damaged: the file cannot be opened or holds no video, its codec is not supported, or its frames are too large or
+            no pictures (such as depth maps).
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,8 @@ class Video:
         except Damaged:
             self.close()
             raise
-        self._stream.codec_context.thread_count = 1  # ingest runs one process per core
+        # One thread is enough, because ingest runs one process per core.
+        self._stream.codec_context.thread_count = 1
         self._stream.codec_context.options = strict_options(self._stream.codec_context.codec.canonical_name)
         self._check = packet_check(self._stream.codec_context)
         self._is_summed = "matroska" not in self._container.format.name
@@ -73,7 +74,7 @@ class Video:
 
     @property
     def header(self) -> VideoHeader:
-        """The header of the video stream; what the stream does not state is taken from the container."""
+        """The header of the video stream. If the stream does not state a value, the container's value is used."""
         stream, rate = self._stream, self._stream.average_rate
         # The container's duration includes sound. Matroska counts the duration from 0, not from the first frame.
         whole = (self._container.duration or 0) / av.time_base
@@ -94,7 +95,7 @@ class Video:
         )
 
     def frames(self, from_seconds: float = -math.inf) -> Iterator[tuple[float, UInt8[ndarray, "h w 3"]]]:
-        """Yield (time in the file, upright RGB pixels) of each frame from a given time on.
+        """Yield (time in seconds in the file, upright RGB pixels) for each frame from a given time on.
 
         Raises:
             Damaged: a frame is corrupt, or the stream breaks off.
@@ -149,7 +150,7 @@ def read_header(path: Path) -> VideoHeader:
 
 
 def frame_times(path: Path) -> list[float]:
-    """Return the times of all frames in seconds, in order, without decoding any.
+    """Return the times of all frames in seconds, in order, without decoding the frames.
 
     Raises:
         Damaged: for the reasons that `Video` gives, or because the file breaks off.
@@ -174,10 +175,11 @@ def _upright(frame: av.VideoFrame) -> UInt8[ndarray, "h w 3"]:
     shown = side_data.get("DISPLAYMATRIX")
     if shown is None:
         return pixels
-    # The display matrix says how far a step to the right, or down, in the stored frame goes in x and y of the display.
+    # `x_right` and `x_down` say how far one step along x of the stored frame goes to the right and down on the display.
+    # `y_right` and `y_down` say the same about one step along y.
     x_right, x_down, _, y_right, y_down, *_ = np.frombuffer(bytes(shown), np.int32)
     right, down = x_right, y_down
-    # Phones store frames sideways, and some frames mirrored.
+    # Phones store some frames sideways and some mirrored.
     if abs(x_down) > abs(x_right):
         pixels, right, down = pixels.transpose(1, 0, 2), y_right, x_down
     return np.ascontiguousarray(pixels[:: 1 if down >= 0 else -1, :: 1 if right >= 0 else -1])

@@ -1,8 +1,9 @@
 """Find damage that video decoders do not report, by strict decoder options, a second decoder and checksums.
 
-Measured on forty frames with 12 overwritten bytes, 24 copies per codec: FFmpeg's own VP9, VP8 and MJPEG decoders return
-smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg refuses most damaged MJPEG. HEVC has no
-second decoder, so most of its damage shows only if the container has checksums; Matroska files may have them.
+This was measured on videos of forty frames, with 12 bytes overwritten in each of 24 copies per codec. FFmpeg's own VP9,
+VP8 and MJPEG decoders return smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg refuses most
+damaged MJPEG. HEVC has no second decoder, so most of its damage is found only if the container has checksums. Matroska
+files may have them.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ PacketCheck = Callable[["av.Packet[av.VideoStream]"], None]
 def strict_options(codec: str) -> dict[str, str]:
     """Return options that make a decoder fail on damage instead of concealing it.
 
-    h264 gets no options, because its decoder marks damaged frames by itself. With the options it would also refuse
-    harmless oddities of real recordings.
+    h264 gets no options, because its decoder marks damaged frames by itself. With these options it would also refuse
+    real recordings with harmless oddities.
     """
     return {} if codec == "h264" else {"err_detect": "crccheck+explode"}
 
 
 def packet_check(context: av.VideoCodecContext) -> PacketCheck | None:
-    """Return a function that raises `Damaged` for a damaged packet, or None if the codec has no second decoder."""
+    """Return a function that decodes a packet with a second decoder and raises `Damaged` if the packet is damaged.
+
+    Return None if there is no second decoder for the codec.
+    """
     codec = context.codec.canonical_name
     if codec == "mjpeg":
         return _check_jpeg
@@ -83,7 +87,7 @@ def _libvpx_check(name: str, extradata: bytes | None) -> PacketCheck | None:
 
 
 def check_matroska(path: Path) -> None:
-    """Verify the checksums that FFmpeg and other writers store in the clusters of a Matroska file.
+    """Verify the checksums that FFmpeg and other writers store in the clusters (blocks of data) of a Matroska file.
 
     Raises:
         Damaged: a checksum is wrong.
@@ -98,8 +102,9 @@ def check_matroska(path: Path) -> None:
             begin = file.tell()
             if kind == _SEGMENT:
                 continue
+            # The size is unknown (in a live recording), or the file is cut short, which the frame reader reports.
             if length is None or begin + length > size:
-                return  # unknown size (a live recording) or truncated, which the frame reader reports
+                return
             if kind == _CLUSTER:
                 _check_cluster(file, length)
             file.seek(begin + length)

@@ -1,4 +1,4 @@
-"""The job of an ingest worker: read some units (episodes) of one source and write them as one shard."""
+"""The job of an ingest worker: read some units (episodes) of one source and write them to one shard (a file)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robossl.errors import reason
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """The units (episodes) of one shard and how to store them."""
+    """What a worker needs to write one shard (a file of frames): its units (episodes), and how to store them."""
 
     folder: Path
     name: str
@@ -57,7 +57,7 @@ def start_worker() -> None:
 
 
 def write_shard(job: ShardJob) -> list[Problem]:
-    """Write one shard and return the units that could not be read, with the reasons.
+    """Write one shard (a file of frames); return the units (episodes) that could not be read, with the reasons.
 
     Raises:
         ResourceError: the disk is full; no partial shard is left.
@@ -109,7 +109,7 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
 
 
 def _frames_or_damaged(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """Yield the frames, but raise read errors as `Damaged`, so that they differ from errors of writing."""
+    """Yield the frames; turn read errors into `Damaged`, so that the caller can tell them from write errors."""
     try:
         yield from frames
     except (OSError, pa.ArrowException) as error:

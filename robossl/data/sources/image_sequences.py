@@ -1,7 +1,7 @@
-"""Folders of numbered frames: find the images of a folder that form one episode, and their order.
+"""Find the images of a folder that are the frames of one episode, and their order.
 
-Photographs are numbered too (`apple/apple_001.jpg`), so numbers alone do not decide. The images of a folder form an
-episode if their numbers have few gaps and, in addition, the folder is named like an episode (`episode_3`) or
+Photographs are numbered too (`apple/apple_001.jpg`), so numbers are not enough. The images of a folder form an episode
+if their numbers have few gaps and one more thing is true: the folder is named like an episode (`episode_3`), or
 neighbouring images look alike.
 """
 
@@ -22,14 +22,15 @@ from PIL import Image
 
 from robossl.data.pictures import FORMATS
 
-MIN_FRAMES = 4  # of an episode, if its folder is not named like an episode
+MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
 DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
-NUM_PAIRS = 4  # pairs of neighbours to compare
-# Limits of the mean difference, 0 to 255, between 32x32 grey thumbnails of neighbouring images: ALIKE for frames of one
-# video, STILL for a camera that hardly moves. Measured on video of a hand-held camera (7-Scenes): 9 between neighbours,
-# 63 between frames far apart. Measured on the classes of a photograph data set: 35 to 64 between neighbours.
+NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
+# The difference of two images is the mean over the pixels of their 32x32 grey thumbnails, 0 to 255.
+# Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
+# Measured on video of a hand-held camera (7-Scenes): 9 between neighbours, 63 between frames far apart.
+# Measured on the classes of a photograph data set: 35 to 64 between neighbours.
 ALIKE, STILL = 30.0, 6.0
-# For a moving camera: largest ratio of the difference between neighbours to the difference between frames far apart.
+# Limit for a moving camera: (difference between neighbours) / (difference between frames far apart) is at most this.
 NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -65,7 +66,7 @@ class ImageSequence:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the numbers have few enough gaps to be frame numbers; identifiers have more gaps."""
+        """Whether the numbers have few gaps, as frame numbers do. Identifiers have many gaps."""
         return len(self.numbers) >= DENSE * (self.places[-1] + 1)
 
 
@@ -144,19 +145,19 @@ def is_named_episode(folder: str) -> bool:
 
 
 def is_episode(root: Path, sequence: ImageSequence) -> bool:
-    """Return whether numbered images are one recording; decode a few of them if the names do not tell."""
+    """Return whether numbered images are one recording. If their names do not show it, decode a few images."""
     if not sequence.is_dense:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source folder may be unrelated pictures: only the folder's name can make them an episode.
+    # Images directly in the source folder may be unrelated pictures, so they are an episode only if its name says so.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
     """Return whether neighbouring images look alike, as in a video.
 
-    In addition they must be nearly equal (a still camera), or clearly more alike than images far apart.
+    In addition, they must be nearly equal (as with a still camera), or clearly more alike than images far apart.
     """
     last = len(sequence.paths) - 1
     first_places = sorted(set(np.linspace(0, last - 1, NUM_PAIRS).round().astype(int).tolist()))
@@ -170,7 +171,7 @@ def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
 def _difference(root: Path, pairs: Iterable[tuple[str, str]]) -> float:
     """Return the median difference of pairs of images, from 0 to 255.
 
-    Return inf if the two images of a pair have different sizes, or no pair can be read.
+    Return inf if the two images of a pair have different sizes, or if no pair can be read.
     """
     differences = []
     for one, other in ((_thumbnail(root / a), _thumbnail(root / b)) for a, b in pairs):
@@ -186,7 +187,7 @@ def _thumbnail(path: Path) -> tuple[tuple[int, int], Float[ndarray, "32 32"]] | 
     try:
         with Image.open(path, formats=FORMATS) as image:
             size = image.size
-            # This makes Pillow decode a JPEG at a fraction of its size.
+            # `draft` makes Pillow decode a JPEG at a fraction of its size, which is faster.
             image.draft("L", (64, 64))
             return size, np.asarray(image.convert("L").resize((32, 32), Image.Resampling.NEAREST), np.float64)
     except Exception:  # Pillow's readers raise any error for damaged bytes

@@ -33,7 +33,7 @@ class ImageFolderSource:
         return root.is_dir() and any_file(root, IMAGE_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per sequence of numbered frames, and one unit per remaining image."""
+        """List one unit (episode) per sequence of numbered frames, and one per remaining image."""
         paths, skipped = find_files(self._root, IMAGE_SUFFIXES)
         episodes, others = self._episodes(paths)
         framed = {path for episode in episodes for path in episode.paths}
@@ -57,7 +57,7 @@ class ImageFolderSource:
         return Listing(units, (*skipped, *missing, *table.problems), gaps, remarks=remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the image, or the frames of the folder in the order of their numbers."""
+        """Yield the single image, or the numbered frames of the episode in the order of their numbers."""
         if "frames" not in unit.address:
             yield Frame(decode_image((self._root / unit.key).read_bytes()))
             return
@@ -95,7 +95,7 @@ class ImageFolderSource:
         return kept, [sequence for sequence in others if sequence.is_dense]
 
     def _labelled(self) -> set[str]:
-        """Return the paths that the csv of labels lists; an image in it has its own labels."""
+        """Return the paths in the csv of labels. An image with its own labels is not read as a frame of an episode."""
         found = find_table(self._root, self._labels)
         return set() if found is None else set(found[1].rows)
 
@@ -132,7 +132,7 @@ class ImageFolderSource:
         return lines
 
     def _name_remarks(self, single: Sequence[str], others: Sequence[ImageSequence]) -> list[str]:
-        """Say which folders are named like episodes but are read image by image, as their images have no numbers."""
+        """Say which folders are named like episodes, but are read image by image because the images have no numbers."""
         known = self._labelled().union(*(sequence.paths for sequence in others))
         counts = Counter(path.rpartition("/")[0] for path in single if path not in known)
         folders = sorted(f for f, count in counts.items() if count > 1 and is_named_episode(f.rpartition("/")[2]))

@@ -50,9 +50,9 @@ class LeRobotSource:
         return (root / "meta" / "info.json").is_file()
 
     def listing(self) -> Listing:
-        """List one unit per camera and episode, from the metadata; no frame is decoded.
+        """List one unit (episode of a store) per camera and episode, from the metadata; decode no frame.
 
-        A sample of the data files is read for the widths of the columns, and one video header per camera for its codec.
+        Also read some data files for the widths of the columns, and one video header per camera for the codec.
         """
         dataset = read_metadata(self._root)
         units: list[Unit] = []
@@ -131,7 +131,7 @@ class LeRobotSource:
     def _open(self, file: str, from_seconds: float) -> Video:
         """Return the video of a file, to be read from a given time.
 
-        An open video of the same file is used again if the time is after 0, because reading then starts with a seek.
+        If the time is after 0, reading starts with a seek. An open video of the same file is then used again.
         """
         if self._video is None or self._video[0] != file or from_seconds <= 0:
             if self._video is not None:
@@ -195,10 +195,10 @@ def _unit(root: Path, dataset: LeRobotMetadata, episode: LeRobotEpisode, camera:
 
 
 def _with_frame_spans(units: Sequence[Unit], dataset: LeRobotMetadata) -> tuple[list[Unit], list[Problem]]:
-    """Add to each unit which frames of a shared video belong to its episode.
+    """Store in each unit (one camera of an episode) which frames of a shared video belong to its episode.
 
-    Also return a note for each video whose timestamps drift. Episodes without a unit count too, because they occupy
-    frames of the video.
+    Also return a note for each video whose timestamps drift. Episodes without a unit are counted too, because they
+    take up frames of the video.
     """
     placed: dict[tuple[int, str], LeRobotFrameSpan] = {}
     notes: list[Problem] = []

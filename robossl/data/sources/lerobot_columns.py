@@ -1,4 +1,4 @@
-"""Per-frame columns of LeRobot data files: find those whose rows have one width, and say why others are left out."""
+"""Per-frame columns of LeRobot data files: find columns with rows of equal width, say why others are left out."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_meta import LeRobotMetadata
 
-# A column is stored if at least this share of its rows has one width. Episodes with rows of another width are refused.
+# A column is stored if at least this share of its rows has the same width. Episodes with other rows are refused.
 MIN_SHARE = 0.9
-NUM_SAMPLED = 16  # data files read for the widths; reading all files of a large data set takes minutes
+# Number of data files to read for the widths. Reading all files of a large data set takes minutes.
+NUM_SAMPLED = 16
 
 _INFO = "meta/info.json"
 
@@ -27,7 +28,7 @@ _INFO = "meta/info.json"
 def column_widths(
     root: Path, dataset: LeRobotMetadata, data_files: Sequence[str]
 ) -> tuple[dict[str, int], list[Problem]]:
-    """Return the widths of the columns to store, by name in the store.
+    """Return the width (values per row) of each column to store; the keys are the names in the store.
 
     Also return a note for every column that is left out and for every correction.
     """
@@ -52,7 +53,7 @@ def _width(root: Path, column: str, files: Sequence[str]) -> tuple[int, int]:
     """Return the width of a column and the number of null rows in the first file.
 
     Raises:
-        Damaged: in most files, the column is missing, not numeric, or its rows do not have one width.
+        Damaged: in most files, the column is missing, not numeric, or has rows of different widths.
     """
     widths: list[int] = []
     reasons: list[str] = []

@@ -15,7 +15,7 @@ INDEX_COLUMNS = frozenset({"timestamp", "frame_index", "episode_index", "index",
 
 
 def cameras_of(features: Mapping[str, Mapping[str, Any]], notes: list[Problem]) -> tuple[str, ...]:
-    """Return the names of the features that are pictures; leave out depth maps, with an entry in `notes`.
+    """Return the names of the cameras (features that are pictures); leave out depth maps and add them to `notes`.
 
     Raises:
         InputError: there is no camera.
@@ -51,9 +51,9 @@ def _depth(feature: Mapping[str, Any]) -> str:
 
 
 def _num_channels(feature: Mapping[str, Any]) -> int | None:
-    """Return the number of channels by the stated shape, (h, w, c) or (c, h, w).
+    """Return the number of channels from the stated shape, (h, w, c) or (c, h, w).
 
-    Return None if the shape does not tell.
+    Return None if the shape does not show which of its numbers that is.
     """
     shape, names = feature.get("shape") or [], _flatten(feature.get("names"))
     if len(shape) == 2:
@@ -69,9 +69,9 @@ def _num_channels(feature: Mapping[str, Any]) -> int | None:
 def columns_of(
     features: Mapping[str, Mapping[str, Any]], notes: list[Problem]
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Return the numeric per-frame columns: two mappings whose keys are the names of the columns in the store.
+    """Return the numeric per-frame columns as two mappings. Their keys are the names of the columns in the store.
 
-    The first gives the name in the data files, the second the width that info.json states.
+    The values of the first are the names in the data files. The values of the second are the widths in info.json.
     """
     columns: dict[str, str] = {}
     widths: dict[str, int] = {}

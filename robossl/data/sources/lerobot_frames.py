@@ -1,8 +1,8 @@
 """Pair the frames of a video with the rows of its episodes, by their times and counts.
 
 An episode is refused if its times and counts contradict each other. A v2.1 video holds one episode. A v3.0 video holds
-many, each from its `from_timestamp` to its `to_timestamp`. Real data sets contain frames of discarded takes, drifting
-timestamps, and episodes without their last frames.
+many episodes, each from its `from_timestamp` to its `to_timestamp`. Real data sets also have frames of discarded takes,
+timestamps that drift, and episodes without their last frames.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 from robossl.data.source import Damaged
 
-MAX_MISSING_FRAMES = 2  # encoders may lose the last one or two frames; their rows are left out
-# In frames: a segment counts as equally long as its episode if their lengths differ by less.
+# Video encoders may lose the last one or two frames of an episode. The rows of these frames are left out.
+MAX_MISSING_FRAMES = 2
+# If the stated part of a video and its episode differ in length by fewer frames than this, they count as equally long.
 SAME_LENGTH = 0.75
-ON_FRAME = 0.25  # in frames: largest distance of the stated start of an episode from its first frame
+ON_FRAME = 0.25  # frames: largest time between the stated start of an episode and its first frame
 
 
 @dataclass(frozen=True, slots=True)
 class LeRobotSegment:
-    """The part of a video that the metadata state for an episode."""
+    """The part of a video that belongs to an episode according to the metadata."""
 
     from_seconds: float
     to_seconds: float  # inf if not stated
@@ -31,20 +32,20 @@ class LeRobotSegment:
 
 @dataclass(frozen=True, slots=True)
 class LeRobotFrameSpan:
-    """The frames of an episode in its video, counted in whole frames."""
+    """The place of an episode's frames in its video, in whole frames."""
 
     first_frame: int
     num_frames: int
-    num_in_file: int  # frames of the video up to the end of its last episode
-    has_gaps: bool  # some frames of the video belong to no episode
-    first_by_length: int  # first frame, assuming one frame per row in every episode and no gaps
-    num_by_length: int  # frames of the whole video, under the same assumption
+    num_in_file: int  # number of frames in the video up to the end of its last episode
+    has_gaps: bool  # whether some frames of the video belong to no episode
+    first_by_length: int  # first frame if every episode has one frame per row and there are no gaps
+    num_by_length: int  # number of frames in the whole video under the same condition
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
-    """Count which frames of one video belong to each of its episodes, given in time order.
+    """Count which frames of one video belong to each of its episodes. `segments` must be in time order.
 
-    Adding whole frames removes the drift of timestamps, which grows over the episodes of a file.
+    The timestamps of a file drift more and more from episode to episode. Counting whole frames removes this drift.
     """
     counted: list[tuple[int, int, int]] = []
     position = round(segments[0].from_seconds * frames_per_s)
@@ -63,7 +64,7 @@ def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -
 
 
 def drift_frames(segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float) -> float:
-    """Return by how many frames the stated start of an episode is later than its counted start."""
+    """Return how many frames the stated start of an episode is after the start that counting frames gives."""
     return segment.from_seconds * frames_per_s - span.first_frame
 
 
@@ -102,7 +103,7 @@ def frames_of_segment(
 def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
     """Return the rows of an episode in frame order.
 
-    Keep the given order if `frame_index` lacks values or has only one value.
+    Keep the given order if `frame_index` lacks values, or if all its values are equal.
 
     Raises:
         Damaged: a value of `frame_index` occurs twice, or a number between the first and the last is missing.
@@ -118,7 +119,7 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode. If there are fewer frames than rows, use the times of the frames.
+    """Return the row of each frame of an episode. If frames are missing, the times of the others tell their rows.
 
     Raises:
         Damaged: there are more frames than rows, or too few frames.
@@ -131,7 +132,7 @@ def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, 
     if num_frames == 0 or num_frames + MAX_MISSING_FRAMES < num_rows:
         raise Damaged(f"video has {num_frames} frames for {num_rows} rows")
     if (times[0] - start_seconds) * frames_per_s > num_rows - num_frames + 0.5:
-        # The video has its own clock: its late start is not explained by missing frames.
+        # Missing frames do not explain so late a start, so the video has its own clock.
         start_seconds = times[0]
     rows: list[int] = []
     row, before = -1, start_seconds - 1 / frames_per_s

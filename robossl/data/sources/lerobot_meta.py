@@ -31,7 +31,7 @@ _RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class LeRobotVideoLocation:
-    """File and time range of an episode's video."""
+    """The file that holds an episode's video, and the episode's time range in this file."""
 
     file: str
     from_seconds: float = 0.0
@@ -52,10 +52,10 @@ class LeRobotEpisode:
 
 @dataclass(frozen=True, slots=True)
 class LeRobotMetadata:
-    """The metadata of a dataset; wrongly stated paths are replaced by the files that were found."""
+    """The metadata of a dataset. If a stated path is wrong, it is replaced by that of the file that was found."""
 
     frames_per_s: float
-    shared_files: bool  # v3.0: many episodes per data file
+    shared_files: bool  # whether a data file holds many episodes (v3.0)
     cameras: tuple[str, ...]
     columns: dict[str, str]  # name in the store -> name in the data files
     widths: dict[str, int]  # name in the store -> width stated by info.json
@@ -182,7 +182,7 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
 def _find_files(root: Path, episodes: list[LeRobotEpisode], notes: list[Problem]) -> list[LeRobotEpisode]:
     """Correct stated paths that do not exist.
 
-    If exactly one file under another top folder has the same name and subfolders, use it instead.
+    If exactly one file in another top folder has the same name and subfolders, its path replaces the stated path.
     """
     by_name: dict[str, list[str]] = {}
     moved: dict[tuple[str, str], int] = {}

@@ -12,7 +12,8 @@ from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.video import Video, read_header
 
 FRAMES_PER_BYTE = 1e-4  # estimate if no header states a number of frames
-NUM_SAMPLED = 16  # headers read to estimate frames per byte; reading all of a large folder takes minutes
+# Number of headers to read for an estimate of frames per byte. Reading all headers of a large folder takes minutes.
+NUM_SAMPLED = 16
 
 
 class Mp4Source:
@@ -32,7 +33,7 @@ class Mp4Source:
         return any_file(root, VIDEO_SUFFIXES)
 
     def listing(self) -> Listing:
-        """List one unit per video. Frame counts come from the csv, or are estimated from file sizes."""
+        """List one unit (episode) per video. Frame counts come from the csv, or are estimated from file sizes."""
         if self._only is None:
             paths, skipped = find_files(self._root, VIDEO_SUFFIXES)
         else:
@@ -55,7 +56,7 @@ class Mp4Source:
         return Listing(units, (*skipped, *table.problems), tuple(notes), remarks=table.remarks)
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield all frames of the video; refuse a video that ends clearly before its stated end."""
+        """Yield all frames of the video; raise `Damaged` if it ends clearly before its stated end."""
         video = Video(self._root / unit.key)
         try:
             start = seconds = None
@@ -66,8 +67,9 @@ class Mp4Source:
                 yield Frame(pixels, seconds - start)
             header = video.header
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
+            # No frame is missing, so do not compare times, because the last frame may have a long duration.
             if header.is_counted and count >= header.num_frames:
-                return  # all frames are there; the last frame may have a long duration
+                return
             start, seconds = start or 0.0, seconds or 0.0
             stated_seconds = header.end_seconds - start
             if seconds - start + 3 * frame_seconds < 0.95 * stated_seconds:

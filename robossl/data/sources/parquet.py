@@ -18,7 +18,7 @@ from robossl.data.pictures import decode_image
 from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.errors import InputError
 
-BATCH_ROWS = 64  # images held at once
+BATCH_ROWS = 64  # rows (images) in memory at once
 
 
 class ParquetSource:
@@ -43,7 +43,7 @@ class ParquetSource:
         return root.suffix == ".parquet" if root.is_file() else any_file(root, {".parquet"})
 
     def listing(self) -> Listing:
-        """List one unit per row; read only the label columns."""
+        """List one unit (episode) per row of the tables; read only the label columns."""
         if self._only is None:
             paths, skipped = find_files(self._root, {".parquet"})
         else:
@@ -58,7 +58,7 @@ class ParquetSource:
         return Listing(units, tuple(skipped))
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
-        """Yield the image of a row. Rows are read forward, so reading units in order takes one pass."""
+        """Yield the image of a row. Reading the rows in order takes only one pass over the file."""
         file, row = str(unit.address["file"]), int(unit.address["row"])
         if file != self._file or row < self._next_row:
             self._file, self._rows = file, self._walk(file, row)

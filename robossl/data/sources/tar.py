@@ -41,7 +41,7 @@ class TarSource:
         return any_file(root, {".tar", *_COMPRESSED})
 
     def listing(self) -> Listing:
-        """List one unit per image by walking the headers of the archives."""
+        """List one unit (episode) per image; read only the headers of the archives' members."""
         archives, skipped = find_files(self._root, {".tar", *_COMPRESSED})
         if self._only is not None:
             archives = [name for name in archives if name == self._only]
