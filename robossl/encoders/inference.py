@@ -1,4 +1,4 @@
-"""Frame encoders: uint8 frames in, named features out. In torch, onnxruntime and over gRPC the call is the same."""
+"""Frame encoders: functions from uint8 frames to named features, called alike in torch, onnxruntime and over gRPC."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FrameEncoder(Protocol):
     """A function from frames to features, with a card that says which encoder it is.
 
     Attributes:
-        card: Name, backbone, weights digest, input contract, output shapes, provenance and licences.
+        card: Name, backbone, weights digest, input format, output shapes, provenance and licences.
 
     Example:
         >>> import robossl
@@ -156,11 +156,12 @@ def load_encoder(
     """Open an encoder as a function from frames to features.
 
     Args:
-        source: A run or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
-            its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE` reads the weights from a
-            file).
+        source: A `Run` or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx
+            with its card, `grpc://HOST:PORT/MODEL` for a model on a server, or `timm:NAME` (`timm:NAME@FILE` reads the
+            weights from a file).
         device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.
-        outputs: Which of pooled (d), cls (d), dense (c, h, w), keypoints (c, 2); by default all that the encoder has.
+        outputs: Names of the outputs to return: pooled (d), cls (d), dense (c, h, w), keypoints (c, 2). By default all
+            that the encoder has.
         batch_size: Frames that go through the encoder together.
         token: File with the token of a server.
         ca: PEM file of the authority that signed the certificate of a server. None turns encryption off.
@@ -170,7 +171,7 @@ def load_encoder(
         output name. Its attribute `card` says which encoder it is.
 
     Raises:
-        InputError: there is no such encoder, output or device, or a file is not the one that its card describes.
+        InputError: there is no such encoder, output or device, or a file does not match its card.
         ResourceError: a server does not answer, or weights cannot be downloaded.
 
     Example:
@@ -223,7 +224,7 @@ def check_device(device: str) -> None:
 
 
 def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> FrameEncoder:
-    """Make an encoder with this configuration, but with random weights; it is the baseline of every measurement.
+    """Make an encoder with this configuration, but with random weights. Measurements use it as a baseline.
 
     `zero_init_last` is switched off, because with it the residual branches of a random ResNet would give zeros. The
     state of torch's random generators does not change.

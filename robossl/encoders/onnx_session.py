@@ -70,7 +70,8 @@ def open_session(
         model: The model file.
         provider: The provider (hardware and runtime) that runs the model.
         threads: Threads of one call; by default one for each CPU that this process may use.
-        optimise: Whether onnxruntime optimises the graph. False runs it node by node as exported, as a reference.
+        optimise: Whether onnxruntime optimises the graph. If False, it runs the nodes as exported; the result is a
+            reference for the optimised graph.
 
     Raises:
         InputError: the provider is not available, or onnxruntime cannot run the file.
