@@ -1,8 +1,8 @@
 """Barlow Twins: drive the cross-correlation of two views' outputs to the identity (arXiv:2103.03230).
 
 The gradient is that of the global batch's loss. In the authors' code it is divided by the number of GPUs, because their
-all-reduce has no backward pass. Their learning rate of biases and norms and their weight decay must therefore be scaled
-for use here, as in configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
+all-reduce has no backward pass. To use their weight decay and their learning rate of biases and norms here, scale them
+as in configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BarlowTwinsConfig:
     hidden_dim: int = 8192  # section 2.2
     output_dim: int = 8192  # section 2.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.projector_layers < 1:

@@ -1,11 +1,11 @@
 """BYOL: predict how a slow copy of the network projects the other view (arXiv:2006.07733).
 
 The slow copy is the paper's target network. After each optimizer step its parameters move towards the trained
-network's; its buffers (such as batch-norm statistics) do not. The exported encoder is that of the trained network. The
-views have the strengths and probabilities of table 6, but torchvision's operations, as in the methods that adopted
-these views. BYOL's own code adds a constant to change brightness, changes contrast about each channel's mean and
-saturation in HSV, and pads with zeros before it blurs; set `view: {colour: byol}` for that. docs/methods.md lists
-further deviations.
+network's. Its buffers (such as batch-norm statistics) are not averaged. The exported encoder is that of the trained
+network. The views (augmented frames) have the strengths and probabilities of table 6, but torchvision's operations, as
+in the methods that adopted these views. BYOL's own code adds a constant to change brightness, changes contrast about
+each channel's mean and saturation in HSV, and pads with zeros before it blurs. Set `view: {colour: byol}` to use these
+operations. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from robossl.views import Batch, ViewSpec
 class BYOLConfig:
     """BYOL with the paper's numbers."""
 
-    momentum: float = 0.996  # section 3.2, 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
+    momentum: float = 0.996  # section 3.2, for 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
     hidden_dim: int = 4096  # section 3.2
     output_dim: int = 256  # section 3.2
     predictor: bool = True  # table 5b: without a predictor, training collapses
-    target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that never moves (table 5a: 18.8% top-1)
+    target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that is never updated (table 5a: 18.8% top-1)
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         check_momentum(self.momentum, paper=0.996)
@@ -49,9 +49,9 @@ class BYOLConfig:
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return equation 2: the squared distance of two unit vectors, mean over the batch.
+    """Return equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
 
-    With several ranks, the mean of their values is the value of the global batch; nothing is gathered.
+    The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """
     return 2 + 2 * negative_cosine(q, z)
 
@@ -72,7 +72,7 @@ class BYOL(Method):
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the symmetric loss; batch-norm sees each view separately, as in the official code."""
+        """Return the symmetric loss. As in the official code, batch-norm has separate statistics for each view."""
         x0, x1 = (view.pixels for view in batch.views)
         z0, z1 = (self.projector(self.encoder(x).pooled) for x in (x0, x1))
         loss = regression(self.predictor(z0), self._project(x1)) + regression(self.predictor(z1), self._project(x0))
@@ -87,7 +87,7 @@ class BYOL(Method):
     def after_step(self, progress: float) -> None:
         """Move the target's weights towards the trained network's; a fixed target does not move.
 
-        tau rises from `momentum` to 1 along half a cosine (section 3.2).
+        The target's momentum, tau in the paper, rises from `momentum` to 1 along half a cosine (section 3.2).
         """
         if self.config.target == "ema":
             tau = cosine(self.config.momentum, 1.0, progress=progress)

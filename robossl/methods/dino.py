@@ -37,18 +37,18 @@ MAX_FREEZE = 0.1  # longest freeze of the last layer, as a share of the run's st
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers. Schedules count steps at its batch size of 1024 (an epoch of ImageNet: 1250).
+    """DINO with the paper's numbers. Schedules count steps at the paper's batch size, 1024 (1250 per ImageNet epoch).
 
     The temperatures are those of the paper and of the authors' 300-epoch command. Their 100-epoch command has a
     constant teacher temperature of 0.04, as in configs/dino_vit_small_imagenet.yaml.
     """
 
-    prototypes: int = 65536  # K, appendix C; few images need fewer, see `for_num_images`
+    prototypes: int = 65536  # K, appendix C; use fewer if there are few images, see `for_num_images`
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
     norm_last_layer: bool = True  # keep prototypes at length 1; off in the authors' 300-epoch command for ViT-S
-    transformer: Literal["timm", "official"] = "timm"  # official: set up as by the authors' code, see `_prepare`
+    transformer: Literal["timm", "official"] = "timm"  # official: set up like the authors' code does, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper
     teacher_temperature_start: float = 0.04  # section 3.2
@@ -75,7 +75,7 @@ class DINOConfig:
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:
-        """Return settings that fit the number of images, after lightly-train's table.
+        """Return settings that fit the number of images, as in lightly-train's table.
 
         With few images, most of 65536 prototypes stay unused, and the loss stays at ln K (facebookresearch/dino issues
         43 and 246). From 20 thousand images to ImageNet's 1.28 million, the teacher's temperature rises from 0.02 to
@@ -119,7 +119,7 @@ class DINO(Method):
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]
-        """Return the teacher's encoder, which is better throughout training (figure 6)."""
+        """Return the teacher's encoder, which is better than the student's throughout training (figure 6)."""
         encoder: Encoder = self.teacher.copies[0]  # type: ignore[assignment]
         return encoder
 
@@ -138,9 +138,10 @@ class DINO(Method):
         self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of equation 3: H(P_t(global crop), P_s(another crop)), mean over the pairs of crops.
+        """Return the loss of equation 3, averaged over pairs of a global crop and another crop.
 
-        With several ranks, the mean of their values is the value of the global batch. All ranks have the same centre.
+        For a pair, it is the cross-entropy between the teacher's output on the global crop and the student's output on
+        the other crop. The mean of the ranks' values is the loss of the global batch. All ranks have the same centre.
         """
         num_views = len(batch.views)
         with torch.no_grad():
@@ -162,7 +163,8 @@ class DINO(Method):
     def update_memory(self, rows: dict[str, Tensor]) -> None:
         """Move the centre towards the step's mean teacher output.
 
-        `rows` holds the means of the micro-batches. These have equal sizes, so the mean of the means is the step's.
+        `rows` holds the means of the micro-batches. These have equal sizes, so the mean of the means is the mean of the
+        step.
         """
         self.center.update(rows["teacher_mean"])
 
@@ -182,7 +184,8 @@ class DINO(Method):
 def _prepare(encoder: Encoder, config: DINOConfig) -> None:
     """If `transformer` is "official", set up the vision transformer as the authors' code does.
 
-    Position embeddings are resized without antialiasing, and a random class token has a standard deviation of 0.02.
+    Position embeddings are resized without antialiasing. If the initial weights are random, the class token is drawn
+    with a standard deviation of 0.02.
     """
     if config.transformer == "timm":
         return
@@ -193,7 +196,7 @@ def _prepare(encoder: Encoder, config: DINOConfig) -> None:
 
 
 class DINOHead(nn.Module):
-    """Three layers with GELU, then the cosine to each prototype, times the prototype's length if that is learned."""
+    """Three layers with GELU, then the cosine to each prototype. If lengths are learned, they scale the cosines."""
 
     def __init__(self, dim: int, config: DINOConfig) -> None:
         super().__init__()

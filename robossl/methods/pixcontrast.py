@@ -50,7 +50,7 @@ class PixContrastConfig:
 
 
 class PixContrast(Method):
-    """Contrastive loss between each view's pixels and the pixels that the averaged encoder gives the other view."""
+    """Contrastive loss between each view's pixels and the averaged encoder's pixels of the other view."""
 
     def __init__(self, encoder: Encoder, config: PixContrastConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class PixContrast(Method):
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 2 for the pixels of each view, mean over the two views."""
+        """Return equation 2 for the pixels of each view, averaged over the two views."""
         first, second = batch.views
         x0, x1 = (self.projector(self.encoder(view.pixels).dense) for view in batch.views)
         with torch.no_grad():
@@ -88,14 +88,16 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return -log of the share of a pixel's matches in the softmax: mean over an image's pixels, then over images.
+    """Return minus the log of the matches' share in a pixel's softmax over the other view's pixels.
 
-    Pixels without a match do not count; an image without a match counts as 0. With several ranks, the mean of their
-    values is the value of the global batch. Pixels of other images are not negatives, so nothing is gathered.
+    The loss is the mean over the pixels of an image, then over images. Pixels without a match do not count. An image
+    without a match counts as 0. The mean of the ranks' values is the loss of the global batch. Pixels of other images
+    are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
-    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # without a match: loss 0
+    # If a pixel has no match, nothing is masked, so its loss is 0.
+    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)
     losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
     return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()

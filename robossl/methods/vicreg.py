@@ -1,7 +1,7 @@
 """VICReg: views agree, every channel varies over the batch, no two channels covary (arXiv:2105.04906).
 
-The weights are those of the official code, which averages the variance term over the two branches and the invariance
-term over channels; equation 6 of the paper sums both. docs/methods.md lists further deviations.
+The weights are those of the official code. It averages the variance term over the two branches and the invariance term
+over channels, but equation 6 of the paper sums both. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class VICRegConfig:
     covariance_weight: float = 1.0  # nu, section 4.2
     target_std: float = 1.0  # gamma, section 4.1
     epsilon: float = 1e-4  # section 4.1
-    variance_over: Literal["mean", "sum"] = "mean"  # of the two views' terms; mean: official code, sum: equation 6
+    # How to combine the variance terms of the two views. "mean" is the official code, "sum" is equation 6.
+    variance_over: Literal["mean", "sum"] = "mean"
     expander_layers: int = 3  # section 4.2
     hidden_dim: int = 8192  # section 4.2
     output_dim: int = 8192  # section 4.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
@@ -58,7 +59,8 @@ class VICRegConfig:
 def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
     """Return equations 1 and 2: by how much each channel's std falls short of `target_std`, mean over channels.
 
-    With several ranks, gather z with gradients before this and `covariance`; every rank then gets the global value.
+    With several ranks, gather z with gradients before calling this function or `covariance`. Every rank then gets the
+    global value.
     """
     return F.relu(target_std - (z.var(dim=0) + epsilon).sqrt()).mean()
 

@@ -1,8 +1,8 @@
-"""Pixel matching: bins of two views' feature maps that show the same place (section 3.1 of arXiv:2011.10043).
+"""Pixel matching: find bins of two views' feature maps that show the same place (section 3.1 of arXiv:2011.10043).
 
-A bin is one position of a feature map. Distances are measured in pixels of the source frame. Fractions of its width and
-height would distort distances, because frames of robots are not square. The authors' code uses fractions (option
-`in_fractions`); on square frames, both give the same result.
+A bin is one cell of a feature map, and a view is a crop of the source frame. Distances are measured in pixels of the
+source frame. Fractions of its width and height would distort distances, because frames of robots are not square. The
+authors' code uses fractions (option `in_fractions`). On square frames, both give the same result.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def matched_bins(
         boxes: corners x0 y0 x1 y1 of the two views in fractions of the frame; x0 > x1 if a view is flipped.
         source_hw: height and width of the source frames in pixels.
         grids: rows and columns of the two feature maps.
-        threshold: largest distance of the centres, divided by the larger of the two bins' diagonals.
+        threshold: largest distance between the centres of two bins that match. The unit is the longer of their two
+            diagonals.
     """
     (x, y), (other_x, other_y) = (
         bin_centres(box, source_hw, grid).unbind(-1) for box, grid in zip(boxes, grids, strict=True)
@@ -94,7 +95,7 @@ def check_boxes(*specs: ViewSpec) -> None:
 def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
     """Return a head that acts on each bin: two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
     return nn.Sequential(
-        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # batch-norm would remove a bias
+        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # no bias, because batch-norm would remove it
         nn.BatchNorm2d(hidden_dim),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden_dim, output_dim, 1),
@@ -109,8 +110,8 @@ def bins(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
 def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
     """Return the feature vector of the middle bin of each feature map, for the collapse monitor.
 
-    It comes from the same position in every map. Outputs that depend only on the position are therefore all equal, and
-    the monitor reports them as collapsed.
+    The middle bin is at the same position in every map. If outputs depend on nothing but the position, these vectors
+    are all equal, so the monitor reports a collapse.
     """
     return x[:, :, x.shape[2] // 2, x.shape[3] // 2]
 
