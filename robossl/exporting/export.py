@@ -39,9 +39,9 @@ def export(
 ) -> Path:
     """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
 
-    The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
-    with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not show what it
-    loses; only `robossl probe` would.
+    The model takes uint8 RGB frames of any size, because resize and normalisation are in the graph. Its outputs are
+    compared with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not
+    show how much int8 harms the features. Only `robossl probe` would.
 
     Args:
         run: A run folder, or an encoder folder.
@@ -49,7 +49,7 @@ def export(
         name: Name of the model; by default the name of the run.
         version: An unused version number; by default the next number.
         fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
-        outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
+        outputs: Which outputs the model has: pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
         store: Compare the outputs also on frames of this store.
         max_batch: The largest batch that Triton may send.
@@ -143,7 +143,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
     """Check that an export is complete and that graph and card belong together; return the card.
 
     Raises:
-        InputError: a file is missing, damaged or of another export, or graph and card differ.
+        InputError: a file is missing, is damaged or belongs to another export, or graph and card differ.
     """
     path = find_model(model_dir)
     card = read_card(path.with_name("card.json"))

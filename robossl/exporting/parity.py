@@ -18,7 +18,7 @@ BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """The exported graph gives different outputs from torch, so nothing was written."""
+    """The exported graph gives other outputs than torch, so no export was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
 labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
-reported in one line. If a change would train on data that the user did not ask for, the setting stays an error, such as
-an unknown split of a store that has splits.
+reported in one line. An unknown split of a store that has splits stays an error, because without it the run would train
+on data that the user did not ask for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
     """Return the adapted configuration, and a line for each change.
 
     Args:
-        config: a recipe with its overrides.
+        config: a recipe with the user's overrides.
         stores: the opened `data.store`, then the opened stores of `data.mix`.
     """
     data, lines = _drop_missing_splits(config.data, stores)

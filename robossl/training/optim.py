@@ -28,7 +28,7 @@ class OptimConfig:
     weight_decay: float = 1e-4
     decay: Literal["all", "matrices"] = "all"  # matrices: no decay and no LARS ratio for biases and norm scales
     trust_coefficient: float = 1e-3  # used by lars
-    lars_momentum: Literal["inside", "outside"] = "outside"  # whether the velocity includes lr, as in SimCLR's code
+    lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
     bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`
     warmup_steps: int = 0

@@ -51,7 +51,7 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Settings of the frames to train on, and of how they are read."""
+    """Settings of the frames to train on and of how to read them."""
 
     store: Path
     split: str | None = "train"  # None: every frame

@@ -106,7 +106,7 @@ class Trainer:
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        # Forward and backward pass of each micro-batch; the gradients add up to those of the whole batch.
+        # `accumulate` runs the forward and backward pass of each micro-batch and adds up the gradients.
         loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward_context)
         self.method.after_backward()
         clip_gradients(self.method, self.config.optim)
@@ -208,7 +208,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends it.
+    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends the process.
 
     SIGTERM may come twice. If it is sent to all processes, the launcher gets it too and sends it to its workers again.
     Outside the main thread, no signals are collected.

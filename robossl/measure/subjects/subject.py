@@ -1,6 +1,6 @@
-"""Subject: an open encoder, or a reference that encoders are compared with. It embeds frames.
+"""Subject: an open encoder, or a reference (baseline) that encoders are compared with. It embeds frames.
 
-It also has a description for reports and a digest that identifies it in caches.
+A subject also has a description for reports and a digest that identifies it in caches.
 """
 
 from __future__ import annotations
