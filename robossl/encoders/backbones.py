@@ -11,8 +11,7 @@ from robossl.common.plugins import Registry
 from robossl.common.suggest import suggest_name
 from robossl.errors import InputError, reason
 
-# Backbones that plugins add to timm's. Each is a function that `timm.models.register_model` registers when the plugin
-# is imported.
+# Backbones that plugins add to timm's models. Each is a function that `timm.models.register_model` registers on import.
 BACKBONES = Registry(
     "backbone",
     group="robossl.encoders.backbones",

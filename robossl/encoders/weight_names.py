@@ -42,8 +42,8 @@ _TORCHVISION_VIT = (
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
 )
 
-# Patterns of names in other libraries, each with timm's name. They are tried in this order, but only on names that the
-# backbone does not have.
+# Patterns of names in other libraries, each with timm's name.
+# They are tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks

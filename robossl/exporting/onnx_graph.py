@@ -15,8 +15,7 @@ from robossl.encoders.encoder import Encoder, named_outputs, resize_matrix
 
 Precision = Literal["fp32", "fp16"]
 
-# The first ONNX opset (operator version) whose Resize can antialias. It is not the newest, so that older runtimes can
-# read the graph, too.
+# The first ONNX opset (version of the operators) whose Resize can antialias. Older runtimes cannot read newer opsets.
 OPSET = 18
 
 

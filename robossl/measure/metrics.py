@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-# R2 divides the error by the target's variance on the scored frames. If this variance is below this share of the
-# variance on all frames, `least_deviation` chooses the latter. In resamples of the episodes of the G1 robot, the share
-# is 0.12 or more for each joint.
+# R2 divides the error by the target's variance on the scored frames, unless that is too small.
+# Below this share of the variance on all frames, R2 divides by the variance on all frames instead (`least_deviation`).
+# In bootstrap resamples of the G1 robot's episodes, the share is 0.12 or more for each joint.
 LEAST_DEVIATION = 0.1
 
 

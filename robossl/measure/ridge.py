@@ -22,8 +22,8 @@ from numpy import ndarray
 
 from robossl.measure.metrics import least_deviation
 
-# Minimum std that a feature is divided by, as a share of the root mean square std of all features. Without a minimum,
-# features that hardly vary would be scaled up to the size of the others.
+# Minimum std that a feature is divided by, as a share of the root mean square std of all features.
+# Without a minimum, features that hardly vary would be scaled up to the size of the others.
 LEAST_SPREAD = 0.1
 PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # tried by `Basis`; relative to the mean squared singular value
 FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # tried by `predict_by_ridge`; absolute

@@ -59,8 +59,8 @@ class Method(nn.Module):
     batch_norm_groups: int | None = None  # groups of the global batch with separate batch-norm statistics; None: one
     # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
     shared_in_batch: tuple[str, ...] = ()
-    # Rows for the method's memory (such as a queue of keys), from the step's micro-batches so far. If None, `remember`
-    # updates the memory at once.
+    # Rows for the method's memory (such as a queue of keys), from the step's micro-batches so far.
+    # If this is None, `remember` updates the memory at once.
     _waiting: list[dict[str, Tensor]] | None = None
 
     def views(self) -> tuple[ViewSpec, ...]:

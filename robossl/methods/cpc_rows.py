@@ -44,8 +44,8 @@ class CPCRowsConfig:
     patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
     steps: int = 5  # number of rows that are predicted
-    # Number of rows below a patch that it does not predict, because they overlap with it. The number is that of CPC v2
-    # (arXiv:1905.09272) and of Greedy InfoMax.
+    # Number of rows below a patch that are not predicted, because they overlap with the patch.
+    # CPC v2 (arXiv:1905.09272) and Greedy InfoMax have the same number.
     skip_rows: int = 1
     output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
     context_layers: int = 5  # CPC v2; the paper says only "PixelCNN"

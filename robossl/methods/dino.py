@@ -1,4 +1,4 @@
-"""DINO: a student on all crops learns the centred, sharpened output of its moving average (arXiv:2104.14294).
+"""DINO: on all crops, a student learns the centred and sharpened output of its moving average (arXiv:2104.14294).
 
 The moving average is the teacher. It is updated after the optimizer step, as in algorithm 1 of the paper, and it is the
 network that is exported. The teacher's temperature rises with every step; the authors' code raises it once an epoch.

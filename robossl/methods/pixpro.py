@@ -1,11 +1,11 @@
 """PixPro: smooth each pixel over similar pixels and match it to the same place in the other view (arXiv:2011.10043).
 
-The method is that of section 3.2 of the paper. A pixel is one position of a feature map. The teacher is a moving
-average of the student. It is updated after the optimizer step; the official code updates it before the next forward
-pass, which is equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro). There the output of the
-transform g is l2-normalised, the loss is twice the paper's, and pixels match by distance in fractions of the frame. The
-instance branch (a loss between whole frames) pools after its heads, not before them. docs/methods.md lists further
-deviations.
+The method is that of section 3.2 of the paper. A pixel is one cell of a feature map, and a view is an augmented frame.
+The teacher is a moving average of the student. It is updated after the optimizer step; the official code updates it
+before the next forward pass, which is equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro).
+There the output of the transform g is l2-normalised, the loss is twice the paper's, and pixels match by distance in
+fractions of the frame. The instance branch (a loss between whole frames) pools after its heads, not before them.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
-# With this epsilon, exp(score / epsilon) is at most e^80, of which float32 can still hold the sum over thousands of
-# samples.
+# Here exp(score / epsilon) is at most e^80. float32 can still hold the sum of thousands of these values.
 LEAST_EPSILON = 0.0125
 MAX_FREEZE = 0.1  # longest freeze of the prototypes, as a share of the run's steps
 

@@ -40,7 +40,7 @@ class VIPConfig:
     output_dim: int = 1024
     discount: float = 0.98  # gamma
     step_seconds: float = 0.1  # time from a frame o_k to the next frame o_k+1; one frame in the official loader
-    # Number of other videos whose frame pairs are negatives, valued for this video's goal. config_vip_ego4d.yaml: 3.
+    # Number of other videos that serve as negatives for the goal of a video. The authors' config_vip_ego4d.yaml has 3.
     num_negatives: int = 0
     l1_weight: float = 1e-3
     l2_weight: float = 1e-3

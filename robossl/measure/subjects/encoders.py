@@ -73,8 +73,7 @@ def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Seque
     def embed(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         return encode(frames if seen.fixed_hw is None else resize_to_bytes(frames, seen.fixed_hw))
 
-    # The digest contains the kind, so that the same encoder has separate features in the cache for torch, onnxruntime
-    # and a server, and they can be compared.
+    # The digest contains the kind (torch, onnxruntime or server), so that each kind has its own features in the cache.
     digest = digest_of(kind, identity(card))
     return Subject(
         info, digest, embed, available_outputs(outputs, card.outputs), card, hw, Backbone(card.backbone, "card")

@@ -29,9 +29,9 @@ class InputDescription:
         range: Range of pixel values before mean and std are applied.
         order: Order of the colours.
         output: Name of the output to probe.
-        output_layout: Axis order of an output that is a feature map. Default: that of the input.
+        output_layout: Axis order of an output that is a feature map. Default: the layout of the input.
         dense: Name of a second output, which is a feature map. Default: no second output.
-        backbone: timm's name of the model's network; the network with random weights is the reference. Default: the
+        backbone: timm's name of the model's network. The network with random weights is the baseline. Default: the
             name in the metadata or the file name, else ResNet-18.
     """
 
