@@ -13,7 +13,7 @@ from robossl.methods.parts.losses import full_precision, unit
 
 # A std below this is low. The unit is 1 / sqrt(d), the std of d-dimensional outputs spread evenly over the sphere.
 LOW_STD = 0.1
-# Number of consecutive checks with a low std that give a warning. One is not enough: the first steps can have a low std.
+# Number of consecutive checks with a low std that give a warning. A run's first steps can have a low std, too.
 LOW_CHECKS = 3
 LOW_RANK = 2.0
 # A low rank of fewer samples is no sign of collapse, because b samples have rank b - 1 at most.

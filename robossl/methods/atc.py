@@ -29,7 +29,8 @@ from robossl.methods.parts.temporal import (
 )
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # a crop, not a shift
+# A random crop replaces the paper's random shift.
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ATCConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> ATC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return ATC(encoder, self)
 
 
@@ -91,5 +92,5 @@ class ATC(Method):
         return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=count_pairs([sums]))
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the encoder's."""
+        """Update the teacher's weights, a moving average of the encoder's weights."""
         self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

@@ -56,7 +56,7 @@ class Method(nn.Module):
     encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of the parameters whose learning rate does not decay
     takes_clips: bool = False  # whether the method's views are clips: frames with a time axis
-    batch_norm_groups: int | None = None  # groups of the global batch with separate batch-norm statistics; None: one
+    batch_norm_groups: int | None = None  # number of groups of the batch with separate batch-norm statistics; None: one
     # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
     shared_in_batch: tuple[str, ...] = ()
     # Rows for the method's memory (such as a queue of keys), from the step's micro-batches so far.
@@ -116,8 +116,8 @@ class Method(nn.Module):
     def before_step(self, step: int, steps: int) -> None:
         """Prepare step number `step` (from 0) of `steps`: for example set temperatures, freeze layers, change weights.
 
-        The training loop calls this before every step, also in a resumed run. Values that are set here are therefore
-        not saved in buffers.
+        The training loop calls this before every step, also in a resumed run. Values that are set here therefore need
+        not be saved.
         """
 
     def after_backward(self) -> None:
@@ -132,5 +132,5 @@ class MethodConfig(Protocol):
     """A method's configuration: a frozen dataclass that builds the method."""
 
     def build(self, encoder: Encoder) -> Method:
-        """Make the method around an encoder; draw initial weights from torch's global generator."""
+        """Return the method that trains `encoder`; draw initial weights from torch's global generator."""
         ...

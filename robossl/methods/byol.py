@@ -44,12 +44,12 @@ class BYOLConfig:
         check_momentum(self.momentum, paper=0.996)
 
     def build(self, encoder: Encoder) -> BYOL:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return BYOL(encoder, self)
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
+    """Return the paper's equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
 
     The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """
@@ -57,7 +57,7 @@ def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor
 
 
 class BYOL(Method):
-    """Symmetric loss between the prediction of each view and the target's projection of the other view."""
+    """Symmetric loss between the prediction from each view and the target network's projection of the other view."""
 
     def __init__(self, encoder: Encoder, config: BYOLConfig) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class BYOL(Method):
         self.predictor = _head(config.output_dim, config) if config.predictor else nn.Identity()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
@@ -85,7 +85,7 @@ class BYOL(Method):
         return z
 
     def after_step(self, progress: float) -> None:
-        """Move the target's weights towards the trained network's; a fixed target does not move.
+        """Update the target network's weights, a moving average of the trained network's. A fixed target stays as is.
 
         The target's momentum, tau in the paper, rises from `momentum` to 1 along half a cosine (section 3.2).
         """

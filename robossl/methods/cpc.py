@@ -47,7 +47,7 @@ class CPCConfig:
 
     num_frames: int = 32  # length of a clip; T in rlpyt
     stride_seconds: float = 0.1
-    steps: int = 12  # K of section 3.1
+    steps: int = 12  # K in section 3.1: number of steps ahead that are predicted
     warmup_frames: int = 0  # first frames that only feed the context and are not in the loss; rlpyt: 16
     output_dim: int = 256  # rlpyt; the paper has 512 for audio
     context: ContextKind = "gru"  # section 3.1; rlpyt has an lstm
@@ -95,7 +95,7 @@ class CPCConfig:
         )
 
     def build(self, encoder: Encoder) -> CPC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return CPC(encoder, self)
 
 
@@ -159,6 +159,6 @@ class CPC(Method):
             return encode_clip(encoder, projector, view.pixels)
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the encoder's; without an "ema" target there is no teacher."""
+        """Update the teacher's weights, a moving average of the encoder's. Only the "ema" target has a teacher."""
         if self.teacher is not None:
             self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

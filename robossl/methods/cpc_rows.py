@@ -48,7 +48,7 @@ class CPCRowsConfig:
     # CPC v2 (arXiv:1905.09272) and Greedy InfoMax have the same number.
     skip_rows: int = 1
     output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
-    context_layers: int = 5  # CPC v2; the paper says only "PixelCNN"
+    context_layers: int = 5  # as in CPC v2; the paper says only "PixelCNN"
     negatives: Negatives = "both"  # patches of other images, of the same image, or both
     temperature: float = 1.0
     allow_batch_norm: bool = False
@@ -70,7 +70,7 @@ class CPCRowsConfig:
             raise InputError("cpc_rows takes single images; leave out method.view.clip, or use cpc for clips")
 
     def build(self, encoder: Encoder) -> CPCRows:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         if not self.allow_batch_norm and any(isinstance(layer, _BatchNorm) for layer in encoder.modules()):
             raise InputError(
                 f"{encoder.config.backbone} has batch-norm, through which patches share information; choose one "
@@ -98,7 +98,7 @@ class RowsContext(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "b r c d"]) -> Float[Tensor, "b r c d"]:
-        """Return the context of every patch."""
+        """Return the context vector of every patch."""
         x = z.permute(0, 3, 1, 2)
         for block in self.blocks:
             x = x + block(F.relu(x))
@@ -120,7 +120,7 @@ class CPCRows(Method):
         self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return one view."""
+        """Return one view (augmented frame)."""
         return (self.config.view,)
 
     def encoder_sizes(self) -> set[int]:

@@ -48,7 +48,7 @@ class DINOConfig:
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
     norm_last_layer: bool = True  # keep prototypes at length 1; off in the authors' 300-epoch command for ViT-S
-    transformer: Literal["timm", "official"] = "timm"  # official: set up like the authors' code does, see `_prepare`
+    transformer: Literal["timm", "official"] = "timm"  # official: set up as in the authors' code, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper
     teacher_temperature_start: float = 0.04  # section 3.2
@@ -99,7 +99,7 @@ class DINOConfig:
         )
 
     def build(self, encoder: Encoder) -> DINO:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return DINO(encoder, self)
 
 
@@ -138,7 +138,7 @@ class DINO(Method):
         self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of equation 3, averaged over pairs of a global crop and another crop.
+        """Return the loss of the paper's equation 3, averaged over pairs of a global crop and another crop.
 
         For a pair, it is the cross-entropy between the teacher's output on the global crop and the student's output on
         the other crop. The mean of the ranks' values is the loss of the global batch. All ranks have the same centre.
@@ -156,7 +156,7 @@ class DINO(Method):
 
         self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
-        # If one of these is 0, the outputs have collapsed (figure 7).
+        # If the entropy or the KL divergence is 0, the outputs have collapsed (figure 7).
         metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
         return Loss(loss, metrics, outputs=p_t)
 
@@ -176,7 +176,7 @@ class DINO(Method):
                 self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the student's; the momentum rises to 1."""
+        """Update the teacher's weights, a moving average of the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.student, self.head, momentum=momentum)
 
@@ -196,7 +196,7 @@ def _prepare(encoder: Encoder, config: DINOConfig) -> None:
 
 
 class DINOHead(nn.Module):
-    """Three layers with GELU, then the cosine to each prototype. If lengths are learned, they scale the cosines."""
+    """Three layers with GELU, then the cosine to each prototype, times the prototype's length if that is learned."""
 
     def __init__(self, dim: int, config: DINOConfig) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class DINOHead(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
-        # The shape is that of a matrix, so that the lengths get weight decay, as in the authors' code.
+        # The lengths of prototypes have the shape of a matrix, so that they get weight decay, as in the authors' code.
         self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:

@@ -38,7 +38,7 @@ class LooCConfig:
     momentum: float = 0.999  # MoCo v1, section 3.3
     queue_size: int = 16384  # rows of each space's queue
     output_dim: int = 128  # width of each space; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # groups with separate statistics, as in moco
+    batch_norm_groups: int = 8  # groups of the batch with separate batch-norm statistics, as in moco
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class LooCConfig:
                 )
 
     def build(self, encoder: Encoder) -> LooC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return LooC(encoder, self)
 
 
@@ -74,7 +74,7 @@ def _is_drawn(view: ViewSpec, operation: Operation) -> bool:
 def looc_loss(
     q: Float[Tensor, "b s d"], k: Float[Tensor, "v b s d"], queues: Float[Tensor, "s n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the loss of section 3 for unit vectors, averaged over the batch.
+    """Return the loss of the paper's section 3 for unit vectors, averaged over the batch.
 
     For n kept augmentations, the loss is the sum of 2 n + 1 terms, divided by n + 1. The mean of the ranks' values is
     the loss of the global batch. All ranks have the same queues.
@@ -83,7 +83,7 @@ def looc_loss(
         q: queries, embedded in each of the s = n + 1 spaces.
         k: the v = s keys of the same samples, each embedded in all s spaces.
         queues: negatives of each space.
-        temperature: tau.
+        temperature: tau of the paper.
     """
     with torch.autocast(q.device.type, enabled=False):
         positive = torch.einsum("bsd,vbsd->svb", q, k) / temperature
@@ -117,7 +117,7 @@ class LooC(Method):
         self.queues = nn.ModuleList(Queue(config.queue_size, config.output_dim) for _ in self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the query, the independent key, and one key for each space that keeps an augmentation."""
+        """Return the views (augmented frames): the query, the independent key, and a key for each kept augmentation."""
         view = self.config.view
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
@@ -129,7 +129,7 @@ class LooC(Method):
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
         queues = cast("list[Queue]", list(self.queues))
-        # `stack` makes a copy, which is needed because the rows change before the backward pass.
+        # `stack` makes a copy. The loss needs it, because the queues' rows change before the backward pass.
         before = torch.stack([queue.rows for queue in queues])
         loss = looc_loss(q, k, before.to(q.dtype), temperature=self.config.temperature)
         metrics = {}
@@ -146,5 +146,5 @@ class LooC(Method):
             queue.push(own)
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's, as in MoCo."""
+        """Update the key encoder's weights, a moving average of the encoder's, as in MoCo."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)

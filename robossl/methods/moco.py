@@ -53,7 +53,7 @@ class MoCoConfig:
             )
 
     def build(self, encoder: Encoder) -> MoCo:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return MoCo(encoder, self)
 
 
@@ -82,11 +82,11 @@ class MoCo(Method):
         self.queue = Queue(config.queue_size, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of algorithm 1."""
+        """Return the loss of the paper's algorithm 1 (arXiv:1911.05722)."""
         x_q, x_k = (view.pixels for view in batch.views)
         q = unit(self.projector(self.encoder(x_q).pooled))
         k = self.keys(x_k)
@@ -102,7 +102,7 @@ class MoCo(Method):
         self.queue.push(rows["keys"])
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's: equation 2 of arXiv:1911.05722."""
+        """Update the key encoder's weights, a moving average of the encoder's (equation 2 of arXiv:1911.05722)."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
 
 

@@ -65,14 +65,14 @@ class MoCoV3Config:
         check_range(1, projector_layers=self.projector_layers)
 
     def build(self, encoder: Encoder) -> MoCoV3:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return MoCoV3(encoder, self)
 
 
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return `ctr` of algorithm 1: 2 tau times the cross-entropy of finding each query's key among all keys.
+    """Return `ctr` of the paper's algorithm 1: 2 tau times the cross-entropy of finding each query's key among all.
 
     tau is the temperature. The caller gathers the keys of all ranks without gradients, and passes the index of this
     rank's first sample in the global batch as `first`. The mean of the ranks' values is then the loss of the global
@@ -99,11 +99,11 @@ class MoCoV3(Method):
         self.predictor = _predictor(encoder, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of algorithm 1; batch-norm takes its statistics from each view separately."""
+        """Return the loss of the paper's algorithm 1; batch-norm takes its statistics from each view separately."""
         x0, x1 = (view.pixels for view in batch.views)
         q0, q1 = (self.predictor(self.projector(self._feature(self.encoder(x)))) for x in (x0, x1))
         k0, k1 = self.encode_keys(x0), self.encode_keys(x1)
@@ -122,7 +122,7 @@ class MoCoV3(Method):
         return features.cls if self.config.class_token and features.cls is not None else features.pooled
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's; the momentum rises to 1 along half a cosine."""
+        """Update the key encoder's weights, a moving average; the momentum rises to 1 along half a cosine."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.keys.update(self.encoder, self.projector, momentum=momentum)
 

@@ -45,7 +45,7 @@ class PixContrastConfig:
         check_momentum(self.momentum, paper=0.99)
 
     def build(self, encoder: Encoder) -> PixContrast:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return PixContrast(encoder, self)
 
 
@@ -60,11 +60,11 @@ class PixContrast(Method):
         self.teacher = Ema(encoder, self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with different blur and solarization."""
+        """Return two views (augmented frames) with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 2 for the pixels of each view, averaged over the two views."""
+        """Return the paper's equation 2 for the pixels of each view, averaged over the two views."""
         first, second = batch.views
         x0, x1 = (self.projector(self.encoder(view.pixels).dense) for view in batch.views)
         with torch.no_grad():
@@ -80,7 +80,7 @@ class PixContrast(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def after_step(self, progress: float) -> None:
-        """Move the averaged encoder's weights towards the encoder's; the momentum rises to 1."""
+        """Update the averaged encoder, a moving average of the encoder; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.encoder, self.projector, momentum=momentum)
 

@@ -37,8 +37,8 @@ class PixProConfig:
     """PixPro with the paper's numbers."""
 
     threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
-    sharpness: float = 2.0  # gamma, section 3.2, equation 4
-    # Section 3.2: number of layers of g. Two layers have batch-norm and ReLU between them; with 0, g is the identity.
+    sharpness: float = 2.0  # gamma of equation 4 (section 3.2)
+    # Number of layers of the transform g (section 3.2). Two have batch-norm and ReLU between them; 0 is the identity.
     transform_layers: int = 1
     hidden_dim: int = 2048  # section 3.1; official code: 4096
     output_dim: int = 256  # section 3.1
@@ -60,7 +60,7 @@ class PixProConfig:
         check_range(0, instance_weight=self.instance_weight)
 
     def build(self, encoder: Encoder) -> PixPro:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return PixPro(encoder, self)
 
 
@@ -80,13 +80,14 @@ class PixPro(Method):
         self.teacher = Ema(*self._students())
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with different blur and solarization."""
+        """Return two views (augmented frames) with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over matched pairs, then over images.
+        """Return the loss of the paper's equation 5, -cos(y_i, x'_j) - cos(y_j, x'_i), averaged over matched pairs.
 
-        i and j are matched pixels of the two views. y are the student's propagated pixels, x' the teacher's pixels.
+        i and j are matched pixels of the two views. y are the student's propagated pixels, x' the teacher's pixels. The
+        mean over pairs is averaged over images.
         """
         first, second = batch.views
         features = [self.encoder(view.pixels) for view in batch.views]
@@ -110,7 +111,7 @@ class PixPro(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
-        """Return BYOL's loss between whole frames, scaled like the pixel loss."""
+        """Return BYOL's loss between whole frames; the variant "official" doubles it, as it does the pixel loss."""
         assert self.instance is not None
         p0, p1 = (self.instance(each) for each in features)
         with torch.no_grad():
@@ -119,7 +120,7 @@ class PixPro(Method):
         return 2 * loss if self.config.variant == "official" else loss
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the student's; the momentum rises to 1."""
+        """Update the teacher's weights, a moving average of the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(*self._students(), momentum=momentum)
 
@@ -131,8 +132,9 @@ class PixPro(Method):
 def pixel_consistency(
     y: Float[Tensor, "b n d"], x: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"]
 ) -> Float[Tensor, ""]:
-    """Return minus the cosine of matched pixels: mean over an image's pairs (0 without any), then over images.
+    """Return minus the cosine of matched pixels, averaged over the pairs of each image, then over images.
 
+    An image without a pair counts as 0.
     The mean of the ranks' values is the loss of the global batch, so nothing is gathered.
     """
     with torch.autocast(y.device.type, enabled=False):

@@ -56,7 +56,7 @@ class R3MConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> R3M:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return R3M(encoder, self)
 
 
@@ -109,5 +109,5 @@ class R3M(Method):
 
 
 def _info_nce(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
-    """Return -log softmax([near, far, *away])[near] for each clip."""
+    """Return the InfoNCE loss of each clip: -log softmax([near, far, *away])[near]."""
     return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

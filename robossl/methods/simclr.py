@@ -49,7 +49,7 @@ class SimCLRConfig:
             raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 2")
 
     def build(self, encoder: Encoder) -> SimCLR:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SimCLR(encoder, self)
 
 
@@ -65,7 +65,7 @@ class SimCLR(Method):
         self.projector = _projector(encoder.feature_dim, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:

@@ -53,7 +53,7 @@ class SimSiamConfig:
             )
 
     def build(self, encoder: Encoder) -> SimSiam:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SimSiam(encoder, self)
 
 
@@ -71,7 +71,7 @@ class SimSiam(Method):
         self.constant_lr = ("predictor.",) if constant else ()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:

@@ -29,7 +29,7 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
-# Here exp(score / epsilon) is at most e^80. float32 can still hold the sum of thousands of these values.
+# With this epsilon, exp(score / epsilon) is at most e^80. float32 can just hold the sum of thousands of such values.
 LEAST_EPSILON = 0.0125
 MAX_FREEZE = 0.1  # longest freeze of the prototypes, as a share of the run's steps
 
@@ -44,7 +44,7 @@ class SwAVConfig:
     temperature: float = 0.1  # section 4
     epsilon: float = 0.05  # appendix A; a larger value makes the codes softer
     sinkhorn_iterations: int = 3  # section 3.1; 0: codes are a plain softmax
-    freeze_prototypes_steps: int = 313  # official code: the first epoch (5005 at batch 256); at most 0.1 of the run
+    freeze_prototypes_steps: int = 313  # official code: one epoch (5005 steps at batch 256); at most 0.1 of the run
     queue_size: int = 0  # number of earlier features that help to balance codes; section 3.1: 3840 at batch size 256
     # First step that fills the queue; 75,075 at batch size 256, which is epoch 15, when the features are stable.
     queue_from_step: int = 0
@@ -66,12 +66,12 @@ class SwAVConfig:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     def build(self, encoder: Encoder) -> SwAV:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SwAV(encoder, self)
 
 
 class SwAV(Method):
-    """Cross-entropy between the codes of the first two crops and the predictions from every other crop."""
+    """Cross-entropy between the codes (soft cluster assignments) of two crops and the predictions from other crops."""
 
     num_queued: Tensor
 
@@ -98,7 +98,7 @@ class SwAV(Method):
         self.queue_takes_rows = step >= self.config.queue_from_step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of section 3.2: -(code of crop i) . log(prediction from crop v).
+        """Return the loss of the paper's section 3.2: -(code of crop i) . log(prediction from crop v).
 
         The loss is the mean over all pairs of one of the first two crops, i, and any other crop, v. Codes are balanced
         over the global batch. The mean of the ranks' values is the loss of the global batch.
@@ -125,7 +125,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _codes(self, scores: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
-        """Return the codes of this rank's first two crops; full queues take part in the balancing."""
+        """Return the codes (soft cluster assignments) of the first two crops; full queues help to balance them."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
         full = bool(queues) and int(self.num_queued) >= config.queue_size

@@ -1,4 +1,4 @@
-"""Time-contrastive network on one view: near in time is near in embedding (arXiv:1704.06888, section 3.1).
+"""Time-contrastive network on one view: frames near in time get near embeddings (arXiv:1704.06888, section 3.1).
 
 A sample is three frames of one video: an anchor, a near frame at most one window (`window_seconds`) away from it, and a
 far frame at least two windows away. The exported encoder returns the backbone's pooled feature. The paper uses the
@@ -66,7 +66,7 @@ class TCNConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> TCN:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return TCN(encoder, self)
 
 
@@ -178,7 +178,7 @@ class TCN(Method):
 
 
 def _has_far(view: View) -> Tensor:
-    """Return which clips have a far frame that is neither the anchor nor the near frame.
+    """Return a mask of the clips whose far frame is neither the anchor nor the near frame.
 
     The three may be the same frame, because the store keeps a single frame of a pause.
     """

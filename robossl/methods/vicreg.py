@@ -52,12 +52,12 @@ class VICRegConfig:
             raise InputError(f"expander_layers must be 1 or more, got {self.expander_layers}; the paper has 3")
 
     def build(self, encoder: Encoder) -> VICReg:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return VICReg(encoder, self)
 
 
 def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
-    """Return equations 1 and 2: by how much each channel's std falls short of `target_std`, mean over channels.
+    """Return the paper's equations 1, 2: how far each channel's std is below `target_std`, averaged over channels.
 
     With several ranks, gather z with gradients before calling this function or `covariance`. Every rank then gets the
     global value.
@@ -66,7 +66,7 @@ def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> F
 
 
 def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return equations 3 and 4: the squared covariances of different channels, summed over pairs, divided by d."""
+    """Return the paper's equations 3, 4: squared covariances of different channels, summed and divided by d."""
     centred = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         squares = (centred.T @ centred / (len(z) - 1)).square()
@@ -86,11 +86,11 @@ class VICReg(Method):
         self.expander = mlp(dims, last_bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 6; batch-norm takes its statistics from each view separately."""
+        """Return the loss of the paper's equation 6; batch-norm takes its statistics from each view separately."""
         config = self.config
         z0, z1 = (full_precision(self.expander(self.encoder(view.pixels).pooled)) for view in batch.views)
         everyone = (ranks.gather(z0), ranks.gather(z1))

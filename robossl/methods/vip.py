@@ -58,7 +58,7 @@ class VIPConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> VIP:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return VIP(encoder, self)
 
 
