@@ -1,4 +1,4 @@
-"""Export an encoder to models/NAME/VERSION/model.onnx with its card, and compare its outputs with torch."""
+"""Export an encoder to models/NAME/VERSION/model.onnx with its card (description), and compare outputs with torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export(
     store: StrPath | None = None,
     max_batch: int = 64,
 ) -> Path:
-    """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
+    """Write a verified ONNX model, its card (description) and Triton's configuration; return the folder of the version.
 
     The model takes uint8 RGB frames of any size, because resize and normalisation are in the graph. Its outputs are
     compared with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not
@@ -120,7 +120,7 @@ def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8
 
 
 def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
-    """Write model and card, open them again, compare with torch, and return the card with the result."""
+    """Write model and card, open them again, compare the outputs with torch, and return the card with the result."""
     model = to_onnx(
         encoder,
         outputs=tuple(card.outputs),

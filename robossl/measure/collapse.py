@@ -16,7 +16,7 @@ LOW_STD = 0.1
 # Number of consecutive checks with a low std that give a warning. A run's first steps can have a low std, too.
 LOW_CHECKS = 3
 LOW_RANK = 2.0
-# A low rank of fewer samples is no sign of collapse, because b samples have rank b - 1 at most.
+# Minimum number of samples for a warning about a low rank, because b samples have rank b - 1 at most.
 MIN_SAMPLES_FOR_RANK = 8
 
 
@@ -118,7 +118,7 @@ class CollapseMonitor:
         return {"low_checks": self.low_checks}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore a saved state."""
+        """Restore the state that `state_dict` returned."""
         self.low_checks = state["low_checks"]
 
 

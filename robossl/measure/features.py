@@ -136,7 +136,7 @@ def embed(
 
 
 def feature_paths(subject: Subject, view: ViewFile, cache: Path) -> list[Path]:
-    """Return the paths of the cache files with a subject's features of a view."""
+    """Return the paths of the cache files with a subject's features of a view (transformed frames)."""
     return list(_paths(subject, view, view.outputs, cache).values())
 
 

@@ -26,18 +26,18 @@ Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
-    """Return the mean over frames, for a metric with a single part."""
+    """Return the mean over frames, for a metric with a single part (a number for each frame)."""
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 
 def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """Return 1 - (sum of the first part) / (sum of the second part)."""
+    """Return 1 - (sum of the first part) / (sum of the second part), for a metric with two numbers for each frame."""
     return np.asarray(1 - sums[..., 1] / sums[..., 2])
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its 95 % interval. If there is no value, all three are None, and `reason` says why."""
+    """A measured value with its 95 % interval. If there is no value, `value`, `low` and `high` are None."""
 
     value: float | None
     low: float | None
@@ -105,7 +105,7 @@ class Draws:
     def difference(
         self, parts: Float[ndarray, "n ..."], other: Float[ndarray, "n ..."], statistic: Statistic = mean
     ) -> Difference:
-        """Return the value of `parts` minus the value of `other`, with its interval from the same draws."""
+        """Return the value of `parts` minus the value of `other`, with the interval of the difference."""
         left, right = _columns(parts), _columns(other)
         middle = 1 + left.shape[1]
 

@@ -3,9 +3,9 @@
 Features are divided by their standard deviation, or by a minimum if that is larger (`LEAST_SPREAD`). There are two ways
 to choose the penalty:
 - `Basis.choose`, for probes, takes the penalty with the least squared error on clusters (such as episodes) that are
-  left out in turn. The error is computed in closed form. If n frames are fewer than five per feature, `fit_basis` keeps
-  only n / 4 components, because a fit with fewer frames than features is unstable with every penalty. A target of
-  classes has a column per class.
+  left out in turn. The error is computed in closed form. If there are fewer than five frames per feature, `fit_basis`
+  keeps only a quarter as many components as frames, because a fit with fewer frames than features is unstable with
+  every penalty. A target of classes has a column per class.
 - `predict_by_ridge`, for `regress`, takes the penalty with the best mean R2 over four folds of whole groups, and uses
   all components.
 """
@@ -25,8 +25,9 @@ from robossl.measure.metrics import least_deviation
 # Minimum std that a feature is divided by, as a share of the root mean square std of all features.
 # Without a minimum, features that hardly vary would be scaled up to the size of the others.
 LEAST_SPREAD = 0.1
-PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # tried by `Basis`; relative to the mean squared singular value
-FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # tried by `predict_by_ridge`; absolute
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # `Basis` tries these; unit: the mean squared singular value
+# Penalties that `predict_by_ridge` tries. Unlike `PENALTIES`, they are absolute.
+FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 FOLDS = 4  # number of folds in `predict_by_ridge`
 
 
@@ -187,7 +188,7 @@ def is_live(mean: Float[ndarray, " d"], std: Float[ndarray, " d"]) -> Bool[ndarr
 def _decompose(x: Float[ndarray, "n d"], *, keep: int) -> tuple[Any, Any, Any]:
     """Return the `keep` leading right singular vectors, singular values and left singular vectors of x.
 
-    If x has a lower rank, return fewer of them. The decomposition is that of the smaller of the two Gram matrices.
+    If x has a lower rank, return fewer. They are computed from the smaller of the Gram matrices x.T @ x and x @ x.T.
     """
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)

@@ -218,7 +218,7 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
             for weight in unused_weights(encoder):
                 # No loss depends on these weights, so DDP would wait for their gradients forever.
                 weight.requires_grad_(False)
-        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
+        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # torch 2.15 and later
             model = DataParallel(method, forward_sync_buffers=False)
         else:
             model = DataParallel(method, broadcast_buffers=False)

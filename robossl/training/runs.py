@@ -84,7 +84,7 @@ class Run:
 
         Args:
             device: cpu, cuda or cuda:N.
-            outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
+            outputs: Names of the outputs to return: pooled, cls, dense, keypoints; by default all that the encoder has.
 
         Raises:
             InputError: the run has not saved an encoder yet, or there is no such output or device.

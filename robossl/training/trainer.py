@@ -1,6 +1,6 @@
 """The training loop, the same for every method.
 
-All random numbers depend on (seed, step) only, so a resumed run has the same results as a run without interruption.
+All random numbers depend only on seed, step and rank, so a resumed run has the same results as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Trainer:
         config, steps = self.config.train, self.config.train.steps
         progress.show("pretrain", start, steps, note="")
         if start == steps:
-            # The run may have been killed after it wrote its last checkpoint and before it wrote its encoder.
+            # If the run was killed between its last checkpoint and its encoder, the encoder is not yet written.
             self.write_encoder(start)
         logged, logged_at = start, time.perf_counter()
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:

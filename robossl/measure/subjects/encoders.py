@@ -1,4 +1,4 @@
-"""Subjects with a card: a run or encoder folder, an exported model, an encoder on a server, or an encoder of timm."""
+"""Subjects with a card (description): encoders from a run or encoder folder, an exported model, a server, or timm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_encoder(source: str, *, device: str, outputs: Sequence[Output]) -> Subj
     """Open a run folder, an encoder folder, an exported model folder or its model.onnx.
 
     Raises:
-        InputError: the source is none of these, or the encoder lacks an output.
+        InputError: the source is none of these, or the encoder does not have one of the outputs.
     """
     encode = load_encoder(source, device=device, outputs=encode_outputs(outputs))
     return from_encode(encode, source, kind="onnx" if encode.card.model_sha256 else "run", outputs=outputs)
@@ -45,7 +45,7 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject
 
 
 def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
-    """Return the outputs to request from an encoder; None, which requests all, if "dense" is wanted.
+    """Return the outputs to request from an encoder. If "dense" is wanted, return None, which requests all outputs.
 
     Not every encoder has the dense output (a feature map), so it cannot be requested by name.
     """
@@ -53,7 +53,7 @@ def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
 
 
 def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Subject:
-    """Wrap an open encoder as a subject."""
+    """Make a subject from an open encoder."""
     card, seen = encode.card, encode.card.input
     hw = seen.fixed_hw or seen.input_hw
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (seen.mean, seen.std))

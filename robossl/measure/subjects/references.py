@@ -107,7 +107,7 @@ def random_subject(
 
 
 def random_config(card: EncoderCard) -> EncoderConfig:
-    """Return a configuration with the backbone and the preprocessing of a card, but with random weights."""
+    """Return a configuration with random weights, and with the backbone and preprocessing of an encoder's card."""
     from robossl.encoders.encoder import EncoderConfig
 
     seen = card.input
