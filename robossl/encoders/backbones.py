@@ -20,7 +20,7 @@ BACKBONES = Registry(
 )
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # modules whose models accept img_size and dynamic_img_size
-_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's name: our name
+_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's name: our setting's name
 
 
 def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:

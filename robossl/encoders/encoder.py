@@ -47,7 +47,7 @@ class EncoderConfig:
     backbone: str = "resnet18"  # any name of a timm model
     init: str = "random"  # random, timm (weights from timm's hub), or a checkpoint: PATH or PATH#PREFIX (weights.py)
     # Input size (height, width) that the weights of `init` were trained at.
-    # It is needed only if a checkpoint has position embeddings but no encoder.json.
+    # This size is needed only if a checkpoint has position embeddings but no encoder.json.
     init_hw: tuple[int, int] | None = None
     input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
     mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FrameEncoder(Protocol):
-    """A function from frames to features, with a card that says which encoder it is.
+    """A function from frames to features, with a card (description) that identifies the encoder.
 
     Attributes:
         card: Name, backbone, weights digest, input format, output shapes, provenance and licences.

@@ -21,7 +21,7 @@ DIGEST_KEY = "robossl.digest"  # key in the model's metadata; its value must equ
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
-    # CUDA runs the nodes that TensorRT does not support.
+    # The provider tensorrt includes CUDA, because CUDA runs the nodes that TensorRT does not support.
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 

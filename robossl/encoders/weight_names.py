@@ -12,12 +12,12 @@ from robossl.encoders.weights import State, below_prefix, first_names
 from robossl.errors import InputError
 
 # Parts of a checkpoint that are ignored: classifiers, pretraining heads, mask tokens, the counter of weight averaging.
-# A name that is neither here nor in the backbone may be a backbone weight in another spelling, so the file is refused.
+# A name that is neither in this list nor in the backbone may be a misspelt backbone weight, so the file is refused.
 _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
 )
-# Buffers that the backbone computes from its sizes. They are ignored, too.
+# Buffers that the backbone computes from its sizes. The values of a checkpoint for these buffers are ignored.
 _DERIVED = re.compile(
     r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods|rope\.freqs_(cos|sin)|qkv\.bias_mask)$"
 )
@@ -43,7 +43,7 @@ _TORCHVISION_VIT = (
 )
 
 # Patterns of names in other libraries, each with timm's name.
-# They are tried in this order on names that the backbone does not have.
+# The patterns are tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks

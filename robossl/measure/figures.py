@@ -84,7 +84,7 @@ class Draws:
             statistic: Function from the sums to the value.
             limits: Least and largest possible value of a mean, such as 0 and 1 for a share of hits. If all frames lie
                 on one of these limits, resamples have no spread. The bound on the other side is then the exact binomial
-                bound, as if each cluster were one hit or miss.
+                bound, as if each cluster (such as an episode) were one hit or miss.
         """
         table, known = self._table(parts)
         clusters = int((table[:, 0] > 0).sum())
