@@ -51,7 +51,7 @@ class TorchEncoder:
 
     Args:
         encoder: The module; it is moved to the device.
-        card: The card of the encoder.
+        card: The card (description) of the encoder.
         device: cpu, cuda or cuda:N.
         outputs: Names of the outputs to return; by default all outputs in the card.
         batch_size: Frames that go through the encoder together.
@@ -98,7 +98,7 @@ class TorchEncoder:
 
 
 class OnnxEncoder:
-    """A frame encoder in onnxruntime; the model file is checked against its card.
+    """A frame encoder in onnxruntime. The model file must match its card (the description in card.json).
 
     Args:
         path: A version folder or its model.onnx.
@@ -241,21 +241,22 @@ def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] |
 
 
 def identity(card: EncoderCard) -> str:
-    """Return a key made of backbone, weights, preprocessing, graph and precision; equal keys mean equal features.
+    """Return a key of an encoder. Encoders with equal keys have equal features.
 
-    The key contains the backbone, because two backbones with weights of equal names and shapes may differ in padding.
+    The key is made of backbone, weights, preprocessing, graph and precision. It contains the backbone, because two
+    backbones with weights of equal names and shapes may differ in padding.
     """
     return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
 
 def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
-    """Describe a card and the chosen outputs in a few words: `mine: resnet18, fp32; pooled 512, dense 512x7x7`."""
+    """Describe an encoder's card and the chosen outputs in a few words, as in `mine: resnet18, fp32; pooled 512`."""
     shapes = ", ".join(f"{name} {'x'.join(map(str, card.outputs[name].shape[1:]))}" for name in outputs)
     return f"{card.name}: {card.backbone}, {card.precision}; {shapes}"
 
 
 def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the chosen outputs, or all outputs of the card if none is named.
+    """Return the chosen outputs, or all outputs in the encoder's card (description) if none is chosen.
 
     Raises:
         InputError: the encoder has no such output.

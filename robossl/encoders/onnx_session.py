@@ -1,4 +1,4 @@
-"""Open an exported model file in onnxruntime after checking it against its card."""
+"""Open an exported model file in onnxruntime, after checking that the file matches its card (description)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_card(path: Path) -> EncoderCard:
 
 
 def check_model_file(model: Path, card: EncoderCard) -> None:
-    """Check that a model file is, byte for byte, the one that its card describes.
+    """Check that a model file is, byte for byte, the one that its card (card.json) describes.
 
     Raises:
         InputError: the model is missing, truncated, damaged, or belongs to another card.

@@ -28,7 +28,7 @@ _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 # A prefix of names belongs to an encoder if at least this share of the backbone's weights is found below the prefix.
 SHARE_OF_ENCODER = 0.5
 
-# Patterns of names in torchvision's VisionTransformer, each with timm's name. torchvision's ResNets need none.
+# Patterns of names in torchvision's VisionTransformer, each with timm's name. Names in its ResNets are timm's already.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),

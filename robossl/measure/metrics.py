@@ -14,7 +14,7 @@ from numpy import ndarray
 
 # R2 divides the error by the target's variance on the scored frames, unless that is too small.
 # Below this share of the variance on all frames, R2 divides by the variance on all frames instead (`least_deviation`).
-# In bootstrap resamples of the G1 robot's episodes, the share is 0.12 or more for each joint.
+# In bootstrap resamples of the G1 robot's episodes, each joint has at least 0.12 of its variance on all frames.
 LEAST_DEVIATION = 0.1
 
 

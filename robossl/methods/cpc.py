@@ -61,7 +61,7 @@ class CPCConfig:
     target: Literal["online", "stop_gradient", "ema"] = "online"
     momentum: float = 0.99  # momentum of the "ema" target
     columns: dict[str, int] = field(default_factory=dict)  # continuous columns that the context sees, and their widths
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and their numbers of values
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and how many values each has
     column_dim: int = 32  # width of each embedded column
     column_lag: int = 0  # delay of columns in frames; rlpyt: 1, so that a frame comes with the action that led to it
     view: ViewSpec = VIEW

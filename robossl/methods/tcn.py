@@ -148,7 +148,7 @@ class TCN(Method):
         positive = distance.gather(1, pairs[1][:, None]).squeeze(1)
         negative = self._negatives(pool, pairs[0])
         counted = pool.valid[pairs[0]] & pool.valid[pairs[1]] & negative.any(1)
-        # During a pause the store keeps one frame, so anchor and near frame may be the same. Such a pair does not count.
+        # During a pause the store keeps one frame, so anchor and near frame may be equal. Such a pair does not count.
         counted = counted & (pool.moment[pairs[0]] != pool.moment[pairs[1]])
         return positive - semi_hard(distance, positive, negative), counted
 

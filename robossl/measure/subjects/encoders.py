@@ -53,7 +53,7 @@ def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
 
 
 def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Subject:
-    """Make a subject from an open encoder."""
+    """Make a subject (an encoder to evaluate, with a description for reports) from an open encoder."""
     card, seen = encode.card, encode.card.input
     hw = seen.fixed_hw or seen.input_hw
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (seen.mean, seen.std))

@@ -90,7 +90,7 @@ def random_subject(
     outputs: tuple[Output, ...] = ("pooled",),
     device: str = "cpu",
 ) -> Subject:
-    """Return an encoder with random weights as a subject.
+    """Return an encoder with random weights as a subject, so that it can be evaluated.
 
     Its residual branches are active. With timm's `zero_init_last` they would add nothing, and the features of a random
     ResNet would depend on little of the frame.

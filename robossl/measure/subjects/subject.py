@@ -26,7 +26,7 @@ Embed = Callable[[UInt8[ndarray, "b h w 3"]], Mapping[str, ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class SubjectInfo:
-    """What a report says about a subject."""
+    """What a report says about a subject (an encoder or a baseline)."""
 
     name: str
     source: str
@@ -49,7 +49,7 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An open encoder or reference that embeds frames.
+    """An open encoder, or a reference (baseline), that embeds frames.
 
     Args:
         info: What a report says about the subject.

@@ -18,7 +18,7 @@ Grid = tuple[int, int]  # rows and columns of a feature map
 
 
 def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, "b n 2"]:
-    """Return the centre of each bin in the source frame: x and y in pixels; bins are ordered row by row."""
+    """Return the centre (x, y) of each bin (feature-map cell), in pixels of the source frame, row by row."""
     x0, y0, x1, y1 = _corners(box, source_hw).unsqueeze(-1).unbind(1)
     rows, columns = grid
     across = (torch.arange(columns, device=box.device) + 0.5) / columns
@@ -28,7 +28,7 @@ def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: 
 
 
 def bin_diagonals(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, " b"]:
-    """Return the length of a bin's diagonal for each view, in pixels of the source frame."""
+    """Return the length of the diagonal of a bin (feature-map cell) for each view, in pixels of the source frame."""
     x0, y0, x1, y1 = _corners(box, source_hw).unbind(1)
     rows, columns = grid
     return torch.hypot((x1 - x0) / columns, (y1 - y0) / rows)
@@ -41,7 +41,9 @@ def matched_bins(
     *,
     threshold: float,
 ) -> Bool[Tensor, "b n m"]:
-    """Return A(i, j) of equation 1: whether bin i of the first view is near bin j of the second in the source frame.
+    """Return A(i, j) of the paper's equation 1: whether bin i of one view is near bin j of the other view.
+
+    A bin is a cell of a view's feature map. It is near another bin if their centres are near in the source frame.
 
     Args:
         boxes: corners x0 y0 x1 y1 of the two views in fractions of the frame; x0 > x1 if a view is flipped.
@@ -65,7 +67,7 @@ def matched_views(
     threshold: float,
     in_fractions: bool = False,
 ) -> Bool[Tensor, "b n m"]:
-    """Return `matched_bins` for two views and their feature maps.
+    """Return which bins (feature-map cells) of two views match, see `matched_bins`.
 
     With `in_fractions`, distances are in fractions of the frame's width and height, as in the authors' code.
     """
@@ -77,7 +79,7 @@ def matched_views(
 
 
 def check_boxes(*specs: ViewSpec) -> None:
-    """Refuse views whose bins cannot be located in the source frame.
+    """Refuse views whose bins (feature-map cells) cannot be located in the source frame.
 
     Raises:
         InputError: a view is rotated or turned, or is a clip.
@@ -93,7 +95,7 @@ def check_boxes(*specs: ViewSpec) -> None:
 
 
 def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Return a head that acts on each bin: two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
+    """Return a head for each bin (cell): two 1 x 1 convolutions with batch-norm and ReLU between them (section 3.1)."""
     return nn.Sequential(
         nn.Conv2d(dim, hidden_dim, 1, bias=False),  # no bias, because batch-norm would remove it
         nn.BatchNorm2d(hidden_dim),
@@ -103,12 +105,12 @@ def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential
 
 
 def bins(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
-    """Return the feature vectors of all bins of a feature map, row by row."""
+    """Return the feature vectors of all bins (cells) of a feature map, row by row."""
     return x.flatten(2).mT
 
 
 def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-    """Return the feature vector of the middle bin of each feature map, for the collapse monitor.
+    """Return the feature vector of the middle bin (cell) of each feature map, for the collapse monitor.
 
     The middle bin is at the same position in every map. If outputs depend on nothing but the position, these vectors
     are all equal, so the monitor reports a collapse.

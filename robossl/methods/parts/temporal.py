@@ -246,7 +246,7 @@ def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
 def draw_other_clips(
     z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
-    """Return other clips of the global batch for each clip, at `cyclic_shifts` from it, and whether each is valid."""
+    """Return for each clip the clips at `cyclic_shifts` from it in the global batch, and whether these are valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
     own = torch.arange(len(z)) + ranks.rank() * len(z)
     at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)
