@@ -53,7 +53,7 @@ class EncoderConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     zero_init_last: bool = True  # ResNets: every block starts as the identity (arXiv:1706.02677)
-    drop_path: float = 0.0  # stochastic depth rate of the last block; it rises linearly from 0 in the first block
+    drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))

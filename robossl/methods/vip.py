@@ -35,7 +35,7 @@ VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, bl
 
 @dataclass(frozen=True, slots=True)
 class VIPConfig:
-    """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without its 3 negatives."""
+    """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without the 3 negatives of that file."""
 
     output_dim: int = 1024
     discount: float = 0.98  # gamma
