@@ -1,8 +1,8 @@
-"""Cache of features on disk: each subject (encoder or reference) embeds the same frames only once.
+"""Cache of features on disk: each subject (encoder or baseline) embeds the same frames only once.
 
-The path of a file is made of the subject's digest, the frames' digest and the name of the output. New features are
-appended to a temporary file beside it, which gets the final name when it is complete. A stopped run therefore continues
-where it was.
+The path of a cache file is made of the subject's digest, the frames' digest and the name of the output. New features
+are appended to a temporary file, which gets the final name when it is complete. A stopped run therefore continues where
+it was.
 """
 
 from __future__ import annotations

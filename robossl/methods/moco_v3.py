@@ -72,11 +72,11 @@ class MoCoV3Config:
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return `ctr` of the paper's algorithm 1: 2 tau times the cross-entropy of finding each query's key among all.
+    """Return `ctr` of the paper's algorithm 1: how well each query finds its key among all keys.
 
-    tau is the temperature. The caller gathers the keys of all ranks without gradients, and passes the index of this
-    rank's first sample in the global batch as `first`. The mean of the ranks' values is then the loss of the global
-    batch.
+    The value is 2 tau times a cross-entropy, where tau is the temperature. The caller gathers the keys of all ranks
+    without gradients, and passes the index of this rank's first sample in the global batch as `first`. The mean of the
+    ranks' values is then the loss of the global batch.
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):

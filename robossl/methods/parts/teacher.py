@@ -102,7 +102,7 @@ class Center(nn.Module):
 
     Args:
         dim: number of logits.
-        momentum: 0.9 in the paper.
+        momentum: weight of the old mean in an update; 0.9 in the paper.
     """
 
     mean: Tensor
@@ -129,7 +129,7 @@ class MovingAverageBank(nn.Module):
     Args:
         num_samples: number of samples. Each has a row in float32, so the bank takes num_samples * dim * 4 bytes.
         dim: width of the outputs.
-        momentum: 0.8 in the paper.
+        momentum: weight of the old average in an update; 0.8 in the paper.
     """
 
     average: Tensor
