@@ -1,1 +1,1 @@
-"""Encoders: timm backbones with named outputs, their weights and cards, and one way to open and call any of them."""
+"""Encoders: timm backbones with named outputs, their weights and cards (descriptions), and one way to open them all."""

@@ -22,9 +22,10 @@ from robossl.encoders.find import find_encoder
 from robossl.encoders.positions import token_grid
 from robossl.errors import InputError, ResourceError
 
-MASS = 0.6  # share of the attention inside the marked patches, from the appendix of DINO
-MAX_PATCHES = 80 * 80  # attention takes 4 * patches^2 bytes per head, and several such tensors exist at a time
-MAX_ASPECT = 4.0  # largest aspect ratio of a cell of the picture; longer frames do not fill their cell
+MASS = 0.6  # share of the attention that the marked patches hold; from the appendix of the DINO paper
+# Attention takes 4 * patches^2 bytes per head, and several such tensors exist at a time.
+MAX_PATCHES = 80 * 80
+MAX_ASPECT = 4.0  # largest aspect ratio of a panel in the picture; a longer frame leaves part of its panel empty
 
 
 def attention(
@@ -47,13 +48,13 @@ def attention(
     Args:
         source: A run folder or an encoder folder.
         images: Image files and folders of images; leave them out with --store.
-        out: Folder of the pictures.
+        out: Folder that the PNGs are written to.
         store: Store to take frames from.
         split: Take frames from this split of the store only.
         rows: Take these rows of the store.
         num_frames: Take this many frames of the store, evenly spaced; ignored with --rows.
         zoom: Resize frames to this many times the encoder's input size, for more and finer patches.
-        mass: Share of the attention inside the marked patches.
+        mass: Share of the attention that the marked patches hold together.
     """
     if bool(images) == bool(store):
         raise InputError("pass either images or --store, to say which frames are drawn")
@@ -92,7 +93,7 @@ def check_zoom(encoder: Encoder, zoom: int) -> None:
     """Check that the attention of a zoomed frame fits into memory.
 
     Raises:
-        InputError: the zoom is too large; the message names the largest.
+        InputError: the zoom is too large; the message gives the largest allowed zoom.
     """
     patches = math.prod(encoder.backbone.patch_embed.grid_size)
     if zoom > (largest := max(1, math.isqrt(MAX_PATCHES // patches))):
@@ -111,7 +112,8 @@ def encoder_pixels(encoder: Encoder, frame: UInt8[ndarray, "h w 3"], *, zoom: in
 def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads n n"]:
     """Return the attention of every token to every token in the last block, for each head; each row sums to one.
 
-    timm's fused attention does not return its weights, so they are computed again from the input of the layer.
+    timm's fused attention does not return its attention weights, so this function computes them again from the input of
+    the layer.
     """
     attend = encoder.backbone.blocks[-1].attn
     seen: list[Tensor] = []
@@ -128,7 +130,7 @@ def last_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[
 
 
 def class_attention(encoder: Encoder, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads H W"]:
-    """Return how much the class token attends to each patch: a map of patches for each head; each map sums to one."""
+    """Return how much the class token attends to each patch. Each head has one map of patches, which sums to one."""
     to_patches = last_attention(encoder, pixels)[:, :, 0, encoder.num_prefix_tokens :]
     grid = token_grid(to_patches.shape[-1], (pixels.shape[-2], pixels.shape[-1]))
     assert grid is not None, "build_encoder checks that the tokens form a grid"
@@ -147,9 +149,10 @@ def heaviest_patches(weights: Float[ndarray, "h w"], mass: float) -> Bool[ndarra
 def draw_sheet(
     path: Path, name: str, frame: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "heads H W"], *, mass: float = MASS
 ) -> None:
-    """Write a PNG with the frame, the mean attention of all heads and the attention of each head.
+    """Write a PNG. Its upper row has the frame, the mean attention of all heads, and the attention of each head.
 
-    The row below them marks the patches that together have the share `mass` of the attention.
+    The lower row shows the frame once for each of these maps. It darkens all patches except the smallest set that holds
+    the share `mass` of the attention.
 
     Raises:
         ResourceError: the picture cannot be written.

@@ -1,4 +1,4 @@
-"""Backbones: build timm models by name for an input size, or raise an error of one line."""
+"""Build backbones: timm models, chosen by name, for an input size. A failure raises an error with a short message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robossl.common.plugins import Registry
 from robossl.common.suggest import suggest_name
 from robossl.errors import InputError, reason
 
-# Backbones of plugins, beside timm's: functions that `timm.models.register_model` registers at import.
+# Backbones that plugins add to timm's models. Each is a function that `timm.models.register_model` registers on import.
 BACKBONES = Registry(
     "backbone",
     group="robossl.encoders.backbones",
@@ -20,7 +20,7 @@ BACKBONES = Registry(
 )
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # modules whose models accept img_size and dynamic_img_size
-_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's argument: our setting
+_SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's name: our setting's name
 
 
 def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool, drop_path: float) -> Any:
@@ -55,20 +55,20 @@ def hub_hw(name: str) -> tuple[int, int] | None:
 
 
 def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
-    """Return what to do instead if a backbone cannot take an input size."""
+    """Return advice, for an error message, on what to do if a backbone cannot take an input size."""
     height, width = backbone.default_cfg["input_size"][-2:]
     own = f"set it to [{height}, {width}], the model's own size, or " if (height, width) != input_hw else ""
     return f"{own}choose another backbone, such as resnet18 (any size) or vit_small_patch16_224 (multiples of 16)"
 
 
 def unknown_backbone(name: str) -> str:
-    """Return the error message for a name that timm does not have; it lists only the nearest of timm's many names."""
+    """Return the error message for an unknown backbone name. It suggests only the nearest of timm's many names."""
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
     return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
 
 def _resolve_architecture(backbone: str) -> str:
-    """Return the architecture in a timm name: resnet18 for resnet18.a1_in1k, which ends in a tag of hub weights.
+    """Return a timm name without the tag of its hub weights, such as resnet18 for resnet18.a1_in1k.
 
     Raises:
         InputError: timm has no such architecture or tag.

@@ -16,7 +16,10 @@ from robossl.encoders.weights import split_source, weights_digest
 
 
 def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Read the encoder of a folder and make its card. The card's name is the folder's name, or RUN for RUN/encoder."""
+    """Read the encoder of a folder and make its card (description).
+
+    The name in the card is the folder's name; for the folder RUN/encoder it is RUN.
+    """
     encoder = read_encoder(folder)
     place = folder.resolve()
     name = place.parent.name if place.name == "encoder" else place.name
@@ -24,7 +27,7 @@ def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
 
 
 def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
-    """Make the card of a torch encoder; `extra` is the training record that `save_encoder` wrote."""
+    """Make the card (description) of a torch encoder; `extra` is the training record that `save_encoder` wrote."""
     config = encoder.config
     data = extra.get("data", [])
     licences = sorted({licence for store in data for licence in store["licences"]})
@@ -57,17 +60,17 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
 
 
 def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
-    """Return the stores that the initial weights were trained on, and whether the record is complete.
+    """Return the data stores that the initial weights were trained on, and whether this list is complete.
 
-    The `encoder.json` of this package's encoders lists all stores that their weights were ever trained on. Other
-    weights have no such list.
+    The `encoder.json` of this package's encoders lists all stores that their weights were ever trained on. Weights from
+    elsewhere have no such list.
 
     Returns:
         The stores, oldest first, in the form that `save_encoder` writes under "data"; and True if this list is
         complete, that is, if no other data was used.
 
     Raises:
-        InputError: the `encoder.json` cannot be read, or has another schema.
+        InputError: the `encoder.json` cannot be read, or its schema is unknown.
     """
     folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
     if folder is None:

@@ -89,10 +89,10 @@ def embed_frames(
 def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator[Frame]:
     """Decode images and videos, or the frames of a store, one by one; print which files of a folder are ignored.
 
-    A damaged file in a folder is skipped with a message; a damaged file that was passed by itself is an error.
+    If a file in a folder is damaged, this function skips it and prints a message.
 
     Raises:
-        InputError: there is nothing to decode, or a file that was passed by itself is neither image nor video.
+        InputError: there is nothing to decode, or a file that `places` names is damaged or neither image nor video.
     """
     from robossl.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -125,7 +125,7 @@ def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _is_hidden(file: Path, place: Path) -> bool:
-    """Return whether a file or a folder above it is hidden, such as the resource forks of macOS (`._a.mp4`)."""
+    """Return whether a file, or a folder on the way from `place` to it, is hidden, such as macOS's `._a.mp4`."""
     return any(part.startswith(".") for part in file.relative_to(place).parts)
 
 
@@ -182,7 +182,8 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    aside = out.with_name(f".{os.getpid()}.{out.name}")  # the suffix is last, because numpy would add a missing one
+    # The temporary name ends in the same suffix, because numpy would add .npz to any other name.
+    aside = out.with_name(f".{os.getpid()}.{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".npz":
@@ -193,7 +194,8 @@ def _save(out: Path, names: list[str], features: dict[str, ndarray], *, card: st
             save_file(contiguous, aside, metadata={"frames": json.dumps(names), "card": card})
         share(aside)
         os.replace(aside, out)
-    except (OSError, SafetensorError) as error:  # not all of these errors have a strerror
+    except (OSError, SafetensorError) as error:
+        # A SafetensorError has no strerror.
         why = getattr(error, "strerror", None) or reason(error)
         raise ResourceError(f"cannot write {out} ({why}); make room, or choose another place") from error
     finally:

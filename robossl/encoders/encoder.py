@@ -1,4 +1,4 @@
-"""The encoder: a timm backbone with named features (pooled, class token, dense feature map, keypoints of the map)."""
+"""The encoder: a timm backbone with named features (pooled feature, class token, dense feature map, keypoints)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Features(NamedTuple):
     """Features of a batch of frames."""
 
     pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
-    dense: Float[Tensor, "b c h w"]  # last feature map; for a ViT, its patch tokens after the final norm, on their grid
+    dense: Float[Tensor, "b c h w"]  # last feature map; for a ViT, the grid of its patch tokens after the final norm
     cls: Float[Tensor, "b d"] | None  # class token after the final norm; None if there is no class token
 
 
@@ -45,13 +45,15 @@ class EncoderConfig:
     """The backbone, its initial weights, and the preprocessing of served frames."""
 
     backbone: str = "resnet18"  # any name of a timm model
-    init: str = "random"  # random, timm (weights of its hub), or PATH or PATH#PREFIX of a checkpoint (weights.py)
-    init_hw: tuple[int, int] | None = None  # input size of `init`, if it has position embeddings and no encoder.json
+    init: str = "random"  # random, timm (weights from timm's hub), or a checkpoint: PATH or PATH#PREFIX (weights.py)
+    # Input size (height, width) that the weights of `init` were trained at.
+    # This size is needed only if a checkpoint has position embeddings but no encoder.json.
+    init_hw: tuple[int, int] | None = None
     input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     zero_init_last: bool = True  # ResNets: every block starts as the identity (arXiv:1706.02677)
-    drop_path: float = 0.0  # stochastic depth rate of the last block; rises linearly from 0 in the first
+    drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
@@ -66,7 +68,8 @@ class EncoderConfig:
 class Encoder(nn.Module):
     """A timm backbone without its classifier. Call it on normalised pixels; `preprocess` makes them from frames."""
 
-    backbone: Any  # a timm model; timm models share attributes that nn.Module does not declare
+    # A timm model. Its type is Any, because timm models share attributes that nn.Module does not declare.
+    backbone: Any
 
     def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class Encoder(nn.Module):
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
-        """Return features of normalised pixels of any size that the backbone takes (a ViT: multiples of its patch).
+        """Return features of normalised pixels, of any size that the backbone takes (a ViT: multiples of the patch).
 
         Raises:
             InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
@@ -118,7 +121,7 @@ class Encoder(nn.Module):
 
 
 class _ResizeByMatrix(TorchFunctionMode):
-    """Makes `F.interpolate` resize learned position embeddings by matrix products.
+    """A context in which `F.interpolate` resizes learned position embeddings by matrix products.
 
     This is needed on CUDA, where the backward pass of torch's antialiased resize is not deterministic.
     """
@@ -147,9 +150,9 @@ def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubi
 
 
 def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
-    """Return the mean position (x, y) of each channel, weighted by its softmax over positions (arXiv:1509.06113).
+    """Return a keypoint (x, y) for each channel: the mean of the cells' centres, weighted by the channel's softmax.
 
-    Coordinates are those of cell centres in [-1, 1], x to the right and y down.
+    The feature map spans [-1, 1] on both axes, with x to the right and y down (arXiv:1509.06113).
     """
     b, c, h, w = dense.shape
     weight = dense.flatten(2).float().softmax(-1).view(b, c, h, w)
@@ -240,7 +243,7 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
 
 
 def read_encoder(folder: Path) -> Encoder:
-    """Read an encoder that `save_encoder` wrote, in eval mode; torch's random generators do not change.
+    """Read an encoder that `save_encoder` wrote, in eval mode. This does not change torch's random generators.
 
     Raises:
         InputError: the folder is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.

@@ -21,7 +21,7 @@ SCHEMA = "robossl.encoder/1"
 
 
 def write_folder(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write both files into a temporary folder, then rename it, so that a reader never sees half of an encoder.
+    """Write weights and `encoder.json` into a temporary folder, then rename it. Readers never see half of an encoder.
 
     Raises:
         ResourceError: the disk is full or cannot be written to; an existing folder is left as it was.
@@ -54,7 +54,7 @@ def read_state(folder: Path, *, digest: str) -> dict[str, Tensor]:
     """Read the weights of an encoder folder.
 
     Raises:
-        InputError: the weights cannot be read, or their digest is not `digest` (which `encoder.json` states).
+        InputError: the weights cannot be read, or their digest differs from `digest`, the one in `encoder.json`.
     """
     try:
         state = load_file(folder / "encoder.safetensors")

@@ -8,12 +8,12 @@ from robossl.errors import InputError
 
 
 def find_encoder(path: Path) -> Path | None:
-    """Return the encoder folder of a run folder, or the path if it is an encoder folder; None if it is neither."""
+    """Return the encoder folder in a run folder, or the path itself if it is an encoder folder; else None."""
     return next((folder for folder in (path / "encoder", path) if (folder / "encoder.json").is_file()), None)
 
 
 def find_model(path: Path) -> Path:
-    """Return the ONNX file of a version folder or of a model folder (its newest version), or the path of an ONNX file.
+    """Return the ONNX file in a version folder or in a model folder (its newest version), or the path of an ONNX file.
 
     Raises:
         InputError: the path is a folder without a model, or does not exist.

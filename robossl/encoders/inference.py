@@ -1,4 +1,4 @@
-"""Frame encoders: uint8 frames in, named features out. In torch, onnxruntime and over gRPC the call is the same."""
+"""Frame encoders: functions from uint8 frames to named features, called alike in torch, onnxruntime and over gRPC."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class FrameEncoder(Protocol):
-    """A function from frames to features, with a card that says which encoder it is.
+    """A function from frames to features, with a card (description) that identifies the encoder.
 
     Attributes:
-        card: Name, backbone, weights digest, input contract, output shapes, provenance and licences.
+        card: Name, backbone, weights digest, input format, output shapes, provenance and licences.
 
     Example:
         >>> import robossl
@@ -51,7 +51,7 @@ class TorchEncoder:
 
     Args:
         encoder: The module; it is moved to the device.
-        card: The card of the encoder.
+        card: The card (description) of the encoder.
         device: cpu, cuda or cuda:N.
         outputs: Names of the outputs to return; by default all outputs in the card.
         batch_size: Frames that go through the encoder together.
@@ -98,7 +98,7 @@ class TorchEncoder:
 
 
 class OnnxEncoder:
-    """A frame encoder in onnxruntime; the model file is checked against its card.
+    """A frame encoder in onnxruntime. The model file must match its card (the description in card.json).
 
     Args:
         path: A version folder or its model.onnx.
@@ -156,11 +156,12 @@ def load_encoder(
     """Open an encoder as a function from frames to features.
 
     Args:
-        source: A run or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx with
-            its card, `grpc://HOST:PORT/MODEL` of a server, or `timm:NAME` (`timm:NAME@FILE` reads the weights from a
-            file).
+        source: A `Run` or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx
+            with its card, `grpc://HOST:PORT/MODEL` for a model on a server, or `timm:NAME` (`timm:NAME@FILE` reads the
+            weights from a file).
         device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.
-        outputs: Which of pooled (d), cls (d), dense (c, h, w), keypoints (c, 2); by default all that the encoder has.
+        outputs: Names of the outputs to return: pooled (d), cls (d), dense (c, h, w), keypoints (c, 2). By default all
+            that the encoder has.
         batch_size: Frames that go through the encoder together.
         token: File with the token of a server.
         ca: PEM file of the authority that signed the certificate of a server. None turns encryption off.
@@ -170,7 +171,7 @@ def load_encoder(
         output name. Its attribute `card` says which encoder it is.
 
     Raises:
-        InputError: there is no such encoder, output or device, or a file is not the one that its card describes.
+        InputError: there is no such encoder, output or device, or a file does not match its card.
         ResourceError: a server does not answer, or weights cannot be downloaded.
 
     Example:
@@ -223,7 +224,7 @@ def check_device(device: str) -> None:
 
 
 def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] | None = None) -> FrameEncoder:
-    """Make an encoder with this configuration, but with random weights; it is the baseline of every measurement.
+    """Make an encoder with this configuration, but with random weights. Measurements use it as a baseline.
 
     `zero_init_last` is switched off, because with it the residual branches of a random ResNet would give zeros. The
     state of torch's random generators does not change.
@@ -240,21 +241,22 @@ def random_encoder(config: EncoderConfig, seed: int, *, outputs: Sequence[str] |
 
 
 def identity(card: EncoderCard) -> str:
-    """Return a key made of backbone, weights, preprocessing, graph and precision; equal keys mean equal features.
+    """Return a key of an encoder. Encoders with equal keys have equal features.
 
-    The key contains the backbone, because two backbones with weights of equal names and shapes may differ in padding.
+    The key is made of backbone, weights, preprocessing, graph and precision. It contains the backbone, because two
+    backbones with weights of equal names and shapes may differ in padding.
     """
     return f"{card.backbone} {card.digest} {card.model_sha256} {card.precision} {card.input}"
 
 
 def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
-    """Describe a card and the chosen outputs in a few words: `mine: resnet18, fp32; pooled 512, dense 512x7x7`."""
+    """Describe an encoder's card and the chosen outputs in a few words, as in `mine: resnet18, fp32; pooled 512`."""
     shapes = ", ".join(f"{name} {'x'.join(map(str, card.outputs[name].shape[1:]))}" for name in outputs)
     return f"{card.name}: {card.backbone}, {card.precision}; {shapes}"
 
 
 def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the chosen outputs, or all outputs of the card if none is named.
+    """Return the chosen outputs, or all outputs in the encoder's card (description) if none is chosen.
 
     Raises:
         InputError: the encoder has no such output.

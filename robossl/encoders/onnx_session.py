@@ -1,4 +1,4 @@
-"""Open an exported model file in onnxruntime after checking it against its card."""
+"""Open an exported model file in onnxruntime, after checking that the file matches its card (description)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST_KEY = "robossl.digest"  # key in the model's metadata; its value must equ
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
-    # CUDA runs the nodes that TensorRT does not support.
+    # The provider tensorrt includes CUDA, because CUDA runs the nodes that TensorRT does not support.
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 
@@ -39,7 +39,7 @@ def read_card(path: Path) -> EncoderCard:
 
 
 def check_model_file(model: Path, card: EncoderCard) -> None:
-    """Check that a model file is, byte for byte, the one that its card describes.
+    """Check that a model file is, byte for byte, the one that its card (card.json) describes.
 
     Raises:
         InputError: the model is missing, truncated, damaged, or belongs to another card.
@@ -70,7 +70,8 @@ def open_session(
         model: The model file.
         provider: The provider (hardware and runtime) that runs the model.
         threads: Threads of one call; by default one for each CPU that this process may use.
-        optimise: Whether onnxruntime optimises the graph. False runs it node by node as exported, as a reference.
+        optimise: Whether onnxruntime optimises the graph. If False, it runs the nodes as exported; the result is a
+            reference for the optimised graph.
 
     Raises:
         InputError: the provider is not available, or onnxruntime cannot run the file.

@@ -1,4 +1,4 @@
-"""Positions: the grid of a backbone's tokens, and position embeddings resized to another grid."""
+"""Positions: find the grid that a backbone's patch tokens form, and resize position embeddings to another grid."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from torch import Tensor
 
 from robossl.errors import InputError
 
-MAX_PREFIX = 2  # most tokens with a position before those of patches: a class token and a distillation token
+# Largest number of tokens before the patches that have a position embedding: a class token and a distillation token.
+MAX_PREFIX = 2
 
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
-    """Return rows and columns of the grid that a backbone's tokens form on a frame of size `hw`, with square cells.
+    """Return the rows and columns of the grid that patch tokens form on a frame of size `hw` (height, width).
 
-    Return None if the tokens cannot form such a grid.
+    The cells of the grid are assumed to be square. Return None if the tokens cannot form such a grid.
     """
     if num_tokens < 1:
         return None
     cell = math.sqrt(hw[0] * hw[1] / num_tokens)
-    height, width = hw[0] / cell, hw[1] / cell  # in cells; a remainder at the border may be cut or padded
+    # The frame's size in cells need not be whole, because a backbone may cut or pad the border.
+    height, width = hw[0] / cell, hw[1] / cell
     rows = [rows for rows in range(max(1, math.ceil(height - 1)), int(height + 1) + 1) if num_tokens % rows == 0]
     grids = [(row, num_tokens // row) for row in rows if abs(num_tokens // row - width) < 1]
     return min(grids, key=lambda grid: abs(grid[0] - height) + abs(grid[1] - width), default=None)
@@ -40,7 +42,7 @@ def fit_positions(
         positions: position embeddings of the checkpoint.
         backbone: the model. If its `pos_embed` is None or it has no `patch_embed.grid_size`, the positions are returned
             unchanged.
-        source_hw: the input size of the checkpoint's training; None if it is unknown.
+        source_hw: the input size that the checkpoint was trained at; None if it is unknown.
         origin: name of the checkpoint, for messages.
 
     Raises:
@@ -63,9 +65,10 @@ def fit_positions(
 def _check_prefix(
     num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
 ) -> None:
-    """Refuse a checkpoint that seems to have a different number of tokens before its patches than the backbone has.
+    """Refuse a checkpoint that seems to have another number of tokens before its patches than the backbone has.
 
-    This is so if its positions form a square grid with that different number only.
+    It seems so if the remaining positions form a square grid with another number of such tokens, but not with the
+    backbone's number.
     """
     if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
         return
@@ -88,20 +91,21 @@ def _source_grid(
     patch_hw: tuple[int, int] | None,
     origin: str,
 ) -> tuple[int, int]:
-    """Return the grid that a checkpoint was trained on.
+    """Return the grid of patches that a checkpoint was trained on.
 
-    Without `source_hw`, the grid is assumed to be square, as in most checkpoints. If it cannot be square, it is assumed
-    to be the backbone's, `target`.
+    Without `source_hw`, the grid is assumed to be square, as in most checkpoints. If `num_patches` makes no square, but
+    fits the backbone's grid `target`, that grid is assumed.
 
     Raises:
-        InputError: the grid contradicts `source_hw`, or it is unknown.
+        InputError: the grid contradicts `source_hw`, or it cannot be determined.
     """
     holds = f"{origin} holds positions of {num_patches} patches"
     if source_hw is not None:
         grid = token_grid(num_patches, source_hw)
         if grid is not None and patch_hw is not None:
             left = (abs(size / patch - cells) for size, patch, cells in zip(source_hw, patch_hw, grid, strict=True))
-            grid = grid if max(left) < 1 else None  # a border narrower than a patch may be cut or padded
+            # A backbone may cut or pad a border, but only one that is narrower than a patch.
+            grid = grid if max(left) < 1 else None
         if grid is None:
             raise InputError(
                 f"{holds}, which frames of {source_hw[0]}x{source_hw[1]} are not cut into; set encoder.init_hw to the "

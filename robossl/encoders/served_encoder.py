@@ -1,4 +1,4 @@
-"""Use an encoder on a server, `grpc://host:port/model`; errors of the client become errors of this package."""
+"""Use an encoder on a server, `grpc://host:port/model`. Errors of the gRPC client become errors of this package."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from robossl.errors import InputError, ResourceError, reason
 
 
 def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
-    """Build a public encoder and its card (description). Input size, mean and std are those of its training.
+    """Build a public encoder and its card (description). Input size, mean and std are those that it was trained with.
 
     Raises:
         InputError: the name is unknown, or the file is missing or does not fit.
@@ -42,7 +42,7 @@ def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
 def check_timm(source: str) -> tuple[str, str, Any]:
     """Check the address of a public encoder; return its name, its weights and timm's record of its training.
 
-    The weights are a file, or "" for those of timm's hub. The record is None if timm has none.
+    The weights are the path of a file, or "" for those of timm's hub. The record is None if timm has none.
 
     Raises:
         InputError: the name is unknown, or the file is missing.

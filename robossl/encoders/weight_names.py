@@ -12,22 +12,23 @@ from robossl.encoders.weights import State, below_prefix, first_names
 from robossl.errors import InputError
 
 # Parts of a checkpoint that are ignored: classifiers, pretraining heads, mask tokens, the counter of weight averaging.
-# A name that is neither here nor in the backbone may be a backbone weight in another spelling, so the file is refused.
+# A name that is neither in this list nor in the backbone may be a misspelt backbone weight, so the file is refused.
 _BESIDE = re.compile(
     r"(fc|heads?|head_dist|classifier|pre_logits|\w*_head|projector|projection|predictor|prototypes|decoder\w*"
     r"|mask_token|masked_embed|queue\w*|n_averaged)(\.|$)"
 )
-_DERIVED = re.compile(  # buffers that the backbone computes from sizes; ignored too
+# Buffers that the backbone computes from its sizes. The values of a checkpoint for these buffers are ignored.
+_DERIVED = re.compile(
     r"(^|\.)(relative_position_index|attn_mask|rope_embed\.periods|rope\.freqs_(cos|sin)|qkv\.bias_mask)$"
 )
 # Optimizer state repeats the names of weights, so it is left out of the search for encoders.
 _OPTIMIZER = re.compile(r"(^|\.)(optimizers?|optim|optimizer_states|opt)(\.|$)")
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
-# A prefix is that of an encoder if at least this share of the backbone's weights is below it.
+# A prefix of names belongs to an encoder if at least this share of the backbone's weights is found below the prefix.
 SHARE_OF_ENCODER = 0.5
 
-# Patterns of names in torchvision's VisionTransformer, and timm's names. torchvision's ResNets need no translation.
+# Patterns of names in torchvision's VisionTransformer, each with timm's name. Names in its ResNets are timm's already.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),
@@ -41,7 +42,8 @@ _TORCHVISION_VIT = (
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
 )
 
-# Patterns of names in other libraries, and timm's names. They are tried in this order on names that the backbone lacks.
+# Patterns of names in other libraries, each with timm's name.
+# The patterns are tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks
@@ -57,9 +59,8 @@ def load_weights(
 ) -> None:
     """Load the weights of a checkpoint into a backbone.
 
-    Their names may be timm's or torchvision's, with any prefix that they have in common. Other contents of the
-    checkpoint (classifiers, pretraining heads, mask tokens) are ignored. Position embeddings are resampled to the
-    backbone's grid.
+    The weights may have timm's or torchvision's names, below any common prefix. Other contents of the checkpoint
+    (classifiers, pretraining heads, mask tokens) are ignored. Position embeddings are resampled to the backbone's grid.
 
     Args:
         backbone: A timm model.
@@ -70,7 +71,7 @@ def load_weights(
 
     Raises:
         InputError: keys are missing or left over, shapes differ, the file contains several encoders, the grid of its
-            position embeddings is unknown, or a weight is no float, nan or infinite.
+            position embeddings is unknown, or a weight is not a float or contains nan or infinity.
     """
     target = backbone.state_dict()
     state = _translate(source)
@@ -116,7 +117,7 @@ def _is_beside(key: str) -> bool:
 
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
-    """Replace the names of other libraries by timm's names, if the backbone has these."""
+    """Replace the names of other libraries by timm's names, if the backbone has weights of those names."""
     return {_known_name(key, target): tensor for key, tensor in state.items()}
 
 
@@ -130,7 +131,8 @@ def _known_name(key: str, target: State) -> str:
 def _move_class_position(state: dict[str, Tensor], *, source: State, target: State) -> dict[str, Tensor]:
     """Add the class token's position embedding to the class token.
 
-    DINOv2 with registers has a position embedding of the class token; timm's model of it has none.
+    DINOv2 with registers has a position embedding for the class token, but timm's model of it has none. The sum gives
+    the same output.
     """
     if "register_tokens" in source and {"reg_token", "cls_token", "pos_embed"} <= target.keys() & state.keys():
         positions = state["pos_embed"]
@@ -141,8 +143,8 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
 def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
     """Split DINOv3's joint qkv biases into timm's query and value biases.
 
-    Key biases are dropped, because the model does not use them. If the backbone has no such biases, those that are 0
-    are dropped too: the biases of DINOv3's distilled models are all 0.
+    Key biases are dropped, because the model does not use them. If the backbone has no query and value biases, those of
+    the checkpoint are dropped if they are all 0, as in DINOv3's distilled models.
     """
     out = {}
     for key, tensor in state.items():
@@ -159,7 +161,7 @@ def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
 
 
 def _translate(state: State) -> dict[str, Tensor]:
-    """Replace torchvision's names by timm's and remove wrappers around inner modules."""
+    """Replace torchvision's names by timm's, and remove the parts of names that wrappers such as FSDP add."""
     out = {_WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
     if not any("encoder_layer_0." in key for key in out):
         return out
@@ -180,7 +182,8 @@ def _find_prefix(state: State, target: State, *, origin: str) -> str:
                 hits[prefix] = hits.get(prefix, 0) + 1
     full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
     if full and hits[full[0]] < SHARE_OF_ENCODER * len(target):
-        return ""  # no encoder: only a few names match
+        # So few names match that the checkpoint has no prefix of an encoder.
+        return ""
     if len(full) > 1:
         choices = " or ".join(f"{origin}#{prefix}" for prefix in full)
         raise InputError(f"{origin} contains several encoders; choose one: {choices}")

@@ -39,7 +39,7 @@ def read_hub(backbone: str) -> State:
 
     if not timm.is_model_pretrained(backbone):
         raise InputError(f"timm's hub has no weights for {backbone!r}; use init=random or a local checkpoint")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hide a dozen lines of retries
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hides a dozen log lines about retries
     try:
         model: nn.Module = timm.create_model(backbone, pretrained=True, num_classes=0)
     except Exception as error:  # the type depends on the version of huggingface_hub

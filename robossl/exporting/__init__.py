@@ -1,1 +1,1 @@
-"""Export: an encoder as a verified ONNX model in a model repository."""
+"""Export: write an encoder as a verified ONNX model into a model repository."""

@@ -1,4 +1,4 @@
-"""Export an encoder to models/NAME/VERSION/model.onnx with its card, and compare its outputs with torch."""
+"""Export an encoder to models/NAME/VERSION/model.onnx with its card (description), and compare outputs with torch."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def export(
     store: StrPath | None = None,
     max_batch: int = 64,
 ) -> Path:
-    """Write a verified ONNX model, its card and Triton's configuration; return the folder of the version.
+    """Write a verified ONNX model, its card (description) and Triton's configuration; return the folder of the version.
 
-    The model takes uint8 RGB frames of any size: resize and normalisation are in the graph. Its outputs are compared
-    with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not show what it
-    loses; only `robossl probe` would.
+    The model takes uint8 RGB frames of any size, because resize and normalisation are in the graph. Its outputs are
+    compared with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not
+    show how much int8 harms the features. Only `robossl probe` would.
 
     Args:
         run: A run folder, or an encoder folder.
@@ -49,7 +49,7 @@ def export(
         name: Name of the model; by default the name of the run.
         version: An unused version number; by default the next number.
         fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
-        outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
+        outputs: Which outputs the model has: pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
         store: Compare the outputs also on frames of this store.
         max_batch: The largest batch that Triton may send.
@@ -120,7 +120,7 @@ def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8
 
 
 def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
-    """Write model and card, open them again, compare with torch, and return the card with the result."""
+    """Write model and card, open them again, compare the outputs with torch, and return the card with the result."""
     model = to_onnx(
         encoder,
         outputs=tuple(card.outputs),
@@ -143,7 +143,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
     """Check that an export is complete and that graph and card belong together; return the card.
 
     Raises:
-        InputError: a file is missing, damaged or of another export, or graph and card differ.
+        InputError: a file is missing, is damaged or belongs to another export, or graph and card differ.
     """
     path = find_model(model_dir)
     card = read_card(path.with_name("card.json"))

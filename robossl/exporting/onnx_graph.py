@@ -15,7 +15,7 @@ from robossl.encoders.encoder import Encoder, named_outputs, resize_matrix
 
 Precision = Literal["fp32", "fp16"]
 
-# The first ONNX opset whose Resize can antialias. Runtimes too old for the newest opset can read graphs of this opset.
+# The first ONNX opset (version of the operators) whose Resize can antialias. Older runtimes cannot read newer opsets.
 OPSET = 18
 
 
@@ -80,9 +80,8 @@ def to_onnx(
         metadata: Entries to write into the model's metadata_props.
     """
     module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
-    height, width = fixed_hw or [
-        size + 6 for size in encoder.config.input_hw
-    ]  # differs from input_hw, for which torch could leave out the resize
+    # The example frame must not have the size `input_hw`, because torch could then leave out the resize.
+    height, width = fixed_hw or [size + 6 for size in encoder.config.input_hw]
     dims = {0: torch.export.Dim("batch", min=1)}
     if fixed_hw is None:
         dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}

@@ -18,24 +18,24 @@ BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """The exported graph gives different outputs from torch, so nothing was written."""
+    """The exported graph gives other outputs than torch, so no export was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
     """Limits that an export must meet on every output and every frame."""
 
-    # Minimum cosine of each frame's output with that of torch, after the means over frames are subtracted.
+    # Minimum cosine of each frame's output with torch's output, after the means over frames are subtracted.
     # With the means, the cosine hides differences: an int8 export had 0.999, but 0.69 without the means.
     min_centred_cosine: float
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
-    # Largest difference of keypoints, divided by their largest magnitude; the unit is half a frame side.
-    # If that magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
+    # Largest difference of keypoints, divided by their largest magnitude. The unit of keypoints is half a frame side.
+    # If the largest magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
     max_keypoint_difference: float
 
 
 # Keypoints have their own limit, because the softmax over positions amplifies rounding by the feature map's magnitude.
-# Keypoints of a ResNet-50 move by up to 1.6e-4 while its feature map agrees to 2e-6 of its magnitude.
+# Keypoints of a ResNet-50 differ by up to 1.6e-4 from torch, but its feature map only by 2e-6 of its magnitude.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 

@@ -86,7 +86,7 @@ def check_config(out: Path, *, name: str, config: str) -> None:
     """Check that a model's existing versions have the same inputs, outputs and largest batch as the new `config`.
 
     Raises:
-        InputError: they differ, or the existing config.pbtxt cannot be read.
+        InputError: the versions differ, or the existing config.pbtxt cannot be read.
     """
     path = out / name / "config.pbtxt"
     if path.exists() and _tensors(read_config(path)) != _tensors(text_format.Parse(config, pb.ModelConfig())):

@@ -1,1 +1,1 @@
-"""Measurement: everything between opening an encoder and a score with its interval."""
+"""Measurement: open encoders and baselines, embed frames, and compute scores with intervals."""

@@ -20,11 +20,11 @@ from robossl.measure.bootstrap import LEVEL, Interval, draw_counts, percentile_i
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResamples:
-    """Bootstrap draws of episodes that all rows of a table share."""
+    """Bootstrap draws of episodes, which all rows of a table share."""
 
     truth: Int[ndarray, " e"]  # class of each episode
     weights: Float[ndarray, "b e"]  # how often each resample draws each episode
-    luck: Float[ndarray, " b"]  # number in [0, 1) that selects the seed which a resample scores
+    luck: Float[ndarray, " b"]  # number in [0, 1) of each resample; it selects the seed that the resample scores
 
     def interval(
         self, hits: Float[ndarray, "*s e"], sizes: Float[ndarray, " e"] | None = None, level: float = LEVEL
@@ -32,8 +32,8 @@ class EpisodeResamples:
         """Return balanced accuracy with its percentile interval; bounds are nan if a class has a single episode.
 
         Args:
-            hits: Share of correct predictions in each episode, in [0, 1]. If one table row stands for networks of
-                several seeds, `hits` has a row per seed; the estimate is then the mean over seeds.
+            hits: Share of correct predictions in each episode, in [0, 1]. If a network was trained or drawn with
+                several seeds, `hits` has a row for each seed, and the estimate is the mean over seeds.
             sizes: Number of frames of each episode, for a score over frames. None: every episode counts once.
             level: Share of the resamples inside the interval.
         """
@@ -51,9 +51,9 @@ class EpisodeResamples:
         sizes: Float[ndarray, " e"] | None = None,
         level: float = LEVEL,
     ) -> Interval:
-        """Return the difference to a reference encoder on the same resamples.
+        """Return the score minus a reference encoder's (baseline's) score, with an interval from the same resamples.
 
-        If both were run with several seeds, every pair of their seeds counts as one seed.
+        If both have several seeds, every pair of their seeds counts as one seed.
         """
         # Balanced accuracy is linear in the hits, so the score of differences is the difference of scores.
         return self.interval(all_pairs(hits, reference), sizes, level)
@@ -81,7 +81,7 @@ def resample_episodes(truth: Int[ndarray, " e"], *, num_resamples: int, seed: in
         truth: Class of each episode.
         num_resamples: Number of resamples. With 2,000, the Monte-Carlo error of a 95 % bound is near 2 % of the
             interval's width.
-        seed: Equal seeds and classes give equal draws.
+        seed: Seed of the random draws. Equal seeds and classes give equal draws.
     """
     generator = np.random.default_rng(seed)
     weights = draw_counts(truth, num_resamples=num_resamples, generator=generator, fewer=1)

@@ -1,7 +1,7 @@
 """Bootstrap over clusters: random draws that all scores share, and the two kinds of interval made from them.
 
-Frames of one episode (or scene, or picture) are near copies, so clusters are resampled, never frames. All encoders and
-reference encoders are scored on the same draws, so differences are paired.
+A cluster is an episode, a scene or a picture. Its frames are near copies, so whole clusters are resampled, never single
+frames. All encoders and reference encoders (baselines) are scored on the same draws, so differences are paired.
 
 `evaluate` and `regress` use `percentile_interval`, with n - 1 draws from n clusters. With n draws, the variance would
 be too small by the factor (n - 1) / n, which is a fifth at n = 5 (Rao & Wu, "Resampling inference with complex survey
@@ -47,7 +47,7 @@ class Interval(NamedTuple):
 def draw_counts(
     strata: Int[ndarray, " g"], *, num_resamples: int, generator: np.random.Generator, fewer: int = 0
 ) -> Float[ndarray, "b g"]:
-    """Return how often each resample draws each cluster, with replacement within its stratum.
+    """Return how often each resample draws each cluster (such as an episode), with replacement within its stratum.
 
     Args:
         strata: Stratum of each cluster. For no strata, give all clusters the same value.
@@ -71,7 +71,7 @@ def percentile_interval(
     Args:
         estimate: Value on all clusters, mean over seeds.
         resampled: Value of each resample for each seed.
-        seeds: The seed that each resample scores.
+        seeds: Index of the seed that each resample scores.
         level: Share of the resamples inside the interval.
     """
     drawn = resampled[np.arange(len(resampled)), seeds]
@@ -87,7 +87,7 @@ def bca_interval(
     Args:
         estimate: Value on all clusters.
         resampled: Value of each resample.
-        left_out: Values with one cluster left out, for each cluster (jackknife).
+        left_out: Value without one cluster, for each cluster (jackknife).
     """
     from scipy.stats import norm, t
 
@@ -108,6 +108,6 @@ def bca_interval(
 
 
 def jackknife_error(left_out: Float[ndarray, " g"]) -> float:
-    """Return the jackknife's standard error, from the values with one cluster left out each."""
+    """Return the jackknife's standard error from the values that leave out one cluster each."""
     num = len(left_out)
     return math.sqrt((num - 1) / num * float(np.square(left_out - left_out.mean()).sum()))

@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 from robossl.methods.parts.losses import full_precision, unit
 
-LOW_STD = 0.1  # a std below this is low; unit: 1 / sqrt(d), the std of directions spread evenly over the sphere
-LOW_CHECKS = 3  # consecutive checks with a low std before a warning, because the first steps of a run can be low
+# A std below this is low. The unit is 1 / sqrt(d), the std of d-dimensional outputs spread evenly over the sphere.
+LOW_STD = 0.1
+# Number of consecutive checks with a low std that give a warning. A run's first steps can have a low std, too.
+LOW_CHECKS = 3
 LOW_RANK = 2.0
-MIN_SAMPLES_FOR_RANK = 8  # b samples have rank b - 1 at most, so a low rank of fewer samples is no sign of collapse
+# Minimum number of samples for a warning about a low rank, because b samples have rank b - 1 at most.
+MIN_SAMPLES_FOR_RANK = 8
 
 
 def std_normalised(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -83,7 +86,7 @@ class CollapseMonitor:
         rank = _mean([effective_rank(z) for z in outputs])
         metrics = {
             "health/std": _mean(stds),
-            # The std of outputs that are spread evenly.
+            # The std of outputs that are spread evenly over the sphere.
             "health/std_reference": sum(z.shape[1] ** -0.5 for z in outputs) / len(outputs),
             "health/rank": rank,
             "health/uniformity": _mean([uniformity(z) for z in outputs]),
@@ -115,7 +118,7 @@ class CollapseMonitor:
         return {"low_checks": self.low_checks}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore a saved state."""
+        """Restore the state that `state_dict` returned."""
         self.low_checks = state["low_checks"]
 
 

@@ -1,8 +1,8 @@
-"""Cache of features on disk: each subject (encoder or reference) embeds the same frames only once.
+"""Cache of features on disk: each subject (encoder or baseline) embeds the same frames only once.
 
-The path of a file is made of the subject's digest, the frames' digest and the name of the output. New features are
-appended to a temporary file beside it, which gets the final name when it is complete. A stopped run therefore continues
-where it was.
+The path of a cache file is made of the subject's digest, the frames' digest and the name of the output. New features
+are appended to a temporary file, which gets the final name when it is complete. A stopped run therefore continues where
+it was.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.lib import format as npy
 from robossl.common.atomic_io import check_folder, is_whole_array, locked, raise_disk_full
 from robossl.measure.subjects.subject import Output, Subject
 
-CHUNK = 64  # frames embedded between two writes; a run that is stopped loses at most these
+CHUNK = 64  # frames embedded between two writes to the file; a stopped run loses at most this number
 
-Watch = Callable[[int, int], None]  # is called with the number of frames done and the total number of frames
+Watch = Callable[[int, int], None]  # takes the number of frames done and the total number of frames
 Features = Mapping[Output, ndarray]
 
 
@@ -75,10 +75,10 @@ class ViewFile:
 def embed_views(
     subject: Subject, views: Sequence[ViewFile], cache: Path, *, watch: Watch = lambda done, total: None
 ) -> Iterator[Features]:
-    """Yield the features of each view as arrays that are memory-mapped from the cache.
+    """Yield the features of each view (transformed frames) as arrays that are memory-mapped from the cache.
 
     Args:
-        subject: The encoder or reference.
+        subject: The encoder, or the reference (baseline), that embeds the frames.
         views: Files of rendered views. Wanted outputs that the subject does not have are left out.
         cache: Cache folder, which all subjects share.
         watch: Function that is called with the number of frames done and the total, both summed over the views.
@@ -111,7 +111,7 @@ def embed(
     """Return the features of all frames, from the cache if it has them.
 
     Args:
-        subject: The encoder or reference; all its outputs are computed.
+        subject: The encoder, or the reference (baseline), that embeds the frames. All its outputs are computed.
         frames: The frames to embed.
         cache: Cache folder, which all subjects share. None: compute the features in memory, without a cache.
         advance: Function that is called with the number of frames done since the last call.
@@ -136,7 +136,7 @@ def embed(
 
 
 def feature_paths(subject: Subject, view: ViewFile, cache: Path) -> list[Path]:
-    """Return the paths of the cache files for the features of a view."""
+    """Return the paths of the cache files with a subject's features of a view (transformed frames)."""
     return list(_paths(subject, view, view.outputs, cache).values())
 
 
@@ -170,7 +170,7 @@ def _folder(subject: Subject, cache: Path) -> Path:
 def _code_digest() -> str:
     """Return a digest of the code that computes features.
 
-    It is needed because the digest of the weights does not say how frames are resized and features pooled.
+    The cache needs it, because the digest of the weights does not tell how frames are resized and features pooled.
     """
     from robossl.encoders import encoder
     from robossl.measure import subjects

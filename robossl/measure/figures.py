@@ -1,9 +1,9 @@
-"""Figures: measured values with bootstrap intervals over clusters of frames.
+"""Figures: measured values with bootstrap intervals over clusters of frames, such as episodes.
 
 A metric consists of parts (a row of numbers for each frame) and a statistic (a function from the sums of the parts to
-the value). The parts are computed once, against a fixed gallery of frames, so resampling clusters is one matrix
-product. The frames in the gallery are never resampled. Otherwise a gallery could contain the query twice; the copies
-would tie, and even a perfect encoder would miss.
+the value). The parts are computed once, so resampling clusters is one matrix product. A metric of retrieval looks for
+each frame (the query) in a gallery, a fixed set of frames. The gallery is never resampled. Otherwise it could contain
+the right frame twice. The copies would tie, and even a perfect encoder would miss.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from numpy import ndarray
 
 from robossl.measure.bootstrap import LEVEL, bca_interval, draw_counts, jackknife_error
 
-MAX_UNDEFINED = 0.1  # largest share of resamples without a value; if more have none, there is no interval
+MAX_UNDEFINED = 0.1  # largest allowed share of resamples without a value; if it is larger, there is no interval
 
 # Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are a batch.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
-    """Return the mean over frames, for a metric with a single part."""
+    """Return the mean over frames, for a metric with a single part (a number for each frame)."""
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 
 def one_minus_ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """Return 1 - (sum of the first part) / (sum of the second part)."""
+    """Return 1 - (sum of the first part) / (sum of the second part), for a metric with two numbers for each frame."""
     return np.asarray(1 - sums[..., 1] / sums[..., 2])
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its 95 % interval; if there is no value, all three are None and `reason` says why."""
+    """A measured value with its 95 % interval. If there is no value, `value`, `low` and `high` are None."""
 
     value: float | None
     low: float | None
@@ -49,15 +49,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class MetricParts:
-    """One metric on one view (transformed frames): the parts of each frame, and the statistic of their sums."""
+    """One metric on one view (transformed frames): the parts of each frame, and the statistic that takes their sums."""
 
     parts: Float[ndarray, "n ..."]
     statistic: Statistic = mean
-    limits: tuple[float, float] | None = None  # see `Draws.figure`
+    limits: tuple[float, float] | None = None  # least and largest possible value, see `Draws.figure`
 
 
 class Difference(NamedTuple):
-    """How much one encoder exceeds another on the same frames."""
+    """The value of one encoder minus the value of another encoder on the same frames."""
 
     figure: Figure
     p: float  # two-sided p-value from the jackknife over clusters; nan if there is no interval
@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Bootstrap resamples of clusters that all metrics and encoders share."""
+    """Bootstrap resamples of clusters (such as episodes), which all metrics and encoders share."""
 
     clusters: Int[ndarray, " n"]  # cluster of each frame, numbered from 0
     weights: Float[ndarray, "b g"]  # how often each resample draws each cluster
@@ -83,8 +83,8 @@ class Draws:
             parts: The numbers of each frame that are summed over frames.
             statistic: Function from the sums to the value.
             limits: Least and largest possible value of a mean, such as 0 and 1 for a share of hits. If all frames lie
-                on one limit, resamples have no spread. The bound on the other side is then the exact binomial bound,
-                as if each cluster were one hit or miss.
+                on one of these limits, resamples have no spread. The bound on the other side is then the exact binomial
+                bound, as if each cluster (such as an episode) were one hit or miss.
         """
         table, known = self._table(parts)
         clusters = int((table[:, 0] > 0).sum())
@@ -105,7 +105,7 @@ class Draws:
     def difference(
         self, parts: Float[ndarray, "n ..."], other: Float[ndarray, "n ..."], statistic: Statistic = mean
     ) -> Difference:
-        """Return the value of `parts` minus the value of `other`, with its interval from the same draws."""
+        """Return the value of `parts` minus the value of `other`, with the interval of the difference."""
         left, right = _columns(parts), _columns(other)
         middle = 1 + left.shape[1]
 
@@ -148,7 +148,7 @@ class Draws:
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:
-    """Draw for each resample as many clusters as there are, with replacement.
+    """Draw clusters (such as episodes) with replacement; each resample has as many as there are.
 
     Equal seeds and clusters give equal draws.
     """
@@ -174,12 +174,12 @@ def clusters_to_show(hits: float) -> float:
 
 
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:
-    """Return a figure that has a reason instead of a value."""
+    """Return a `Figure` that has no value, but the reason why."""
     return Figure(None, None, None, n=n, clusters=clusters, reason=reason)
 
 
 def holm(p: Float[ndarray, " m"]) -> Float[ndarray, " m"]:
-    """Adjust p-values for the number of claims (Holm, 1979). A nan stays nan and does not count as a claim."""
+    """Adjust p-values for the number of tests (Holm, 1979). A nan stays nan and does not count as a test."""
     adjusted = np.full(len(p), np.nan)
     order = [int(i) for i in np.argsort(p) if np.isfinite(p[i])]
     largest = 0.0

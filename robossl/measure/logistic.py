@@ -32,7 +32,7 @@ def choose_c(
 ) -> dict[str, float | int | bool]:
     """Choose the C with the best mean balanced accuracy over folds; of equally good values, choose the smallest C.
 
-    Return the choice with its details, as a report states them.
+    Return the chosen C, the number of folds and, if there were folds, the accuracy, as a dict for a report.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -54,7 +54,7 @@ def choose_c(
 def fit_logistic(
     features: Float[ndarray, "n d"], labels: Int[ndarray, " n"], c: float
 ) -> tuple[LogisticRegression, bool]:
-    """Fit one model. Return it and whether the fit converged; scikit-learn's warning about that is suppressed."""
+    """Fit a model; return it and whether the fit converged. scikit-learn's warning about convergence is suppressed."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

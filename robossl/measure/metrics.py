@@ -1,6 +1,6 @@
 """Scores of predictions: balanced accuracy and R2.
 
-The classes compute them from sums over frames, so that a bootstrap only has to resample the sums.
+The classes compute these scores from sums over frames, so that a bootstrap only has to resample the sums.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-# If the squared deviation of some frames is below this share of the squared deviation of all frames (both per frame),
-# R2 divides by the latter. In resamples of the episodes of the G1 robot, the share is 0.12 or more for each joint.
+# R2 divides the error by the target's variance on the scored frames, unless that is too small.
+# Below this share of the variance on all frames, R2 divides by the variance on all frames instead (`least_deviation`).
+# In bootstrap resamples of the G1 robot's episodes, each joint has at least 0.12 of its variance on all frames.
 LEAST_DEVIATION = 0.1
 
 
@@ -41,9 +42,10 @@ def class_weights(classes: Int[ndarray, " n"]) -> Float[ndarray, " n"]:
 
 
 def least_deviation(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*b k"]) -> Float[ndarray, "*b k"]:
-    """Return the squared deviation that R2 divides by: `deviation`, or `of_all` (all frames) if that is much larger.
+    """Return the squared deviation that R2 divides by: `deviation`, or `of_all` if `of_all` is much larger.
 
-    Frames in which the target hardly varies would otherwise give huge negative scores.
+    `deviation` belongs to the scored frames, and `of_all` to all frames. Frames in which the target hardly varies would
+    otherwise give huge negative scores.
     """
     return np.where(deviation < LEAST_DEVIATION * of_all, of_all, deviation)
 
@@ -78,7 +80,10 @@ class BalancedAccuracy:
     num_classes: int
 
     def parts(self, target: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> Float[ndarray, "n 2*c"]:
-        """Return for each frame the terms to sum: its class as one-hot, then the same if the prediction is right."""
+        """Return for each frame the terms to sum: its class as one-hot, then the one-hot times 1 or 0.
+
+        The factor is 1 if the prediction is right, and 0 if it is wrong.
+        """
         present = one_hot(target, self.num_classes)
         return np.concatenate([present, present * (predicted == target)[:, None]], axis=1)
 

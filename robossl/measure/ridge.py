@@ -2,10 +2,10 @@
 
 Features are divided by their standard deviation, or by a minimum if that is larger (`LEAST_SPREAD`). There are two ways
 to choose the penalty:
-- `Basis.choose`, for probes, takes the penalty with the least squared error on clusters that are left out in turn. The
-  error is computed in closed form. With fewer than five frames per feature, `fit_basis` keeps only n / 4 components,
-  because a fit with fewer frames than features is unstable with every penalty. A target of classes has a column per
-  class.
+- `Basis.choose`, for probes, takes the penalty with the least squared error on clusters (such as episodes) that are
+  left out in turn. The error is computed in closed form. If there are fewer than five frames per feature, `fit_basis`
+  keeps only a quarter as many components as frames, because a fit with fewer frames than features is unstable with
+  every penalty. A target of classes has a column per class.
 - `predict_by_ridge`, for `regress`, takes the penalty with the best mean R2 over four folds of whole groups, and uses
   all components.
 """
@@ -22,11 +22,12 @@ from numpy import ndarray
 
 from robossl.measure.metrics import least_deviation
 
-# Least std that a feature is divided by, as a share of the root mean square std of all features. With it, features that
-# hardly vary are not scaled up to the size of the others.
+# Minimum std that a feature is divided by, as a share of the root mean square std of all features.
+# Without a minimum, features that hardly vary would be scaled up to the size of the others.
 LEAST_SPREAD = 0.1
-PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # tried by `Basis`; relative to the mean squared singular value
-FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))  # tried by `predict_by_ridge`; absolute
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # `Basis` tries these; unit: the mean squared singular value
+# Penalties that `predict_by_ridge` tries. Unlike `PENALTIES`, they are absolute.
+FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 FOLDS = 4  # number of folds in `predict_by_ridge`
 
 
@@ -34,7 +35,7 @@ FOLDS = 4  # number of folds in `predict_by_ridge`
 class Basis:
     """Singular value decomposition of standardised training features: left @ diag(strength) @ axes.T.
 
-    `root` holds the square root of each frame's weight; each row is multiplied by it before the decomposition.
+    `root` holds the square root of each frame's weight. Each frame's row is multiplied by it before the decomposition.
     """
 
     mean: Float[ndarray, " d"]
@@ -135,7 +136,7 @@ def fit_basis(
 def floor_spread(std: Float[ndarray, " d"], live: Bool[ndarray, " d"]) -> Float[ndarray, " d"]:
     """Return the std to divide each feature by: at least `LEAST_SPREAD` times the root mean square std.
 
-    For constant features (those not `live`) it is infinite, so that they become 0.
+    Constant features are those that are not `live`. Their std is set to infinity, so that they become 0.
     """
     least = LEAST_SPREAD * np.sqrt(np.square(std[live]).mean()) if live.any() else 0.0
     return np.where(live, np.maximum(std, least), np.inf)
@@ -146,7 +147,7 @@ def predict_by_ridge(
 ) -> tuple[Float[ndarray, "m k"], float]:
     """Return predictions for `test` and the penalty that was used.
 
-    That is the penalty with the best R2, averaged over folds of whole groups and over the columns of `target`.
+    The penalty is the one with the best R2, averaged over folds of whole groups and over the columns of `target`.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -187,7 +188,7 @@ def is_live(mean: Float[ndarray, " d"], std: Float[ndarray, " d"]) -> Bool[ndarr
 def _decompose(x: Float[ndarray, "n d"], *, keep: int) -> tuple[Any, Any, Any]:
     """Return the `keep` leading right singular vectors, singular values and left singular vectors of x.
 
-    Fewer are returned if x has a lower rank. They are computed from the smaller of the two Gram matrices.
+    If x has a lower rank, return fewer. They are computed from the smaller of the Gram matrices x.T @ x and x @ x.T.
     """
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)

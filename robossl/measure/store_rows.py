@@ -22,7 +22,7 @@ def spread_rows(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int)
 
 @dataclass(frozen=True, slots=True)
 class StoreRows:
-    """Frames at the given rows of a store, to be embedded; a `robossl.measure.features.FrameSource`."""
+    """Frames at the given rows of a store, as a `FrameSource` of `robossl.measure.features` that can be embedded."""
 
     store: Store
     rows: Int[ndarray, " n"]

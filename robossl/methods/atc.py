@@ -1,8 +1,9 @@
 """ATC: predict the embedding that a slow copy of the encoder gives the frame k steps later (arXiv:2009.08319).
 
 The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels: every frame on DMControl,
-a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area, so set `view.ratio` to
-the aspect ratio of your frames: a crop of another shape cannot cover 80 %. docs/methods.md lists further deviations.
+a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area. Set `view.ratio` to
+the aspect ratio of your frames, because a crop of another shape cannot cover 80 %. docs/methods.md lists further
+deviations.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from robossl.methods.parts.temporal import (
 )
 from robossl.views import OPERATIONS, Batch, ClipSpec, ViewSpec
 
-VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)  # replaces the random shift
+# A random crop replaces the paper's random shift.
+VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ATCConfig:
     """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py), except the view."""
 
-    ahead_seconds: float = 0.1  # k: 1 step on DMControl, 3 on DMLab and Atari
+    ahead_seconds: float = 0.1  # time between the two frames; k in the paper: 1 step on DMControl, 3 on DMLab and Atari
     output_dim: int = 128  # latent size; 256 on DMLab and Atari
     predictor_hidden_dim: int = 512
-    momentum: float = 0.99  # 1 - tau; the authors have tau = 0.01 at every update
+    momentum: float = 0.99  # 1 - tau; the authors update the slow copy with tau = 0.01
     view: ViewSpec = VIEW  # operations are drawn for each of the two frames separately
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class ATCConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> ATC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return ATC(encoder, self)
 
 
@@ -90,5 +92,5 @@ class ATC(Method):
         return Loss(loss, metrics, outputs=(c[:, 0].detach(), later[:, 0]), weight=count_pairs([sums]))
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the encoder's."""
+        """Update the teacher's weights, a moving average of the encoder's weights."""
         self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

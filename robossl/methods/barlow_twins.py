@@ -1,8 +1,8 @@
 """Barlow Twins: drive the cross-correlation of two views' outputs to the identity (arXiv:2103.03230).
 
 The gradient is that of the global batch's loss. In the authors' code it is divided by the number of GPUs, because their
-all-reduce has no backward pass. Their learning rate of biases and norms and their weight decay must therefore be scaled
-for use here, as in configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
+all-reduce has no backward pass. To use their weight decay and their learning rate of biases and norms here, scale them
+as in configs/barlow_twins_resnet50_imagenet.yaml. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BarlowTwinsConfig:
     hidden_dim: int = 8192  # section 2.2
     output_dim: int = 8192  # section 2.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.projector_layers < 1:
@@ -42,12 +42,12 @@ class BarlowTwinsConfig:
             raise InputError(f"redundancy_weight must not be negative, got {self.redundancy_weight}; the paper: 0.005")
 
     def build(self, encoder: Encoder) -> BarlowTwins:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return BarlowTwins(encoder, self)
 
 
 def redundancy(c: Float[Tensor, "d d"], *, weight: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Return the two terms of equation 1: sum (1 - c_ii)^2, and weight * sum c_ij^2 off the diagonal.
+    """Return the two terms of the paper's equation 1: sum (1 - c_ii)^2, and weight * sum c_ij^2 off the diagonal.
 
     With several ranks, pass the cross-correlation over the global batch; every rank then gets the same, global value.
     """
@@ -70,11 +70,11 @@ class BarlowTwins(Method):
         self.norm = nn.BatchNorm1d(config.output_dim, affine=False)  # statistics of the global batch
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of algorithm 1; batch-norm takes its statistics from each view separately."""
+        """Return the loss of the paper's algorithm 1; batch-norm takes its statistics from each view separately."""
         z0, z1 = (full_precision(self.projector(self.encoder(view.pixels).pooled)) for view in batch.views)
         with torch.autocast(z0.device.type, enabled=False):
             c = ranks.all_reduce_mean(self.norm(z0).T @ self.norm(z1) / len(z0))

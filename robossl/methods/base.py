@@ -56,14 +56,15 @@ class Method(nn.Module):
     encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of the parameters whose learning rate does not decay
     takes_clips: bool = False  # whether the method's views are clips: frames with a time axis
-    batch_norm_groups: int | None = None  # parts of the global batch with separate statistics; None: one part
+    batch_norm_groups: int | None = None  # number of groups of the batch with separate batch-norm statistics; None: one
     # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
     shared_in_batch: tuple[str, ...] = ()
-    # Rows of the step's micro-batches so far, for the memory. None: `remember` updates the memory at once.
+    # Rows for the method's memory (such as a queue of keys), from the step's micro-batches so far.
+    # If this is None, `remember` updates the memory at once.
     _waiting: list[dict[str, Tensor]] | None = None
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the specification of each view of a sample, in the order that `forward` expects."""
+        """Return the specification of each view (augmented frame) of a sample, in the order that `forward` expects."""
         raise NotImplementedError
 
     def encoder_sizes(self) -> set[int]:
@@ -102,7 +103,7 @@ class Method(nn.Module):
 
     @contextlib.contextmanager
     def one_step(self) -> Iterator[None]:
-        """Treat the forward passes in the block as micro-batches of one step: update the memory once, at the end."""
+        """Treat the forward passes in the block as micro-batches of one step; update the method's memory at its end."""
         self._waiting = []
         try:
             yield
@@ -115,14 +116,15 @@ class Method(nn.Module):
     def before_step(self, step: int, steps: int) -> None:
         """Prepare step number `step` (from 0) of `steps`: for example set temperatures, freeze layers, change weights.
 
-        The training loop calls this before every step, also in a resumed run, so values set here need no buffer.
+        The training loop calls this before every step, also in a resumed run. Values that are set here therefore need
+        not be saved.
         """
 
     def after_backward(self) -> None:
         """Change the step's gradients before they are clipped, for example remove those of frozen layers."""
 
     def after_step(self, progress: float) -> None:
-        """Update the weights of teachers after an optimizer step; `progress` is the part of the run done, at most 1."""
+        """Update the weights of teachers after an optimizer step; `progress` is the share of the run that is done."""
 
 
 @runtime_checkable
@@ -130,5 +132,5 @@ class MethodConfig(Protocol):
     """A method's configuration: a frozen dataclass that builds the method."""
 
     def build(self, encoder: Encoder) -> Method:
-        """Make the method around an encoder; draw initial weights from torch's global generator."""
+        """Return the method that trains `encoder`; draw initial weights from torch's global generator."""
         ...

@@ -1,11 +1,11 @@
 """BYOL: predict how a slow copy of the network projects the other view (arXiv:2006.07733).
 
 The slow copy is the paper's target network. After each optimizer step its parameters move towards the trained
-network's; its buffers (such as batch-norm statistics) do not. The exported encoder is that of the trained network. The
-views have the strengths and probabilities of table 6, but torchvision's operations, as in the methods that adopted
-these views. BYOL's own code adds a constant to change brightness, changes contrast about each channel's mean and
-saturation in HSV, and pads with zeros before it blurs; set `view: {colour: byol}` for that. docs/methods.md lists
-further deviations.
+network's. Its buffers (such as batch-norm statistics) are not averaged. The exported encoder is that of the trained
+network. The views (augmented frames) have the strengths and probabilities of table 6, but torchvision's operations, as
+in the methods that adopted these views. BYOL's own code adds a constant to change brightness, changes contrast about
+each channel's mean and saturation in HSV, and pads with zeros before it blurs. Set `view: {colour: byol}` to use these
+operations. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from robossl.views import Batch, ViewSpec
 class BYOLConfig:
     """BYOL with the paper's numbers."""
 
-    momentum: float = 0.996  # section 3.2, 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
+    momentum: float = 0.996  # section 3.2, for 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
     hidden_dim: int = 4096  # section 3.2
     output_dim: int = 256  # section 3.2
     predictor: bool = True  # table 5b: without a predictor, training collapses
-    target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that never moves (table 5a: 18.8% top-1)
+    target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that is never updated (table 5a: 18.8% top-1)
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         check_momentum(self.momentum, paper=0.996)
 
     def build(self, encoder: Encoder) -> BYOL:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return BYOL(encoder, self)
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return equation 2: the squared distance of two unit vectors, mean over the batch.
+    """Return the paper's equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
 
-    With several ranks, the mean of their values is the value of the global batch; nothing is gathered.
+    The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """
     return 2 + 2 * negative_cosine(q, z)
 
 
 class BYOL(Method):
-    """Symmetric loss between the prediction of each view and the target's projection of the other view."""
+    """Symmetric loss between the prediction from each view and the target network's projection of the other view."""
 
     def __init__(self, encoder: Encoder, config: BYOLConfig) -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class BYOL(Method):
         self.predictor = _head(config.output_dim, config) if config.predictor else nn.Identity()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the symmetric loss; batch-norm sees each view separately, as in the official code."""
+        """Return the symmetric loss. As in the official code, batch-norm has separate statistics for each view."""
         x0, x1 = (view.pixels for view in batch.views)
         z0, z1 = (self.projector(self.encoder(x).pooled) for x in (x0, x1))
         loss = regression(self.predictor(z0), self._project(x1)) + regression(self.predictor(z1), self._project(x0))
@@ -85,9 +85,9 @@ class BYOL(Method):
         return z
 
     def after_step(self, progress: float) -> None:
-        """Move the target's weights towards the trained network's; a fixed target does not move.
+        """Update the target network's weights, a moving average of the trained network's. A fixed target stays as is.
 
-        tau rises from `momentum` to 1 along half a cosine (section 3.2).
+        The target's momentum, tau in the paper, rises from `momentum` to 1 along half a cosine (section 3.2).
         """
         if self.config.target == "ema":
             tau = cosine(self.config.momentum, 1.0, progress=progress)

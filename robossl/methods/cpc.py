@@ -1,11 +1,11 @@
 """CPC on video: find the frame k steps ahead among other frames, given the frames so far (arXiv:1807.03748).
 
 A context c_t summarises the vectors z of the frames up to t and, if configured, actions and joint states. For each
-k = 1..K a matrix W_k makes a prediction from c_t; its product with z_{t+k} is the log-bilinear score of equation 3.
-An augmentation that all frames of a clip share would identify the clip without any content, so colour is drawn for each
-frame separately. Watch the metric `same_clip_accuracy`, which compares frames of one clip only: they share the
-background, so the background cannot raise it.
-The anchor's own frame is not a negative; in rlpyt's code it is. docs/methods.md lists further deviations.
+k = 1..K a matrix W_k makes a prediction from c_t. The product of this prediction with z_{t+k} is the log-bilinear score
+of equation 3. If all frames of a clip had the same change of colour, it would tell which frames belong together,
+whatever they show. Colour is therefore drawn for each frame separately. Watch the metric `same_clip_accuracy`, which
+compares frames of one clip only. They share the background, so the background cannot raise this accuracy.
+The anchor's own frame is not a negative, unlike in rlpyt's code. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from robossl.methods.parts.temporal import (
 )
 from robossl.views import Batch, ClipSpec, View, ViewSpec
 
-VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # the paper has no recipe for video
+VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # our choice; the paper has no recipe for video
 
 
 @dataclass(frozen=True, slots=True)
 class CPCConfig:
     """CPC with the numbers of section 3.1 (speech). "rlpyt" marks numbers of rlpyt's CPC for control (DMLab)."""
 
-    num_frames: int = 32  # T of rlpyt
+    num_frames: int = 32  # length of a clip; T in rlpyt
     stride_seconds: float = 0.1
-    steps: int = 12  # K of section 3.1
-    warmup_frames: int = 0  # first frames, which only feed the context (neither anchors nor candidates); rlpyt: 16
+    steps: int = 12  # K in section 3.1: number of steps ahead that are predicted
+    warmup_frames: int = 0  # first frames that only feed the context and are not in the loss; rlpyt: 16
     output_dim: int = 256  # rlpyt; the paper has 512 for audio
     context: ContextKind = "gru"  # section 3.1; rlpyt has an lstm
     context_dim: int = 256  # section 3.1
     context_layers: int = 1
     head: Literal["linear", "residual"] = "linear"  # residual: W_k(c + MLP(c)), as in ATC
-    head_hidden_dim: int = 512  # of the residual head
+    head_hidden_dim: int = 512  # hidden width of the residual head
     negatives: Negatives = "both"
     similarity: Similarity = "dot"  # equation 3
     temperature: float = 1.0  # equation 3 has no temperature
     target: Literal["online", "stop_gradient", "ema"] = "online"
-    momentum: float = 0.99  # of the ema target
+    momentum: float = 0.99  # momentum of the "ema" target
     columns: dict[str, int] = field(default_factory=dict)  # continuous columns that the context sees, and their widths
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and their numbers of values
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and how many values each has
     column_dim: int = 32  # width of each embedded column
-    column_lag: int = 0  # in frames; rlpyt: 1, so that the context sees the action that led to a frame
+    column_lag: int = 0  # delay of columns in frames; rlpyt: 1, so that a frame comes with the action that led to it
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -89,13 +89,13 @@ class CPCConfig:
 
     @property
     def clip(self) -> ClipSpec:
-        """Return the clip that the method reads."""
+        """Return the specification of the clips that the method reads."""
         return ClipSpec(
             self.num_frames, self.stride_seconds, rule="inside", columns=(*self.columns, *self.discrete_columns)
         )
 
     def build(self, encoder: Encoder) -> CPC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return CPC(encoder, self)
 
 
@@ -159,6 +159,6 @@ class CPC(Method):
             return encode_clip(encoder, projector, view.pixels)
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the encoder's; without an "ema" target there is no teacher."""
+        """Update the teacher's weights, a moving average of the encoder's. Only the "ema" target has a teacher."""
         if self.teacher is not None:
             self.teacher.update(self.encoder, self.projector, momentum=self.config.momentum)

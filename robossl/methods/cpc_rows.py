@@ -2,10 +2,9 @@
 
 Overlapping patches go through the encoder one by one. For each patch, a convolutional context of its own row and the
 rows above predicts the patch k rows further down in the same column. An encoder with batch-norm is refused, because
-patches could identify their neighbours by the shared statistics; the paper removed batch-norm too. Unlike in the paper,
-patches are not cropped and jittered one by one. The encoder learns on patches, but receives whole frames when it is
-used. The authors have published no code. docs/methods.md lists the deviations from the paper and from the CPC of Greedy
-InfoMax.
+shared statistics pass information from patch to patch. The paper removed batch-norm too. Unlike in the paper, patches
+are not cropped and jittered one by one. The encoder learns on patches, but receives whole frames when it is used. The
+authors have published no code. docs/methods.md lists the deviations from the paper and from the CPC of Greedy InfoMax.
 """
 
 from __future__ import annotations
@@ -45,9 +44,11 @@ class CPCRowsConfig:
     patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
     steps: int = 5  # number of rows that are predicted
-    skip_rows: int = 1  # next rows, not predicted as they overlap (CPC v2, arXiv:1905.09272, and Greedy InfoMax)
+    # Number of rows below a patch that are not predicted, because they overlap with the patch.
+    # CPC v2 (arXiv:1905.09272) and Greedy InfoMax have the same number.
+    skip_rows: int = 1
     output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
-    context_layers: int = 5  # CPC v2; the paper says "PixelCNN"
+    context_layers: int = 5  # as in CPC v2; the paper says only "PixelCNN"
     negatives: Negatives = "both"  # patches of other images, of the same image, or both
     temperature: float = 1.0
     allow_batch_norm: bool = False
@@ -69,7 +70,7 @@ class CPCRowsConfig:
             raise InputError("cpc_rows takes single images; leave out method.view.clip, or use cpc for clips")
 
     def build(self, encoder: Encoder) -> CPCRows:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         if not self.allow_batch_norm and any(isinstance(layer, _BatchNorm) for layer in encoder.modules()):
             raise InputError(
                 f"{encoder.config.backbone} has batch-norm, through which patches share information; choose one "
@@ -87,7 +88,8 @@ class RowsContext(nn.Module):
             nn.Sequential(
                 nn.Conv2d(dim, dim, (1, 3), padding=(0, 1)),
                 nn.ReLU(),
-                nn.ZeroPad2d((0, 0, 1, 0)),  # so that the next convolution sees the row above, not below
+                # Pad above the first row, so that the next convolution sees the row above and not the row below.
+                nn.ZeroPad2d((0, 0, 1, 0)),
                 nn.Conv2d(dim, dim, (2, 1)),
                 nn.ReLU(),
                 nn.Conv2d(dim, dim, 1),
@@ -96,7 +98,7 @@ class RowsContext(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "b r c d"]) -> Float[Tensor, "b r c d"]:
-        """Return the context of every patch."""
+        """Return the context vector of every patch."""
         x = z.permute(0, 3, 1, 2)
         for block in self.blocks:
             x = x + block(F.relu(x))
@@ -118,11 +120,11 @@ class CPCRows(Method):
         self.heads = nn.Linear(config.output_dim, config.steps * config.output_dim, bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return one view."""
+        """Return one view (augmented frame)."""
         return (self.config.view,)
 
     def encoder_sizes(self) -> set[int]:
-        """Return the side of a patch, in pixels."""
+        """Return the side of a patch in pixels, because the encoder's inputs are patches, not whole views."""
         return {self.config.patch_size}
 
     def forward(self, batch: Batch) -> Loss:

@@ -1,4 +1,4 @@
-"""DINO: a student on all crops learns the centred, sharpened output of its moving average (arXiv:2104.14294).
+"""DINO: on all crops, a student learns the centred and sharpened output of its moving average (arXiv:2104.14294).
 
 The moving average is the teacher. It is updated after the optimizer step, as in algorithm 1 of the paper, and it is the
 network that is exported. The teacher's temperature rises with every step; the authors' code raises it once an epoch.
@@ -37,18 +37,18 @@ MAX_FREEZE = 0.1  # longest freeze of the last layer, as a share of the run's st
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers. Schedules count steps at its batch size of 1024 (an epoch of ImageNet: 1250).
+    """DINO with the paper's numbers. Schedules count steps at the paper's batch size, 1024 (1250 per ImageNet epoch).
 
     The temperatures are those of the paper and of the authors' 300-epoch command. Their 100-epoch command has a
     constant teacher temperature of 0.04, as in configs/dino_vit_small_imagenet.yaml.
     """
 
-    prototypes: int = 65536  # K, appendix C; few images need fewer, see `for_num_images`
+    prototypes: int = 65536  # K, appendix C; use fewer if there are few images, see `for_num_images`
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
     norm_last_layer: bool = True  # keep prototypes at length 1; off in the authors' 300-epoch command for ViT-S
-    transformer: Literal["timm", "official"] = "timm"  # official: set up as by the authors' code, see `_prepare`
+    transformer: Literal["timm", "official"] = "timm"  # official: set up as in the authors' code, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper
     teacher_temperature_start: float = 0.04  # section 3.2
@@ -75,7 +75,7 @@ class DINOConfig:
 
     @classmethod
     def for_num_images(cls, num_images: int) -> DINOConfig:
-        """Return settings that fit the number of images, after lightly-train's table.
+        """Return settings that fit the number of images, as in lightly-train's table.
 
         With few images, most of 65536 prototypes stay unused, and the loss stays at ln K (facebookresearch/dino issues
         43 and 246). From 20 thousand images to ImageNet's 1.28 million, the teacher's temperature rises from 0.02 to
@@ -99,7 +99,7 @@ class DINOConfig:
         )
 
     def build(self, encoder: Encoder) -> DINO:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return DINO(encoder, self)
 
 
@@ -119,7 +119,7 @@ class DINO(Method):
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]
-        """Return the teacher's encoder, which is better throughout training (figure 6)."""
+        """Return the teacher's encoder, which is better than the student's throughout training (figure 6)."""
         encoder: Encoder = self.teacher.copies[0]  # type: ignore[assignment]
         return encoder
 
@@ -138,9 +138,10 @@ class DINO(Method):
         self.last_layer_is_frozen = step < min(config.freeze_last_layer_steps, int(MAX_FREEZE * steps))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of equation 3: H(P_t(global crop), P_s(another crop)), mean over the pairs of crops.
+        """Return the loss of the paper's equation 3, averaged over pairs of a global crop and another crop.
 
-        With several ranks, the mean of their values is the value of the global batch. All ranks have the same centre.
+        For a pair, it is the cross-entropy between the teacher's output on the global crop and the student's output on
+        the other crop. The mean of the ranks' values is the loss of the global batch. All ranks have the same centre.
         """
         num_views = len(batch.views)
         with torch.no_grad():
@@ -155,14 +156,15 @@ class DINO(Method):
 
         self.remember({"teacher_mean": t.mean(0, keepdim=True)})
         entropy = -torch.stack([torch.xlogy(p, p).sum(dim=1).mean() for p in p_t]).mean()
-        # If one of these is 0, the outputs have collapsed (figure 7).
+        # If the entropy or the KL divergence is 0, the outputs have collapsed (figure 7).
         metrics = {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
         return Loss(loss, metrics, outputs=p_t)
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
         """Move the centre towards the step's mean teacher output.
 
-        `rows` holds the means of the micro-batches. These have equal sizes, so the mean of the means is the step's.
+        `rows` holds the means of the micro-batches. These have equal sizes, so the mean of the means is the mean of the
+        step.
         """
         self.center.update(rows["teacher_mean"])
 
@@ -174,7 +176,7 @@ class DINO(Method):
                 self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the student's; the momentum rises to 1."""
+        """Update the teacher's weights, a moving average of the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.student, self.head, momentum=momentum)
 
@@ -182,7 +184,8 @@ class DINO(Method):
 def _prepare(encoder: Encoder, config: DINOConfig) -> None:
     """If `transformer` is "official", set up the vision transformer as the authors' code does.
 
-    Position embeddings are resized without antialiasing, and a random class token has a standard deviation of 0.02.
+    Position embeddings are resized without antialiasing. If the initial weights are random, the class token is drawn
+    with a standard deviation of 0.02.
     """
     if config.transformer == "timm":
         return
@@ -209,7 +212,7 @@ class DINOHead(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(config.bottleneck_dim, config.prototypes, bias=False)
-        # The shape is that of a matrix, so that the lengths get weight decay, as in the authors' code.
+        # The lengths of prototypes have the shape of a matrix, so that they get weight decay, as in the authors' code.
         self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:

@@ -1,10 +1,10 @@
 """LooC: one embedding space for each augmentation to be kept, and one that keeps none (arXiv:2008.05659).
 
-A query and n + 1 keys are views of one sample. Key 0 is drawn independently; key i shares the i-th augmentation with
-the query. In space 0 all keys are positives. In space i only key i is a positive; the other keys and the queue are
-negatives. Only that augmentation tells key i from the other keys, so the encoder must keep it. Keys, queues and
-batch-norm are MoCo's. The paper does not say which keys are queued; here space i queues key i, and space 0 queues key
-0. The authors have published no code. docs/methods.md lists the deviations from the paper.
+A query and n + 1 keys are views (augmented frames) of one sample. Key 0 is drawn independently. Key i has the same draw
+of the i-th augmentation as the query. In space 0 all keys are positives. In space i only key i is a positive; the other
+keys and the queue are negatives. Only the i-th augmentation distinguishes key i from the other keys, so space i must
+keep it. Keys, queues and batch-norm are those of MoCo. The paper does not say which keys are queued. Here space i
+queues key i, also for i = 0. The authors have published no code. docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robossl.methods.parts.momentum_keys import MomentumKeys, has_batch_norm
 from robossl.methods.parts.teacher import Queue, check_momentum
 from robossl.views import Batch, Operation, ViewSpec
 
-VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's, plus the paper's rotation by 0, 90, 180 or 270 degrees
+VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's view, plus the paper's rotation by 0, 90, 180 or 270 degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class LooCConfig:
     temperature: float = 0.2  # MoCo v2, table 2
     momentum: float = 0.999  # MoCo v1, section 3.3
     queue_size: int = 16384  # rows of each space's queue
-    output_dim: int = 128  # of each space; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # groups with separate statistics, as in moco
+    output_dim: int = 128  # width of each space; the hidden layer is as wide as the feature
+    batch_norm_groups: int = 8  # groups of the batch with separate batch-norm statistics, as in moco
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class LooCConfig:
                 )
 
     def build(self, encoder: Encoder) -> LooC:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return LooC(encoder, self)
 
 
@@ -74,15 +74,16 @@ def _is_drawn(view: ViewSpec, operation: Operation) -> bool:
 def looc_loss(
     q: Float[Tensor, "b s d"], k: Float[Tensor, "v b s d"], queues: Float[Tensor, "s n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the loss of section 3 for unit vectors: the sum of 2 n + 1 terms, divided by n + 1, mean over the batch.
+    """Return the loss of the paper's section 3 for unit vectors, averaged over the batch.
 
-    With several ranks, the mean of their values is the value of the global batch. All ranks have the same queues.
+    For n kept augmentations, the loss is the sum of 2 n + 1 terms, divided by n + 1. The mean of the ranks' values is
+    the loss of the global batch. All ranks have the same queues.
 
     Args:
-        q: queries in each of the s = n + 1 spaces.
-        k: v = s keys of the same samples, each in every space.
+        q: queries, embedded in each of the s = n + 1 spaces.
+        k: the v = s keys of the same samples, each embedded in all s spaces.
         queues: negatives of each space.
-        temperature: tau.
+        temperature: tau of the paper.
     """
     with torch.autocast(q.device.type, enabled=False):
         positive = torch.einsum("bsd,vbsd->svb", q, k) / temperature
@@ -116,19 +117,19 @@ class LooC(Method):
         self.queues = nn.ModuleList(Queue(config.queue_size, config.output_dim) for _ in self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the query, the independent key, and one key for each space that keeps an augmentation."""
+        """Return the views (augmented frames): the query, the independent key, and a key for each kept augmentation."""
         view = self.config.view
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss; metrics `kept_*` tell how often a space keeps its augmentation.
+        """Return the loss; for each kept augmentation, the metric `kept_...` tells how often its space keeps it.
 
-        It does if the query's nearest key in the space is the key that shares this augmentation with the query.
+        A space keeps it for a query if the nearest key in the space is the key with the same draw of the augmentation.
         """
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
         queues = cast("list[Queue]", list(self.queues))
-        # `stack` makes a copy, which is needed because the rows change before the backward pass.
+        # `stack` makes a copy. The loss needs it, because the queues' rows change before the backward pass.
         before = torch.stack([queue.rows for queue in queues])
         loss = looc_loss(q, k, before.to(q.dtype), temperature=self.config.temperature)
         metrics = {}
@@ -145,5 +146,5 @@ class LooC(Method):
             queue.push(own)
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's, as in MoCo."""
+        """Update the key encoder's weights, a moving average of the encoder's, as in MoCo."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)

@@ -27,7 +27,7 @@ from robossl.methods.parts.momentum_keys import MomentumKeys, has_batch_norm
 from robossl.methods.parts.teacher import Queue, check_momentum
 from robossl.views import Batch, ViewSpec
 
-VIEW = ViewSpec()  # that of version 2; version 1 has jitter_p 1, hue 0.4, blur_p 0
+VIEW = ViewSpec()  # the view of version 2; version 1 has jitter_p 1, hue 0.4, blur_p 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class MoCoConfig:
             )
 
     def build(self, encoder: Encoder) -> MoCo:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return MoCo(encoder, self)
 
 
 def info_nce(
     q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return equation 1 of arXiv:1911.05722 for unit vectors, mean over the batch.
+    """Return equation 1 of arXiv:1911.05722 for unit vectors, averaged over the batch.
 
-    With several ranks, the mean of their values is the value of the global batch. All ranks have the same queue.
+    The mean of the ranks' values is the loss of the global batch. All ranks have the same queue.
     """
     with torch.autocast(q.device.type, enabled=False):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
@@ -70,7 +70,7 @@ def info_nce(
 
 
 class MoCo(Method):
-    """InfoNCE: each query of one view must find its key, made by a slow copy from the other view, among queued keys."""
+    """InfoNCE: each query must find its key among queued keys. The query is from one view, the key from the other."""
 
     def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
         super().__init__()
@@ -82,15 +82,16 @@ class MoCo(Method):
         self.queue = Queue(config.queue_size, config.output_dim)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of algorithm 1."""
+        """Return the loss of the paper's algorithm 1 (arXiv:1911.05722)."""
         x_q, x_k = (view.pixels for view in batch.views)
         q = unit(self.projector(self.encoder(x_q).pooled))
         k = self.keys(x_k)
-        queue = self.queue.rows.clone()  # a copy, because the rows change before the backward pass
+        # The loss needs a copy, because the queue's rows change before the backward pass.
+        queue = self.queue.rows.clone()
         loss = info_nce(q, k, queue.to(q.dtype), temperature=self.config.temperature)
         self.remember({"keys": k})
         return Loss(loss, metrics={}, outputs=(q.detach(), k))
@@ -101,7 +102,7 @@ class MoCo(Method):
         self.queue.push(rows["keys"])
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's: equation 2 of arXiv:1911.05722."""
+        """Update the key encoder's weights, a moving average of the encoder's (equation 2 of arXiv:1911.05722)."""
         self.keys.update(self.encoder, self.projector, momentum=self.config.momentum)
 
 

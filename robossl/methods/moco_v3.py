@@ -34,7 +34,7 @@ from robossl.methods.parts.vit import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code; for ResNet-50 its scale is 0.2 to 1
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code, which has scale 0.2 to 1 for ResNet-50
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,16 @@ class MoCoV3Config:
     output_dim: int = 256  # section 5
     projector_layers: int | None = None  # None: 3 for a transformer (section 5), else 2 (official code)
     predictor_last_norm: bool | None = None  # None: true for a transformer only (section 5, official code)
-    class_token: bool = True  # use it as the feature, if there is one; pooling after the final norm is worse (table 5)
+    # Whether the class token, if there is one, is the feature. Pooling after the final norm is worse (table 5).
+    class_token: bool = True
     freeze_patch_projection: bool | None = None  # section 4.1; None: true for a transformer
-    fixed_positions: bool | None = None  # sines and cosines (section 5); None: true for a transformer at random init
-    xavier: bool | None = None  # initial weights of the official code; None: true for a transformer at random init
+    # Whether positions are fixed sines and cosines (section 5); None: true for a transformer with random weights.
+    fixed_positions: bool | None = None
+    # Whether to draw initial weights as the official code does; None: true for a transformer with random weights.
+    xavier: bool | None = None
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -62,17 +65,18 @@ class MoCoV3Config:
         check_range(1, projector_layers=self.projector_layers)
 
     def build(self, encoder: Encoder) -> MoCoV3:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return MoCoV3(encoder, self)
 
 
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return `ctr` of algorithm 1: 2 tau times the cross-entropy of finding each query's key among the keys.
+    """Return `ctr` of the paper's algorithm 1: how well each query finds its key among all keys.
 
-    With several ranks, the caller gathers the keys of all ranks without gradients and passes the index of its own first
-    sample as `first`. The mean of the losses over ranks is then the loss of the global batch.
+    The value is 2 tau times a cross-entropy, where tau is the temperature. The caller gathers the keys of all ranks
+    without gradients, and passes the index of this rank's first sample in the global batch as `first`. The mean of the
+    ranks' values is then the loss of the global batch.
     """
     own = torch.arange(len(q), device=q.device) + first
     with torch.autocast(q.device.type, enabled=False):
@@ -81,7 +85,7 @@ def contrast(
 
 
 class MoCoV3(Method):
-    """Contrastive loss of each view's predictions against the other view's keys, which a slow copy makes."""
+    """Contrastive loss of each view's predictions against the other view's keys. A slow copy makes the keys."""
 
     shared_in_batch = ("negatives",)
 
@@ -95,11 +99,11 @@ class MoCoV3(Method):
         self.predictor = _predictor(encoder, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of algorithm 1; batch-norm takes its statistics from each view separately."""
+        """Return the loss of the paper's algorithm 1; batch-norm takes its statistics from each view separately."""
         x0, x1 = (view.pixels for view in batch.views)
         q0, q1 = (self.predictor(self.projector(self._feature(self.encoder(x)))) for x in (x0, x1))
         k0, k1 = self.encode_keys(x0), self.encode_keys(x1)
@@ -118,7 +122,7 @@ class MoCoV3(Method):
         return features.cls if self.config.class_token and features.cls is not None else features.pooled
 
     def after_step(self, progress: float) -> None:
-        """Move the key encoder's weights towards the encoder's; the momentum rises to 1 along half a cosine."""
+        """Update the key encoder's weights, a moving average; the momentum rises to 1 along half a cosine."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.keys.update(self.encoder, self.projector, momentum=momentum)
 

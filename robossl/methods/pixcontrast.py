@@ -1,8 +1,8 @@
 """PixContrast: find for each pixel the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
 
-A pixel is one position of a feature map. The other view is encoded by a moving average of the encoder, which is updated
-after the optimizer step. The authors' code does not contain this method. docs/methods.md lists the deviations from the
-paper.
+A pixel is one cell of a feature map, and a view is an augmented frame. A moving average of the encoder encodes the
+other view. It is updated after the optimizer step. The authors' code does not contain this method. docs/methods.md
+lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class PixContrastConfig:
         check_momentum(self.momentum, paper=0.99)
 
     def build(self, encoder: Encoder) -> PixContrast:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return PixContrast(encoder, self)
 
 
 class PixContrast(Method):
-    """Contrastive loss between each view's pixels and the pixels that the averaged encoder gives the other view."""
+    """Contrastive loss between each view's pixels and the averaged encoder's pixels of the other view."""
 
     def __init__(self, encoder: Encoder, config: PixContrastConfig) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class PixContrast(Method):
         self.teacher = Ema(encoder, self.projector)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with different blur and solarization."""
+        """Return two views (augmented frames) with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 2 for the pixels of each view, mean over the two views."""
+        """Return the paper's equation 2 for the pixels of each view, averaged over the two views."""
         first, second = batch.views
         x0, x1 = (self.projector(self.encoder(view.pixels).dense) for view in batch.views)
         with torch.no_grad():
@@ -80,7 +80,7 @@ class PixContrast(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def after_step(self, progress: float) -> None:
-        """Move the averaged encoder's weights towards the encoder's; the momentum rises to 1."""
+        """Update the averaged encoder, a moving average of the encoder; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(self.encoder, self.projector, momentum=momentum)
 
@@ -88,14 +88,16 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return -log of the share of a pixel's matches in the softmax: mean over an image's pixels, then over images.
+    """Return minus the log of the matches' share in a pixel's softmax over the other view's pixels.
 
-    Pixels without a match do not count; an image without a match counts as 0. With several ranks, the mean of their
-    values is the value of the global batch. Pixels of other images are not negatives, so nothing is gathered.
+    The loss is the mean over the pixels of an image, then over images. Pixels without a match do not count. An image
+    without a match counts as 0. The mean of the ranks' values is the loss of the global batch. Pixels of other images
+    are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
-    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)  # without a match: loss 0
+    # If a pixel has no match, nothing is masked, so its loss is 0.
+    found = logits.masked_fill(~(matched | ~has_match.unsqueeze(2)), -torch.inf)
     losses = logits.logsumexp(dim=2) - found.logsumexp(dim=2)
     return (losses.sum(dim=1) / has_match.sum(dim=1).clamp_min(1)).mean()

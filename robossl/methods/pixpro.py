@@ -1,10 +1,11 @@
-"""PixPro: match a pixel that is smoothed over similar pixels to the same place in the other view (arXiv:2011.10043).
+"""PixPro: smooth each pixel over similar pixels and match it to the same place in the other view (arXiv:2011.10043).
 
-That is section 3.2 of the paper. A pixel is one position of a feature map. The teacher, a moving average of the
-student, is updated after the optimizer step; the official code updates it before the next forward pass, which is
-equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro): the output of g is l2-normalised, the
-loss is twice the paper's, pixels match by distance in fractions of the frame, and the instance branch pools after its
-heads, not before them. docs/methods.md lists further deviations.
+The method is that of section 3.2 of the paper. A pixel is one cell of a feature map, and a view is an augmented frame.
+The teacher is a moving average of the student. It is updated after the optimizer step; the official code updates it
+before the next forward pass, which is equivalent. `variant: official` is the loss of the official code (zdaxie/PixPro).
+There the output of the transform g is l2-normalised, the loss is twice the paper's, and pixels match by distance in
+fractions of the frame. The instance branch (a loss between whole frames) pools after its heads, not before them.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class PixProConfig:
     """PixPro with the paper's numbers."""
 
     threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
-    sharpness: float = 2.0  # gamma, section 3.2, equation 4
-    transform_layers: int = 1  # section 3.2: layers of g; 2 have batch-norm and ReLU between them; 0: g is the identity
+    sharpness: float = 2.0  # gamma of equation 4 (section 3.2)
+    # Number of layers of the transform g (section 3.2). Two have batch-norm and ReLU between them; 0 is the identity.
+    transform_layers: int = 1
     hidden_dim: int = 2048  # section 3.1; official code: 4096
     output_dim: int = 256  # section 3.1
     momentum: float = 0.99  # section 4.1; rises to 1 along a cosine
@@ -58,7 +60,7 @@ class PixProConfig:
         check_range(0, instance_weight=self.instance_weight)
 
     def build(self, encoder: Encoder) -> PixPro:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return PixPro(encoder, self)
 
 
@@ -78,13 +80,14 @@ class PixPro(Method):
         self.teacher = Ema(*self._students())
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with different blur and solarization."""
+        """Return two views (augmented frames) with different blur and solarization."""
         return (self.config.view_0, self.config.view_1)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of equation 5: -cos(y_i, x'_j) - cos(y_j, x'_i), mean over matched pairs, then over images.
+        """Return the loss of the paper's equation 5, -cos(y_i, x'_j) - cos(y_j, x'_i), averaged over matched pairs.
 
-        y are propagated pixels of the student, x' pixels of the teacher.
+        i and j are matched pixels of the two views. y are the student's propagated pixels, x' the teacher's pixels. The
+        mean over pairs is averaged over images.
         """
         first, second = batch.views
         features = [self.encoder(view.pixels) for view in batch.views]
@@ -108,7 +111,7 @@ class PixPro(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
-        """Return BYOL's loss between whole frames, scaled like the pixel loss."""
+        """Return BYOL's loss between whole frames; the variant "official" doubles it, as it does the pixel loss."""
         assert self.instance is not None
         p0, p1 = (self.instance(each) for each in features)
         with torch.no_grad():
@@ -117,7 +120,7 @@ class PixPro(Method):
         return 2 * loss if self.config.variant == "official" else loss
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher's weights towards the student's; the momentum rises to 1."""
+        """Update the teacher's weights, a moving average of the student's; the momentum rises to 1."""
         momentum = cosine(self.config.momentum, 1.0, progress=progress)
         self.teacher.update(*self._students(), momentum=momentum)
 
@@ -129,9 +132,10 @@ class PixPro(Method):
 def pixel_consistency(
     y: Float[Tensor, "b n d"], x: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"]
 ) -> Float[Tensor, ""]:
-    """Return minus the cosine of matched pixels: mean over an image's pairs (0 without any), then over images.
+    """Return minus the cosine of matched pixels, averaged over the pairs of each image, then over images.
 
-    With several ranks, the mean of their values is the value of the global batch; nothing is gathered.
+    An image without a pair counts as 0.
+    The mean of the ranks' values is the loss of the global batch, so nothing is gathered.
     """
     with torch.autocast(y.device.type, enabled=False):
         similarity = unit(y) @ unit(x).mT
@@ -140,7 +144,10 @@ def pixel_consistency(
 
 
 class Propagation(nn.Module):
-    """Pixel propagation (equations 3, 4): y_i = sum_j max(cos(x_i, x_j), 0) ** gamma g(x_j), over the view's pixels."""
+    """Pixel propagation (equations 3, 4): y_i = sum_j max(cos(x_i, x_j), 0) ** gamma * g(x_j).
+
+    The sum is over all pixels of the view. g is the transform, and gamma is `sharpness`.
+    """
 
     def __init__(self, config: PixProConfig) -> None:
         super().__init__()
@@ -158,7 +165,10 @@ class Propagation(nn.Module):
 
 
 class _Instance(nn.Module):
-    """Projector and predictor of the instance branch, on the pooled feature or (`official`) on the feature map."""
+    """Projector and predictor of the instance branch, the loss between whole frames.
+
+    Their input is the pooled feature, or the feature map if the variant is "official".
+    """
 
     def __init__(self, dim: int, config: PixProConfig) -> None:
         super().__init__()

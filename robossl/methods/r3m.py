@@ -1,11 +1,11 @@
 """R3M's time-contrastive loss: of three frames in order, neighbours are the most similar (arXiv:2203.12601).
 
-The authors' language reward is left out. Their config_rep.yaml switches it off; the training command of their README
-switches it on (`agent.langweight=1.0`). Their clips have two more frames for that reward, which batch-norm and the
-penalties also use. Their negatives from other videos come from a random permutation, which may select the same video;
-ours come from cyclic shifts of the global batch, which cannot. All frames of a clip get the same crop, as in the
-README's command (`rctraj`). The embedding of a frame is the pooled feature, without a projector. docs/methods.md lists
-further deviations.
+The authors' language reward is left out. Their config_rep.yaml switches it off, but the training command of their
+README switches it on (`agent.langweight=1.0`). Their clips have two more frames for that reward, which batch-norm and
+the penalties also use. They draw negatives from other videos by a random permutation, which may select the same video.
+Ours come from cyclic shifts of the global batch, which always select another video. All frames of a clip get the same
+crop, as in the README's command (`rctraj`). The embedding of a frame is the pooled feature, without a projector.
+docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class R3MConfig:
     num_negatives: int = 3  # number of other videos that serve as negatives
     l1_weight: float = 1e-5
     l2_weight: float = 1e-5
-    gap_seconds: float = 0.1  # least time between the first two frames; one frame in the official loader
+    gap_seconds: float = 0.1  # minimum time between the first two frames; one frame in the official loader
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class R3MConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> R3M:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return R3M(encoder, self)
 
 
@@ -80,7 +80,7 @@ class R3M(Method):
         return (clip_view(self.config.view, ClipSpec(3, self.config.gap_seconds, rule="ordered")),)
 
     def before_step(self, step: int, steps: int) -> None:
-        """Store the step, which seeds the choice of negatives."""
+        """Store the number of the step, which seeds the choice of negatives."""
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
@@ -109,5 +109,5 @@ class R3M(Method):
 
 
 def _info_nce(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
-    """Return -log softmax([near, far, *away])[near] for each clip."""
+    """Return the InfoNCE loss of each clip: -log softmax([near, far, *away])[near]."""
     return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

@@ -1,9 +1,9 @@
 """SimCLR: the other samples of the batch are the negatives (arXiv:2002.05709).
 
-The loss is the paper's mean over the 2N anchors; the official code adds the means of two halves, which gives twice our
-value. The view has the strengths of appendix A, but torchvision's operations. SimCLR's own code changes contrast about
-each channel's mean and saturation in HSV, and pads with zeros before it blurs; set `view: {colour: simclr}` for that.
-docs/methods.md lists further deviations.
+The loss is the paper's mean over the 2N anchors. The official code adds the means of two halves, which gives twice our
+value. The view (augmented frame) has the strengths of appendix A, but torchvision's operations. SimCLR's own code
+changes contrast about each channel's mean and saturation in HSV, and pads with zeros before it blurs. Set
+`view: {colour: simclr}` to use these operations. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SimCLRConfig:
             raise InputError(f"projector_layers must be 1 or more, got {self.projector_layers}; the paper has 2")
 
     def build(self, encoder: Encoder) -> SimCLR:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SimCLR(encoder, self)
 
 
@@ -65,11 +65,11 @@ class SimCLR(Method):
         self.projector = _projector(encoder.feature_dim, config)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return NT-Xent over the global batch; batch-norm sees both views in one batch, as in the official code."""
+        """Return NT-Xent over the global batch; both views share batch-norm statistics, as in the official code."""
         pixels = cat([view.pixels for view in batch.views])
         z: Float[Tensor, "2*b d"] = full_precision(self.projector(self.encoder(pixels).pooled))
         z0, z1 = z.chunk(2)

@@ -19,7 +19,7 @@ from robossl.methods.parts.losses import negative_cosine, softmax_cross_entropy
 from robossl.methods.parts.teacher import MovingAverageBank
 from robossl.views import Batch, ViewSpec
 
-VIEW = ViewSpec()  # MoCo v2's, as in section 3
+VIEW = ViewSpec()  # the view of MoCo v2, as in section 3
 SIMILARITIES = {"cosine": negative_cosine, "cross_entropy": softmax_cross_entropy}
 
 
@@ -39,7 +39,7 @@ class SimSiamConfig:
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
     symmetric: bool = True  # section 4.6; if off, the loss is D(p0, z1) alone
     bank_momentum: float = 0.8  # section 5.2
-    bank_size: int = 0  # for moving_average: the number of frames in the store
+    bank_size: int = 0  # number of frames in the store; needed only by predictor "moving_average"
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -53,12 +53,12 @@ class SimSiamConfig:
             )
 
     def build(self, encoder: Encoder) -> SimSiam:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SimSiam(encoder, self)
 
 
 class SimSiam(Method):
-    """Similarity of each view's prediction to the other view's projection, which gets no gradient."""
+    """Loss that makes each view's prediction similar to the other view's projection, which gets no gradient."""
 
     def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SimSiam(Method):
         self.constant_lr = ("predictor.",) if constant else ()
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views with equal settings."""
+        """Return two views (augmented frames) with equal settings."""
         return (self.config.view, self.config.view)
 
     def forward(self, batch: Batch) -> Loss:

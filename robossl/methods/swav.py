@@ -29,23 +29,25 @@ GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
     scale=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
 )
 LOCAL = replace(GLOBAL, size=96, scale=(0.05, 0.14))
-LEAST_EPSILON = 0.0125  # exp(score / epsilon) is at most e^80; float32 just holds its sum over thousands of samples
+# With this epsilon, exp(score / epsilon) is at most e^80. float32 can just hold the sum of thousands of such values.
+LEAST_EPSILON = 0.0125
 MAX_FREEZE = 0.1  # longest freeze of the prototypes, as a share of the run's steps
 
 
 @dataclass(frozen=True, slots=True)
 class SwAVConfig:
-    """SwAV with the paper's numbers. Numbers of steps are for its batch size of 4096."""
+    """SwAV with the paper's numbers. Numbers of steps are for the paper's batch size of 4096."""
 
     prototypes: int = 3000  # appendix A
     hidden_dim: int = 2048  # appendix A
     output_dim: int = 128  # appendix A
     temperature: float = 0.1  # section 4
-    epsilon: float = 0.05  # appendix A; the larger, the softer the codes
+    epsilon: float = 0.05  # appendix A; a larger value makes the codes softer
     sinkhorn_iterations: int = 3  # section 3.1; 0: codes are a plain softmax
-    freeze_prototypes_steps: int = 313  # official code: the first epoch (5005 at batch 256); at most 0.1 of the run
-    queue_size: int = 0  # earlier features that help to balance codes; section 3.1: 3840 at batch size 256
-    queue_from_step: int = 0  # first step that fills the queue; 75,075 at batch size 256 (epoch 15: stable features)
+    freeze_prototypes_steps: int = 313  # official code: one epoch (5005 steps at batch 256); at most 0.1 of the run
+    queue_size: int = 0  # number of earlier features that help to balance codes; section 3.1: 3840 at batch size 256
+    # First step that fills the queue. In the paper it is 75,075 at batch size 256 (epoch 15: features are stable).
+    queue_from_step: int = 0
     num_local_views: int = 6  # section 4: 2 crops of 224 and 6 of 96 pixels
     global_view: ViewSpec = GLOBAL
     local_view: ViewSpec = LOCAL
@@ -64,12 +66,12 @@ class SwAVConfig:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     def build(self, encoder: Encoder) -> SwAV:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return SwAV(encoder, self)
 
 
 class SwAV(Method):
-    """Cross-entropy between the codes of the first two crops and the predictions from every other crop."""
+    """Cross-entropy between the codes (soft cluster assignments) of two crops and the predictions from other crops."""
 
     num_queued: Tensor
 
@@ -96,10 +98,10 @@ class SwAV(Method):
         self.queue_takes_rows = step >= self.config.queue_from_step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of section 3.2: -(code of crop i) . log(prediction from crop v).
+        """Return the loss of the paper's section 3.2: -(code of crop i) . log(prediction from crop v).
 
-        It is the mean over the first two crops i and, for each, all other crops v. With several ranks, the mean of
-        their values is the value of the global batch, over which codes are balanced.
+        The loss is the mean over all pairs of one of the first two crops, i, and any other crop, v. Codes are balanced
+        over the global batch. The mean of the ranks' values is the loss of the global batch.
         """
         num_views = len(batch.views)
         z = F.normalize(full_precision(self.projector(pooled_crops(self.encoder, batch.views))), dim=1)
@@ -112,7 +114,7 @@ class SwAV(Method):
 
         entropy = -torch.stack([torch.xlogy(each, each).sum(dim=1).mean() for each in q]).mean()
         self.remember({"features": torch.stack(z.chunk(num_views)[:2], dim=1)})
-        # The collapse monitor gets the predictions. Features may differ although all of them select the same prototype.
+        # The collapse monitor gets the predictions, because features may differ although all select the same prototype.
         outputs = tuple(each.detach().exp() for each in log_p[:2])
         return Loss(loss, {"code_entropy": entropy}, outputs)
 
@@ -123,12 +125,12 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _codes(self, scores: tuple[Tensor, ...]) -> list[Float[Tensor, "b k"]]:
-        """Return the codes of this rank's first two crops; full queues take part in the balancing."""
+        """Return the codes (soft cluster assignments) of the first two crops; full queues help to balance them."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
         full = bool(queues) and int(self.num_queued) >= config.queue_size
         for i, own in enumerate(scores):
-            # Every rank holds the same queue, so each takes another part of its rows.
+            # All ranks hold the same queue, so each rank takes a different part of the rows.
             queued = [self._scores(queues[i].rows[rank() :: world_size()].to(own.dtype))] if full else []
             codes = sinkhorn(cat([own, *queued]), epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
             found.append(codes[: len(own)])
@@ -151,7 +153,7 @@ class SwAV(Method):
 def sinkhorn(scores: Float[Tensor, "b k"], *, epsilon: float, iterations: int) -> Float[Tensor, "b k"]:
     """Return codes that are close to the scores and use all prototypes equally in the global batch (equations 3 to 5).
 
-    Each row sums to 1. With several ranks, each passes its own rows; the sum for a prototype covers all ranks.
+    Each row sums to 1. Every rank passes its own rows, and the sum for each prototype is over the rows of all ranks.
     """
     codes = (scores / epsilon).exp()
     for _ in range(iterations):

@@ -1,9 +1,9 @@
-"""Time-contrastive network on one view: near in time is near in embedding (arXiv:1704.06888, section 3.1).
+"""Time-contrastive network on one view: frames near in time get near embeddings (arXiv:1704.06888, section 3.1).
 
 A sample is three frames of one video: an anchor, a near frame at most one window (`window_seconds`) away from it, and a
-far frame at least two windows away. The exported encoder returns the backbone's pooled feature; the paper uses the
-embedding, which comes after it.
-docs/methods.md names the source of the numbers and lists the deviations from the authors' code.
+far frame at least two windows away. The exported encoder returns the backbone's pooled feature. The paper uses the
+output of the projector that follows it. docs/methods.md names the source of the numbers and lists the deviations from
+the authors' code.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class TCNConfig:
     The softmax form and its numbers are ours.
     """
 
-    window_seconds: float = 0.2  # 6 frames at 29 frames/s; the far frame is at least twice as far away
+    window_seconds: float = 0.2  # largest time from the anchor to the near frame; 6 frames at 29 frames/s
     form: Literal["triplet", "softmax"] = "triplet"
-    # How to choose the negatives of the triplet loss. "none": the far frame of the same clip (section 3.1), as in
-    # configurations from before this option existed.
+    # How to choose the negatives of the triplet loss. "none" takes the far frame of the same clip (section 3.1).
+    # Configurations from before this option existed have "none".
     mining: Literal["semi_hard", "none"] = field(default="semi_hard", metadata={"before": "none"})
-    margin: float = 0.2  # of the triplet loss, in squared distances
-    temperature: float = 0.1  # of the softmax form, which divides cosines by it
-    negatives: Negatives = "both"  # clips that negatives come from, in mining and in the softmax form
+    margin: float = 0.2  # margin of the triplet loss, in squared distances
+    temperature: float = 0.1  # in the softmax form, cosines are divided by the temperature
+    negatives: Negatives = "both"  # which clips the negatives come from, in mining and in the softmax form
     output_dim: int = 32
     length: float = 1.0  # length of embeddings in the triplet form; 0: not normalised, so the margin means little
     view: ViewSpec = VIEW
@@ -66,7 +66,7 @@ class TCNConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> TCN:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return TCN(encoder, self)
 
 
@@ -75,8 +75,8 @@ def semi_hard(
 ) -> Float[Tensor, " p"]:
     """Return the distance of each pair's semi-hard negative from its anchor; 0 for a pair without a negative.
 
-    It is the nearest negative that is farther away than the positive; if none is, it is the farthest negative. With
-    several ranks, gather the candidates with gradients first.
+    The semi-hard negative is the nearest of the negatives that are farther away than the positive. If there is none, it
+    is the farthest negative. With several ranks, gather the candidates with gradients first.
 
     Args:
         distance: distance of each pair's anchor from every candidate.
@@ -148,14 +148,15 @@ class TCN(Method):
         positive = distance.gather(1, pairs[1][:, None]).squeeze(1)
         negative = self._negatives(pool, pairs[0])
         counted = pool.valid[pairs[0]] & pool.valid[pairs[1]] & negative.any(1)
-        # During a pause the store keeps one frame, so anchor and near frame may be the same.
+        # During a pause the store keeps one frame, so anchor and near frame may be equal. Such a pair does not count.
         counted = counted & (pool.moment[pairs[0]] != pool.moment[pairs[1]])
         return positive - semi_hard(distance, positive, negative), counted
 
     def _negatives(self, pool: FramePool, anchor: Tensor) -> Tensor:
         """Return a mask of each anchor's negatives, which the option `negatives` chooses.
 
-        They are frames of other clips, or of the anchor's clip at least two windows away from it, or both.
+        They are frames of other clips, frames of the anchor's clip that are at least two windows away from the anchor,
+        or both.
         """
         same_clip = pool.clip[anchor, None] == pool.clip
         away = (pool.moment[anchor, None] - pool.moment).abs() >= 2 * self.config.window_seconds - 1e-6
@@ -165,7 +166,8 @@ class TCN(Method):
     def _softmax(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the loss -log softmax(cos(a, .) / T)[near], metrics, and the number of pairs.
 
-        Negatives are the far frame of the same clip, and the near and far frames of other clips.
+        `a` is the anchor, T the temperature. Negatives are the far frame of the same clip, the near and far frames of
+        other clips, or both, as the option `negatives` says.
         """
         valid = torch.stack([view.valid[:, :2].all(1), has_far], 1)
         pool = pool_frames(z[:, 1:], view.time_seconds[:, 1:], valid)
@@ -176,9 +178,9 @@ class TCN(Method):
 
 
 def _has_far(view: View) -> Tensor:
-    """Return which clips have a far frame that is neither the anchor nor the near frame.
+    """Return a mask of the clips whose far frame is neither the anchor nor the near frame.
 
-    These may be the same frame, because the store keeps a single frame of a pause.
+    The three may be the same frame, because the store keeps a single frame of a pause.
     """
     anchor, near, far = view.time_seconds.unbind(1)
     return view.valid[:, 2] & (far != anchor) & (far != near)

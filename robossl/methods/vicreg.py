@@ -1,7 +1,7 @@
 """VICReg: views agree, every channel varies over the batch, no two channels covary (arXiv:2105.04906).
 
-The weights are those of the official code, which averages the variance term over the two branches and the invariance
-term over channels; equation 6 of the paper sums both. docs/methods.md lists further deviations.
+The weights are those of the official code. It averages the variance term over the two branches and the invariance term
+over channels, but equation 6 of the paper sums both. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class VICRegConfig:
     covariance_weight: float = 1.0  # nu, section 4.2
     target_std: float = 1.0  # gamma, section 4.1
     epsilon: float = 1e-4  # section 4.1
-    variance_over: Literal["mean", "sum"] = "mean"  # of the two views' terms; mean: official code, sum: equation 6
+    # How to combine the variance terms of the two views. "mean" is the official code, "sum" is equation 6.
+    variance_over: Literal["mean", "sum"] = "mean"
     expander_layers: int = 3  # section 4.2
     hidden_dim: int = 8192  # section 4.2
     output_dim: int = 8192  # section 4.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # for the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # for the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
@@ -51,20 +52,21 @@ class VICRegConfig:
             raise InputError(f"expander_layers must be 1 or more, got {self.expander_layers}; the paper has 3")
 
     def build(self, encoder: Encoder) -> VICReg:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return VICReg(encoder, self)
 
 
 def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> Float[Tensor, ""]:
-    """Return equations 1 and 2: by how much each channel's std falls short of `target_std`, mean over channels.
+    """Return the paper's equations 1, 2: how far each channel's std is below `target_std`, averaged over channels.
 
-    With several ranks, gather z with gradients before this and `covariance`; every rank then gets the global value.
+    With several ranks, gather z with gradients before calling this function or `covariance`. Every rank then gets the
+    global value.
     """
     return F.relu(target_std - (z.var(dim=0) + epsilon).sqrt()).mean()
 
 
 def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return equations 3 and 4: the squared covariances of different channels, summed over pairs, divided by d."""
+    """Return the paper's equations 3, 4: squared covariances of different channels, summed and divided by d."""
     centred = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         squares = (centred.T @ centred / (len(z) - 1)).square()
@@ -84,11 +86,11 @@ class VICReg(Method):
         self.expander = mlp(dims, last_bias=False)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return two views: the first is always blurred, the second sometimes solarized."""
+        """Return two views (augmented frames): the first is always blurred, the second is sometimes solarized."""
         return pair_of(self.config.view, blur_p=self.config.blur_p, solarize_p=self.config.solarize_p)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return equation 6; batch-norm takes its statistics from each view separately."""
+        """Return the loss of the paper's equation 6; batch-norm takes its statistics from each view separately."""
         config = self.config
         z0, z1 = (full_precision(self.expander(self.encoder(view.pixels).pooled)) for view in batch.views)
         everyone = (ranks.gather(z0), ranks.gather(z1))

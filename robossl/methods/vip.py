@@ -1,6 +1,6 @@
 """VIP: minus the distance to a goal frame is a value function of the current frame (arXiv:2210.00030, algorithm 1).
 
-The log mean exp is taken over the global batch and cannot overflow; in the authors' code it can. As in the authors'
+The log mean exp is taken over the global batch. Unlike in the authors' code, it cannot overflow. As in the authors'
 code, all frames of a clip get the same crop. The exported encoder returns the backbone's pooled feature. The authors'
 model returns the output of one more layer; the value function is minus the distance between such outputs.
 docs/methods.md lists further deviations.
@@ -35,12 +35,13 @@ VIEW = ViewSpec(scale=(0.2, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, bl
 
 @dataclass(frozen=True, slots=True)
 class VIPConfig:
-    """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without its 3 negatives."""
+    """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without the 3 negatives of that file."""
 
     output_dim: int = 1024
     discount: float = 0.98  # gamma
-    step_seconds: float = 0.1  # time from o_k to o_k+1; one frame in the official loader
-    num_negatives: int = 0  # other videos whose transitions are valued for this video's goal; config_vip_ego4d.yaml: 3
+    step_seconds: float = 0.1  # time from a frame o_k to the next frame o_k+1; one frame in the official loader
+    # Number of other videos that serve as negatives for the goal of a video. The authors' config_vip_ego4d.yaml has 3.
+    num_negatives: int = 0
     l1_weight: float = 1e-3
     l2_weight: float = 1e-3
     view: ViewSpec = VIEW
@@ -57,12 +58,15 @@ class VIPConfig:
         clip_view(self.view, ClipSpec())
 
     def build(self, encoder: Encoder) -> VIP:
-        """Make the method around an encoder."""
+        """Return the method with these settings, which trains `encoder`."""
         return VIP(encoder, self)
 
 
 class VIP(Method):
-    """Value function V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem."""
+    """Value function V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem.
+
+    o is a frame, g the goal frame, and phi the embedding.
+    """
 
     takes_clips = True
     shared_in_batch = ("a mean of exponentials",)
@@ -79,13 +83,13 @@ class VIP(Method):
         return (clip_view(self.config.view, ClipSpec(4, self.config.step_seconds, rule="goal")),)
 
     def before_step(self, step: int, steps: int) -> None:
-        """Store the step, which seeds the choice of negatives."""
+        """Store the number of the step, which seeds the choice of negatives."""
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
         """Return the loss (1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), plus penalties.
 
-        The reward r is 0 at the goal and -1 before it.
+        The reward r is 0 at the goal and -1 before it. The penalties are on the norms of embeddings.
         """
         view, gamma = batch.views[0], self.config.discount
         z = encode_clip(self.encoder, self.projector, view.pixels)
@@ -101,7 +105,8 @@ class VIP(Method):
         means = global_means(
             {
                 "start": mean_where(start, valid),
-                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),  # next frame is nearer to the goal
+                # Share of the clips whose next frame is nearer to the goal.
+                "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),
                 "chance": mean_where(torch.full_like(v_now, 0.5), valid),
                 "distance": mean_where(-v_first.detach(), valid),
             }

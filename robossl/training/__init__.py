@@ -1,1 +1,1 @@
-"""Training: build a run from a configuration, train it, save it, go on with it."""
+"""Training: build a run from a configuration, train it, save it and resume it."""

@@ -2,8 +2,8 @@
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
 labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
-reported in one line. If a change would train on data that the user did not ask for, the setting stays an error, such as
-an unknown split of a store that has splits.
+reported in one line. An unknown split of a store that has splits stays an error. Without a split the run would train on
+data that the user did not ask for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
     """Return the adapted configuration, and a line for each change.
 
     Args:
-        config: a recipe with its overrides.
+        config: a recipe with the user's overrides.
         stores: the opened `data.store`, then the opened stores of `data.mix`.
     """
     data, lines = _drop_missing_splits(config.data, stores)
@@ -51,7 +51,7 @@ def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:
-    """Describe how the schedules change if a run is resumed with more steps; return () if it gets no more steps.
+    """Describe how the schedules change if a run is resumed with more steps; otherwise return ().
 
     Every schedule is a function of the step and the run's length. A longer run therefore follows another schedule from
     the step at which it resumes.

@@ -153,13 +153,14 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
     data, batch_size = config.data, config.train.batch_size
     readable: FrameStore = Mixture(stores) if len(stores) > 1 else stores[0]
     clips = tuple(spec.clip for spec in specs)
-    reaches = any(clip.has_time for clip in clips)  # do clips show more than the sampled (anchor) frame?
+    reaches = any(clip.has_time for clip in clips)  # whether clips have frames besides the sampled (anchor) frame
     parts = data.parts
     anchors, weights, drawn, first = {}, [], [], 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         rows = store.rows(part.split)
         moving = moving_rows(store, rows) if reaches else rows
-        if len(moving) or len(parts) == 1:  # in a mixture, a store that can give no clips is left out
+        # In a mixture of stores, a store that has no rows for clips is left out.
+        if len(moving) or len(parts) == 1:
             check_clips(store, rows, clips)
             anchors[number] = first + (
                 moving if part.frames_per_s is None else thin_rows(store, moving, part.frames_per_s)
@@ -215,8 +216,9 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     if ranks.world_size > 1:
         for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
             for weight in unused_weights(encoder):
-                weight.requires_grad_(False)  # DDP would wait for a gradient that never comes
-        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # from torch 2.15 on
+                # No loss depends on these weights, so DDP would wait for their gradients forever.
+                weight.requires_grad_(False)
+        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # torch 2.15 and later
             model = DataParallel(method, forward_sync_buffers=False)
         else:
             model = DataParallel(method, broadcast_buffers=False)

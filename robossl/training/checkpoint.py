@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON in a temporary folder that is renamed last, so that a checkpoint is complete."""
+"""Checkpoints: write safetensors and JSON into a temporary folder and rename it last, so that none is incomplete."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path, *, method: nn.Module, optimizer: torch.optim.Opt
     """Restore method and optimizer in place; return the number of steps done and the state of the training loop.
 
     Raises:
-        InputError: the checkpoint cannot be read, has another schema, or is of another model.
+        InputError: the checkpoint cannot be read, has an unknown schema, or belongs to a different model.
     """
     try:
         head = json.loads((path / "state.json").read_text())

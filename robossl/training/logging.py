@@ -38,7 +38,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard event files. A run that resumes at step `start` hides the earlier events of this and later steps."""
+    """TensorBoard event files. A run that resumes at step `start` hides its earlier events from `start` on."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -30,13 +30,13 @@ FEWER_EPISODES = (2, 1)
 def next_steps(run: Path, store: Store, *, label: str = "") -> list[str]:
     """Return the command lines to suggest.
 
-    They are `regress` if a column can be predicted, then `evaluate` if a label can be evaluated, or else `probe` if the
-    store is large enough, then `report` and `export`.
+    The first is `regress`, if a column can be predicted. Then comes `evaluate`, if a label can be evaluated, or else
+    `probe`, if the store is large enough. The last are `report` and `export`.
 
     Args:
         run: The run folder.
-        store: The store that it was trained on.
-        label: The label to try first.
+        store: The store that the run was trained on.
+        label: The label to try first for `evaluate`.
     """
     models = {"models": (str(run),), "store": store.path}
     lines = []

@@ -19,7 +19,7 @@ CHUNK = 128  # frames embedded at a time
 
 
 def why_no_online_knn(store: Store, config: OnlineKnnConfig) -> str:
-    """Return why a store cannot be used for online kNN and what to do about it; "" if it can be used."""
+    """Return why a store cannot be used for online kNN and what to do about that; "" if the store can be used."""
     if not store.label_names:
         return f"{store.path} has no labels; ingest with --labels to watch one"
     if config.label not in store.label_names:

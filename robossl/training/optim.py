@@ -26,9 +26,9 @@ class OptimConfig:
     momentum: float = 0.9  # used by sgd and lars
     betas: tuple[float, float] = (0.9, 0.999)  # used by adamw
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"  # matrices: no decay and no LARS ratio for biases and norm scales
+    decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales get no decay and no LARS ratio
     trust_coefficient: float = 1e-3  # used by lars
-    lars_momentum: Literal["inside", "outside"] = "outside"  # whether the velocity includes lr, as in SimCLR's code
+    lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
     bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`
     warmup_steps: int = 0

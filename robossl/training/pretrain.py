@@ -159,7 +159,7 @@ def restore(trainer: Trainer) -> int:
         _, state = load_checkpoint(found[start], method=trainer.method, optimizer=trainer.optimizer)
         check_frames(trainer, state, start)
         trainer.collapse.load_state_dict(state["health"])
-    barrier()  # no rank may write before all ranks have read
+    barrier()  # no rank may write before all ranks have read the checkpoint
     return start
 
 
@@ -183,7 +183,7 @@ def check_frames(trainer: Trainer, state: dict[str, Any], step: int) -> None:
 
 
 def plan(trainer: Trainer, start: int) -> str:
-    """Describe the training to come in one line."""
+    """Describe in one line how the run will train."""
     config, loader = trainer.config, trainer.loader
     frames, steps = len(loader.sampler.rows), config.train.steps
     epochs = steps / loader.sampler.steps_per_epoch

@@ -51,14 +51,14 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Settings of the frames to train on, and of how they are read."""
+    """Settings of the frames to train on and of how to read them."""
 
     store: Path
     split: str | None = "train"  # None: every frame
     epoch_over: Literal["frames", "episodes"] = "frames"
     frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
     resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
-    num_workers: int = 2  # decoding processes for a larger split
+    num_workers: int = 2  # number of processes that decode a split larger than `resident_gib`
     weight: float = 1.0  # relative share of `store` in every batch if `mix` adds stores
     mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
 

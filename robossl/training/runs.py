@@ -56,7 +56,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps of the saved encoder; 0 before the first checkpoint."""
+        """Number of steps that the saved encoder was trained for; 0 before the first checkpoint."""
         from robossl.encoders.encoder_files import read_about
 
         folder = self.path / "encoder"
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def health(self) -> str:
-        """Whether outputs differ between frames: healthy, not checked, or collapsed from which step, and why."""
+        """Health of the run's outputs as text: "healthy", "not checked", or "collapsed" with the first step and why."""
         from robossl.report.record import find_collapse, read_run
 
         if not any("health/std" in values for values in self.metrics):
@@ -84,7 +84,7 @@ class Run:
 
         Args:
             device: cpu, cuda or cuda:N.
-            outputs: Which of pooled, cls, dense, keypoints; by default all that the encoder has.
+            outputs: Names of the outputs to return: pooled, cls, dense, keypoints; by default all that the encoder has.
 
         Raises:
             InputError: the run has not saved an encoder yet, or there is no such output or device.

@@ -1,6 +1,6 @@
 """The training loop, the same for every method.
 
-All random numbers depend on (seed, step) only, so a resumed run has the same results as a run without interruption.
+All random numbers depend only on seed, step and rank, so a resumed run has the same results as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Trainer:
         config, steps = self.config.train, self.config.train.steps
         progress.show("pretrain", start, steps, note="")
         if start == steps:
-            # The run may have been killed after it wrote its last checkpoint and before it wrote its encoder.
+            # If the run was killed between its last checkpoint and its encoder, the encoder is not yet written.
             self.write_encoder(start)
         logged, logged_at = start, time.perf_counter()
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
@@ -106,7 +106,7 @@ class Trainer:
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        # Forward and backward pass of each micro-batch; the gradients add up to those of the whole batch.
+        # `accumulate` runs the forward and backward pass of each micro-batch and adds up the gradients.
         loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward_context)
         self.method.after_backward()
         clip_gradients(self.method, self.config.optim)
@@ -208,7 +208,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends it.
+    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second Ctrl-C ends the process.
 
     SIGTERM may come twice. If it is sent to all processes, the launcher gets it too and sends it to its workers again.
     Outside the main thread, no signals are collected.

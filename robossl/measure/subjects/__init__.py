@@ -68,7 +68,7 @@ def open_subject(
 def check_source(
     source: str, *, described: InputDescription = UNDESCRIBED, token: Path | None = None, ca: Path | None = None
 ) -> None:
-    """Check that the source names an encoder and that its options fit, without loading weights.
+    """Check, without loading weights, that a source names an encoder and that the other options apply to this source.
 
     Raises:
         InputError: the source is not an encoder, or an option does not apply to it.

@@ -16,9 +16,9 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
 def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str | None) -> Backbone | None:
-    """Return the network that the option names, else the metadata, else the file name; None if none of them does.
+    """Return the network that the user's option, else the metadata, else the file name states; None if none does.
 
-    Metadata that name several networks do not count.
+    Metadata that name several networks are ignored.
 
     Args:
         path: The model file.

@@ -1,4 +1,4 @@
-"""Subjects with a card: a run or encoder folder, an exported model, an encoder on a server, or an encoder of timm."""
+"""Subjects with a card (description): encoders from a run or encoder folder, an exported model, a server, or timm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_encoder(source: str, *, device: str, outputs: Sequence[Output]) -> Subj
     """Open a run folder, an encoder folder, an exported model folder or its model.onnx.
 
     Raises:
-        InputError: the source is none of these, or the encoder lacks an output.
+        InputError: the source is none of these, or the encoder does not have one of the outputs.
     """
     encode = load_encoder(source, device=device, outputs=encode_outputs(outputs))
     return from_encode(encode, source, kind="onnx" if encode.card.model_sha256 else "run", outputs=outputs)
@@ -45,7 +45,7 @@ def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject
 
 
 def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
-    """Return the outputs to request from an encoder; None, which requests all, if "dense" is wanted.
+    """Return the outputs to request from an encoder. If "dense" is wanted, return None, which requests all outputs.
 
     Not every encoder has the dense output (a feature map), so it cannot be requested by name.
     """
@@ -53,7 +53,7 @@ def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:
 
 
 def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Sequence[Output]) -> Subject:
-    """Wrap an open encoder as a subject."""
+    """Make a subject (an encoder to evaluate, with a description for reports) from an open encoder."""
     card, seen = encode.card, encode.card.input
     hw = seen.fixed_hw or seen.input_hw
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (seen.mean, seen.std))
@@ -73,8 +73,7 @@ def from_encode(encode: FrameEncoder, source: str, *, kind: Kind, outputs: Seque
     def embed(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         return encode(frames if seen.fixed_hw is None else resize_to_bytes(frames, seen.fixed_hw))
 
-    # The digest contains the kind, so that the same encoder has separate features in the cache for torch, onnxruntime
-    # and a server, and they can be compared.
+    # The digest contains the kind (torch, onnxruntime or server), so that each kind has its own features in the cache.
     digest = digest_of(kind, identity(card))
     return Subject(
         info, digest, embed, available_outputs(outputs, card.outputs), card, hw, Backbone(card.backbone, "card")

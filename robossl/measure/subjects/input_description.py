@@ -19,7 +19,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """What the owner says about an ONNX model. Whatever is left out here and has no default, the graph must state.
+    """What the owner says about an ONNX model. The graph must state whatever is left out here and has no default.
 
     Args:
         layout: Axis order of the input.
@@ -29,9 +29,9 @@ class InputDescription:
         range: Range of pixel values before mean and std are applied.
         order: Order of the colours.
         output: Name of the output to probe.
-        output_layout: Axis order of an output that is a feature map. Default: that of the input.
+        output_layout: Axis order of an output that is a feature map. Default: the layout of the input.
         dense: Name of a second output, which is a feature map. Default: no second output.
-        backbone: timm's name of the model's network; the network with random weights is the reference. Default: the
+        backbone: timm's name of the model's network. The network with random weights is the baseline. Default: the
             name in the metadata or the file name, else ResNet-18.
     """
 
@@ -53,7 +53,7 @@ class InputFormat:
 
     name: str
     dtype: Any  # a numpy type
-    batch: int | None  # number of frames that the graph fixes; None: any number
+    batch: int | None  # batch size that the graph fixes; None: any batch size
     layout: Literal["nchw", "nhwc"]
     size: tuple[int, int] | None  # height and width; None: frames are not resized
     mean: Triple
@@ -88,7 +88,7 @@ def resolve_input(
     """Combine what the graph says about the input with the owner's description.
 
     Raises:
-        InputError: graph and description disagree, or neither of them says something that is needed.
+        InputError: graph and description disagree, or something that is needed is in neither of them.
     """
     if dtype not in DTYPES:
         raise InputError(f"{model} takes {dtype}, not pixels; it must take {', '.join(DTYPES)}")

@@ -112,7 +112,7 @@ def _choose(source: str, session: onnxruntime.InferenceSession, name: str | None
 
 
 def _check_layout(source: str, outputs: list[ndarray], contract: InputFormat) -> None:
-    """Refuse a feature map whose channels seem to be on another axis than the input's.
+    """Refuse a feature map whose channels seem to be on a different axis than the channels of the input.
 
     A square frame gives a square map, so the two axes of equal size should be height and width.
     """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from robossl.encoders.encoder import EncoderConfig
 
-PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of their rows in tables
-PIXEL_GRID = (16, 16)  # rows and columns of cells
+PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of these two references in tables
+PIXEL_GRID = (16, 16)  # rows and columns of the cells that pixels are pooled into
 STAND_IN = "resnet18"  # network of the random reference if the subject's backbone is unknown
 
 
@@ -48,10 +48,10 @@ def _pool_pixels(frames: UInt8[ndarray, "b h w 3"]) -> dict[str, Float[ndarray, 
 def random_reference(
     subject: Subject, *, seed: int = 0, outputs: tuple[Output, ...] = ("pooled",), device: str = "cpu"
 ) -> Subject:
-    """Return the backbone of a subject with random weights, with the same preprocessing.
+    """Return the random reference (baseline) of a subject: its backbone with random weights and its preprocessing.
 
-    If the backbone is unknown or cannot be built at the size of the frames, a ResNet-18 stands in for it; `backbone` of
-    the returned subject says so.
+    If the backbone is unknown or cannot be built at the size of the frames, a ResNet-18 is used instead. The field
+    `backbone` of the returned subject then says "stand-in".
 
     Raises:
         InputError: the user named the backbone (--input.backbone), and it cannot be built at the size of the frames.
@@ -60,7 +60,7 @@ def random_reference(
 
 
 def reference_config(subject: Subject) -> tuple[EncoderConfig, Backbone]:
-    """Return the configuration of the random reference of a subject, and its backbone.
+    """Return the configuration of a subject's random reference (see `random_reference`), and the reference's backbone.
 
     Raises:
         InputError: for the reason that `random_reference` gives.
@@ -90,7 +90,7 @@ def random_subject(
     outputs: tuple[Output, ...] = ("pooled",),
     device: str = "cpu",
 ) -> Subject:
-    """Return an encoder with random weights as a subject.
+    """Return an encoder with random weights as a subject, so that it can be evaluated.
 
     Its residual branches are active. With timm's `zero_init_last` they would add nothing, and the features of a random
     ResNet would depend on little of the frame.
@@ -107,7 +107,7 @@ def random_subject(
 
 
 def random_config(card: EncoderCard) -> EncoderConfig:
-    """Return a configuration with the backbone and the preprocessing of a card, but with random weights."""
+    """Return a configuration with random weights, and with the backbone and preprocessing of an encoder's card."""
     from robossl.encoders.encoder import EncoderConfig
 
     seen = card.input

@@ -18,7 +18,7 @@ def open_served(
     ca: Path | None = None,
     deadline_ms: float = DEADLINE_MS,
 ) -> Subject:
-    """Connect to a server and pin its encoder: if the server replaces it later, calls raise an error.
+    """Connect to an encoder on a server. If the server replaces this encoder later, calls raise an error.
 
     Args:
         source: Address as in grpc://host:port/model.

@@ -1,6 +1,6 @@
-"""Subject: an open encoder, or a reference that encoders are compared with. It embeds frames.
+"""Subject: an open encoder, or a reference (baseline) that encoders are compared with. It embeds frames.
 
-It also has a description for reports and a digest that identifies it in caches.
+A subject also has a description for reports and a digest that identifies it in caches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Embed = Callable[[UInt8[ndarray, "b h w 3"]], Mapping[str, ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class SubjectInfo:
-    """What a report says about a subject."""
+    """What a report says about a subject (an encoder or a baseline)."""
 
     name: str
     source: str
@@ -49,7 +49,7 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An open encoder or reference that embeds frames.
+    """An open encoder, or a reference (baseline), that embeds frames.
 
     Args:
         info: What a report says about the subject.

@@ -37,7 +37,7 @@ def raise_small_batch(batch_size: int) -> Iterator[None]:
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
-    """Batch-norm with given statistics of all ranks; for backward, it saves input, mean and 1/std, as torch does."""
+    """Batch-norm with given statistics of all ranks. The backward pass needs input, mean and 1/std, which are saved."""
 
     @staticmethod
     def forward(
@@ -53,7 +53,8 @@ class _NormaliseOverRanks(torch.autograd.Function):
         normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
         dy = grad.to(mean.dtype)
         sums = torch.stack([dy.sum(dims), (dy * normalised).sum(dims)])
-        grad_bias, grad_weight = sums  # sums of this rank only, because DDP averages them over ranks
+        # These are sums of this rank only, because DDP averages gradients over ranks.
+        grad_bias, grad_weight = sums
         mean_dy, mean_dy_normalised = all_reduce_sum(sums) / (world_size() * x.numel() / x.shape[1])
         dx = dy - mean_dy.view(shape) - normalised * mean_dy_normalised.view(shape)
         dx = dx * (inverse_std if weight is None else inverse_std * weight).view(shape)
@@ -70,10 +71,10 @@ def _all_but_channel(x: Tensor) -> list[int]:
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch-norm over the samples of all ranks, on any backend (torch's own refuses CPU tensors).
+    """Batch-norm over the samples of all ranks, on any backend. torch's `SyncBatchNorm` refuses CPU tensors.
 
     Outputs, gradients and running statistics are those of a single process on the joined batch. Every rank has the same
-    running statistics; their variance is the unbiased variance of the global batch.
+    running statistics. The running variance is updated with the unbiased variance of the global batch.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -111,8 +112,8 @@ class SplitBatchNorm(_BatchNorm):
     """Batch-norm with separate statistics for groups of consecutive samples, as if each group had its own GPU.
 
     MoCo needs separate statistics. It shuffles keys across groups, so that a query and its key are normalised with
-    different statistics, which cannot reveal the match (section 3.3 of arXiv:1911.05722). The running statistics are
-    the mean over the groups of all ranks; they are the same on every rank.
+    different statistics. Otherwise the statistics would reveal which key belongs to the query (section 3.3 of
+    arXiv:1911.05722). The running statistics are the mean over the groups of all ranks, so every rank has the same.
     """
 
     groups: int = 1

@@ -20,7 +20,7 @@ ContextKind = Literal["gru", "lstm", "transformer", "none"]
 
 
 class RecurrentContext(nn.Module):
-    """A GRU or LSTM over the clip, in full precision, because its state accumulates over many steps."""
+    """A GRU or LSTM over the clip. It runs in full precision, because rounding errors add up in its state."""
 
     def __init__(self, kind: Literal["gru", "lstm"], input_dim: int, dim: int, *, layers: int) -> None:
         super().__init__()

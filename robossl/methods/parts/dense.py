@@ -1,8 +1,8 @@
-"""Pixel matching: bins of two views' feature maps that show the same place (section 3.1 of arXiv:2011.10043).
+"""Pixel matching: find bins of two views' feature maps that show the same place (section 3.1 of arXiv:2011.10043).
 
-A bin is one position of a feature map. Distances are measured in pixels of the source frame. Fractions of its width and
-height would distort distances, because frames of robots are not square. The authors' code uses fractions (option
-`in_fractions`); on square frames, both give the same result.
+A bin is one cell of a feature map, and a view is a crop of the source frame. Distances are measured in pixels of the
+source frame. Fractions of its width and height would distort distances, because frames of robots are not square. The
+authors' code uses fractions (option `in_fractions`). On square frames, both give the same result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Grid = tuple[int, int]  # rows and columns of a feature map
 
 
 def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, "b n 2"]:
-    """Return the centre of each bin in the source frame: x and y in pixels; bins are ordered row by row."""
+    """Return the centre (x, y) of each bin (feature-map cell), in pixels of the source frame, row by row."""
     x0, y0, x1, y1 = _corners(box, source_hw).unsqueeze(-1).unbind(1)
     rows, columns = grid
     across = (torch.arange(columns, device=box.device) + 0.5) / columns
@@ -28,7 +28,7 @@ def bin_centres(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: 
 
 
 def bin_diagonals(box: Float[Tensor, "b 4"], source_hw: Int[Tensor, "b 2"], grid: Grid) -> Float[Tensor, " b"]:
-    """Return the length of a bin's diagonal for each view, in pixels of the source frame."""
+    """Return the length of the diagonal of a bin (feature-map cell) for each view, in pixels of the source frame."""
     x0, y0, x1, y1 = _corners(box, source_hw).unbind(1)
     rows, columns = grid
     return torch.hypot((x1 - x0) / columns, (y1 - y0) / rows)
@@ -41,13 +41,16 @@ def matched_bins(
     *,
     threshold: float,
 ) -> Bool[Tensor, "b n m"]:
-    """Return A(i, j) of equation 1: whether bin i of the first view is near bin j of the second in the source frame.
+    """Return A(i, j) of the paper's equation 1: whether bin i of one view is near bin j of the other view.
+
+    A bin is a cell of a view's feature map. It is near another bin if their centres are near in the source frame.
 
     Args:
         boxes: corners x0 y0 x1 y1 of the two views in fractions of the frame; x0 > x1 if a view is flipped.
         source_hw: height and width of the source frames in pixels.
         grids: rows and columns of the two feature maps.
-        threshold: largest distance of the centres, divided by the larger of the two bins' diagonals.
+        threshold: largest distance between the centres of two bins that match. The unit is the longer of their two
+            diagonals.
     """
     (x, y), (other_x, other_y) = (
         bin_centres(box, source_hw, grid).unbind(-1) for box, grid in zip(boxes, grids, strict=True)
@@ -64,7 +67,7 @@ def matched_views(
     threshold: float,
     in_fractions: bool = False,
 ) -> Bool[Tensor, "b n m"]:
-    """Return `matched_bins` for two views and their feature maps.
+    """Return which bins (feature-map cells) of two views match, see `matched_bins`.
 
     With `in_fractions`, distances are in fractions of the frame's width and height, as in the authors' code.
     """
@@ -76,7 +79,7 @@ def matched_views(
 
 
 def check_boxes(*specs: ViewSpec) -> None:
-    """Refuse views whose bins cannot be located in the source frame.
+    """Refuse views whose bins (feature-map cells) cannot be located in the source frame.
 
     Raises:
         InputError: a view is rotated or turned, or is a clip.
@@ -92,9 +95,9 @@ def check_boxes(*specs: ViewSpec) -> None:
 
 
 def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Return a head that acts on each bin: two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
+    """Return a head for each bin (cell): two 1 x 1 convolutions with batch-norm and ReLU between them (section 3.1)."""
     return nn.Sequential(
-        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # batch-norm would remove a bias
+        nn.Conv2d(dim, hidden_dim, 1, bias=False),  # no bias, because batch-norm would remove it
         nn.BatchNorm2d(hidden_dim),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden_dim, output_dim, 1),
@@ -102,15 +105,15 @@ def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential
 
 
 def bins(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
-    """Return the feature vectors of all bins of a feature map, row by row."""
+    """Return the feature vectors of all bins (cells) of a feature map, row by row."""
     return x.flatten(2).mT
 
 
 def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-    """Return the feature vector of the middle bin of each feature map, for the collapse monitor.
+    """Return the feature vector of the middle bin (cell) of each feature map, for the collapse monitor.
 
-    It comes from the same position in every map. Outputs that depend only on the position are therefore all equal, and
-    the monitor reports them as collapsed.
+    The middle bin is at the same position in every map. If outputs depend on nothing but the position, these vectors
+    are all equal, so the monitor reports a collapse.
     """
     return x[:, :, x.shape[2] // 2, x.shape[3] // 2]
 

@@ -23,8 +23,8 @@ def mlp(
     """Return linear layers with these widths; all but the last layer are followed by batch-norm and ReLU.
 
     A linear layer before a batch-norm has no bias, because the norm would remove it. Weights are drawn from torch's
-    global generator: by default as in `nn.Linear` (uniform in +-1/sqrt(fan in)), with `init_std` from a normal
-    distribution with mean 0.
+    global generator. By default they are uniform in +-1/sqrt(fan in), as in `nn.Linear`. With `init_std`, they are from
+    a normal distribution with mean 0.
 
     Args:
         dims: input, hidden and output widths; two or more.
@@ -58,5 +58,6 @@ def _batch_norm(dim: int, norm: Norm) -> list[nn.Module]:
         return []
     layer = nn.BatchNorm1d(dim, affine=norm != "plain")
     if norm == "scale":
-        layer.bias.requires_grad_(False)  # stays 0, because torch has no batch-norm with only a scale
+        # torch has no batch-norm with only a scale, so the bias exists, but stays 0.
+        layer.bias.requires_grad_(False)
     return [layer]

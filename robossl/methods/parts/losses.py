@@ -1,7 +1,7 @@
 """Losses as pure functions of tensors. Each docstring says how the ranks' values give the loss of the global batch.
 
-All losses are computed in float32 or float64, also under autocast, because bf16 is too coarse: near a logit of 14, its
-steps are 1/16.
+All losses are computed in float32 or float64, also under autocast. bf16 would be too coarse, because its steps are 1/16
+near a logit of 14.
 """
 
 from __future__ import annotations

@@ -38,11 +38,11 @@ class MomentumKeys(Ema):
     def __init__(self, encoder: Encoder, head: nn.Module, *, shuffled: bool) -> None:
         super().__init__(encoder, head)
         self.shuffled = shuffled
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # number of shuffles so far; seeds the next
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # number of shuffles so far; the next seed
 
     @torch.no_grad()
     def forward(self, pixels: Float[Tensor, "b 3 h w"], *, number: int = 0) -> Float[Tensor, "b *s d"]:
-        """Compute the keys of one view; they have the order of the samples in `pixels`.
+        """Compute the keys of one view, in the order of the samples in `pixels`.
 
         Args:
             pixels: the view's pixels, one image for each sample.

@@ -13,11 +13,11 @@ from robossl.views import View
 
 
 def encode_crops(encoder: Encoder, views: Sequence[View]) -> list[Features]:
-    """Encode neighbouring views of the same size as one batch; return the features of each such batch.
+    """Encode consecutive views (crops) of the same size as one batch; return the features of each such batch.
 
-    Rows are ordered by view, then by sample. Batch-norm computes its statistics over the views of such a batch, as in
-    the official code of SwAV and DINO. SwAV's code synchronises the statistics over 8 GPUs; here they are those of the
-    global batch.
+    Rows are ordered by view, then by sample. Batch-norm computes its statistics over all views in such a batch, as in
+    the official code of SwAV and DINO. SwAV's code synchronises the statistics over 8 GPUs, but here they are those of
+    the global batch.
     """
     runs = [list(alike) for _, alike in groupby(views, key=lambda view: view.pixels.shape[-2:])]
     return [encoder(cat([view.pixels for view in run])) for run in runs]

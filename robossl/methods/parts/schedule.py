@@ -9,8 +9,8 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, start: float = 0.
     """Return the learning rate of a step as a fraction of the peak.
 
     It rises linearly from `start` to 1 during the warm-up, then follows half a cosine to `end` (SGDR, arXiv:1608.03983,
-    without restarts). Neither end is reached: step 0 of a warm-up has `start + (1 - start) / warmup_steps`, and the
-    last step of the run is still above `end`.
+    without restarts). No step has exactly `start` or `end`. Step 0 of a warm-up has
+    `start + (1 - start) / warmup_steps`, and the last step of the run is still above `end`.
 
     Examples:
         >>> [round(warmup_cosine(s, steps=6, warmup_steps=2), 3) for s in range(6)]

@@ -1,4 +1,4 @@
-"""Teachers and memories: moving averages, queues, centres and banks, from which a loss gets its targets."""
+"""Teachers and memories of a method: moving averages, queues, centres and banks, which a loss uses for its targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robossl.errors import InputError
 
 
 def check_momentum(momentum: float, *, paper: float) -> None:
-    """Refuse a momentum outside 0 to 1; the message names the value in the paper, `paper`.
+    """Refuse a momentum outside 0 to 1; the message gives the paper's value, `paper`.
 
     Raises:
         InputError: the momentum is outside 0 to 1.
@@ -102,7 +102,7 @@ class Center(nn.Module):
 
     Args:
         dim: number of logits.
-        momentum: 0.9 in the paper.
+        momentum: weight of the old mean in an update; 0.9 in the paper.
     """
 
     mean: Tensor
@@ -120,7 +120,7 @@ class Center(nn.Module):
 
 
 class MovingAverageBank(nn.Module):
-    """A moving average of the outputs of every sample over the epochs: section 5.2 of arXiv:2011.10566.
+    """A moving average, for every sample, of its outputs in past epochs (section 5.2 of arXiv:2011.10566).
 
     If sample x has the output z, its average becomes eta_x <- momentum * eta_x + (1 - momentum) * z; the first output
     sets eta_x to z. Buffers are saved with the model, so a resumed run goes on exactly. Every rank applies the updates
@@ -129,7 +129,7 @@ class MovingAverageBank(nn.Module):
     Args:
         num_samples: number of samples. Each has a row in float32, so the bank takes num_samples * dim * 4 bytes.
         dim: width of the outputs.
-        momentum: 0.8 in the paper.
+        momentum: weight of the old average in an update; 0.8 in the paper.
     """
 
     average: Tensor
@@ -152,7 +152,7 @@ class MovingAverageBank(nn.Module):
         return torch.where(self.visited[index].unsqueeze(1), mixed, z.to(mixed.dtype))
 
     def check_sample(self, last: int) -> None:
-        """Refuse sample numbers up to `last` if the bank has too few rows for them.
+        """Refuse sample number `last`, the largest in use, if the bank has no row for it.
 
         Raises:
             InputError: the bank has no row `last`.
@@ -167,7 +167,7 @@ class MovingAverageBank(nn.Module):
     def store(self, index: Int[Tensor, " b"], average: Float[Tensor, "b d"]) -> None:
         """Store new averages of samples; if a sample occurs twice in the global batch, its first average is stored."""
         rows, values = gather(index), gather(average.detach())
-        # All writes to the same row then have the same value, so their order does not matter.
+        # `first` makes all writes to a row equal, so their order does not matter.
         first = (rows.unsqueeze(1) == rows).int().argmax(1)
         self.average[rows] = values[first].to(self.average.dtype)
         self.visited[rows] = True

@@ -32,8 +32,8 @@ class FramePool(NamedTuple):
     """All frames of the global batch, in rank order. Positives and negatives are chosen from this pool."""
 
     z: Float[Tensor, "n d"]  # embedding of each frame
-    clip: Int[Tensor, " n"]  # number of the frame's clip
-    moment: Float[Tensor, " n"]  # frames of one clip with equal moments are the same frame of the store
+    clip: Int[Tensor, " n"]  # number of each frame's clip
+    moment: Float[Tensor, " n"]  # time (or place) of each frame; in one clip, equal values mean the same frame
     valid: Bool[Tensor, " n"]
     own: Int[Tensor, "b t"]  # indices of this rank's frames in the pool
 
@@ -41,13 +41,13 @@ class FramePool(NamedTuple):
 class PairSums(NamedTuple):
     """Sums over this rank's pairs of an anchor and a positive.
 
-    For the fields `own_...`, only negatives of the anchor's clip count; pairs without such a negative are left out.
+    For the fields `own_...`, only negatives from the anchor's clip count. Pairs without such a negative are left out.
     """
 
     loss: Float[Tensor, ""]
     pairs: Float[Tensor, ""]
     hits: Float[Tensor, ""]
-    chance: Float[Tensor, ""]  # hits expected of a random guess
+    chance: Float[Tensor, ""]  # expected number of hits if the candidates are ranked at random
     own_pairs: Float[Tensor, ""]
     own_hits: Float[Tensor, ""]  # hits among frames of one clip; they share a background, so it gives no clue
     own_chance: Float[Tensor, ""]
@@ -67,7 +67,7 @@ class ResidualMLP(nn.Module):
 
 
 def clip_view(view: ViewSpec, clip: ClipSpec) -> ViewSpec:
-    """Return the specification of a view with the clip that the method chose.
+    """Return the specification of a view (augmented frames) with the clip that the method chose.
 
     Raises:
         InputError: the view's specification already sets a clip.
@@ -165,7 +165,7 @@ def contrast(
 
 @torch.no_grad()
 def _hits_and_chance(logits: Tensor, negative: Tensor, positive: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the number of hits, and the number of hits expected of a random guess."""
+    """Return the number of hits, and the expected number of hits if the candidates are ranked at random."""
     best = logits.masked_fill(~negative, -torch.inf).amax(1)
     hits = logits.gather(1, positive[:, None]).squeeze(1) > best
     chance = 1 / (1 + negative.sum(1, dtype=logits.dtype))
@@ -208,13 +208,13 @@ def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[
 
 @torch.no_grad()
 def count_true(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Count the true values on all ranks; this is the weight of a micro-batch whose loss is a mean over these."""
+    """Count the true values on all ranks. If a loss is the mean over them, the count is its micro-batch's weight."""
     return ranks.all_reduce_sum(where.sum(dtype=torch.float32))
 
 
 @torch.no_grad()
 def count_pairs(summed: Collection[PairSums]) -> Float[Tensor, ""]:
-    """Count the pairs on all ranks; this is the weight of a micro-batch whose loss is from `mean_over_pairs`."""
+    """Count the pairs on all ranks. If a loss comes from `mean_over_pairs`, the count is its micro-batch's weight."""
     return ranks.all_reduce_sum(torch.stack([each.pairs for each in summed]).sum())
 
 
@@ -227,11 +227,11 @@ def length_penalty(z: Float[Tensor, "b t d"], *, l1: float, l2: float) -> Float[
 def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
     """Return log(mean(exp(x))) over the selected values of all ranks, without overflow.
 
-    Every rank gets this global value, not a share of it. If no value is selected, return 0. This happens if the batch
-    has a single clip, so that there is no second clip to compare with.
+    Every rank gets this global value, not a share of it. If no value is selected, return 0. This happens, for example,
+    if the batch has a single clip, so that there is no second clip to compare with.
     """
     everyone, counted = ranks.gather(x.flatten()), ranks.gather(where.flatten().to(torch.uint8)).bool()
-    # The smallest finite number, because -inf would give nan as gradients if nothing is selected.
+    # Mask with the smallest finite number, because -inf would give nan gradients if nothing is selected.
     least = torch.finfo(x.dtype).min
     mean = everyone.masked_fill(~counted, least).logsumexp(0) - counted.sum().clamp_min(1).to(x.dtype).log()
     return torch.where(counted.any(), mean, torch.zeros_like(mean))
@@ -246,7 +246,7 @@ def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
 def draw_other_clips(
     z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
-    """Return for each clip the clips at `cyclic_shifts` from it in the global batch, and whether each is valid."""
+    """Return for each clip the clips at `cyclic_shifts` from it in the global batch, and whether these are valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
     own = torch.arange(len(z)) + ranks.rank() * len(z)
     at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)

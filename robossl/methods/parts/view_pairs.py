@@ -1,7 +1,7 @@
-"""Pairs of views that differ only in blur and solarization: BYOL's augmentation (table 6 of arXiv:2006.07733).
+"""Pairs of views (augmented frames) whose settings differ only in blur and solarization (BYOL, arXiv:2006.07733).
 
-MoCo v3, Barlow Twins and VICReg adopted this augmentation with torchvision's colour operations. `colour: byol` selects
-BYOL's own operations.
+The augmentation is that of BYOL's table 6. MoCo v3, Barlow Twins and VICReg adopted it with torchvision's colour
+operations. `colour: byol` selects BYOL's own operations.
 """
 
 from __future__ import annotations

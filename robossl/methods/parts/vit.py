@@ -36,7 +36,7 @@ def require_transformer(encoder: Encoder, *, because: str) -> VisionTransformer:
 
 
 def freeze_patch_projection(transformer: VisionTransformer) -> None:
-    """Freeze the first layer at its random weights, as its gradient makes training unstable (MoCo v3, section 4.1)."""
+    """Freeze the first layer at its initial weights; its gradients make training unstable (MoCo v3, section 4.1)."""
     transformer.patch_embed.proj.requires_grad_(False)
 
 
@@ -62,7 +62,7 @@ def fix_positions(transformer: VisionTransformer) -> None:
 def sines_and_cosines(height: int, width: int, *, dim: int) -> Float[Tensor, "n dim"]:
     """Return a position embedding for each cell of a grid, row by row: sines and cosines of x, then of y.
 
-    They have dim / 4 wavelengths, from 2 pi to 20000 pi cells.
+    The sines and cosines have dim / 4 wavelengths, from 2 pi to 20000 pi cells.
     """
     frequency = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -85,7 +85,7 @@ def draw_xavier(transformer: VisionTransformer) -> None:
 
 @torch.no_grad()
 def start_class_token(transformer: VisionTransformer, *, std: float) -> None:
-    """Draw the initial class token with the standard deviation `std`; timm uses 1e-6, DINO's official code 0.02."""
+    """Draw the initial class token with the standard deviation `std`. timm uses 1e-6, and DINO's official code 0.02."""
     if transformer.cls_token is not None:
         nn.init.trunc_normal_(transformer.cls_token, std=std)
 
