@@ -8,7 +8,7 @@ from robossl.common.atomic_io import write_text
 
 
 def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
-    """Write an HTML page about a run: what was trained, how it went, what the encoder can tell apart.
+    """Write an HTML page about a run: what was trained, how the training went, and what the encoder can tell apart.
 
     Args:
         run: Run folder of `robossl pretrain`.

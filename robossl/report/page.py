@@ -71,7 +71,7 @@ def _has_health(metrics: Mapping[str, object]) -> bool:
 
 
 def describe_health(record: RunRecord) -> Banner | None:
-    """Say whether the run collapsed; return None if its health was not logged."""
+    """Return a banner that says whether the run collapsed; None if its health was not logged."""
     collapse = find_collapse(record)
     if collapse and not collapse.is_over:
         return Banner(
