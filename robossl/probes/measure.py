@@ -55,9 +55,9 @@ class Measure:
 
         Args:
             name: Name of the encoder.
-            features: The encoder's features of each view of the plan.
-            paired: Keep each cluster's part of `nis_w`, which a paired comparison of reports needs.
-            watch: Function that is called after each view with the number of finished views and of all views.
+            features: The encoder's features of the frames of each view in the plan.
+            paired: Keep each cluster's part of `nis_w`, because a paired comparison of reports needs it.
+            watch: Function that is called after each view with two numbers: of finished views and of all views.
         """
         one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []
@@ -75,12 +75,12 @@ class Measure:
 
     @cached_property
     def shown(self) -> tuple[RenderJob, ...]:
-        """The views that are measured one by one: those of each factor at each level, without the noise floor."""
+        """The views of each factor at each level, which are measured one by one; without those with weak noise."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
     @cached_property
     def draws(self) -> Draws:
-        """Resamples of the clusters of the evaluated frames."""
+        """Bootstrap resamples of the clusters of the evaluated frames."""
         clusters = self.views.frames.clusters[self.views.split.evaluation]
         return draw(clusters, num_resamples=self.settings.num_resamples, seed=self.settings.seed)
 
@@ -94,7 +94,8 @@ class Measure:
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
-            return ViewLabel(own)  # clean views are only cropped, which changes no labels but points and boxes
+            # Clean views are only cut, which changes no labels except points and boxes.
+            return ViewLabel(own)
         return move_label(
             own,
             factor=factor.name,

@@ -32,7 +32,7 @@ from robossl.probes.similarity import psnr, ssim
 
 _CHUNK = 32  # number of frames that are rendered at once
 _HEADER_BYTES = 128  # size of the header of a .npy file
-# Number of evenly chosen frames to compute SSIM on, because SSIM of all frames would take longer than rendering them.
+# Number of evenly chosen frames on which SSIM is computed. For all frames, it would take longer than rendering them.
 _SSIM_FRAMES = 64
 _BASES = ("plain", "disc", "resampled", "square")
 
@@ -42,15 +42,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """What one file holds: the reference frames or the judged frames, transformed by a factor or clean.
+    """The content of one file: the reference frames or the judged frames, transformed by a factor or clean.
 
     Args:
-        factor: A name in FACTORS, or "floor" (noise of one grey level). For clean views, their base, which is the cut
-            of the frames: "plain", "disc", "resampled" or "square".
-        level: 1 to 5; 0 for clean views.
+        factor: A name in FACTORS, or "floor" (noise of one grey level). For clean frames, the base instead, which says
+            how frames are cut: "plain", "disc", "resampled" or "square".
+        level: Strength from 1 to 5; 0 for clean frames.
         draw: "clean": no transformation. "level": the strength of the level. "decode": strengths that are spread over
             a range (see `Factor.draw`).
-        part: Reference frames or judged frames.
+        part: Which frames: "reference" (for fits) or "evaluation" (judged).
     """
 
     factor: str
@@ -60,10 +60,10 @@ class RenderJob:
 
 
 class Views:
-    """The views (transformed frames) of one split of the frames, in files of a cache."""
+    """The views (transformed frames) of the reference frames and the judged frames, in files of a cache."""
 
     def __init__(self, frames: ProbeFrames, split: Split, folder: Path, *, seed: int = 0) -> None:
-        """Set the cache folder; render nothing yet."""
+        """Set the frames and the cache folder; render nothing yet."""
         self.frames, self.split, self.seed = frames, split, seed
         self.folder = folder / frames.digest[:16]
 
@@ -72,7 +72,7 @@ class Views:
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
     def values(self, job: RenderJob) -> Values:
-        """Return the values of the factor (strength and random numbers) for each frame; no columns for clean views."""
+        """Return for each frame the factor's values (strength and random numbers); for clean frames, no columns."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
@@ -87,7 +87,7 @@ class Views:
         return found
 
     def view(self, job: RenderJob) -> ViewFigures:
-        """Return for the report the strength of a job with draw "level", and how much it changed the pixels."""
+        """Return the strength of a job with draw "level", and how much it changed the pixels, for the report."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
@@ -131,7 +131,7 @@ class Views:
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
     def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
-        """Return the size in bytes of all files of some jobs, whether they exist or not."""
+        """Return the size in bytes of the files of some jobs, whether the files exist or not."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
     def num_missing(self, jobs: Iterable[RenderJob]) -> int:
@@ -196,7 +196,7 @@ class Views:
 
 @cache
 def _code_digest(factor: str) -> str:
-    """Return the digest of the code that renders a factor, so that files rendered by other code are not used."""
+    """Return a hash of the source code that renders a factor, so that files rendered by other code are not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in [*sorted(Path(factors.__path__[0]).glob("*.py")), *factors.FACTORS.source_files(factor)]:
         digest.update(path.read_bytes())
@@ -206,7 +206,7 @@ def _code_digest(factor: str) -> str:
 def render_frames(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the frames at some positions, transformed by a factor; with the clean strength, the clean view."""
+    """Return the frames at some positions, transformed by a factor. A frame with the clean strength is only cut."""
     changed = values[:, 0] != factor.clean
     if not changed.any():
         return render_clean(frames, at, factor.base)
@@ -221,7 +221,7 @@ def render_frames(
 
 
 def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
-    """Return frames that are not transformed, but cut and resampled like the views of factors with this base."""
+    """Return frames that are not transformed, but cut and resampled like the views of factors with this `base`."""
     if base not in _BASES:
         raise InputError(f"a clean view is one of {', '.join(_BASES)}, got {base!r}")
     pixels = frames.clean(at)
@@ -240,21 +240,21 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob("*.tmp"):
         pid = path.name.split(".")[-2]
         if not pid.isdigit():
-            continue  # the file was not written by a probe
+            continue  # no probe wrote this file
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             path.unlink(missing_ok=True)
         except PermissionError:
-            continue  # the process still runs and belongs to another user
+            continue  # the process runs and belongs to another user
 
 
 def _measure_change(
     clean: UInt8[ndarray, "n h w 3"], view: UInt8[ndarray, "n h w 3"], *, plain: bool
 ) -> dict[str, float | None]:
-    """Return mean PSNR and SSIM over the frames whose pixels changed; both None if no frame changed.
+    """Return mean PSNR and SSIM over the frames whose pixels changed; both are None if no frame changed.
 
-    SSIM is of up to 64 of these frames. If the views are cut to a disc (not `plain`), only pixels inside it count.
+    SSIM uses up to 64 of these frames. If the views are cut to a disc (not `plain`), only pixels inside the disc count.
     """
     height, width = clean.shape[1:3]
     inside = np.ones((height, width), bool) if plain else make_disc((height, width))
