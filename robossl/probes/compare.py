@@ -38,8 +38,7 @@ class ReportDifference:
     low: float | None
     high: float | None
     is_claim: bool  # True if the difference is significant after Holm's correction for the number of factors
-    # True: the interval comes from differences on the same bootstrap resamples. False: it is computed from the separate
-    # intervals of the two encoders, so it is wider.
+    # True if the interval comes from paired resamples; False if it comes from both encoders' own intervals (wider).
     is_paired: bool
     reason: str | None = None  # why `value` or the interval is None
 

@@ -27,8 +27,7 @@ NUM_SHUFFLES = 99  # enough for a 95 % range of chance scores
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# Minimum number of reference frames per class to fit an MLP. Early stopping holds out a tenth of the frames, so fewer
-# would be too few. A parameter that is a number counts as two classes.
+# Minimum number of reference frames per class to fit an MLP (numbers count as two classes).
 LEAST_PER_CLASS = 10
 # Rounding error of a feature, relative to its size. Outputs of a float32 network for equal inputs differ by about this.
 ROUNDING = 1e-5
@@ -80,8 +79,7 @@ def decode(
         # Ignore warnings about features that are not finite. `_probes` returns a reason for them instead of a score.
         with np.errstate(invalid="ignore"):
             inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Differences below this size count as zero. Otherwise, rounding errors would reveal the transformation even
-        # if the encoder is perfectly invariant.
+        # Smaller differences count as zero. Otherwise rounding errors of an invariant encoder would reveal the change.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
         scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
         scores += [(protocol, probe, each) for probe, each in scored.items()]

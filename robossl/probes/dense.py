@@ -21,8 +21,7 @@ from robossl.probes.label_maps import move_points, seen
 # A function that maps points of one frame to points of its view (the transformed frame).
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]
 ALPHA = 0.1  # largest distance of a correct match, as a share of the larger side of the view
-# Minimum spread of keypoints, in units of half a side of the frame. Keypoints with less spread lie in one place, so
-# their drift would say nothing about motion.
+# Minimum spread of keypoints, in half sides of the frame. Keypoints in one place say nothing about motion.
 LEAST_KEYPOINT_SPREAD = 0.05
 
 

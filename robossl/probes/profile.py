@@ -56,8 +56,7 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least
-    # this. The retention of other labels is not judged.
+    # A label is judged only if the lower bound of its head's score above chance on clean frames is at least this.
     readable: float = 0.15
     min_clusters: int = MIN_CLUSTERS
 

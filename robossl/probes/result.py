@@ -12,11 +12,9 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# The reason why a value is missing starts with one of these. UNREADABLE: no head can read the label. UNKNOWN: the label
-# is undefined after the factor was applied.
+# Reasons for a missing value start with these texts: no head reads the label, or the factor leaves it undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
-# `Verdict.metric` of a factor that was not measured. NOT_MEASURED: these frames do not allow it. LEFT_OUT: the run was
-# asked for other factors.
+# `Verdict.metric` of a factor that these frames cannot show, and of a factor that the run was not asked to measure.
 NOT_MEASURED, LEFT_OUT = "not measured", "left out"
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
@@ -41,14 +39,13 @@ class ViewFigures:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One metric of one view: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck, drift_px."""
+    """The value of one metric on one view: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck or drift_px."""
 
     factor: str
     level: int
     metric: str
     figure: Figure
-    # Numerator and denominator of each cluster (such as an episode), for paired comparisons. The metric is the sum of
-    # the numerators over the sum of the denominators. The tuple is empty if they were not kept.
+    # Numerator and denominator of each cluster (such as an episode), for paired comparisons; () if they were not kept.
     shares: tuple[tuple[float, float], ...] = ()
 
 
@@ -70,14 +67,15 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance."""
+    """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance.
+
+    Head "clean": fitted on clean frames, tested with the moved label. Head "same": the same head, tested with the old
+    label. Head "augmented": fitted on clean and on transformed frames, tested with the moved label.
+    """
 
     label: str
     factor: str
     level: int
-    # How the head was fitted, and with which label it was tested on transformed frames. clean: fitted on clean frames,
-    # tested with the moved label T.y. same: fitted on clean frames, tested with the old label y. augmented: fitted on
-    # clean frames with y and on transformed frames with T.y, tested with T.y.
     head: Literal["clean", "same", "augmented"]
     figure: Figure
     clean: float | None  # score (R2 or chance-corrected balanced accuracy) of the clean head on clean frames

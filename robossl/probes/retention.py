@@ -26,8 +26,7 @@ from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
 # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
 READABLE = 0.15
-# Smaller values of retention are raised to this, because R2 has no lower limit. At -1, a head is as far below chance
-# on views as it is above chance on clean frames.
+# Lower limit of retention. It is needed because R2, and so the score on views, has no lower limit.
 WORST = -1.0
 MIN_FRAMES = 20  # minimum number of frames with the label to fit a head
 LEAST_STD = 1e-3  # columns with a smaller std count as constant; in their unit (metres, half sides of a frame, 1)
@@ -52,8 +51,7 @@ class Target:
 
     type: str
     num_classes: int
-    # Indices of the columns that are scored, in groups with the same unit. A group that does not vary is left out, for
-    # example the rotation of a camera that never turns.
+    # Indices of the columns that are scored, in groups with the same unit. Groups that do not vary are left out.
     groups: tuple[tuple[int, ...], ...]
     centre: Float[ndarray, " t"]  # mean of the columns, which `columns` subtracts
 

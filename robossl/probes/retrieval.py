@@ -82,8 +82,7 @@ def ranks(
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T
     is_own = np.arange(len(z))[:, None] == gallery[None]
-    # A frame in the gallery has one rival less than the gallery's size. For all other frames, ignore one frame of the
-    # gallery, so that all have equally many rivals.
+    # A frame that is not in the gallery has one rival more. Ignore one rival, so that all frames have equally many.
     is_own[~is_own.any(axis=1), -1] = True
     likeness = np.where(is_own, -np.inf, likeness)
     rank = 1 + (likeness >= own[:, None] - TIE).sum(axis=1)

@@ -23,8 +23,7 @@ class Ruling:
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the references' (baselines') values of that metric
     text: str  # text of the evidence, for the verdict's sentence
-    # Why the factor is undecided. The text contains no measured value of the factor, so factors with the same reason
-    # have the same text.
+    # Why the factor is undecided. This contains no measured value, so that factors with the same reason can be grouped.
     cause: str = ""
 
 
@@ -76,8 +75,7 @@ def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
     """Judge EQUI: the factor changes the task's answer, so features must contain it and a head must follow it."""
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        # Decide this before any label is used. A label that the factor does not change would hide that the encoder lost
-        # the factor.
+        # Decide this first. A label that the factor does not change would hide that the encoder lost the factor.
         return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:

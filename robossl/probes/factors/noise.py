@@ -18,8 +18,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
     return out
 
 
-# Noise of one grey level. It should hardly change the features of any encoder. It is not in FACTORS, because only the
-# health check of features uses it.
+# Weak noise for the health check of features, which it should hardly change. It is not in FACTORS.
 FLOOR = Factor(
     name="floor",
     title="one grey level of noise",

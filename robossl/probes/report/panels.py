@@ -20,8 +20,7 @@ HEALTH_ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
-# Columns (title and metric) that are shown only if the report has their metric. The first two are for feature maps, the
-# last two for flips and quarter turns.
+# Columns (title, metric) that are shown if the report has the metric: two for feature maps, two for flips and turns.
 MAP_FIGURES = (
     ("PCK of the map", "pck"),
     ("drift, px", "drift_px"),
