@@ -39,7 +39,7 @@ def evaluate(
     """Measure how well labels can be predicted from frozen features; compare the encoders with untrained baselines.
 
     Args:
-        models: One or several encoders, named as for `load_encoder`.
+        models: One or several encoders, each in a form that `load_encoder` takes.
         store: Store with labelled episodes.
         label: One or several labels to predict, such as "scene".
         protocol: "knn", "linear", or both.

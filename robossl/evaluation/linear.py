@@ -20,7 +20,7 @@ def linear(
 ) -> Predictions:
     """Return class probabilities of the test frames."""
     mean, std = train.mean(axis=0), train.std(axis=0)
-    # The std of a constant feature is 0. Divide such a feature by 1 instead; it is 0 after the mean is subtracted.
+    # A constant feature has a std of 0. Use 1 instead, so that the standardised feature is 0 and not nan.
     std[~is_live(mean, std)] = 1.0
     train, test = (train - mean) / std, (test - mean) / std
     choice = choose_c(train, labels, groups, seed=seed)

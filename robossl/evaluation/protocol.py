@@ -14,7 +14,7 @@ from robossl.evaluation import PROTOCOLS
 class Predictions(NamedTuple):
     """The result of a protocol: predictions for the test frames."""
 
-    # Row for each frame, column for each class. Each row sums to 1, so all frames of an episode have equal weight.
+    # Score of each class for each frame. Each row sums to 1, so that all frames of an episode have equal weight.
     scores: Float[ndarray, "m c"]
     # Settings of the protocol, and values that it chose (such as a penalty), for the JSON file.
     details: Mapping[str, float | int | bool | str]

@@ -28,7 +28,7 @@ from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
 
-# A function that is called with the name of the stage, the number of units done since the last call, and their total.
+# Function that shows progress. It gets the name of the stage, the units done since the last call, and all units.
 Watch = Callable[[str, int, int], None]
 
 
@@ -99,7 +99,7 @@ def run_evaluation(
     started = time.perf_counter()
     settings.check()
     for label in settings.label:
-        # This raises InputError if the store has no such label. Check it before anything else.
+        # Raise an error at once if the store lacks this label.
         store.labels(label)
     splits = split_store(store, settings)
     tasks = [

@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How many predictions are correct: arrays have a row for each seed and a column for each test episode."""
+    """Correct predictions. The arrays have a row for each seed and a column for each test episode."""
 
     episodes: Float[ndarray, "s e"]  # 1 if the class with the highest mean score over the frames is correct, else 0
     frames: Float[ndarray, "s e"]  # share of the episode's frames that are classified correctly
@@ -147,7 +147,7 @@ def _hits(
 
 
 def _mean_by(group: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "g k"]:
-    # The values of a group are next to each other, so a new group starts where the number changes.
+    # Frames of the same group are next to each other, so a group starts where the number changes.
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     counts = np.diff(starts, append=len(group))
     sums: Float[ndarray, "g k"] = np.add.reduceat(values.astype(np.float64), starts, axis=0)

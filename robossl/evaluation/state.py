@@ -217,7 +217,7 @@ def _moving(
 def _folds(
     episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
-    """Yield, for each fold, the rows to fit and the rows to predict."""
+    """Yield for each fold the rows (frames) to fit on and the rows to predict."""
     from sklearn.model_selection import GroupKFold
 
     folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)

@@ -12,7 +12,7 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluation.splits import Splits, group_names
 
-# Minimum number of recording days for each class. With fewer days, cross-validation keeps only episodes whole.
+# Minimum number of recording days for each class, so that cross-validation can keep days whole.
 MIN_GROUPS = 3
 
 
@@ -34,7 +34,7 @@ class LabelTask:
     test_name: str
     classes: tuple[ClassCount, ...]
     dropped: tuple[ClassCount, ...]
-    train: Int[ndarray, " e"]  # episode numbers
+    train: Int[ndarray, " e"]  # numbers of the training episodes
     test: Int[ndarray, " f"]
     train_labels: Int[ndarray, " e"]
     test_labels: Int[ndarray, " f"]

@@ -52,7 +52,7 @@ def probe(
     ca: StrPath | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> Report:
-    """Probe an encoder: measure how each change of the picture changes its features; judge the encoder for a task.
+    """Probe an encoder: measure how changes of the picture change the features; judge the encoder for a task.
 
     Args:
         encoder: A run, an encoder folder, an exported model, any ONNX file, `grpc://HOST:PORT/MODEL`,

@@ -1,4 +1,4 @@
-"""`robossl probe check`: decide in a deployment pipeline whether an encoder passes, from the verdicts of its report."""
+"""`robossl probe check`: let a deployment pipeline accept or refuse an encoder by the verdicts of its probe report."""
 
 from __future__ import annotations
 

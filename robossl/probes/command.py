@@ -42,7 +42,7 @@ def run(
     ca: Path | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> str:
-    """Probe an encoder: measure how each change of the picture changes its features; judge the encoder for a task.
+    """Probe an encoder: measure how changes of the picture change the features; judge the encoder for a task.
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],

@@ -23,7 +23,7 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-# When two encoders are compared, the chance of one or more false claims among all factors is at most this (Holm).
+# Largest chance that a comparison of two encoders makes any false claim about a factor (by Holm's correction).
 FALSE_CLAIMS = 0.05
 
 
@@ -51,7 +51,7 @@ class ComparisonRow:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w (whitened invariance) in each report
-    words: tuple[str | None, ...]  # verdict in each report, or why there is no verdict; None if it was not judged
+    words: tuple[str | None, ...]  # verdict in each report, or why it has none; None if it does not judge the factor
     differences: tuple[ReportDifference, ...]  # NIS_w in each later report minus NIS_w in the first report
 
 
@@ -118,7 +118,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
 
 
 def _difference(first: ReportIndex, other: ReportIndex, factor: str, level: int) -> tuple[ReportDifference, float]:
-    """Return NIS_w of `other` minus NIS_w of `first`, and the p-value (1 if there is no interval)."""
+    """Return NIS_w (invariance) of `other` minus that of `first`, and the p-value (1 if there is no interval)."""
     cells = [_cell(index.report, factor, level) for index in (first, other)]
     for index, cell in zip((first, other), cells, strict=True):
         if index.is_collapsed or cell is None or cell.figure.value is None:

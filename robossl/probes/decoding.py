@@ -23,11 +23,11 @@ from robossl.measure.metrics import R2, above_chance, one_hot
 from robossl.measure.ridge import Basis, fit_basis
 from robossl.probes.result import Decoding
 
-NUM_SHUFFLES = 99  # enough for a 95 % range of chance scores
+NUM_SHUFFLES = 99  # number of fits to shuffled parameters; enough for a 95 % range of chance scores
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# Minimum number of reference frames per class to fit an MLP (numbers count as two classes).
+# Minimum number of reference frames per class to fit an MLP. A parameter that is a number counts as two classes.
 LEAST_PER_CLASS = 10
 # Rounding error of a feature, relative to its size. Outputs of a float32 network for equal inputs differ by about this.
 ROUNDING = 1e-5
@@ -108,7 +108,7 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress: standardised numbers or one-hot classes. Also scores predictions of it."""
+    """The parameter as columns to regress: standardised numbers or one-hot classes. Also scores predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
@@ -189,10 +189,10 @@ def _shuffled(
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
     columns = target.train[orders].reshape(len(orders), -1)  # a column for each pair of shuffle and target column
-    # The penalty chosen for a parameter that cannot be decoded is large. It would make all predictions here equal.
+    # Limit the penalty. The large penalty of a parameter that cannot be decoded would make all predictions equal.
     penalty = min(penalty, 1.0)
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
-    # The deviation of a constant parameter is 0, so its score is not finite.
+    # Ignore warnings about a constant parameter: its deviation is 0, so its score is not finite.
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = target.scores(predicted)
     if not np.isfinite(scores).all():

@@ -56,7 +56,7 @@ class Evidence:
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
 
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
-        """Return a label and its retention (the share of a head's clean score that is left under the view).
+        """Return a label and its retention: the share of a head's score on clean frames that is left on changed frames.
 
         If `label` is None, choose the profile's first label whose value is known after the factor was applied. If there
         is no such label, choose the profile's first label that was tested. A label that the encoder cannot read is not
@@ -107,7 +107,7 @@ class Evidence:
         return f"; {' and '.join(names)} can read {label}" if names else ""
 
     def _reads_whole(self, readings: Readings, label: str) -> bool:
-        """Return whether the head of these readings reads a label reliably off whole clean frames.
+        """Return whether, by these readings, a head reliably reads a label off whole (uncut) clean frames.
 
         Return True if the head's score on whole clean frames was not measured.
         """

@@ -78,7 +78,7 @@ class ProbeFrames(Protocol):
 
 
 class ViewUnavailableError(Exception):
-    """The error of a factor that cannot be rendered for these frames. The report prints its message as the reason."""
+    """Raised for a factor that cannot be rendered for these frames. The report prints the message as the reason."""
 
 
 @dataclass(frozen=True, slots=True)

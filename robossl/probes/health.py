@@ -5,7 +5,7 @@ Features are collapsed if at least one of these conditions holds. The encoder's 
 - The spread of the features is below a millionth of the length of their mean.
 - After centring, the features use fewer than two directions (RankMe, arXiv:2210.02885). Centring matters, because a
   large mean would pull this number to 1.
-- Noise of one grey level is enough that fewer than 90 % of the frames retrieve their own clean frame.
+- With noise of one grey level, fewer than 90 % of the frames retrieve their own clean frame.
 
 Features are precision-fragile if half precision moves them by more than 5 % of their spread.
 """

@@ -142,7 +142,7 @@ def rolls(in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, " n"]:
 
 
 def are_rotations(quaternions: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
-    """Return which quaternions are rotations. Zeros are not; camera trackers write them when they lose the camera."""
+    """Return which quaternions are rotations. Zeros are not (trackers write zeros if they lose the camera)."""
     valid: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
     return valid
 

@@ -75,7 +75,7 @@ class Measure:
 
     @cached_property
     def shown(self) -> tuple[RenderJob, ...]:
-        """The views of each factor at each level, which are measured one by one; without those with weak noise."""
+        """The views that are measured: one for each factor and level. Those with weak noise are not included."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
     @cached_property
@@ -90,7 +90,7 @@ class Measure:
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
     def label(self, name: str, job: RenderJob, factor: Factor) -> ViewLabel:
-        """Return the label that a job's frames have after the transformation, or why it is undefined."""
+        """Return the label that the frames of a render job have after the transformation, or why it is undefined."""
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
@@ -107,7 +107,7 @@ class Measure:
         )
 
     def homographies(self, job: RenderJob, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
-        """Return homographies from the frames to the views of a job; None if the factor moves no point."""
+        """Return homographies from the frames to the views of a render job; None if the factor moves no point."""
         if job.draw != "clean":
             return to_view(self.views, job)
         if factor.warp is None:

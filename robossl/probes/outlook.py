@@ -21,8 +21,8 @@ from robossl.probes.retrieval import GALLERY
 class Outlook:
     """Factors that cannot become SAFE in this run, grouped by cause, with advice on what to do."""
 
-    open: Mapping[str, tuple[str, ...]]  # names of these factors by cause; empty if every factor can become SAFE
-    advice: str  # what to change so that they can become SAFE; "" if every factor can
+    open: Mapping[str, tuple[str, ...]]  # names of factors that cannot become SAFE, by cause; empty if there are none
+    advice: str  # text that says what to change for these factors; "" if there are none
 
     def lines(self) -> list[str]:
         """Return lines of text to print; an empty list if every factor can become SAFE."""

@@ -32,7 +32,7 @@ class ProbeInputs:
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """The labels to which heads are fitted. For these labels, an environment plays its scenes again."""
+        """The labels to which heads are fitted. Reading labels of an environment plays its scenes again."""
         return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property

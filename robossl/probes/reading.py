@@ -1,4 +1,4 @@
-"""Make all measurements of one encoder. Fits to its features of clean frames are made once and used for all factors."""
+"""Make all measurements of one encoder. What is fitted to features of clean frames is fitted once for all factors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class EncoderMeasures:
         return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
 
     def cells(self, job: RenderJob) -> Iterator[Cell]:
-        """Yield the metrics of one view (transformed frames): invariance, retrieval, for some factors equivariance.
+        """Yield the metrics of one view (transformed frames): invariance, retrieval and sometimes equivariance.
 
         Equivariance of pooled features is measured for factors with classes. Equivariance of feature maps is measured
         for factors that move points, if the maps were kept.

@@ -33,7 +33,7 @@ class ViewFigures:
     params: Mapping[str, Any]  # unit and values of the strength; two values if each frame got a random side (+ or -)
     # PSNR in dB against the clean view: the mean over the frames that differ from it. None if no pixel differs.
     psnr: float | None
-    # Structural similarity to the clean view: the mean over up to 64 of these frames. None if no pixel differs.
+    # Structural similarity to the clean view: the mean over up to 64 frames that differ. None if no pixel differs.
     ssim: float | None
 
 
@@ -45,7 +45,7 @@ class Cell:
     level: int
     metric: str
     figure: Figure
-    # Numerator and denominator of each cluster (such as an episode), for paired comparisons; () if they were not kept.
+    # Numerator and denominator of the metric for each cluster (such as an episode); () if they were not kept.
     shares: tuple[tuple[float, float], ...] = ()
 
 
@@ -55,7 +55,7 @@ class Decoding:
 
     factor: str
     level: int
-    # abs: decoded from the features of the view alone. rel: from these minus the features of the clean frame.
+    # Input of the probe. abs: features of the view. rel: features of the view minus those of the clean frame.
     protocol: Literal["abs", "rel"]
     probe: Literal["linear", "mlp"]
     kind: Literal["regression", "classification"]

@@ -117,7 +117,7 @@ class RetentionTask:
     name: str
     head: LabelHead | None
     label: Label  # the label of the evaluated frames
-    clean: Float[ndarray, "n k"]  # `Target.parts` of the clean head on the clean evaluated frames
+    clean: Float[ndarray, "n k"]  # result of `Target.parts` for the clean head on the clean evaluated frames
     figure: Figure  # score of the clean head on the clean evaluated frames
     reason: str | None  # why retention of this label cannot be computed; None if it can
     readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
@@ -245,7 +245,7 @@ def _retained(
 
 
 def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
-    """Return a reason if the lower bound of the score on clean frames is missing or too low for a retention.
+    """Return why retention cannot be computed: the lower bound of the score on clean frames is missing or too low.
 
     Return None if retention can be computed.
     """
@@ -269,7 +269,7 @@ def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float
 
 
 def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> LabelHead | None:
-    """Fit a ridge head on all pairs of features and labels, with the target of the label `train`.
+    """Fit a ridge head on all pairs of features and labels. `train` is the label that defines the columns to regress.
 
     Return None if too few frames have the label, or if a feature is not finite.
     """
@@ -288,7 +288,7 @@ def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " 
 
 
 def _axes(quaternions: Float[ndarray, "n 4"]) -> Float[ndarray, "n 6"]:
-    """Return the first two columns of each rotation matrix. Unlike quaternions and angles, they never jump."""
+    """Return the first two columns of each rotation matrix. Unlike angles, they do not jump as the camera turns."""
     from scipy.spatial.transform import Rotation
 
     known = are_rotations(quaternions)

@@ -135,7 +135,7 @@ def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
 
 
 def _readable(seen: Evidence, limits: Thresholds) -> bool:
-    """Return whether the decoding score is at least a fixed bound and a share of the score of pooled pixels."""
+    """Return whether the decoding score reaches both a fixed bound and a share of the score of pooled pixels."""
     pixels = seen.others("decoding").get("pixels") or 0.0
     bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
     return seen.decoding.low is not None and seen.decoding.low >= bar

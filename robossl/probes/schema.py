@@ -56,7 +56,7 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is tuple:
         items = [_describe_type(each, definitions) for each in inner]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
-    if origin is not None:  # only mappings are left here
+    if origin is not None:  # a mapping; other generic types are handled above
         return {"type": "object", "additionalProperties": _describe_type(inner[1], definitions)}
     return {"type": _SCALARS[wanted]}
 

@@ -24,7 +24,7 @@ class ProbeSettings:
         num_resamples: Number of bootstrap resamples.
         num_shuffles: Number of fits to shuffled parameters, whose scores give the range of chance scores.
         mlp: Decode with an MLP in addition to a linear probe.
-        decode_all: Also decode factors that the task need not follow (EQUI) or contain (INFO), at their severest judged
+        decode_all: Also decode factors whose need is neither EQUI (follow) nor INFO (contain), at their severest judged
             level.
         seed: Seed of all random choices.
     """

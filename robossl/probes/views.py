@@ -68,7 +68,7 @@ class Views:
         self.folder = folder / frames.digest[:16]
 
     def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
-        """Return the positions of a job's frames among all frames."""
+        """Return the positions of the frames of a render job among all frames."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
     def values(self, job: RenderJob) -> Values:
@@ -79,7 +79,7 @@ class Views:
         return resolve_factor(job.factor).draw(job.level, at, seed=self.seed, draw=job.draw)
 
     def pixels(self, job: RenderJob) -> UInt8[ndarray, "n h w 3"]:
-        """Return the rendered frames of a job as a memory map; render the file if it is missing."""
+        """Return the rendered frames of a job as a memory map; render the job's file if it is missing."""
         path = self.path(job)
         if not self._is_done(job):
             self._write(job, path, lambda _: None)
@@ -87,7 +87,7 @@ class Views:
         return found
 
     def view(self, job: RenderJob) -> ViewFigures:
-        """Return the strength of a job with draw "level", and how much it changed the pixels, for the report."""
+        """Return the report's entry for a render job: its strength, and how much it changed the pixels."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
@@ -102,11 +102,11 @@ class Views:
         )
 
     def clean(self, job: RenderJob) -> RenderJob:
-        """Return the job of the clean frames that a job's views are compared with."""
+        """Return the render job of the clean frames with which the views of a job are compared."""
         return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
     def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
-        """Return the shape of a job's pixels."""
+        """Return the shape of the pixels that a render job makes."""
         height, width = self.frames.hw
         base = job.factor if job.draw == "clean" else resolve_factor(job.factor).base
         if base == "square":
@@ -114,7 +114,7 @@ class Views:
         return len(self.positions(job)), height, width, 3
 
     def path(self, job: RenderJob) -> Path:
-        """Return the path of a job's file."""
+        """Return the path of the file that a render job makes."""
         about: list[object] = [
             _code_digest(job.factor),
             self.frames.digest,
@@ -131,15 +131,15 @@ class Views:
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
     def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
-        """Return the size in bytes of the files of some jobs, whether the files exist or not."""
+        """Return the size in bytes of the files of some render jobs, whether the files exist or not."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
     def num_missing(self, jobs: Iterable[RenderJob]) -> int:
-        """Count the frames of some jobs that are not rendered yet."""
+        """Return the number of frames of some render jobs that are not rendered yet."""
         return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
     def render(self, jobs: Sequence[RenderJob], *, progress: Progress = lambda done, total: None) -> None:
-        """Render the missing files of some jobs.
+        """Render the missing files of some render jobs.
 
         Args:
             jobs: Jobs in the order of rendering: clean views come before the views that are compared with them.
@@ -166,12 +166,12 @@ class Views:
             done += len(self.positions(job))
 
     def _is_done(self, job: RenderJob) -> bool:
-        """Return whether a job's file is complete and, for draw "level", whether the .json file beside it exists."""
+        """Return whether the file of a render job is complete; draw "level" also needs the .json file beside it."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
     def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
-        """Render a job into its file. For draw "level", first write a .json file beside it with PSNR and SSIM."""
+        """Render a job into the job's file. For draw "level", first write PSNR and SSIM into a .json file beside it."""
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ def report(run: Path, *, out: Path | None = None, store: Path | None = None, lab
         run: Run folder of `robossl pretrain`.
         out: File of the page. Default: RUN/report.html.
         store: Show frames of this store with their nearest neighbours. Default: no frames.
-        label: A neighbour is a hit if it has the same value of this label. Default: the first evaluated label, else
-            the label of the online kNN, else the first of the store.
+        label: Label that decides which neighbours are hits: those with the same value as the query. Default: the first
+            evaluated label, else the label of the online kNN, else the first label of the store.
     """
     from robossl.common.progress import Progress
     from robossl.data.store import open_store

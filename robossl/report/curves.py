@@ -27,7 +27,7 @@ LINES = (
 )
 MAX_POINTS = 600
 STYLE: dict[Any, Any] = {
-    # This makes the ids in an SVG the same each time, so that equal runs give equal pages.
+    # A fixed salt gives the same ids in an SVG each time, so that equal runs give equal pages.
     "svg.hashsalt": "robossl",
     "font.size": 11,
     "axes.spines.top": False,

@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 
 from robossl.common.atomic_io import atomic_write
 
-# In points. A phone is about as wide, so it shows the letters at their full size.
+# Width of a figure, in points. A phone is about as wide, so it shows the letters at their full size.
 WIDTH = 360
 INK, SOFT, LINE, GREY = "#1d252c", "#56616b", "#c9d0d6", "#d9dde1"
 STYLE: dict[Any, Any] = {
-    # This makes the ids in an SVG the same each time, so that equal reports give equal pages.
+    # A fixed salt gives the same ids in an SVG each time, so that equal reports give equal pages.
     "svg.hashsalt": "robossl",
     # A name may contain dollar signs, which must not start a formula.
     "text.parse_math": False,
-    # Text stays text, so that readers can search and copy it.
+    # Keep text as text, not as shapes, so that readers can search and copy it.
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": INK,

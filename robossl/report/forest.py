@@ -27,7 +27,7 @@ class ForestDot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """One row: a dot for each encoder and a tick for each reference (baseline). None is not drawn."""
+    """One row: a dot for each encoder and a tick for each reference (baseline). A value of None is not drawn."""
 
     title: str
     dots: Sequence[ForestDot | None]

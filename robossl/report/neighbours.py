@@ -22,7 +22,7 @@ from robossl.report.record import RunRecord
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
 POOL_FRAMES = 1000  # number of frames among which neighbours are searched; a larger pool takes more time
-THUMBNAIL_WIDTH = 200  # pixels
+THUMBNAIL_WIDTH = 200  # in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Picture:
     uri: str
     episode: str
     label: str
-    similarity: float = 1.0  # cosine similarity of its features and those of the query
-    is_hit: bool = False  # True if its label is that of the query
+    similarity: float = 1.0  # cosine similarity between the features of this frame and of the query
+    is_hit: bool = False  # True if this frame has the label of the query
 
     @property
     def short_name(self) -> str:
@@ -58,8 +58,8 @@ class Gallery:
     label: str
     queries: tuple[Query, ...]
     num_frames: int  # number of frames in the pool
-    num_episodes: int  # number of episodes that these frames come from
-    split: str  # split that the queries come from
+    num_episodes: int  # number of episodes from which the frames in the pool come
+    split: str  # split from which the queries come
 
     @property
     def num_shown(self) -> int:
@@ -151,7 +151,7 @@ def _default_label(record: RunRecord, store: Store) -> str:
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
     """Choose some episodes, one of each class in turn, frequent classes first; return the row of each middle frame.
 
-    If some episodes have a label, the others are not chosen.
+    If any episode has a label, only labelled episodes are chosen.
     """
     episodes = np.flatnonzero(store.episode_split == split) if split else np.arange(store.num_episodes)
     labelled = episodes[labels[episodes] != ""]

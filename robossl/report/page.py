@@ -15,7 +15,7 @@ from robossl.report.neighbours import Gallery
 from robossl.report.record import RunRecord, find_collapse
 from robossl.report.scores import make_cards, make_headline
 
-LONG_FACT = 55  # characters; a longer fact gets a line of its own
+LONG_FACT = 55  # in characters; a longer fact gets a line of its own
 
 
 def render(record: RunRecord, gallery: Gallery | None) -> str:

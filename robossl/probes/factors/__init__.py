@@ -1,4 +1,4 @@
-"""FACTORS: registry of the factors (changes of a frame) that the probes measure. To import it does not import torch."""
+"""FACTORS: registry of the factors (changes of a frame) that probes measure. Importing this module skips torch."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def jitter_frames(
     factors = np.ones((len(pixels), 4), np.float32)
     factors[:, operation] = strengths
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().contiguous()
-    # Change one frame at a time. Otherwise the bits of the result could depend on the batch.
+    # Change one frame at a time. Otherwise rounding could make the result depend on the other frames of the batch.
     for row in range(len(pixels)):
         jitter_(planes[row : row + 1], order[row : row + 1], factors[row : row + 1])
     changed: UInt8[ndarray, "b h w 3"] = planes.round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -27,7 +27,7 @@ def jitter_frames(
 
 
 def apply_table(pixels: UInt8[ndarray, "b h w 3"], table: Float[ndarray, "b 3 256"]) -> UInt8[ndarray, "b h w 3"]:
-    """Replace each channel value of each pixel (0 to 255) by its entry in the frame's table; entries are 0 to 1."""
+    """Map the channel values of each frame: its table has an output (0 to 1) for each of the 256 values."""
     levels = (np.clip(table, 0, 1) * 255 + 0.5).astype(np.uint8)
     rows = np.arange(len(pixels))[:, None, None, None]
     return np.asarray(levels[rows, np.arange(3), pixels])

@@ -71,7 +71,7 @@ class Factor:
 
     @property
     def signed(self) -> bool:
-        """Whether the strength has two sides."""
+        """Whether the strength has two sides, such as darker and brighter."""
         return len(self.sides) == 2
 
     @property
@@ -85,7 +85,7 @@ class Factor:
         return 0 if self.signed else len(self.classes) or 2
 
     def strengths(self, level: int) -> tuple[float, ...]:
-        """Return the strength of a level, once for each side."""
+        """Return the strengths of a level, one for each side."""
         return tuple(side[level - 1] for side in self.sides)
 
     def draw(self, level: int, at: Int[ndarray, " b"], *, seed: int, draw: Draw) -> Values:
@@ -118,7 +118,7 @@ class Factor:
         return values
 
     def targets(self, values: Values) -> Float[ndarray, "b t"]:
-        """Return for each frame what a probe decodes: a class if `num_classes` > 0, else numbers (0 if clean)."""
+        """Return what a probe decodes for each frame: a class if `num_classes` > 0, else numbers (0: unchanged)."""
         if self.target is not None:
             return self.target(values)
         if self.signed:

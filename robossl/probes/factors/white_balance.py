@@ -10,9 +10,9 @@ from robossl.probes.factors.colours import LEVELS, apply_table
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 DAYLIGHT = 6500.0  # colour temperature of daylight, in kelvin
-_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # of red, green and blue light, in metres
+_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # wavelengths of red, green and blue light, in metres
 _RADIATION = 0.014387769  # second radiation constant, in metre kelvin
-_DISPLAY_GAMMA = 2.2  # the light of a pixel is its value to this power
+_DISPLAY_GAMMA = 2.2  # a display's light is the pixel value raised to this power
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 

@@ -22,7 +22,7 @@ from robossl.probes.result import Report
 from robossl.report.drawing import to_svg, write_png
 from robossl.report.html import Fact, render_template
 
-Reasons = Mapping[str, Sequence[str]]  # maps a reason to the names of the factors whose numbers it explains as missing
+Reasons = Mapping[str, Sequence[str]]  # maps each reason for missing numbers to the names of its factors
 
 
 class Drawing(NamedTuple):
@@ -121,7 +121,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return the reasons why cells of a heatmap have no number, each with the names of the factors that it is for."""
+    """Return why cells of a heatmap have no number: maps each reason to the names of its factors."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:

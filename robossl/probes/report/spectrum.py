@@ -1,4 +1,4 @@
-"""Draw the spectrum of the features, next to those of the reference encoders: how many directions they use."""
+"""Draw the spectrum of the features of the encoder and of the references; it shows how many directions they use."""
 
 from __future__ import annotations
 

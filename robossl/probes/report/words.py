@@ -116,7 +116,7 @@ def find_better_references(report: Report) -> dict[str, list[str]]:
 
 
 def list_head_rows(readings: Sequence[Readings]) -> list[list[str]]:
-    """Return a row for each label that all readings have: its name, and its score on clean frames in each reading."""
+    """Return a row for each label that all encoders read: its name, then the score of each encoder on clean frames."""
     found = [{each.label: each.figure for each in of.clean_heads} for of in readings]
     shared = [label for label in found[0] if all(label in each for each in found)]
     return [[format_name(label), *(format_figure(each[label]) for each in found)] for label in shared]

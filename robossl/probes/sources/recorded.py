@@ -9,7 +9,7 @@ from robossl.probes.frames import RECORDED, ViewUnavailableError
 
 
 class RecordedFrames:
-    """Frames of recorded scenes. Its methods for changed scenes refuse."""
+    """Frames of recorded scenes. The methods that would change a scene raise an error."""
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
         """Refuse: recorded scenes cannot be changed.

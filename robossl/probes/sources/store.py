@@ -15,7 +15,7 @@ from robossl.errors import InputError
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
-# Frames that are closer in time are too similar. In DROID, 6.7 % differ from the next by less than one grey level.
+# Frames that are closer than a second are too similar: 6.7 % in DROID differ by less than a grey level from the next.
 SPACING_SECONDS = 1.0
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
