@@ -38,7 +38,7 @@ class ReportDifference:
     low: float | None
     high: float | None
     is_claim: bool  # True if the difference is significant after Holm's correction for the number of factors
-    # True if the interval comes from paired resamples; False if it comes from both encoders' own intervals (wider).
+    # True if the interval comes from paired resamples. False if it comes from two separate intervals, so it is wider.
     is_paired: bool
     reason: str | None = None  # why `value` or the interval is None
 
@@ -149,7 +149,7 @@ def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Rep
 
 @cache
 def _draws(clusters: int) -> Draws:
-    """Return bootstrap resamples of the clusters. They are the same for all factors and encoders."""
+    """Return bootstrap resamples of the clusters (such as episodes), the same for all factors and encoders."""
     return draw(np.arange(clusters), num_resamples=RESAMPLES)
 
 

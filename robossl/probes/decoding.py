@@ -65,7 +65,7 @@ def decode(
     Args:
         train: Reference frames; the probes are fitted on them.
         test: Evaluated frames; they share no cluster (such as an episode) with the reference frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters of the evaluated frames.
         factor: Name of the factor, for the results.
         level: Level of the factor, for the results.
         num_classes: Number of classes of the parameter; 0 if it is a number.

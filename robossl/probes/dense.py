@@ -20,7 +20,7 @@ from robossl.probes.label_maps import move_points, seen
 
 # A function that maps points of one frame to points of its view (the transformed frame).
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]
-ALPHA = 0.1  # largest distance of a correct match, as a share of the larger side of the view
+ALPHA = 0.1  # largest distance of a correct match, as a share of the larger side of the transformed frame
 # Minimum spread of keypoints, in half sides of the frame. Keypoints in one place say nothing about motion.
 LEAST_KEYPOINT_SPREAD = 0.05
 
@@ -40,13 +40,13 @@ def pck(
     disc: bool = False,
     alpha: float = ALPHA,
 ) -> Figure:
-    """Return the share of cells of the clean map whose most similar cell in the view is where the warp moved them.
+    """Return the share of the clean map's cells whose most similar cell in the moved map is where the warp moved them.
 
     Args:
         clean: Feature maps of the clean frames.
         moved: Feature maps of the views (transformed frames).
         warps: The warp of each frame. Cells that leave the view do not count.
-        draws: Resamples of the clusters of these frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of these frames.
         view_hw: Height and width of the views, in pixels.
         disc: Whether the views are cut to a disc. Cells outside the disc do not count.
         alpha: Largest distance of a correct match, as a share of the larger side of the view. The distance is at least
@@ -76,7 +76,7 @@ def keypoint_drift(
     *,
     view_hw: tuple[int, int],
 ) -> Figure:
-    """Return the mean distance in pixels between a keypoint of the view and the warped keypoint of the clean frame.
+    """Return the mean distance in pixels between keypoints of transformed frames and warped keypoints of clean frames.
 
     Each channel has one keypoint. If all keypoints lie in one place, as on a flat map, the result has a reason instead
     of a value.

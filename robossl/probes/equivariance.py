@@ -33,7 +33,7 @@ def equivariance(
     Args:
         train: Reference frames, on which the map is fitted. The field `parameter` is not used.
         test: Evaluated frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         train_side: Side of the factor that was drawn for each reference frame; None if the factor has one side.
         test_side: Side that was drawn for each evaluated frame; None if the factor has one side.
     """

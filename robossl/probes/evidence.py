@@ -140,7 +140,7 @@ class Evidence:
 
 
 def is_unknown(figure: Figure) -> bool:
-    """Return whether the figure has no value because the label of the transformed frames is unknown."""
+    """Return whether a value is missing because the label of the transformed frames is unknown."""
     return figure.value is None and (figure.reason or "").startswith(UNKNOWN)
 
 

@@ -104,7 +104,7 @@ def check_room(
 
 
 def view_file(views: Views, job: RenderJob, outputs: tuple[Output, ...]) -> ViewFile:
-    """Describe a file of views: its path, its digest, and the encoder outputs (such as "pooled") to compute from it."""
+    """Return the path and hash of a file of transformed frames, with the encoder outputs to compute from the file."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
 

@@ -47,7 +47,7 @@ def health(
         clean: Features of the evaluated frames.
         noisy: Features of the evaluated frames with noise of one grey level.
         space: Mean and whitening of the features of the reference frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         gallery: Indices of the evaluated frames that retrieval searches.
     """
     if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):

@@ -70,13 +70,13 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
 def invariance(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, Figure]:
-    """Return the metrics of one view by name, each as a value with its interval.
+    """Return the metrics of one view (transformed frames) by name, each as a value with its interval.
 
     Args:
         clean: Features of the clean frames.
         moved: Features of the same frames after the transformation.
         space: Mean and whitening of the features of the reference frames.
-        draws: Resamples of the clusters of the clean frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the clean frames.
     """
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
@@ -103,7 +103,7 @@ def invariance_scores(
 
 
 def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws) -> str | None:
-    """Return why the metrics of a view cannot be computed; None if they can."""
+    """Return why the metrics of a view (transformed frames) cannot be computed; None if they can."""
     if space.reason:
         return space.reason
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
@@ -117,11 +117,12 @@ def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], spa
 
 
 def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
-    """Return two columns: the squared distance of each frame to its own view, and to views of other clusters.
+    """Return two columns: squared distances of frames to their own views (transformed frames) and to other views.
 
-    The mean of the second column is the mean squared distance over all pairs of a frame and a view of another cluster.
-    A frame is part of such pairs in two ways: as the clean frame and as the view. Its value in the second column counts
-    both (projection of a U-statistic). So a bootstrap over frames has the variance of drawing both members of a pair.
+    The mean of the second column is the mean squared distance over all pairs of a frame and a view of another
+    cluster (such as an episode). A frame is part of such pairs in two ways: as the clean frame and as the view. Its
+    value in the second column counts both (projection of a U-statistic). So a bootstrap over frames has the variance
+    of drawing both members of a pair.
 
     Args:
         z: Features of the clean frames.
@@ -142,9 +143,10 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 def nearer_than_others(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
 ) -> Float[ndarray, " n"]:
-    """Return for each frame the share of other clusters' views that are less similar to it than its own view.
+    """Return for each frame the share of other views that are less similar to it than its own view.
 
-    A view that is equally similar does not count as less similar. `of` is the cluster of each frame.
+    A view is a transformed frame. Only views of other clusters (such as episodes) are compared. A view that is equally
+    similar does not count as less similar. `of` is the cluster of each frame.
     """
     likeness = unit(z) @ unit(moved).T
     own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
@@ -154,7 +156,10 @@ def nearer_than_others(
 
 
 def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
-    """Return for each frame the sum of `values` over all frames of other clusters; `of` holds each frame's cluster."""
+    """Return for each frame the sum of `values` over all frames of other clusters (such as episodes).
+
+    `of` holds the cluster of each frame.
+    """
     sums = np.zeros((of.max() + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
     return np.asarray(sums.sum(axis=0) - sums[of])

@@ -179,7 +179,7 @@ def _in_pixels(
 
 
 def seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
-    """Return which points are inside a view (if `disc`, inside its disc). A point that is nan is outside."""
+    """Return which points are inside the picture (if `disc`, inside its disc). A point that is nan is outside."""
     if disc:
         in_radii = points * np.array(hw[::-1]) / min(hw)
         inside: Bool[ndarray, " n"] = np.square(in_radii).sum(axis=1) <= 1

@@ -11,7 +11,7 @@ from robossl.probes.views import RenderJob, Views
 
 
 def to_view(views: Views, job: RenderJob) -> Float[ndarray, "n 3 3"] | None:
-    """Return homographies from frames to views in the coordinates of labels; None if the factor moves no point.
+    """Return homographies from clean to transformed frames, in coordinates of labels; None if no point moves.
 
     If a factor moves the scene's camera, its homographies are correct only for points on the ground.
     """

@@ -1,4 +1,4 @@
-"""Choose the frames and views of a probe before any encoder is opened."""
+"""Choose the frames of a probe and their transformations, before any encoder is opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProbeInputs:
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """The labels to which heads are fitted. Reading labels of an environment plays its scenes again."""
+        """The labels to which heads are fitted. To get them, an environment plays its scenes again."""
         return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property

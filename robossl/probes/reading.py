@@ -41,7 +41,8 @@ class EncoderMeasures:
     Args:
         common: Views (transformed frames), labels and resamples that all encoders share.
         features: The encoder's features of each job (file of views).
-        paired: Keep each cluster's part of `nis_w`, because a paired comparison of reports needs it.
+        paired: Keep the part of `nis_w` of each cluster (such as an episode), because a paired comparison of reports
+            needs it.
         spaces: Cache of mean and whitening for each base (the cut of the frames, such as "disc").
         tasks: Cache of the heads that are fitted on clean frames, for each label and base.
     """
@@ -121,9 +122,9 @@ class EncoderMeasures:
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
     def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
-        """Decode the strength of a factor from views with strengths spread up to this level; return the scores.
+        """Decode the strength of a factor from frames with strengths spread up to this level; return the scores.
 
-        Return an empty tuple if the plan has no such views.
+        Return an empty tuple if the plan has no such frames.
         """
         factor, common = resolve_factor(job.factor), self.common
         jobs = [make_decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
@@ -207,7 +208,7 @@ class EncoderMeasures:
         )
 
     def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
-        """Return the worst wrong retrievals of the views with the lowest R@1. Each factor has at most one such view."""
+        """Return the worst wrong retrievals for the factors and levels with the lowest R@1, one level per factor."""
         scored = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
         worst: dict[str, Cell] = {}
         for _, cell in sorted(scored, key=lambda each: each[0]):
@@ -227,10 +228,11 @@ def _clean(base: str, part: Part) -> RenderJob:
 
 
 def _shares(scores: MetricParts, draws: Draws) -> tuple[tuple[float, float], ...]:
-    """Return a numerator and a denominator for each cluster; NIS is the total numerator over the total denominator.
+    """Return a numerator and a denominator of NIS for each cluster (such as an episode).
 
-    The denominator is the sum over the cluster's frames of the distance to other frames' views. The numerator is that
-    sum minus the sum of the distances to the frames' own views.
+    NIS is the sum of all numerators over the sum of all denominators. The denominator sums, over the frames of the
+    cluster, the distance to the views (transformed frames) of other frames. The numerator is the denominator minus the
+    summed distances to the frames' own views.
     """
     sums = [np.bincount(draws.clusters, weights=column) for column in scores.parts.T]
     return tuple((float(other - own), float(other)) for own, other in zip(*sums, strict=True))

@@ -31,15 +31,15 @@ class ViewFigures:
     family: Family
     level: int  # 1 mild to 5 severe
     params: Mapping[str, Any]  # unit and values of the strength; two values if each frame got a random side (+ or -)
-    # PSNR in dB against the clean view: the mean over the frames that differ from it. None if no pixel differs.
+    # PSNR in dB against the clean frames: the mean over the frames that changed. None if no pixel changed.
     psnr: float | None
-    # Structural similarity to the clean view: the mean over up to 64 frames that differ. None if no pixel differs.
+    # Structural similarity to the clean frames: the mean over up to 64 frames that changed. None if no pixel changed.
     ssim: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The value of one metric on one view: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck or drift_px."""
+    """One metric of transformed frames: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck or drift_px."""
 
     factor: str
     level: int
@@ -55,7 +55,7 @@ class Decoding:
 
     factor: str
     level: int
-    # Input of the probe. abs: features of the view. rel: features of the view minus those of the clean frame.
+    # Input of the probe. abs: features of the transformed frame. rel: these features minus those of the clean frame.
     protocol: Literal["abs", "rel"]
     probe: Literal["linear", "mlp"]
     kind: Literal["regression", "classification"]
@@ -156,7 +156,7 @@ class ProbeData:
     num_clusters: int  # number of clusters (such as episodes) from which the evaluated frames come
     cluster_key: str  # what a cluster is, such as "episode"
     resolution: tuple[int, int]  # height and width in pixels
-    # True if views of geometric factors, and the clean views that they are compared with, are cut to a disc.
+    # True if frames transformed by geometric factors, and the clean frames compared with them, are cut to a disc.
     mask: bool
     labels: tuple[str, ...]
 

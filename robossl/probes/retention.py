@@ -26,7 +26,7 @@ from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
 # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
 READABLE = 0.15
-# Lower limit of retention. It is needed because R2, and so the score on views, has no lower limit.
+# Lower limit of retention. It is needed because R2, and so the score on transformed frames, has no lower limit.
 WORST = -1.0
 MIN_FRAMES = 20  # minimum number of frames with the label to fit a head
 LEAST_STD = 1e-3  # columns with a smaller std count as constant; in their unit (metres, half sides of a frame, 1)
@@ -144,7 +144,7 @@ def fit_task(
         reference_clusters: Cluster (such as an episode) of each reference frame. The ridge penalty is chosen by
             cross-validation that leaves out clusters in turn.
         clean: Features of the evaluated frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters of the evaluated frames.
         readable: The label counts as readable only if the lower bound of its score above chance is at least this.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
@@ -166,7 +166,7 @@ def retention(
     level: int,
     augmented: LabelHead | None = None,
 ) -> tuple[Retention, ...]:
-    """Return the retention of a label on one view: of the clean head in two tests, and of the augmented head.
+    """Return the retention of a label on transformed frames: of the clean head in two tests, and of the augmented head.
 
     The clean head is tested with T.y (the label of the transformed frame; result "clean") and with y (the label of the
     clean frame; result "same"). The augmented head is tested with T.y.
@@ -175,7 +175,7 @@ def retention(
         task: Result of `fit_task`.
         moved: Features of the evaluated frames after the transformation.
         label: Label T.y of the transformed evaluated frames, or why it is unknown.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         factor: Name of the factor, for the results.
         level: Level of the factor, for the results.
         augmented: Result of `fit_augmented`; None to leave the augmented head out.
@@ -260,7 +260,8 @@ def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
 def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float:
     """Return by how much to widen an interval whose bounds are equal because all resamples give the same retention.
 
-    With few clusters, all predictions may be right (or all wrong) by chance. For labels that are not classes, return 0.
+    With few clusters (such as episodes), all predictions may be right (or all wrong) by chance. For labels that are not
+    classes, return 0.
     """
     if target.type != "class" or clean.value is None:
         return 0.0

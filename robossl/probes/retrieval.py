@@ -20,7 +20,10 @@ GALLERY = 200
 
 
 def spread_gallery(clusters: Int[ndarray, " n"], *, size: int = GALLERY, seed: int = 0) -> Int[ndarray, " g"]:
-    """Choose up to `size` random frames, one of each cluster before a second of any cluster; return their indices."""
+    """Choose up to `size` random frames; return their indices.
+
+    Take one frame of each cluster (such as an episode) before a second frame of any cluster.
+    """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(clusters))
     turn = np.zeros(len(clusters), dtype=np.int64)
@@ -39,7 +42,7 @@ def retrieval(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
-    """Return R@1 and mean reciprocal rank of one view. Frames are ranked by cosine similarity of centred features."""
+    """Return R@1 and mean reciprocal rank of transformed frames, ranked by cosine similarity of centred features."""
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
@@ -77,7 +80,7 @@ def mistaken(
 def ranks(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], gallery: Int[ndarray, " g"]
 ) -> tuple[Int[ndarray, " n"], Int[ndarray, " n"]]:
-    """Return for each view the rank of its own frame in the gallery, and the index of the most similar other frame."""
+    """Return for each transformed frame the rank of its clean frame, and the index of the most similar other frame."""
     views, others = unit(moved), unit(z)
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T

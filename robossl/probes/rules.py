@@ -28,7 +28,7 @@ class Ruling:
 
 
 def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge INV: a head must keep its score with unchanged labels. Without labels, the features must not move."""
+    """Judge the need INV: a head must keep its score with unchanged labels. Without labels, features must not move."""
     label, kept = seen.retention("same")
     if label is None or kept is None:
         return _invariant_without_labels(seen, limits)
@@ -72,7 +72,7 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge EQUI: the factor changes the task's answer, so features must contain it and a head must follow it."""
+    """Judge the need EQUI: the factor changes the label, so features must contain it and a head must follow it."""
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
         # Decide this first. A label that the factor does not change would hide that the encoder lost the factor.
@@ -161,7 +161,7 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
 
 
 def judge_information(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge INFO: the factor is the task's answer, so it must be decodable from the features."""
+    """Judge the need INFO: the task must know the factor itself, so it must be decodable from the features."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
         reason = decoded.reason or "the factor was not decoded"

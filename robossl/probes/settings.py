@@ -69,9 +69,9 @@ def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Lab
 
 
 def choose_dense_views(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
-    """Return the views whose feature maps are kept: for each factor that moves points, the severest judged level.
+    """Return the render jobs for which feature maps are kept.
 
-    The clean views that they are compared with are included.
+    These are the severest judged level of each factor that moves points, and the clean frames compared with it.
     """
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
     chosen: dict[str, RenderJob] = {}

@@ -102,7 +102,7 @@ class Views:
         )
 
     def clean(self, job: RenderJob) -> RenderJob:
-        """Return the render job of the clean frames with which the views of a job are compared."""
+        """Return the render job of the clean frames with which the transformed frames of a job are compared."""
         return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
     def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
@@ -142,7 +142,7 @@ class Views:
         """Render the missing files of some render jobs.
 
         Args:
-            jobs: Jobs in the order of rendering: clean views come before the views that are compared with them.
+            jobs: Render jobs in order: clean frames come before the transformed frames that are compared with them.
             progress: Function that is called with the number of frames rendered so far and the number to render.
 
         Raises:

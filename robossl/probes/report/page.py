@@ -40,7 +40,8 @@ def write_page(
     Args:
         report: The report.
         folder: Folder for the files; it is created if it does not exist.
-        sheet: The contact sheet (a PNG with examples of all views), as path or bytes. For None, the page has no sheet.
+        sheet: The contact sheet (a PNG with examples of transformed frames), as path or bytes. For None, the page has
+            no sheet.
         neighbours: Frames that the encoder confuses with others.
 
     Raises:

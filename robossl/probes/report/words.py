@@ -66,7 +66,7 @@ def format_figure(figure: Figure | None) -> str:
 
 
 def list_factors(group: Group) -> str:
-    """Return the names of a group's factors as text. If all of them have a number, add the numbers."""
+    """Return the names of a group's factors as text; if every factor has a measured value, add the values."""
     if any(verdict.figure.value is None for verdict in group.verdicts):
         return ", ".join(map(format_name, group.factors))
     return ", ".join(f"{format_name(v.factor)} ({v.metric} {format_figure(v.figure)})" for v in group.verdicts)
