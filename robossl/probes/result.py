@@ -12,7 +12,7 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# Reasons for a missing value start with these texts: no head reads the label, or the factor leaves it undefined.
+# First words of the reason for a missing value: no head can read the label, or the factor leaves it undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
 # `Verdict.metric` of a factor that these frames cannot show, and of a factor that the run was not asked to measure.
 NOT_MEASURED, LEFT_OUT = "not measured", "left out"

@@ -1,9 +1,9 @@
 """Measure whether a view (transformed frame) still finds its own clean frame: R@1 and mean reciprocal rank.
 
 Each view is a query that searches a gallery of 200 clean frames. R@1 depends on the size of the gallery, so the size is
-fixed. The gallery's frames are spread over the clusters (such as episodes). With fewer frames the search is easier, so
-R@1 does not suffice for the verdict SAFE. If another frame is as similar as the own frame, the own frame ranks behind
-it. Otherwise a constant encoder would be perfect.
+fixed. The gallery's frames are spread over the clusters (such as episodes). With fewer frames in the gallery the search
+is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar as the own frame, the own frame
+ranks behind it. Otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def retrieval(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
-    """Return R@1 and mean reciprocal rank of transformed frames, ranked by cosine similarity of centred features."""
+    """Return R@1 and mean reciprocal rank; clean frames are ranked by cosine similarity of centred features."""
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))

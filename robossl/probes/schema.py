@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-# A figure must have a reason if its value or a bound is missing.
+# A `Figure` (a value with its interval) must have a reason if the value or a bound is missing.
 _REASONED = {
     "if": {"properties": {name: {"type": "number"} for name in ("value", "low", "high")}},
     "else": {"properties": {"reason": {"type": "string", "minLength": 1}}},

@@ -166,7 +166,7 @@ class Views:
             done += len(self.positions(job))
 
     def _is_done(self, job: RenderJob) -> bool:
-        """Return whether the file of a render job is complete; draw "level" also needs the .json file beside it."""
+        """Return whether the file of a render job is complete and, for draw "level", has a .json file beside it."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
@@ -206,7 +206,10 @@ def _code_digest(factor: str) -> str:
 def render_frames(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the frames at some positions, transformed by a factor. A frame with the clean strength is only cut."""
+    """Return the frames at some positions, transformed by a factor. A frame with the clean strength is only cut.
+
+    The clean strength is the strength at which the factor changes nothing.
+    """
     changed = values[:, 0] != factor.clean
     if not changed.any():
         return render_clean(frames, at, factor.base)
@@ -254,7 +257,7 @@ def _measure_change(
 ) -> dict[str, float | None]:
     """Return mean PSNR and SSIM over the frames whose pixels changed; both are None if no frame changed.
 
-    SSIM uses up to 64 of these frames. If the views are cut to a disc (not `plain`), only pixels inside the disc count.
+    SSIM uses up to 64 of these frames. If frames are cut to a disc (not `plain`), only pixels inside the disc count.
     """
     height, width = clean.shape[1:3]
     inside = np.ones((height, width), bool) if plain else make_disc((height, width))

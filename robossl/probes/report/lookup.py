@@ -29,7 +29,7 @@ class ReportIndex:
 
     @property
     def names(self) -> list[str]:
-        """Names of all factors, family by family."""
+        """Names of all factors, sorted by family (such as photometric)."""
         return [factor for factors in self.factors.values() for factor in factors]
 
     def view(self, factor: str, level: int) -> ViewFigures | None:

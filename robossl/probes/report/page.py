@@ -22,7 +22,7 @@ from robossl.probes.result import Report
 from robossl.report.drawing import to_svg, write_png
 from robossl.report.html import Fact, render_template
 
-Reasons = Mapping[str, Sequence[str]]  # maps each reason for missing numbers to the names of its factors
+Reasons = Mapping[str, Sequence[str]]  # maps each reason for missing numbers to the names of the factors concerned
 
 
 class Drawing(NamedTuple):
@@ -122,7 +122,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return why cells of a heatmap have no number: maps each reason to the names of its factors."""
+    """Return why cells of a heatmap have no number: maps each reason to the names of the factors concerned."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:
