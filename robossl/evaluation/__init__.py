@@ -1,6 +1,7 @@
 """Evaluation: scores of frozen encoders on labelled episodes, beside references.
 
-PROTOCOLS are the ways to predict classes from features, by name; each protocol has its own file.
+References are baselines that were not trained, such as random weights. PROTOCOLS holds the ways to predict classes from
+features, by name. Each protocol has its own file.
 """
 
 import inspect

@@ -36,21 +36,21 @@ def evaluate(
     cache: StrPath | None = None,
     out: StrPath | None = None,
 ) -> Scores:
-    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
+    """Measure how well labels can be predicted from frozen features; compare the encoders with untrained baselines.
 
     Args:
-        models: One or several encoders, named as for `load_encoder`.
+        models: One or several encoders, each in a form that `load_encoder` takes.
         store: Store with labelled episodes.
-        label: Labels to read, such as "scene".
+        label: One or several labels to predict, such as "scene".
         protocol: "knn", "linear", or both.
         train: Split to train on.
         test: Split or splits to test on.
-        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
-            "episode", "lab", "day" or any label.
+        split_by: Make new splits that divide no group of episodes between training and test. A group is an "episode",
+            a "lab", a "day", or all episodes with the same value of any label. By default, use the splits of the store.
         test_fraction: Share of episodes in the test split that `split_by` makes.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
-        bootstrap: Number of resamples of the episodes for each interval.
+        bootstrap: Number of bootstrap resamples of the episodes, which give the confidence intervals.
         random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random weights, resamples, cross-validation and `split_by`.
         output: Features to use: "pooled", or "cls" for the class token of a ViT.
@@ -111,5 +111,5 @@ def evaluate(
 
 
 def _several(given: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
-    """Return one or several names or paths as a tuple of texts."""
+    """Return one or several names or paths as a tuple of strings."""
     return (os.fspath(given),) if isinstance(given, str | os.PathLike) else tuple(os.fspath(each) for each in given)

@@ -26,21 +26,21 @@ def evaluate(
     out: Path | None = None,
     markdown: bool = False,
 ) -> None:
-    """Measure how well labels can be predicted from frozen features, and compare with untrained baselines.
+    """Measure how well labels can be predicted from frozen features; compare the encoders with untrained baselines.
 
     Args:
         models: Run folders, encoder folders or exported models.
         store: Store with labelled episodes.
-        label: Labels to read, such as scene object verb.
+        label: Labels to predict, such as scene object verb.
         protocol: knn, linear, or both.
         train: Split to train on.
         test: Splits to test on.
-        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
-            episode, lab, day or any label.
+        split_by: Make new splits that divide no group of episodes between training and test. A group is an episode, a
+            lab, a day, or all episodes with the same value of any label. Default: the splits of the store.
         test_fraction: Share of episodes in the test split that --split-by makes.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
-        bootstrap: Number of resamples of the episodes for each interval.
+        bootstrap: Number of bootstrap resamples of the episodes, which give the confidence intervals.
         random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random weights, resamples, cross-validation and --split-by.
         output: Features to use: pooled, or cls for the class token of a ViT, as in the papers of DINO and MoCo v3.

@@ -1,4 +1,7 @@
-"""`robossl compare`: one table of many runs; one line per method (all its seeds), one column per task."""
+"""`robossl compare`: make one table of many runs.
+
+The table has one line for each method (with all its seeds) and one column for each task.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelQuery:
-    """A store, the labels to read, and the splits to test on."""
+    """A store, the labels to predict on it, and the splits to test on."""
 
     store: Path
     labels: tuple[str, ...]
     tests: tuple[str, ...]
-    names_tests: bool = False  # whether the user named `tests`; otherwise they are the default
+    names_tests: bool = False  # True if the user named the splits; False if `tests` is the default
 
     @classmethod
     def parse(cls, text: str) -> LabelQuery:
         """Parse `STORE:LABEL,LABEL:TEST,TEST`, or `STORE:LABEL` to test on val.
 
         Raises:
-            InputError: no store or no label.
+            InputError: the text names no store or no label.
 
         Examples:
             >>> LabelQuery.parse("stores/droid:scene,verb:val,test_lab").tests
@@ -71,19 +74,21 @@ def compare(
 ) -> None:
     """Compare many runs in one table with random weights, pooled pixels and the majority class.
 
-    Runs whose configurations differ only in their seed share one line; its intervals include the spread between seeds.
+    Runs whose configurations differ only in their seed share one line. The intervals of that line include the spread
+    between seeds.
 
     Args:
         models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
-        on: Labels to read, as STORE:LABEL,...:TEST_SPLIT,...; several may be given. With --split-by, STORE:LABEL,...
+        on: Labels to predict, as STORE:LABEL,...:TEST_SPLIT,... for each store. With --split-by, leave out the test
+            splits: STORE:LABEL,...
         state: Stores whose per-frame state is predicted by ridge regression, as STORE or STORE:COLUMN.
         protocol: knn, linear, or both.
-        split_by: Make new splits instead of using the store's. Name what must not be divided between training and test:
-            episode, lab, day or any label.
+        split_by: Make new splits that divide no group of episodes between training and test. A group is an episode, a
+            lab, a day, or all episodes with the same value of any label. Default: the splits of the store.
         test_fraction: Share of episodes in the test split that --split-by makes.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_episodes: Leave out classes with fewer episodes than this in the training split or in the test split.
-        bootstrap: Number of resamples of the episodes for each interval.
+        bootstrap: Number of bootstrap resamples of the episodes, which give the confidence intervals.
         random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random initialisations, resamples, cross-validation and --split-by.
         output: Features to use: pooled, or cls for the class token of a ViT, which DINO and MoCo v3 train and evaluate.
@@ -133,7 +138,7 @@ def _figures(
     cache: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[str, str, str, TableCell]]:
-    """Yield the cells of the table, each as (name of its line, kind of the line, column, cell)."""
+    """Yield the cells of the table, each as (name of the line, kind of the line, name of the column, cell)."""
     from robossl.data.store import open_store
     from robossl.evaluation.run import EvaluationSettings, run_evaluation
     from robossl.evaluation.state import StateSettings, run_state
@@ -167,7 +172,7 @@ def _figures(
 
 
 def _titles(stores: Iterable[Path]) -> dict[Path, str]:
-    """Return a title for each store: the shortest end of its path in which no other store's path ends."""
+    """Return a title for each store: the shortest end of its path that is not the end of another store's path."""
     parts = {store: Path(os.path.abspath(store)).parts for store in stores}
     distinct = set(parts.values())
 

@@ -1,4 +1,4 @@
-"""Plot a comparison: one panel per column of its table and one row per line, with intervals and baselines."""
+"""Plot the table of a comparison: a panel for each column and a row for each line, with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robossl.evaluation.lines import KINDS, Line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES = {  # colour (from the palette of Okabe and Ito) and marker
+STYLES = {  # colour (palette of Okabe and Ito) and marker of each kind of line
     "encoder": ("#0072B2", "o"),
     "random": ("#D55E00", "s"),
     "pixels": ("#009E73", "D"),
@@ -27,7 +27,7 @@ CAPTION = "95 % intervals; filled: differs from random weights of the same backb
 def write_forest(lines: Sequence[Line], path: Path, *, columns: Sequence[str] = ()) -> None:
     """Draw a comparison as a PNG file: encoders, then references (baselines).
 
-    The marker of an encoder is filled if the encoder differs from random weights.
+    The marker of an encoder is filled if the interval of its difference from random weights excludes zero.
 
     Args:
         lines: The lines of a comparison.

@@ -1,6 +1,6 @@
-"""Keep the predictions of protocols on disk.
+"""Keep the predictions of evaluation protocols on disk, so that no fit is repeated.
 
-A reference (baseline) is in every table; with kept predictions, it is fitted only once.
+For example, the same baselines are in every table, but each baseline is fitted only once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from robossl.errors import ResourceError, reason
 from robossl.evaluation.protocol import EvaluationProtocol, Predictions
 from robossl.measure import knn, logistic, metrics, ridge
 
-CODE = (knn, logistic, metrics, ridge)  # modules that protocols use; a change in them makes kept predictions void
+# Modules that protocols use. If their source code changes, predictions that were kept before are not used any more.
+CODE = (knn, logistic, metrics, ridge)
 
 
 def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
@@ -38,7 +39,7 @@ def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:
 
 
 def _write(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> None:
-    """Write a file for `_read`, atomically.
+    """Write arrays and metadata to a file in one step; `_read` reads the file.
 
     Raises:
         ResourceError: the disk is full.
@@ -54,8 +55,8 @@ def _write(path: Path, arrays: dict[str, ndarray], metadata: dict[str, str]) -> 
 def keeping(protocol: EvaluationProtocol, folder: Path | None) -> EvaluationProtocol:
     """Return a protocol that keeps its predictions in `folder`; without a folder, return `protocol` itself.
 
-    A file is named by a hash of all that determines its content: features, classes, groups, the seed, the source code
-    of the protocol and of the modules in `CODE`, and the version of scikit-learn.
+    The name of each file is a hash of everything that determines the predictions: features, classes, groups, the seed,
+    the source code of the protocol and of the modules in `CODE`, and the version of scikit-learn.
     """
     if folder is None:
         return protocol

@@ -20,7 +20,8 @@ def linear(
 ) -> Predictions:
     """Return class probabilities of the test frames."""
     mean, std = train.mean(axis=0), train.std(axis=0)
-    std[~is_live(mean, std)] = 1.0  # a constant feature becomes zero
+    # A constant feature has a std of 0. Use 1 instead, so that the standardised feature is 0 and not nan.
+    std[~is_live(mean, std)] = 1.0
     train, test = (train - mean) / std, (test - mean) / std
     choice = choose_c(train, labels, groups, seed=seed)
     model, converged = fit_logistic(train, labels, float(choice["c"]))

@@ -1,6 +1,6 @@
-"""Lines of a comparison: one line per method, with a score for each task.
+"""Lines of a comparison's table: one line for each method, with a score for each task.
 
-They are written as JSON or markdown, or printed on a terminal.
+This module writes the lines as JSON or markdown, reads the JSON, and prints the lines on a terminal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEGEND = (
 
 
 class TableCell(NamedTuple):
-    """The score of a line in a column, and its paired difference to random weights (None for a reference)."""
+    """A cell of the table: a score, and its paired difference from random weights (None for a baseline)."""
 
     value: Interval
     minus_random: Interval | None
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
     name: str
     kind: str
-    cells: dict[str, TableCell]  # by column
+    cells: dict[str, TableCell]  # cells by the name of their column
 
 
 def in_order(lines: Iterable[Line]) -> list[Line]:
@@ -98,7 +98,10 @@ def print_lines(lines: list[Line], console: Console) -> None:
 
 
 def _rows(lines: list[Line], *, bold: str) -> tuple[list[str], list[list[str]]]:
-    """Return the columns, and the name and cells of each line; `bold` formats the best score of a column."""
+    """Return the names of the columns, then for each line its name and its cells as text.
+
+    `bold` is the format string for the best score of a column.
+    """
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     best = {c: max(line.cells[c].value.estimate for line in lines if c in line.cells) for c in columns}
     shown = [[line.name, *(_shown(line.cells.get(c), best[c], bold) for c in columns)] for line in lines]

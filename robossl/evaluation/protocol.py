@@ -1,4 +1,4 @@
-"""A protocol is a function that fits on features and classes of training frames, then scores classes of test frames."""
+"""Evaluation protocols: functions that learn classes from features of training frames, then classify test frames."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from robossl.evaluation import PROTOCOLS
 class Predictions(NamedTuple):
     """The result of a protocol: predictions for the test frames."""
 
-    scores: Float[ndarray, "m c"]  # class scores; rows sum to 1, so that all frames of an episode weigh the same
-    details: Mapping[str, float | int | bool | str]  # settings of the protocol and what it chose, for the JSON file
+    # Score of each class for each frame. Each row sums to 1, so that all frames of an episode have equal weight.
+    scores: Float[ndarray, "m c"]
+    # Settings of the protocol, and values that it chose (such as a penalty), for the JSON file.
+    details: Mapping[str, float | int | bool | str]
 
 
 class EvaluationProtocol(Protocol):
@@ -35,7 +37,7 @@ class EvaluationProtocol(Protocol):
         Args:
             train: Features of the training frames.
             labels: Class of each training frame, from 0 to c - 1; every class occurs.
-            groups: Group of each training frame, such as its recording day; a validation split never divides a group.
+            groups: Group of each training frame, such as its recording day. Cross-validation never divides a group.
             test: Features of the test frames.
             seed: Seed of all random draws.
         """
@@ -43,7 +45,7 @@ class EvaluationProtocol(Protocol):
 
 
 def resolve_protocol(name: str) -> EvaluationProtocol:
-    """Return the protocol of a name.
+    """Return the protocol with this name.
 
     Raises:
         InputError: no protocol has that name, or it comes from a plugin that cannot be used.

@@ -1,4 +1,4 @@
-"""`robossl regress`: predict a state column from features, beside random weights and pooled pixels."""
+"""`robossl regress`: predict a state column from features, and compare with random weights and pooled pixels."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def regress(
         store: Store whose episodes have the column.
         column: Per-frame column to predict, such as state or action.
         dims: Dimensions of the column to predict. Default: all.
-        split: Use the episodes of one split only.
+        split: Use only the episodes of this split. Default: all episodes.
         folds: Number of folds. Each episode is predicted by a fit on the episodes of the other folds.
         frames_per_episode: Number of frames to use of each episode, evenly spaced.
         min_std: Leave out dimensions whose standard deviation is smaller (in the column's unit, such as rad or m).
-        bootstrap: Number of resamples of the episodes for each interval.
+        bootstrap: Number of bootstrap resamples of the episodes, which give the confidence intervals.
         random_seeds: Number of random initialisations that the baseline with random weights averages over.
         seed: Seed of random initialisations, folds and resamples.
         output: Features to use: pooled, or cls for the class token of a ViT, which DINO and MoCo v3 train and evaluate.
@@ -114,7 +114,7 @@ def _heading(result: StateResult) -> str:
 
 
 def _cells(result: StateResult) -> list[list[str]]:
-    """Return the titles, then the cells of each row."""
+    """Return the table as text: first the titles of the columns, then the cells of each row."""
     references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
     rows = [
         [row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]

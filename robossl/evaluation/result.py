@@ -19,15 +19,15 @@ Kind = Literal["encoder", "random", "pixels", "majority"]
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One row of a table; accuracies are in [0, 1]."""
+    """One row of a table: an encoder or a baseline, with its accuracies in [0, 1]."""
 
     name: str
     kind: Kind
     accuracy: Interval  # balanced accuracy of episodes, mean over seeds
     frame_accuracy: Interval  # balanced accuracy of single frames
-    recall: dict[str, float]  # share of correct episodes, by class
-    minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
-    details: tuple[Mapping[str, float | int | bool | str], ...]  # what the protocol chose, one entry per seed
+    recall: dict[str, float]  # share of each class's episodes that are classified correctly
+    minus: dict[str, Interval]  # paired difference from each baseline, by the baseline's name; empty for a baseline
+    details: tuple[Mapping[str, float | int | bool | str], ...]  # settings and choices of the protocol, for each seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Result:
     num_train_episodes: int
     num_test_episodes: int
     num_test_frames: int
-    validated_by: str  # what cross-validation does not divide: day or episode
+    validated_by: str  # "day" or "episode": the unit that cross-validation never divides
     rows: tuple[ScoreRow, ...]
 
     @property
@@ -52,7 +52,7 @@ class Result:
         return f"{self.label} on {self.test_split} ({self.protocol})"
 
     def sentences(self) -> list[str]:
-        """Return one sentence per comparison with a reference (baseline), in points of balanced accuracy."""
+        """Return a sentence for each comparison of an encoder with a baseline, in points of balanced accuracy."""
         return [
             f"{self.title}: {row.name} is {_points(difference)} {reference}{_verdict(difference)}."
             for row in self.rows
@@ -89,14 +89,14 @@ class Scores:
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]
-    left_out: tuple[str, ...]  # sentences on labels that were left out, and warnings
+    left_out: tuple[str, ...]  # sentences that say which labels were left out and why; also warnings
     schema: str = SCHEMA
 
     def __repr__(self) -> str:
         return f"Scores({'; '.join(result.title for result in self.results)})"
 
     def __str__(self) -> str:
-        """The tables and notes, as `robossl evaluate` prints them."""
+        """Return the tables and notes as text, as `robossl evaluate` prints them."""
         from rich.console import Console
 
         from robossl.evaluation.table import print_tables
@@ -112,7 +112,7 @@ class Scores:
         return html_tables(self)
 
     def to_json(self) -> str:
-        """Return the text of the JSON file. Intervals become objects, and sentences are added for readers."""
+        """Return the scores as JSON text. Intervals become objects; `sentences` are added for human readers."""
         content = asdict(self)
         for result, written in zip(self.results, content["results"], strict=True):
             written["sentences"] = result.sentences()

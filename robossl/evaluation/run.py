@@ -1,4 +1,4 @@
-"""Run an evaluation: make splits and tasks, compute features, score them. Only the caller's callbacks print."""
+"""Run an evaluation: make splits and tasks, compute features and score them. Only callbacks of the caller print."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
 
-Watch = Callable[[str, int, int], None]  # gets the stage, the units done since the last call, and the units in all
+# Function that shows progress. It gets the name of the stage, the units done since the last call, and all units.
+Watch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """All settings that affect the results; they are written into the JSON file."""
+    """All settings of an evaluation that affect its results; they are written into the JSON file."""
 
     label: tuple[str, ...]
     protocol: tuple[str, ...] = ("knn",)
@@ -52,7 +53,7 @@ class EvaluationSettings:
         """Check all settings.
 
         Raises:
-            InputError: a number outside its range, or a missing or unknown name.
+            InputError: a number is outside its range, or a name is missing or unknown.
         """
         least = {"frames_per_episode": 1, "min_episodes": 1, "bootstrap": 100, "random_seeds": 1}
         for name, smallest in least.items():
@@ -89,16 +90,17 @@ def run_evaluation(
         cache: Folder that keeps features and scores; None keeps nothing.
         group_seeds: Merge the runs whose configurations differ only in their seed into one row.
         command: The command line, to be written into the JSON file.
-        say: Called with a line of text on what starts.
-        watch: Called with the progress, as `Watch` describes.
+        say: Function that is called with a line of text before the work starts.
+        watch: Function that is called with the progress; see `Watch`.
 
     Raises:
-        InputError: unusable settings, labels, splits or models.
+        InputError: the settings, labels, splits or models cannot be used.
     """
     started = time.perf_counter()
     settings.check()
     for label in settings.label:
-        store.labels(label)  # checked first, because a store without labels cannot be evaluated at all
+        # Raise an error at once if the store lacks this label.
+        store.labels(label)
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
@@ -174,7 +176,7 @@ def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows,
 
 
 def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
-    """Return warnings about this combination of store, split and encoders."""
+    """Return warnings about encoders that were pretrained on this store and may have seen its new test frames."""
     trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
     if settings.split_by is None or not trained:
         return []

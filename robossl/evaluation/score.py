@@ -1,4 +1,4 @@
-"""Turn class scores of frames into rows of a table: correct episodes, intervals, paired differences."""
+"""Score encoders and baselines on one label: run a protocol, then compute accuracies and paired differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Details = Mapping[str, float | int | bool | str]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What becomes a row of the table: the features of every evaluated frame, one array per seed."""
+    """An encoder or baseline that gets a row of the table.
+
+    `features` has an array for each seed. Each array has a row for each evaluated frame.
+    """
 
     name: str
     kind: Kind
@@ -34,23 +37,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Share of each test episode that is predicted correctly, in [0, 1]; one row per seed."""
+    """Correct predictions. The arrays have a row for each seed and a column for each test episode."""
 
-    episodes: Float[ndarray, "s e"]  # 1 or 0; the prediction is made from the mean scores of the frames
-    frames: Float[ndarray, "s e"]  # share of correct frames
+    episodes: Float[ndarray, "s e"]  # 1 if the class with the highest mean score over the frames is correct, else 0
+    frames: Float[ndarray, "s e"]  # share of the episode's frames that are classified correctly
     details: tuple[Details, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameRows:
-    """The evaluated frames: store rows in order, and their episodes."""
+    """The evaluated frames: their row numbers in the store (ascending), and the episode of each frame."""
 
     rows: Int[ndarray, " n"]
     episodes: Int[ndarray, " n"]
 
     @staticmethod
     def of(store: Store, episodes: Int[ndarray, " e"], *, per_episode: int) -> FrameRows:
-        """Choose evenly spaced frames of each episode."""
+        """Choose `per_episode` evenly spaced frames of each episode."""
         rows = spread_rows(store, episodes, per_episode=per_episode)
         return FrameRows(rows, store.episode_of(rows))
 
@@ -144,7 +147,8 @@ def _hits(
 
 
 def _mean_by(group: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndarray, "g k"]:
-    starts = np.flatnonzero(np.diff(group, prepend=-1))  # groups are contiguous and in order
+    # Frames of the same group are next to each other, so a group starts where the number changes.
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
     counts = np.diff(starts, append=len(group))
     sums: Float[ndarray, "g k"] = np.add.reduceat(values.astype(np.float64), starts, axis=0)
     return sums / counts[:, None]

@@ -23,7 +23,7 @@ class Splits:
 
 
 def store_splits(store: Store, *, train: str, test: tuple[str, ...]) -> Splits:
-    """Return the splits that ingest recorded.
+    """Return the splits that `robossl ingest` wrote into the store.
 
     Raises:
         InputError: a split is unknown or empty, or the training split is also a test split.
@@ -42,9 +42,10 @@ def _episodes(store: Store, split: str) -> Int[ndarray, " e"]:
 def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) -> Splits:
     """Split the whole store into training and test episodes; the episodes of a group go to the same split.
 
-    `by` says what a group is: an episode, a lab, a day, or a value of any label. Groups are sorted by the hash of the
-    seed and their name. They go to the test split until it has the wanted fraction of episodes. The order in which the
-    store was filled has no effect. Episodes without a group are left out.
+    `by` says what a group is: an episode, a lab, a day, or all episodes with the same value of any label. Groups are
+    sorted by a hash of the seed and the group's name, so the order in which the store was filled has no effect. The
+    first groups form the test split, until it has the share `test_fraction` of the episodes. All other groups form the
+    training split. Episodes without a group are left out.
 
     Raises:
         InputError: the label is unknown, or there are fewer than two groups.
@@ -63,7 +64,7 @@ def grouped_splits(store: Store, *, by: str, test_fraction: float, seed: int) ->
 
 
 def group_names(store: Store, by: str) -> ndarray:
-    """Return the name of each episode's group; "" if it has none.
+    """Return for each episode the name of its group; "" if the episode has no group.
 
     `by` says what a group is: `episode`, `day` (a date in a lab), or a label.
 

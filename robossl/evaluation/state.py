@@ -1,17 +1,17 @@
 """State probe: how well ridge regression predicts a robot's state (joints, pose) from the features of one frame.
 
-Each episode is predicted by a fit on the other folds. Folds keep episodes whole, and inner folds choose the penalty.
-For each dimension that moves, R2 = 1 - squared error / squared deviation from the mean; the result is the mean over
-these dimensions. A single split is not enough: in the last 8 episodes of a 40-episode set half the joints hardly move,
-so R2 divides by almost nothing. Intervals resample episodes, and all rows of the table are compared on the same
-resamples.
+The episodes are divided into folds. Each episode is predicted by a fit on the episodes of the other folds, and inner
+folds choose the ridge penalty. For each dimension of the state that moves, R2 = 1 - squared error / squared deviation
+from the mean. The result is the mean over these dimensions. One split into training and test episodes would not be
+enough. For example, half of the joints hardly move in the last 8 episodes of a set of 40, so R2 would divide by almost
+zero there. Intervals come from a bootstrap over episodes. All rows of the table use the same resamples.
 
-A dimension may move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
-`min_std`, and at least half of `min_std` when any one fold is removed, because every fit must see it move. Even so, it
-may hardly move in a resample, or in a fold that chooses the penalty. If its squared deviation there is less than
-`LEAST_DEVIATION` times that of all frames, R2 divides by the squared deviation of all frames instead. In a resample,
-this applies only to the difference from the R2 of all episodes. If a dimension moves in most episodes, its R2 is the
-usual one.
+Some dimensions move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
+`min_std` over all frames, and at least half of `min_std` without any one fold, because every fit must see it move. Such
+a dimension may still hardly move in a resample, or in an inner fold that chooses the penalty. If its squared deviation
+there is less than `LEAST_DEVIATION` times that of all frames, R2 divides by the squared deviation of all frames
+instead. In a resample, this applies only to the difference from the R2 of all episodes. If a dimension moves in most
+episodes, its R2 is not affected.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from robossl.measure.ridge import predict_by_ridge
 from robossl.measure.store_rows import StoreRows, spread_rows
 from robossl.measure.subjects import Subject
 
-LEAST_RESAMPLES = 100  # minimum number for an interval
-MAX_SEED = 2**32 - 1  # limit of scikit-learn's random_state
+LEAST_RESAMPLES = 100  # minimum number of bootstrap resamples for an interval
+MAX_SEED = 2**32 - 1  # largest value that scikit-learn takes as random_state
 
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """All settings that affect the results."""
+    """All settings of a state probe that affect its results."""
 
     column: str = "state"
-    split: str | None = None  # None: every episode of the store
+    split: str | None = None  # split to use; None uses every episode of the store
     folds: int = 5
     frames_per_episode: int = 60
-    min_std: float = 0.05  # in the column's unit (rad, m); dimensions with a smaller std are left out
+    min_std: float = 0.05  # dimensions with a smaller std are left out; in the column's unit (rad, m)
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
@@ -72,13 +72,13 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateRow:
-    """One row of the table."""
+    """One row of the table: how well the state is predicted from the features of an encoder or a baseline."""
 
     name: str
     kind: str
     r2: Interval  # mean over dimensions and seeds
-    minus: dict[str, Interval]  # encoders only: paired difference to each reference (baseline), by name
-    penalties: tuple[float, ...]  # the chosen penalties, one per fold and seed
+    minus: dict[str, Interval]  # paired difference from each baseline, by the baseline's name; empty for a baseline
+    penalties: tuple[float, ...]  # ridge penalties that were chosen, one for each seed and fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ class StateProbe:
     def __call__(
         self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
     ) -> tuple[Float[ndarray, " b"], list[float]]:
-        """Return R2 and the penalty of each fold.
+        """Predict the state from the features of one encoder or baseline; return R2 and the penalty of each fold.
 
-        The first value of R2 is for all episodes as they are, the others for the resamples.
+        The first value of R2 is for all episodes, each counted once. The other values are for the resamples.
         """
         (features,) = embed(subject, StoreRows(self.store, self.rows), cache=cache, advance=advance).values()
         return _probe(features, self.values, self.episodes, self.weights, self.settings)
@@ -117,8 +117,8 @@ def open_probe(store: Store, settings: StateSettings) -> StateProbe:
     """Choose the frames and read the values to predict from them.
 
     Raises:
-        InputError: a setting is outside its range, the column, a dimension or the split is unknown, a value is not
-            finite, no dimension moves, or there are too few episodes.
+        InputError: a setting is outside its range; the column, a dimension or the split is unknown; a value is not
+            finite; no dimension moves; or there are too few episodes.
     """
     settings.check()
     chosen = np.unique(store.episode_of(store.rows(settings.split)))
@@ -186,7 +186,11 @@ def run_state(
 def _moving(
     values: Float[ndarray, "n k"], episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Bool[ndarray, " k"]:
-    """Return which dimensions move enough, also in the frames of every fit. Refuse values that cannot be probed."""
+    """Return which dimensions move enough, both in all frames and in the frames that each fold's fit sees.
+
+    Raises:
+        InputError: there are too few episodes, a value is not finite, or no dimension moves enough.
+    """
     num_episodes = len(np.unique(episodes))
     if not 2 <= settings.folds <= num_episodes or num_episodes - -(-num_episodes // settings.folds) < INNER_FOLDS:
         raise InputError(
@@ -213,7 +217,7 @@ def _moving(
 def _folds(
     episodes: Int[ndarray, " n"], settings: StateSettings
 ) -> Iterator[tuple[Int[ndarray, " s"], Int[ndarray, " h"]]]:
-    """Yield, for each fold, the rows to fit and the rows to predict."""
+    """Yield for each fold the rows (frames) to fit on and the rows to predict."""
     from sklearn.model_selection import GroupKFold
 
     folds = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
@@ -227,7 +231,7 @@ def _probe(
     weights: Float[ndarray, "b e"],
     settings: StateSettings,
 ) -> tuple[Float[ndarray, " b"], list[float]]:
-    """Return R2 for each row of `weights`, and the penalty of each fold.
+    """Return R2 for each row of `weights`, and the ridge penalty of each fold.
 
     A row of `weights` says how often each episode counts.
     """
@@ -236,7 +240,8 @@ def _probe(
         predicted[held], penalty = predict_by_ridge(features[seen], values[seen], episodes[seen], features[held])
         penalties.append(penalty)
     of = np.unique(episodes, return_inverse=True)[1]
-    centred = values - values.mean(axis=0)  # without centring, a small motion about a large mean loses precision
+    # Without centring, the sums would lose precision for a small motion about a large mean.
+    centred = values - values.mean(axis=0)
     sums = [_sum_by(of, x) for x in (np.ones_like(values), centred, centred**2, (values - predicted) ** 2)]
     count, first, second, error = (weights @ each for each in sums)
     deviation = second - first**2 / count
@@ -253,9 +258,9 @@ def _sum_by(of: Int[ndarray, " n"], values: Float[ndarray, "n k"]) -> Float[ndar
 
 
 def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b e"]:
-    """Return how often each resample has each episode, one row per resample.
+    """Return how often each resample contains each episode: a row for each resample, a column for each episode.
 
-    The first row is no resample: it has all episodes once.
+    The first row is not a resample. It counts every episode once.
     """
     generator, one_stratum = np.random.default_rng(settings.seed), np.zeros(num_episodes, np.int64)
     counts = draw_counts(one_stratum, num_resamples=settings.bootstrap, generator=generator, fewer=1)
@@ -263,9 +268,9 @@ def _resamples(num_episodes: int, settings: StateSettings) -> Float[ndarray, "b 
 
 
 def interval(r2: Float[ndarray, "s b"]) -> Interval:
-    """Return the estimate with a percentile interval.
+    """Return the mean R2 over seeds, with a percentile interval over resamples.
 
-    Each resample uses one seed; the seeds take turns.
+    Each resample uses the R2 of one seed, and the seeds take turns. So the interval includes the spread between seeds.
     """
     resampled = r2[:, 1:].T
     return percentile_interval(float(r2[:, 0].mean()), resampled, np.arange(len(resampled)) % len(r2))

@@ -1,4 +1,4 @@
-"""What is scored, one table row each: encoders, their backbones with random weights, and pooled pixels."""
+"""The rows of a table of scores: encoders, their backbones with random weights, and pooled pixels."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SubjectGroup:
-    """One row of a table: a subject (what is scored), or several whose scores are averaged, such as seeds."""
+    """One row of a table: an encoder or baseline, or several (such as seeds) whose scores are averaged."""
 
-    name: str  # unique in a table
+    name: str  # name of the row; no other row of the table has it
     kind: Kind
     members: tuple[Subject, ...]
     references: tuple[str, ...] = ()  # names of the rows that this row is compared with
-    about: tuple[dict[str, Any], ...] = ()  # identity of each encoder, for the JSON file
+    about: tuple[dict[str, Any], ...] = ()  # facts that identify each encoder, for the JSON file
 
 
 def make_groups(
     models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False, output: Output = "pooled"
 ) -> list[SubjectGroup]:
-    """Open the encoders and make their references (baselines).
+    """Open the encoders and make the baselines (references) that they are compared with.
 
     Args:
         models: Models, each in a form that `open_subject` opens.
@@ -97,7 +97,7 @@ def _open(models: tuple[str, ...], output: Output) -> dict[str, Subject]:
 def _random_names(configs: Iterable[EncoderConfig]) -> dict[EncoderConfig, str]:
     """Name the backbones with random weights, such as "random resnet18".
 
-    If names repeat, add the input size, then the colour statistics.
+    If two names are equal, add the input size. If they are still equal, add the mean and std of the colours.
     """
     names = {config: f"random {config.backbone}" for config in configs}
     size, colours = "{0.input_hw[0]}x{0.input_hw[1]}", "(mean {0.mean}, std {0.std})"
@@ -113,9 +113,9 @@ def _first_free(wanted: tuple[str, ...], taken: set[str]) -> str:
 
 
 def _key_without_seed(model: str, subject: Subject) -> str:
-    """Return a key that two runs share if they differ only in their seed.
+    """Return a key that is the same for all runs that differ only in their seed.
 
-    Other models have a key of their own.
+    For a model that is not a run, the key is `model`.
     """
     config = _config(model)
     if not config or subject.card is None:

@@ -25,7 +25,7 @@ LEGEND = (
 
 
 def accuracy_cell(accuracy: Interval) -> str:
-    """Return text such as `54.1 [43, 65]`; without the brackets if there is no interval."""
+    """Return text such as `54.1 [43, 65]`; leave out the brackets if there is no interval."""
     if not accuracy.is_defined:
         return f"{100 * accuracy.estimate:.1f}"
     estimate, low, high = (100 * value for value in accuracy)
@@ -43,9 +43,10 @@ def difference_cell(difference: Interval | None) -> str:
 
 
 def compared(result: Result) -> list[str]:
-    """Return the references (baselines) that have a column.
+    """Return the names of the baselines for which the table has a column of differences.
 
-    The majority class has none, because its accuracy is always 1 / classes; it has a sentence below the table.
+    The majority class has no column, because its balanced accuracy is always 1 / number of classes. A sentence below
+    the table compares the encoders with it.
     """
     named = dict.fromkeys(name for row in result.rows for name in row.minus)
     return [name for name in named if name != MAJORITY]
@@ -60,7 +61,7 @@ def heading(result: Result) -> str:
 
 
 def classes_line(result: Result) -> str:
-    """List the classes that are kept and those that are dropped, with their episodes (train / test)."""
+    """List the classes that are kept and those that are dropped, with their numbers of episodes (train / test)."""
     kept, dropped = _listed(result.classes), _listed(result.dropped)
     return f"{result.label} on {result.test_split}: kept {kept}; dropped {dropped or 'none'} (episodes train / test)"
 
@@ -105,7 +106,7 @@ def print_tables(evaluation: Scores, console: Console) -> None:
 def print_table(
     console: Console, titles: Sequence[str], rows: Iterable[tuple[Iterable[str], str]], *, title: str = ""
 ) -> None:
-    """Print a table; each row is a pair of its cells (rich markup) and its style."""
+    """Print a table. Each row is given as a pair: its cells (rich markup) and its style."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(titles):
         table.add_column(escape(name), overflow="fold", justify="left" if i == 0 else "right")

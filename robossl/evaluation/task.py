@@ -1,4 +1,4 @@
-"""One label on one test split: the classes with enough episodes in both splits, and those episodes."""
+"""Make a classification task of one label and one test split; keep classes with enough episodes in both splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluation.splits import Splits, group_names
 
-MIN_GROUPS = 3  # minimum for each class, so that cross-validation can keep groups whole
+# Minimum number of recording days for each class, so that cross-validation can keep days whole.
+MIN_GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class LabelTask:
     test_name: str
     classes: tuple[ClassCount, ...]
     dropped: tuple[ClassCount, ...]
-    train: Int[ndarray, " e"]  # episode numbers
+    train: Int[ndarray, " e"]  # numbers of the training episodes
     test: Int[ndarray, " f"]
     train_labels: Int[ndarray, " e"]
     test_labels: Int[ndarray, " f"]
-    grouped_by: str  # day or episode: what cross-validation on `train` does not divide
+    grouped_by: str  # "day" or "episode": the unit that cross-validation on `train` never divides
     groups: Int[ndarray, " e"]
 
     @property
@@ -47,7 +48,7 @@ class LabelTask:
 
 
 def make_task(store: Store, label: str, splits: Splits, test_name: str, *, min_episodes: int) -> LabelTask:
-    """Count the classes of a label in two splits and keep those with enough episodes in both.
+    """Count the episodes of each class in the training and the test split; keep classes with enough episodes in both.
 
     Raises:
         InputError: the label is unknown.
@@ -85,9 +86,10 @@ def _numbered(names: ndarray, classes: list[str]) -> Int[ndarray, " e"]:
 
 
 def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e"]) -> tuple[str, Int[ndarray, " e"]]:
-    """Return the groups that cross-validation does not divide, and what they are.
+    """Return what a group is ("day" or "episode"), and the group of each episode. Cross-validation divides no group.
 
-    They are recording days if the store knows the day of each episode and every class has enough days, else episodes.
+    A group is a recording day if the store knows the day of each episode and every class has enough days. Otherwise
+    each episode is a group.
     """
     if "date" in store.label_names or "day" in store.label_names:
         days = group_names(store, "day")[episodes]
@@ -100,7 +102,7 @@ def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
     """Check that at least one task has two classes.
 
     Raises:
-        InputError: no task has two classes; the message names the largest classes of each task and what to do.
+        InputError: no task has two classes. The message names the largest classes of each task and says what to do.
     """
     if any(task.is_usable for task in tasks):
         return

@@ -52,7 +52,7 @@ def probe(
     ca: StrPath | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> Report:
-    """Probe an encoder: measure what each change of the picture does to its features; judge the encoder for a task.
+    """Probe an encoder: measure how changes of the picture change the features; judge the encoder for a task.
 
     Args:
         encoder: A run, an encoder folder, an exported model, any ONNX file, `grpc://HOST:PORT/MODEL`,
@@ -61,24 +61,24 @@ def probe(
         profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
             verdicts.
         out: Folder to write report.html, report.json and pictures to. By default, only the cache is written.
-        factors: Changes of the picture or scene to measure. By default, those that the profile names; without a
-            profile, all.
+        factors: Factors (changes of the picture or scene) to measure. By default, those that the profile names.
+            Without a profile, all factors.
         quick: Use fewer frames, fewer strengths and only linear probes, so that a run takes minutes on two CPU cores.
         split: Use only this split of a store. By default, all its frames.
         columns: Columns of a store to use as labels, by label type: `{"pose": "state"}`, or `{"class": "scene"}` for a
             label of whole episodes.
-        labels: Fit linear heads to the labels that the profile names; without a profile, to all labels. If False, only
-            compare features.
-        frames: Number of frames to judge. By default 500, or 200 with `quick`.
+        labels: Fit linear heads to the labels that the profile names. Without a profile, fit them to all labels. If
+            False, fit no heads and only compare features.
+        frames: Number of frames to judge the encoder on. By default 500, or 200 with `quick`.
         scenes: Number of scenes to make in an environment.
         image_size: Height and width of the pictures of an environment, in pixels.
-        cache: Folder that keeps transformed frames and features for later runs.
+        cache: Folder that keeps transformed frames and features, so that later runs need not compute them again.
         cache_gb: Largest allowed size of the cache in GB.
         device: Device that the encoder runs on, cpu or cuda.
         seed: Random seed.
         token: File with the access token for a server.
         ca: PEM file of the authority that signed the certificate of a server.
-        input: What the graph of an ONNX model without a card does not state: its input format and its network.
+        input: Input format and network of an ONNX model, if neither a card (metadata) nor the graph states them.
 
     Returns:
         The report. `print(report)` shows the verdicts. The fields `readings`, `references` and `verdicts` hold every

@@ -1,4 +1,4 @@
-"""`robossl probe check`: let an encoder pass or fail in a deployment pipeline, by the verdicts of its probe report."""
+"""`robossl probe check`: let a deployment pipeline accept or refuse an encoder by the verdicts of its probe report."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Gate(NamedTuple):
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
-    """Read a report and say whether its encoder may be deployed for its task.
+    """Read a report; return whether the probed encoder may be deployed for the report's task.
 
     Args:
         report: The report.json that `robossl probe run` wrote, or its folder.
         fail_on: The mildest verdict that fails. With "inconclusive", an encoder passes only if every factor is SAFE or
-            SAFE IF TRAINED WITH IT; a factor that the run left out fails too. A factor that cannot be measured on these
-            frames is listed but does not count.
+            SAFE IF TRAINED WITH IT, and if the run left out no factor. A factor that cannot be measured on these frames
+            is listed but does not count.
 
     Raises:
-        InputError: the file is not a report, it has no task or no verdict, or its overall verdict is not the worst of
-            its verdicts.
+        InputError: the file is not a report, the report has no task or no verdict, or its overall verdict is not the
+            worst of its verdicts.
     """
     found = read_report(report)
     if found.task and found.word != find_worst_word(found.verdicts):

@@ -42,7 +42,7 @@ def run(
     ca: Path | None = None,
     input: InputDescription = UNDESCRIBED,
 ) -> str:
-    """Probe an encoder: measure what each change of the picture does to its features; judge the encoder for a task.
+    """Probe an encoder: measure how changes of the picture change the features; judge the encoder for a task.
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
@@ -51,24 +51,24 @@ def run(
         profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
             verdicts.
         out: Folder to write report.html, report.json and pictures to.
-        factors: Changes of the picture or scene to measure. By default, those that the profile names; without a
-            profile, all.
+        factors: Factors (changes of the picture or scene) to measure. By default, those that the profile names.
+            Without a profile, all factors.
         quick: Use fewer frames, fewer strengths and only linear probes, so that a run takes minutes on two CPU cores.
         split: Use only this split of a store. By default, all its frames.
         columns: Columns of a store to use as labels, each as TYPE NAME: `pose state`, or `class NAME` for a label of
             whole episodes.
-        labels: Fit linear heads to the labels that the profile names; without a profile, to all labels. With
-            --no-labels, only compare features.
-        frames: Number of frames to judge. By default 500, or 200 with --quick.
+        labels: Fit linear heads to the labels that the profile names. Without a profile, fit them to all labels. With
+            --no-labels, fit no heads and only compare features.
+        frames: Number of frames to judge the encoder on. By default 500, or 200 with --quick.
         scenes: Number of scenes to make in an environment.
         image_size: Height and width of the pictures of an environment, in pixels.
-        cache: Folder that keeps transformed frames and features for later runs.
+        cache: Folder that keeps transformed frames and features, so that later runs need not compute them again.
         cache_gb: Largest allowed size of the cache in GB.
         device: Device that the encoder runs on.
         seed: Random seed.
         token: File with the access token for the server.
         ca: PEM file of the authority that signed the certificate of the server.
-        input: What the graph of an ONNX model without a card does not state: its input format and its network.
+        input: Input format and network of an ONNX model, if neither a card (metadata) nor the graph states them.
 
     Raises:
         InputError: an argument cannot be used (checked before anything is rendered or written), or the encoder returns
@@ -102,7 +102,7 @@ def run(
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
-    """Pass or fail by the verdicts of a report. Exit code 0 is a pass; 10 is risky, 11 unusable, 12 inconclusive.
+    """Let an encoder pass or fail by its report. Exit code 0 is a pass; 10 is risky, 11 unusable, 12 inconclusive.
 
     Args:
         report: The report.json of `robossl probe run`, or its folder.
@@ -114,7 +114,7 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
 
 
 def profiles(names: tuple[str, ...] = ()) -> str:
-    """List the task profiles; or show what each given profile needs of each factor.
+    """List the task profiles. If profiles are named, show instead what each of these tasks needs of each factor.
 
     Args:
         names: Profiles to show, each a name or a TOML file.

@@ -1,4 +1,4 @@
-"""`robossl probe compare`: compare reports on the same frames for each factor; mark the significant differences."""
+"""`robossl probe compare`: compare, factor by factor, reports on the same frames; mark significant differences."""
 
 from __future__ import annotations
 
@@ -23,42 +23,41 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-# Largest chance of one or more false claims among all factors of a comparison of two encoders (Holm).
+# Largest chance that a comparison of two encoders makes any false claim about a factor (by Holm's correction).
 FALSE_CLAIMS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDifference:
-    """Difference of NIS_w (whitened invariance): a later report's encoder minus the first report's.
+    """Difference of NIS_w (whitened invariance): that of a later report minus that of the first report.
 
-    `value`, `low` and `high` are the difference and its 95 % interval; they are None if they could not be computed.
+    `value`, `low` and `high` are the difference and its 95 % interval. What could not be computed is None.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    is_claim: bool  # whether the difference is significant after Holm's correction for the number of factors
-    # True: the interval is of the difference on the same resamples of the clusters. False: it is made from the two
-    # encoders' own intervals, which gives a wider interval.
+    is_claim: bool  # True if the difference is significant after Holm's correction for the number of factors
+    # True if the interval comes from paired resamples. False if it comes from two separate intervals, so it is wider.
     is_paired: bool
     reason: str | None = None  # why `value` or the interval is None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """Table row of one factor, at the severest strength that the first report judges."""
+    """Row of the comparison's table: one factor, at the severest strength that the first report judges."""
 
     factor: str
     level: int
     need: str
-    figures: tuple[Figure | None, ...]  # NIS_w of each report
-    words: tuple[str | None, ...]  # verdict of each report, or why it has none; None if the factor was not judged
-    differences: tuple[ReportDifference, ...]  # each later report minus the first report
+    figures: tuple[Figure | None, ...]  # NIS_w (whitened invariance) in each report
+    words: tuple[str | None, ...]  # verdict in each report, or why it has none; None if it does not judge the factor
+    differences: tuple[ReportDifference, ...]  # NIS_w in each later report minus NIS_w in the first report
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Several reports on the same frames."""
+    """Several probe reports on the same frames, with a row of numbers for each factor."""
 
     reports: tuple[Report, ...]
     names: tuple[str, ...]
@@ -66,7 +65,7 @@ class Comparison:
 
 
 def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
-    """Compare two to four reports in one table; show the difference of each later report from the first report.
+    """Compare two to four reports in one table; show how each later report differs from the first report.
 
     Args:
         reports: Reports of `robossl probe run` on the same frames.
@@ -88,7 +87,7 @@ def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
 
 
 def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Comparison:
-    """Compare reports. `origins` holds the name of each report for error messages.
+    """Compare two to four reports. `origins` holds the name of each report for error messages.
 
     Raises:
         InputError: there are too few or too many reports, or they are of different frames or settings.
@@ -119,7 +118,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
 
 
 def _difference(first: ReportIndex, other: ReportIndex, factor: str, level: int) -> tuple[ReportDifference, float]:
-    """Return the difference `other` - `first` and its p-value; the p-value is 1 if there is no interval."""
+    """Return NIS_w (invariance) of `other` minus that of `first`, and the p-value (1 if there is no interval)."""
     cells = [_cell(index.report, factor, level) for index in (first, other)]
     for index, cell in zip((first, other), cells, strict=True):
         if index.is_collapsed or cell is None or cell.figure.value is None:
@@ -150,12 +149,12 @@ def _paired(was: Float[ndarray, "c 2"], now: Float[ndarray, "c 2"]) -> tuple[Rep
 
 @cache
 def _draws(clusters: int) -> Draws:
-    """Return resamples of the clusters, the same for all factors and encoders."""
+    """Return bootstrap resamples of the clusters (such as episodes), the same for all factors and encoders."""
     return draw(np.arange(clusters), num_resamples=RESAMPLES)
 
 
 def _ratio(sums: Float[ndarray, "... 3"]) -> Float[ndarray, " ..."]:
-    """Divide the first summed part by the second; column 0 holds the number of frames."""
+    """Return the ratio of column 1 (a sum of numerators) to column 2 (a sum of denominators). Column 0 is not used."""
     return np.asarray(sums[..., 1] / sums[..., 2])
 
 
@@ -172,14 +171,14 @@ def _unpaired(value: float, was: Figure, now: Figure) -> tuple[ReportDifference,
 
 
 def _mark_claims(found: Sequence[tuple[ReportDifference, float]]) -> list[ReportDifference]:
-    """Mark the significant differences. Differences without an interval do not count in Holm's correction."""
+    """Mark significant differences as claims. Holm's correction does not count differences without an interval."""
     p_values = [math.nan if difference.low is None else p for difference, p in found]
     claims = [bool(p <= FALSE_CLAIMS) for p in holm(np.array(p_values))]
     return [replace(difference, is_claim=claim) for (difference, _), claim in zip(found, claims, strict=True)]
 
 
 def to_text(comparison: Comparison) -> str:
-    """Return a text with the verdicts, the tables in Markdown, and an explanation of the tables."""
+    """Return the comparison as text: the verdicts, the tables in Markdown, and an explanation of the tables."""
     first, *others = comparison.names
     head = ["factor", "strength", "need", *comparison.names, *(f"{name} minus {first}" for name in others)]
     rows = [head, ["---"] * len(head)]
@@ -216,7 +215,7 @@ def format_difference(difference: ReportDifference) -> str:
 
 
 def describe_comparison(comparison: Comparison, *, marks: str = "^ or v") -> str:
-    """Explain the numbers and marks of the table; `marks` says how the marks look."""
+    """Return text that explains the numbers and marks of the table; `marks` says what the marks look like."""
     data, found = comparison.reports[0].data, [d for row in comparison.rows for d in row.differences]
     paired = all(difference.is_paired for difference in found if difference.low is not None)
     how = "paired bootstrap of the clusters" if paired else "two separate intervals, which is wider than a paired one"
@@ -229,7 +228,7 @@ def describe_comparison(comparison: Comparison, *, marks: str = "^ or v") -> str
 
 
 def _warn_of_tasks(comparison: Comparison) -> str:
-    """Warn if the reports judge different tasks or read different labels."""
+    """Return a warning if the reports judge different tasks or read different labels; otherwise ""."""
     tasks = [report.task for report in comparison.reports]
     labels = [report.data.labels for report in comparison.reports]
     if len({task.sha256 if task else None for task in tasks}) == 1:

@@ -1,11 +1,11 @@
 """Decode the parameter of a transformation, such as its angle, from features.
 
-The score says how well a policy on these features could know the transformation. The protocol `abs` decodes from
+The score says how well a robot policy on these features could know the transformation. The protocol `abs` decodes from
 the features of the view (transformed frame) alone, like a policy without memory. The protocol `rel` decodes from the
 features of the view minus those of the clean frame, like a policy that has seen the clean frame. The score is R2, or
-(accuracy - 1/K) / (1 - 1/K) for K classes: 0 is chance, 1 is perfect. A high score alone is not a fault. Compare each
-score with those of the reference encoders: if none of them decodes a parameter either, a low score says nothing about
-the encoder under test.
+(accuracy - 1/K) / (1 - 1/K) for K classes. A score of 0 is chance, 1 is perfect. A high score alone is not a fault.
+Compare each score with those of the reference encoders (baselines). If a parameter cannot be decoded from any of them,
+a low score says nothing about the encoder under test.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from robossl.measure.metrics import R2, above_chance, one_hot
 from robossl.measure.ridge import Basis, fit_basis
 from robossl.probes.result import Decoding
 
-NUM_SHUFFLES = 99  # enough for a 95 % range of chance scores
+NUM_SHUFFLES = 99  # number of fits to shuffled parameters; enough for a 95 % range of chance scores
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# Minimum number of reference frames per class to fit an MLP, because early stopping uses a tenth of them. A parameter
-# that is a number counts as two classes.
+# Minimum number of reference frames per class to fit an MLP. A parameter that is a number counts as two classes.
 LEAST_PER_CLASS = 10
-# Rounding error relative to a feature's size: a float32 network's outputs for equal inputs differ by about this.
+# Rounding error of a feature, relative to its size. Outputs of a float32 network for equal inputs differ by about this.
 ROUNDING = 1e-5
 
 
@@ -61,12 +60,12 @@ def decode(
     num_shuffles: int = NUM_SHUFFLES,
     seed: int = 0,
 ) -> tuple[Decoding, ...]:
-    """Fit linear and MLP probes by both protocols (see the module); return a scored result for each.
+    """Fit a linear probe and an MLP by both protocols (`abs` and `rel`, see the module); return their scores.
 
     Args:
         train: Reference frames; the probes are fitted on them.
         test: Evaluated frames; they share no cluster (such as an episode) with the reference frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters of the evaluated frames.
         factor: Name of the factor, for the results.
         level: Level of the factor, for the results.
         num_classes: Number of classes of the parameter; 0 if it is a number.
@@ -77,10 +76,10 @@ def decode(
     target = _Target.of(train.parameter, test.parameter, num_classes)
     scores: list[tuple[Any, Any, _ProbeScore]] = []
     for protocol in ("abs", "rel"):
-        with np.errstate(invalid="ignore"):  # for features that are not finite, `_probes` returns a reason
+        # Ignore warnings about features that are not finite. `_probes` returns a reason for them instead of a score.
+        with np.errstate(invalid="ignore"):
             inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Differences below this size count as zero. Otherwise, rounding errors would reveal the transformation even
-        # if the encoder is perfectly invariant.
+        # Smaller differences count as zero. Otherwise rounding errors of an invariant encoder would reveal the change.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
         scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
         scores += [(protocol, probe, each) for probe, each in scored.items()]
@@ -109,7 +108,7 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress: standardised numbers, or one-hot classes. Also scores predictions."""
+    """The parameter as columns to regress: standardised numbers or one-hot classes. Also scores predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
@@ -138,7 +137,7 @@ class _Target:
         return hits
 
     def scores(self, predicted: Float[ndarray, "m s t"]) -> Float[ndarray, " s"]:
-        """Return the score of each of `s` sets of predictions, without intervals."""
+        """Return a score without an interval for each of `s` sets of predictions."""
         if self.num_classes:
             return np.asarray(above_chance(self.hits(predicted).mean(axis=0), self.num_classes))
         error = np.square(predicted - self.test[:, None]).sum(axis=0)
@@ -181,7 +180,7 @@ def _probes(
 def _shuffled(
     basis: Basis, test: Float[ndarray, "m d"], target: _Target, penalty: float, num: int, seed: int
 ) -> tuple[float, float] | None:
-    """Return the bounds of the middle 95 % of the scores of `num` fits to shuffled parameters.
+    """Fit `num` linear probes to shuffled parameters; return the range that holds the middle 95 % of their scores.
 
     Return None if `num` is 0 or a score is not finite.
     """
@@ -189,11 +188,12 @@ def _shuffled(
         return None
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
-    columns = target.train[orders].reshape(len(orders), -1)  # a column for each shuffle and each target column
-    # A parameter that cannot be decoded gets a large penalty; with it, all predictions would be equal.
+    columns = target.train[orders].reshape(len(orders), -1)  # a column for each pair of shuffle and target column
+    # Limit the penalty. The large penalty of a parameter that cannot be decoded would make all predictions equal.
     penalty = min(penalty, 1.0)
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a constant parameter has no score
+    # Ignore warnings about a constant parameter: its deviation is 0, so its score is not finite.
+    with np.errstate(divide="ignore", invalid="ignore"):
         scores = target.scores(predicted)
     if not np.isfinite(scores).all():
         return None
@@ -218,7 +218,8 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
     step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 4e-3}
     model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping after MLP_EPOCHS is intended
+        # The fit is meant to stop after MLP_EPOCHS, also if it has not converged.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         if not target.num_classes:
             columns = target.train if target.train.shape[1] > 1 else target.train[:, 0]
             return np.asarray(model.fit(seen, columns).predict(held)).reshape(len(test), -1)

@@ -1,8 +1,9 @@
 """Measure whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
 
-PCK is the share of map cells whose match is at the right place. Pooled features have no places, so they cannot show
-equivariance. A feature map can show equivariance without labels, because the warp says where each cell must go.
-Coordinates are those of labels: x right, y down, -1 to 1. Distances are in pixels of the frame, which are square.
+PCK is the share of map cells whose most similar cell in the moved map is at the right place. Pooled features have no
+places, so they cannot show equivariance. A feature map can show it without labels, because the warp (the known motion
+of points) says where each cell must go. Coordinates are those of labels: x right, y down, -1 to 1. Distances are in
+pixels of the frame.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from robossl.measure.figures import Draws, Figure, mean, missing
 from robossl.probes.invariance import TIE
 from robossl.probes.label_maps import move_points, seen
 
-# Maps points of one frame to points of its view (the transformed frame).
+# A function that maps points of one frame to points of its view (the transformed frame).
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]
-ALPHA = 0.1  # largest distance that counts as found, over the larger side of the view
-# Minimum spread of keypoints, over half a side of the frame. Closer keypoints stay in one place whatever moves.
+ALPHA = 0.1  # largest distance of a correct match, as a share of the larger side of the transformed frame
+# Minimum spread of keypoints, in half sides of the frame. Keypoints in one place say nothing about motion.
 LEAST_KEYPOINT_SPREAD = 0.05
 
 
 def by_homography(to_view: Float[ndarray, "3 3"]) -> Warp:
-    """Return the warp of one frame that applies this homography."""
+    """Return the warp (function that moves points) that applies this homography."""
     return lambda points: move_points(points, np.broadcast_to(to_view, (len(points), 3, 3)))
 
 
@@ -39,17 +40,17 @@ def pck(
     disc: bool = False,
     alpha: float = ALPHA,
 ) -> Figure:
-    """Return the share of cells of the clean map whose most similar cell in the view is where the warp moved them.
+    """Return the share of the clean map's cells whose most similar cell in the moved map is where the warp moved them.
 
     Args:
         clean: Feature maps of the clean frames.
         moved: Feature maps of the views (transformed frames).
         warps: The warp of each frame. Cells that leave the view do not count.
-        draws: Resamples of the clusters of these frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of these frames.
         view_hw: Height and width of the views, in pixels.
         disc: Whether the views are cut to a disc. Cells outside the disc do not count.
-        alpha: Largest distance that counts as found, over the larger side of the view. The distance is at least half
-            a cell's diagonal, because a coarse map does not resolve places within a cell.
+        alpha: Largest distance of a correct match, as a share of the larger side of the view. The distance is at least
+            half a cell's diagonal, because a coarse map does not resolve places within a cell.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
@@ -75,9 +76,10 @@ def keypoint_drift(
     *,
     view_hw: tuple[int, int],
 ) -> Figure:
-    """Return the mean distance in pixels between a keypoint of the view and the warped keypoint of the clean frame.
+    """Return the mean distance in pixels between keypoints of transformed frames and warped keypoints of clean frames.
 
-    The result has a reason instead of a value if the keypoints of all channels are in one place, as on a flat map.
+    Each channel has one keypoint. If all keypoints lie in one place, as on a flat map, the result has a reason instead
+    of a value.
     """
     reason = None if np.isfinite(clean).all() and np.isfinite(moved).all() else "the features are not finite"
     if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_KEYPOINT_SPREAD:
@@ -97,7 +99,7 @@ def keypoint_drift(
 def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
     """Return for each channel the mean of the cell centres, weighted by the channel's softmax over the cells.
 
-    This is `spatial_softmax` in float64.
+    This computes the same as `spatial_softmax`, in float64.
     """
     n, c, h, w = maps.shape
     weight = np.exp(maps.astype(np.float64) - maps.max(axis=(2, 3), keepdims=True)).reshape(n, c, h * w)
@@ -106,7 +108,7 @@ def soft_argmax(maps: Float[ndarray, "n c h w"]) -> Float[ndarray, "n c 2"]:
 
 
 def cell_centres(hw: tuple[int, ...]) -> Float[ndarray, "h*w 2"]:
-    """Return the centres (x and y, -1 to 1) of the cells of a feature map, row by row."""
+    """Return the centres of a feature map's cells (x and y, from -1 to 1), row by row."""
     y, x = ((2 * np.arange(size) + 1) / size - 1 for size in hw)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 

@@ -1,7 +1,7 @@
 """Write and read a report as JSON with the schema `robossl.probe/1`.
 
-The JSON has the fields of the report's dataclasses, with null for a missing number. This module has its own reader,
-because a report holds megabytes of numbers and the package's YAML reader would take a minute.
+The JSON has the fields of the report's dataclasses, with null for a missing number. This module does not use the
+package's YAML reader, because that would take a minute for the megabytes of numbers in a report.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_report(path: Path) -> Report:
     """Read a report from its file, or from the folder that holds report.json.
 
     Raises:
-        InputError: the file is not a report, or has another schema version; or a field is missing, unknown or of a
+        InputError: the file is not a report, it has another schema version, or a field is missing, unknown or of a
             wrong type.
     """
     try:
@@ -68,7 +68,7 @@ def read_report(path: Path) -> Report:
 def plain(value: Any) -> Any:
     """Return a report, or a part of it, as dicts, lists and scalars.
 
-    A number that is not finite becomes None (null in JSON); if it is in a `Figure`, the figure gets a reason.
+    A number that is not finite becomes None (null in JSON). If it is in a `Figure`, the figure gets a reason.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -88,7 +88,10 @@ def plain(value: Any) -> Any:
 
 
 def _plain_field(value: Any, hint: Any) -> Any:
-    """Return a field as plain data. A tuple with a number that is not finite becomes [], or null if None is allowed."""
+    """Return a field as dicts, lists and scalars.
+
+    A tuple with a number that is not finite becomes an empty list, or None if the field's type allows None.
+    """
     is_row = isinstance(value, tuple) and bool(value) and not dataclasses.is_dataclass(value[0])
     if is_row and not all(math.isfinite(each) for each in np.ravel(value) if not isinstance(each, str)):
         return [] if get_origin(hint) is tuple else None
@@ -109,7 +112,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class _WrongError(Exception):
-    """A field does not match its type."""
+    """Raised for a field whose value does not match the field's type."""
 
 
 @cache
@@ -145,7 +148,7 @@ def _value(wanted: Any, content: Any, at: str) -> Any:
         return None if content is None else _value(inner[0], content, at)
     if origin is tuple:
         return _tuple(inner, content, at)
-    if origin is not None:  # a mapping
+    if origin is not None:  # a mapping; other generic types are handled above
         items = content.items() if isinstance(content, dict) else _wrong(at, "an object", content)
         return {key: _value(inner[1], item, _join(at, key)) for key, item in items}
     return _scalar(wanted, content, at)

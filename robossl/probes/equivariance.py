@@ -1,9 +1,9 @@
 """Measure how well a linear map M or the identity predicts the features of a view: z' = M z (Lenc & Vedaldi, 2015).
 
-A view is a transformed frame; z' are its features, z those of the clean frame. If both scores are high, the features
-are invariant. If the score of M is far above that of the identity, they are equivariant. If both are low, the features
-do not follow the view in a linear way. A factor that is drawn with two sides (such as left and right) has one M for
-each side. A factor with a continuous parameter has no single M.
+A view is a transformed frame; z' are its features, and z are those of the clean frame. If both M and the identity
+predict z' well, the features are invariant. If M predicts z' far better than the identity, the features are
+equivariant. If both predict z' badly, the features do not follow the transformation in a linear way. A factor with two
+sides (such as left and right) has one M for each side. A factor with a continuous parameter has no single M.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robossl.measure.ridge import fit_basis
 from robossl.probes.decoding import FramePairs
 
 METRICS = ("eq_map", "eq_identity")
-MIN_FRAMES = 20  # minimum number of reference frames of a side, to fit its linear map
+MIN_FRAMES = 20  # minimum number of reference frames to fit a linear map, for each side of the factor
 
 
 def equivariance(
@@ -31,9 +31,9 @@ def equivariance(
     """Return R2 of the linear map (`eq_map`) and of the identity (`eq_identity`) on the evaluated frames.
 
     Args:
-        train: Reference frames; the map is fitted on them. Their parameters are not used.
+        train: Reference frames, on which the map is fitted. The field `parameter` is not used.
         test: Evaluated frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         train_side: Side of the factor that was drawn for each reference frame; None if the factor has one side.
         test_side: Side that was drawn for each evaluated frame; None if the factor has one side.
     """
@@ -62,5 +62,5 @@ def equivariance(
 
 
 def _directions(dim: int) -> Float[ndarray, "d k"]:
-    """Return up to 32 random directions in feature space; the error along them is enough to choose the penalty."""
+    """Return up to 32 random directions in feature space. The error along them suffices to choose the penalty."""
     return np.random.default_rng(0).normal(size=(dim, min(dim, 32)))

@@ -1,6 +1,7 @@
-"""Look up the values that a verdict on one factor at one level is based on, for the encoder and for the references.
+"""Look up the measured values on which a verdict is based, for the encoder and for the references.
 
-The references are baselines that are measured in the same way: pooled pixels, and the backbone with random weights.
+A verdict (such as SAFE) is on one factor at one level. The references are baselines that are measured like the encoder:
+pooled pixels, and the backbone with random weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ REFERENCES = {"pixels": "pooled pixels", "random_init": "random weights"}
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Looks up measured values of one factor at one level. A value that was not measured is None, with a reason."""
+    """Looks up the measured values of one factor at one level."""
 
     readings: Readings
     references: Mapping[str, Readings]
@@ -32,7 +33,7 @@ class Evidence:
 
     @property
     def decoding(self) -> Figure:
-        """Score at which the better probe decodes the factor from the view (transformed frame) alone."""
+        """Score of the better probe (linear or MLP) that decodes the factor from the view (transformed frame) alone."""
         best = self._best(self.readings)
         return best.figure if best else missing("the factor was not decoded")
 
@@ -51,15 +52,16 @@ class Evidence:
         return f"{two_digits(best.figure)}, right in {best.accuracy:.0%} of frames where chance is {best.chance:.0%}"
 
     def cell(self, metric: str) -> Figure:
-        """Return the encoder's value of a metric; the value is None, with a reason, if it was not measured."""
+        """Return the encoder's value of a metric; if it was not measured, return a reason instead of a value."""
         return self._cell(self.readings, metric) or missing(f"{metric} was not measured")
 
     def retention(self, head: str, label: str | None = None) -> tuple[str | None, Figure | None]:
-        """Return a label and its retention (the share of a head's clean score that is left under the view).
+        """Return a label and its retention: the share of a head's score on clean frames that is left on changed frames.
 
-        The label is `label`. If that is None, it is the profile's first label whose value after the factor was applied
-        is known; if no value is known, the profile's first label that was tested. A label that the encoder cannot read
-        is not skipped, because a readable label must not hide it. Return (None, None) if no label was tested.
+        If `label` is None, choose the profile's first label whose value is known after the factor was applied. If there
+        is no such label, choose the profile's first label that was tested. A label that the encoder cannot read is not
+        skipped. Otherwise a later label that it can read would hide this failure. Return (None, None) if no label was
+        tested.
         """
         names = self.profile.labels if label is None else (label,)
         retentions = [each for name in names if (each := self._retention(self.readings, name, head))]
@@ -67,9 +69,9 @@ class Evidence:
         return (chosen.label, chosen.figure) if chosen else (None, None)
 
     def others(self, what: str, *, label: str = "", head: str = "") -> dict[str, float | None]:
-        """Return one value for each reference: a metric by its name, "decoding" or "retention".
+        """Return a value for each reference (baseline); None if the value was not measured.
 
-        `label` and `head` are for "retention". The value is None if it was not measured.
+        `what` is the name of a metric, "decoding" or "retention". Only "retention" uses `label` and `head`.
         """
         values: dict[str, float | None] = {}
         for name, readings in self.references.items():
@@ -85,15 +87,15 @@ class Evidence:
         return values
 
     def decoded_by_reference(self, least: float) -> bool:
-        """Return whether a reference decodes the factor from these frames: its interval is at or above `least`."""
+        """Return whether the lower bound of a reference's (baseline's) decoding score is at least `least`."""
         bests = [self._best(readings) for readings in self.references.values()]
         return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
 
     def read_by(self, label: str, head: str) -> str:
-        """Name the references that can read a label which the encoder cannot read, as the end of a sentence.
+        """Return the end of a sentence that names the references which can read this label; "" if none of them can.
 
-        The rule is the same as for the encoder: its head must read the label reliably off whole clean frames, and off
-        those clean frames whose label is still known under this view.
+        A reference can read a label by the same rule as the encoder: its head reads the label reliably off whole clean
+        frames, and off those clean frames whose label is still known in the transformed frame.
         """
         names = [
             REFERENCES.get(name, name)
@@ -105,15 +107,15 @@ class Evidence:
         return f"; {' and '.join(names)} can read {label}" if names else ""
 
     def _reads_whole(self, readings: Readings, label: str) -> bool:
-        """Return whether the head of these readings reliably reads a label off whole clean frames.
+        """Return whether, by these readings, a head reliably reads a label off whole (uncut) clean frames.
 
-        Return True if that was not measured.
+        Return True if the head's score on whole clean frames was not measured.
         """
         figure = next((each.figure for each in readings.clean_heads if each.label == label), None)
         return figure is None or (figure.low is not None and figure.low >= self.profile.thresholds.readable)
 
     def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
-        """Format the values of the references in brackets, as the end of a clause; empty if there are none."""
+        """Return the values of the references in brackets, to follow the encoder's value; "" if there are none."""
         named = {REFERENCES.get(name, name): value for name, value in others.items() if value is not None}
         shown = [f"{name} {value:.0%}" if percent else f"{name} {value:.2f}" for name, value in named.items()]
         return f" ({', '.join(shown)})" if shown else ""
@@ -143,14 +145,14 @@ def is_unknown(figure: Figure) -> bool:
 
 
 def percent(figure: Figure) -> str:
-    """Format a share with its interval in %; add a note if the whole interval is below 0 (chance)."""
+    """Return a share with its interval in %; add a note if the whole interval is below 0 (chance)."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
     return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:
-    """Format a value with its interval to two digits; return the reason if it is missing."""
+    """Return a value with its interval, to two digits; if it is missing, return the reason."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.reason or "no figure"
     return f"{figure.value:z.2f} [{figure.low:z.2f}, {figure.high:z.2f}]"

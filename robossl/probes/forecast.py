@@ -1,4 +1,4 @@
-"""Announce a probe before it starts (its frames, bytes and time), and check that its cache does not get too large."""
+"""Announce the frames, bytes and time of a probe before it starts; check that its cache does not get too large."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def say_plan(
     *,
     more: Sequence[str] = (),
 ) -> int:
-    """Print what the probe will do, how many bytes its files take and how long it runs; return the number of bytes.
+    """Print what the probe will do, how many bytes its files take and how long it will run; return the number of bytes.
 
     Args:
         views: Views (transformed frames) of the probe; nothing is rendered yet.
         plan: The views to render.
         subjects: The encoder and the references (baselines); the speed of each is measured on a few frames.
-        labels: Text that names the labels to read.
-        maps: The views whose feature maps are kept in addition to pooled features.
+        labels: Text that names the labels to which heads are fitted.
+        maps: The views whose feature maps are kept in addition to their pooled features.
         more: More lines to print.
     """
     split, num_frames = views.split, sum(len(views.positions(job)) for job in plan.jobs)
@@ -66,7 +66,7 @@ def say_plan(
 
 
 def _not_shown(plan: RenderPlan) -> list[str]:
-    """Return one line of text per reason; each names the factors that cannot be measured on these frames."""
+    """Return a line of text for each reason why factors cannot be rendered; the line names these factors."""
     names: dict[str, list[str]] = {}
     for name, why in plan.unavailable.items():
         names.setdefault(why, []).append(name)
@@ -104,7 +104,7 @@ def check_room(
 
 
 def view_file(views: Views, job: RenderJob, outputs: tuple[Output, ...]) -> ViewFile:
-    """Return the path and digest of a view's file, with the encoder outputs (such as "pooled") to compute from it."""
+    """Return the path and hash of a file of transformed frames, with the encoder outputs to compute from the file."""
     path = views.path(job)
     return ViewFile(path, hashlib.sha256(f"{views.frames.digest} {path.name}".encode()).hexdigest(), outputs)
 

@@ -1,4 +1,4 @@
-"""Define the frames of a probe: the interface that every source of frames implements, their labels and their split."""
+"""The frames of a probe: the interface that every source of frames implements, and the types for labels and splits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Literal, Protocol
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-LATENCY_FRAMES = 8  # every frame of a probe has at least so many frames before it, if its source has time
+# If a source has an order in time, each frame that is probed has at least this many earlier frames.
+LATENCY_FRAMES = 8
 RECORDED = "recorded scenes cannot be changed; probe on env:robossl/Push-v0 too"
 LabelType = Literal["class", "point", "angle", "pose", "box"]
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label that a head reads off a frame.
+    """The values of one label (such as a pose) that a head predicts from features of frames.
 
     Args:
         type: What a row of `values` holds. "class": an integer. "point": x (right) and y (down) in [-1, 1], in units
             of half the width and half the height. "angle": radians, counter-clockwise as seen in the frame. "pose":
             camera to world, as a position in metres and a unit quaternion (x, y, z, w). "box": x and y of the centre,
             width and height, in the unit of "point".
-        values: A row for each frame; nan if the frame has no label.
+        values: A row for each frame. A row of nan stands for a frame without this label.
         classes: Names of the classes, if the type is "class".
-        mirrored: For classes that name sides, such as left and right: the class that each class becomes in a mirror
-            image. None for all other labels.
+        mirrored: For each class, the number of the class that it becomes in a mirror image, if classes name sides (such
+            as left and right). None for all other labels.
     """
 
     type: LabelType
@@ -36,13 +37,14 @@ class Label:
 
 
 class ProbeFrames(Protocol):
-    """Frames of one size with their labels. A frame is addressed by its position: an index from 0."""
+    """Frames of one size with their labels. The position of a frame is its index among all frames, from 0."""
 
     name: str
     digest: str  # hash that identifies pixels and labels
     hw: tuple[int, int]  # height and width in pixels
-    clusters: Int[ndarray, " n"]  # id of the independent unit that each frame belongs to: an episode, scene or picture
-    cluster_key: str  # name of that unit, such as "episode"
+    # For each frame, the id of its cluster: the independent unit (an episode, scene or picture) that it comes from.
+    clusters: Int[ndarray, " n"]
+    cluster_key: str  # what a cluster is, such as "episode"
     labels: Mapping[str, Label]
     notes: tuple[str, ...]  # lines of text that say which frames or labels were left out
 
@@ -51,7 +53,7 @@ class ProbeFrames(Protocol):
         ...
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return for each position the frame that was taken `frames` frames earlier, as a camera with latency shows it.
+        """Return for each position the frame that the camera took `frames` frames earlier.
 
         Raises:
             ViewUnavailableError: the frames of the source have no order in time.
@@ -76,12 +78,12 @@ class ProbeFrames(Protocol):
 
 
 class ViewUnavailableError(Exception):
-    """A factor cannot be rendered for these frames. The report prints the message as the reason."""
+    """Raised for a factor that cannot be rendered for these frames. The report prints the message as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions of the frames of each side of the split; no cluster (such as an episode) is in both sides."""
+    """Positions of the reference frames and of the judged frames. No cluster (such as an episode) is in both."""
 
-    reference: Int[ndarray, " r"]  # frames on which statistics and heads are fitted
-    evaluation: Int[ndarray, " e"]  # frames that are judged
+    reference: Int[ndarray, " r"]  # positions of the frames on which statistics and heads are fitted
+    evaluation: Int[ndarray, " e"]  # positions of the frames on which the encoder is judged

@@ -1,4 +1,4 @@
-"""Group factors whose verdict has the same cause, so that the HTML page and the terminal show them in one line."""
+"""Group factors whose verdicts have the same cause. The HTML page and the terminal show such a group in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORST_FIRST = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Verdicts of factors with the same badge (see `get_badge`) and cause. A verdict without a cause forms a group."""
+    """Verdicts with the same badge (see `get_badge`) and cause. A verdict without a cause is a group of its own."""
 
     badge: str
     cause: str
@@ -21,7 +21,7 @@ class Group:
 
     @property
     def factors(self) -> list[str]:
-        """Names of the factors."""
+        """Names of the factors in this group."""
         return [verdict.factor for verdict in self.verdicts]
 
     @property
@@ -31,14 +31,14 @@ class Group:
 
 
 def get_badge(verdict: Verdict) -> str:
-    """Return the word of a verdict, such as SAFE; or why there is none: "left out" or "not measured"."""
+    """Return the word of a verdict, such as SAFE; if there is no verdict, return "left out" or "not measured"."""
     return verdict.metric if verdict.metric in (LEFT_OUT, NOT_MEASURED) else verdict.word
 
 
 def group_verdicts(verdicts: Iterable[Verdict]) -> list[Group]:
-    """Group the verdicts of whole factors, worst first.
+    """Group the verdicts on whole factors; return the groups, worst first.
 
-    Verdicts on a single strength, and verdicts on factors of which the task needs nothing ("-"), are left out.
+    Verdicts on a single strength are left out. Factors of which the task needs nothing ("-") are left out too.
     """
     found: dict[tuple[str, str], list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):

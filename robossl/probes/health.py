@@ -1,11 +1,11 @@
 """Check the health of features: whether they have collapsed, and whether half precision harms them.
 
-Features are collapsed if one of these holds; the encoder's verdict is then UNUSABLE:
-- They are not finite.
-- Their spread is below a millionth of their mean.
-- After centring, they use fewer than two directions (RankMe, arXiv:2210.02885; without centring, a large mean pulls
-  this number to 1).
-- Fewer than 90 % of frames with noise of one grey level still retrieve their own clean frame.
+Features are collapsed if at least one of these conditions holds. The encoder's verdict is then UNUSABLE.
+- Some features are not finite.
+- The spread of the features is below a millionth of the length of their mean.
+- After centring, the features use fewer than two directions (RankMe, arXiv:2210.02885). Centring matters, because a
+  large mean would pull this number to 1.
+- With noise of one grey level, fewer than 90 % of the frames retrieve their own clean frame.
 
 Features are precision-fragile if half precision moves them by more than 5 % of their spread.
 """
@@ -23,11 +23,12 @@ from robossl.probes.retrieval import retrieval
 
 MIN_REL_STD = 1e-6
 MIN_RANK = 2.0
-MIN_FRAMES = 20  # minimum number of frames to judge by spread or rank
+MIN_FRAMES = 20  # minimum number of frames to judge the features by their spread or rank
 MIN_FLOOR_R1 = 0.9
 MAX_FP16_ERROR = 0.05
-SPECTRUM = 64  # number of singular values in the report
-FIRST, LAST = 10, 100  # the slope is fitted to eigenvalues 11 to 100 (Stringer et al., 2019, start at the eleventh)
+SPECTRUM = 64  # maximum number of singular values in the report
+# `alpha` is fitted to the eigenvalues 11 to 100, because Stringer et al. (2019) start at the eleventh.
+FIRST, LAST = 10, 100
 MAX_PAIRED = 1000  # maximum number of frames for the uniformity, which needs the distances of all pairs
 
 
@@ -39,14 +40,14 @@ def health(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> ProbeHealth:
-    """Measure the features of the reference frames, and how far weak noise moves those of the evaluated frames.
+    """Measure the health of the reference frames' features; also measure how far weak noise moves features.
 
     Args:
         reference: Features of the reference frames.
         clean: Features of the evaluated frames.
         noisy: Features of the evaluated frames with noise of one grey level.
         space: Mean and whitening of the features of the reference frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         gallery: Indices of the evaluated frames that retrieval searches.
     """
     if not all(np.isfinite(each).all() for each in (reference, clean, noisy)):
@@ -83,7 +84,7 @@ def _flags(rel_std: float, rank: float, r1: float | None, fp16: float | None, *,
 
 
 def effective_rank(singular: Float[ndarray, " k"]) -> float:
-    """Return the number of directions in use: exp of the entropy of the singular values."""
+    """Return the effective number of directions: exp of the entropy of the singular values."""
     used = singular[singular > 0]
     if not len(used):
         return 1.0
@@ -92,9 +93,9 @@ def effective_rank(singular: Float[ndarray, " k"]) -> float:
 
 
 def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
-    """Return the mean cosine of the features of two different frames; None for fewer than two frames.
+    """Return the mean cosine similarity between the features of different frames; None for fewer than two frames.
 
-    It is near 1 if all features lie in a narrow cone.
+    The result is near 1 if all features lie in a narrow cone.
     """
     if len(x) < 2:
         return None
@@ -104,9 +105,9 @@ def anisotropy(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def uniformity(x: Float[ndarray, "n d"]) -> float | None:
-    """Return the log of the mean of exp(-2 |u - v|^2) over all pairs of unit vectors u, v (arXiv:2005.10242).
+    """Return the log of the mean of exp(-2 |u - v|^2) over all pairs of normalised features u, v (arXiv:2005.10242).
 
-    A value of 0 means collapsed features, about -4 uniform features. Return None for fewer than two frames.
+    Collapsed features give 0, and evenly spread features give about -4. Return None for fewer than two frames.
     """
     from scipy.spatial.distance import pdist
 
@@ -116,7 +117,7 @@ def uniformity(x: Float[ndarray, "n d"]) -> float | None:
 
 
 def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
-    """Fit i^-alpha to the eigenvalues (arXiv:2202.05808), by least squares of logarithms; return alpha.
+    """Fit i^-alpha to the i-th eigenvalue by least squares of logarithms (arXiv:2202.05808); return alpha.
 
     Return None for fewer than two eigenvalues above 0.
     """
@@ -129,7 +130,7 @@ def alpha(eigenvalues: Float[ndarray, " k"]) -> float | None:
 
 
 def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]:
-    """Return singular values, largest first. Values that are not above the rounding error become zero."""
+    """Return the singular values of `x`, largest first. Values within the rounding error become zero."""
     gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
     values = np.linalg.eigvalsh(gram)[::-1]
     squared_rounding = np.finfo(np.float64).eps * max(float(values[0]), np.finfo(np.float64).eps * scale**2)
@@ -137,7 +138,7 @@ def _singular(x: Float[ndarray, "n d"], *, scale: float) -> Float[ndarray, " k"]
 
 
 def _fp16_error(x: Float[ndarray, "n d"], spread: float) -> float:
-    """Return the root mean square error of half precision, relative to the features' spread."""
+    """Return the root mean square error of features in half precision, relative to their spread."""
     largest = float(np.finfo(np.float16).max)
     error = np.clip(x, -largest, largest).astype(np.float16).astype(np.float64) - x
     return float(np.sqrt(np.square(error).sum() / len(x) / spread))

@@ -1,12 +1,12 @@
 """Measure how far a view (transformed frame) moves features, relative to the distance between different frames.
 
-NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 for features z of clean frames and z' of views. It is 1 if features do not
+NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 for features z of clean frames and z' of views. NIS is 1 if features do not
 move, and 0 if they move as far as to another frame. Frames i and j are never of the same cluster (such as an episode).
 Otherwise the share of same-episode pairs, and so NIS, would depend on the number of episodes. The main metric is
-`nis_w`, the NIS of whitened features, because the mean colour dominates the leading components. The other metrics are
-`nis`, `eric` (cosine of whitened features) and `auc` (share of other frames' views that are less similar than the own
-view). Mean and covariance (Ledoit-Wolf) are fitted on reference frames, which share no cluster with the evaluated
-frames.
+`nis_w`, the NIS of whitened features. Without whitening, the leading components would dominate, and these mostly hold
+the mean colour. The other metrics are `nis`, `eric` (cosine of whitened features) and `auc`. For each frame, `auc` is
+the share of other frames' views that are less similar to it than its own view. Mean and covariance (Ledoit-Wolf) are
+fitted on reference frames, which share no cluster with the evaluated frames.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from numpy import ndarray
 from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_minus_ratio
 
 METRICS = ("nis", "nis_w", "eric", "auc")
-CONSTANT = 1e-6  # features whose spread, over the length of their mean, is at most this differ only by rounding
-TIE = 1e-9  # cosines that differ by at most this count as equal; it is more than their rounding error
+# If the spread of features is at most this share of the length of their mean, they differ only by rounding.
+CONSTANT = 1e-6
+# Cosines that differ by at most this count as equal. It is larger than the rounding error of a cosine.
+TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,12 @@ class Space:
 
     mean: Float[ndarray, " d"]
     whitener: Float[ndarray, "d d"]
-    spread: float  # trace of the covariance
+    spread: float  # mean squared distance of the features from their mean
     shrinkage: float
     reason: str | None = None  # why nothing can be measured with these features; None if it can
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Subtract the mean, in float64."""
+        """Return the features minus the mean, in float64."""
         return np.asarray(features.astype(np.float64) - self.mean)
 
     def whiten(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
@@ -44,7 +46,7 @@ class Space:
 
 
 def fit_space(reference: Float[ndarray, "r d"]) -> Space:
-    """Fit mean and whitening to the features of the reference frames; `reason` is set if that is not possible."""
+    """Fit mean and whitening to the features of the reference frames; set `reason` if that is not possible."""
     from sklearn.covariance import ledoit_wolf
 
     x = reference.astype(np.float64)
@@ -57,7 +59,8 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
     spread = float(np.square(x).sum() / len(x))
     if spread <= CONSTANT**2 * float(centre @ centre):
         return Space(centre, np.eye(d), spread, 1.0, "the features are the same for every frame")
-    scale = np.sqrt(spread / d)  # makes shrinkage and rounding independent of the features' unit
+    # Scale the features, so that shrinkage and rounding do not depend on their unit.
+    scale = np.sqrt(spread / d)
     covariance, shrinkage = ledoit_wolf(x / scale, assume_centered=True)
     values, axes = np.linalg.eigh(covariance)
     values = np.maximum(values, 1e-12 * values[-1])
@@ -67,13 +70,13 @@ def fit_space(reference: Float[ndarray, "r d"]) -> Space:
 def invariance(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, Figure]:
-    """Return every metric of one view by name, each a value with its interval.
+    """Return the metrics of one view (transformed frames) by name, each as a value with its interval.
 
     Args:
         clean: Features of the clean frames.
         moved: Features of the same frames after the transformation.
         space: Mean and whitening of the features of the reference frames.
-        draws: Resamples of the clusters of the clean frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the clean frames.
     """
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
@@ -85,7 +88,10 @@ def invariance(
 def invariance_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, MetricParts]:
-    """Return the summands of every metric for each frame. Call this only if `unmeasurable` returns None."""
+    """Return for each metric its terms per frame, which a bootstrap sums.
+
+    Call this only if `unmeasurable` returns None.
+    """
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
@@ -97,7 +103,7 @@ def invariance_scores(
 
 
 def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws) -> str | None:
-    """Return why a view cannot be measured; None if it can."""
+    """Return why the metrics of a view (transformed frames) cannot be computed; None if they can."""
     if space.reason:
         return space.reason
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
@@ -111,11 +117,12 @@ def unmeasurable(clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], spa
 
 
 def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]) -> Float[ndarray, "n 2"]:
-    """Return each frame's squared distance to its own view, and its part in the mean distance to other clusters' views.
+    """Return two columns: squared distances of frames to their own views (transformed frames) and to other views.
 
-    The second column is the frame's influence on the mean distance, both as the clean frame and as the view of a pair
-    (the projection of a U-statistic). So its bootstrap has the variance of drawing both frames of a pair. The mean of
-    the second column is the mean distance.
+    The mean of the second column is the mean squared distance over all pairs of a frame and a view of another
+    cluster (such as an episode). A frame is part of such pairs in two ways: as the clean frame and as the view. Its
+    value in the second column counts both (projection of a U-statistic). So a bootstrap over frames has the variance
+    of drawing both members of a pair.
 
     Args:
         z: Features of the clean frames.
@@ -136,9 +143,10 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 def nearer_than_others(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
 ) -> Float[ndarray, " n"]:
-    """Return for each frame the share of other clusters' views that are less similar to it than its own view.
+    """Return for each frame the share of other views that are less similar to it than its own view.
 
-    Ties count as lost. `of` is the cluster of each frame.
+    A view is a transformed frame. Only views of other clusters (such as episodes) are compared. A view that is equally
+    similar does not count as less similar. `of` is the cluster of each frame.
     """
     likeness = unit(z) @ unit(moved).T
     own = (unit(z) * unit(moved)).sum(axis=1)[:, None]
@@ -148,13 +156,16 @@ def nearer_than_others(
 
 
 def _of_others(values: Float[ndarray, "n ..."], of: Int[ndarray, " n"]) -> Float[ndarray, "n ..."]:
-    """Return for each frame the sum of `values` over all frames of other clusters; `of` holds each frame's cluster."""
+    """Return for each frame the sum of `values` over all frames of other clusters (such as episodes).
+
+    `of` holds the cluster of each frame.
+    """
     sums = np.zeros((of.max() + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
     return np.asarray(sums.sum(axis=0) - sums[of])
 
 
 def unit(z: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-    """Scale rows to length one; a row of zeros stays zero."""
+    """Return the rows scaled to length one; a row of zeros stays zero."""
     length = np.linalg.norm(z, axis=1, keepdims=True)
     return z / np.where(length > 0, length, 1)

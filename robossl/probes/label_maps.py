@@ -1,10 +1,11 @@
 """Compute the label T.y of a view (transformed frame) from the label y of the clean frame, or say why T.y is undefined.
 
-A view that moves points does so by a homography from frame to view. Both are in the coordinates of labels: x right, y
-down, -1 to 1 over the width and the height. Angles and camera poses need square pixels, so they are computed from the
-sizes of frame and view too.
+If a factor moves points, a homography maps points of the frame to points of the view. Both are in the coordinates of
+labels: x right, y down, -1 to 1 over the width and the height. Angles and camera poses need coordinates in square
+pixels, so their computation also uses the sizes of frame and view.
 
-The table shows what happens to the label; "none" means that T.y is undefined.
+The table shows for each type of label (rows) what a factor (columns) does to the label. "none" means that T.y is
+undefined.
 
 | label | photometric, scene | rotation, rot90 | hflip | translation, scale, crop | perspective | camera_* | latency |
 |---|---|---|---|---|---|---|---|
@@ -32,11 +33,14 @@ from robossl.probes.result import Family
 
 ROLLS = ("rotation", "rot90")
 TILTS = ("perspective", "camera_perspective")
-CAMERA = "camera_"  # start of the names of factors that move the camera of the scene
+CAMERA = "camera_"  # the names of factors that move the scene's camera start with this
 
 
 class ViewLabel(NamedTuple):
-    """The label of transformed frames, with nan for things outside the picture; or None and why it is undefined."""
+    """The label of transformed frames; or, if it is undefined, None and the reason.
+
+    Values of things outside the picture are nan.
+    """
 
     label: Label | None
     reason: str | None = None
@@ -52,7 +56,7 @@ def move_label(
     view_hw: tuple[int, int] | None = None,
     disc: bool = False,
 ) -> ViewLabel:
-    """Return the label that frames have after a factor was applied.
+    """Return the label that frames have after a factor was applied, or why it is undefined.
 
     Args:
         label: Label of the clean frames.
@@ -88,7 +92,7 @@ def move_label(
 def why_none(type: LabelType, factor: str, family: Family) -> str | None:
     """Return why a label of this type is undefined after a factor was applied; None if it is defined.
 
-    Classes that name sides are not checked here.
+    This function does not check classes that name sides (such as left and right).
     """
     if family == "temporal":
         return "it is that of an earlier frame"
@@ -108,7 +112,7 @@ def why_none(type: LabelType, factor: str, family: Family) -> str | None:
 
 
 def move_points(points: Float[ndarray, "n 2"], to_view: Float[ndarray, "n 3 3"]) -> Float[ndarray, "n 2"]:
-    """Move points by their homographies; points behind the camera become nan."""
+    """Return the points moved by their homographies; nan for points behind the camera."""
     moved = np.einsum("nij,nj->ni", to_view, np.column_stack([points, np.ones(len(points))]))
     depth = np.where(moved[:, 2] > 0, moved[:, 2], np.nan)
     points_in_view: Float[ndarray, "n 2"] = moved[:, :2] / depth[:, None]
@@ -116,7 +120,7 @@ def move_points(points: Float[ndarray, "n 2"], to_view: Float[ndarray, "n 3 3"])
 
 
 def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -> Float[ndarray, "n 4"]:
-    """Return the upright box around the moved corners of each box (x and y of its centre, width, height)."""
+    """Return for each box (x and y of the centre, width, height) the upright box around its moved corners."""
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     corners = np.stack([move_points(boxes[:, :2] + sign * boxes[:, 2:] / 2, to_view) for sign in signs])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -124,7 +128,7 @@ def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -
 
 
 def turn_angles(angles: Float[ndarray, "n 1"], in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, "n 1"]:
-    """Return the angles that directions have after a linear map; counter-clockwise in the picture, in (-pi, pi]."""
+    """Return the angles of directions after a linear map; counter-clockwise in the picture, in (-pi, pi]."""
     directions = np.stack([np.cos(angles[:, 0]), -np.sin(angles[:, 0])], axis=1)  # y points down
     moved = np.einsum("nij,nj->ni", in_pixels, directions)
     turned: Float[ndarray, "n 1"] = np.arctan2(-moved[:, 1], moved[:, 0])[:, None]
@@ -138,13 +142,13 @@ def rolls(in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, " n"]:
 
 
 def are_rotations(quaternions: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
-    """Return which quaternions are rotations. Some are zero, because trackers write that if they lose the camera."""
+    """Return which quaternions are rotations. Zeros are not (trackers write zeros if they lose the camera)."""
     valid: Bool[ndarray, " n"] = np.isfinite(quaternions).all(axis=1) & (np.square(quaternions).sum(axis=1) > 1e-12)
     return valid
 
 
 def roll_poses(poses: Float[ndarray, "n 7"], radians: Float[ndarray, " n"]) -> Float[ndarray, "n 7"]:
-    """Return the camera-to-world poses of cameras that see the rotated pictures; their positions do not change."""
+    """Return the camera-to-world poses of cameras that would see the rotated pictures; positions do not change."""
     from scipy.spatial.transform import Rotation
 
     known = np.isfinite(poses).all(axis=1) & are_rotations(poses[:, 3:])
@@ -167,7 +171,7 @@ def _sides(label: Label, mirrored: tuple[int, ...], factor: str) -> ViewLabel:
 def _in_pixels(
     to_view: Float[ndarray, "n 3 3"], hw: tuple[int, int], view_hw: tuple[int, int]
 ) -> Float[ndarray, "n 2 2"]:
-    """Return the linear part of the homographies at the centre of the frame, for coordinates in pixels."""
+    """Return the derivative of each homography at the centre of the frame, in pixel coordinates."""
     scale = np.array(view_hw[::-1])[:, None] / np.array(hw[::-1])[None]
     affine = to_view[:, :2, :2] - to_view[:, :2, 2:] * to_view[:, 2:, :2] / to_view[:, 2:, 2:]
     linear: Float[ndarray, "n 2 2"] = affine / to_view[:, 2:, 2:] * scale
@@ -175,7 +179,7 @@ def _in_pixels(
 
 
 def seen(points: Float[ndarray, "n 2"], hw: tuple[int, int], *, disc: bool) -> Bool[ndarray, " n"]:
-    """Return which points are inside a view, or inside its disc if `disc`; points that are nan are outside."""
+    """Return which points are inside the picture (if `disc`, inside its disc). A point that is nan is outside."""
     if disc:
         in_radii = points * np.array(hw[::-1]) / min(hw)
         inside: Bool[ndarray, " n"] = np.square(in_radii).sum(axis=1) <= 1

@@ -55,9 +55,10 @@ class Measure:
 
         Args:
             name: Name of the encoder.
-            features: The encoder's features of each view of the plan.
-            paired: Keep each cluster's part of `nis_w`, which a paired comparison of reports needs.
-            watch: Function that is called after each view with the number of finished views and of all views.
+            features: The encoder's features of each view (transformed frames) in the plan.
+            paired: Keep the part of `nis_w` of each cluster (such as an episode), because a paired comparison of
+                reports needs it.
+            watch: Function that is called after each view with two numbers: of finished views and of all views.
         """
         one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []
@@ -75,12 +76,12 @@ class Measure:
 
     @cached_property
     def shown(self) -> tuple[RenderJob, ...]:
-        """The views that are measured one by one: those of each factor at each level, without the noise floor."""
+        """The views (transformed frames) to measure: one for each factor and level. Weak noise is not included."""
         return tuple(job for job in self.plan.jobs if job.draw == "level" and job != FLOOR_JOB)
 
     @cached_property
     def draws(self) -> Draws:
-        """Resamples of the clusters of the evaluated frames."""
+        """Bootstrap resamples of the clusters (such as episodes) of the evaluated frames."""
         clusters = self.views.frames.clusters[self.views.split.evaluation]
         return draw(clusters, num_resamples=self.settings.num_resamples, seed=self.settings.seed)
 
@@ -90,11 +91,12 @@ class Measure:
         return spread_gallery(self.views.frames.clusters[self.views.split.evaluation], seed=self.settings.seed)
 
     def label(self, name: str, job: RenderJob, factor: Factor) -> ViewLabel:
-        """Return the label that a job's frames have after the transformation, or why it is undefined."""
+        """Return the label that the frames of a render job have after the transformation, or why it is undefined."""
         whole = self.labels[name]
         own = replace(whole, values=whole.values[self.views.positions(job)])
         if job.draw == "clean" and (factor.warp is None or whole.type not in ("point", "box")):
-            return ViewLabel(own)  # clean views are only cropped, which changes no labels but points and boxes
+            # Clean frames are only cut to a shape, which changes no labels except points and boxes.
+            return ViewLabel(own)
         return move_label(
             own,
             factor=factor.name,
@@ -106,7 +108,7 @@ class Measure:
         )
 
     def homographies(self, job: RenderJob, factor: Factor) -> Float[ndarray, "n 3 3"] | None:
-        """Return homographies from the frames to the views of a job; None if the factor moves no point."""
+        """Return homographies from clean frames to the frames of a render job; None if the factor moves no point."""
         if job.draw != "clean":
             return to_view(self.views, job)
         if factor.warp is None:

@@ -11,9 +11,9 @@ from robossl.probes.views import RenderJob, Views
 
 
 def to_view(views: Views, job: RenderJob) -> Float[ndarray, "n 3 3"] | None:
-    """Return homographies from frames to views in the coordinates of labels; None if the factor moves no point.
+    """Return homographies from clean to transformed frames, in coordinates of labels; None if no point moves.
 
-    For factors that move the scene's camera, the homographies are right only for points on the ground.
+    If a factor moves the scene's camera, its homographies are correct only for points on the ground.
     """
     factor = resolve_factor(job.factor)
     values, at = views.values(job), views.positions(job)

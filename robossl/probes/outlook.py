@@ -1,4 +1,4 @@
-"""Find, before a run, the factors that no encoder can pass because labels or frames are missing."""
+"""Find, before a run, the factors that cannot become SAFE for any encoder, because labels or frames are missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from robossl.probes.retrieval import GALLERY
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Factors whose verdict can only be INCONCLUSIVE or RISKY, grouped by cause, and advice on what to do."""
+    """Factors that cannot become SAFE in this run, grouped by cause, with advice on what to do."""
 
-    open: Mapping[str, tuple[str, ...]]  # these factors, by cause; empty if every factor can pass
-    advice: str  # what would let the factors pass; empty if every factor can pass
+    open: Mapping[str, tuple[str, ...]]  # names of factors that cannot become SAFE, by cause; empty if there are none
+    advice: str  # text that says what to change for these factors; "" if there are none
 
     def lines(self) -> list[str]:
-        """Return the lines to print; an empty list if every factor can pass."""
+        """Return lines of text to print; an empty list if every factor can become SAFE."""
         if not self.open:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
@@ -42,7 +42,7 @@ def make_outlook(
     labels: Mapping[str, Label],
     unavailable: Mapping[str, str],
 ) -> Outlook:
-    """Find the factors of a profile that cannot be shown to be safe with these frames and labels.
+    """Find the factors of a profile that cannot become SAFE with these frames and labels.
 
     Args:
         frames: All frames.
@@ -77,7 +77,7 @@ class _Conditions:
     unit: str
 
     def why_open(self, factor: str, need: Need) -> str | None:
-        """Return why no run can show a factor with this need to be safe; None if a run can."""
+        """Return why a factor with this need cannot become SAFE for any encoder; None if it can."""
         if self.clusters < self.profile.thresholds.min_clusters:
             return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
         if need == "INFO":
@@ -87,7 +87,7 @@ class _Conditions:
         family = resolve_factor(factor).family
         known = [name for name, label in self.labels.items() if not why_none(label.type, factor, family)]
         read = next(iter(self.labels)) if need == "INV" else next(iter(known), None)
-        # If no label is defined after the factor was applied, the factor is not measured and does not count.
+        # If applying the factor leaves every label undefined, the factor is not measured and does not count.
         return self._why_unreadable(read) if read else None
 
     def _without_labels(self, need: Need) -> str | None:
@@ -126,7 +126,7 @@ def _list_needs(name: str, asked: FactorNeed) -> list[Need]:
 
 
 def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
-    """Return text that says what would let the factors in `found` pass; `found` maps each cause to its factors."""
+    """Return text that says what to change. `found` maps each cause to the factors that cannot become SAFE."""
     causes = " ".join(found)
     advice = []
     if NO_LABEL in causes:

@@ -1,4 +1,4 @@
-"""Write the output of a probe: the report as JSON and as a page, a contact sheet, and the printed summary."""
+"""Write the results of a probe: the report as JSON and as a page, the contact sheet, and the summary as text."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def write_outputs(found: ProbeResult, folder: Path) -> None:
 
 
 def summary(report: Report) -> list[str]:
-    """Return the summary of a report as lines: the overall verdict, then the factors' verdicts, worst first.
+    """Return the summary of a report as lines of text: the overall verdict, then the factors' verdicts, worst first.
 
-    Factors that are undecided for the same cause share a line.
+    Factors whose verdicts have the same cause share a line.
     """
     heads = [f"  {line}" for line in (*describe_clean_heads(report), *describe_backbone(report.random_backbone))]
     if report.task is None:
@@ -55,7 +55,7 @@ def summary(report: Report) -> list[str]:
 
 
 def _line(group: Group) -> str:
-    """Return the line of one factor with its evidence, or of several factors that share a cause."""
+    """Return a line of text about one factor with its evidence, or about several factors that share a cause."""
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
@@ -64,7 +64,7 @@ def _line(group: Group) -> str:
 
 
 def _find_errors(report: Report, views: Views) -> list[RetrievalErrors]:
-    """Return the worst retrievals as pictures: the query, the frame that was found, and the frame to be found."""
+    """Return the worst retrievals as pictures: the query, the frame that was found, and the correct frame."""
     groups = []
     for each in report.readings.neighbours:
         job = RenderJob(each.factor, each.level, "level", "evaluation")

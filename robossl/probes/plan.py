@@ -14,18 +14,19 @@ from robossl.probes.frames import ProbeFrames, ViewUnavailableError
 from robossl.probes.views import Part, RenderJob, Views, render_frames
 
 FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
-_NUM_TRIED = 4  # number of frames on which each factor is tried
+_NUM_TRIED = 4  # number of frames on which each factor is tried, to measure its rendering time
 PARTS: tuple[Part, Part] = ("reference", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderPlan:
-    """What to render, in which order, and what it costs.
+    """What a probe renders, in which order, and how many bytes and seconds that takes.
 
     Args:
-        jobs: The views to render, one job for each file, in the order of rendering. Clean views come first.
+        jobs: The views (transformed frames) to render: a job for each file, in the order of rendering. Clean views come
+            first.
         num_bytes: Size of the files of all jobs.
-        seconds: Estimated time to render the files that are missing, from a few frames of each factor.
+        seconds: Estimated time to render the missing files. It is measured on a few frames for each factor.
         unavailable: Factors that cannot be rendered for these frames, with the reason.
     """
 
@@ -43,9 +44,9 @@ def plan_views(
     Args:
         views: Views (transformed frames) and the split of the frames into two parts: reference and judged frames.
         levels: Levels of each factor to render, for the judged frames.
-        decode: Levels of each factor to decode. For each, frames of both parts are rendered with strengths that are
-            spread up to the level. These views also train heads on transformed frames. A factor with classes has only
-            one such job, whatever the level.
+        decode: Levels of each factor to decode. For each of these levels, frames of both parts are rendered with
+            strengths that are spread up to the level. Heads on transformed frames are trained on these views too. A
+            factor with classes (kinds of change instead of strengths) has one job of views for all its levels.
 
     Raises:
         InputError: a factor or level is unknown.
@@ -70,7 +71,7 @@ def plan_views(
 
 
 def make_decode_job(factor: str, level: int, part: Part) -> RenderJob:
-    """Return the job that renders a factor with the spread strengths that are decoded at a level."""
+    """Return the job that renders a factor with strengths spread up to a level, to be decoded."""
     return RenderJob(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 
@@ -80,7 +81,7 @@ def find_unavailable(frames: ProbeFrames, names: Sequence[str]) -> dict[str, str
 
 
 def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return each factor's rendering time in seconds per frame, and why some factors cannot be rendered."""
+    """Render a few frames; return each factor's time in seconds per frame, and why some factors cannot be rendered."""
     at = np.unique(np.linspace(0, len(frames.clusters) - 1, _NUM_TRIED).astype(np.int64))
     seconds: dict[str, float] = {}
     unavailable: dict[str, str] = {}

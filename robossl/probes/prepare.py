@@ -1,4 +1,4 @@
-"""Choose the frames and views of a probe before any encoder is opened."""
+"""Choose the frames of a probe and their transformations, before any encoder is opened."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ class ProbeInputs:
     plan: RenderPlan
     profile: Profile | None
     settings: ProbeSettings
-    unavailable: Mapping[str, str]  # why factors cannot be rendered for these frames, even if the run leaves them out
+    # Factors that cannot be rendered for these frames, with the reason. Factors that the run leaves out are included.
+    unavailable: Mapping[str, str]
     factors: tuple[str, ...]
     use_labels: bool
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """The labels that heads are fitted to. To get them, an environment plays its scenes again."""
+        """The labels to which heads are fitted. To get them, an environment plays its scenes again."""
         return choose_labels(self.views.frames, self.profile) if self.use_labels else {}
 
     @property
     def labels_text(self) -> str:
-        """Text that names the labels that are read, or says why none is read."""
+        """Text that names the labels to which heads are fitted, or says why there are none."""
         there = ", ".join(self.views.frames.labels)
         if self.labels or not there:
             return ", ".join(self.labels) or "none"
@@ -45,7 +46,7 @@ class ProbeInputs:
         return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
-        """Return lines of text that name the factors that no encoder can pass here; an empty list without a profile."""
+        """Return text lines about factors that cannot become SAFE for any encoder; an empty list without a profile."""
         if self.profile is None:
             return []
         found = make_outlook(
@@ -76,7 +77,7 @@ def prepare(
         factors: Factors to measure.
         cache: Folder of views (transformed frames) and features.
         settings: How much to measure, such as the number of frames.
-        use_labels: Fit heads to the labels of the frames.
+        use_labels: Whether to fit heads to the labels of the frames.
 
     Raises:
         InputError: there are too few frames, all frames are equal, or none of the factors can be rendered for them.

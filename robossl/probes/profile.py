@@ -1,7 +1,7 @@
-"""Read task profiles in TOML. A profile says what a task needs of each factor.
+"""Read task profiles in TOML. A profile says what a task needs of each factor (change of the picture or scene).
 
-INV means that features must ignore the factor, EQUI that they must follow it, INFO that they must contain it, and "-"
-that the task needs nothing. The package's profiles are in `profiles/`; users can write their own:
+The need INV means that features must ignore the factor. EQUI means that they must follow it, INFO that they must
+contain it, and "-" that the task needs nothing. The package's profiles are in `profiles/`. Users can write others:
 
 ```toml
 schema = "robossl.profile/1"
@@ -42,7 +42,7 @@ MIN_CLUSTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Bounds of the decision rules. The defaults are not yet calibrated on measured drops of a policy's success."""
+    """Bounds of the rules that give verdicts (not yet calibrated on measured drops of a policy's success)."""
 
     inv_retention: float = 0.9
     inv_nis_w: float = 0.8
@@ -56,8 +56,7 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least
-    # this. The retention of other labels is not judged.
+    # A label is judged only if the lower bound of its head's score above chance on clean frames is at least this.
     readable: float = 0.15
     min_clusters: int = MIN_CLUSTERS
 
@@ -81,7 +80,7 @@ class FactorNeed:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a task needs: its labels, its need of each factor, and the bounds of the decision rules."""
+    """What a task needs: its labels, its need of each factor, and the bounds of the rules that give verdicts."""
 
     name: str
     title: str
@@ -96,7 +95,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class _FactorTable:
-    """The table of one factor in a profile's file."""
+    """The TOML table of one factor in a profile's file."""
 
     need: str | tuple[str, ...]
     max_level: int = MAX_LEVEL
@@ -117,7 +116,7 @@ class _FactorTable:
 
 @dataclass(frozen=True, slots=True)
 class _ProfileFile:
-    """The content of a profile's file."""
+    """The content of a profile's TOML file."""
 
     schema: Literal["robossl.profile/1"]
     name: str

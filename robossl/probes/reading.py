@@ -1,4 +1,4 @@
-"""Make all measurements of one encoder. What is fitted to its clean features is used for all factors."""
+"""Make all measurements of one encoder. What is fitted to features of clean frames is fitted once for all factors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class EncoderMeasures:
     Args:
         common: Views (transformed frames), labels and resamples that all encoders share.
         features: The encoder's features of each job (file of views).
-        paired: Keep each cluster's part of `nis_w`, which a paired comparison of reports needs.
-        spaces: Cache of mean and whitening by base (the cut of the frames, such as "disc"); filled when needed.
-        tasks: Cache of the heads that are fitted on clean frames, by label and base; filled when needed.
+        paired: Keep the part of `nis_w` of each cluster (such as an episode), because a paired comparison of reports
+            needs it.
+        spaces: Cache of mean and whitening for each base (the cut of the frames, such as "disc").
+        tasks: Cache of the heads that are fitted on clean frames, for each label and base.
     """
 
     common: Measure
@@ -67,10 +68,10 @@ class EncoderMeasures:
         return health(reference, clean, self.pooled(FLOOR_JOB), self.space("plain"), common.draws, common.gallery)
 
     def cells(self, job: RenderJob) -> Iterator[Cell]:
-        """Yield the metrics of one view: invariance and retrieval, and for some factors equivariance.
+        """Yield the metrics of one view (transformed frames): invariance, retrieval and sometimes equivariance.
 
-        Equivariance of pooled features is for factors with classes. Equivariance of feature maps is for factors that
-        move points, if the maps were kept.
+        Equivariance of pooled features is measured for factors with classes. Equivariance of feature maps is measured
+        for factors that move points, if the maps were kept.
         """
         factor, common = resolve_factor(job.factor), self.common
         clean, moved = self.pooled(common.views.clean(job)), self.pooled(job)
@@ -92,10 +93,10 @@ class EncoderMeasures:
             yield from self._dense(job, factor)
 
     def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
-        """Yield how well a linear map predicts the transformed features of this level's class.
+        """Yield how well a linear map predicts features of frames that were transformed with the class of this level.
 
         The map is fitted on the reference frames that were drawn with this class. Yield nothing if the plan has no
-        reference frames for decoding.
+        transformed reference frames.
         """
         kind = make_decode_job(job.factor, job.level, "reference")
         if kind not in self.features:
@@ -121,9 +122,9 @@ class EncoderMeasures:
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
     def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
-        """Decode the strength of the factor, from views with strengths spread up to this level.
+        """Decode the strength of a factor from frames with strengths spread up to this level; return the scores.
 
-        Return an empty tuple if the plan has no such views.
+        Return an empty tuple if the plan has no such frames.
         """
         factor, common = resolve_factor(job.factor), self.common
         jobs = [make_decode_job(job.factor, job.level, part) for part in ("reference", "evaluation")]
@@ -148,7 +149,7 @@ class EncoderMeasures:
         )
 
     def retentions(self, job: RenderJob) -> Iterator[Retention]:
-        """Yield the retention of every label: the share of a head's clean score that is left under the view.
+        """Yield for every label its retention: the share of a head's score on clean frames that is left on the view.
 
         A head is fitted on clean frames. If the plan has transformed reference frames, a second head is fitted on clean
         and transformed frames.
@@ -207,7 +208,7 @@ class EncoderMeasures:
         )
 
     def neighbours(self, cells: list[Cell]) -> tuple[Neighbours, ...]:
-        """Return the worst wrong retrievals of the views with the lowest R@1; at most one view per factor."""
+        """Return the worst wrong retrievals for the factors and levels with the lowest R@1, one level per factor."""
         scored = [(cell.figure.value, cell) for cell in cells if cell.metric == "r1" and cell.figure.value is not None]
         worst: dict[str, Cell] = {}
         for _, cell in sorted(scored, key=lambda each: each[0]):
@@ -227,10 +228,11 @@ def _clean(base: str, part: Part) -> RenderJob:
 
 
 def _shares(scores: MetricParts, draws: Draws) -> tuple[tuple[float, float], ...]:
-    """Return two sums for each cluster; the ratio of their totals is 1 - (own distance) / (distance to others) = NIS.
+    """Return a numerator and a denominator of NIS for each cluster (such as an episode).
 
-    The sums are the distance to other frames' views minus the distance to the own view, and the distance to other
-    frames' views.
+    NIS is the sum of all numerators over the sum of all denominators. The denominator sums, over the frames of the
+    cluster, the distance to the views (transformed frames) of other frames. The numerator is the denominator minus the
+    summed distances to the frames' own views.
     """
     sums = [np.bincount(draws.clusters, weights=column) for column in scores.parts.T]
     return tuple((float(other - own), float(other)) for own, other in zip(*sums, strict=True))

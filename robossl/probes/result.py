@@ -12,11 +12,9 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# Start of the reason why a value is missing. UNREADABLE: no head can read the label. UNKNOWN: the label is undefined
-# after the factor was applied.
+# First words of the reason for a missing value: no head can read the label, or the factor leaves it undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
-# Metric of a verdict without a measurement. NOT_MEASURED: the factor cannot be measured on these frames. LEFT_OUT: the
-# run was asked for other factors.
+# `Verdict.metric` of a factor that these frames cannot show, and of a factor that the run was not asked to measure.
 NOT_MEASURED, LEFT_OUT = "not measured", "left out"
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
@@ -32,53 +30,56 @@ class ViewFigures:
     factor: str
     family: Family
     level: int  # 1 mild to 5 severe
-    params: Mapping[str, Any]  # unit and values of the strength; two values if its side (+ or -) was drawn per frame
-    psnr: float | None  # in dB, against the clean view; mean over the frames that differ; None if no pixel differs
-    ssim: float | None  # structural similarity to the clean view; mean over up to 64 frames that differ, or None
+    params: Mapping[str, Any]  # unit and values of the strength; two values if each frame got a random side (+ or -)
+    # PSNR in dB against the clean frames: the mean over the frames that changed. None if no pixel changed.
+    psnr: float | None
+    # Structural similarity to the clean frames: the mean over up to 64 frames that changed. None if no pixel changed.
+    ssim: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One metric of one view: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck, drift_px."""
+    """One metric of transformed frames: nis, nis_w, eric, r1, mrr, auc, eq_map, eq_identity, pck or drift_px."""
 
     factor: str
     level: int
     metric: str
     figure: Figure
-    # Numerator and denominator of each cluster (such as an episode), for paired comparisons; empty if they were not
-    # kept. The value of the metric is the sum of the numerators over the sum of the denominators.
+    # Numerator and denominator of the metric for each cluster (such as an episode); () if they were not kept.
     shares: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How well the strength of a factor can be decoded from the features: 0 is chance, 1 is perfect."""
+    """How well the strength of a factor can be decoded from the features; a score of 0 is chance, 1 is perfect."""
 
     factor: str
     level: int
-    protocol: Literal["abs", "rel"]  # abs: from features of the view alone; rel: minus those of the clean frame
+    # Input of the probe. abs: features of the transformed frame. rel: these features minus those of the clean frame.
+    protocol: Literal["abs", "rel"]
     probe: Literal["linear", "mlp"]
     kind: Literal["regression", "classification"]
-    figure: Figure  # R2, or (accuracy - chance) / (1 - chance)
-    accuracy: float | None  # None for regression
+    figure: Figure  # the score: R2, or (accuracy - chance) / (1 - chance)
+    accuracy: float | None  # share of correct classes; None for regression
     chance: float | None  # accuracy of guessing; None for regression
-    shuffled: tuple[float, float] | None  # 95 % range of linear probes' scores if the true strengths are shuffled
+    shuffled: tuple[float, float] | None  # 95 % range of the scores of linear probes that learned shuffled strengths
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance."""
+    """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance.
+
+    Head "clean": fitted on clean frames, tested with the moved label. Head "same": the same head, tested with the old
+    label. Head "augmented": fitted on clean and on transformed frames, tested with the moved label.
+    """
 
     label: str
     factor: str
     level: int
-    # How the head was fitted, and with which label it was tested on transformed frames. clean: fitted on clean frames,
-    # tested with the moved label T.y. same: fitted on clean frames, tested with the old label y. augmented: fitted on
-    # clean frames with y and on transformed frames with T.y, tested with T.y.
     head: Literal["clean", "same", "augmented"]
     figure: Figure
-    clean: float | None  # R2 or chance-corrected balanced accuracy of the clean head on clean frames
-    transformed: float | None  # the same score of this head on transformed frames
+    clean: float | None  # score (R2 or chance-corrected balanced accuracy) of the clean head on clean frames
+    transformed: float | None  # score of this head on transformed frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class CleanHead:
     """The score of a head on whole clean frames (not cut to a disc or square)."""
 
     label: str
-    figure: Figure  # R2, or chance-corrected balanced accuracy
+    figure: Figure  # the score: R2, or chance-corrected balanced accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,10 @@ class ProbeHealth:
     fp16_error: float | None
     anisotropy: float | None
     uniformity: float | None
-    alpha: float | None  # slope of the eigenspectrum
-    spectrum: tuple[float, ...]  # the largest 64 singular values of the centred features, over the sum of all
-    floor_nis_w: float | None  # nis_w of frames with noise of one grey level
-    floor_r1: float | None  # r1 of frames with noise of one grey level
+    alpha: float | None  # the i-th eigenvalue of the features' covariance falls like i^-alpha
+    spectrum: tuple[float, ...]  # the 64 largest singular values of the centred features, divided by the sum of all
+    floor_nis_w: float | None  # metric nis_w for frames with noise of one grey level
+    floor_r1: float | None  # metric r1 for frames with noise of one grey level
     flags: tuple[Flag, ...]
 
 
@@ -121,25 +122,25 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The worst wrong retrievals among transformed frames: indices of the query and of the frame that was found."""
+    """The worst wrong retrievals of transformed frames: the index of each query and of the frame that it found."""
 
     factor: str
     level: int
-    pairs: tuple[tuple[int, int], ...]  # indices among the evaluated frames
+    pairs: tuple[tuple[int, int], ...]  # indices of the query and of the found frame, among the evaluated frames
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one factor at one level; if `level` is None, on the whole factor (its worst judged level)."""
+    """The verdict on one factor at one level; if `level` is None, on the whole factor (verdict of its worst level)."""
 
     factor: str
     level: int | None
     need: Need
     word: Word
-    metric: str  # name of the metric that decided: "retention of point (clean head)", "nis_w and r1", ...
+    metric: str  # name of the metric that decided, such as "retention of point (clean head)"
     figure: Figure  # the encoder's value of that metric
-    references: Mapping[str, float | None]  # the same metric of the baselines: pooled pixels and random weights
-    sentence: str  # the evidence for the verdict, or why there is none, as a sentence
+    references: Mapping[str, float | None]  # the baselines' values of that metric (pooled pixels and random weights)
+    sentence: str  # sentence with the evidence for the verdict; if there is no evidence, it says why
     # Why the verdict is INCONCLUSIVE or UNUSABLE. Factors with exactly the same text share a line of the report.
     cause: str = ""
 
@@ -152,22 +153,23 @@ class ProbeData:
     sha256: str
     n_reference: int
     n_evaluation: int
-    num_clusters: int  # of the evaluated frames
+    num_clusters: int  # number of clusters (such as episodes) from which the evaluated frames come
     cluster_key: str  # what a cluster is, such as "episode"
     resolution: tuple[int, int]  # height and width in pixels
-    mask: bool  # whether views of geometric factors and the clean views that they are compared with are cut to a disc
+    # True if frames transformed by geometric factors, and the clean frames compared with them, are cut to a disc.
+    mask: bool
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskNeeds:
-    """The task: the name of its profile, and what it needs of each factor."""
+    """The task: the name of its profile, and what the task needs of each factor."""
 
     profile: str
     sha256: str
     calibrated: bool
     max_level: Mapping[str, int]
-    needs: Mapping[str, tuple[Need, ...]]  # for each factor, a need for each level
+    needs: Mapping[str, tuple[Need, ...]]  # needs of each factor, one for each level
     about: str = ""  # the profile's text about the task and what the verdicts mean
     # Names of the labels that the task reads; () if it judges without labels; None in reports without this field.
     labels: tuple[str, ...] | None = None
@@ -188,7 +190,8 @@ class Report:
     created: str
     encoder: SubjectInfo
     data: ProbeData
-    settings: Mapping[str, Any]  # fields of `ProbeSettings`, and "unavailable" (factors) and "command"
+    # The fields of `ProbeSettings`, the command line ("command"), and why factors were not rendered ("unavailable").
+    settings: Mapping[str, Any]
     views: tuple[ViewFigures, ...]
     readings: Readings
     references: Mapping[str, Readings]  # measurements of the baselines "pixels" and "random_init"

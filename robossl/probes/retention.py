@@ -1,11 +1,11 @@
 """Measure retention: the share of a head's score that is left on views (transformed frames).
 
-A policy on this encoder would notice the loss. All heads are linear and predict a label y of the frame. The clean head
-is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the transformation?) and with
-y (does it ignore the transformation?). The augmented head is fitted on clean frames and views, and tested with T.y
-(could a policy that was trained with the factor follow it?). Retention is the score above chance on views over the
-score above chance on clean frames: 1 is no loss, 0 is chance. If a label is not reliably read off clean frames, it has
-no retention, because a head that reads nothing has nothing to lose.
+A robot policy on this encoder would notice the loss. All heads are linear and predict a label y of the frame. The clean
+head is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the transformation?) and
+with y (does it ignore the transformation?). The augmented head is fitted on clean frames and views, and tested with T.y
+(could a policy that was trained with the factor follow it?). Retention is the score above chance on views, divided by
+the score above chance on clean frames. A value of 1 is no loss, 0 is chance. If a label cannot be read reliably off
+clean frames, it has no retention, because a head that reads nothing has nothing to lose.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
 # A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
 READABLE = 0.15
-WORST = -1.0  # lower limit of retention, because R2 has none; at -1 a head is as far below chance as it was above
-MIN_FRAMES = 20  # minimum number of frames with the label, to fit a head
-LEAST_STD = 1e-3  # columns with a smaller std, in their unit (metres, half sides, 1), count as constant
+# Lower limit of retention. It is needed because R2, and so the score on transformed frames, has no lower limit.
+WORST = -1.0
+MIN_FRAMES = 20  # minimum number of frames with the label to fit a head
+LEAST_STD = 1e-3  # columns with a smaller std count as constant; in their unit (metres, half sides of a frame, 1)
 HeadName = Literal["clean", "same", "augmented"]
 
 
@@ -40,24 +41,23 @@ class LabelHead:
     target: Target
 
     def read(self, features: Float[ndarray, "n d"]) -> Any:
-        """Return predictions of the label, in the form that `Target.parts` takes."""
+        """Return predictions of the label from features, in the form that `Target.parts` takes."""
         return self.target.decide(self.readout(features.astype(np.float64)))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a label is turned into columns that a head regresses: one column for each class, or the label's numbers."""
+    """Turns a label into columns that a head regresses (one for each class, or the label's numbers)."""
 
     type: str
     num_classes: int
-    # Groups of columns with the same unit that are scored. A group that does not vary is left out, for example the
-    # rotation of a camera that never turns.
+    # Indices of the columns that are scored, in groups with the same unit. Groups that do not vary are left out.
     groups: tuple[tuple[int, ...], ...]
-    centre: Float[ndarray, " t"]  # mean of the columns; it is subtracted before squares are summed
+    centre: Float[ndarray, " t"]  # mean of the columns, which `columns` subtracts
 
     @classmethod
     def of(cls, label: Label) -> Target:
-        """Return the target for a label. Pass the label of the frames that the head is fitted on."""
+        """Return the target for a label. Pass the label of the frames on which the head is fitted."""
         num = len(label.classes) or (int(np.nanmax(label.values)) + 1 if label.type == "class" else 0)
         groups = {
             "point": ((0, 1),),
@@ -99,7 +99,7 @@ class Target:
         return predicted.argmax(axis=1) if self.type == "class" else predicted
 
     def parts(self, label: Label, predicted: Any) -> Float[ndarray, "n k"]:
-        """Return the summands of `score` for each frame, for a bootstrap; nan for frames without a label."""
+        """Return for each frame the terms whose sums give `score` (for a bootstrap); nan for frames without a label."""
         columns = self.columns(label)
         known = np.isfinite(columns).all(axis=1)
         score = self.score
@@ -117,9 +117,9 @@ class RetentionTask:
     name: str
     head: LabelHead | None
     label: Label  # the label of the evaluated frames
-    clean: Float[ndarray, "n k"]  # `Target.parts` of the clean head on the clean evaluated frames
+    clean: Float[ndarray, "n k"]  # result of `Target.parts` for the clean head on the clean evaluated frames
     figure: Figure  # score of the clean head on the clean evaluated frames
-    reason: str | None  # why retention cannot be computed; None if it can
+    reason: str | None  # why retention of this label cannot be computed; None if it can
     readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
 
 
@@ -134,16 +134,17 @@ def fit_task(
     draws: Draws,
     readable: float = READABLE,
 ) -> RetentionTask:
-    """Fit a head that predicts a label on untransformed (clean) reference frames; score it on clean evaluated frames.
+    """Fit a head that predicts a label from features of clean reference frames; score it on clean evaluated frames.
 
     Args:
         name: Name of the label.
         train: The label of the reference frames.
         test: The label of the evaluated frames.
         reference: Features of the reference frames.
-        reference_clusters: Cluster of each reference frame. To choose the penalty, clusters are left out in turn.
+        reference_clusters: Cluster (such as an episode) of each reference frame. The ridge penalty is chosen by
+            cross-validation that leaves out clusters in turn.
         clean: Features of the evaluated frames.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters of the evaluated frames.
         readable: The label counts as readable only if the lower bound of its score above chance is at least this.
     """
     head = _fit(train, [(reference, train)], reference_clusters)
@@ -165,13 +166,16 @@ def retention(
     level: int,
     augmented: LabelHead | None = None,
 ) -> tuple[Retention, ...]:
-    """Return retention on one view: of the clean head tested with T.y and with y, and of the augmented head with T.y.
+    """Return the retention of a label on transformed frames: of the clean head in two tests, and of the augmented head.
+
+    The clean head is tested with T.y (the label of the transformed frame; result "clean") and with y (the label of the
+    clean frame; result "same"). The augmented head is tested with T.y.
 
     Args:
         task: Result of `fit_task`.
         moved: Features of the evaluated frames after the transformation.
         label: Label T.y of the transformed evaluated frames, or why it is unknown.
-        draws: Resamples of the clusters of the evaluated frames.
+        draws: Bootstrap resamples of the clusters (such as episodes) of the evaluated frames.
         factor: Name of the factor, for the results.
         level: Level of the factor, for the results.
         augmented: Result of `fit_augmented`; None to leave the augmented head out.
@@ -254,9 +258,10 @@ def _unreadable(figure: Figure, readable: float, where: str) -> str | None:
 
 
 def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float:
-    """Return how far retention may be wrong if all resamples agree, because so few clusters may all be hits by chance.
+    """Return by how much to widen an interval whose bounds are equal because all resamples give the same retention.
 
-    It is 0 for labels that are not classes.
+    With few clusters (such as episodes), all predictions may be right (or all wrong) by chance. For labels that are not
+    classes, return 0.
     """
     if target.type != "class" or clean.value is None:
         return 0.0
@@ -265,7 +270,7 @@ def _slack(target: Target, parts: Float[ndarray, "n k"], clean: Figure) -> float
 
 
 def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " r"]) -> LabelHead | None:
-    """Fit a ridge head on all pairs of features and labels. The target's columns and their mean are those of `train`.
+    """Fit a ridge head on all pairs of features and labels. `train` is the label that defines the columns to regress.
 
     Return None if too few frames have the label, or if a feature is not finite.
     """
@@ -284,7 +289,7 @@ def _fit(train: Label, pairs: list[tuple[Any, Label]], clusters: Int[ndarray, " 
 
 
 def _axes(quaternions: Float[ndarray, "n 4"]) -> Float[ndarray, "n 6"]:
-    """Return the first two columns of the rotation matrices; unlike quaternions and angles, they are continuous."""
+    """Return the first two columns of each rotation matrix. Unlike angles, they do not jump as the camera turns."""
     from scipy.spatial.transform import Rotation
 
     known = are_rotations(quaternions)

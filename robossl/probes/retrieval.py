@@ -1,8 +1,9 @@
 """Measure whether a view (transformed frame) still finds its own clean frame: R@1 and mean reciprocal rank.
 
-The view searches a gallery of 200 clean frames. R@1 depends on the number of these frames, so the gallery is fixed. It
-is spread over the clusters (such as episodes). With fewer than 200 frames the search is easier, so R@1 then does not
-count for a verdict SAFE. Ties count as lost, because otherwise a constant encoder would be perfect.
+Each view is a query that searches a gallery of 200 clean frames. R@1 depends on the size of the gallery, so the size is
+fixed. The gallery's frames are spread over the clusters (such as episodes). With fewer frames in the gallery the search
+is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar as the own frame, the own frame
+ranks behind it. Otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ GALLERY = 200
 
 
 def spread_gallery(clusters: Int[ndarray, " n"], *, size: int = GALLERY, seed: int = 0) -> Int[ndarray, " g"]:
-    """Return the indices of up to `size` random frames; take one of each cluster before a second of any cluster."""
+    """Choose up to `size` random frames; return their indices.
+
+    Take one frame of each cluster (such as an episode) before a second frame of any cluster.
+    """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(clusters))
     turn = np.zeros(len(clusters), dtype=np.int64)
@@ -38,7 +42,7 @@ def retrieval(
     draws: Draws,
     gallery: Int[ndarray, " g"],
 ) -> dict[str, Figure]:
-    """Return R@1 and mean reciprocal rank of one view; frames are ranked by centred cosine."""
+    """Return R@1 and mean reciprocal rank; clean frames are ranked by cosine similarity of centred features."""
     reason = unmeasurable(clean, moved, space, draws)
     if reason:
         return dict.fromkeys(METRICS, missing(reason, n=len(clean), clusters=draws.weights.shape[1]))
@@ -49,7 +53,7 @@ def retrieval(
 def retrieval_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, gallery: Int[ndarray, " g"]
 ) -> dict[str, MetricParts]:
-    """Return the summands of both metrics for each frame. Call this only if `unmeasurable` returns None."""
+    """Return for both metrics their values for each frame. Call this only if `unmeasurable` returns None."""
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
     return {
         "r1": MetricParts((rank == 1).astype(np.float64), limits=(0, 1)),
@@ -65,7 +69,7 @@ def mistaken(
     *,
     num: int = 8,
 ) -> tuple[tuple[int, int], ...]:
-    """Return up to `num` wrong retrievals with the worst ranks: indices of the query and of the frame that it found."""
+    """Return the `num` worst wrong retrievals, each as (index of the query, index of the frame that was found)."""
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return ()
     rank, rival = ranks(space.centre(clean), space.centre(moved), gallery)
@@ -76,12 +80,12 @@ def mistaken(
 def ranks(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], gallery: Int[ndarray, " g"]
 ) -> tuple[Int[ndarray, " n"], Int[ndarray, " n"]]:
-    """Return for each view the rank of its own frame in the gallery, and the index of the most similar other frame."""
+    """Return for each transformed frame the rank of its clean frame, and the index of the most similar other frame."""
     views, others = unit(moved), unit(z)
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T
     is_own = np.arange(len(z))[:, None] == gallery[None]
-    # A frame that is not in the gallery skips one of the gallery's frames, so that all frames have equally many rivals.
+    # A frame that is not in the gallery has one rival more. Ignore one rival, so that all frames have equally many.
     is_own[~is_own.any(axis=1), -1] = True
     likeness = np.where(is_own, -np.inf, likeness)
     rank = 1 + (likeness >= own[:, None] - TIE).sum(axis=1)

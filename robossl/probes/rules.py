@@ -1,4 +1,4 @@
-"""The three rules that give a verdict: for factors that features must ignore (INV), follow (EQUI) or contain (INFO)."""
+"""The three rules that give verdicts: for factors that features must ignore (INV), follow (EQUI) or contain (INFO)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ NO_LABEL = "no label of the task can test whether a head follows the factor"
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The decision on one factor at one level, with its evidence."""
+    """The result of a rule for one factor at one level: a verdict (`word`) with its evidence."""
 
     word: Word
     metric: str  # name of the metric that decided
     figure: Figure  # the encoder's value of that metric
-    references: Mapping[str, float | None]  # the same metric of the references (baselines)
-    text: str  # the evidence, for the verdict's sentence
-    # Why the factor is undecided. All factors with the same reason have the same text, so it contains no measured value
-    # of the factor.
+    references: Mapping[str, float | None]  # the references' (baselines') values of that metric
+    text: str  # text of the evidence, for the verdict's sentence
+    # Why the factor is undecided. This contains no measured value, so that factors with the same reason can be grouped.
     cause: str = ""
 
 
 def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge need INV: a head must keep its score with unchanged labels. Without labels, the features must not move."""
+    """Judge the need INV: a head must keep its score with unchanged labels. Without labels, features must not move."""
     label, kept = seen.retention("same")
     if label is None or kept is None:
         return _invariant_without_labels(seen, limits)
@@ -67,22 +66,21 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
     cause = f"a label or {MORE}" if seen.profile.labels else MORE
-    # Show the metric that misses its bound.
+    # Show in the verdict the metric that misses its bound.
     metric, figure = ("r1", r1) if nis_w.low >= limits.inv_nis_w else ("nis_w", nis_w)
     return Ruling("INCONCLUSIVE", metric, figure, seen.others(metric), f"{text}; {cause}", cause)
 
 
 def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge need EQUI: the factor changes the task's answer, so features must contain it and a head must follow it."""
+    """Judge the need EQUI: the factor changes the label, so features must contain it and a head must follow it."""
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        # Decide before any label is looked at. A label that the factor does not change would hide that the encoder lost
-        # the factor.
+        # Decide this first. A label that the factor does not change would hide that the encoder lost the factor.
         return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:
         return forgotten or _on_decoding(seen, "INCONCLUSIVE", NO_LABEL, NO_LABEL)
-    # No label of the task is defined after the factor was applied. This must not count against an encoder.
+    # Here no label of the task is defined after the factor was applied. This must not count against the encoder.
     if is_unknown(kept):
         return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]
@@ -96,7 +94,7 @@ def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def _why_none(seen: Evidence, kept: Figure, label: str, head: str) -> tuple[str, str]:
-    """Return why a retention has no value: a text for the sentence, and a cause without measured values."""
+    """Return why a retention has no value, as two texts: for the verdict's sentence, and without measured values."""
     reason = kept.reason or "no figure"
     if not reason.startswith(UNREADABLE):
         return reason, reason
@@ -137,7 +135,7 @@ def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
 
 
 def _readable(seen: Evidence, limits: Thresholds) -> bool:
-    """Return whether the factor is decoded well enough for the task: above a fixed bound and one relative to pixels."""
+    """Return whether the decoding score reaches both a fixed bound and a share of the score of pooled pixels."""
     pixels = seen.others("decoding").get("pixels") or 0.0
     bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
     return seen.decoding.low is not None and seen.decoding.low >= bar
@@ -146,7 +144,8 @@ def _readable(seen: Evidence, limits: Thresholds) -> bool:
 def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
     """Judge whether the encoder lost the factor: its features do not move, and the factor cannot be decoded from them.
 
-    If so, return RISKY, or INCONCLUSIVE if no reference (baseline) can decode the factor either. Otherwise return None.
+    If it lost the factor, return RISKY; but if no reference (baseline) can decode the factor either, return
+    INCONCLUSIVE. If the encoder did not lose the factor, return None.
     """
     nis_w, decoded = seen.nis_w, seen.decoding
     if nis_w.low is None or decoded.high is None:
@@ -162,7 +161,7 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
 
 
 def judge_information(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge need INFO: the factor is the task's answer, so it must be decodable from the features."""
+    """Judge the need INFO: the task must know the factor itself, so it must be decodable from the features."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
         reason = decoded.reason or "the factor was not decoded"

@@ -1,7 +1,7 @@
 """Probe one encoder on one set of frames for one task: render views, embed them, measure features and judge.
 
-Views (transformed frames) are cached once for all encoders, features once for each encoder. Before anything starts, the
-approximate time and the number of bytes are printed.
+Views (transformed frames) are rendered once for all encoders and cached. Features are cached for each encoder. Before
+anything starts, the approximate time and the number of bytes are printed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from robossl.probes.views import RenderJob, Views
 
 
 class ProbeResult(NamedTuple):
-    """The result of a probe: the report, and the views whose pictures are written beside it."""
+    """The result of a probe: the report, and the views (transformed frames) whose pictures are written beside it."""
 
     report: Report
     views: Views
@@ -49,12 +49,12 @@ def probe(
     limit_bytes: int,
     command: str | None = None,
 ) -> ProbeResult:
-    """Render the views, embed them with all encoders, measure the features and judge the probed encoder.
+    """Render the views, embed them with the encoder and the baselines, measure the features and judge the encoder.
 
     Args:
         probed: The encoder.
         references: The baselines "pixels" and "random_init".
-        prepared: Frames, views, labels and task.
+        prepared: Frames, views (transformed frames), labels and task.
         cache: Folder of views and features; the same folder as was given to `prepare`.
         limit_bytes: Largest allowed size of the cache.
         command: The command line, for the report.
@@ -99,7 +99,7 @@ def probe(
 
 
 def _drop_unchanged(views: Views, plan: RenderPlan) -> RenderPlan:
-    """Return the plan without the factors that change no pixel, because invariance to them says nothing."""
+    """Return the plan without factors that change no pixel, because invariance to such factors says nothing."""
     changed: dict[str, bool] = {}
     for job in plan.jobs:
         if job.draw == "level" and job != FLOOR_JOB:
@@ -127,7 +127,7 @@ def _measure_one(
 
 @contextmanager
 def watched(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Show progress; yield a function to call with the number of finished units and of all units."""
+    """Show progress; yield a function that takes the number of finished units and the number of all units."""
     with Progress(unit=unit) as progress:
         progress.show(what, 0, total)
         yield partial(progress.show, what)

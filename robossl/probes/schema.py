@@ -18,7 +18,7 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema (draft 2020-12)."""
+    """Return the JSON Schema (draft 2020-12) of reports."""
     definitions: dict[str, Any] = {}
     root = _describe_type(Report, definitions)
     definitions["Report"]["properties"]["schema"] = {"const": SCHEMA}
@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-# A figure needs a reason if its value or a bound is missing.
+# A `Figure` (a value with its interval) must have a reason if the value or a bound is missing.
 _REASONED = {
     "if": {"properties": {name: {"type": "number"} for name in ("value", "low", "high")}},
     "else": {"properties": {"reason": {"type": "string", "minLength": 1}}},
@@ -56,14 +56,15 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is tuple:
         items = [_describe_type(each, definitions) for each in inner]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
-    if origin is not None:  # a mapping
+    if origin is not None:  # a mapping; other generic types are handled above
         return {"type": "object", "additionalProperties": _describe_type(inner[1], definitions)}
     return {"type": _SCALARS[wanted]}
 
 
 def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if wanted.__name__ not in definitions:
-        definitions[wanted.__name__] = {}  # set before the fields are described, because a field may refer to it
+        # Set this before the fields are described, because a field may refer to it.
+        definitions[wanted.__name__] = {}
         fields = dataclasses.fields(wanted)
         definitions[wanted.__name__] |= {
             "type": "object",

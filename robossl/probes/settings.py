@@ -1,4 +1,4 @@
-"""Settings of a probe: how much it measures, and at which strengths of each factor."""
+"""Settings of a probe: how much it measures, and at which levels (strengths) of each factor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class ProbeSettings:
     Args:
         n_reference: Number of frames on which statistics and heads are fitted.
         n_evaluation: Number of frames that are judged.
-        levels: Levels (strengths) that are measured. For each need of the task, the severest judged level is added.
+        levels: Levels (strengths) that are measured. For each need of the task (such as INV), the severest judged level
+            with this need is added.
         num_resamples: Number of bootstrap resamples.
-        num_shuffles: Number of shuffles of a parameter, which give the range of chance scores.
+        num_shuffles: Number of fits to shuffled parameters, whose scores give the range of chance scores.
         mlp: Decode with an MLP in addition to a linear probe.
-        decode_all: Decode also factors whose need is neither EQUI (follow) nor INFO (contain), at their severest judged
+        decode_all: Also decode factors whose need is neither EQUI (follow) nor INFO (contain), at their severest judged
             level.
         seed: Seed of all random choices.
     """
@@ -62,15 +63,15 @@ def choose_levels(
 
 
 def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Label]:
-    """Return the labels that the task reads and the frames have, in the task's order; without a task, all labels."""
+    """Return those labels of the frames that the task reads, in the task's order; without a task, return all labels."""
     names = profile.labels if profile else tuple(frames.labels)
     return {name: frames.labels[name] for name in names if name in frames.labels}
 
 
 def choose_dense_views(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
-    """Return the views whose feature maps are kept: for each factor that moves points, the severest judged level.
+    """Return the render jobs for which feature maps are kept.
 
-    The clean views that these are compared with are included.
+    These are the severest judged level of each factor that moves points, and the clean frames compared with it.
     """
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
     chosen: dict[str, RenderJob] = {}

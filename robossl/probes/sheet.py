@@ -11,18 +11,18 @@ from robossl.common.atomic_io import atomic_write
 from robossl.probes.factors import resolve_factor
 from robossl.probes.views import RenderJob, Views
 
-# In pixels: width of a picture, gap between pictures, height of a line of text, height of a factor's name.
+# In pixels: width of a picture, gap between pictures, height of a line of text, height of a line with a factor's name.
 WIDTH, GAP, LINE, TITLE = 150, 6, 14, 24
 
 
 def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int = 0, blocks: int = 2) -> Image.Image:
-    """Draw a row for each factor: a clean frame, then the same frame transformed at each level.
+    """Draw a row for each factor: a clean frame, then the same frame transformed at each level; return the picture.
 
     Args:
         views: The rendered views (transformed frames).
         jobs: Jobs of the plan. Only those with draw "level" are shown, in the given order.
-        example: Index of the judged frame in the first row. Each further row shows the next frame.
-        blocks: Number of factors side by side.
+        example: Index of the judged frame that the first row shows. Each further row shows the next frame.
+        blocks: Number of rows that are drawn side by side.
     """
     rows: dict[str, list[RenderJob]] = {}
     for job in jobs:
@@ -30,7 +30,7 @@ def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int 
             rows.setdefault(job.factor, []).append(job)
     height, width = views.frames.hw
     tall = round(WIDTH * height / width)
-    columns = 1 + max(map(len, rows.values()), default=0)  # one for the clean frame, then one for each level
+    columns = 1 + max(map(len, rows.values()), default=0)  # a column for the clean frame, then one for each level
     row_height, block_width = TITLE + tall + 2 * LINE + GAP, max(columns, 3) * (WIDTH + GAP) + 2 * GAP
     deep = -(-len(rows) // blocks)
     paper = Image.new("RGB", (blocks * block_width, deep * row_height + TITLE + GAP), "white")
@@ -51,13 +51,13 @@ def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int 
 
 
 def write_sheet(image: Image.Image, path: Path) -> None:
-    """Write the sheet as PNG in one step, so that no reader sees half a file."""
+    """Write the contact sheet as a PNG file in one step, so that no reader sees half a file."""
     with atomic_write(path) as aside:
         image.save(aside, format="PNG", optimize=True)
 
 
 def _make_captions(views: Views, job: RenderJob, shown: int) -> tuple[str, str]:
-    """Return two captions: level and strength of this frame; and mean PSNR and SSIM of all frames at this level."""
+    """Return two captions: the level and strength of this frame; the mean PSNR and SSIM of all frames at this level."""
     view = views.view(job)
     strength = float(views.values(job)[shown, 0])
     if view.psnr is None or view.ssim is None:

@@ -8,12 +8,13 @@ from numpy import ndarray
 from scipy.ndimage import gaussian_filter
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-_SIGMA, _REACH = 1.5, 5  # in pixels; they give the 11 x 11 window of Wang et al. (2004)
+# In pixels: standard deviation of the Gaussian window, and its reach, for the 11 x 11 window of Wang et al. (2004).
+_SIGMA, _REACH = 1.5, 5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels: int) -> Float[ndarray, " b"]:
-    """Return the peak signal-to-noise ratio of each pair, in dB; infinite for equal pictures.
+    """Return the peak signal-to-noise ratio of each pair of pictures, in dB; infinite for equal pictures.
 
     The squared error is averaged over `num_pixels` pixels. If the pictures are cut to a disc, pass the number of pixels
     inside the disc.
@@ -27,9 +28,9 @@ def psnr(a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], num_pixels:
 def ssim(
     a: UInt8[ndarray, "b h w 3"], b: UInt8[ndarray, "b h w 3"], inside: Bool[ndarray, "h w"]
 ) -> Float[ndarray, " b"]:
-    """Return the structural similarity of the luma of each pair (Wang et al. 2004, Gaussian window).
+    """Return the structural similarity of the luma of each pair of pictures (Wang et al. 2004, Gaussian window).
 
-    It is the mean over the pixels of `inside` whose window does not leave the picture.
+    The result is the mean over the pixels of `inside` whose window does not leave the picture.
     """
     middle = inside[_REACH:-_REACH, _REACH:-_REACH]
     return np.array([_ssim(x @ _LUMA, y @ _LUMA)[middle].mean() for x, y in zip(a, b, strict=True)])

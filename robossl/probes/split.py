@@ -9,16 +9,18 @@ from numpy import ndarray
 from robossl.errors import InputError
 from robossl.probes.frames import ProbeFrames, Split
 
-MIN_CLUSTERS = 20  # minimum number of evaluated clusters; intervals over fewer are too narrow
+MIN_CLUSTERS = 20  # minimum number of evaluated clusters (such as episodes); with fewer, intervals are too narrow
 _NUM_SAMPLED = 32  # number of frames that are compared, to detect that all frames are equal
 
 
 def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
-    """Assign whole clusters at random to the reference side or the evaluated side; draw frames evenly from them.
+    """Assign whole clusters (such as episodes) at random to the reference side or the evaluated side; draw frames.
 
-    The evaluated clusters hold about the share n_evaluation / (n_reference + n_evaluation) of all frames. They are at
-    least 20 clusters, or half of all clusters if that is less. A side with fewer frames than wanted gets all its
-    frames.
+    Frames are drawn evenly from the clusters of a side.
+
+    The evaluated clusters hold about the share n_evaluation / (n_reference + n_evaluation) of all frames. At least 20
+    clusters are evaluated, or half of all clusters if that is less. If the clusters of a side have fewer frames than
+    wanted, all their frames are taken.
 
     Raises:
         InputError: a side would have no frame, there are fewer than two clusters, or all frames are equal.
@@ -47,7 +49,10 @@ def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: 
 def _evenly(
     positions: Int[ndarray, " n"], clusters: Int[ndarray, " m"], count: int, rng: np.random.Generator
 ) -> Int[ndarray, " k"]:
-    """Return `count` random positions, sorted; take one of each cluster before a second of any cluster."""
+    """Choose `count` random positions; return them sorted.
+
+    Take one position of each cluster (such as an episode) before a second position of any cluster.
+    """
     mixed = rng.permutation(positions)
     own = clusters[mixed]
     by_cluster = np.argsort(own, kind="stable")

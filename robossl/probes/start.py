@@ -14,7 +14,7 @@ from robossl.probes.profile import Profile
 
 
 def choose_factors(asked: Sequence[str], task: Profile | None) -> tuple[str, ...]:
-    """Choose the factors to measure: those asked for; if none, those of the task; without a task, all factors.
+    """Return the factors to measure: those in `asked`; if it is empty, those of the task; without a task, all factors.
 
     Raises:
         InputError: a factor is unknown, or the task judges none of these factors.

@@ -1,8 +1,8 @@
-"""Judge an encoder: turn its measurements (readings) and a task profile into verdicts, each with its evidence.
+"""Judge an encoder: turn its measurements (readings) and a task profile into verdicts (such as SAFE) with evidence.
 
-Only the bounds of intervals decide, never values alone. The verdict on a factor is the worst verdict of its levels up
-to the profile's `max_level`; higher levels are shown but do not count. If the evidence does not suffice, the verdict is
-INCONCLUSIVE and its sentence says what is missing.
+A verdict depends on the bounds of confidence intervals, never on a value alone. The verdict on a factor is the worst
+verdict of its levels (strengths) up to the profile's `max_level`. Higher levels are shown but do not count. If the
+evidence does not suffice, the verdict is INCONCLUSIVE and its sentence says what is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def judge(
     *,
     unmeasured: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Return the verdicts for all needs of a task: for each factor the verdict on the factor, then on each level.
+    """Return all verdicts for a task: for each factor a verdict on the whole factor, then one on each level.
 
     Args:
         readings: Measurements of the encoder.
@@ -55,7 +55,7 @@ def judge(
 
 
 def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
-    """Return the worst verdict of all factors, as its word such as SAFE; None if no factor counts.
+    """Return the word (such as SAFE) of the worst verdict on a factor; None if no factor counts.
 
     Factors that cannot be measured on these frames do not count. Factors that the run left out count as INCONCLUSIVE.
     """
@@ -106,7 +106,7 @@ def _rule_collapsed(seen: Evidence) -> Ruling | None:
 
 
 def _check_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
-    """Return the ruling unchanged; but INCONCLUSIVE if it is based on too few independent clusters of frames."""
+    """Return the ruling; change its word to INCONCLUSIVE if it is based on too few independent clusters of frames."""
     clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
     if not 0 < clusters < least:
         return ruling

@@ -32,7 +32,7 @@ from robossl.probes.similarity import psnr, ssim
 
 _CHUNK = 32  # number of frames that are rendered at once
 _HEADER_BYTES = 128  # size of the header of a .npy file
-# Number of evenly chosen frames to compute SSIM on, because SSIM of all frames would take longer than rendering them.
+# Number of evenly chosen frames on which SSIM is computed. For all frames, it would take longer than rendering them.
 _SSIM_FRAMES = 64
 _BASES = ("plain", "disc", "resampled", "square")
 
@@ -42,15 +42,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """What one file holds: the reference frames or the judged frames, transformed by a factor or clean.
+    """The content of one file: the reference frames or the judged frames, transformed by a factor or clean.
 
     Args:
-        factor: A name in FACTORS, or "floor" (noise of one grey level). For clean views, their base, which is the cut
-            of the frames: "plain", "disc", "resampled" or "square".
-        level: 1 to 5; 0 for clean views.
+        factor: A name in FACTORS, or "floor" (noise of one grey level). For clean frames, the base instead, which says
+            how frames are cut: "plain", "disc", "resampled" or "square".
+        level: Strength from 1 to 5; 0 for clean frames.
         draw: "clean": no transformation. "level": the strength of the level. "decode": strengths that are spread over
             a range (see `Factor.draw`).
-        part: Reference frames or judged frames.
+        part: Which frames: "reference" (for fits) or "evaluation" (judged).
     """
 
     factor: str
@@ -60,26 +60,26 @@ class RenderJob:
 
 
 class Views:
-    """The views (transformed frames) of one split of the frames, in files of a cache."""
+    """The views (transformed frames) of the reference frames and the judged frames, in files of a cache."""
 
     def __init__(self, frames: ProbeFrames, split: Split, folder: Path, *, seed: int = 0) -> None:
-        """Set the cache folder; render nothing yet."""
+        """Set the frames and the cache folder; render nothing yet."""
         self.frames, self.split, self.seed = frames, split, seed
         self.folder = folder / frames.digest[:16]
 
     def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
-        """Return the positions of a job's frames among all frames."""
+        """Return the positions of the frames of a render job among all frames."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
     def values(self, job: RenderJob) -> Values:
-        """Return the values of the factor (strength and random numbers) for each frame; no columns for clean views."""
+        """Return for each frame the factor's values (strength and random numbers); for clean frames, no columns."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
         return resolve_factor(job.factor).draw(job.level, at, seed=self.seed, draw=job.draw)
 
     def pixels(self, job: RenderJob) -> UInt8[ndarray, "n h w 3"]:
-        """Return the rendered frames of a job as a memory map; render the file if it is missing."""
+        """Return the rendered frames of a job as a memory map; render the job's file if it is missing."""
         path = self.path(job)
         if not self._is_done(job):
             self._write(job, path, lambda _: None)
@@ -87,7 +87,7 @@ class Views:
         return found
 
     def view(self, job: RenderJob) -> ViewFigures:
-        """Return for the report the strength of a job with draw "level", and how much it changed the pixels."""
+        """Return the report's entry for a render job: its strength, and how much it changed the pixels."""
         self.pixels(job)
         factor = resolve_factor(job.factor)
         apart = json.loads(self.path(job).with_suffix(".json").read_text())
@@ -102,11 +102,11 @@ class Views:
         )
 
     def clean(self, job: RenderJob) -> RenderJob:
-        """Return the job of the clean frames that a job's views are compared with."""
+        """Return the render job of the clean frames with which the transformed frames of a job are compared."""
         return RenderJob(resolve_factor(job.factor).base, 0, "clean", job.part)
 
     def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
-        """Return the shape of a job's pixels."""
+        """Return the shape of the pixels that a render job makes."""
         height, width = self.frames.hw
         base = job.factor if job.draw == "clean" else resolve_factor(job.factor).base
         if base == "square":
@@ -114,7 +114,7 @@ class Views:
         return len(self.positions(job)), height, width, 3
 
     def path(self, job: RenderJob) -> Path:
-        """Return the path of a job's file."""
+        """Return the path of the file that a render job makes."""
         about: list[object] = [
             _code_digest(job.factor),
             self.frames.digest,
@@ -131,18 +131,18 @@ class Views:
         return self.folder / f"{job.factor}-{job.level}-{job.draw}-{job.part}-{digest.hexdigest()[:12]}.npy"
 
     def num_bytes(self, jobs: Iterable[RenderJob]) -> int:
-        """Return the size in bytes of all files of some jobs, whether they exist or not."""
+        """Return the size in bytes of the files of some render jobs, whether the files exist or not."""
         return sum(_HEADER_BYTES + int(np.prod(self.shape(job))) for job in set(jobs))
 
     def num_missing(self, jobs: Iterable[RenderJob]) -> int:
-        """Count the frames of some jobs that are not rendered yet."""
+        """Return the number of frames of some render jobs that are not rendered yet."""
         return sum(len(self.positions(job)) for job in set(jobs) if not self._is_done(job))
 
     def render(self, jobs: Sequence[RenderJob], *, progress: Progress = lambda done, total: None) -> None:
-        """Render the missing files of some jobs.
+        """Render the missing files of some render jobs.
 
         Args:
-            jobs: Jobs in the order of rendering: clean views come before the views that are compared with them.
+            jobs: Render jobs in order: clean frames come before the transformed frames that are compared with them.
             progress: Function that is called with the number of frames rendered so far and the number to render.
 
         Raises:
@@ -166,12 +166,12 @@ class Views:
             done += len(self.positions(job))
 
     def _is_done(self, job: RenderJob) -> bool:
-        """Return whether a job's file is complete and, for draw "level", whether the .json file beside it exists."""
+        """Return whether the file of a render job is complete and, for draw "level", has a .json file beside it."""
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
     def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
-        """Render a job into its file. For draw "level", first write a .json file beside it with PSNR and SSIM."""
+        """Render a job into the job's file. For draw "level", first write PSNR and SSIM into a .json file beside it."""
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class Views:
 
 @cache
 def _code_digest(factor: str) -> str:
-    """Return the digest of the code that renders a factor, so that files rendered by other code are not used."""
+    """Return a hash of the source code that renders a factor, so that files rendered by other code are not used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in [*sorted(Path(factors.__path__[0]).glob("*.py")), *factors.FACTORS.source_files(factor)]:
         digest.update(path.read_bytes())
@@ -206,7 +206,10 @@ def _code_digest(factor: str) -> str:
 def render_frames(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the frames at some positions, transformed by a factor; with the clean strength, the clean view."""
+    """Return the frames at some positions, transformed by a factor. A frame with the clean strength is only cut.
+
+    The clean strength is the strength at which the factor changes nothing.
+    """
     changed = values[:, 0] != factor.clean
     if not changed.any():
         return render_clean(frames, at, factor.base)
@@ -221,7 +224,7 @@ def render_frames(
 
 
 def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:
-    """Return frames that are not transformed, but cut and resampled like the views of factors with this base."""
+    """Return frames that are not transformed, but cut and resampled like the views of factors with this `base`."""
     if base not in _BASES:
         raise InputError(f"a clean view is one of {', '.join(_BASES)}, got {base!r}")
     pixels = frames.clean(at)
@@ -240,21 +243,21 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob("*.tmp"):
         pid = path.name.split(".")[-2]
         if not pid.isdigit():
-            continue  # the file was not written by a probe
+            continue  # no probe wrote this file
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             path.unlink(missing_ok=True)
         except PermissionError:
-            continue  # the process still runs and belongs to another user
+            continue  # the process runs and belongs to another user
 
 
 def _measure_change(
     clean: UInt8[ndarray, "n h w 3"], view: UInt8[ndarray, "n h w 3"], *, plain: bool
 ) -> dict[str, float | None]:
-    """Return mean PSNR and SSIM over the frames whose pixels changed; both None if no frame changed.
+    """Return mean PSNR and SSIM over the frames whose pixels changed; both are None if no frame changed.
 
-    SSIM is of up to 64 of these frames. If the views are cut to a disc (not `plain`), only pixels inside it count.
+    SSIM uses up to 64 of these frames. If frames are cut to a disc (not `plain`), only pixels inside the disc count.
     """
     height, width = clean.shape[1:3]
     inside = np.ones((height, width), bool) if plain else make_disc((height, width))

@@ -8,14 +8,14 @@ from robossl.common.atomic_io import write_text
 
 
 def report(run: Path, *, out: Path | None = None, store: Path | None = None, label: str = "") -> None:
-    """Write an HTML page about a run: what was trained, how it went, what the encoder can tell apart.
+    """Write an HTML page about a run: what was trained, how the training went, and what the encoder can tell apart.
 
     Args:
         run: Run folder of `robossl pretrain`.
         out: File of the page. Default: RUN/report.html.
         store: Show frames of this store with their nearest neighbours. Default: no frames.
-        label: A neighbour is a hit if it has the same value of this label. Default: the first evaluated label, else
-            the label of the online kNN, else the first of the store.
+        label: Label that decides which neighbours are hits: those with the same value as the query. Default: the first
+            evaluated label, else the label of the online kNN, else the first label of the store.
     """
     from robossl.common.progress import Progress
     from robossl.data.store import open_store

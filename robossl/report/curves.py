@@ -1,4 +1,4 @@
-"""Curves of a run as SVG in data URIs, in Okabe and Ito's colours for the colour-blind."""
+"""Draw the curves of a run as SVG pictures (data URIs), in the colour-blind-safe palette of Okabe and Ito."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from robossl.report.html import data_uri
 from robossl.report.record import Series
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+# Colour and dash style of each line. The first four lines differ in both.
 LINES = (
     (BLUE, "-"),
     (VERMILLION, "--"),
     (GREEN, "-."),
     (PURPLE, ":"),
     (ORANGE, "-"),
-)  # colour and dash of each line; the first four differ in both
+)
 MAX_POINTS = 600
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "robossl",  # fixed ids, so that equal runs give equal pages
+    # A fixed salt gives the same ids in an SVG each time, so that equal runs give equal pages.
+    "svg.hashsalt": "robossl",
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,13 +49,13 @@ class Chart:
     title: str
     lines: Mapping[str, Series]
     caption: str
-    levels: Mapping[str, float | Series] | None = None  # drawn with dashes: a reference or a threshold
+    levels: Mapping[str, float | Series] | None = None  # values to compare with (such as a threshold), as dashed lines
     smooth: bool = False
     percent: bool = False
 
     @property
     def alt(self) -> str:
-        """The picture as text, for screen readers."""
+        """Description of the picture in words, for screen readers."""
         ends = [f"{name} from {_short(s.values[0])} to {_short(s.values[-1])}" for name, s in self.lines.items()]
         steps = max(int(series.steps[-1]) for series in self.lines.values())
         return f"{self.title} over {steps} steps: {'; '.join(ends)}"
@@ -94,7 +96,7 @@ def _thin(series: Series) -> Series:
 
 
 def _smooth(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Replace each value by the mean over a window of a twentieth of the values, narrower at the ends."""
+    """Return the moving mean of the values. The window holds a twentieth of them, and fewer near both ends."""
     half = max(1, len(values) // 40)
     sums = np.cumsum(np.concatenate([[0.0], values]))
     at = np.arange(len(values))

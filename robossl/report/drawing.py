@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG inside a page and as PNG beside it; sizes are in points."""
+"""Draw matplotlib figures: as SVG inside a page, and as PNG files beside the page. Sizes are in points."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from matplotlib.figure import Figure
 
 from robossl.common.atomic_io import atomic_write
 
-WIDTH = 360  # points; that is the width of a phone, so letters keep their size there
+# Width of a figure, in points. A phone is about as wide, so it shows the letters at their full size.
+WIDTH = 360
 INK, SOFT, LINE, GREY = "#1d252c", "#56616b", "#c9d0d6", "#d9dde1"
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "robossl",  # fixed ids, so that equal reports give equal pages
-    "text.parse_math": False,  # a name may contain dollar signs, which would start a formula
-    "svg.fonttype": "none",  # text stays text, so that it can be searched and copied
+    # A fixed salt gives the same ids in an SVG each time, so that equal reports give equal pages.
+    "svg.hashsalt": "robossl",
+    # A name may contain dollar signs, which must not start a formula.
+    "text.parse_math": False,
+    # Keep text as text, not as shapes, so that readers can search and copy it.
+    "svg.fonttype": "none",
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": "#9aa3ad",
@@ -40,7 +44,7 @@ def styled() -> Iterator[None]:
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """Return an empty figure and its axes, whose coordinates are points from the top left corner."""
+    """Return an empty figure and its axes. Coordinates are in points, from the top left corner."""
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
@@ -49,7 +53,7 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
 
 def to_svg(figure: Figure, description: str) -> Markup:
-    """Return a figure as an SVG element that fills its container; the description is for screen readers."""
+    """Return a figure as an SVG element that fills its container. Screen readers read the description aloud."""
     buffer = io.StringIO()
     with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -62,7 +66,7 @@ def to_svg(figure: Figure, description: str) -> Markup:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG picture 1,000 pixels wide; the file is replaced in one step."""
+    """Write a figure as a PNG picture 1,000 pixels wide. An old file is replaced in one step."""
     with styled(), atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=200, facecolor="white", metadata={"Software": None})
 

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from robossl.report.drawing import INK, LINE, SOFT, WIDTH, canvas, shorten_name, styled
 
 NAMES, TOP, BOTTOM = 92, 26, 34
-LOW = -0.2  # value at which the axis starts; a lower reference is shown as an arrow
-MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7a4f9a", "D"))  # colour and form of each encoder
-DASHES: tuple[Any, ...] = ("-", (0, (1, 1)))  # line style of each reference
+LOW = -0.2  # value at which the axis starts; the tick of a baseline below it becomes an arrow
+MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7a4f9a", "D"))  # colour and marker of each encoder
+DASHES: tuple[Any, ...] = ("-", (0, (1, 1)))  # line style of each reference (baseline)
 
 
 class ForestDot(NamedTuple):
-    """A value with its interval."""
+    """A value with its confidence interval."""
 
     value: float
     low: float | None
@@ -27,7 +27,7 @@ class ForestDot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """One row: a dot for each encoder and a tick for each reference; for None, nothing is drawn."""
+    """One row: a dot for each encoder and a tick for each reference (baseline). A value of None is not drawn."""
 
     title: str
     dots: Sequence[ForestDot | None]
@@ -36,7 +36,7 @@ class ForestRow:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """The contents of a plot: up to four encoders and two references, which have values in the same rows."""
+    """The contents of a forest plot: values of up to four encoders and two references (baselines), in rows."""
 
     heading: str
     axis: str

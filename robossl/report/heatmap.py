@@ -14,7 +14,8 @@ from robossl.report.drawing import GREY, INK, LINE, SOFT, WIDTH, canvas, format_
 
 LEVELS = (1, 2, 3, 4, 5)
 COLUMNS = {1: "1 mild", 5: "5 severe"}
-NAMES, GUTTER = 92, 38  # points: width of the column of names, and of the gutter to its right, which shows `need`
+# In points: width of the column of names, and of the column to its right, which shows `HeatmapRow.need`.
+NAMES, GUTTER = 92, 38
 ROW, GROUP, TOP, BOTTOM = 25, 20, 42, 50
 CELL = (WIDTH - NAMES - GUTTER - 2) / len(LEVELS)
 RED = "#D55E00"
@@ -22,7 +23,7 @@ RED = "#D55E00"
 
 @dataclass(frozen=True, slots=True)
 class HeatmapCell:
-    """A value with its interval, or the text that stands in its place if there is no value."""
+    """A cell: a value with its interval, or the text that stands in its place if there is no value."""
 
     value: float | None
     low: float | None = None
@@ -38,9 +39,10 @@ class HeatmapRow:
     Args:
         key: Middle part of the id of a cell in the page: PREFIX-KEY-LEVEL.
         title: Name of the factor.
-        need: What the task needs of this factor, such as "EQUI"; shown left of the cells.
-        cells: Cells by level (strength); a factor may have fewer levels than there are columns.
-        last_judged: Highest level that is judged; a bar is drawn after it. None: no bar.
+        need: What the task needs of this factor, such as "EQUI". It is shown left of the cells.
+        cells: Cells by level (strength). A factor may have fewer levels than the heatmap has columns.
+        last_judged: Highest level (strength) that gets a verdict. A bar is drawn to the right of its cell. For None, no
+            bar is drawn.
     """
 
     key: str
@@ -57,7 +59,7 @@ class HeatmapRow:
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
-    """The contents of a heatmap: rows in groups.
+    """The contents of a heatmap: rows for factors, in groups.
 
     Args:
         heading: Title, which says what is shown.
@@ -171,7 +173,7 @@ def _draw_legend(axes: Axes, y: float, *, has_bars: bool, outline: str) -> None:
 def choose_colour(value: float) -> tuple[float, float, float, float]:
     """Return a colour between light yellow (0) and dark blue (1).
 
-    The colours differ in brightness too, so colour-blind readers can tell them apart, also in a grey print.
+    The colours differ in brightness too, so they can be told apart by a colour-blind reader and in a grey print.
     """
     return mpl.colormaps["YlGnBu"](0.04 + 0.86 * min(1.0, max(0.0, value)))
 

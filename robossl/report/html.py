@@ -1,4 +1,4 @@
-"""HTML pages from jinja2 templates with autoescape. A page is a single file that contains its styles and pictures."""
+"""Make HTML pages from jinja2 templates with autoescape. A page is one file that contains its styles and pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simplejpeg import encode_jpeg
 
 
 class Fact(NamedTuple):
-    """A tile in the header of a page."""
+    """One fact, shown as a tile in the header of a page."""
 
     name: str
     value: str
@@ -24,7 +24,7 @@ class Fact(NamedTuple):
 
 
 class Banner(NamedTuple):
-    """A box in a page; `kind` sets its colour and is "good", "warn" or "bad"."""
+    """A coloured box in a page. Its colour depends on `kind`, which is "good", "warn" or "bad"."""
 
     kind: str
     title: str

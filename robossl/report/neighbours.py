@@ -1,4 +1,4 @@
-"""Nearest neighbours of a few frames, found by the run's encoder and by its backbone with random weights."""
+"""Find the nearest neighbours of a few frames, with the run's encoder and with its backbone with random weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from robossl.report.html import jpeg_uri
 from robossl.report.record import RunRecord
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
-POOL_FRAMES = 1000  # number of frames among which neighbours are searched; limits the time
-THUMBNAIL_WIDTH = 200  # pixels
+POOL_FRAMES = 1000  # number of frames among which neighbours are searched; a larger pool takes more time
+THUMBNAIL_WIDTH = 200  # in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Picture:
     uri: str
     episode: str
     label: str
-    similarity: float = 1.0  # cosine to the query
-    is_hit: bool = False  # same label as the query
+    similarity: float = 1.0  # cosine similarity between the features of this frame and of the query
+    is_hit: bool = False  # True if this frame has the label of the query
 
     @property
     def short_name(self) -> str:
@@ -54,25 +54,26 @@ class Query:
 class Gallery:
     """The queries with their neighbours, and the size of the pool of frames that was searched."""
 
-    label: str  # label that decides which neighbours are hits; "" if the store has no label, so nothing is a hit
+    # Label that decides which neighbours are hits. If the store has no label, this is "" and nothing is a hit.
+    label: str
     queries: tuple[Query, ...]
     num_frames: int  # number of frames in the pool
-    num_episodes: int  # number of episodes that these frames come from
-    split: str  # split that the queries come from
+    num_episodes: int  # number of episodes from which the frames in the pool come
+    split: str  # split from which the queries come
 
     @property
     def num_shown(self) -> int:
-        """Number of neighbours that the encoder found for all queries; with random weights it is the same."""
+        """Number of neighbours that the encoder found for all queries. Random weights found equally many."""
         return sum(len(query.encoder) for query in self.queries)
 
     @property
     def encoder_hits(self) -> int:
-        """Number of neighbours found by the encoder that have the label of their query."""
+        """Number of neighbours that the encoder found and that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.encoder)
 
     @property
     def random_hits(self) -> int:
-        """Number of neighbours found with random weights that have the label of their query."""
+        """Number of neighbours that random weights found and that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.random)
 
 
@@ -85,8 +86,8 @@ def find_neighbours(
 ) -> Gallery:
     """Find the nearest neighbours of a few frames with the encoder and with its backbone with random weights.
 
-    Each network embeds the same pool of frames. Of each episode but the query's, only the nearest frame can be a
-    neighbour.
+    Both networks embed the same pool of frames. A neighbour is never of the query's episode, and two neighbours are
+    never of the same episode.
 
     Raises:
         InputError: the run has no encoder yet, or the store lacks the label or has too few episodes.
@@ -125,9 +126,9 @@ def find_neighbours(
 def find_nearest(
     features: Float[ndarray, "n d"], episodes: Int[ndarray, " n"], queries: Int[ndarray, " q"], *, count: int
 ) -> list[tuple[Int[ndarray, " k"], Float[ndarray, " k"]]]:
-    """Return for each query the rows of the nearest features by cosine, and their cosines.
+    """Return for each query the rows of the features with the largest cosine similarity, and these similarities.
 
-    No row is of the query's episode, and no two rows are of the same episode.
+    No returned row is of the query's episode, and no two rows are of the same episode.
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     found = []
@@ -148,7 +149,10 @@ def _default_label(record: RunRecord, store: Store) -> str:
 
 
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
-    """Choose the middle frames of some labelled episodes: one episode of each class in turn, frequent classes first."""
+    """Choose some episodes, one of each class in turn, frequent classes first; return the row of each middle frame.
+
+    If any episode has a label, only labelled episodes are chosen.
+    """
     episodes = np.flatnonzero(store.episode_split == split) if split else np.arange(store.num_episodes)
     labelled = episodes[labels[episodes] != ""]
     episodes = labelled if len(labelled) else episodes

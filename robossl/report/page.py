@@ -15,7 +15,7 @@ from robossl.report.neighbours import Gallery
 from robossl.report.record import RunRecord, find_collapse
 from robossl.report.scores import make_cards, make_headline
 
-LONG_FACT = 55  # characters; a longer fact gets a line of its own
+LONG_FACT = 55  # in characters; a longer fact gets a line of its own
 
 
 def render(record: RunRecord, gallery: Gallery | None) -> str:
@@ -71,7 +71,7 @@ def _has_health(metrics: Mapping[str, object]) -> bool:
 
 
 def describe_health(record: RunRecord) -> Banner | None:
-    """Say whether the run collapsed; return None if its health was not logged."""
+    """Return a banner that says whether the run collapsed; None if its health was not logged."""
     collapse = find_collapse(record)
     if collapse and not collapse.is_over:
         return Banner(

@@ -1,4 +1,4 @@
-"""The records of a run folder: configuration, metrics, encoder, evaluations."""
+"""Read the records of a run folder: configuration, metrics, encoder and evaluations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RunRecord:
     """Everything that a run folder holds."""
 
     path: Path
-    config: dict[str, Any]  # config.yaml
-    encoder: dict[str, Any]  # encoder/encoder.json; empty before the first checkpoint
+    config: dict[str, Any]  # content of config.yaml
+    encoder: dict[str, Any]  # content of encoder/encoder.json; empty before the first checkpoint
     metrics: dict[str, Series]
     evaluations: tuple[Scores, ...]
 
@@ -47,7 +47,7 @@ class RunRecord:
         return max((int(series.steps[-1]) for series in self.metrics.values()), default=0)
 
     def setting(self, *keys: str) -> Any:
-        """Return a value of config.yaml; None if it has no such key."""
+        """Return the value in config.yaml that these nested keys lead to; None if a key is missing."""
         value: Any = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
@@ -58,12 +58,13 @@ class RunRecord:
         return float(self.metrics[name].values[-1]) if name in self.metrics else None
 
     def own_row(self, evaluation: Scores, result: Result) -> ScoreRow | None:
-        """Return the row of the encoder that the run holds now; None if another or an earlier encoder was evaluated."""
+        """Return the row of the encoder that the run folder holds now; None if only other weights were evaluated."""
         if not self.encoder:
             return None
         mine = self.encoder["digest"], self.encoder["config"].get("input_hw")
         rows = (row for row in result.rows if row.kind == "encoder")
-        each = zip(rows, evaluation.about.get("encoders", []), strict=False)  # both in the order of the command line
+        # Rows and descriptions of encoders are both in the order of the command line.
+        each = zip(rows, evaluation.about.get("encoders", []), strict=False)
         return next((row for row, about in each if (about.get("digest"), about.get("input_hw")) == mine), None)
 
 
@@ -87,7 +88,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Read every metric by name; skip lines that are incomplete and values that are not finite."""
+    """Return the values of every metric by its name; skip lines that are incomplete and values that are not finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -104,15 +105,18 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 class Collapse(NamedTuple):
-    """A collapse of the outputs, by the rule of `robossl.measure.collapse`."""
+    """A collapse of the encoder's outputs, as `robossl.measure.collapse` defines it."""
 
     first_step: int
-    is_over: bool  # whether the last check was healthy again
+    is_over: bool  # True if the outputs were healthy again at the last check
     reason: str
 
 
 def find_collapse(record: RunRecord) -> Collapse | None:
-    """Find a collapse in the logged health metrics, by the same rule as during training; None if there is none."""
+    """Return a collapse that the logged health metrics show; None if they show no collapse.
+
+    The rule is the same as during training.
+    """
     found = []
     if "health/std" in record.metrics and "health/std_reference" in record.metrics:
         std, reference = record.metrics["health/std"], record.metrics["health/std_reference"]

@@ -1,4 +1,4 @@
-"""The scores on the page of a run: a card for each result of an evaluation, and the first result as a sentence."""
+"""The scores on the page of a run: the first result as a headline, and a card for each result of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PROTOCOL_NAMES = {"knn": "kNN", "linear": "linear probe"}
 
 
 class Headline(NamedTuple):
-    """The first result of the run's own encoder, or the command that measures it."""
+    """The first result of the run's own encoder; if there is none, the command that evaluates the encoder."""
 
     command: str = ""
     label: str = ""
     split: str = ""
     accuracy: str = ""
     protocol: str = ""
-    others: str = ""  # names and accuracies of the other rows
+    others: str = ""  # names and accuracies of the other rows of the same table
 
 
 class ScoreBar(NamedTuple):
@@ -44,15 +44,15 @@ class ScoreCard(NamedTuple):
     num_classes: int
     num_episodes: int
     chance: str  # position of the chance level, in % of the width
-    is_own: bool  # whether a row belongs to the run's current encoder, not only to earlier ones
+    is_own: bool  # True if one of the rows is that of the run's current encoder
     bars: tuple[ScoreBar, ...]
-    comparisons: tuple[tuple[str, str], ...]  # CSS class and sentence of each
+    comparisons: tuple[tuple[str, str], ...]  # CSS class and text of each comparison with a baseline
 
 
 def make_headline(record: RunRecord) -> Headline | None:
     """Return the first result of the run's own encoder; None if nothing was evaluated.
 
-    If only other encoders were evaluated, return the command that evaluates the run's own.
+    If only other encoders were evaluated, return the command that evaluates the run's own encoder.
     """
     results = _results(record)
     if not results:

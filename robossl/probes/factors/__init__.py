@@ -1,4 +1,4 @@
-"""FACTORS: registry of the factors (changes of a frame) that the probes measure; importing it does not import torch."""
+"""FACTORS: registry of the factors (changes of a frame) that probes measure. Importing this module skips torch."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ FLOOR = "robossl.probes.factors.noise:FLOOR"
 
 @cache
 def resolve_factor(name: str) -> Factor:
-    """Return the factor with this name; "floor", which is not in FACTORS, is allowed too.
+    """Return the factor with this name. The name "floor" is allowed too, although it is not in FACTORS.
 
-    If the factor of a plugin calls itself by another name, return a copy whose name is `name`.
+    If the factor comes from a plugin and its own name differs, return a copy whose name is `name`.
 
     Raises:
         InputError: no factor has that name, or its plugin cannot be used.

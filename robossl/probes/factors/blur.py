@@ -1,8 +1,8 @@
 """Blur: an out-of-focus lens, modelled by a Gaussian filter.
 
-At mild levels the Gaussian is narrower than a pixel of a small frame, so a filter made of its samples would have a
-single tap and no effect. Its discrete analogue (T. Lindeberg, Scale-space for discrete signals, 1990) has the right
-variance at any width.
+At mild levels the Gaussian is narrower than a pixel of a small frame. A filter that samples the Gaussian would then
+have a single tap and no effect. Therefore this filter is its discrete analogue (T. Lindeberg, Scale-space for discrete
+signals, 1990), which has the right variance at any width.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Blur each frame; the strength is the standard deviation as a share of the shorter side. Borders are reflected."""
+    """Blur each frame. The strength is the standard deviation as a share of the shorter side. Borders are reflected."""
     out = np.empty_like(pixels)
     for frame, deviation, slot in zip(pixels, values[:, 0] * min(pixels.shape[1:3]), out, strict=True):
         taps = discrete_gaussian(deviation)

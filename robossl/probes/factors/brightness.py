@@ -11,7 +11,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Multiply all channels by the strength and clip at white."""
+    """Multiply all pixel values by the strength of their frame; clip at white."""
     return jitter_frames(pixels, colour.BRIGHTNESS, values[:, 0])
 
 

@@ -13,13 +13,13 @@ from robossl.augment.colour import jitter_
 def jitter_frames(
     pixels: UInt8[ndarray, "b h w 3"], operation: int, strengths: Float[ndarray, " b"]
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Apply one colour operation of `robossl.augment.colour`; torchvision defines what it does."""
+    """Apply one colour operation of `robossl.augment.colour`. It has the effect of torchvision's operation."""
     order = np.full((len(pixels), 4), -1, np.int64)
     order[:, 0] = operation
     factors = np.ones((len(pixels), 4), np.float32)
     factors[:, operation] = strengths
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().contiguous()
-    # Change one frame at a time, so that the result is bitwise the same in every batch.
+    # Change one frame at a time. Otherwise rounding could make the result depend on the other frames of the batch.
     for row in range(len(pixels)):
         jitter_(planes[row : row + 1], order[row : row + 1], factors[row : row + 1])
     changed: UInt8[ndarray, "b h w 3"] = planes.round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -27,7 +27,7 @@ def jitter_frames(
 
 
 def apply_table(pixels: UInt8[ndarray, "b h w 3"], table: Float[ndarray, "b 3 256"]) -> UInt8[ndarray, "b h w 3"]:
-    """Replace each channel value of each pixel by its entry in the frame's table, which has values from 0 to 1."""
+    """Map the channel values of each frame: its table has an output (0 to 1) for each of the 256 values."""
     levels = (np.clip(table, 0, 1) * 255 + 0.5).astype(np.uint8)
     rows = np.arange(len(pixels))[:, None, None, None]
     return np.asarray(levels[rows, np.arange(3), pixels])

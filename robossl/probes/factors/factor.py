@@ -1,8 +1,8 @@
-"""Factor: one kind of change of a frame, such as brightness, and what a probe decodes from the features.
+"""Factor: one kind of change of a frame, such as brightness, and what a probe decodes from features of changed frames.
 
-`values` has a row for each frame: first the strength in the unit of the factor, then random numbers in [0, 1) for what
-else the change needs (a direction, a place). A view (the changed frame) depends only on the frame and its row of
-values, not on the batch.
+An array `values` says how to change frames, with a row for each frame. A row holds first the strength in the unit of
+the factor, then random numbers in [0, 1) for what else the change needs (such as a direction or a place). A view (the
+changed frame) depends only on the frame and its row of values, not on the batch.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class Factor:
     """One kind of change of a frame, such as brightness.
 
     Args:
-        name: the name in FACTORS and in task profiles.
-        title: the name on report pages.
+        name: name in FACTORS and in task profiles.
+        title: name on report pages.
         unit: unit of the strength.
         family: photometric, geometric, scene or temporal.
-        clean: the strength that changes nothing.
-        sides: the strength of each level, from mild to severe; two such rows if the factor has two sides, such as
-            darker and brighter.
-        apply: renders the views (changed frames) for frames at some positions of the source.
-        base: how every view of the factor is cut, also the clean view. "plain": not cut; "disc": to a disc as wide as
-            the shorter side; "resampled": to that disc, after `warp_frames`; "square": to the centred square, then to
-            that disc.
-        warp: returns how points move, as homographies from frame to view in the coordinates of labels (x right, y down,
-            -1 to 1); its arguments are the values, and the height and width of the frames. None if no point moves, or
-            if only the source of the frames knows how points move.
+        clean: strength that changes nothing.
+        sides: a row with the strength of each level, from mild to severe. There are two rows if the factor has two
+            sides, such as darker and brighter.
+        apply: function that renders the views (changed frames) of the frames at some positions of the source.
+        base: how every view of the factor, and the clean view, is cut. "plain": not at all. "disc": to a disc as wide
+            as the shorter side. "resampled": to that disc, after `warp_frames`. "square": to the centred square, then
+            to that disc.
+        warp: function that returns how points move, as homographies from frame to view in the coordinates of labels (x
+            right, y down, -1 to 1). Its arguments are the values, and the height and width of the frames. None if no
+            point moves, or if only the source of the frames knows how points move.
         num_draws: number of random numbers after the strength in a row of `values`.
-        scale: the scale on which the strength of a two-sided factor is drawn evenly and decoded; "mired" is 1e6 /
+        scale: scale on which the strength of a factor with two sides is drawn evenly and decoded. "mired" is 1e6 /
             kelvin.
         classes: names of the clean view and of the view at each level, for factors that have kinds (such as turns by 90
             and 180 degrees) instead of strengths.
-        target: computes from the values what a probe decodes; None if it decodes the strength.
+        target: function that computes from the values what a probe decodes; None if a probe decodes the strength.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Factor:
 
     @property
     def signed(self) -> bool:
-        """Whether the strength has two sides."""
+        """Whether the strength has two sides, such as darker and brighter."""
         return len(self.sides) == 2
 
     @property
@@ -85,16 +85,17 @@ class Factor:
         return 0 if self.signed else len(self.classes) or 2
 
     def strengths(self, level: int) -> tuple[float, ...]:
-        """Return the strength of a level, once for each side."""
+        """Return the strengths of a level, one for each side."""
         return tuple(side[level - 1] for side in self.sides)
 
     def draw(self, level: int, at: Int[ndarray, " b"], *, seed: int, draw: Draw) -> Values:
-        """Draw a row of values for each position; it depends only on seed, factor, level, draw and position.
+        """Draw a row of values for each position. The row depends only on seed, factor, level, draw and position.
 
         Draw "level" gives the strength of the level, on a random side. Draw "decode" gives strengths for a probe to
-        tell apart: for a factor with two sides, strengths spread evenly from one side to the other; for one side, the
-        clean strength and that of the level, equally often; for kinds, every kind equally often, whatever the level.
-        The random numbers after the strength are the same at each level, so levels differ only in strength.
+        tell apart. If the factor has two sides, strengths are spread evenly from one side to the other. If it has one
+        side, the clean strength and that of the level are equally frequent. If it has kinds instead of strengths, all
+        kinds are equally frequent at any level. The random numbers after the strength are the same at each level, so
+        levels differ only in strength.
         """
         key = (seed, zlib.crc32(self.name.encode()), ("level", "decode").index(draw))
         count = 1 + self.num_draws
@@ -117,7 +118,7 @@ class Factor:
         return values
 
     def targets(self, values: Values) -> Float[ndarray, "b t"]:
-        """Return what a probe decodes: a class if `num_classes` > 0, else numbers that are 0 for a clean frame."""
+        """Return what a probe decodes for each frame: a class if `num_classes` > 0, else numbers (0: unchanged)."""
         if self.target is not None:
             return self.target(values)
         if self.signed:
@@ -149,7 +150,7 @@ class Factor:
 
 
 def mirror_strengths(*strengths: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the strengths of two sides: the negative strengths, and the given ones."""
+    """Return the strengths of two sides: the negatives of the given strengths, and the given strengths."""
     return tuple(-each for each in strengths), strengths
 
 

@@ -16,7 +16,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Return homographies that change the sign of x in the mirrored frames."""
+    """Return homographies that change the sign of x for the mirrored frames."""
     matrix = identities(len(values))
     matrix[:, 0, 0] = 1 - 2 * values[:, 0]
     return matrix

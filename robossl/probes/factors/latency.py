@@ -11,7 +11,7 @@ from robossl.probes.frames import ProbeFrames
 
 
 def apply(frames: ProbeFrames, at: Int[ndarray, " b"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Return older frames; the strength says how many frames earlier they were taken."""
+    """Return older frames. The strength says how many frames earlier the camera took them."""
     out = np.empty((len(at), *frames.hw, 3), np.uint8)
     for age in np.unique(values[:, 0]):
         chosen = values[:, 0] == age

@@ -1,8 +1,8 @@
 """Motion blur: the camera moves evenly along a line while the shutter is open.
 
 Compared with the motion blur of ImageNet-C, the strongest level is between severities 2 and 3, and the third level is
-below severity 1. Kernels are compared by their spread: that of severity 1 (a one-sided Gaussian) is 1.8 pixels in a
-frame of 224, which is also the spread of a line whose length is 0.028 of the frame's side.
+below severity 1. The comparison is by the spread of the kernel. Severity 1 (a one-sided Gaussian) has a spread of 1.8
+pixels in a frame of 224 pixels. A line has the same spread if its length is 0.028 of the frame's side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SAMPLES_PER_PIXEL = 16
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Average pixels along a line in a random direction; the strength is its length as a share of the shorter side."""
+    """Average pixels along a line in a random direction. The strength is its length as a share of the shorter side."""
     out = np.empty_like(pixels)
     lengths = values[:, 0] * min(pixels.shape[1:3])
     for frame, length, cosine, sine, slot in zip(pixels, lengths, *draw_direction(values[:, 1]), out, strict=True):
@@ -30,7 +30,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
 
 
 def make_kernel(length: float, cosine: float, sine: float) -> Float[ndarray, "k k"]:
-    """Return a kernel of sum 1: points along a centred line, each spread over the four pixels around it."""
+    """Return a kernel of sum 1: points along a centred line, each of them spread over the four pixels around it."""
     reach = math.ceil(length / 2) + 1
     count = max(1, math.ceil(length * _SAMPLES_PER_PIXEL))
     along = ((np.arange(count) + 0.5) / count - 0.5) * length

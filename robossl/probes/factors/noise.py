@@ -10,7 +10,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Add noise and clip; the strength is the standard deviation of the noise."""
+    """Add noise and clip. The strength is the standard deviation of the noise, as a share of white."""
     out = np.empty_like(pixels)
     for frame, (deviation, drawn), slot in zip(pixels, values, out, strict=True):
         noise = np.random.default_rng(int(drawn * 2**53)).standard_normal(frame.shape, np.float32)
@@ -18,8 +18,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
     return out
 
 
-# Noise of one grey level, which should hardly change the features of any encoder. It is not in FACTORS, because it only
-# serves to check the health of the features.
+# Weak noise for the health check of features, which it should hardly change. It is not in FACTORS.
 FLOOR = Factor(
     name="floor",
     title="one grey level of noise",

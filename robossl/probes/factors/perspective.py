@@ -13,7 +13,7 @@ _CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Return homographies that move each corner by a share of the frame in a random direction."""
+    """Return homographies that move each corner in a random direction, by a share of the frame (the strength)."""
     way = np.stack(draw_direction(values[:, 1:5]), -1)
     return fit_homographies(_CORNERS, _CORNERS + 2 * values[:, :1, None] * way)
 

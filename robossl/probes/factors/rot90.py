@@ -22,7 +22,7 @@ def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
     """Return the homography from the whole frame to the turned square."""
     side = min(hw)
     to_square = np.diag([hw[1] / side, hw[0] / side, 1.0])
-    # If the margin is odd, the square lies half a pixel off the centre.
+    # If the margin beside the square has an odd number of pixels, the square lies half a pixel off the centre.
     to_square[:2, 2] = [(hw[1] - side) % 2 / side, (hw[0] - side) % 2 / side]
     found: Float[ndarray, "b 3 3"] = make_rotations(np.deg2rad(values[:, 0])) @ to_square
     return found

@@ -16,7 +16,7 @@ def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
 
 
 def make_rotations(radians: Float[ndarray, " b"]) -> Float[ndarray, "b 3 3"]:
-    """Return matrices of turns that the viewer sees as counter-clockwise, for coordinates whose y points down."""
+    """Return rotation matrices for coordinates whose y points down; the viewer sees a counter-clockwise turn."""
     matrix = identities(len(radians))
     matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(radians)
     matrix[:, 0, 1], matrix[:, 1, 0] = np.sin(radians), -np.sin(radians)

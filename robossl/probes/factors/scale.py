@@ -10,7 +10,7 @@ from robossl.probes.factors.warping import identities, on_warp
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Return homographies that magnify around the centre."""
+    """Return homographies that magnify the picture around its centre."""
     matrix = identities(len(values))
     matrix[:, 0, 0] = matrix[:, 1, 1] = values[:, 0]
     return matrix

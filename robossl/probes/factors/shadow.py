@@ -8,13 +8,13 @@ from numpy import ndarray
 
 from robossl.probes.factors.factor import Factor, Values, draw_direction, on_pixels
 
-WIDTH, BORDER = 0.35, 0.08  # of the band, as shares of the frame's shorter side
+WIDTH, BORDER = 0.35, 0.08  # width of the band and of its soft border, as shares of the frame's shorter side
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Darken a band of random direction and place; the strength is the share of light that is lost.
+    """Darken a band of random direction and place. The strength is the share of the light that is lost.
 
-    The middle of the band is at most a quarter of the shorter side away from the centre.
+    The middle of the band is at most a quarter of the shorter side away from the frame's centre.
     """
     height, width = pixels.shape[1:3]
     side = min(height, width)

@@ -16,7 +16,7 @@ def shift(values: Values) -> Float[ndarray, "b 2"]:
 
 
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
-    """Return homographies that shift by a share of the shorter side in a random direction."""
+    """Return homographies that shift the picture in a random direction, by a share of the shorter side."""
     matrix = identities(len(values))
     matrix[:, :2, 2] = shift(values) * min(hw)
     return scale_homographies(matrix, hw)

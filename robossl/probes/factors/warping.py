@@ -1,7 +1,8 @@
 """Warp frames by homographies without a visible border, and cut them to a disc.
 
-Beyond its border a frame continues as its mirror image. Every pixel is the mean of four bilinear samples, also in
-unmoved frames, so that sharpness reveals less about whether a frame was moved. Pixels outside the disc are grey.
+Beyond its border a frame continues as its mirror image. Every pixel is the mean of four bilinear samples. This also
+holds for frames that are not moved, so that sharpness reveals less about whether a frame was moved. Pixels outside the
+disc are grey.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def on_warp(warp: Warp) -> Apply:
 def warp_frames(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 3"]) -> UInt8[ndarray, "b h w 3"]:
     """Move the points of each frame by its homography, in coordinates of -1 to 1 (x right, y down).
 
-    Only the square around the disc is computed; the rest is black.
+    Only the square around the disc is computed. Other pixels are black.
     """
     height, width = pixels.shape[1:3]
     side = min(height, width)
@@ -51,7 +52,7 @@ def warp_frames(pixels: UInt8[ndarray, "b h w 3"], to_view: Float[ndarray, "b 3 
 
 @cache
 def _fine_grid(hw: tuple[int, int], top: int, bottom: int, left: int, right: int) -> Float32[ndarray, "p 3"]:
-    """Return four sample points in every pixel of a window, in homogeneous coordinates of -1 to 1."""
+    """Return four sample points for every pixel of a window, in homogeneous coordinates from -1 to 1."""
     v, u = (
         (np.arange(2 * start, 2 * stop) + 0.5) / size - 1
         for start, stop, size in ((top, bottom, hw[0]), (left, right, hw[1]))
@@ -68,7 +69,7 @@ def scale_homographies(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> 
 
 
 def identities(num_frames: int) -> Float[ndarray, "b 3 3"]:
-    """Return one identity matrix for each frame, for the caller to change."""
+    """Return an identity matrix for each frame. The caller may change them."""
     return np.tile(np.eye(3), (num_frames, 1, 1))
 
 
@@ -81,14 +82,14 @@ def make_disc(hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
 
 
 def mask_outside_disc(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b h w 3"]:
-    """Paint the pixels outside the disc grey."""
+    """Return the frames with grey pixels outside the centred disc."""
     height, width = pixels.shape[1:3]
     inside = make_disc((height, width))[:, :, None]
     return np.where(inside, pixels, np.uint8(OUTSIDE))
 
 
 def crop_square(pixels: UInt8[ndarray, "b h w 3"]) -> UInt8[ndarray, "b s s 3"]:
-    """Cut out the largest centred square."""
+    """Return the largest centred square of each frame."""
     height, width = pixels.shape[1:3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

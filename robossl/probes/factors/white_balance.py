@@ -9,15 +9,15 @@ from numpy import ndarray
 from robossl.probes.factors.colours import LEVELS, apply_table
 from robossl.probes.factors.factor import Factor, Values, on_pixels
 
-DAYLIGHT = 6500.0  # K
-_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # metres; about where the eye sees red, green and blue best
-_RADIATION = 0.014387769  # second radiation constant, m K
-_DISPLAY_GAMMA = 2.2  # pixel values are not linear in light
+DAYLIGHT = 6500.0  # colour temperature of daylight, in kelvin
+_WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # wavelengths of red, green and blue light, in metres
+_RADIATION = 0.014387769  # second radiation constant, in metre kelvin
+_DISPLAY_GAMMA = 2.2  # a display's light is the pixel value raised to this power
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def planck_gains(kelvin: Float[ndarray, " b"]) -> Float[ndarray, "b 3"]:
-    """Return the gains of red, green and blue for a colour temperature (Planck's law); they keep the luma of white."""
+    """Return the gains of red, green and blue for a colour temperature (Planck's law). They keep the luma of white."""
     light, daylight = (1 / np.expm1(_RADIATION / (_WAVELENGTHS * t)) for t in (kelvin[:, None], DAYLIGHT))
     gains = (light / daylight) ** (1 / _DISPLAY_GAMMA)
     found: Float[ndarray, "b 3"] = gains / (gains @ _LUMA)[:, None]
@@ -25,7 +25,7 @@ def planck_gains(kelvin: Float[ndarray, " b"]) -> Float[ndarray, "b 3"]:
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Scale each channel and clip at white."""
+    """Multiply each channel by its gain and clip at white. The strength is the colour temperature in kelvin."""
     return apply_table(pixels, planck_gains(values[:, 0])[:, :, None] * LEVELS)
 
 

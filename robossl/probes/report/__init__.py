@@ -1,1 +1,1 @@
-"""Writes the HTML page of a probe report, and two pictures next to it."""
+"""Write the HTML page of a probe report, and two pictures next to it."""

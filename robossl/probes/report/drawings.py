@@ -13,14 +13,15 @@ from robossl.report.drawing import format_number, shorten_name
 from robossl.report.forest import Forest, ForestDot, ForestRow, draw_forest
 from robossl.report.heatmap import LEVELS, Heatmap, HeatmapCell, HeatmapRow, draw_heatmap
 
-ReadCell = Callable[[str, int], Reading | None]  # arguments: factor and level
+# A function that takes a factor and a level, and returns the number to show in their cell (None: no cell).
+ReadCell = Callable[[str, int], Reading | None]
 REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
 def draw_invariance(index: ReportIndex) -> Figure:
     """Draw a heatmap of invariance by factor and strength.
 
-    Outline cells where the features do not move although the task needs them to move.
+    A cell is outlined if the features do not move although the task needs them to move.
     """
     heatmap = Heatmap(
         heading=f"Invariance (NIS_w) of {shorten_name(index.report.encoder.name)}",
@@ -33,7 +34,7 @@ def draw_invariance(index: ReportIndex) -> Figure:
 
 
 def draw_retention(index: ReportIndex, label: str) -> Figure:
-    """Draw a heatmap of the retention of a label (how much of its score is left) by factor and strength."""
+    """Draw a heatmap by factor and strength of a label's retention (the share of its score that is left)."""
     heatmap = Heatmap(
         heading=f"Retention of the task: {label}",
         lead="1: as on clean frames; 0: chance. INV is tested with the old label, else the moved one",
@@ -76,7 +77,7 @@ def _make_row(index: ReportIndex, read: ReadCell, factor: str, *, outline: bool)
 def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
     """Draw the invariance of up to four encoders side by side.
 
-    Each factor is shown at the largest strength for which the first encoder's report has a verdict.
+    Each factor is shown at the severest strength that the first encoder's report judges.
     """
     first = indexes[0]
     forest = Forest(

@@ -1,4 +1,4 @@
-"""Look up the numbers of a report by factor and strength, and what the task needs from the features."""
+"""Look up the numbers of a report, and what the task needs, by factor and level (strength)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from robossl.probes.retention import HeadName
 from robossl.report.heatmap import LEVELS as LEVELS
 
 FAMILIES: tuple[Family, ...] = ("photometric", "geometric", "scene", "temporal")
-MILD_ENOUGH = 3  # the severest strength at which a factor is shown if no task sets a limit
-HIGH = Thresholds().over_invariant_nis_w  # from this NIS_w (invariance score) on, an encoder is called invariant
+MILD_ENOUGH = 3  # severest level at which a factor is shown if no task sets a limit
+HIGH = Thresholds().over_invariant_nis_w  # minimum NIS_w (invariance score) of features that are called invariant
 
 
 class ReportIndex:
-    """A report, indexed by factor and level."""
+    """A report whose numbers can be looked up by factor and level (strength)."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -29,7 +29,7 @@ class ReportIndex:
 
     @property
     def names(self) -> list[str]:
-        """Names of all factors, family by family."""
+        """Names of all factors, sorted by family (such as photometric)."""
         return [factor for factors in self.factors.values() for factor in factors]
 
     def view(self, factor: str, level: int) -> ViewFigures | None:
@@ -37,21 +37,21 @@ class ReportIndex:
         return self._views.get((factor, level))
 
     def cell(self, factor: str, level: int, metric: str = "nis_w", *, of: Readings | None = None) -> Figure | None:
-        """Return a metric of the encoder, or of the reference encoder with the readings `of`; None if not measured."""
+        """Return a metric of the encoder, or of the encoder with the readings `of`; None if it was not measured."""
         cells = (of or self.report.readings).cells
         return next((c.figure for c in cells if (c.factor, c.level, c.metric) == (factor, level, metric)), None)
 
     def kept(self, label: str, factor: str, level: int) -> Retention | None:
-        """Return the retention that decides the verdict; None if it was not measured.
+        """Return the retention of a label that decides the verdict; None if it was not measured.
 
-        If the task needs INV, the head was tested with the label of the unchanged frame. Otherwise it was tested with
-        the label that has moved with the picture.
+        Retention is the share of a head's score that is left on changed frames. If the need is INV, the head was tested
+        with the label of the unchanged frame. Otherwise it was tested with the label that has moved with the picture.
         """
         head: HeadName = "same" if self.need(factor, level) == "INV" else "clean"
         return self._retentions.get((label, factor, level, head))
 
     def decoding(self, factor: str, level: int, protocol: str = "abs") -> Decoding | None:
-        """Return the result of the better probe, linear or MLP; None if the factor was not decoded."""
+        """Return the decoding by the better probe, linear or MLP; None if the factor was not decoded."""
         found = [
             each
             for each in self.report.readings.decodings
@@ -65,22 +65,22 @@ class ReportIndex:
         return task.needs[factor][level - 1] if task and factor in task.needs else "-"
 
     def last_judged(self, factor: str) -> int:
-        """Return the severest level of a factor that is judged; MILD_ENOUGH if no task sets it."""
+        """Return the severest judged level of a factor; MILD_ENOUGH if no task sets it."""
         task = self.report.task
         return task.max_level.get(factor, MILD_ENOUGH) if task else MILD_ENOUGH
 
     def shown_level(self, factor: str) -> int:
-        """Return the level at which a factor is shown: the severest that is judged and was rendered."""
+        """Return the level at which a factor is shown: the severest judged level that was rendered."""
         levels = [level for level in LEVELS if (factor, level) in self._views]
         return max((level for level in levels if level <= self.last_judged(factor)), default=min(levels, default=1))
 
     def needs(self, factor: str) -> str:
-        """Return what the task needs at the judged levels, each need once, such as INV or INV/EQUI."""
+        """Return what the task needs of a factor at the judged levels, each need once, such as INV or INV/EQUI."""
         levels = range(1, self.last_judged(factor) + 1)
         return "/".join(dict.fromkeys(self.need(factor, level) for level in levels))
 
     def verdict(self, factor: str, level: int | None = None) -> Verdict | None:
-        """Return the verdict of a factor, or of one of its levels; None if there is no verdict."""
+        """Return the verdict on a factor, or on one of its levels; None if there is no verdict."""
         return self._verdicts.get((factor, level))
 
     def is_over_invariant(self, factor: str, level: int) -> bool:

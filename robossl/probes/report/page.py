@@ -1,4 +1,4 @@
-"""Write the page of a report, one HTML file that needs no network, and two pictures next to it."""
+"""Write the page of a report (one HTML file that needs no network), and two pictures next to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robossl.probes.result import Report
 from robossl.report.drawing import to_svg, write_png
 from robossl.report.html import Fact, render_template
 
-Reasons = Mapping[str, Sequence[str]]  # maps a reason why numbers are missing to the names of the factors
+Reasons = Mapping[str, Sequence[str]]  # maps each reason for missing numbers to the names of the factors concerned
 
 
 class Drawing(NamedTuple):
@@ -40,7 +40,8 @@ def write_page(
     Args:
         report: The report.
         folder: Folder for the files; it is created if it does not exist.
-        sheet: The contact sheet (a PNG with examples of all views), as path or bytes; None shows none.
+        sheet: The contact sheet (a PNG with examples of transformed frames), as path or bytes. For None, the page has
+            no sheet.
         neighbours: Frames that the encoder confuses with others.
 
     Raises:
@@ -121,7 +122,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return the reasons why cells of a heatmap have no number; each with the names of its factors."""
+    """Return why cells of a heatmap have no number: maps each reason to the names of the factors concerned."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:
@@ -132,7 +133,7 @@ def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
 
 
 def _describe_cells(index: ReportIndex, read: ReadCell) -> str:
-    """Return a heatmap as text: the value of each factor at its severest judged strength."""
+    """Return a heatmap as text, for screen readers: the value of each factor at its severest judged strength."""
     if index.is_collapsed:
         return "collapsed, no cell has a figure"
     shown = {factor: read(factor, index.shown_level(factor)) for factor in index.names}

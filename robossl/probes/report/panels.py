@@ -20,8 +20,7 @@ HEALTH_ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
-# Columns for metrics that not all reports have: those of feature maps (the first two), and those of flips and quarter
-# turns (the last two). A column is shown if the report has its metric.
+# Columns (title, metric) that are shown if the report has the metric: two for feature maps, two for flips and turns.
 MAP_FIGURES = (
     ("PCK of the map", "pck"),
     ("drift, px", "drift_px"),
@@ -31,7 +30,7 @@ MAP_FIGURES = (
 
 
 class HealthRow(NamedTuple):
-    """One measure of the features' health, for the encoder and the reference encoders."""
+    """Table row of one measure of the features' health, with its values for the encoder and the reference encoders."""
 
     name: str
     hint: str
@@ -58,7 +57,7 @@ def describe_health(health: ProbeHealth) -> Banner:
 
 
 def make_health_rows(report: Report) -> list[HealthRow]:
-    """Return a row for each measure of health."""
+    """Return a table row for each measure of the features' health."""
     found = [each.health for each in (report.readings, *report.references.values())]
     return [
         HealthRow(name, hint, tuple(_format(each, field, form) for each in found))

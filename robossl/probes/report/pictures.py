@@ -18,9 +18,9 @@ MAX_GROUPS, MAX_TRIPLES = 4, 4
 
 @dataclass(frozen=True, slots=True)
 class RetrievalErrors:
-    """Wrong retrievals for frames changed by one factor at one level.
+    """Wrong retrievals for frames that one factor changed at one level.
 
-    Each triple has the changed frame, the unchanged frame that was found, and the one that should have been found.
+    Each triple has the changed frame, the unchanged frame that was found, and the unchanged frame that is correct.
     """
 
     factor: str
@@ -29,7 +29,7 @@ class RetrievalErrors:
 
 
 class PictureGroup(NamedTuple):
-    """Wrong retrievals with their pictures as data URIs."""
+    """Wrong retrievals of one factor at one level, with their pictures as data URIs."""
 
     name: str
     triples: tuple[tuple[str, ...], ...]
@@ -43,7 +43,7 @@ def make_sheet(sheet: Path | bytes | None) -> str:
 
 
 def make_groups(errors: Sequence[RetrievalErrors]) -> list[PictureGroup]:
-    """Return the first few wrong retrievals, for the first few factors and levels that have any."""
+    """Return the first few wrong retrievals of the first few factors and levels that have some, with their pictures."""
     shown = [group for group in errors if group.triples][:MAX_GROUPS]
     return [
         PictureGroup(

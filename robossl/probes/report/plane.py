@@ -15,7 +15,7 @@ from robossl.probes.report.words import format_name
 from robossl.probes.result import Family
 from robossl.report.drawing import INK, LINE, SOFT, WIDTH, styled
 
-MARKS: dict[Family, tuple[str, str]] = {  # colour (from the palette of Okabe and Ito) and marker
+MARKS: dict[Family, tuple[str, str]] = {  # colour (palette of Okabe and Ito) and marker of each family of factors
     "photometric": ("#0072B2", "o"),
     "geometric": ("#D55E00", "s"),
     "scene": ("#009E73", "^"),
@@ -23,7 +23,7 @@ MARKS: dict[Family, tuple[str, str]] = {  # colour (from the palette of Okabe an
 }
 HEIGHT = 372
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 30, 62  # margins around the plot, in points
-LETTER = 4.4  # width of a letter of a name, in points
+LETTER = 4.4  # approximate width of a letter, in points
 CORNERS = (
     (0.0, 1.0, "equivariant", "moves, and can be read"),
     (1.0, 1.0, "invariant, still decodable", "stays, and can be read"),
@@ -44,14 +44,14 @@ class Dot:
 
 
 class Plane(NamedTuple):
-    """The dots, and the factors without a dot, each with the reason."""
+    """The contents of the plot: the dots, and the factors that have no dot, each with the reason."""
 
     dots: tuple[Dot, ...]
     missing: tuple[tuple[str, str], ...]
 
 
 def make_plane(index: ReportIndex) -> Plane:
-    """Make a dot for each factor that has both numbers, and note why the others have no dot."""
+    """Make a dot for each factor that has both numbers; note why each other factor has no dot."""
     dots, missing = [], []
     for family, factors in index.factors.items():
         for factor in factors:
@@ -70,7 +70,7 @@ def make_plane(index: ReportIndex) -> Plane:
 
 
 def draw_plane(plane: Plane) -> Figure:
-    """Draw the dots with their names."""
+    """Draw the plot: its dots with the names of their factors, the corners' meanings and the legend."""
     with styled():
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         width, height = (WIDTH - LEFT - RIGHT) / WIDTH, (HEIGHT - TOP - BOTTOM) / HEIGHT
@@ -149,7 +149,7 @@ def _box(axes: Axes, x: float, y: float, half: float) -> _Box:
 
 
 def _write_name(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
-    """Write a factor's name where it overlaps other names and dots the least, with a line if its dot is far away."""
+    """Write a factor's name where it least overlaps names and dots. If its dot is far away, draw a line to the dot."""
     at_x, at_y = _points(axes, dot.invariance, dot.information)
     words = format_name(dot.factor)
     width, height = LETTER * len(words), 8.6

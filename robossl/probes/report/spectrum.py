@@ -1,4 +1,4 @@
-"""Draw the spectrum of the features, next to those of the reference encoders: how many directions they use."""
+"""Draw the spectrum of the features of the encoder and of the references; it shows how many directions they use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from robossl.report.drawing import LINE, WIDTH, shorten_name, styled
 from robossl.report.forest import DASHES
 
 HEIGHT = 220
-FLOOR = 1e-6  # share of the largest singular value; smaller values are drawn at this height
+# Values below this share of the largest singular value are drawn at this share, because the axis is logarithmic.
+FLOOR = 1e-6
 
 
 def draw_spectrum(report: Report) -> Figure:
-    """Draw the singular values of the centred features, divided by their sum, the largest first."""
+    """Draw the singular values of the centred features, the largest first, each divided by the sum of all."""
     lines: list[tuple[str, Readings, str, Any, float]] = [
         (report.encoder.name, report.readings, "#0072B2", "-", 2.0),
         *(

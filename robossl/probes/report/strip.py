@@ -1,4 +1,4 @@
-"""The verdicts on the page: the run's verdict in large letters, and a line with evidence for each factor."""
+"""The verdicts on the page: the overall verdict of the run, and a line with evidence for each factor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
 class VerdictBox(NamedTuple):
-    """The verdict of the run."""
+    """The overall verdict of the run, shown in large letters."""
 
     sign: Sign
     word: str
@@ -40,7 +40,7 @@ class VerdictBox(NamedTuple):
 
 
 class FactorDetail(NamedTuple):
-    """One factor of a group, whose factors share a verdict and its cause."""
+    """One factor of a group of factors that have the same verdict for the same cause."""
 
     name: str
     need: str
@@ -59,7 +59,7 @@ class StrengthDetail(NamedTuple):
 
 
 class StripLine(NamedTuple):
-    """One line: a factor with its evidence, or all factors that share a cause."""
+    """One line of the page: a factor with its evidence, or all factors whose verdicts have the same cause."""
 
     badge: str
     sign: Sign
@@ -74,7 +74,7 @@ class StripLine(NamedTuple):
 
 
 def make_verdict_box(report: Report) -> VerdictBox | None:
-    """Return the run's verdict and what it is based on; None if the run had no task."""
+    """Return the overall verdict of the run and what it is based on; None if the run had no task."""
     if report.task is None:
         return None
     if report.word is None:
@@ -175,7 +175,7 @@ def _strengths(index: ReportIndex, factor: str) -> tuple[StrengthDetail, ...]:
 
 
 def _cell(index: ReportIndex, verdict: Verdict) -> str:
-    """Return the id of the heatmap cell that decided: the severest judged strength with the factor's verdict."""
+    """Return the id of the heatmap cell that decided a verdict: the severest judged strength with that verdict."""
     factor, last = verdict.factor, index.last_judged(verdict.factor)
     deciding = [
         level
@@ -199,6 +199,6 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def _shorten(verdict: Verdict) -> str:
-    """Return a verdict's sentence without factor name and note on calibration, which the page shows elsewhere."""
+    """Return a verdict's sentence without the factor's name and the calibration note; the page shows both elsewhere."""
     text = verdict.sentence.removeprefix(format_name(verdict.factor))
     return text.removeprefix(",").removeprefix(":").removesuffix(UNCALIBRATED).strip()

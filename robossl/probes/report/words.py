@@ -19,7 +19,7 @@ class Sign(NamedTuple):
     meaning: str
 
 
-# From the worst verdict to the best. The verdict of a run is the worst verdict of its factors.
+# How each verdict is shown, from the worst verdict to the best. The verdict of a run is the worst of its factors.
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features carry no information, so their invariance means nothing"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
@@ -28,7 +28,7 @@ SIGNS: dict[Word, Sign] = {
     "SAFE": Sign("✓", "safe", "what the task needs is there"),
 }
 
-# The signs of verdicts, and those of factors that have no verdict.
+# How each verdict is shown; also how factors without a verdict are shown.
 BADGES: dict[str, Sign] = {
     **{str(word): sign for word, sign in SIGNS.items()},
     LEFT_OUT: Sign("○", "left-out", "the run was asked for other factors"),
@@ -66,7 +66,7 @@ def format_figure(figure: Figure | None) -> str:
 
 
 def list_factors(group: Group) -> str:
-    """Return the names of a group's factors as text; add their numbers if all of them have one."""
+    """Return the names of a group's factors as text; if every factor has a measured value, add the values."""
     if any(verdict.figure.value is None for verdict in group.verdicts):
         return ", ".join(map(format_name, group.factors))
     return ", ".join(f"{format_name(v.factor)} ({v.metric} {format_figure(v.figure)})" for v in group.verdicts)
@@ -80,9 +80,9 @@ def count_verdicts(report: Report) -> str:
 
 
 def describe_clean_heads(report: Report) -> list[str]:
-    """Return a line for each label that says how well heads read it from unchanged frames.
+    """Return for each label a line of text that says how well heads read the label off unchanged frames.
 
-    Retention is a share of this score.
+    Retention is the share of this score that is left on changed frames.
     """
     names = [format_name(name) for name in report.references]
     better = find_better_references(report)
@@ -95,14 +95,14 @@ def describe_clean_heads(report: Report) -> list[str]:
 
 
 def describe_backbone(backbone: Backbone | None) -> list[str]:
-    """Return a line that says which backbone has the random weights, and how it was chosen; no line if not known."""
+    """Return one line about the backbone that got random weights and how it was chosen; [] if that is not known."""
     return [f"random init: weights of {backbone.name}, {KNOWN_FROM[backbone.known_from]}"] if backbone else []
 
 
 def find_better_references(report: Report) -> dict[str, list[str]]:
-    """Return for each label the reference encoders that read it from clean frames better than the encoder does.
+    """Return for each label the reference encoders that read it off clean frames better than the encoder does.
 
-    Better means that the lower bound of the reference is above READABLE and above the upper bound of the encoder.
+    A reference is better if the lower bound of its score is above READABLE and above the upper bound of the encoder's.
     """
     found: dict[str, list[str]] = {}
     for own in report.readings.clean_heads:
@@ -116,7 +116,7 @@ def find_better_references(report: Report) -> dict[str, list[str]]:
 
 
 def list_head_rows(readings: Sequence[Readings]) -> list[list[str]]:
-    """Return a row for each label that all readings have: its name, and its score on clean frames in each reading."""
+    """Return a row for each label that all encoders read: its name, then the score of each encoder on clean frames."""
     found = [{each.label: each.figure for each in of.clean_heads} for of in readings]
     shared = [label for label in found[0] if all(label in each for each in found)]
     return [[format_name(label), *(format_figure(each[label]) for each in found)] for label in shared]

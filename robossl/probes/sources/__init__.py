@@ -27,7 +27,7 @@ def open_frames(
         source: A store, a folder with `rgb.txt` and `groundtruth.txt` (TUM RGB-D layout), or `env:ID` of one of our
             environments.
         split: Split of a store; None reads all frames.
-        columns: Which columns of a store to read as labels, as a mapping from the type of label to the column's name.
+        columns: Columns of a store to read as labels: maps the type of the label to the name of the column.
         num_scenes: Number of scenes of an environment.
         image_size: Height and width of the pictures of an environment, in pixels.
         seed: Seed for the choice of frames in a store and for the scenes of an environment.

@@ -1,4 +1,4 @@
-"""Base of sources with recorded scenes, which cannot be changed."""
+"""Base class of sources with recorded scenes, which cannot be changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robossl.probes.frames import RECORDED, ViewUnavailableError
 
 
 class RecordedFrames:
-    """Frames of recorded scenes."""
+    """Frames of recorded scenes. The methods that would change a scene raise an error."""
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
         """Refuse: recorded scenes cannot be changed.

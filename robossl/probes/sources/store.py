@@ -1,4 +1,4 @@
-"""Frames of a store for probes: they have one size and are at least a second apart; each episode is a cluster."""
+"""Frames of a store for probes. They have one size and are at least a second apart. Each episode is a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robossl.errors import InputError
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
-# Neighbouring frames are too similar: in DROID, 6.7 % of them differ from the next frame by less than one grey level.
+# Frames that are closer than a second are too similar: 6.7 % in DROID differ by less than a grey level from the next.
 SPACING_SECONDS = 1.0
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
@@ -34,17 +34,17 @@ class StoreProbeFrames(RecordedFrames):
         columns: Mapping[LabelType, str] | None = None,
         seed: int = 0,
     ) -> None:
-        """Choose the frames.
+        """Choose the frames to probe with, and read their labels.
 
         Args:
             store: the store.
             split: split of the store; default: the whole store.
             columns: for each type of label, the name of the per-frame column to read; for type "class", the name of a
                 label of the episodes.
-            seed: seed for the choice of the first frame in each episode.
+            seed: seed of the random choice of the first frame in each episode.
 
         Raises:
-            InputError: there is no such split or column, the split has no frames, or a column has the wrong width.
+            InputError: the split or a column does not exist, the split has no frames, or a column has the wrong width.
         """
         self._store = store
         self.name = store.path.resolve().name
@@ -80,7 +80,7 @@ class StoreProbeFrames(RecordedFrames):
         return self._decode(self._rows[at])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return what the camera showed `frames` frames earlier.
+        """Return the frames that the camera took `frames` frames earlier.
 
         Raises:
             ViewUnavailableError: some episodes are single pictures, which have no past.
@@ -92,7 +92,7 @@ class StoreProbeFrames(RecordedFrames):
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]
             times = store.time_seconds[start:stop]
-            # Repeated frames are not stored, so go back in time, not in rows.
+            # The store leaves out repeated frames, so count back by time, not by rows.
             then = times[row - start] - frames * float(np.median(np.diff(times)))
             found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
         return self._decode(np.array(found))
@@ -103,7 +103,10 @@ class StoreProbeFrames(RecordedFrames):
 
 
 def _space_rows(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarray, " m"]:
-    """Return rows at least a second apart in each episode; skip its first frames, which `latency` needs as a past."""
+    """Return rows that are at least a second apart in each episode.
+
+    The first frames of an episode are skipped, because the factor `latency` shows them in place of later frames.
+    """
     episodes = store.episode_of(rows)
     chosen = []
     for own in np.split(rows, np.flatnonzero(np.diff(episodes)) + 1):
@@ -118,9 +121,9 @@ def _space_rows(store: Store, rows: Int[ndarray, " n"], seed: int) -> Int[ndarra
 
 
 def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str, Label], dict[str, str]]:
-    """Return the labels of episodes that can be used, and the reasons why others were left out.
+    """Return two dictionaries: labels of episodes that can be used, and the reasons why other labels were left out.
 
-    A label with fewer than two classes is in neither dictionary.
+    A label with fewer than two classes is in neither of them.
     """
     found: dict[str, Label] = {}
     left_out: dict[str, str] = {}
@@ -141,7 +144,7 @@ def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str,
 def _read_column(
     store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
 ) -> Label:
-    """Return a per-frame column as a label; for type "class", return the label of episodes with that name."""
+    """Return a per-frame column as a label; if `kind` is "class", return the label of episodes with that name."""
     if kind not in WIDTHS:
         if column not in classes:
             raise InputError(suggest_name("label of classes", column, classes))

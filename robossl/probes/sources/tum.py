@@ -1,10 +1,10 @@
 """Frames of a moving camera with its poses, read from a folder in the text layout of the TUM RGB-D benchmark.
 
 A line of `rgb.txt` has a time and a file. A line of `groundtruth.txt` has a time, a position in metres and a quaternion
-(x, y, z, w), from camera to world. The sequence is cut into pieces of half a second, which are the clusters; the last
-tenth of a second of each piece is left out. Neighbouring pieces still look alike. Therefore confidence intervals are
-narrower than they would be over several sequences, and the poses of the frames that are scored lie between those of
-the reference frames, on which heads are fitted.
+(x, y, z, w), from camera to world. The sequence is cut into pieces of half a second. Each piece is a cluster (a unit
+that counts as independent), and its last tenth of a second is left out. Neighbouring pieces still look alike. Therefore
+confidence intervals are narrower than they would be over several sequences. Also, the poses of judged frames lie
+between those of the reference frames, on which heads are fitted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MATCH_SECONDS = 0.02  # longest time between a frame and its pose, as in the ben
 
 
 class TumFrames(RecordedFrames):
-    """The frames of one sequence."""
+    """The frames of one sequence, with their camera poses."""
 
     cluster_key = f"piece of {PIECE_SECONDS:g} s"
 
@@ -49,12 +49,13 @@ class TumFrames(RecordedFrames):
         is_before = np.abs(table[before, 0] - times) <= np.abs(table[after, 0] - times)
         nearest = np.where(is_before, before, after)
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
-        piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)  # adds 1e-4, because times are rounded
+        # Times are rounded, so add 1e-4 before the division.
+        piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
         rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
         contents = [hashlib.sha256(_read_bytes(self._files[row])).digest() for row in rows]
         first = sorted({content: i for i, content in reversed(list(enumerate(contents)))}.values())
-        # Keep only the first of equal pictures, because retrieval could not tell them apart.
+        # Of equal pictures, keep only the first, because retrieval could not tell them apart.
         self._rows = rows[first]
         if len(self._rows) < 2:
             raise InputError(f"{root}: {len(self._rows)} frames have a pose within {MATCH_SECONDS} s, two are needed")
@@ -77,7 +78,7 @@ class TumFrames(RecordedFrames):
         return np.stack([self._read_sized(self._files[row]) for row in self._rows[at]])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the frames that stand `frames` lines earlier in `rgb.txt`."""
+        """Return for each position the frame that stands `frames` lines earlier in `rgb.txt`."""
         return np.stack([self._read_sized(self._files[max(0, row - frames)]) for row in self._rows[at]])
 
     def _read_sized(self, path: Path) -> UInt8[ndarray, "h w 3"]:
