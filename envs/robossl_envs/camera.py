@@ -87,7 +87,7 @@ class Grid:
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
     def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
-        """Return the rows and columns of pixels that contain a rectangle on the table; None if it is out of view."""
+        """Return the rows and columns of pixels that show a rectangle on the table; None if it is out of view."""
         corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
         along, down = [column for column, _ in corners], [row for _, row in corners]
         rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))

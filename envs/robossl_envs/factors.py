@@ -32,7 +32,10 @@ class NuisanceFactor:
     sides: tuple[tuple[float, ...], ...]
 
     def value(self, strength: int, rng: Generator) -> float:
-        """Return the value at a strength of 0 to 5, on a side chosen at random."""
+        """Return the factor's value at a strength of 0 to 5.
+
+        If the factor has two sides, such as darker and brighter, choose one of them at random.
+        """
         # Choose a side even at strength 0, so that later random numbers do not depend on the strength.
         side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean

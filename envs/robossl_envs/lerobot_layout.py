@@ -31,7 +31,7 @@ ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One per-frame column; width 1 means a scalar."""
+    """A column of the data set. It holds one vector per frame, or one scalar if its width is 1."""
 
     name: str
     dtype: str  # float32, int64, bool, string

@@ -18,7 +18,7 @@ Action = tuple[float, float]
 class EpisodeStart:
     """The initial state of an episode."""
 
-    tool: tuple[float, float]  # metres
+    tool: tuple[float, float]  # position of the tool, metres
     bodies: Mapping[str, tuple[Body, Pose]]
     objects: Mapping[str, SceneObject]  # how each body looks
     markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table

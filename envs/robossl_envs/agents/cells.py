@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import AgentObservations
 
-# With 8 bits (8 to 12 were tried), agents reached the largest part of robossl/Push-v0 in 10^4 frames.
+# Number of planes. Of 8 to 12 planes, 8 let agents reach the largest part of robossl/Push-v0 in 10^4 frames.
 BITS = 8
 NUM_CELLS = 2**BITS
 WARM_UP = 256  # number of first observations; they set the scale of each dimension, and then the cells are fixed

@@ -55,7 +55,7 @@ def limit_threads() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker process, the episode that it plays, and when it last made progress."""
+    """A worker process, with the number of its current episode and the time of its last progress."""
 
     process: SpawnProcess
     connection: Connection

@@ -36,12 +36,12 @@ GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker. `reset(seed=K)` starts episode K; when K ends, `info` holds its outcome."""
+    """The environment of one worker. `reset(seed=K)` starts episode K. When it ends, `info` holds its outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]
     ) -> None:
-        # AsyncVectorEnv also makes one SlotEnv in the collecting process, which is not a worker.
+        # AsyncVectorEnv also makes a SlotEnv in the collecting process. That process has no parent and is no worker.
         if multiprocessing.parent_process() is not None:
             start_worker()
         self._task = (settings, description, parts)
