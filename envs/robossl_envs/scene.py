@@ -192,10 +192,8 @@ class Scene:
     def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
         """Return the occluder: a sleeve that enters the picture from a border and hides a part of the picture.
 
-        Return None if the factor `occluder` is 0.
-
         The three values are a window (rows and columns), the share of each pixel in the window that the sleeve covers,
-        and the sleeve's colour there.
+        and the sleeve's colour in the window. Return None if the factor `occluder` is 0.
         """
         share = self.values["occluder"]
         side, lean, place = int(rng.integers(4)), rng.uniform(-0.15, 0.15), rng.uniform(0.35, 0.65)
@@ -203,7 +201,7 @@ class Scene:
             return None
         height, width = self.grid.height, self.grid.width
         u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        # `along` is a pixel's distance to the border where the sleeve enters. `across` is its position along that border.
+        # `along` is a pixel's distance to the border where the sleeve enters, and `across` its position along this border.
         # Both are fractions of the picture's width or height.
         along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]
         wide = math.sqrt(share) * 0.75
