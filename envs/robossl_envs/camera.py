@@ -45,7 +45,7 @@ class Camera:
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
     """Return the homography from the clean (unchanged) camera's picture to this camera's picture.
 
-    It maps the pixel (column, row) of a point of the table to the pixel of the same point.
+    It maps the pixel (column, row) of a table point in the first picture to the pixel of this point in the second.
     """
     half = min(height, width) / 2
     pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])

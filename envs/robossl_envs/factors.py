@@ -1,9 +1,9 @@
 """Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
 Factors that also exist in THE COLOSSEUM (arXiv:2402.08191) have the same names (`manip_object_*`,
-`receiver_object_*`, `light_*`, `table_*`). The values are those of the invariance probes. Strength 0 is the clean
-(unchanged) scene, and strength 5 is the hardest. Some factors have two sides, such as darker and brighter. Each episode
-gets one side at random.
+`receiver_object_*`, `light_*`, `table_*`). Many values are the same as in the image factors of the invariance probes.
+Strength 0 is the clean (unchanged) scene, and strength 5 is the hardest. Some factors have two sides, such as darker
+and brighter. Each episode gets one side at random.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from robossl_envs.camera import HALF_VIEW, Grid
 
 Colour = tuple[float, float, float]
 WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate wavelengths of red, green and blue light
-DAYLIGHT = 6500.0  # K
+DAYLIGHT = 6500.0  # K: colour temperature of daylight
 GAMMA = 2.2  # a pixel value is the light's power ** (1 / GAMMA)
 AZIMUTH = 135.0  # degrees: direction of the light without nuisance factors (the upper left)
 SLOPE = 0.14  # relative extra brightness at the picture's border towards the light, if the camera is unchanged

@@ -35,7 +35,7 @@ TASKS = """
 class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
     """A MetaWorld task with a new random goal in each episode; success ends the episode.
 
-    An action has four values from -1 to 1: the displacement of the hand (3) and the closing of the gripper.
+    An action has four values from -1 to 1: three for the displacement of the hand, one for the closing of the gripper.
 
     Args:
         task: MetaWorld's name of the task, such as "push-v3".

@@ -1,6 +1,6 @@
 """Frames for the invariance probes: pictures of our environments with any nuisance factor at any strength.
 
-Each seed gives one scene: the state of the environment after eight steps.
+Each seed gives one scene: the state of the environment after the expert has played eight steps.
 """
 
 from __future__ import annotations

@@ -201,8 +201,8 @@ class Scene:
             return None
         height, width = self.grid.height, self.grid.width
         u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        # `along` is a pixel's distance to the border where the sleeve enters, and `across` its position along this border.
-        # Both are fractions of the picture's width or height.
+        # `along` is a pixel's distance to the border where the sleeve enters. `across` is its position along this
+        # border. Both are fractions of the picture's width or height.
         along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]
         wide = math.sqrt(share) * 0.75
         long = share / wide

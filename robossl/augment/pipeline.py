@@ -26,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # the parameters in `Params`, as numpy arrays (n, ...) for n frames
+Draws = dict[str, NDArray[np.float32]]  # the content of `Params` as numpy arrays, with shape (n, ...) for n frames
 
 
 class Augment:

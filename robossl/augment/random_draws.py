@@ -103,7 +103,9 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
-    """Draw crop boxes as torchvision's `RandomResizedCrop` does: the first of ten tries that fits, else a centred box.
+    """Draw crop boxes as torchvision's `RandomResizedCrop` does.
+
+    Take the first of ten random boxes that fits into the frame. If none of them fits, take a box at the centre.
 
     Args:
         u: Uniform random numbers of the frames, (b, t, 40).

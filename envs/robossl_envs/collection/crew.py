@@ -59,7 +59,7 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    beat: Synchronized[int]  # number of steps taken, written by the process
+    beat: Synchronized[int]  # number of steps taken, written by the worker process
     number: int | None = None
     last_beat: int = 0
     alive_at: float = 0.0

@@ -157,7 +157,7 @@ class LearnerPool:
     def _act(self, envs: AsyncVectorEnv, slots: ndarray, started: Bool[ndarray, " n"]) -> Any:
         """Return one action for each environment of the vector.
 
-        `slots` are the indices of the environments that play. Only they follow their action; the others ignore it.
+        `slots` are the indices of the environments that play. The others get an action too, but ignore it.
         """
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)
