@@ -36,7 +36,7 @@ class NuisanceFactor:
 
         If the factor has two sides, such as darker and brighter, choose one of them at random.
         """
-        # Choose a side even at strength 0, so that later random numbers do not depend on the strength.
+        # Choose a side (such as darker) even at strength 0, so that later random numbers do not depend on the strength.
         side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 

@@ -64,7 +64,7 @@ class Layout:
 
 
 def arrow_array(column: Column, values: Sequence[Any] | ndarray) -> pa.Array[Any]:
-    """Convert a column's values, one per frame, to its Arrow type."""
+    """Convert the values of a column (one per frame) to the Arrow type of the column."""
     kind = ARROW[column.dtype]
     if column.dtype == "string":
         return pa.array(values, kind)

@@ -46,9 +46,9 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
 
 
 def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of the hue shift in each sample's order, 0 to 3.
+    """Return the position (0 to 3) of the hue shift in each sample's order of operations.
 
-    It is 4 for a sample without a hue shift, and 5 for a sample without any operation.
+    The value is 4 for a sample without a hue shift, and 5 for a sample without any operation.
     """
     place = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
     return np.where((order < 0).all(1), 5, place)
@@ -58,8 +58,9 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
     """Mix the channels of each pixel, add a weighted sum of the image's channel means, and clip.
 
     The matrix `mix` holds the weights of the pixel's channels, and `lift` those of the channel means. If `lift` is
-    None, the sum of means is not added. With factor f, brightness scales by f. Contrast scales by f and adds (1 - f)
-    times the mean luma of the image. Saturation scales by f and adds (1 - f) times the pixel's own luma.
+    None, the sum of means is not added. Three operations with a factor f have this form. Brightness multiplies the
+    pixel by f. Contrast also adds (1 - f) times the mean luma of the image. Saturation, instead, adds (1 - f) times the
+    luma of the pixel itself.
     """
     mixed = torch.bmm(mix, x.flatten(2)).view_as(x)
     if lift is not None:
