@@ -25,7 +25,7 @@ class ModelEntry:
     current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
     kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
-    failed: tuple[int, ...]  # versions that are wanted but failed their checks
+    failed: tuple[int, ...]  # wanted versions that failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
     on_disk: Mapping[int, str | None]  # by version: sha256 of its model.onnx, read from its card
@@ -43,7 +43,7 @@ class ModelEntry:
 
         Args:
             version: Version number; empty for the current version.
-            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
+            artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.

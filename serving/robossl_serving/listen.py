@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from robossl.errors import InputError, ResourceError
 
-_LOOPBACK = ("127.0.0.1", "::1")  # addresses of localhost (RFC 6761), also if /etc/hosts says otherwise
+_LOOPBACK = ("127.0.0.1", "::1")  # addresses of localhost (RFC 6761), even if /etc/hosts has others
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
