@@ -73,7 +73,9 @@ def to_onnx(
     fixed_hw: tuple[int, int] | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Export an encoder to a checked ONNX model with a dynamic batch size; without `fixed_hw`, any frame size fits too.
+    """Export an encoder to a checked ONNX model.
+
+    The batch size is dynamic. Without `fixed_hw`, the frame size is dynamic too.
 
     Args:
         encoder: The encoder; it is copied.

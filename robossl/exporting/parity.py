@@ -82,7 +82,7 @@ def check_parity(
 
 
 def frame_sizes(input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return the sizes of the frames for the comparison: square, 16:9, with odd sides, and smaller than the input."""
+    """Return the sizes of the frames for the comparison: square, 16:9, odd sides, smaller than the encoder's input."""
     return ((240, 240), (180, 320), (97, 131), (input_hw[0] // 2 + 1, input_hw[1] // 2 + 1))
 
 

@@ -22,7 +22,8 @@ from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
 _LOOK_S = 0.25  # how often a waiting request checks that its client is still there
-_LARGE_BYTES = 8 * MIB  # a request is large from this size on; the memory of smaller requests is kept for new frames
+# Requests of at least this size are large. The server keeps the memory of smaller requests for new frames.
+_LARGE_BYTES = 8 * MIB
 # If large requests have freed `_TRIM_BYTES`, memory goes back to the system at the next regular check.
 # If they have freed `_TRIM_NOW_BYTES`, memory goes back at once.
 _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB

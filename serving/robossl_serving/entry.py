@@ -28,7 +28,7 @@ class ModelEntry:
     failed: tuple[int, ...]  # wanted versions that failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # by version: sha256 of its model.onnx, read from its card
+    on_disk: Mapping[int, str | None]  # versions on disk, with the sha256 of model.onnx from the card
 
     def models(self) -> list[Model]:
         """Return the loaded versions."""
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log a change of the current version, and which wanted versions newly failed or are newly missing."""
+    """Log the current version if it changed, and the wanted versions that failed or are missing for the first time."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

@@ -49,7 +49,7 @@ class EncodedImages:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes that decoding one image needs beside its pixels: 6 per pixel for a JPEG (a PNG needs only 4)."""
+        """Bytes that decoding one image needs beside its pixels: 6 per pixel, as for a JPEG (a PNG needs only 4)."""
         return self.hw[0] * self.hw[1] * 6
 
     def decode(self, check: Callable[[], None]) -> UInt8[ndarray, "b h w 3"]:

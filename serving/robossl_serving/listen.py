@@ -1,7 +1,7 @@
 """Listen on all addresses of a host, or on none.
 
-This module makes checks that grpc lacks. Otherwise grpc would listen on only some of the addresses without an error,
-take a port modulo 65536, and replace the socket file of a running server.
+This module makes checks that grpc lacks. Without these checks, grpc would listen on only some of the addresses
+and report no error. It would also take a port modulo 65536, and replace the socket file of a running server.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write the stack of a crash to the descriptor `kept`, because the relay would make one log event of each line."""
+    """Write a crash's stack to descriptor `kept`, not to the relay, which would log each line as an event."""
     if faulthandler.is_enabled():
         yield
         return

@@ -158,7 +158,7 @@ class Model:
 
 
 def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: SessionSettings) -> None:
-    """Check that the optimised graph on its provider gives the same outputs as the unoptimised graph on the CPU.
+    """Check that the optimised graph on the chosen provider gives the same outputs as the unoptimised graph on the CPU.
 
     The export compared the graph with torch, but kernels differ between machines and providers. The tolerances are
     those of the export.

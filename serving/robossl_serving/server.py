@@ -89,7 +89,8 @@ class EncoderServer:
         self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        # Control requests, batch requests in decoding, and queued batch requests need up to `waiting` threads each.
+        # Three kinds of requests need up to `waiting` threads each: control requests, batch requests in decoding, and
+        # queued batch requests. Each stream needs one more thread.
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),

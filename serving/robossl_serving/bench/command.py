@@ -58,7 +58,7 @@ def bench_serve(
 
     Args:
         target: host:port of the server.
-        pattern: When robots send frames. closed: each frame after the reply to the previous one; paced: at --hz;
+        pattern: When robots send frames. closed: each frame after the previous reply; paced: at --hz;
             overload: at --times times the server's capacity.
         robots: Number of robots.
         hz: Frames per second of each robot, for paced.
@@ -67,7 +67,7 @@ def bench_serve(
             even intervals; jittered: at random phases with noise.
         transport: How robots send frames. unary: by calls; stream: by a stream; shared-memory and shared-stream: by
             calls or a stream with the pixels in shared memory, which needs a server on this host with --shared-memory.
-        batch_clients: Number of batch clients; each sends its next call after the reply to the previous call.
+        batch_clients: Number of batch clients; each sends its next call after the previous reply.
         batch_size: Number of frames in a batch client's call.
         seconds: How long to measure, after half a second of warm-up.
         frame_hw: Height and width of the frames.

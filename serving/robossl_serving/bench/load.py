@@ -33,11 +33,11 @@ class Load:
     """The clients of a load test: their number, their rate, and how they send frames."""
 
     robots: int = 1
-    hz: float | None = 30.0  # frame rate of each robot; None to send each after the reply to the previous one
+    hz: float | None = 30.0  # frame rate of each robot; None to send each frame after the previous reply
     # When robots send. locked: all together; spread: at even intervals; jittered: with random phase and noise.
     arrivals: Arrivals = "spread"
     transport: Transport = "stream"  # how robots send frames
-    batch_clients: int = 0  # number of batch clients; each sends its next call after the reply to the previous one
+    batch_clients: int = 0  # number of batch clients; each sends its next call after the previous reply
     batch_size: int = 1  # number of frames in a batch client's call
     seconds: float = 10.0
 

@@ -23,7 +23,7 @@ class Ticks:
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the client sends its next frame after the reply to the previous frame."""
+        """Whether the client sends each frame after the previous reply."""
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:
