@@ -23,7 +23,7 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 
 
 class ImageDecoder:
-    """Decodes images in the calling thread, and measures how long that takes, to refuse requests that would be late."""
+    """Decodes images in the calling thread, and measures the time, so that it can refuse late requests."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
