@@ -17,9 +17,9 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # The minimum backoff is also the time limit of a connection attempt, and TLS takes long on slow links.
+    # This is also the time limit of a connection attempt. It is long, because TLS takes long on slow links.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # so a restarted server is found within a second
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # so the client finds a restarted server within a second
     ("grpc.keepalive_time_ms", 10_000),  # together with the next line: a dead server is detected within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
     ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above

@@ -25,10 +25,10 @@ class ModelEntry:
     current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
     kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
-    failed: tuple[int, ...]  # versions that are wanted but failed their checks
+    failed: tuple[int, ...]  # wanted versions that failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # by version: sha256 of its model.onnx, read from its card
+    on_disk: Mapping[int, str | None]  # versions on disk, with the sha256 of model.onnx from the card
 
     def models(self) -> list[Model]:
         """Return the loaded versions."""
@@ -43,7 +43,7 @@ class ModelEntry:
 
         Args:
             version: Version number; empty for the current version.
-            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
+            artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.
@@ -115,7 +115,7 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log a change of the current version, and which wanted versions newly failed or are newly missing."""
+    """Log the current version if it changed, and the wanted versions that failed or are missing for the first time."""
     about = {"model": new.name, "version": new.current}
     if old is None:
         _log.info("serving", extra=about)

@@ -1,4 +1,4 @@
-"""Choose the onnxruntime provider (CPU, CUDA or TensorRT). If a user names one, no other is ever used."""
+"""Choose the onnxruntime provider (CPU, CUDA or TensorRT). If a user names a provider, no other one is used."""
 
 from __future__ import annotations
 

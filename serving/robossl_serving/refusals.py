@@ -14,7 +14,8 @@ from robossl_client.wire import get_value
 
 from robossl_serving.refused import RefusedError
 
-# Time between log lines about the same stream and status, because a broken camera is refused 30 times a second.
+# Minimum time between log lines about the same stream and status.
+# Without it, a broken camera would cause 30 lines a second.
 _EVERY_S = 10.0
 # These statuses are normal for a control loop under load, so they are counted in the metrics but not logged.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}

@@ -87,7 +87,7 @@ class Repository:
         """Load a model by its version policy, or load one version and make it current.
 
         The old version serves until the new version is ready. A version loaded by number overrides the version policy
-        until the model is loaded without a number.
+        until the model is loaded without a version number.
 
         Raises:
             RefusedError: the model or version does not exist, or a version failed its checks.
@@ -127,7 +127,7 @@ class Repository:
         Args:
             name: Name of the model.
             version: Version number; empty for the current version.
-            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
+            artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.

@@ -19,7 +19,7 @@ from robossl_serving.peers import is_loopback
 
 ADMIN_CALLS = frozenset(map(path, ("RepositoryModelLoad", "RepositoryModelUnload")))
 _SCHEME = re.compile("^bearer +", re.IGNORECASE)  # RFC 9110: schemes are case-insensitive
-_OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # Kubernetes probes send no token
+_OPEN_CALLS = frozenset(("/grpc.health.v1.Health/Check",))  # calls that need no token, because Kubernetes sends none
 
 
 @dataclass(frozen=True, slots=True)

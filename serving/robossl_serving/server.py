@@ -89,7 +89,8 @@ class EncoderServer:
         self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        # Control requests, batch requests in decoding, and queued batch requests need up to `waiting` threads each.
+        # Three kinds of requests need up to `waiting` threads each: control requests, batch requests in decoding, and
+        # queued batch requests. Each stream needs one more thread.
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
@@ -174,7 +175,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
-        ("grpc.keepalive_time_ms", 10_000),  # within 14 s, detects that a robot has left the network
+        ("grpc.keepalive_time_ms", 10_000),  # so the server notices within 14 s that a robot left
         ("grpc.keepalive_timeout_ms", 4_000),
         ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
         ("grpc.http2.settings_timeout", 10_000),  # time after which a client that stays silent is disconnected

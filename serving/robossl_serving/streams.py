@@ -93,8 +93,8 @@ class _Stream:
         self._lock = threading.Lock()
         self._jobs: set[InferJob] = set()
         self._ended = False
-        self._cancelled = False  # the client does not want the pending replies
-        self._left = False  # nobody takes replies any more
+        self._cancelled = False  # whether the client wants no more replies
+        self._left = False  # whether nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
         """Read requests until the client has no more requests or goes away."""

@@ -27,8 +27,10 @@ from robossl_serving.limits import Limits
 
 LoadPattern = Literal["closed", "paced", "overload"]
 
-_CONNECT_MS = 2000.0  # short, because the server should be running already
-_CAPACITY_CLIENTS = 2  # two, so that one request runs while the other is on the network
+# Time limit for connecting. It is short, because the server should be running already.
+_CONNECT_MS = 2000.0
+# Number of clients that measure the server's capacity. With two, one request runs while the other is on the network.
+_CAPACITY_CLIENTS = 2
 
 
 def bench_serve(
@@ -50,13 +52,13 @@ def bench_serve(
     deadline_ms: float = 1000.0,
     out: Path = Path("bench-serve"),
 ) -> str:
-    """Put load on a running server and measure the age of the frames it serves.
+    """Put load on a running server and measure the age (time from capture to reply) of the frames it serves.
 
     Clients are threads of this process, each with its own connection.
 
     Args:
         target: host:port of the server.
-        pattern: When robots send frames. closed: each frame after the reply to the last frame; paced: at --hz;
+        pattern: When robots send frames. closed: each frame after the previous reply; paced: at --hz;
             overload: at --times times the server's capacity.
         robots: Number of robots.
         hz: Frames per second of each robot, for paced.
@@ -65,7 +67,7 @@ def bench_serve(
             even intervals; jittered: at random phases with noise.
         transport: How robots send frames. unary: by calls; stream: by a stream; shared-memory and shared-stream: by
             calls or a stream with the pixels in shared memory, which needs a server on this host with --shared-memory.
-        batch_clients: Number of batch clients; each sends its next call after the reply to the last call.
+        batch_clients: Number of batch clients; each sends its next call after the previous reply.
         batch_size: Number of frames in a batch client's call.
         seconds: How long to measure, after half a second of warm-up.
         frame_hw: Height and width of the frames.

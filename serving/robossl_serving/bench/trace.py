@@ -30,7 +30,7 @@ class Trace:
     from_s: float
     until_s: float
     num_frames: int = 1  # number of frames in each call
-    num_sent: int = 0  # number of calls, or of frames in a stream
+    num_sent: int = 0  # number of sent calls, or of frames sent in a stream
     replies: list[ServedFrame] = field(default_factory=list)
     num_lost: dict[str, int] = field(default_factory=dict)  # number of lost calls or frames by reason, if known
 
