@@ -23,7 +23,7 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-# Largest chance that a comparison of two encoders makes any false claim about a factor (by Holm's correction).
+# Allowed probability that a comparison of two encoders makes one or more false claims (see `_mark_claims`).
 FALSE_CLAIMS = 0.05
 
 

@@ -34,7 +34,7 @@ class Space:
     whitener: Float[ndarray, "d d"]
     spread: float  # mean squared distance of the features from their mean
     shrinkage: float
-    reason: str | None = None  # why nothing can be measured with these features; None if it can
+    reason: str | None = None  # why no metric can be computed from these features; None if metrics can
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Return the features minus the mean, in float64."""

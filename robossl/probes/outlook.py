@@ -1,4 +1,4 @@
-"""Find, before a run, the factors that cannot become SAFE for any encoder, because labels or frames are missing."""
+"""Find, before a run, the factors on which no encoder can be SAFE (a verdict), because labels or frames are missing."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def make_outlook(
 
     Args:
         frames: All frames.
-        split: Reference frames and judged frames.
-        profile: The task.
+        split: Which frames are reference frames (used for fits), and which frames are judged.
+        profile: What the task needs of each factor.
         factors: Factors that the run measures.
         labels: Labels that the profile reads and the frames have, in the profile's order.
         unavailable: Factors that cannot be rendered for these frames, with the reason. They do not count.
@@ -77,7 +77,10 @@ class _Conditions:
     unit: str
 
     def why_open(self, factor: str, need: Need) -> str | None:
-        """Return why a factor with this need cannot become SAFE for any encoder; None if it can."""
+        """Return why no encoder can get the verdict SAFE on this factor; None if an encoder can.
+
+        `need` is what the task needs of the factor, such as INV (ignore it).
+        """
         if self.clusters < self.profile.thresholds.min_clusters:
             return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
         if need == "INFO":
@@ -103,7 +106,7 @@ class _Conditions:
         return None
 
     def _why_unreadable(self, name: str) -> str | None:
-        """Return why no head can read a label from any features; None if a head can."""
+        """Return why no head can learn to predict a label, whatever the features are; None if a head can."""
         label = self.labels[name]
         sides = {"reference": self.split.reference, "judged": self.split.evaluation}
         for side, at in sides.items():

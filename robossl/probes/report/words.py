@@ -102,7 +102,8 @@ def describe_backbone(backbone: Backbone | None) -> list[str]:
 def find_better_references(report: Report) -> dict[str, list[str]]:
     """Return for each label the reference encoders that read it off clean frames better than the encoder does.
 
-    A reference is better if the lower bound of its score is above READABLE and above the upper bound of the encoder's.
+    A reference is better if the lower bound of its score is above READABLE and above the upper bound of the encoder's
+    score.
     """
     found: dict[str, list[str]] = {}
     for own in report.readings.clean_heads:
