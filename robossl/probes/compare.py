@@ -51,7 +51,7 @@ class ComparisonRow:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w (whitened invariance) in each report
-    words: tuple[str | None, ...]  # verdict in each report, or why it has none; None if it does not judge the factor
+    words: tuple[str | None, ...]  # per report: verdict or a mark such as "left out"; None if not judged
     differences: tuple[ReportDifference, ...]  # NIS_w in each later report minus NIS_w in the first report
 
 

@@ -22,7 +22,7 @@ from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_min
 METRICS = ("nis", "nis_w", "eric", "auc")
 # If the spread of features is at most this share of the length of their mean, they differ only by rounding.
 CONSTANT = 1e-6
-# Cosines that differ by at most this count as equal. It is larger than the rounding error of a cosine.
+# Cosines that differ by at most this count as equal. This limit is larger than the rounding error of a cosine.
 TIE = 1e-9
 
 

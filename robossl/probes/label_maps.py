@@ -37,7 +37,7 @@ CAMERA = "camera_"  # the names of factors that move the scene's camera start wi
 
 
 class ViewLabel(NamedTuple):
-    """The label of transformed frames. If the label is undefined, it is None and there is a reason.
+    """The label of transformed frames. If it is undefined, `label` is None and `reason` says why.
 
     Values of points and boxes outside the picture are nan.
     """

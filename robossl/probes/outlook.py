@@ -19,13 +19,13 @@ from robossl.probes.retrieval import GALLERY
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Factors that cannot become SAFE in this run, grouped by cause, with advice on what to do."""
+    """Factors that cannot get the verdict SAFE in this run, grouped by cause, with advice on what to do."""
 
     open: Mapping[str, tuple[str, ...]]  # names of factors that cannot become SAFE, by cause; empty if there are none
     advice: str  # text that says what to change for these factors; "" if there are none
 
     def lines(self) -> list[str]:
-        """Return lines of text to print; an empty list if every factor can become SAFE."""
+        """Return lines of text to print; an empty list if every factor can get the verdict SAFE."""
         if not self.open:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)

@@ -12,7 +12,7 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# First words of the reason for a missing value: no head can read the label, or the factor leaves it undefined.
+# First words of the reason why a value is missing: no head can read the label, or the factor made it undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
 # Values of `Verdict.metric` for factors without a measurement: a factor that cannot be measured on these frames, and
 # a factor that the run was not asked to measure.
@@ -139,7 +139,7 @@ class Verdict:
     level: int | None
     need: Need
     word: Word
-    metric: str  # name of the metric that decided, such as "retention of point (clean head)"
+    metric: str  # name of the metric that decided the verdict, such as "retention of point (clean head)"
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the baselines' values of that metric (pooled pixels and random weights)
     sentence: str  # sentence with the evidence for the verdict; if there is no evidence, it says why

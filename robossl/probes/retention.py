@@ -1,6 +1,6 @@
 """Measure retention: the share of a head's score that is left on views (transformed frames).
 
-A robot policy that uses this encoder may lose as much. All heads are linear and predict a label y of the frame. The
+A robot policy that uses the features may lose as much as a head. All heads are linear and predict a label y. The
 clean head is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the
 transformation?) and with y (does it ignore the transformation?). The augmented head is fitted on clean frames and
 views, and tested with T.y (could a policy that was trained with the factor follow it?). Retention is the score above
@@ -112,7 +112,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RetentionTask:
-    """One label, its clean head, and the head's score on the clean evaluated frames."""
+    """One label, the head that was fitted to it on clean frames, and the head's score on the clean evaluated frames."""
 
     name: str
     head: LabelHead | None

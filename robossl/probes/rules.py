@@ -19,11 +19,11 @@ class Ruling:
     """The result of a rule for one factor at one level: a verdict (`word`) with its evidence."""
 
     word: Word
-    metric: str  # name of the metric that decided
+    metric: str  # name of the metric that decided the verdict
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the references' (baselines') values of that metric
     text: str  # text of the evidence, for the verdict's sentence
-    # Why the factor is undecided. This contains no measured value, so that factors with the same reason can be grouped.
+    # Why the rule could not decide. It has no measured value, so that factors with the same reason can be grouped.
     cause: str = ""
 
 
