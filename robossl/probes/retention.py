@@ -117,8 +117,8 @@ class RetentionTask:
     name: str
     head: LabelHead | None
     label: Label  # the label of the evaluated frames
-    clean: Float[ndarray, "n k"]  # result of `Target.parts` for the clean head on the clean evaluated frames
-    figure: Figure  # score of the clean head on the clean evaluated frames
+    clean: Float[ndarray, "n k"]  # result of `Target.parts` for `head` on the clean evaluated frames
+    figure: Figure  # score of `head` on the clean evaluated frames
     reason: str | None  # why retention of this label cannot be computed; None if it can
     readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
 

@@ -23,7 +23,8 @@ class Ruling:
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the references' (baselines') values of that metric
     text: str  # text of the evidence, for the verdict's sentence
-    # Why the rule could not decide. It has no measured value, so that factors with the same reason can be grouped.
+    # Why the rule could not decide. This text contains no measured value, so that factors with the same reason can be
+    # grouped.
     cause: str = ""
 
 

@@ -63,7 +63,7 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if wanted.__name__ not in definitions:
-        # Enter the dataclass before its fields are described, because a field may refer to the dataclass.
+        # Add an entry for the dataclass before its fields are described, because a field may refer to the dataclass.
         definitions[wanted.__name__] = {}
         fields = dataclasses.fields(wanted)
         definitions[wanted.__name__] |= {
