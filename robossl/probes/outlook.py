@@ -129,7 +129,7 @@ def _list_needs(name: str, asked: FactorNeed) -> list[Need]:
 
 
 def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
-    """Return text that says what to change. `found` maps each cause to the factors that cannot become SAFE."""
+    """Return text that says what to change. `found` maps each cause to the factors that cannot be SAFE (a verdict)."""
     causes = " ".join(found)
     advice = []
     if NO_LABEL in causes:
