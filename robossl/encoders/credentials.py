@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ def read_credentials(token: Path | None, ca: Path | None) -> dict[str, Any]:
         ca: PEM file of the authority that signed the certificate of the server. None turns encryption off.
 
     Raises:
-        InputError: a file cannot be read, or contains no token.
+        InputError: a file cannot be read, or contains no token or no certificate.
     """
     from robossl_client.channel import Tls
 
     return {
         "token": None if token is None else read_token(token),
-        "tls": None if ca is None else Tls(ca=read_bytes(ca)),
+        "tls": None if ca is None else Tls(ca=read_certificates(ca, option="--ca")),
     }
 
 
@@ -41,6 +42,39 @@ def read_token(file: Path) -> str:
             "which no header carries; write one line into it, for example `openssl rand -hex 32`"
         )
     return token.decode("ascii")
+
+
+def read_certificates(file: Path, *, option: str) -> bytes:
+    """Return the contents of a PEM file with certificates.
+
+    The file is checked here, because grpc names neither the file nor the option when it cannot use a certificate.
+
+    Raises:
+        InputError: the file cannot be read, or its certificates are missing or damaged.
+    """
+    import ssl
+
+    content = read_bytes(file)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise InputError(
+            f"{option} {file} holds no certificate that can be used ({describe_pem(content, 'CERTIFICATE')}); pass a PEM file "
+            "with a whole certificate"
+        ) from error
+    return content
+
+
+def describe_pem(content: bytes, wanted: str) -> str:
+    """Describe why a PEM file cannot be used, for a message.
+
+    >>> describe_pem(b"-----BEGIN PRIVATE KEY-----", "CERTIFICATE"), describe_pem(b"-----BEGIN PRIVATE KEY-----", "KEY")
+    ('it holds a PRIVATE KEY', 'its PRIVATE KEY is damaged')
+    """
+    if found := re.search(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", content):
+        kind = found[1].decode()
+        return f"its {kind} is damaged" if kind.endswith(wanted) else f"it holds a {kind}"
+    return "it is no PEM file" if content.strip() else "it is empty"
 
 
 def read_bytes(file: Path) -> bytes:

@@ -90,6 +90,16 @@ class ModelEntry:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A version on disk or loaded, as listed by RepositoryIndex."""
+
+    name: str
+    version: int
+    ready: bool
+    reason: str
+
+
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
     """Return the error for a failed load; its message names the version that serves now."""
     if failed:
@@ -114,11 +124,40 @@ def join_names(names: Iterable[object]) -> str:
     return ", ".join(map(str, names)) or "none"
 
 
-def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log if the current version changed, or if other wanted versions failed or are missing since the last time."""
+def log_serving(entry: ModelEntry) -> None:
+    """Log that calls for a model are answered from now on."""
+    _log.info("serving", extra={"model": entry.name, "version": entry.current})
+
+
+def log_scan(
+    before: Sequence[ModelEntry], after: Sequence[ModelEntry], failed: Iterable[tuple[str, int]], *, is_told: bool
+) -> None:
+    """Log what a scan for new versions changed; a regular scan that changed nothing leaves no line."""
+    artefacts, current = _describe(before)
+    now_artefacts, now_current = _describe(after)
+    loaded = [key for key, artefact in now_artefacts.items() if artefacts.get(key) != artefact]
+    if is_told or loaded or now_current != current:
+        names = [f"{name}/{version}" for name, version in failed]
+        _log.info("scanned", extra={"loaded": loaded, "failed": names, "current": now_current})
+
+
+def _describe(entries: Sequence[ModelEntry]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the sha256 of each loaded model.onnx by NAME/VERSION, and the current versions by name."""
+    loaded = {
+        f"{entry.name}/{number}": found.model.artefact for entry in entries for number, found in entry.versions.items()
+    }
+    return loaded, {entry.name: entry.current for entry in entries}
+
+
+def log_change(old: ModelEntry | None, new: ModelEntry, *, is_serving: bool) -> None:
+    """Log if the current version changed, or if other wanted versions failed or are missing since the last time.
+
+    The first version of a model is logged here only if the server listens already.
+    """
     about = {"model": new.name, "version": new.current}
     if old is None:
-        _log.info("serving", extra=about)
+        if is_serving:
+            log_serving(new)
     elif new.current > old.current:
         _log.info("took over", extra={**about, "before": old.current})
     elif new.current < old.current:

@@ -18,8 +18,9 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
+from robossl_serving.entry import IndexRow
 from robossl_serving.health import HealthService
-from robossl_serving.repository import IndexRow, Repository
+from robossl_serving.repository import Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
 
