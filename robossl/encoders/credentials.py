@@ -58,9 +58,9 @@ def read_certificates(file: Path, *, option: str) -> bytes:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
+        why = describe_pem(content, "CERTIFICATE")
         raise InputError(
-            f"{option} {file} holds no certificate that can be used ({describe_pem(content, 'CERTIFICATE')}); pass a PEM file "
-            "with a whole certificate"
+            f"{option} {file} holds no certificate that can be used ({why}); pass a PEM file with a whole certificate"
         ) from error
     return content
 

@@ -66,7 +66,8 @@ class ModelEntry:
             if model.artefact == artefact and version in ("", str(model.card.version)):
                 model.pinned_s = time.monotonic()
                 return model
-        current = f"the current one is version {self.current}, whose embeddings are not comparable"
+        weights = self.versions[self.current].model.card.digest[:12]
+        current = f"the current one is version {self.current}, another file (with the weights {weights})"
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (

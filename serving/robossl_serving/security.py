@@ -138,7 +138,7 @@ def _read_key(file: Path, cert: Path) -> bytes:
                 f"--tls-key {file} is not the key of --tls-cert {cert}; pass the two that belong together"
             ) from error
         raise InputError(
-            f"--tls-key {file} holds no private key that can be used ({describe_pem(content, 'KEY')}); pass the PEM file "
-            f"with the key of {cert}"
+            f"--tls-key {file} holds no private key that can be used ({describe_pem(content, 'KEY')}); pass the PEM "
+            f"file with the key of {cert}"
         ) from error
     return content
