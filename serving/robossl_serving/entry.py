@@ -104,7 +104,9 @@ class IndexRow:
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
     """Return the error for a failed load; its message names the version that serves now."""
     if failed:
-        what = f"version {join_names(failed)} of {name} failed its checks and is not served"
+        what = f"version {failed[0]} of {name} failed its checks and is not served"
+        if len(failed) > 1:
+            what = f"versions {join_names(failed)} of {name} failed their checks and are not served"
     else:
         what = f"the config.pbtxt of {name} cannot be used"
     now = "nothing of it is served" if entry is None else f"version {entry.current} is served"

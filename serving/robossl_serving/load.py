@@ -44,10 +44,12 @@ def load(
     said = f"{model} version {versions[-1]} is current at {target}; loaded versions: {loaded}"
     if version is None:
         return said
+    kept = f"version_policy: {{ specific {{ versions: [ {version} ] }} }}"
     return (
         f"{said}\nrobots that pinned another version keep it until they reconnect or the server restarts without it\n"
         f"version {version} stays current until the model is loaded without --version or the server restarts; to "
-        f"keep it after that, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
+        f"keep it after that, write {kept} into its config.pbtxt; later exports are then loaded only if they are named "
+        "there too, and no other version takes over if this one is damaged"
     )
 
 

@@ -103,6 +103,8 @@ class Repository:
             raise RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
         if version is not None and version not in versions:
             said = f"version {version} of {name} is not in the repository; it holds {join_names(versions)}"
+            if self._root / name / str(version) in self._incomplete:
+                said += f". The folder of version {version} has no model.onnx: export it again"
             raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
         try:
             failed = self._update(name, versions, again=True, is_told=True, version=version)
