@@ -38,10 +38,10 @@ def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
         )
     if tls is not None and speaks == "TLS with client certificates":
         return DeniedError(
-            "the server asks for a client certificate; pass Tls(cert=..., key=...)"
+            "the server asks for a client certificate; pass --cert and --key, in Python Tls(cert=..., key=...)"
             if tls.cert is None
-            else "the server does not accept the client certificate of Tls(cert=...): it is signed by another "
-            "authority than the server's --client-ca, or expired; bring one that is valid"
+            else "the server does not accept the client certificate (--cert, in Python Tls(cert=...)): it is signed by "
+            "another authority than the server's --client-ca, or expired; bring one that is valid"
         )
     return _with_advice(error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import re
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import grpc
 from robossl_client.wire import path
 
-from robossl.encoders.credentials import describe_pem, read_bytes, read_certificates, read_token
+from robossl.encoders.credentials import read_certificates, read_key, read_token
 from robossl.errors import InputError
 from robossl_serving.peers import is_loopback
 from robossl_serving.refusals import Refusals
@@ -54,7 +53,7 @@ class Security:
         if self.tls_cert is None or self.tls_key is None:
             raise InputError("TLS needs both --tls-cert and --tls-key, also with --client-ca")
         cert = read_certificates(self.tls_cert, option="--tls-cert")
-        pair = (_read_key(self.tls_key, self.tls_cert), cert)
+        pair = (read_key(self.tls_key, self.tls_cert, option="--tls-key"), cert)
         ca = None if self.client_ca is None else read_certificates(self.client_ca, option="--client-ca")
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
@@ -115,30 +114,3 @@ def _token(file: Path | None) -> bytes | None:
     if file is None:
         return None
     return read_token(file).encode()
-
-
-def _read_key(file: Path, cert: Path) -> bytes:
-    """Return the contents of the server's key file, after checking that it is the key of the certificate.
-
-    Raises:
-        InputError: the file cannot be read, or holds no key, an encrypted key, or the key of another certificate.
-    """
-
-    def refuse_password() -> str:
-        raise InputError(f"--tls-key {file} is encrypted, and nobody could type its password; pass a key without one")
-
-    content = read_bytes(file)
-    if not (file.is_file() and cert.is_file()):  # a pipe can be read only once
-        return content
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, file, password=refuse_password)
-    except ssl.SSLError as error:
-        if "MISMATCH" in (error.reason or ""):
-            raise InputError(
-                f"--tls-key {file} is not the key of --tls-cert {cert}; pass the two that belong together"
-            ) from error
-        raise InputError(
-            f"--tls-key {file} holds no private key that can be used ({describe_pem(content, 'KEY')}); pass the PEM "
-            f"file with the key of {cert}"
-        ) from error
-    return content

@@ -163,7 +163,7 @@ def test_a_stream_hears_that_the_server_came_back_with_another_certificate(tiny_
     ("cert", "key", "words"),
     [
         ("server.key", "server.pem", "--tls-cert .*server.key holds no certificate .*it holds a PRIVATE KEY"),
-        ("server.pem", "other.key", "--tls-key .*other.key is not the key of --tls-cert .*server.pem; pass the two"),
+        ("server.pem", "other.key", "--tls-key .*other.key is not the key of .*server.pem; pass the two"),
         ("server.pem", "server.pem", "--tls-key .*server.pem holds no private key .*it holds a CERTIFICATE"),
         ("cut.pem", "server.key", "--tls-cert .*cut.pem holds no certificate .*its CERTIFICATE is damaged"),
         ("server.pem", "cut.key", "--tls-key .*cut.key holds no private key .*its PRIVATE KEY is damaged"),
@@ -289,10 +289,33 @@ def test_an_expired_certificate_is_not_believed(tiny_models: Path, certs: Path) 
 def test_mutual_tls(tiny_models: Path, certs: Path) -> None:
     with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
         _ask(server, tls=_tls(certs, own="client"))
-        _denied(server, r"asks for a client certificate; pass Tls\(cert=\.\.\., key=\.\.\.\)", tls=_tls(certs))
+        _denied(
+            server,
+            r"asks for a client certificate; pass --cert and --key, in Python Tls\(cert=\.\.\., key=\.\.\.\)",
+            tls=_tls(certs),
+        )
         for own in ("other", "expired"):
             _denied(server, "does not accept the client certificate", tls=_tls(certs, own=own))
         _denied(server, "the server speaks TLS only", tls=None)
+
+
+def test_commands_show_a_client_certificate(
+    tiny_models: Path, certs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ca, cert, key = (str(certs / name) for name in ("ca.pem", "client.pem", "client.key"))
+    with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
+        target = f"localhost:{server.port}"
+        own = ("--ca", ca, "--cert", cert, "--key", key)
+        assert main(["load", target, "tiny", *own]) == 0
+        assert main(["bench-serve", target, *own, "--seconds", "0.3", "--out", str(tmp_path)]) == 0
+        capfd.readouterr()
+        for command in (["load", target, "tiny"], ["bench-serve", target]):
+            assert main([*command, "--ca", ca]) == 1
+            assert "asks for a client certificate; pass --cert and --key," in capfd.readouterr().err
+            assert main([*command, "--cert", cert, "--key", key]) == 2
+            assert "needs --ca, --cert and --key; pass all three" in capfd.readouterr().err
+            assert main([*command, "--ca", ca, "--cert", cert, "--key", str(certs / "server.key")]) == 2
+            assert f"--key {certs / 'server.key'} is not the key of {cert}" in capfd.readouterr().err
 
 
 @pytest.fixture

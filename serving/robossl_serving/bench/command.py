@@ -62,6 +62,8 @@ def bench_serve(
     model: str | None = None,
     token: Path | None = None,
     ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
     deadline_ms: float = 1000.0,
     out: Path = Path("bench-serve"),
 ) -> str:
@@ -87,6 +89,8 @@ def bench_serve(
         model: Name of the model; not needed if the server has only one model.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
+        cert: PEM file of your own certificate, for a server that was started with --client-ca.
+        key: PEM file with the key of --cert.
         deadline_ms: How long a call may take; with streams, how old a frame may be when its reply is ready.
         out: Folder for bench.json and bench.png.
 
@@ -107,7 +111,7 @@ def bench_serve(
         hz=hz, times=times, seconds=seconds, deadline_ms=deadline_ms, batch_size=batch_size, frame_hw=frame_hw
     )
     _check_load(load, frame_hw, sends_batches=batch_clients > 0 or pattern == "overload")
-    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
+    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca, cert=cert, key=key)}
     connect: Connect = partial(_connect, target, **options)
     frame = natural_frames(1, frame_hw, seed=0)
     try:
