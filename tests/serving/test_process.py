@@ -158,6 +158,12 @@ def test_a_unix_socket_is_what_is_printed(tmp_path: Path) -> None:
         (tmp_path / path).unlink(missing_ok=True)
 
 
+def test_a_socket_in_no_folder_sends_the_reader_to_the_log(tmp_path: Path, tiny_models: Path) -> None:
+    host = f"unix:{tmp_path}/nowhere/a"
+    with pytest.raises(ResourceError, match=f"cannot listen on {host}: grpc's lines above say why"):
+        EncoderServer(tiny_models, ServerSettings(host=host))
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
