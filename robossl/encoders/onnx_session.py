@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -79,8 +81,6 @@ def open_session(
     import onnxruntime
 
     wanted = _PROVIDERS[provider]
-    if provider != "cpu":
-        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_cpus()
     options.inter_op_num_threads = 1
@@ -91,7 +91,11 @@ def open_session(
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
+        # onnxruntime prints about missing libraries on standard output, where nobody expects it.
+        with contextlib.redirect_stdout(sys.stderr):
+            if provider != "cpu":
+                onnxruntime.preload_dlls()
+            session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
     except Exception as error:  # onnxruntime's errors share no base class
         raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason(error)}; export it again") from error
     if wanted[0] not in session.get_providers():

@@ -131,7 +131,8 @@ class EncoderCard:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CardError(f"cannot read the card {path} ({error}); pass an exported model folder") from error
+            why = getattr(error, "strerror", None) or error
+            raise CardError(f"cannot read the card {path} ({why}); pass an exported model folder") from error
         return cls.from_json(text, origin=str(path))
 
 

@@ -60,6 +60,10 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
     port = re.search(r":(\d+)$", target) if isinstance(target, str) else None
     if not isinstance(target, str) or not target or (port is not None and not 0 < int(port[1]) < 2**16):
         raise RequestError(f"the target must be host:port with a port of 1 to 65535, got {target!r}")
+    if ":" not in target or target.endswith("]"):  # grpc would take port 443
+        raise RequestError(
+            f"the target must be host:port, got {target!r} without a port; a server without --port has {target}:8001"
+        )
     module = grpc.aio if is_async else grpc
     if tls is None:
         return module.insecure_channel(target, options=_OPTIONS)

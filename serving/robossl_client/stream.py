@@ -15,6 +15,7 @@ import grpc
 from robossl_client.clocks import capture_time, seconds
 from robossl_client.errors import (
     DeadlineError,
+    EncoderChangedError,
     OverloadedError,
     RequestError,
     ServerFailedError,
@@ -214,6 +215,8 @@ class FrameStream:
 
     async def _received(self, response: Any) -> None:
         message, failure = response.infer_response, failure_of(response)
+        if isinstance(failure, EncoderChangedError):
+            failure = await self._explain(failure)
         if self._places is not None:
             if isinstance(failure, RequestError) and await self._places.is_lost(message.id):
                 failure = UnavailableError("the region of this frame is gone")

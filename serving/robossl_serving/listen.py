@@ -104,7 +104,10 @@ def _open(address: str, open_port: Callable[[str], int]) -> int:
     except RuntimeError:
         port = 0
     if not port:
-        raise ResourceError(f"cannot listen on {address}; choose another --host or --port")
+        raise ResourceError(
+            f"cannot listen on {address}: grpc's lines above say why; choose another --host or --port, or with "
+            "TLS another certificate and key"
+        )
     return port
 
 
