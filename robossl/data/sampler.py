@@ -16,7 +16,7 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # numbers of random streams, one per purpose
-# Offset that keeps the random streams of two pools (stores of a mixture) apart; larger than the number of any stream.
+# Pool i (store i of a mixture) adds i times this to the numbers of its random streams, so pools share no stream.
 POOL_STREAMS = 2**32
 
 

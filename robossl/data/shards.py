@@ -142,7 +142,7 @@ class ShardReader:
         self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def jpeg(self, row: int) -> ndarray:
-        """Return the JPEG bytes of one row as uint8, without a copy: a view of the memory map."""
+        """Return the JPEG bytes of one row as uint8. The array shares the memory of the map, so nothing is copied."""
         number, place = divmod(row, BATCH_ROWS)
         if number not in self._jpegs:
             self._jpegs[number] = self._open(number)

@@ -149,7 +149,7 @@ class Store:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, in seconds since its start; the frame may be a dropped repetition."""
+        """Time of each episode's last frame, in seconds since its first frame, even if ingest dropped the last."""
         return self._numbers("end_seconds")
 
     @cached_property
@@ -278,6 +278,6 @@ class Store:
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array[Any]:
-    # The index writes every table in one batch.
+    # Ingest writes every table of the index in one batch, so a column has exactly one chunk.
     (chunk,) = table[name].chunks
     return chunk

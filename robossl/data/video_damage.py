@@ -1,9 +1,9 @@
-"""Find damage that video decoders do not report, by strict decoder options, a second decoder and checksums.
+"""Find damage that a video's own decoder does not report, with strict options, a second decoder and checksums.
 
-This was measured on videos of forty frames, with 12 bytes overwritten in each of 24 copies per codec. FFmpeg's own VP9,
-VP8 and MJPEG decoders return smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg refuses most
-damaged MJPEG. HEVC has no second decoder, so most of its damage is found only if the container has checksums. Matroska
-files may have them.
+The following was measured on videos of forty frames, with 12 bytes overwritten in each of 24 copies per codec. FFmpeg's
+own VP9, VP8 and MJPEG decoders return smeared frames without an error. libvpx refuses all damaged VP9, and
+libjpeg refuses most damaged MJPEG. HEVC has no second decoder, so most of its damage is found only if the container has
+checksums. Matroska files may have them.
 """
 
 from __future__ import annotations

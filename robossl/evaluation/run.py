@@ -28,7 +28,7 @@ from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
 
-# Function that shows progress. It gets the name of the stage, the units done since the last call, and all units.
+# Function that shows progress. It gets the stage's name, the number of units done since the last call, and the total.
 Watch = Callable[[str, int, int], None]
 
 

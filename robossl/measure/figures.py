@@ -148,7 +148,7 @@ class Draws:
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:
-    """Draw clusters (such as episodes) with replacement; each resample has as many as there are.
+    """Draw clusters (such as episodes) with replacement; each resample has as many clusters as the data.
 
     Equal seeds and clusters give equal draws.
     """
@@ -174,7 +174,7 @@ def clusters_to_show(hits: float) -> float:
 
 
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:
-    """Return a `Figure` that has no value, but the reason why."""
+    """Return a `Figure` without a value; `reason` says why there is none."""
     return Figure(None, None, None, n=n, clusters=clusters, reason=reason)
 
 

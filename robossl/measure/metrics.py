@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-# R2 divides the error by the target's variance on the scored frames, unless that is too small.
-# Below this share of the variance on all frames, R2 divides by the variance on all frames instead (`least_deviation`).
+# R2 divides the error by the target's variance on the scored frames, or by that on all frames (`least_deviation`).
+# The latter is used if (variance on the scored frames) / (variance on all frames) is less than this.
 # In bootstrap resamples of the G1 robot's episodes, each joint has at least 0.12 of its variance on all frames.
 LEAST_DEVIATION = 0.1
 
@@ -25,7 +25,7 @@ def balanced_accuracy(truth: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) 
 
 
 def above_chance(accuracy: Any, num_classes: Any) -> Any:
-    """Rescale an accuracy to 0 at chance and 1 if everything is right."""
+    """Rescale an accuracy so that chance level becomes 0, and 1 stays 1."""
     chance = 1 / num_classes
     return (accuracy - chance) / (1 - chance)
 
@@ -75,7 +75,7 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean recall over the classes that occur, from sums over frames; rescaled to 0 at chance and 1 if all is right."""
+    """Mean recall over the classes that occur, rescaled so that chance level is 0; computed from sums over frames."""
 
     num_classes: int
 

@@ -45,7 +45,7 @@ VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # our choice; the pa
 class CPCConfig:
     """CPC with the numbers of section 3.1 (speech). "rlpyt" marks numbers of rlpyt's CPC for control (DMLab)."""
 
-    num_frames: int = 32  # length of a clip; T in rlpyt
+    num_frames: int = 32  # number of frames of a clip; T in rlpyt
     stride_seconds: float = 0.1
     steps: int = 12  # K in section 3.1: number of steps ahead that are predicted
     warmup_frames: int = 0  # first frames that only feed the context and are not in the loss; rlpyt: 16
@@ -132,7 +132,10 @@ class CPC(Method):
         return (clip_view(self.config.view, self.config.clip),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch."""
+        """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch.
+
+        t is a frame, c_t its context, k a number of steps, W_k the matrix for k, and z the embeddings of all frames.
+        """
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, self.projector, view.pixels)
         c = self.context(self.columns(z, view.columns))

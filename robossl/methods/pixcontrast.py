@@ -88,11 +88,11 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return minus the log of the matches' share in a pixel's softmax over the other view's pixels.
+    """Return -log(sum of exp over a pixel's matches / sum of exp over all pixels of the other view).
 
-    The loss is the mean over the pixels of an image, then over images. Pixels without a match do not count. An image
-    without a match counts as 0. The mean of the ranks' values is the loss of the global batch. Pixels of other images
-    are not negatives, so nothing is gathered.
+    exp is taken of cosine / temperature. The value is averaged over the pixels of an image, then over images. Pixels
+    without a match do not count. An image without a match counts as 0. The mean of the ranks' values is the loss of the
+    global batch. Pixels of other images are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature

@@ -108,7 +108,7 @@ class TCN(Method):
         return (clip_view(self.config.view, ClipSpec(3, self.config.window_seconds, rule="near_and_far")),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of the configured form, mean over the global batch."""
+        """Return the triplet or softmax loss, as configured, averaged over the global batch."""
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax

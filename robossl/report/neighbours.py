@@ -73,7 +73,7 @@ class Gallery:
 
     @property
     def random_hits(self) -> int:
-        """Number of neighbours that random weights found and that have the label of their query."""
+        """Number of neighbours that the random weights found and that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.random)
 
 
@@ -142,7 +142,7 @@ def find_nearest(
 
 
 def _default_label(record: RunRecord, store: Store) -> str:
-    """Return the label that was evaluated, else that of the online kNN, else the store's first label, else ""."""
+    """Return the label that was evaluated, else the label of the online kNN, else the store's first label, else ""."""
     evaluated = [result.label for evaluation in record.evaluations for result in evaluation.results]
     wanted = [*evaluated, record.setting("knn", "label"), *store.label_names]
     return next((str(name) for name in wanted if name in store.label_names), "")

@@ -2,8 +2,8 @@
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
 labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
-reported in one line. An unknown split of a store that has splits stays an error. Without a split the run would train on
-data that the user did not ask for.
+reported in one line. An unknown split of a store that has splits stays an error. If it were removed, the
+run would train on data that the user did not ask for.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ class OptimConfig:
     name: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.05  # learning rate before `lr_scaling`
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * batch / 256, lr * sqrt(batch) (SimCLR B.1), or lr
-    momentum: float = 0.9  # used by sgd and lars
-    betas: tuple[float, float] = (0.9, 0.999)  # used by adamw
+    momentum: float = 0.9  # momentum of sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  # betas of adamw
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales get no decay and no LARS ratio
-    trust_coefficient: float = 1e-3  # used by lars
+    decay: Literal["all", "matrices"] = "all"  # what gets weight decay and LARS; matrices: no biases and norm scales
+    trust_coefficient: float = 1e-3  # factor of the LARS ratio
     lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
     bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`

@@ -41,7 +41,7 @@ class MixConfig:
     """An additional store of frames to train on."""
 
     store: Path
-    split: str | None = "train"  # None: every frame
+    split: str | None = "train"  # split to train on; None: every frame of the store
     weight: float = 1.0  # relative share of this store in every batch
     frames_per_s: float | None = None
 
@@ -54,11 +54,11 @@ class DataConfig:
     """Settings of the frames to train on and of how to read them."""
 
     store: Path
-    split: str | None = "train"  # None: every frame
+    split: str | None = "train"  # split to train on; None: every frame of the store
     epoch_over: Literal["frames", "episodes"] = "frames"
-    frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
-    resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
-    num_workers: int = 2  # number of processes that decode a split larger than `resident_gib`
+    frames_per_s: float | None = None  # rate at which anchor frames are taken; None: every stored frame
+    resident_gib: float = 6.0  # maximum size, in GiB, of a split that is decoded once and kept on the training device
+    num_workers: int = 2  # number of processes that decode frames, if the split is larger than `resident_gib`
     weight: float = 1.0  # relative share of `store` in every batch if `mix` adds stores
     mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
 
@@ -80,8 +80,8 @@ class TrainConfig:
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
-    channels_last: bool | None = None  # None: only for convolutional backbones
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: use autocast, but keep logits and losses in fp32
+    channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
     sync_batch_norm: bool = True
     checkpoint_every: int = 500

@@ -50,7 +50,7 @@ class Trainer:
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
-    stores: list[Store]  # online kNN uses the first store
+    stores: list[Store]  # stores of the training frames; online kNN uses the first store
     method: Method
     model: nn.Module  # the method, compiled and wrapped for several ranks
     optimizer: torch.optim.Optimizer

@@ -104,7 +104,7 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
 def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Group the images of one folder by the common part of their names; return the number of each image.
 
-    If names have several numbers (`frame3_cam1`), the one with the most different values is used; in a tie, the last.
+    If names have several numbers (`frame3_cam1`), use the one with the most different values; in a tie, the last.
     Images of two formats (.jpg and .png) form one group, unless two of them then have the same number.
     """
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}

@@ -18,7 +18,7 @@ from robossl.data.source import Damaged
 MAX_MISSING_FRAMES = 2
 # If the stated part of a video and its episode differ in length by fewer frames than this, they count as equally long.
 SAME_LENGTH = 0.75
-ON_FRAME = 0.25  # frames: largest time between the stated start of an episode and its first frame
+ON_FRAME = 0.25  # largest time between the stated start of an episode and its first frame, in frame intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class LeRobotFrameSpan:
     num_frames: int
     num_in_file: int  # number of frames in the video up to the end of its last episode
     has_gaps: bool  # whether some frames of the video belong to no episode
-    first_by_length: int  # first frame if every episode has one frame per row and there are no gaps
-    num_by_length: int  # number of frames in the whole video under the same condition
+    first_by_length: int  # first frame, if every row of every episode has a frame and there are no gaps
+    num_by_length: int  # number of frames in the video, under the same condition
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
@@ -64,7 +64,7 @@ def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -
 
 
 def drift_frames(segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float) -> float:
-    """Return how many frames the stated start of an episode is after the start that counting frames gives."""
+    """Return the stated start of an episode minus the start that counting frames gives, in frames."""
     return segment.from_seconds * frames_per_s - span.first_frame
 
 
