@@ -19,7 +19,7 @@ from robossl.errors import ResourceError
 
 # Frames per shard (file of frames). A killed ingest loses at most one unfinished shard per worker.
 SHARD_FRAMES = 2048
-MAX_SHARDS = 512  # limit for the shards (files) of one ingest, because a reader keeps all of them open
+MAX_SHARDS = 512  # maximum number of shards (files) in one ingest, because a reader keeps all of them open
 
 
 def plan_jobs(

@@ -34,7 +34,7 @@ class UnitRecord:
     reason: str = ""
     first_row: int = 0  # first row of the episode in the shard
     num_frames: int = 0  # number of stored frames
-    num_duplicates: int = 0  # frames dropped because they equal the frame before
+    num_duplicates: int = 0  # number of frames dropped because they equal the frame before them
     num_bytes: int = 0
     end_seconds: float = 0.0  # time of the episode's last frame, even if this frame was dropped
     hash: str = ""  # hash of the stored pictures, times and columns

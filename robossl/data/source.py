@@ -36,7 +36,7 @@ class Unit:
     num_frames: int  # number of frames, estimated if counting them needs decoding
     split: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    address: dict[str, str | int | float] = field(default_factory=dict)  # tells `Source.frames` where to read
+    address: dict[str, str | int | float] = field(default_factory=dict)  # where `Source.frames` finds the frames
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class VideoHeader:
 
     codec: str
     frames_per_s: float
-    num_frames: int  # as stated by the header, or computed from the duration
+    num_frames: int  # number that the header states, else computed from the duration
     is_counted: bool  # whether num_frames is stated by the header
     duration_seconds: float
     end_seconds: float  # time of the end, on the clock of the frames; the first frame may come later than 0

@@ -54,7 +54,7 @@ class StateSettings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    dims: tuple[int, ...] = ()  # dimensions of the column; () means all
+    dims: tuple[int, ...] = ()  # dimensions of the column that are predicted; () means all
     output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
@@ -76,7 +76,7 @@ class StateRow:
 
     name: str
     kind: str
-    r2: Interval  # mean over dimensions and seeds
+    r2: Interval  # R2, averaged over dimensions and seeds
     minus: dict[str, Interval]  # paired difference from each baseline, by the baseline's name; empty for a baseline
     penalties: tuple[float, ...]  # ridge penalties that were chosen, one for each seed and fold
 

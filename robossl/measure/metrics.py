@@ -54,7 +54,7 @@ def least_deviation(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*
 class R2:
     """Explained variance of each group of target columns, averaged over the groups; computed from sums over frames."""
 
-    groups: tuple[tuple[int, ...], ...]  # columns that have the same unit are one group
+    groups: tuple[tuple[int, ...], ...]  # column numbers of each group; columns with the same unit form a group
 
     def parts(self, target: Float[ndarray, "n t"], predicted: Float[ndarray, "n t"]) -> Float[ndarray, "n 3*t"]:
         """Return for each frame the terms to sum: target, squared target and squared error.

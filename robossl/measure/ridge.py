@@ -25,7 +25,8 @@ from robossl.measure.metrics import least_deviation
 # Minimum std that a feature is divided by, as a share of the root mean square std of all features.
 # Without a minimum, features that hardly vary would be scaled up to the size of the others.
 LEAST_SPREAD = 0.1
-PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # penalties of `Basis.choose`, in mean squared singular values
+# Penalties that `Basis.choose` tries. Their unit is the mean of the squared singular values.
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))
 # Penalties that `predict_by_ridge` tries. Unlike `PENALTIES`, they are not relative to the singular values.
 FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 FOLDS = 4  # number of folds in `predict_by_ridge`

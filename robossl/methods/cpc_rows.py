@@ -47,9 +47,9 @@ class CPCRowsConfig:
     # Number of rows below a patch that are not predicted, because they overlap with the patch.
     # CPC v2 (arXiv:1905.09272) and Greedy InfoMax have the same number.
     skip_rows: int = 1
-    output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
-    context_layers: int = 5  # as in CPC v2; the paper says only "PixelCNN"
-    negatives: Negatives = "both"  # patches of other images, of the same image, or both
+    output_dim: int = 256  # width of projected patches; Greedy InfoMax uses the feature itself, 1024 wide
+    context_layers: int = 5  # number of blocks, as in CPC v2; the paper says only "PixelCNN"
+    negatives: Negatives = "both"  # which patches are negatives: those of other images, of the same image, or both
     temperature: float = 1.0
     allow_batch_norm: bool = False
     view: ViewSpec = VIEW

@@ -34,7 +34,7 @@ from robossl.methods.parts.vit import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code, which has scale 0.2 to 1 for ResNet-50
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code; for ResNet-50 it has scale 0.2 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def contrast(
 
 
 class MoCoV3(Method):
-    """Contrastive loss of each view's predictions against the other view's keys. A slow copy makes the keys."""
+    """Contrastive loss of each view's predictions against the keys that a slow copy makes from the other view."""
 
     shared_in_batch = ("negatives",)
 

@@ -147,7 +147,8 @@ def pixel_consistency(
 class Propagation(nn.Module):
     """Pixel propagation (equations 3, 4): y_i = sum_j max(cos(x_i, x_j), 0) ** gamma * g(x_j).
 
-    The sum is over all pixels of the view. g is the transform, and gamma is `sharpness`.
+    x_i is pixel i of a view and y_i the smoothed pixel. The sum is over all pixels of the view. g is the transform, and
+    gamma is `sharpness`.
     """
 
     def __init__(self, config: PixProConfig) -> None:

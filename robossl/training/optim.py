@@ -22,11 +22,11 @@ class OptimConfig:
 
     name: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.05  # learning rate before `lr_scaling`
-    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * batch / 256, lr * sqrt(batch) (SimCLR B.1), or lr
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # peak rate: lr * batch / 256, lr * sqrt(batch), or lr
     momentum: float = 0.9  # momentum of sgd and lars
     betas: tuple[float, float] = (0.9, 0.999)  # betas of adamw
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"  # what gets weight decay and LARS; matrices: no biases and norm scales
+    decay: Literal["all", "matrices"] = "all"  # what gets decay and LARS; matrices: all but biases and norm scales
     trust_coefficient: float = 1e-3  # factor of the LARS ratio
     lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
@@ -35,7 +35,7 @@ class OptimConfig:
     warmup_start: float = 0.0  # lr at the start of the warm-up, as a fraction of the peak
     final_lr: float = 0.0  # lr at the end of the cosine, as a fraction of the peak
     clip_grad_norm: float | None = None
-    clip_over: Literal["all", "tensor"] = "all"  # clip the norm of all gradients together, or of each tensor (DINO)
+    clip_over: Literal["all", "tensor"] = "all"  # what is clipped: the norm of all gradients, or of each tensor (DINO)
 
     def __post_init__(self) -> None:
         check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)

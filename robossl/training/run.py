@@ -78,7 +78,7 @@ class TrainConfig:
 
     steps: int = 10_000
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
-    accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
+    accumulate: int = 1  # number of micro-batches per step; each has its own batch statistics and negatives
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: use autocast, but keep logits and losses in fp32
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
@@ -112,7 +112,7 @@ class OnlineKnnConfig:
     train_split: str = "train"
     test_split: str = "val"
     frames_per_episode: int = 2
-    output: Literal["pooled", "cls"] = "pooled"  # cls: the class token of a ViT
+    output: Literal["pooled", "cls"] = "pooled"  # feature to use; cls is the class token of a ViT
 
     def __post_init__(self) -> None:
         check_range(1, every=self.every, frames_per_episode=self.frames_per_episode)

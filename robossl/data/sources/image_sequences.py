@@ -23,7 +23,7 @@ from PIL import Image
 from robossl.data.pictures import FORMATS
 
 MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
-DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
+DENSE = 0.5  # minimum share of the numbers between an episode's first and last that have an image
 NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
 # The difference of two images is the mean over the pixels of their 32x32 grey thumbnails, 0 to 255.
 # Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
@@ -47,7 +47,7 @@ class ImageSequence:
 
     key: str  # the folder, plus the common part of the names if the folder holds several sequences
     folder: str
-    paths: tuple[str, ...]  # sorted by number
+    paths: tuple[str, ...]  # paths of the images, sorted by number
     numbers: tuple[int, ...]
 
     @property

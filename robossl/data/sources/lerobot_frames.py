@@ -26,7 +26,7 @@ class LeRobotSegment:
     """The part of a video that belongs to an episode according to the metadata."""
 
     from_seconds: float
-    to_seconds: float  # inf if not stated
+    to_seconds: float  # end of the part; inf if the metadata do not state it
     length: int  # number of rows of the episode
 
 

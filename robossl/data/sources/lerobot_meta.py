@@ -116,7 +116,7 @@ def _seconds(stated: Any) -> float | None:
 
 
 def _check_starts(episodes: list[LeRobotEpisode], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
-    """Check that all episodes state their start if they share a video."""
+    """Check that episodes that share a video state their start times in it."""
     for camera in cameras:
         by_file: dict[str, list[int]] = {}
         for episode in episodes:

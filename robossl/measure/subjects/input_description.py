@@ -52,7 +52,7 @@ class InputFormat:
     """Complete description of a model's input."""
 
     name: str
-    dtype: Any  # a numpy type
+    dtype: Any  # numpy type of the input
     batch: int | None  # batch size that the graph fixes; None: any batch size
     layout: Literal["nchw", "nhwc"]
     size: tuple[int, int] | None  # height and width; None: frames are not resized

@@ -18,7 +18,7 @@ def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def unit(x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
-    """Scale vectors along the last dimension to length 1, in float32 or float64."""
+    """Scale vectors along the last dimension to norm 1, in float32 or float64."""
     return F.normalize(full_precision(x), dim=-1)
 
 

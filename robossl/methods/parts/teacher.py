@@ -57,7 +57,7 @@ class Ema(nn.Module):
 class Queue(nn.Module):
     """A ring buffer of the last `size` rows that were pushed, in float32 (MoCo, arXiv:1911.05722).
 
-    It starts with random rows of length 1. The number of rows in a push may vary, up to `size`. The queue is saved with
+    It starts with random rows of norm 1. The number of rows in a push may vary, up to `size`. The queue is saved with
     the model, so a resumed run goes on exactly.
     """
 
