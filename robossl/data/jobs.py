@@ -25,7 +25,7 @@ MAX_SHARDS = 512  # maximum number of shards (files) in one ingest, because a re
 def plan_jobs(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Group the units (episodes) that are not stored yet into jobs, each of consecutive units of one source.
+    """Group the units (episodes) that are not stored yet into jobs. A job has consecutive units of one source.
 
     Args:
         out: folder of the store.

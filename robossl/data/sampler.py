@@ -122,7 +122,7 @@ class MixedSampler:
     batch_size: int  # number of samples in the batch of all ranks (processes)
 
     def __post_init__(self) -> None:
-        """Check that every weight gives at least one sample per batch, and not more than the store has."""
+        """Check that every weight gives at least one sample per batch, and not more samples than the store has."""
         least = min(self.weights) / sum(self.weights) * self.batch_size
         if least < 1:
             raise InputError(

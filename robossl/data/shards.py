@@ -91,7 +91,7 @@ class ShardWriter:
     ) -> None:
         if kind is not None:
             self._path.unlink(missing_ok=True)
-            # Closing a file on a full disk raises again for the buffered bytes.
+            # If the disk is full, closing the file raises the error again, because bytes are still buffered.
             with suppress(OSError):
                 self._open_files.close()
 

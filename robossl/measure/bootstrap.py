@@ -69,7 +69,7 @@ def percentile_interval(
     """Return the percentile interval. Each resample scores one seed, so the interval covers the spread between seeds.
 
     Args:
-        estimate: Value on all clusters, mean over seeds.
+        estimate: Value on all clusters, averaged over seeds.
         resampled: Value of each resample for each seed.
         seeds: Index of the seed that each resample scores.
         level: Share of the resamples inside the interval.

@@ -21,7 +21,7 @@ from robossl.measure.bootstrap import LEVEL, bca_interval, draw_counts, jackknif
 
 MAX_UNDEFINED = 0.1  # largest allowed share of resamples without a value; if it is larger, there is no interval
 
-# Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are a batch.
+# Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are batches.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 

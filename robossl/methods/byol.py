@@ -49,7 +49,7 @@ class BYOLConfig:
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the paper's equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
+    """Return the paper's equation 2: the squared distance of q and z, scaled to norm 1, averaged over the batch.
 
     The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """

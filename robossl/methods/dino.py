@@ -47,7 +47,7 @@ class DINOConfig:
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
-    norm_last_layer: bool = True  # whether prototypes keep length 1; off in the authors' 300-epoch command for ViT-S
+    norm_last_layer: bool = True  # whether prototypes keep norm 1; off in the authors' 300-epoch command for ViT-S
     transformer: Literal["timm", "official"] = "timm"  # official: set up a ViT as in the authors' code, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper

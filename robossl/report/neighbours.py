@@ -149,7 +149,7 @@ def _default_label(record: RunRecord, store: Store) -> str:
 
 
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
-    """Choose some episodes, one of each class in turn, frequent classes first; return the row of each middle frame.
+    """Choose some episodes, one of each class in turn, frequent classes first; return their middle frames' rows.
 
     If any episode has a label, only labelled episodes are chosen.
     """

@@ -37,7 +37,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
 
 def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Shorten a warm-up that does not fit into the run to a tenth of the run.
+    """If the warm-up does not fit into the run, shorten it to a tenth of the run.
 
     Returns:
         The configuration, and a list with one line about the change; the list is empty if nothing was changed.

@@ -191,7 +191,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Make the folder and write the configuration, after `check`; only the main rank calls this.
+        """Run `check`, make the folder and write the configuration; only the main rank calls this.
 
         Raises:
             InputError: for the reasons that `check` gives.

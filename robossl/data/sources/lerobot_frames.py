@@ -119,7 +119,7 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode. If frames are missing, the times of the others tell their rows.
+    """Return the row of each frame of an episode. If some are missing, the times of the others give the rows.
 
     Raises:
         Damaged: there are more frames than rows, or too few frames.
@@ -132,7 +132,7 @@ def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, 
     if num_frames == 0 or num_frames + MAX_MISSING_FRAMES < num_rows:
         raise Damaged(f"video has {num_frames} frames for {num_rows} rows")
     if (times[0] - start_seconds) * frames_per_s > num_rows - num_frames + 0.5:
-        # Missing frames do not explain so late a start, so the video has its own clock.
+        # Missing frames do not explain such a late start, so the video must have its own clock.
         start_seconds = times[0]
     rows: list[int] = []
     row, before = -1, start_seconds - 1 / frames_per_s

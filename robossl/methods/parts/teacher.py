@@ -47,7 +47,7 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, *students: nn.Module, momentum: float) -> None:
-        """Move the weights of every copy towards those of its student; pass the students in the constructor's order."""
+        """Move every copy's weights towards its student's weights; pass the students in the constructor's order."""
         targets: list[Tensor] = [weight for copied in self.copies for weight in copied.parameters()]
         sources: list[Tensor] = [weight for student in students for weight in student.parameters()]
         assert len(targets) == len(sources)
