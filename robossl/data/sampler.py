@@ -45,7 +45,7 @@ class Sampler:
     seed: int
     batch_size: int  # number of samples in the batch of all ranks (processes)
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # index of the store in a mixture; it changes the random order
+    pool: int = 0  # index of the store in a mixture; each index has its own random order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 

@@ -43,7 +43,7 @@ class Figure:
     low: float | None
     high: float | None
     n: int  # number of frames that were measured
-    clusters: int  # number of independent units (such as episodes) that these frames come from
+    clusters: int  # number of independent units (such as episodes) that the measured frames come from
     reason: str | None = None  # why there is no value; None if there is one
 
 

@@ -35,7 +35,7 @@ def weighted_knn(
     scores = []
     for start in range(0, len(queries), CHUNK):
         cosine, neighbour = (queries[start : start + CHUNK] @ bank.T).topk(min(k, len(bank)), dim=1)
-        weight = (cosine / temperature).softmax(dim=1)  # exp(cosine / T), divided by its sum
+        weight = (cosine / temperature).softmax(dim=1)  # exp(cosine / T), scaled to sum 1
         scores.append((weight[:, :, None] * classes[neighbour]).sum(dim=1))
     result: Float[ndarray, "m c"] = torch.cat(scores).numpy()
     return result

@@ -38,8 +38,10 @@ class LeRobotFrameSpan:
     num_frames: int
     num_in_file: int  # number of frames in the video up to the end of its last episode
     has_gaps: bool  # whether some frames of the video belong to no episode
-    first_by_length: int  # first frame, if every row of every episode has a frame and there are no gaps
-    num_by_length: int  # number of frames in the video, under the same condition
+    # First frame of the episode, and number of frames in the video. Both are computed from the numbers of rows: they
+    # assume that every row of every episode has a frame, and that there are no gaps.
+    first_by_length: int
+    num_by_length: int
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
