@@ -142,7 +142,7 @@ class ShardReader:
         self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def jpeg(self, row: int) -> ndarray:
-        """Return the JPEG bytes of one row as uint8. The array shares the memory of the map, so nothing is copied."""
+        """Return the JPEG bytes of one row as uint8. The array is memory-mapped, so nothing is copied."""
         number, place = divmod(row, BATCH_ROWS)
         if number not in self._jpegs:
             self._jpegs[number] = self._open(number)
@@ -181,5 +181,5 @@ def as_numpy(array: pa.Array[Any]) -> ndarray:
 
 
 def as_lists(values: ndarray) -> pa.FixedSizeListArray[Any]:
-    """Convert (n, d) values to fixed-size lists; the inverse of `as_numpy`."""
+    """Convert (n, d) values to fixed-size lists. This is the inverse of `as_numpy`."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

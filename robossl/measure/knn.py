@@ -20,7 +20,7 @@ def weighted_knn(
     k: int = K,
     temperature: float = TEMPERATURE,
 ) -> Float[ndarray, "m c"]:
-    """Return the share of each class in the weighted votes of the k nearest training rows; computed in float32.
+    """Return the share of each class in the weighted votes of the k nearest training rows, in float32.
 
     Args:
         train: Features in any scale; they are normalised here.

@@ -30,7 +30,7 @@ ONE_THREAD = 2**24
 def choose_c(
     train: Float[ndarray, "n d"], labels: Int[ndarray, " n"], groups: Int[ndarray, " n"], *, seed: int
 ) -> dict[str, float | int | bool]:
-    """Choose the C with the best mean balanced accuracy over folds; of equally good values, choose the smallest C.
+    """Choose the C with the best mean balanced accuracy over folds; ties go to the smallest C.
 
     Return the chosen C, the number of folds and, if there were folds, the accuracy, as a dict for a report.
     """

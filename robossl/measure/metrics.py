@@ -52,7 +52,7 @@ def least_deviation(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*
 
 @dataclass(frozen=True, slots=True)
 class R2:
-    """Explained variance of each group of target columns, averaged over the groups; computed from sums over frames."""
+    """R2 of each group of target columns, averaged over the groups. It is computed from sums over frames."""
 
     groups: tuple[tuple[int, ...], ...]  # column numbers of each group; columns with the same unit form a group
 
@@ -75,7 +75,7 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean recall over the classes that occur, rescaled so that chance level is 0; computed from sums over frames."""
+    """Mean recall over the classes that occur, rescaled to 0 at chance level. It is computed from sums over frames."""
 
     num_classes: int
 

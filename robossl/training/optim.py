@@ -176,7 +176,7 @@ def set_rates(
 
 
 def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
-    """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`; do nothing if that is None."""
+    """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`, unless this is None."""
     if config.clip_grad_norm is None:
         return
     weights = [weight for weight in method.parameters() if weight.grad is not None]
