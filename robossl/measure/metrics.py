@@ -80,9 +80,9 @@ class BalancedAccuracy:
     num_classes: int
 
     def parts(self, target: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> Float[ndarray, "n 2*c"]:
-        """Return for each frame the terms to sum: its class as one-hot, then the one-hot times 1 or 0.
+        """Return for each frame the terms to sum: its class as one-hot, and the hits.
 
-        The factor is 1 if the prediction is right, and 0 if it is wrong.
+        The hits are the same one-hot if the prediction is right, and zeros if it is wrong.
         """
         present = one_hot(target, self.num_classes)
         return np.concatenate([present, present * (predicted == target)[:, None]], axis=1)

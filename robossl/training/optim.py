@@ -21,7 +21,7 @@ class OptimConfig:
     """Settings of the optimizer. Defaults are those of SimSiam (arXiv:2011.10566, baseline settings of section 3)."""
 
     name: Literal["sgd", "adamw", "lars"] = "sgd"
-    lr: float = 0.05  # learning rate before `lr_scaling`
+    lr: float = 0.05  # learning rate, which `lr_scaling` then scales
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # peak rate: lr * batch / 256, lr * sqrt(batch), or lr
     momentum: float = 0.9  # momentum of sgd and lars
     betas: tuple[float, float] = (0.9, 0.999)  # betas of adamw
