@@ -176,7 +176,7 @@ def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows,
 
 
 def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
-    """Return warnings about encoders that were pretrained on this store and may have seen its new test frames."""
+    """Return warnings about encoders that were pretrained on this store, so that they may have seen new test frames."""
     trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
     if settings.split_by is None or not trained:
         return []

@@ -49,7 +49,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class MetricParts:
-    """One metric on one view (transformed frames): the parts of each frame, and the statistic that takes their sums."""
+    """One metric on one view (transformed frames): the parts (numbers) of each frame, and a statistic of their sums."""
 
     parts: Float[ndarray, "n ..."]
     statistic: Statistic = mean

@@ -1,8 +1,8 @@
 """PixContrast: find for each pixel the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
 
 A pixel is one cell of a feature map, and a view is an augmented frame. A moving average of the encoder encodes the
-other view. It is updated after the optimizer step. The authors' code does not contain this method. docs/methods.md
-lists the deviations from the paper.
+other view. This average is updated after the optimizer step. The authors' code does not contain this method.
+docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 The authors' language reward is left out. Their config_rep.yaml switches it off, but the training command of their
 README switches it on (`agent.langweight=1.0`). Their clips have two more frames for that reward, which batch-norm and
 the penalties also use. They draw negatives from other videos by a random permutation, which may select the same video.
-Ours come from cyclic shifts of the global batch, which always select another video. All frames of a clip get the same
-crop, as in the README's command (`rctraj`). The embedding of a frame is the pooled feature, without a projector.
-docs/methods.md lists further deviations.
+Our negatives come from cyclic shifts of the global batch, which always select another video. All frames of a clip get
+the same crop, as in the README's command (`rctraj`). The embedding of a frame is the pooled feature, without a
+projector. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations

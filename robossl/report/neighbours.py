@@ -149,9 +149,9 @@ def _default_label(record: RunRecord, store: Store) -> str:
 
 
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
-    """Choose some episodes, one of each class in turn, frequent classes first; return their middle frames' rows.
+    """Choose some episodes, taking one of each class in turn, and return the row of each episode's middle frame.
 
-    If any episode has a label, only labelled episodes are chosen.
+    Frequent classes come first. If any episode has a label, only labelled episodes are chosen.
     """
     episodes = np.flatnonzero(store.episode_split == split) if split else np.arange(store.num_episodes)
     labelled = episodes[labels[episodes] != ""]
