@@ -43,7 +43,7 @@ VIEW = ViewSpec(hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 class TCNConfig:
     """Single-view TCN with the numbers of the authors' code: tensorflow/models, research/tcn/configs/tcn_default.yml.
 
-    The softmax form and its numbers are ours.
+    The softmax form of the loss is ours, and so are its numbers.
     """
 
     window_seconds: float = 0.2  # largest time from the anchor to the near frame; 6 frames at 29 frames/s
@@ -108,7 +108,7 @@ class TCN(Method):
         return (clip_view(self.config.view, ClipSpec(3, self.config.window_seconds, rule="near_and_far")),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of the configured form, mean over the global batch."""
+        """Return the triplet or softmax loss, as configured, averaged over the global batch."""
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
