@@ -95,7 +95,7 @@ class Sort:
 
 
 def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
-    """Return where to push a block: to its bin, or to a point beside another block that is in the way."""
+    """Return where to push a block: to its bin or, if another block is in the way, to a point beside that block."""
     x, y = places[name]
     for other, (ox, oy) in places.items():
         if other != name and crosses_circle((x, y), bin_, (ox, oy), 1.5 * SIDE):

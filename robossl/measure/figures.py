@@ -194,6 +194,6 @@ def _columns(parts: Float[ndarray, "n ..."]) -> Float[ndarray, "n k"]:
 
 
 def _left_out(table: Float[ndarray, "g k"], statistic: Statistic) -> Float[ndarray, " g"]:
-    """Return the statistic with one cluster left out, for each cluster that has frames."""
+    """For each cluster that has frames, return the statistic without that cluster."""
     present = table[table[:, 0] > 0]
     return statistic(table.sum(axis=0) - present)

@@ -116,9 +116,9 @@ class TCN(Method):
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the loss max(0, margin + |a - near|^2 - |a - negative|^2), metrics, and the number of pairs.
+        """Return the triplet loss, its metrics, and the number of pairs that have a negative.
 
-        The loss is the mean over the pairs that have a negative; `a` is the anchor.
+        The loss of a pair is max(0, margin + |anchor - near|^2 - |anchor - negative|^2).
         """
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)

@@ -72,7 +72,7 @@ def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
         out: HTML page to write in addition to the printed table.
 
     Raises:
-        InputError: there are too few or too many reports, or they are of different frames or settings.
+        InputError: there are too few or too many reports, or they were made from different frames or settings.
     """
     check_count(len(reports))
     found, origins = [read_report(path) for path in reports], list(map(str, reports))
@@ -90,7 +90,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
     """Compare two to four reports. `origins` holds the name of each report for error messages.
 
     Raises:
-        InputError: there are too few or too many reports, or they are of different frames or settings.
+        InputError: there are too few or too many reports, or they were made from different frames or settings.
     """
     check_count(len(reports))
     check_same_frames(reports, origins)

@@ -42,7 +42,7 @@ class TimeEstimates:
         self._records: dict[tuple[int, int], dict[int, _Record]] = {}
 
     def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
-        """Return the estimated time of work of a size."""
+        """Return the estimated duration of a run of this size, in seconds."""
         return expected_s * self._scale(size) * _certainty(self._record(size, now_s), now_s)
 
     def is_late(self, size: WorkSize, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:

@@ -61,7 +61,7 @@ class Trace:
         )
 
     def lost(self, captured_s: float, reason: str) -> None:
-        """Record a frame without reply."""
+        """Record that a frame got no reply, and why."""
         if self._counts(captured_s):
             self.num_lost[reason] = self.num_lost.get(reason, 0) + 1
 
