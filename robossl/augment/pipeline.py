@@ -165,7 +165,7 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Apply colour jitter, grayscale, blur and solarize in place. Each operation changes the samples for which it was drawn."""
+    """Apply colour jitter, grayscale, blur and solarize in place, each only to samples for which it was drawn."""
     order, factors = own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1)
     if spec.colour == "torchvision":
         jitter_(x, order, factors)

@@ -243,7 +243,9 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
 
 
 def read_encoder(folder: Path) -> Encoder:
-    """Read an encoder that `save_encoder` wrote, and set it to eval mode. Reading does not change torch's random generators.
+    """Read an encoder that `save_encoder` wrote, and set it to eval mode.
+
+    Reading does not change torch's random generators.
 
     Raises:
         InputError: the folder is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.
