@@ -8,11 +8,11 @@ from pathlib import Path
 
 from robossl.common.config import load, override
 from robossl.common.malloc import keep_freed_memory
+from robossl.errors import RunInterrupted
 from robossl.training.pretrain import pretrain
 from robossl.training.recipes import find_config
 from robossl.training.run import RunConfig
 from robossl.training.run_paths import resolve
-from robossl.training.trainer import RunInterrupted
 
 
 def command(argv: Sequence[str]) -> int:
@@ -41,6 +41,6 @@ def command(argv: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
-    except RunInterrupted:
-        return 143  # 128 + SIGTERM: the run was saved but is not finished
+    except RunInterrupted as stopped:  # `pretrain` has said so already, on one rank
+        return stopped.exit_code
     return 0
