@@ -73,4 +73,4 @@ if not TYPE_CHECKING:  # a type checker must see an unknown name as an error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted([*__all__, "__version__"])
