@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from timm.layers.attention import Attention
 from torch import Tensor
 
 from robossl.common.atomic_io import atomic_write
@@ -81,6 +80,8 @@ def check_attention(encoder: Encoder) -> None:
     """
     blocks = getattr(encoder.backbone, "blocks", None)
     name = encoder.config.backbone
+    from timm.layers.attention import Attention
+
     if not encoder.has_cls or not blocks or not isinstance(getattr(blocks[-1], "attn", None), Attention):
         raise InputError(
             f"{name} has no class token with plain self-attention; attention is drawn of ViTs such as "
