@@ -78,10 +78,10 @@ def check_attention(encoder: Encoder) -> None:
     Raises:
         InputError: the backbone is not a ViT with a class token and timm's plain self-attention.
     """
-    blocks = getattr(encoder.backbone, "blocks", None)
-    name = encoder.config.backbone
     from timm.layers.attention import Attention
 
+    blocks = getattr(encoder.backbone, "blocks", None)
+    name = encoder.config.backbone
     if not encoder.has_cls or not blocks or not isinstance(getattr(blocks[-1], "attn", None), Attention):
         raise InputError(
             f"{name} has no class token with plain self-attention; attention is drawn of ViTs such as "
