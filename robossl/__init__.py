@@ -16,6 +16,7 @@ from robossl.common.version import __version__ as __version__
 from robossl.errors import InputError as InputError
 from robossl.errors import ResourceError as ResourceError
 from robossl.errors import RobosslError as RobosslError
+from robossl.errors import RunInterrupted as RunInterrupted
 
 if TYPE_CHECKING:
     from robossl.data.ingest import ingest as ingest
@@ -60,7 +61,7 @@ _LAZY = {
     "ViewSpec": "robossl.views:ViewSpec",
 }
 
-__all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError"]
+__all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError", "RunInterrupted"]
 
 
 # Type checkers skip this block, so that they report an unknown name as an error.
@@ -73,4 +74,4 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted([*__all__, "__version__"])

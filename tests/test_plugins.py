@@ -225,7 +225,7 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_backbone_is_registered_with_timm_when_it_is_named(tmp_path: Path) -> None:
-    site = broken(tmp_path / "site", "nets", "[robossl.encoders.backbones]\nmy_net = my_net:my_net\n")
+    site = broken(tmp_path / "site", "nets", "[robossl.backbones]\nmy_net = my_net:my_net\n")
     (site / "my_net.py").write_text(
         "import timm\n\n\n@timm.models.register_model\ndef my_net(pretrained=False, **options):\n"
         "    return timm.create_model('test_resnet', **options)\n"

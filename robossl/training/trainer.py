@@ -26,7 +26,7 @@ from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
 from robossl.encoders.cards import data_before
 from robossl.encoders.encoder import save_encoder
-from robossl.errors import InputError
+from robossl.errors import InputError, RunInterrupted
 from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.batch_norm import raise_small_batch
@@ -37,10 +37,6 @@ from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import clip_gradients, set_rates
 from robossl.training.run import RunConfig, RunFolder
 from robossl.views import Batch
-
-
-class RunInterrupted(Exception):
-    """SIGTERM or SIGINT stopped the run; the run was saved first."""
 
 
 @dataclass(slots=True)
