@@ -128,7 +128,7 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
 
 @pytest.mark.slow
 def test_the_tests_of_ours_run_over_an_installed_plugin(site: Path) -> None:
-    files = ("methods/test_methods", "methods/test_micro_batches", "probes/test_factors", "evaluate/test_protocols")
+    files = ("methods/test_methods", "methods/test_micro_batches", "probes/test_factors", "evaluation/test_protocols")
     chosen = ["-k", "mine or posterize or nearest_mean", *(f"tests/{file}.py" for file in files)]
     process = python("import pytest; pytest.main()", "-q", "-p", "no:cacheprovider", *chosen, cwd=ROOT, site=site)
     assert "29 passed" in process.stdout, process.stdout

@@ -19,10 +19,17 @@ from safetensors.numpy import save_file
 
 from robossl.common.atomic_io import atomic_write, check_folder, share
 from robossl.errors import ResourceError, reason
+from robossl.evaluation import protocol as checks
 from robossl.evaluation.protocol import EvaluationProtocol, Predictions
 from robossl.measure import knn, logistic, metrics, ridge
 
-CODE = (knn, logistic, metrics, ridge)  # modules that protocols use; a change in them makes kept predictions void
+CODE = (
+    checks,
+    knn,
+    logistic,
+    metrics,
+    ridge,
+)  # modules that protocols use; a change in them makes kept predictions void
 
 
 def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:

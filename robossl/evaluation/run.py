@@ -17,7 +17,7 @@ from robossl.common.version import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluation.kept import keeping
-from robossl.evaluation.protocol import resolve_protocol
+from robossl.evaluation.protocol import checked, resolve_protocol
 from robossl.evaluation.result import Scores
 from robossl.evaluation.score import Candidate, FrameRows, score_task
 from robossl.evaluation.splits import Splits, grouped_splits, store_splits
@@ -93,7 +93,7 @@ def run_evaluation(
         watch: Called with the progress, as `Watch` describes.
 
     Raises:
-        InputError: unusable settings, labels, splits or models.
+        InputError: unusable settings, labels, splits or models, or a protocol whose predictions cannot be used.
     """
     started = time.perf_counter()
     settings.check()
@@ -124,7 +124,7 @@ def run_evaluation(
             task,
             frames,
             candidates,
-            keeping(resolve_protocol(protocol), cache),
+            keeping(checked(resolve_protocol(protocol)), cache),
             protocol_name=protocol,
             num_resamples=settings.bootstrap,
             seed=settings.seed,
