@@ -195,6 +195,12 @@ def code_name(thing: type | Callable[..., Any]) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
+def type_name(value: object) -> str:
+    """Return the type of a value with its article, such as "an int", for messages; "None" for None."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}"
+
+
 def takes(function: Callable[..., Any], *arguments: str, **named: str) -> bool:
     """Return whether a function or class can be called with such arguments; only their number and keywords count."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from robossl.common.plugins import code_name, describe_error
+from robossl.common.plugins import code_name, describe_error, type_name
 from robossl.data.source import Damaged, Frame, Listing, Source, Unit
 from robossl.errors import InputError, reason
 
@@ -22,7 +22,7 @@ def check_listing(found: object, source: Source) -> Listing:
     """
     about = f"{code_name(type(source))}.listing()"
     if not isinstance(found, Listing):
-        raise InputError(f"{about} returned a {type(found).__name__}; return a Listing (robossl.data.source)")
+        raise InputError(f"{about} returned {type_name(found)}; return a Listing (robossl.data.source)")
     for unit in found.units:
         wrong = _why_wrong_unit(unit)
         if wrong:
@@ -35,7 +35,7 @@ def check_listing(found: object, source: Source) -> Listing:
 
 def _why_wrong_unit(unit: object) -> str:
     if not isinstance(unit, Unit):
-        return f"listed a {type(unit).__name__}; list units (robossl.data.source.Unit)"
+        return f"listed {type_name(unit)}; list units (robossl.data.source.Unit)"
     texts = {"key": unit.key, "fingerprint": unit.fingerprint, "split": unit.split}
     texts |= {f"label {name}": value for name, value in unit.labels.items()}
     for name, value in texts.items():
@@ -63,13 +63,11 @@ def read_frames(source: Source, unit: Unit, columns: Mapping[str, int]) -> Itera
     try:
         found: object = source.frames(unit)
         if not isinstance(found, Iterable):
-            raise InputError(
-                f"{about} returned a {type(found).__name__} for {unit.key}; yield frames, or return a list"
-            )
+            raise InputError(f"{about} returned {type_name(found)} for {unit.key}; yield frames, or return a list")
         for number, frame in enumerate(found):
             if not isinstance(frame, Frame):
                 raise InputError(
-                    f"{about} gave a {type(frame).__name__} for {unit.key}; yield Frame(pixels, time_seconds) "
+                    f"{about} gave {type_name(frame)} for {unit.key}; yield Frame(pixels, time_seconds) "
                     "(robossl.data.source)"
                 )
             wrong = _why_wrong_frame(frame, columns)
@@ -96,7 +94,7 @@ def read_frames(source: Source, unit: Unit, columns: Mapping[str, int]) -> Itera
 def _why_wrong_frame(frame: Frame, columns: Mapping[str, int]) -> str:
     pixels = frame.pixels
     if not isinstance(pixels, np.ndarray):
-        return f"with a {type(pixels).__name__} as pixels; they must be a numpy array"
+        return f"with {type_name(pixels)} as pixels; they must be a numpy array"
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         return f"with pixels {pixels.shape} {pixels.dtype}; they must be (h, w, 3) uint8, RGB"
     if not isinstance(frame.time_seconds, int | float | np.number) or not math.isfinite(frame.time_seconds):

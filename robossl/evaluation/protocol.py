@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.common.plugins import code_name
+from robossl.common.plugins import code_name, type_name
 from robossl.errors import InputError
 from robossl.evaluation import PROTOCOLS
 
@@ -73,7 +73,7 @@ def checked(protocol: EvaluationProtocol) -> EvaluationProtocol:
         found: object = protocol(train, labels, groups, test, seed=seed)
         about = f"{code_name(protocol)}()"
         if not isinstance(found, Predictions):
-            raise InputError(f"{about} returned a {type(found).__name__}; return Predictions(scores, details)")
+            raise InputError(f"{about} returned {type_name(found)}; return Predictions(scores, details)")
         wrong = _why_wrong_scores(found.scores, (len(test), int(labels.max()) + 1)) or _why_wrong_details(found.details)
         if wrong:
             raise InputError(f"{about} returned {wrong}")
@@ -85,7 +85,7 @@ def checked(protocol: EvaluationProtocol) -> EvaluationProtocol:
 def _why_wrong_scores(scores: object, shape: tuple[int, int]) -> str:
     wanted = f"{shape}, a row for each test frame and a column for each class"
     if not isinstance(scores, np.ndarray):
-        return f"a {type(scores).__name__} as scores; they must be a numpy array {wanted}"
+        return f"{type_name(scores)} as scores; they must be a numpy array {wanted}"
     if scores.shape != shape or scores.dtype.kind != "f":
         return f"scores {scores.shape} {scores.dtype}; they must be floats {wanted}"
     num_bad = int((~np.isfinite(scores)).any(axis=1).sum())
@@ -104,6 +104,6 @@ def _why_wrong_scores(scores: object, shape: tuple[int, int]) -> str:
 def _why_wrong_details(details: object) -> str:
     wanted = "a dict of bool, int, float and str"
     if not isinstance(details, Mapping):
-        return f"a {type(details).__name__} as details; they must be {wanted}"
+        return f"{type_name(details)} as details; they must be {wanted}"
     others = [name for name, value in details.items() if not isinstance(value, bool | int | float | str)]
-    return f"details with {others[0]} of {type(details[others[0]])}; they must be {wanted}" if others else ""
+    return f"details with {type_name(details[others[0]])} as {others[0]}; they must be {wanted}" if others else ""

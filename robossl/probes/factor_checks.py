@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from robossl.common.plugins import type_name
 from robossl.errors import InputError
 from robossl.probes.factors.factor import Base, Factor, Scale
 from robossl.probes.result import Family
@@ -55,7 +56,7 @@ def check_views(views: object, factor: Factor, shape: tuple[int, ...]) -> UInt8[
         InputError: it is something else.
     """
     if not isinstance(views, np.ndarray) or views.dtype != np.uint8 or views.shape != shape:
-        got = f"{views.shape} {views.dtype}" if isinstance(views, np.ndarray) else f"a {type(views).__name__}"
+        got = f"{views.shape} {views.dtype}" if isinstance(views, np.ndarray) else type_name(views)
         raise InputError(f"apply of the factor {factor.name} returned {got}; it must return an array {shape} uint8")
     return views
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robossl.common.plugins import code_name
+from robossl.common.plugins import code_name, type_name
 from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method, MethodConfig
@@ -24,7 +24,7 @@ def check_method(found: object, config: MethodConfig) -> Method:
         )
     encoder = getattr(found, "encoder", None)
     if not isinstance(encoder, Encoder):
-        got = "no self.encoder" if encoder is None else f"a {type(encoder).__name__} as self.encoder"
+        got = "no self.encoder" if encoder is None else f"{type_name(encoder)} as self.encoder"
         raise InputError(
             f"{code_name(type(found))} has {got}; keep there the encoder that build(encoder) gets, or a copy of it"
         )
@@ -43,9 +43,9 @@ def read_views(method: Method) -> tuple[ViewSpec, ...]:
     found: object = method.views()
     if not isinstance(found, tuple | list) or not found:
         raise InputError(f"{about} returned {_describe(found)}; {wanted}")
-    others = [type(spec).__name__ for spec in found if not isinstance(spec, ViewSpec)]
+    others = [type_name(spec) for spec in found if not isinstance(spec, ViewSpec)]
     if others:
-        raise InputError(f"{about} returned a {others[0]} among the views; {wanted}")
+        raise InputError(f"{about} returned {others[0]} among the views; {wanted}")
     return tuple(found)
 
 
@@ -108,5 +108,4 @@ def _is_scalar(value: object) -> bool:
 def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    is_empty = value is None or (isinstance(value, tuple | list) and not value)
-    return "nothing" if is_empty else f"a {type(value).__name__}"
+    return f"an empty {type(value).__name__}" if isinstance(value, tuple | list) and not value else type_name(value)
