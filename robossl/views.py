@@ -43,6 +43,29 @@ class ViewSpec:
 
     Defaults are the augmentation of MoCo v2 (arXiv:2003.04297), which SimSiam uses too.
 
+    Attributes:
+        size: Height and width of the view, in pixels.
+        scale: Range of the crop's area, as a fraction of the frame.
+        ratio: Range of the crop's width over its height, in source pixels.
+        interpolation: How the crop is resized; both ways are antialiased.
+        hflip_p: Probability of a horizontal flip.
+        rotation_degrees: Rotate by a uniform angle in +- this, before the crop; `View.box` is then None.
+        turn_p: Probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None.
+        jitter_p: Probability of the colour jitter, which the next four values describe.
+        brightness: For a value x, the factor is uniform in [max(0, 1 - x), 1 + x].
+        contrast: As for brightness.
+        saturation: As for brightness.
+        hue: The shift is uniform in +- this value, in turns of the colour circle.
+        colour: Whose code for colour and blur is followed (colour_official.py).
+        grayscale_p: Probability of a grey view.
+        blur_p: Probability of a blur.
+        blur_sigma: Range of the blur's standard deviation, in pixels of the view.
+        solarize_p: Probability of inverting the bright pixels.
+        solarize_threshold: Brightness from which pixels are inverted, 0 to 1.
+        clip: Which frames the view shows.
+        per_frame: Operations that are drawn anew for every frame of a clip; the others are drawn once per clip.
+        as_first: Operations with the same random draws as in the sample's first view.
+
     Raises:
         InputError: a value is out of its range.
 
@@ -53,26 +76,26 @@ class ViewSpec:
     """
 
     size: int = 224
-    scale: tuple[float, float] = (0.2, 1.0)  # area of the crop as a fraction of the frame
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, in source pixels
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both antialiased
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     hflip_p: float = 0.5
-    rotation_degrees: float = 0.0  # rotate by a uniform angle in +- this, before the crop; `View.box` is then None
-    turn_p: float = 0.0  # probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None
+    rotation_degrees: float = 0.0
+    turn_p: float = 0.0
     jitter_p: float = 0.8
-    brightness: float = 0.4  # value x: factor uniform in [max(0, 1 - x), 1 + x]; same for contrast, saturation
+    brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # the shift is uniform in +- this value, in turns of the colour circle
-    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"  # whose colour and blur code (colour_official.py)
+    hue: float = 0.1
+    colour: Literal["torchvision", "byol", "simclr"] = "torchvision"
     grayscale_p: float = 0.2
     blur_p: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    per_frame: tuple[Operation, ...] = ()  # operations drawn anew for every frame of a clip; the others once per clip
-    as_first: tuple[Operation, ...] = ()  # operations with the same random draws as in the sample's first view
+    per_frame: tuple[Operation, ...] = ()
+    as_first: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
         check_range(1, size=self.size)
