@@ -90,11 +90,14 @@ def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
     For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
-    For a plugin, it is the first line of the object's docstring, or the attribute `title` if the object is a factor.
+    For a plugin, it is the first line of the object's docstring. If the object is a factor, it is the attribute
+    `title`, or what the factor changes if its title is only its name.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
-        return str(found.title) if registry is FACTORS else _first_line(inspect.getdoc(found))
+        if registry is not FACTORS:
+            return _first_line(inspect.getdoc(found))
+        return found.title if found.title != name else f"{found.family}, in {found.unit}"
     spec = find_spec(registry[name].partition(":")[0])
     assert spec and spec.origin
     return _first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))

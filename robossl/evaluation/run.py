@@ -19,7 +19,7 @@ from robossl.common.version import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluation.kept import keeping
-from robossl.evaluation.protocol import resolve_protocol
+from robossl.evaluation.protocol import checked, resolve_protocol
 from robossl.evaluation.result import Scores
 from robossl.evaluation.score import Candidate, FrameRows, score_task
 from robossl.evaluation.splits import Splits, grouped_splits, store_splits
@@ -95,7 +95,7 @@ def run_evaluation(
         watch: Function that is called with the progress; see `Watch`.
 
     Raises:
-        InputError: the settings, labels, splits or models cannot be used.
+        InputError: the settings, labels, splits or models cannot be used, or the predictions of a protocol cannot.
     """
     started = time.perf_counter()
     settings.check()
@@ -125,7 +125,7 @@ def run_evaluation(
             task,
             frames,
             candidates,
-            keeping(resolve_protocol(protocol), cache),
+            keeping(checked(resolve_protocol(protocol)), cache),
             protocol_name=protocol,
             num_resamples=settings.bootstrap,
             seed=settings.seed,

@@ -32,6 +32,7 @@ from robossl.methods.base import Loss, Method
 from robossl.methods.parts.batch_norm import raise_small_batch
 from robossl.training.checkpoint import checkpoints, save_checkpoint
 from robossl.training.logging import Sink, describe_step
+from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import clip_gradients, set_rates
@@ -60,7 +61,7 @@ class Trainer:
         """Train from step `start` to the last step of the configuration.
 
         Raises:
-            InputError: the loss or the weights are no longer finite.
+            InputError: the loss or the weights are no longer finite, or the encoder gets no gradient in the first step.
             RunInterrupted: a signal came; the run was saved.
         """
         config, steps = self.config.train, self.config.train.steps
@@ -73,6 +74,8 @@ class Trainer:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
                 loss = self.step(step, self.augment(raw))
+                if step == start:
+                    check_gradient(self.method)
                 done, is_last = step + 1, step + 1 == steps
 
                 values: dict[str, float] = {}
