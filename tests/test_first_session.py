@@ -26,7 +26,7 @@ from robossl.errors import InputError
 from robossl.evaluation.run import EvaluationSettings, run_evaluation
 from robossl.training.adapt import adapt, shorten_warmup
 from robossl.training.next_steps import next_steps
-from robossl.training.run import MixConfig, OnlineKnnConfig, RunConfig, load_config
+from robossl.training.run_config import MixConfig, OnlineKnnConfig, RunConfig, load_config
 
 CLIPS = ROOT / "tests" / "data" / "droid"
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))

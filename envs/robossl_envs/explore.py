@@ -27,7 +27,8 @@ from robossl.errors import InputError, ResourceError, RunInterrupted
 from robossl.training.adapt import shorten_warmup
 from robossl.training.next_steps import next_steps
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig, RunFolder
+from robossl.training.run_config import RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings

@@ -29,7 +29,8 @@ from robossl.training.logging import check_sinks
 from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
-from robossl.training.run import RunConfig, RunFolder
+from robossl.training.run_config import RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl.training.trainer import Trainer
 from robossl.views import ViewSpec
 

@@ -35,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
     yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
     # torch takes seconds to import, timm and the probes as many again. What was typed is checked as early as possible.
     from robossl.common.config import load, override
-    from robossl.training.run import RunConfig
+    from robossl.training.run_config import RunConfig
 
     config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
     from robossl.common.malloc import keep_freed_memory

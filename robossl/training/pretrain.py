@@ -23,7 +23,7 @@ from robossl.training.logging import Sink, open_sinks
 from robossl.training.micro_batches import describe_parts
 from robossl.training.next_steps import next_steps
 from robossl.training.recipes import find_config
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.training.run_paths import resolve
 from robossl.training.runs import Run
 from robossl.training.trainer import Trainer

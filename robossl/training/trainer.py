@@ -36,7 +36,8 @@ from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import clip_gradients, set_rates
-from robossl.training.run import RunConfig, RunFolder
+from robossl.training.run_config import RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl.views import Batch
 
 

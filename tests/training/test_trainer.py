@@ -31,7 +31,8 @@ from robossl.training.build import build_trainer
 from robossl.training.checkpoint import checkpoints, step_of
 from robossl.training.micro_batches import split
 from robossl.training.pretrain import pretrain
-from robossl.training.run import OnlineKnnConfig, RunConfig, RunFolder
+from robossl.training.run_config import OnlineKnnConfig, RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl.training.trainer import stop_signals
 
 
