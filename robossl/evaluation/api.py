@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ def evaluate(
     models: StrPath | Sequence[StrPath],
     *,
     store: StrPath,
-    label: str | Sequence[str],
+    label: str | Sequence[str] = (),
     protocol: str | Sequence[str] = ("knn",),
     train: str = "train",
     test: str | Sequence[str] = ("val",),
@@ -41,7 +42,7 @@ def evaluate(
     Args:
         models: One or several encoders, each in a form that `load_encoder` takes.
         store: Store with labelled episodes.
-        label: One or several labels to predict, such as "scene".
+        label: One or several labels to predict, such as "scene"; at least one is needed.
         protocol: "knn", "linear", or both.
         train: Split to train on.
         test: Split or splits to test on.
@@ -75,6 +76,12 @@ def evaluate(
     models, label, protocol, test = map(_several, (models, label, protocol, test))
     if not models:
         raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
+    if not label:
+        probe = shlex.join(["robossl", "probe", "run", models[0], "--data", os.fspath(store)])
+        raise InputError(
+            f"name a label (`{shlex.join(['robossl', 'info', os.fspath(store)])}` lists them); without labels: "
+            f"{probe} --profile light-and-sensor --out DIR"
+        )
     names = {"models": models, "label": label, "protocol": protocol, "test": test, "cache": None, "out": None}
     settings = EvaluationSettings(
         label=label,
