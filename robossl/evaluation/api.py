@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -76,12 +75,6 @@ def evaluate(
     models, label, protocol, test = map(_several, (models, label, protocol, test))
     if not models:
         raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
-    if not label:
-        probe = shlex.join(["robossl", "probe", "run", models[0], "--data", os.fspath(store)])
-        raise InputError(
-            f"name a label (`{shlex.join(['robossl', 'info', os.fspath(store)])}` lists them); without labels: "
-            f"{probe} --profile light-and-sensor --out DIR"
-        )
     names = {"models": models, "label": label, "protocol": protocol, "test": test, "cache": None, "out": None}
     settings = EvaluationSettings(
         label=label,
