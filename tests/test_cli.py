@@ -113,6 +113,12 @@ def test_what_was_typed_is_checked_before_slow_imports(words: str, code: int, ab
     assert not absent & set(done.stderr.partition("imported ")[2].split())
 
 
+@pytest.mark.parametrize("argv", [["--data.store", "stores/mine"], ["--out", "a", "--data.store", "b/", "quickstart"]])
+def test_an_option_s_value_is_no_recipe(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", *argv]) == 2
+    assert "name a recipe first, such as simsiam_resnet18_video" in capsys.readouterr().err
+
+
 def test_version_and_misuse() -> None:
     assert robossl("--version").stdout == f"robossl {__version__}\n"
     assert robossl().returncode == 2

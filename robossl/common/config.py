@@ -95,6 +95,9 @@ def with_changes(config: T, changes: Mapping[str, object]) -> T:
     plain = as_plain(config)
     for key, value in changes.items():
         *parents, last = key.split(".")
+        whole = [name for name in _leaves(plain) if name.endswith(f".{key}")]
+        if key.partition(".")[0] not in plain and len(whole) == 1:
+            raise InputError(f"unknown key {key!r}; did you mean {whole[0]!r}?")
         part = plain
         for name in parents:
             if not isinstance(part.get(name), dict):

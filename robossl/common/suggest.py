@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Names of other libraries, and our names for them.
+_USUAL = {"learning_rate": "lr", "optimizer": "optim", "model": "encoder"}
+
 
 def suggest_name(what: str, name: str, allowed: Iterable[str]) -> str:
     """Return the error message for a name that is not allowed; the message suggests the nearest allowed name.
@@ -13,6 +16,8 @@ def suggest_name(what: str, name: str, allowed: Iterable[str]) -> str:
     "unknown method 'simsaim'; did you mean 'simsiam'? choose from simclr, simsiam"
     """
     names = list(allowed)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    usual = _USUAL.get(name)
+    starts = [each for each in names if name and each.startswith(name)]
+    nearest = [usual] if usual in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5) or starts
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"unknown {what} {name!r}; {hint}choose from {', '.join(names) or '(nothing)'}"

@@ -23,7 +23,7 @@ from robossl.data.index import IndexEntry, count_unlisted, merge_entries, proble
 from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
 from robossl.data.labels import NO_LABELS
-from robossl.data.listed_sources import ListedSource, list_source, name_sources
+from robossl.data.listed_sources import ListedSource, check_places, list_source, name_sources
 from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
@@ -87,6 +87,7 @@ def ingest(
     sources = [sources] if isinstance(sources, str | os.PathLike) else sources
     out = Path(out)
     _check(sources, short_side, quality, workers)
+    check_places(sources, out)
     check_positive(image_fps=image_fps)
     options = SourceOptions(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robossl.common.paths import StrPath
 from robossl.data.files import NOT_UTF8, escape_name, is_utf8, stated_licence
-from robossl.data.manifest import Manifest, SourceEntry
+from robossl.data.manifest import Manifest, SourceEntry, holds_run, is_store
 from robossl.data.source import Listing, SourceOptions
 from robossl.data.source_checks import check_listing
 from robossl.data.sources import detect_format, source_class
@@ -21,6 +22,21 @@ class ListedSource:
     entry: SourceEntry
     root: Path
     listing: Listing
+
+
+def check_places(sources: Sequence[StrPath], out: Path) -> None:
+    """Check that no source is a store, and that `out` is neither a source nor a run.
+
+    Raises:
+        InputError: a source or `out` is such a folder.
+    """
+    for source in map(Path, sources):
+        if is_store(source):
+            raise InputError(f"{source} is a store already; pass it to --data.store, or ingest its videos")
+        if source.resolve() == out.resolve():
+            raise InputError(f"--out {out} is the source; choose another folder, such as stores/{out.resolve().name}")
+    if holds_run(out):
+        raise InputError(f"{out} holds a run; choose another --out for the store, such as stores/{out.resolve().name}")
 
 
 def list_source(root: Path, format: str, labels: Path | None, options: SourceOptions) -> tuple[Path, str, Listing]:

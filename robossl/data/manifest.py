@@ -12,6 +12,7 @@ from robossl.common.atomic_io import atomic_write
 from robossl.errors import InputError
 
 SCHEMA = "robossl.store/1"
+_STORES_SAID = 3  # largest number of stores that a message suggests
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def read_manifest(store: Path) -> Manifest:
     except FileNotFoundError:
         if kind := _other_folder(store):
             raise InputError(f"{store} is {kind}") from None
+        if inside := _stores_in(store):
+            raise InputError(f"{store} is not a store, but holds some; did you mean {' or '.join(inside)}?") from None
         if store.is_dir() and any(store.iterdir()):
             made = f"robossl ingest {store} --out stores/{store.resolve().name}, and pass the store"
             raise InputError(f"{store} is not a store (no manifest.json); make a store from it with: {made}") from None
@@ -114,9 +117,24 @@ def read_manifest(store: Path) -> Manifest:
         raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
 
 
+def is_store(folder: Path) -> bool:
+    """Return whether a folder holds a store, or a store whose first ingest did not finish."""
+    return (folder / "manifest.json").is_file() and (folder / "shards").is_dir()
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether `robossl pretrain` wrote a folder."""
+    return (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file()
+
+
+def _stores_in(folder: Path) -> list[str]:
+    found = sorted(path.parent for path in folder.glob("*/manifest.json") if is_store(path.parent))
+    return [str(path) for path in found[:_STORES_SAID]]
+
+
 def _other_folder(path: Path) -> str:
     """Say what a folder is if another command wrote it, and what to do with it; return "" if it is none of these."""
-    if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
+    if holds_run(path):
         return f"a run, not a store; robossl report {shlex.quote(str(path))} writes a page about it"
     if (path / "encoder.json").is_file():
         return f"an encoder, not a store; {path / 'encoder.json'} describes it"

@@ -111,6 +111,8 @@ def read_frames(places: Sequence[Path], *, split: str | None = None) -> Iterator
 
 
 def _media_files(place: Path, suffixes: Collection[str]) -> list[Path]:
+    if not place.exists():
+        raise InputError(f"{place} does not exist; pass images, videos, folders of them, or one store")
     if not place.is_dir():
         return [place]
     everything = sorted(file for file in place.rglob("*") if file.is_file() and not _is_hidden(file, place))
@@ -156,8 +158,6 @@ def _video_frames(file: Path) -> Iterator[Frame]:
     from robossl.data.source import Damaged
     from robossl.data.sources.mp4 import Mp4Source
 
-    if not file.is_file():
-        raise InputError(f"cannot read the video {file}: no such file")
     source = Mp4Source(file, NO_LABELS)
     listing = source.listing()
     if listing.skipped:

@@ -284,7 +284,8 @@ def check_array(frames: object) -> None:
 def _in_batches(run: Callable[[ndarray], list[ndarray]], frames: ndarray, batch_size: int) -> list[ndarray]:
     check_array(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.size == 0:
-        raise InputError(f"frames must be uint8 RGB (b, h, w, 3), b at least 1; got {frames.dtype} {frames.shape}")
+        one = "; one frame is frames[None]" if frames.ndim == 3 else ""
+        raise InputError(f"frames must be uint8 RGB (b, h, w, 3), b at least 1; got {frames.dtype} {frames.shape}{one}")
     frames = np.ascontiguousarray(frames)
     parts = [run(frames[start : start + batch_size]) for start in range(0, len(frames), batch_size)]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]

@@ -21,7 +21,7 @@ def evaluate(
     models: StrPath | Sequence[StrPath],
     *,
     store: StrPath,
-    label: str | Sequence[str],
+    label: str | Sequence[str] = (),
     protocol: str | Sequence[str] = ("knn",),
     train: str = "train",
     test: str | Sequence[str] = ("val",),
@@ -41,7 +41,7 @@ def evaluate(
     Args:
         models: One or several encoders, each in a form that `load_encoder` takes.
         store: Store with labelled episodes.
-        label: One or several labels to predict, such as "scene".
+        label: One or several labels to predict, such as "scene"; at least one is needed.
         protocol: "knn", "linear", or both.
         train: Split to train on.
         test: Split or splits to test on.

@@ -10,7 +10,7 @@ def evaluate(
     models: tuple[str, ...],
     *,
     store: Path,
-    label: tuple[str, ...],
+    label: tuple[str, ...] = (),
     protocol: tuple[str, ...] = ("knn",),
     train: str = "train",
     test: tuple[str, ...] = ("val",),
@@ -31,7 +31,7 @@ def evaluate(
     Args:
         models: Run folders, encoder folders or exported models.
         store: Store with labelled episodes.
-        label: Labels to predict, such as scene object verb.
+        label: Labels to predict, such as scene object verb; at least one is needed.
         protocol: knn, linear, or both.
         train: Split to train on.
         test: Splits to test on.

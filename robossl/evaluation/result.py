@@ -67,7 +67,7 @@ def _points(difference: Interval) -> str:
 
 def _verdict(difference: Interval) -> str:
     if not difference.is_defined:
-        return "; a class has a single episode, so there is no interval and nothing is shown"
+        return ", which shows nothing"
     bounds = f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     if difference.excludes_zero:
         return f"{bounds}: the interval excludes zero"

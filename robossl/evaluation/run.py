@@ -98,8 +98,8 @@ def run_evaluation(
         InputError: the settings, labels, splits or models cannot be used, or the predictions of a protocol cannot.
     """
     started = time.perf_counter()
-    settings.check()
     _check_labels(store, settings, models)
+    settings.check()
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
@@ -141,16 +141,18 @@ def run_evaluation(
 
 def _check_labels(store: Store, settings: EvaluationSettings, models: tuple[str, ...]) -> None:
     """Check the labels first, because a store without labels cannot be evaluated at all."""
+    probe = shlex.join(["robossl", "probe", "run", *models[:1], "--data", str(store.path)])
+    probe += " --profile light-and-sensor --out OUT"
+    if not settings.label:
+        known = shlex.join(["robossl", "info", str(store.path)])
+        raise InputError(f"name a label (`{known}` lists them); without labels: {probe}")
     for label in settings.label:
         try:
             store.labels(label)
         except InputError as error:
             if store.label_names:
                 raise
-            probe = shlex.join(["robossl", "probe", "run", *models[:1], "--data", str(store.path)])
-            raise InputError(
-                f"{error}; or measure it without labels: {probe} --profile light-and-sensor --out OUT"
-            ) from None
+            raise InputError(f"{error}; or measure it without labels: {probe}") from None
 
 
 def split_store(store: Store, settings: EvaluationSettings) -> Splits:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from robossl.common.suggest import suggest_name
 from robossl.data.store import Store
 from robossl.errors import InputError
 
@@ -77,4 +78,9 @@ def group_names(store: Store, by: str) -> ndarray:
         days = store.labels("date")
         labs = store.labels("lab") if "lab" in store.label_names else np.full(len(days), "")
         return np.array([f"{lab} {day}".strip() if day else "" for lab, day in zip(labs, days, strict=True)])
+    if store.label_names and by not in store.label_names:
+        known = suggest_name(
+            "group", by, ["episode", *(["day"] if "date" in store.label_names else []), *store.label_names]
+        )
+        raise InputError(f"{store.path}: {known} (a day needs the label date, a lab the label lab)")
     return store.labels(by)

@@ -150,11 +150,12 @@ def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Se
 def _advise_more(conditions: _Conditions) -> str:
     """Return text that says how to judge more frames: by the option, or by data with more clusters."""
     counts = np.unique(conditions.frames.clusters, return_counts=True)[1]
-    least = conditions.least_clusters
+    least, why = conditions.least_clusters, ""
     if math.isinf(least):
         return "lower inv_r1 in the profile, because no number of frames shows that all views find their frame"
-    if not conditions.labels:
-        least = max(least, GALLERY / counts.mean())
+    if not conditions.labels and GALLERY / counts.mean() > least:
+        least = GALLERY / counts.mean()
+        why = f" ({GALLERY} frames must be judged, {len(conditions.split.evaluation)} are)"
     if len(counts) >= 2 * least:
         return f"judge more frames (--frames {max(least, GALLERY):g})"
-    return f"add episodes or scenes until there are {math.ceil(2 * least)}: half of them are judged"
+    return f"add episodes or scenes until there are {math.ceil(2 * least)}: half of them are judged{why}"

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from robossl.report.html import data_uri
@@ -82,6 +83,7 @@ def draw(chart: Chart) -> str:
         if len(chart.lines) + len(chart.levels or {}) > 1 or chart.percent:
             axes.legend(loc="best", fontsize=10)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         if chart.percent:
             axes.set_ylabel("%")
         axes.margins(x=0.02)

@@ -120,7 +120,7 @@ def find_neighbours(
             for side in found
         ]
         queries.append(Query(picture, sides[0], sides[1]))
-    return Gallery(label, tuple(queries), len(rows), len(np.unique(store.episode_of(rows))), split or "whole store")
+    return Gallery(label, tuple(queries), len(rows), len(np.unique(store.episode_of(rows))), split or "the whole store")
 
 
 def find_nearest(

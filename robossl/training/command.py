@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from robossl.errors import RunInterrupted
-from robossl.training.recipes import find_config
-from robossl.training.run_paths import resolve
+from robossl.errors import InputError, RunInterrupted
+from robossl.training.recipes import find_config, recipes
+from robossl.training.run_paths import is_run, resolve
 
 
 def command(argv: Sequence[str]) -> int:
@@ -31,6 +32,7 @@ def command(argv: Sequence[str]) -> int:
     if known.config is None:
         parser.print_help()
         return 0 if {"-h", "--help"} & set(rest) else 2
+    _check_recipe(known.config, argv, rest)
     asks_for_help = bool({"-h", "--help"} & set(rest))
     yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
     # torch takes seconds to import, timm and the probes as many again. What was typed is checked as early as possible.
@@ -47,3 +49,16 @@ def command(argv: Sequence[str]) -> int:
     except RunInterrupted as stopped:  # `pretrain` has said so already, on one rank
         return stopped.exit_code
     return 0
+
+
+def _check_recipe(config: Path, argv: Sequence[str], rest: Sequence[str]) -> None:
+    """Check that `config` is not the value of an option in `rest`, as in `pretrain --data.store stores/mine`.
+
+    Raises:
+        InputError: `config` follows an option of the configuration, and is no recipe, YAML file or run.
+    """
+    if config.name in recipes() or config.suffix in (".yaml", ".yml") or is_run(config):
+        return
+    options = [word for word in rest if word.startswith("--") and "=" not in word]
+    if any(before in options and Path(word) == config for before, word in itertools.pairwise(argv)):
+        raise InputError("name a recipe first, such as simsiam_resnet18_video (`robossl list recipes`)")

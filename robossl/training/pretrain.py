@@ -189,13 +189,14 @@ def plan(trainer: Trainer, start: int) -> str:
     epochs = steps / loader.sampler.steps_per_epoch
     resident = loader.resident_rows is not None
     how = "decoded first and held in memory" if resident else f"decoded by {loader.num_workers} workers"
+    of = ", ".join(str(store.path) for store in trainer.stores)
     unseen = [store.path for i, store in enumerate(trainer.stores) if i not in loader.sampler.drawn_from]
     but = f" (none of {', '.join(map(str, unseen))}: it has no video)" if unseen else ""
     parts = describe_parts(trainer.method, batch_size=config.train.batch_size, parts=config.train.accumulate)
     weights = sum(weight.numel() for weight in trainer.method.encoder.parameters())
     return (
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "
-        f"{frames} frames{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size}{parts} "
+        f"{frames} frames of {of}{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size}{parts} "
         f"({epochs:.1f} epochs over {config.data.epoch_over}) "
         f"on {trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
     )

@@ -22,6 +22,8 @@ def resolve(path: Path, *, out: Path | None, resume: bool) -> tuple[Path, Path]:
     Raises:
         InputError: the folder is not a run, a run is given without `resume` and `out`, or there is no run to resume.
     """
+    if resume and not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"there is no run {path} to resume; name the folder that pretrain wrote")
     if path.is_dir():
         check_run(path)
     yaml = path / FILE if path.is_dir() else path

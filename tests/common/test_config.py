@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
 
-from robossl.common.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
+from robossl.common.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml, with_changes
 from robossl.common.plugins import Registry
 from robossl.errors import InputError
 from robossl.training.run_config import OnlineKnnConfig, RunConfig
@@ -399,6 +399,13 @@ class Strong:
     crop: Crop = Crop(scale=(0.08, 1.0))
     others: tuple[Crop, ...] = ()
     made: Crop = field(default_factory=lambda: Crop(size=96))
+
+
+def test_a_change_by_a_short_or_usual_name_suggests_the_whole_key() -> None:
+    with pytest.raises(InputError, match=r"^unknown key 'steps'; did you mean 'train\.steps'\?"):
+        with_changes(Run(method=Calm(), store=Path("a")), {"steps": 1})
+    with pytest.raises(InputError, match=r"unknown key in train 'learning_rate'; did you mean 'lr'\?"):
+        with_changes(Run(method=Calm(), store=Path("a")), {"train.learning_rate": 1.0})
 
 
 def test_a_mapping_changes_its_field_s_own_default_and_not_the_class_s() -> None:

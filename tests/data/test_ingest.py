@@ -334,3 +334,18 @@ def test_licence_given_stated_or_unknown(clips, tmp_path):
     assert ingest([clips], out=tmp_path / "b", short_side=16, licence="MIT").manifest.licences == ("MIT",)
     (clips / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Data\n")
     assert ingest([clips], out=tmp_path / "c", short_side=16, workers=1).manifest.licences == ("cc-by-nc-4.0",)
+
+
+def test_a_store_goes_to_no_run_and_no_source_and_a_store_is_no_source(tmp_path, clip_store_path):
+    videos, run = shutil.copytree(CLIPS, tmp_path / "videos"), tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run / "metrics.jsonl").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"mine holds a run; choose another --out .*, such as stores/mine$"):
+        ingest(videos, out=run, workers=1)
+    with pytest.raises(InputError, match=r"videos is the source; choose another folder, such as stores/videos$"):
+        ingest(videos, out=videos, workers=1)
+    with pytest.raises(InputError, match=r"clips is a store already; pass it to --data\.store"):
+        ingest(clip_store_path, out=tmp_path / "store", workers=1)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -307,7 +307,7 @@ def test_bad_sources_get_one_clear_line(tmp_path, files, message):
 
 
 def test_bad_choices(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="does not exist; name a folder or file"):
         ingest([tmp_path / "gone"], out=tmp_path / "out")
     with pytest.raises(InputError, match="did you mean 'images'"):
         ingest([tmp_path], out=tmp_path / "out", format="image")

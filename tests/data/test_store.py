@@ -58,6 +58,11 @@ def test_splits_and_labels(clip_store):
         clip_store.rows("test")
 
 
+def test_a_folder_of_stores_names_them(clip_store_path):
+    with pytest.raises(InputError, match=rf"not a store, but holds some; did you mean {clip_store_path}\?"):
+        open_store(clip_store_path.parent)
+
+
 def test_a_store_without_splits_or_labels_says_what_to_do(tmp_path, capsys):
     shutil.copy(next(CLIPS.glob("**/*.mp4")), tmp_path / "clip.mp4")
     ingest((tmp_path / "clip.mp4",), out=tmp_path / "store", short_side=48, workers=1)

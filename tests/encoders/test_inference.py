@@ -94,6 +94,8 @@ def test_the_random_reference_is_fixed_by_its_seed_and_alive() -> None:
 def test_other_arrays_are_refused(frames: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"frames must be uint8 RGB"):
         random_encoder(RESNET, 0)(frames)
+    with pytest.raises(InputError, match=r"; one frame is frames\[None\]$"):
+        random_encoder(RESNET, 0)(FRAMES[0])
 
 
 def test_a_list_of_frames_is_refused_with_the_way_to_stack_it() -> None:

@@ -363,12 +363,13 @@ def _nearest_mean(
 def test_single_episodes_give_no_interval_and_no_claim(clip_store: Store, tmp_path: Path) -> None:
     result = undefined(clip_store)
     assert not result.rows[0].accuracy.is_defined
-    assert "no interval" in result.sentences()[0]
+    assert result.sentences()[0].endswith(", which shows nothing.")
     path = tmp_path / "evaluation.json"
     path.write_text(Scores({}, (result,), ()).to_json())
     json.loads(path.read_text(), parse_constant=pytest.fail)  # nan is not JSON
     assert not read_evaluation(path).results[0].rows[0].accuracy.is_defined
     assert "no interval, as there are fewer than 5 episodes" in to_markdown(read_evaluation(path))
+    assert to_markdown(read_evaluation(path)).count("no interval") == 1
     assert "differences were tested" not in to_markdown(read_evaluation(path))  # without intervals, nothing is
 
 
@@ -399,11 +400,15 @@ def test_the_command_measures_and_writes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "lists them); without labels: robossl probe run "),
         (["--label", "scnee"], "did you mean 'scene'"),
         (["--label", "scene", "--test", "vall"], "did you mean 'val'"),
         (["--label", "scene", "--protocol", "kn"], "did you mean 'knn'"),
         (["--label", "scene"], "lower --min-episodes"),
-        (["--label", "scene", "--split-by", "robot"], "unknown label 'robot'"),
+        (
+            ["--label", "scene", "--split-by", "robot"],
+            "unknown group 'robot'; did you mean 'object'? choose from episode, day, lab,",
+        ),
         (["--label", "scene", "--frames-per-episode", "0"], "frames_per_episode must be at least 1"),
         (["--label", "scene", "--test-fraction", "1"], "test_fraction must lie between 0 and 1"),
     ],

@@ -90,7 +90,8 @@ def test_only_factors_that_must_be_followed_are_all_said() -> None:
             Thresholds(),
             23,
             "8 independent clusters (picture) are judged, 36 are needed without labels",
-            "until there are 140",  # 70 episodes of 3 frames are 200 frames
+            # 70 episodes of 3 frames are 200 frames.
+            "until there are 140: half of them are judged (200 frames must be judged, 23 are)",
         ),
         (
             frames(600),

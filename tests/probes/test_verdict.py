@@ -499,6 +499,8 @@ def test_a_bad_profile_is_refused_in_one_line(tmp_path, was, becomes, says):
 def test_an_unknown_profile_names_the_nearest(tmp_path):
     with pytest.raises(InputError, match=r"unknown profile 'pose'.*or pass a TOML file"):
         load_profile("pose", factors=FACTORS)
+    with pytest.raises(InputError, match="did you mean 'light-and-sensor'"):
+        load_profile("light", factors=FACTORS)
     with pytest.raises(InputError, match="cannot read the profile"):
         load_profile(tmp_path / "none.toml", factors=FACTORS)
 

@@ -200,6 +200,12 @@ def test_curves_are_pictures_that_do_not_change() -> None:
     assert "Loss over 1999 steps: loss from" in chart.alt
 
 
+def test_a_short_run_has_whole_steps_on_its_axis() -> None:
+    picture = draw(Chart("Loss", {"loss": Series(np.arange(3), np.array([3.0, 5.0, 4.0]))}, ""))
+    svg = base64.b64decode(picture.removeprefix("data:image/svg+xml;base64,")).decode()
+    assert re.findall(r"<!-- (\S+) -->", svg[: svg.index('id="ytick_1"')]) == ["0", "1", "2", "step"]
+
+
 def test_what_was_not_logged_is_not_drawn() -> None:
     series = Series(np.array([1, 2]), np.array([1.0, 2.0]))
     assert [chart.title for chart in charts({"loss": series})] == ["Loss"]
@@ -235,6 +241,11 @@ def test_the_gallery_shows_val_frames_and_marks_hits(run: Path, clip_store: Stor
             assert all(picture.is_hit == (picture.label == query.picture.label) for picture in side)
     assert gallery.num_shown == 25
     assert gallery.encoder_hits == sum(picture.is_hit for query in gallery.queries for picture in query.encoder)
+
+
+def test_the_gallery_of_a_store_without_val_is_of_the_whole_store(run: Path, tmp_path: Path) -> None:
+    bare = ingest([CLIPS], out=tmp_path / "bare", short_side=32, labels="none", workers=1)
+    assert find_neighbours(read_run(run), bare).split == "the whole store"
 
 
 def test_an_unknown_label_is_named(run: Path, clip_store: Store) -> None:

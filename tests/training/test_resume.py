@@ -86,6 +86,7 @@ def test_what_is_no_run_is_not_resumed(run: Path, clip_store_path: Path, capsys:
     assert "is no run: it has no config.yaml; name a yaml" in refused(capsys, clip_store_path, "--resume")
     assert "is no run" in refused(capsys, clip_store_path)
     assert "unknown recipe 'absent'; choose from" in refused(capsys, "absent", "--resume")
+    assert "there is no run runs/absent to resume; name the folder" in refused(capsys, "runs/absent", "--resume")
     (run / "config.yaml").rename("config.yaml")
     assert "has checkpoints but no config.yaml; put it back" in refused(capsys, run, "--resume")
     assert "no run has begun there; leave out --resume" in refused(capsys, "config.yaml", "--resume")

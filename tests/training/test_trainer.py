@@ -331,6 +331,7 @@ def test_run_folder_is_complete(clip_store_path: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in read(out)]
     assert {"loss", "lr", "samples_per_s", "health/std", "health/rank"} <= set().union(*lines)
     log = (out / "log.txt").read_text()
+    assert f"frames of {clip_store_path}, decoded" in log
     assert "pretrain simclr on test_resnet" in log and f"epochs over {config.data.epoch_over}) on" in log
 
 

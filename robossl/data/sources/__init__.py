@@ -50,7 +50,7 @@ def detect_format(root: Path) -> str:
         InputError: the source does not exist, no format accepts it, or a format fails to say so.
     """
     if not root.exists():
-        raise InputError(f"source {root} does not exist")
+        raise InputError(f"source {root} does not exist; name a folder or file with videos or images")
     for name in SOURCES.usable():
         found = source_class(name)
         try:
