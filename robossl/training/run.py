@@ -36,6 +36,9 @@ FREE_ON_RESUME = (
 )
 
 
+Precision = Literal["fp32", "bf16"]
+
+
 @dataclass(frozen=True, slots=True)
 class MixConfig:
     """An additional store of frames to train on."""
@@ -80,7 +83,11 @@ class TrainConfig:
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; logits and losses stay fp32
+    # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
+    # stay fp32.
+    precision: Precision | Literal["auto"] = field(default="auto", metadata={"before": "fp32"})
+    # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
+    threads: int | None = field(default=None, metadata={"before": 0})
     channels_last: bool | None = None  # None: only for convolutional backbones
     compile: bool = False
     sync_batch_norm: bool = True
@@ -101,6 +108,7 @@ class TrainConfig:
             log_every=self.log_every,
             health_every=self.health_every,
         )
+        check_range(0, threads=self.threads)
 
 
 @dataclass(frozen=True, slots=True)
