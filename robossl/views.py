@@ -112,7 +112,7 @@ class ViewSpec:
 
 @dataclass(frozen=True, slots=True)
 class RawFrames:
-    """Decoded frames of one `ClipSpec`, before augmentation; t is 1 if the clip has no time axis."""
+    """Decoded frames of one `ClipSpec`, before augmentation; the axis t has length 1 if the clip has no time axis."""
 
     pixels: UInt8[Tensor, "b t 3 h w"]  # channels-last memory; small frames are padded at the right and bottom
     source_hw: Int[Tensor, "b 2"]  # size of each sample's frames without padding
@@ -126,7 +126,7 @@ class RawBatch:
     """The part of a step's batch that this rank (process) trains on, before augmentation."""
 
     step: int
-    position: Int[Tensor, " b"]  # place of each sample in the batch of all ranks; seeds its augmentation
+    position: Int[Tensor, " b"]  # index of each sample in the batch of all ranks; seeds the sample's augmentation
     index: Int[Tensor, " b"]  # store row of each sample's anchor (the drawn frame)
     clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class View:
     params: dict[str, Float[Tensor, "b ..."]]  # random values that each operation used
     time_seconds: Float[Tensor, " b *t"]
     valid: Bool[Tensor, " b *t"]  # whether the requested time lies in the episode
-    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # columns of the data set
+    columns: dict[str, Float[Tensor, "b *t d"]] = field(default_factory=dict)  # values of `ClipSpec.columns`
 
     def __getitem__(self, part: slice) -> View:
         """Return the samples of a slice of the batch."""

@@ -12,6 +12,6 @@ for _name, _task, _steps in (
         entry_point="robossl_envs.tabletop:Tabletop",
         kwargs={"task": _task},
         max_episode_steps=_steps,
-        # The checker takes a tenth of a step's time, and our tests check the same.
+        # Switch off gymnasium's checker: it takes a tenth of a step's time, and our tests check the same things.
         disable_env_checker=True,
     )

@@ -45,7 +45,7 @@ class Camera:
 def homography(camera: Camera, *, height: int, width: int) -> Float[ndarray, "3 3"]:
     """Return the homography from the clean (unchanged) camera's picture to this camera's picture.
 
-    It maps the pixel (column, row) of a point of the table to the pixel of the same point.
+    It maps the pixel (column, row) of a table point in the first picture to the pixel of this point in the second.
     """
     half = min(height, width) / 2
     pixels = np.array([[half, 0, width / 2], [0, -half, height / 2], [0, 0, 1]])
@@ -87,7 +87,7 @@ class Grid:
         return np.stack([columns / self.width, rows / self.height], axis=1).astype(np.float32)
 
     def window(self, left: float, bottom: float, right: float, top: float) -> tuple[slice, slice] | None:
-        """Return the rows and columns of pixels that contain a rectangle on the table; None if it is out of view."""
+        """Return the rows and columns of pixels that show a rectangle on the table; None if it is out of view."""
         corners = [self.pixel(x, y) for x in (left, right) for y in (bottom, top)]
         along, down = [column for column, _ in corners], [row for _, row in corners]
         rows = slice(max(0, int(min(down)) - 1), min(self.height, int(max(down)) + 2))

@@ -81,7 +81,7 @@ def collect(
     chosen = tuple(name for name in nuisances.split(",") if name)
     settings = CollectionSettings(env, agent, image_size, fps, seed, max_steps, chosen, tuple(module))
     settings.check()
-    # This imports torch, which must happen before a GL context exists.
+    # `_open_encoder` imports torch, which must happen before the environment makes a GL context.
     encode = _open_encoder(agent, encoder)
     if encode is not None:
         settings = replace(settings, encoder=hashlib.sha256(identity(encode.card).encode()).hexdigest()[:16])

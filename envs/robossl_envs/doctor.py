@@ -50,7 +50,7 @@ class EnvFamily:
     about: str
     prefix: str  # start of the environments' ids, or of the modules of their entry points
     modules: dict[str, str]  # required module -> its pip package; importing the first module registers the ids
-    pins: dict[str, str] | None = None  # package -> first number of the version that is needed
+    pins: dict[str, str] | None = None  # package -> start of the version that is needed
     needs_gl: bool = False
     needs_cv2: bool = False
 

@@ -40,7 +40,8 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         key: key of the picture in a dict observation.
 
     Raises:
-        ValueError: the observations hold no picture, the encoder has no such output of vectors, or `stack` is below 1.
+        ValueError: the observations hold no picture, the encoder has no output of vectors with the name `output`, or
+            `stack` is below 1.
     """
 
     def __init__(

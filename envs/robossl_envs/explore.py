@@ -40,7 +40,7 @@ MAX_ROUNDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """The arguments that must stay the same when a loop continues, as must the pretraining configuration."""
+    """The arguments that must stay the same when a loop continues. The pretraining configuration must stay, too."""
 
     env: str
     agent: str

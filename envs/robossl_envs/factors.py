@@ -1,9 +1,9 @@
 """Nuisance factors: changes of a scene that do not change the task, each at five strengths.
 
 Factors that also exist in THE COLOSSEUM (arXiv:2402.08191) have the same names (`manip_object_*`,
-`receiver_object_*`, `light_*`, `table_*`). The values are those of the invariance probes. Strength 0 is the clean
-(unchanged) scene, and strength 5 is the hardest. Some factors have two sides, such as darker and brighter. Each episode
-gets one side at random.
+`receiver_object_*`, `light_*`, `table_*`). Many values are the same as in the image factors of the invariance probes.
+Strength 0 is the clean (unchanged) scene, and strength 5 is the hardest. Some factors have two sides, such as darker
+and brighter. Each episode gets one side at random.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class NuisanceFactor:
     sides: tuple[tuple[float, ...], ...]
 
     def value(self, strength: int, rng: Generator) -> float:
-        """Return the value at a strength of 0 to 5, on a side chosen at random."""
-        # Choose a side even at strength 0, so that later random numbers do not depend on the strength.
+        """Return the factor's value at a strength of 0 to 5.
+
+        If the factor has two sides, such as darker and brighter, choose one of them at random.
+        """
+        # Choose a side (such as darker) even at strength 0, so that later random numbers do not depend on the strength.
         side = int(rng.integers(len(self.sides)))
         return self.sides[side][strength - 1] if strength else self.clean
 

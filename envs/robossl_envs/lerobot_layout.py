@@ -31,7 +31,7 @@ ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One per-frame column; width 1 means a scalar."""
+    """A column of the data set. It holds one vector per frame, or one scalar if its width is 1."""
 
     name: str
     dtype: str  # float32, int64, bool, string
@@ -64,7 +64,7 @@ class Layout:
 
 
 def arrow_array(column: Column, values: Sequence[Any] | ndarray) -> pa.Array[Any]:
-    """Convert a column's values, one per frame, to its Arrow type."""
+    """Convert the values of a column (one per frame) to the Arrow type of the column."""
     kind = ARROW[column.dtype]
     if column.dtype == "string":
         return pa.array(values, kind)

@@ -16,7 +16,7 @@ NAMES = ("min", "max", "mean", "std", "count")
 def column_statistics(table: pa.Table) -> dict[str, dict[str, list[float]]]:
     """Return the statistics of every numeric or boolean column, as {column: {statistic: values}}.
 
-    There is one value per dimension; but `count` has a single value, which is the number of rows.
+    Each statistic has one value per dimension of the column, except `count`, whose only value is the number of rows.
     """
     found = {}
     for name in table.column_names:

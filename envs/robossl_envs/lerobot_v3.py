@@ -60,7 +60,10 @@ class LeRobotWriter:
         self._write_summary()
 
     def append(self, parts: Sequence[DatasetPart]) -> None:
-        """Add episodes in this order, as one new file of each kind. All files are flushed to disk on return."""
+        """Add episodes in this order, as one video, one data file and one metadata file.
+
+        All three files are flushed to disk on return.
+        """
         place = {"chunk_index": self._num_files // CHUNK, "file_index": self._num_files % CHUNK}
         tables = [pq.read_table(part.table) for part in parts]
         with atomic_write(self._file(f"videos/{self._layout.camera}", place, ".mp4")) as aside:

@@ -15,7 +15,7 @@ from robossl_envs.camera import HALF_VIEW, Grid
 
 Colour = tuple[float, float, float]
 WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate wavelengths of red, green and blue light
-DAYLIGHT = 6500.0  # K
+DAYLIGHT = 6500.0  # K: colour temperature of daylight
 GAMMA = 2.2  # a pixel value is the light's power ** (1 / GAMMA)
 AZIMUTH = 135.0  # degrees: direction of the light without nuisance factors (the upper left)
 SLOPE = 0.14  # relative extra brightness at the picture's border towards the light, if the camera is unchanged
@@ -23,7 +23,9 @@ REACH = 0.9  # length of a shadow divided by the height of the object
 
 
 def planck(kelvin: float) -> Colour:
-    """Return the gains of red, green and blue under light of a colour temperature (Planck's law) at equal brightness.
+    """Return the gains of red, green and blue under light of a colour temperature, by Planck's law.
+
+    The gains are relative to daylight, and do not change the brightness of grey.
 
     Examples:
         >>> [round(gain, 2) for gain in planck(3000.0)]  # a light bulb
@@ -31,10 +33,10 @@ def planck(kelvin: float) -> Colour:
     """
 
     def radiance(wavelength: float, kelvin: float) -> float:
-        return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # second radiation constant, m K
+        return 1 / math.expm1(0.014387769 / (wavelength * kelvin))  # 0.0143...: second radiation constant, m K
 
     red, green, blue = ((radiance(w, kelvin) / radiance(w, DAYLIGHT)) ** (1 / GAMMA) for w in WAVELENGTHS)
-    # A camera adjusts its exposure to this brightness, so divide by it.
+    # A camera adjusts its exposure to the brightness of the light, so divide by the luma.
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return red / luma, green / luma, blue / luma
 
@@ -55,7 +57,7 @@ def illumination(grid: Grid, values: Mapping[str, float], rng: Generator) -> Flo
     """Return the factors by which the light changes red, green and blue at every pixel."""
     lx, ly = towards_light(values["light_direction"])
     level = 1 + SLOPE * (grid.x * lx + grid.y * ly) / HALF_VIEW
-    # A tilted camera also sees distant points, where the level would be extreme.
+    # A tilted camera also sees distant points, where the light level would be extreme, so clip it.
     np.clip(level, 0.5, 1.5, out=level)
     angle, offset = rng.uniform(0, math.pi), rng.uniform(-0.12, 0.12)
     across = np.abs(grid.x * math.cos(angle) + grid.y * math.sin(angle) - offset)

@@ -21,7 +21,7 @@ from numpy import ndarray
 HAND, OBJECTS, GOAL = slice(0, 4), slice(4, 18), slice(36, 39)
 HAND_NAMES = ("hand.x", "hand.y", "hand.z", "gripper")
 POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
-MAX_STEPS = 500  # MetaWorld's own limit
+MAX_STEPS = 500  # MetaWorld's own limit for an episode
 TASKS = """
     assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press
     button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open
@@ -35,7 +35,7 @@ TASKS = """
 class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
     """A MetaWorld task with a new random goal in each episode; success ends the episode.
 
-    An action has four values from -1 to 1: the displacement of the hand (3) and the closing of the gripper.
+    An action has four values from -1 to 1: three for the displacement of the hand, one for the closing of the gripper.
 
     Args:
         task: MetaWorld's name of the task, such as "push-v3".
@@ -64,7 +64,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         self._env: Any = ALL_V3_ENVIRONMENTS[task]()
         self._env._partially_observable, self._env._freeze_rand_vec = False, False
         self._env.seeded_rand_vec = self._env._set_task_called = True
-        # Delete the cached space, because it lacks the goal.
+        # Delete the cached observation space, because it lacks the goal. MetaWorld then computes it again.
         del self._env.sawyer_observation_space
         self._policy = ENV_POLICY_MAP[task]()
         self._renderer: Any = None
@@ -91,7 +91,7 @@ class MetaWorld(gymnasium.Env[Any, Float32[ndarray, " 4"]]):
         super().reset(seed=seed)
         self._env.seed(int(self.np_random.integers(2**31)))
         self._state, _ = self._env.reset()
-        # Without this, the first picture shows the previous goal.
+        # Update the simulation's derived state. Otherwise the first picture would show the previous goal.
         mujoco.mj_forward(self._env.model, self._env.data)
         return self._observation(), self._info(success=False)
 

@@ -1,6 +1,6 @@
 """Frames for the invariance probes: pictures of our environments with any nuisance factor at any strength.
 
-Each seed gives one scene: the state of the environment after eight steps.
+Each seed gives one scene: the state of the environment after the expert has played eight steps.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-# Direction of the T's stem in the coordinates of the T, in radians.
-# Squares have no entry, because they look the same after a quarter turn.
+# Environment -> direction of the T's stem in the coordinates of the T, in radians.
+# The environment with squares has no entry, because a square looks the same after a quarter turn.
 STEMS = {"robossl/Push-v0": -math.pi / 2}
 
 
 class EnvFrames:
     """Scenes of one environment after eight steps of the expert. "Clean" means without nuisances.
 
-    The labels are `point`, the position of the first object that can be pushed, or of the target if no object can;
-    `angle`, the direction of the T's stem, in the environment with a T; and `class`, in the environment with two
-    objects: whether the first object belongs in the left or the right bin.
+    The label `point` is the position of the first object that can be pushed, or of the target if there is no such
+    object. The label `angle` is the direction of the T's stem; only the environment with a T has it. The label `class`
+    says whether the first object belongs in the left or the right bin; only the environment with two objects has it.
     """
 
     cluster_key = "scene"

@@ -16,7 +16,7 @@ from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import Body, World
 
 WIDTH = 0.11  # metres: width of the bar of the T
-NEAR = 0.025  # metres from the block's centre of mass to the target's middle that count as success
+NEAR = 0.025  # metres: on success, the block's centre of mass is closer than this to the target's middle
 BLOCK_COLOUR, TARGET_COLOUR = (0.20, 0.45, 0.75), (0.45, 0.75, 0.40)
 
 

@@ -28,7 +28,7 @@ def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
     px, py = tool[0] - thing[0], tool[1] - thing[1]
     along, across = px * ux + py * uy, py * ux - px * uy
     clear = radius + TOOL_RADIUS + 0.012
-    # If the tool is behind the object, push, and steer back to the line from object to goal.
+    # If the tool is behind the object (as seen from the goal), push. Steer back to the line from object to goal.
     if along < 0 and abs(across) < 0.35 * radius + 0.004:
         speed = min(1.0, max(0.25, left / REACH))
         side = -across * 12
@@ -36,7 +36,7 @@ def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
         longest = max(1.0, math.hypot(vx, vy))
         return vx / longest, vy / longest
     behind = _inside((thing[0] - ux * clear, thing[1] - uy * clear))
-    # If the object is in the way to the point behind it, move around the object.
+    # If the object blocks the straight path to the point behind the object, move around the object.
     if crosses_circle(tool, behind, thing, radius + TOOL_RADIUS + 0.002):
         angle = math.atan2(py, px)
         wanted = math.atan2(behind[1] - thing[1], behind[0] - thing[0])

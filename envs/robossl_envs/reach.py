@@ -15,7 +15,7 @@ from robossl_envs.shapes import Box, CompoundShape
 from robossl_envs.task import Action, EpisodeStart, Score
 from robossl_envs.world import World
 
-NEAR = 0.012  # metres from the tool to the cross that count as success
+NEAR = 0.012  # metres: on success, the tool is closer than this to the middle of the cross
 CROSS = CompoundShape((Box(0.07, 0.018), Box(0.018, 0.06, y=-0.01)))  # the lower arm of the cross is longer
 COLOUR = (0.80, 0.25, 0.22)
 

@@ -190,10 +190,10 @@ class Scene:
         return below + cover * (colour - below)
 
     def _sleeve(self, rng: Generator) -> tuple[tuple[slice, slice], Any, Any] | None:
-        """Return a sleeve that enters the picture from a border and hides a part of it; None without an occluder.
+        """Return the occluder: a sleeve that enters the picture from a border and hides a part of the picture.
 
         The three values are a window (rows and columns), the share of each pixel in the window that the sleeve covers,
-        and the sleeve's colour there.
+        and the sleeve's colour in the window. Return None if the factor `occluder` is 0.
         """
         share = self.values["occluder"]
         side, lean, place = int(rng.integers(4)), rng.uniform(-0.15, 0.15), rng.uniform(0.35, 0.65)
@@ -201,7 +201,9 @@ class Scene:
             return None
         height, width = self.grid.height, self.grid.width
         u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]  # `along`: distance to the border
+        # `along` is a pixel's distance to the border where the sleeve enters. `across` is its position along this
+        # border. Both are fractions of the picture's width or height.
+        along, across = ((v, u), (1 - v, u), (u, v), (1 - u, v))[side]
         wide = math.sqrt(share) * 0.75
         long = share / wide
         outside = np.maximum(along - long, np.abs(across - place - lean * along) - wide / 2)
@@ -252,7 +254,7 @@ def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
-        along += 0.22 * (place % 2)  # two places on each of the four sides
+        along += 0.22 * (place % 2)  # metres; each of the four sides has two places
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
         shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), rotate_hue((0.8, 0.25, 0.25), hue)
         found.append((SceneObject(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))

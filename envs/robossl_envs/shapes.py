@@ -34,7 +34,8 @@ class Shape(Protocol):
     def distance(self, x: Float[ndarray, "*n"], y: Float[ndarray, "*n"]) -> Float[ndarray, "*n"]:
         """Return the signed distance of points to the outline, in metres.
 
-        For points outside a corner it is too small, because it is measured to the line of a side, not to the corner.
+        For points outside a corner, the result is too small. It is the distance to the line of a side, not to the
+        corner.
         """
         ...
 

@@ -19,7 +19,7 @@ from robossl_envs.factors import FACTORS, STRENGTHS
 
 ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
 SIZE, GAP, MARGIN = 80, 4, 16  # pixels: side of a picture, gap between pictures, height of a line of text
-STEPS = 4  # steps of the expert before the picture, so that latency is visible
+STEPS = 4  # steps of the expert before the picture, so that the factor `latency` has a visible effect
 
 
 def render_factor(env: gymnasium.Env, factor: str, strength: int, *, seed: int) -> UInt8[ndarray, "h w 3"]:

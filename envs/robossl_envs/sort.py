@@ -31,7 +31,10 @@ class Sort:
     target_dim: int = 4
 
     def start(self, rng: Generator, values: Mapping[str, float]) -> EpisodeStart:
-        """Place the blocks at random in the middle 14 cm x 14 cm, at least 9 cm apart, and one bin on each side."""
+        """Place the blocks at random, and one bin on the left and one on the right.
+
+        The blocks lie in the middle 14 cm x 14 cm of the table, with their centres at least 9 cm apart.
+        """
         places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
         while math.dist(*places) < 0.09:
             places = [rng.uniform(-0.07, 0.07, size=2) for _ in range(2)]
@@ -92,7 +95,7 @@ class Sort:
 
 
 def _goal(name: str, bin_: Point, places: dict[str, Point]) -> Point:
-    """Return where to push a block: to its bin, or to a point beside another block that is in the way."""
+    """Return where to push a block: to its bin or, if another block is in the way, to a point beside that block."""
     x, y = places[name]
     for other, (ox, oy) in places.items():
         if other != name and crosses_circle((x, y), bin_, (ox, oy), 1.5 * SIDE):

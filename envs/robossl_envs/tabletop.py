@@ -103,7 +103,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         unknown = set(options or {}) - set(OPTIONS)
         if unknown:
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
-        # Use two generators, so that factors do not change the task's random numbers.
+        # `layout` is for the task and `look` for the factors, so that factors do not change the task's random numbers.
         layout, look = self.np_random.spawn(2)
         self._values = draw_values(options or {}, look, names=self.factors)
         self._nuisance, self._look = factor_vector(self._values), look

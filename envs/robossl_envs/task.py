@@ -18,11 +18,11 @@ Action = tuple[float, float]
 class EpisodeStart:
     """The initial state of an episode."""
 
-    tool: tuple[float, float]  # metres
+    tool: tuple[float, float]  # position of the tool, metres
     bodies: Mapping[str, tuple[Body, Pose]]
     objects: Mapping[str, SceneObject]  # how each body looks
     markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table
-    target: tuple[float, ...]  # numbers that say where the target is; the state vector ends with them
+    target: tuple[float, ...]  # numbers that say where the target is; they are the end of the state vector
 
 
 @dataclass(frozen=True, slots=True)

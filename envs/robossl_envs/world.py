@@ -19,7 +19,7 @@ STEP_SECONDS = 0.1
 SUBSTEPS = 5
 TOOL_RADIUS = 0.014
 TOOL_SPEED = 0.3  # metres per second, for an action of length 1
-TOOL_FORCE = 6.0  # newton
+TOOL_FORCE = 6.0  # newton: largest force that pulls the tool
 GRAVITY = 9.81
 # SLIDING is the friction coefficient of the table.
 # TURNING is the lever arm of the friction that slows rotation, as a share of the object's radius.
@@ -50,7 +50,8 @@ class World:
         shape = pymunk.Circle(self._tool, TOOL_RADIUS)
         shape.friction = 0.4
         pull = pymunk.PivotJoint(self._lead, self._tool, (0, 0), (0, 0))
-        # The joint makes the tool copy the velocity of `_lead`. It does not pull the tool to the position of `_lead`.
+        # `_lead` is a body that moves with the commanded velocity. The joint makes the tool copy this velocity.
+        # It does not pull the tool to the position of `_lead`.
         pull.max_bias, pull.max_force = 0, TOOL_FORCE
         self.space.add(self._tool, shape, pull)
         self._add_rail()

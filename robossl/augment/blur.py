@@ -1,12 +1,13 @@
-"""Gaussian blur of a batch with a sigma for each sample: two matrix products, one for rows and one for columns.
+"""Gaussian blur of a batch with a sigma for each sample: one matrix product along the rows, one along the columns.
 
 The images are views (augmented frames). The kernel has 2 * radius + 1 taps (weights). By default its radius is 3 times
-the largest sigma that the view's specification allows (13 taps for 2 pixels), whatever the view's size. This cuts off
-the tails of the Gaussian, which contribute less than one grey level. MoCo's blur (PIL) cuts off nothing. By default the
-border is reflected, as in torchvision.
+the largest sigma that the view's specification allows (13 taps for a sigma of 2 pixels), whatever the view's size. This
+cuts off the tails of the Gaussian, which contribute less than one grey level. MoCo's blur (PIL) cuts off nothing. By
+default the border is reflected, as in torchvision.
 
-A view with the colours of BYOL's or SimCLR's code is blurred as in that code: the kernel is a tenth of the view wide,
-and pixels outside the border are zero. At 224 pixels this kernel has 23 taps. At 96 pixels it already ends at 2 sigma.
+A view with the colours of BYOL's or SimCLR's code is blurred as in that code. The width of the kernel is a tenth of the
+view's width, and pixels outside the border are zero. For a view of 224 pixels, this kernel has 23 taps. For 96 pixels,
+it has only 9 taps, so a Gaussian with a sigma of 2 pixels is cut off at 2 sigma.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from torch import Tensor
 
 Border = Literal["reflect", "zeros"]
 
-# Views smaller than this (pixels) are blurred without matrix products.
-# On one of two tested processors, the other samples of the batch changed the last bits of such products.
+# Views with fewer pixels per side than this are blurred without matrix products.
+# With matrix products, a sample's result could depend on the other samples of its batch.
+# This happened for such small views on one of two tested processors, and only in the last bits of the result.
 _SMALL = 16
-_BLOCK = 48  # rows of the matrix in one product; working in blocks skips most zeros in the matrix of a large view
+# Each matrix product blurs this many rows (or columns) of a large view.
+# The blur matrix is mostly zeros outside a band, and products in blocks skip most of these zeros.
+_BLOCK = 48
 
 
 def kernel_radius(sigma_max: float, size: int) -> int:
@@ -38,7 +42,7 @@ def kernel_radius(sigma_max: float, size: int) -> int:
 def official_radius(size: int) -> int:
     """Return the number of taps (weights of the kernel) on each side of the centre in BYOL's and SimCLR's code.
 
-    There, the whole kernel is a tenth of the image wide.
+    In their code, the width of the whole kernel is a tenth of the image's width.
     """
     return size // 20
 
@@ -49,7 +53,8 @@ def gaussian_blur(
     """Blur square images, each with its own sigma > 0 in pixels; the kernel has 2 * `radius` + 1 taps (weights)."""
     offset = torch.arange(-radius, radius + 1, device=x.device)
     taps = torch.softmax(-(offset**2) / (2 * sigma[:, None] ** 2), dim=-1)
-    taps = taps * (taps > 1e-9)  # denormal numbers make the products ten times slower
+    # Set tiny weights to 0. Otherwise some are denormal numbers, which make the products ten times slower.
+    taps = taps * (taps > 1e-9)
     size = x.shape[-1]
     if size < _SMALL:
         for dim in (-1, -2):
@@ -93,6 +98,9 @@ def _sources(
 
 @cache
 def _source_matrix(size: int, radius: int, border: Border, device: torch.device) -> Float[Tensor, "taps size*size"]:
-    """Return `_sources` as one matrix (output pixel, source pixel) of ones and zeros per tap, flattened."""
+    """Return one matrix (output pixel, source pixel) for each tap (kernel weight), flattened.
+
+    Each matrix holds the factor of `_sources` (1 or 0) at the source pixel that the tap reads, and 0 elsewhere.
+    """
     source, seen = _sources(size, radius, border, device)
     return (torch.nn.functional.one_hot(source, size).float() * seen[..., None]).flatten(1)

@@ -23,9 +23,9 @@ _HUE_CHUNK_PIXELS = 2**16
 def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDArray[np.float32]) -> None:
     """Apply brightness, contrast, saturation and hue, to each sample in its own order.
 
-    All operations but the hue shift are affine (see `affine_`). Neighbouring samples whose hue shift has the same
-    position in their order are therefore processed together, whatever the order of their other operations. Sort samples
-    by that position (`hue_place`) to make this fast.
+    All operations except the hue shift are affine (see `affine_`), so samples can share a call even if the order of
+    their affine operations differs. Neighbouring samples are processed together if their hue shift has the same
+    position in their order. Sort the samples by this position (see `hue_place`) to make this function fast.
 
     Args:
         x: Pixel values, changed in place.
@@ -46,9 +46,9 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
 
 
 def hue_place(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of the hue shift in each sample's order, 0 to 3.
+    """Return the position (0 to 3) of the hue shift in each sample's order of operations.
 
-    It is 4 for a sample without a hue shift, and 5 for a sample without any operation.
+    The value is 4 for a sample without a hue shift, and 5 for a sample without any operation.
     """
     place = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
     return np.where((order < 0).all(1), 5, place)
@@ -58,8 +58,9 @@ def affine_(x: Float[Tensor, "n 3 h w"], mix: Float[Tensor, "n 3 3"], lift: Floa
     """Mix the channels of each pixel, add a weighted sum of the image's channel means, and clip.
 
     The matrix `mix` holds the weights of the pixel's channels, and `lift` those of the channel means. If `lift` is
-    None, the sum of means is not added. With factor f, brightness scales by f. Contrast scales by f and adds (1 - f)
-    times the mean luma of the image. Saturation scales by f and adds (1 - f) times the pixel's own luma.
+    None, the sum of means is not added. Three operations with a factor f have this form. Brightness multiplies the
+    pixel by f. Contrast also adds (1 - f) times the mean luma of the image. Saturation, instead, adds (1 - f) times the
+    luma of the pixel itself.
     """
     mixed = torch.bmm(mix, x.flatten(2)).view_as(x)
     if lift is not None:
@@ -80,11 +81,14 @@ def _affine(order: NDArray[np.int64], factors: NDArray[np.float32]) -> tuple[NDA
 
 
 def hue_shifts(turns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return three numbers per turn of the hue, shape (n, 3, 1, 1). `turns` are fractions of a full turn.
+    """Return three offsets per sample, for red, green and blue; shape (n, 3, 1, 1).
 
-    A hue plus the first number is the signed distance of the turned hue from red. The second number does the same for
-    green, the third for blue. Distances are measured along the colour hexagon (see `turn_hue_`). Their unit is one of
-    its six sides. The numbers are from -3 to 3.
+    Add the first offset to a hue to get the signed distance of the turned hue from red. The second offset gives the
+    distance from green, and the third the distance from blue. Hues, offsets and distances are measured along the colour
+    hexagon (see `turn_hue_`); their unit is one side of the hexagon. The offsets are from -3 to 3.
+
+    Args:
+        turns: Turn of each sample's hue, as a fraction of a full turn.
     """
     corners = np.array([0, -2, 2], dtype=np.float32)
     shifts: NDArray[np.float32] = np.remainder(6 * turns[:, None] + corners + 3, 6) - 3

@@ -96,9 +96,10 @@ def resize_matrix(
     size: int,
     interpolation: Interpolation,
 ) -> Float[Tensor, "m size source"]:
-    """Return the matrix that resizes the `length` pixels from pixel `start` on to `size` pixels.
+    """Return the matrix that resizes a crop to `size` pixels along one axis.
 
-    Each row holds weights that sum to 1. If the crop gets smaller, the filter gets wider, which antialiases. As in
+    The crop starts at pixel `start` and is `length` pixels long; the frame has `source` pixels. Each row of the matrix
+    holds weights that sum to 1. If the result is smaller than the crop, the filter is wider, which antialiases. As in
     torchvision, the filter reads no pixel outside the crop.
     """
     scale = (length / size)[:, None, None]

@@ -1,8 +1,8 @@
 """Augment decoded frames: make the views (augmented frames or clips) of a method, and record how each was made.
 
-The order of operations is rotation, crop with resize and flip, turn, colour jitter, grayscale, blur, solarize,
-normalise. A sample's pixels depend only on its own frame and its own random draws. On a CPU they are equal to the last
-bit, whatever other samples are in the batch.
+The order of operations is rotation, crop with resize and flip, quarter turns, colour jitter, grayscale, blur, solarize,
+normalise. A sample's pixels depend only on its own frame and its own random draws. On a CPU, the other samples of the
+batch do not change even the last bit of these pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robossl.views import Batch, RawBatch, RawFrames, View, ViewSpec
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 Params = dict[str, Tensor]
-Draws = dict[str, NDArray[np.float32]]  # like `Params`, but numpy arrays (n, ...) for n frames
+Draws = dict[str, NDArray[np.float32]]  # the content of `Params` as numpy arrays, with shape (n, ...) for n frames
 
 
 class Augment:
@@ -165,7 +165,7 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
-    """Apply colour jitter, grayscale, blur and solarize in place, each to the samples for which it was drawn."""
+    """Apply colour jitter, grayscale, blur and solarize in place, each only to samples for which it was drawn."""
     order, factors = own["order"].astype(np.int64), np.stack([own[name] for name in _FACTORS], -1)
     if spec.colour == "torchvision":
         jitter_(x, order, factors)

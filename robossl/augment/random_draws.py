@@ -1,7 +1,7 @@
 """Random parameters of the augmentation: a pure function of (seed, step, position in the global batch, view number).
 
-Every sample has its own section of the counter of a Philox random generator. Therefore the number of ranks (processes),
-the batch size of a rank and the order of the samples do not change a sample's parameters.
+Every sample uses its own range of counter values of a Philox random generator. Therefore the number of ranks
+(processes), the batch size of a rank and the order of the samples do not change a sample's parameters.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
-_DOMAIN = int.from_bytes(b"augment", "big")  # keeps these random numbers apart from others with the same seed
-# Each frame has a row of _PER_FRAME uniform random numbers. These constants say which of them make which parameter.
+# Part of the random generator's counter. Code that uses the same seed for other purposes gets other random numbers.
+_DOMAIN = int.from_bytes(b"augment", "big")
+# Each frame has a row of _PER_FRAME uniform random numbers. These constants say which columns make which parameter.
 # _PER_FRAME is a multiple of four, because Philox makes numbers in blocks of four.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP, _ANGLE = slice(0, 10), slice(10, 20), 20, 21, 22, 23
 _JITTER, _FACTORS, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _TURN = 24, slice(25, 29), slice(29, 33), 33, 34, 35, 36, 37
@@ -102,7 +103,9 @@ def uniforms(count: int, *, seed: int, step: int, view: int, position: NDArray[n
 
 
 def crop_boxes(u: Array, hw: Array, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
-    """Draw crop boxes as torchvision's `RandomResizedCrop` does: the first of ten tries that fits, else a centred box.
+    """Draw crop boxes as torchvision's `RandomResizedCrop` does.
+
+    Take the first of ten random boxes that fits into the frame. If none of them fits, take a box at the centre.
 
     Args:
         u: Uniform random numbers of the frames, (b, t, 40).

@@ -11,7 +11,7 @@ from torch.nn import functional
 def rotate(
     frames: UInt8[Tensor, "n 3 h w"], degrees: Float[Tensor, " n"], source_hw: Int[Tensor, "n 2"]
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Turn each frame counterclockwise inside its own size, as torchvision's bilinear `rotate` does.
+    """Rotate each frame counterclockwise and keep its size, as torchvision's bilinear `rotate` does.
 
     Args:
         frames: Decoded frames, padded at the right and bottom to a common size.

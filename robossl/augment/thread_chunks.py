@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robossl.augment.colour import hue_place
 
-# Size of a chunk: large enough that there are few calls, small enough that its views stay in the cache of a core.
+# Pixels per chunk: enough that there are few calls, but few enough that its views stay in the cache of a core.
 _CHUNK_PIXELS = 2**18
 
 
@@ -38,7 +38,8 @@ def chunks(order: NDArray[np.int64], *, size: int, device: torch.device) -> list
         return [by_place]
     num_threads = torch.get_num_threads()
     num_chunks = num_threads * -(-len(order) * size**2 // (_CHUNK_PIXELS * num_threads))
-    cost = np.cumsum(1 + (place[by_place] < 5))  # colour operations double the cost of a sample
+    # Running sum of the samples' costs. A sample with colour operations costs twice as much as a sample without.
+    cost = np.cumsum(1 + (place[by_place] < 5))
     edges = np.searchsorted(cost, np.linspace(0, cost[-1], num_chunks + 1)[1:-1])
     return [chunk for chunk in np.split(by_place, edges) if len(chunk)]
 
@@ -63,7 +64,8 @@ def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
-        # `get_num_threads` applies the setting now. Otherwise the thread would later use the default restored below.
+        # `get_num_threads` makes this thread adopt the setting (1) now.
+        # Otherwise the thread would later adopt the default, which is restored below.
         torch.get_num_threads()
         started.wait()
 

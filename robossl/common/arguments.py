@@ -1,4 +1,4 @@
-"""Call a typed function with the arguments of a command line, and write such a call as a command line."""
+"""Run the function call that a command line describes, or write a function call as a command line."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def is_whole_array(path: Path) -> bool:
-    """Return whether a file holds a complete numpy array. A file may be cut short after it was written."""
+    """Return whether a file holds a complete numpy array. A file may have been cut short after it was written."""
     import numpy as np
 
     try:
@@ -119,7 +119,7 @@ def check_out(out: Path | None, *, option: str = "--out") -> None:
 
 
 def check_folder(folder: Path, *, option: str) -> None:
-    """Make a folder and check that files can be written to it; messages name `option`.
+    """Make a folder and check that files can be written to it. Errors name `option`, an option of the command line.
 
     Raises:
         InputError: the folder cannot be made or written to.

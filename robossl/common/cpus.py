@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def num_cpus() -> int:
-    """Count the CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, rounded down.
+    """Count the CPUs that this process may use: those in its affinity mask, or its cgroup's quota if that is smaller.
 
-    If a process has more threads than that, they wait for each other. Do not use `os.cpu_count()`, because in a
-    container it returns the number of CPUs of the whole machine.
+    A quota is rounded down. If a process has more threads than CPUs, they wait for each other.
+    Do not use `os.cpu_count()`, because in a container it returns the number of CPUs of the whole machine.
     """
     # macOS and Windows have no affinity mask.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -23,7 +23,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     """Return the smallest CPU quota of this process's cgroup and its parents, in CPUs; None if there is no quota.
 
     Args:
-        root: Folder that contains `proc` and `sys`; tests use one of their own.
+        root: Folder that contains `proc` and `sys`. Only tests pass a folder of their own.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -41,7 +41,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _read_quotas(mount: Path, group: str, read: Callable[[Path], tuple[int, int]]) -> Iterator[float]:
-    """Yield the quotas of a group and of its parents, in CPUs; skip groups without a readable quota."""
+    """Yield the quotas of a cgroup and of its parents, in CPUs; skip cgroups without a readable quota."""
     folder = mount / group.strip("/")
     for each in (folder, *folder.parents):
         try:

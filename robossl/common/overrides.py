@@ -91,7 +91,10 @@ def _with(config: Any, name: str, value: Any) -> Any:
 
 
 def _unset(kind: type) -> Any:
-    """Return an optional part with its defaults. If a field has no default, tyro then requires an option for it."""
+    """Return an optional part of a configuration with its defaults.
+
+    If a field has no default, tyro requires an option for it.
+    """
     import tyro
 
     required = [

@@ -88,7 +88,7 @@ class Registry(Mapping[str, str]):
         return self._resolved[name]
 
     def usable(self) -> Iterator[str]:
-        """Yield the built-in names and the names of plugins that can be imported; say on stderr why others cannot."""
+        """Yield the built-in names and the names of plugins that can be imported; print why other plugins cannot."""
         for name in self:
             try:
                 if name not in self.built_in:

@@ -86,7 +86,7 @@ class Reader:
     source: str  # the file that messages name; "" if there is none
     has_lines: bool = True  # whether messages name the line
     # Whether a run saved the file, perhaps with an older version of this package.
-    # If such a file lacks a key, its value is `before` in the field's metadata: what the older version used.
+    # If such a file lacks a key, the key gets the value `before` in the field's metadata, which the older version used.
     is_saved: bool = False
 
     def build(self, node: yaml.Node, hint: Any, at: str, base: Any = None) -> Any:
@@ -221,7 +221,10 @@ def _is_readable(hint: Any) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return a field's default if it is a dataclass, else None. So `view: {size: 64}` changes only the size."""
+    """Return a field's default if this default is a dataclass, else None.
+
+    `view: {size: 64}` is read on top of this default, so that it changes only the size.
+    """
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return default if type(default) is hint and is_dataclass(default) else None
 

@@ -110,7 +110,7 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """Return the name with every byte that is not UTF-8 written as an escape."""
+    """Return the name with an escape (backslash and hex digits) for every byte that is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -126,7 +126,7 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Return a text that changes if one of the files is replaced or edited: their sizes and times of change."""
+    """Return the sizes and modification times of files as text, which changes if a file is replaced or edited."""
     return ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (path.stat() for path in paths))
 
 

@@ -65,7 +65,7 @@ def merge_entries(
 
 
 def count_unlisted(entries: Iterable[IndexEntry], listings: Mapping[str, Listing]) -> dict[str, int]:
-    """Count the entries that the sources of this ingest no longer list; return {source name: count} without zeros."""
+    """Count the entries that the sources of this ingest no longer list; return the counts above 0 by source name."""
     keys = {name: {unit.key for unit in listing.units} for name, listing in listings.items()}
     gone = Counter(
         entry.record.source

@@ -19,8 +19,8 @@ from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
 
 MAX_PROBLEMS = 20  # maximum number of skipped or corrected files to print
-FRAMES_PER_S = 240  # speed of one worker, measured on 320x180 video
-BYTES_PER_PIXEL = 0.3  # size of frames of robot video as JPEG of quality 90; measured: 0.29
+FRAMES_PER_S = 240  # frames that one worker stores per second, measured on 320x180 video
+BYTES_PER_PIXEL = 0.3  # size of a JPEG of quality 90; 0.29 was measured on robot video
 
 # The recipe to suggest after an ingest. It trains on images and videos and needs no labels or splits.
 # The constants below it are the side of its training images in pixels, its batch size and its frame rate.

@@ -19,13 +19,13 @@ from robossl.errors import ResourceError
 
 # Frames per shard (file of frames). A killed ingest loses at most one unfinished shard per worker.
 SHARD_FRAMES = 2048
-MAX_SHARDS = 512  # limit for the shards (files) of one ingest, because a reader keeps all of them open
+MAX_SHARDS = 512  # maximum number of shards (files) in one ingest, because a reader keeps all of them open
 
 
 def plan_jobs(
     out: Path, manifest: Manifest, listed: Sequence[ListedSource], done: Mapping[str, Collection[tuple[str, str]]]
 ) -> list[ShardJob]:
-    """Group the units (episodes) that are not stored yet into jobs, each of consecutive units of one source.
+    """Group the units (episodes) that are not stored yet into jobs. A job has consecutive units of one source.
 
     Args:
         out: folder of the store.

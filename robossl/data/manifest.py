@@ -29,7 +29,7 @@ class SourceEntry:
     path: str
     format: str
     licence: str = "unknown"
-    columns: dict[str, int] = field(default_factory=dict)  # per-frame columns and their widths
+    columns: dict[str, int] = field(default_factory=dict)  # width of each per-frame column
     num_episodes: int = 0
     num_frames: int = 0
     duplicate_frames: int = 0

@@ -45,7 +45,7 @@ class Mixture:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, in seconds since the start of the episode."""
+        """Time of each episode's last frame, in seconds since its first frame."""
         return np.concatenate([store.end_seconds for store in self.stores])
 
     @cached_property

@@ -16,7 +16,7 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # numbers of random streams, one per purpose
-# Offset that keeps the random streams of two pools (stores of a mixture) apart; larger than the number of any stream.
+# Pool i (store i of a mixture) adds i times this to the numbers of its random streams, so pools share no stream.
 POOL_STREAMS = 2**32
 
 
@@ -45,7 +45,7 @@ class Sampler:
     seed: int
     batch_size: int  # number of samples in the batch of all ranks (processes)
     epoch_over: Literal["frames", "episodes"] = "frames"
-    pool: int = 0  # index of the store in a mixture; it changes the random order
+    pool: int = 0  # index of the store in a mixture; each index has its own random order
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
@@ -122,7 +122,7 @@ class MixedSampler:
     batch_size: int  # number of samples in the batch of all ranks (processes)
 
     def __post_init__(self) -> None:
-        """Check that every weight gives at least one sample per batch, and not more than the store has."""
+        """Check that every weight gives at least one sample per batch, and not more samples than the store has."""
         least = min(self.weights) / sum(self.weights) * self.batch_size
         if least < 1:
             raise InputError(

@@ -34,7 +34,7 @@ class UnitRecord:
     reason: str = ""
     first_row: int = 0  # first row of the episode in the shard
     num_frames: int = 0  # number of stored frames
-    num_duplicates: int = 0  # frames dropped because they equal the frame before
+    num_duplicates: int = 0  # number of frames dropped because they equal the frame before them
     num_bytes: int = 0
     end_seconds: float = 0.0  # time of the episode's last frame, even if this frame was dropped
     hash: str = ""  # hash of the stored pictures, times and columns
@@ -91,7 +91,7 @@ class ShardWriter:
     ) -> None:
         if kind is not None:
             self._path.unlink(missing_ok=True)
-            # Closing a file on a full disk raises again for the buffered bytes.
+            # If the disk is full, closing the file raises the error again, because bytes are still buffered.
             with suppress(OSError):
                 self._open_files.close()
 
@@ -142,7 +142,7 @@ class ShardReader:
         self._jpegs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def jpeg(self, row: int) -> ndarray:
-        """Return the JPEG bytes of one row as uint8, without a copy: a view of the memory map."""
+        """Return the JPEG bytes of one row as uint8. The array is memory-mapped, so nothing is copied."""
         number, place = divmod(row, BATCH_ROWS)
         if number not in self._jpegs:
             self._jpegs[number] = self._open(number)
@@ -181,5 +181,5 @@ def as_numpy(array: pa.Array[Any]) -> ndarray:
 
 
 def as_lists(values: ndarray) -> pa.FixedSizeListArray[Any]:
-    """Convert (n, d) values to fixed-size lists; the inverse of `as_numpy`."""
+    """Convert (n, d) values to fixed-size lists. This is the inverse of `as_numpy`."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

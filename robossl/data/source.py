@@ -1,4 +1,4 @@
-"""The interface of a source, which reads one data format: list units (episodes) cheaply, read the frames of a unit."""
+"""The interface of a source: a class that reads one data format. It lists units (episodes) and reads their frames."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Unit:
 
     key: str  # name of the episode, unique in its source; episodes are stored in key order
     fingerprint: str  # text that changes if the content may have changed
-    num_frames: int  # an estimate if the exact count needs decoding
+    num_frames: int  # number of frames, estimated if counting them needs decoding
     split: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    address: dict[str, str | int | float] = field(default_factory=dict)  # tells `Source.frames` where to read
+    address: dict[str, str | int | float] = field(default_factory=dict)  # where `Source.frames` finds the frames
 
 
 @dataclass(frozen=True, slots=True)

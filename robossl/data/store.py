@@ -149,17 +149,17 @@ class Store:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of the last frame of each episode, in seconds since its start; the frame may be a dropped repetition."""
+        """Time of each episode's last frame, in seconds since its first frame, even if ingest dropped the last."""
         return self._numbers("end_seconds")
 
     @cached_property
     def time_seconds(self) -> Float64[ndarray, " n"]:
-        """Time of each row's frame, in seconds since the start of its episode; memory-mapped, not copied."""
+        """Time of each row's frame, in seconds since the start of its episode, as a memory-mapped array."""
         return as_numpy(_one_chunk(self._frames, "time_seconds"))
 
     @cached_property
     def frame_hw(self) -> Int16[ndarray, "n 2"]:
-        """Height and width of each row's frame; memory-mapped, not copied."""
+        """Height and width of each row's frame, as a memory-mapped array."""
         return as_numpy(_one_chunk(self._frames, "hw"))
 
     def labels(self, name: str) -> ndarray:
@@ -198,7 +198,7 @@ class Store:
         return np.searchsorted(self.episode_start, rows, side="right") - 1
 
     def jpeg(self, row: int) -> UInt8[ndarray, " k"]:
-        """Return the JPEG bytes of a row; they are memory-mapped, not copied."""
+        """Return the JPEG bytes of a row as a memory-mapped array."""
         shard, shard_row = self._places(np.array([row]))
         return self._reader(int(shard[0])).jpeg(int(shard_row[0]))
 
@@ -278,6 +278,6 @@ class Store:
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array[Any]:
-    # The index writes every table in one batch.
+    # Ingest writes every table of the index in one batch, so a column has exactly one chunk.
     (chunk,) = table[name].chunks
     return chunk

@@ -57,8 +57,8 @@ def near_and_far(
     """Return three times: of the anchor (the drawn frame), a near frame and a far frame, as single-view TCN needs them.
 
     The near time is at most `stride_seconds` from the anchor, and the far time at least twice as much
-    (arXiv:1704.06888). Both are uniform over all times of the episode for which this holds. If no far time exists, the
-    result is a time after the end of the episode.
+    (arXiv:1704.06888). Each is drawn uniformly from the times of the episode that fulfil its condition. If no far time
+    exists, the result is a time after the end of the episode.
     """
     window = clip.stride_seconds
     near = _uniform(u[:, 0], np.maximum(0.0, anchor - window), np.minimum(end, anchor + window))

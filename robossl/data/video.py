@@ -19,7 +19,8 @@ from robossl.data.video_damage import check_matroska, packet_check, strict_optio
 
 # Formats that FFmpeg may read; it detects them by content. Other formats, such as playlists, could open more files.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-# Seek this much before the wanted time. Containers seek by decode time, which B-frames move before the display time.
+# Seek to a time this much earlier than wanted. Containers seek by decode time, which is earlier than the display time
+# if a video has B-frames.
 SEEK_MARGIN_SECONDS = 0.5
 
 
@@ -29,7 +30,7 @@ class VideoHeader:
 
     codec: str
     frames_per_s: float
-    num_frames: int  # as stated by the header, or computed from the duration
+    num_frames: int  # number that the header states, else computed from the duration
     is_counted: bool  # whether num_frames is stated by the header
     duration_seconds: float
     end_seconds: float  # time of the end, on the clock of the frames; the first frame may come later than 0
@@ -39,8 +40,8 @@ class Video:
     """An open video. Its frames can be read once, or repeatedly if each read starts at a given time.
 
     Raises:
-        Damaged: the file cannot be opened or holds no video, its codec is not supported, or its frames are too large or
-            no pictures (such as depth maps).
+        Damaged: the file cannot be opened or holds no video, its codec is not supported, or its frames are too large,
+            or are depth maps or similar instead of pictures.
     """
 
     def __init__(self, path: Path) -> None:

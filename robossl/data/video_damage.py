@@ -1,9 +1,9 @@
-"""Find damage that video decoders do not report, by strict decoder options, a second decoder and checksums.
+"""Find damage that a video's own decoder does not report, with strict options, a second decoder and checksums.
 
-This was measured on videos of forty frames, with 12 bytes overwritten in each of 24 copies per codec. FFmpeg's own VP9,
-VP8 and MJPEG decoders return smeared frames without an error. libvpx refuses all damaged VP9, and libjpeg refuses most
-damaged MJPEG. HEVC has no second decoder, so most of its damage is found only if the container has checksums. Matroska
-files may have them.
+The following was measured on videos of forty frames, with 12 bytes overwritten in each of 24 copies per codec. FFmpeg's
+own VP9, VP8 and MJPEG decoders return smeared frames without an error. libvpx refuses all damaged VP9, and
+libjpeg refuses most damaged MJPEG. HEVC has no second decoder, so most of its damage is found only if the container has
+checksums. Matroska files may have them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
         return
     try:
         simplejpeg.decode_jpeg(bytes(packet), "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
-    # libjpeg also refuses intact frames with features that it does not support, so read the message.
+    # libjpeg also refuses intact frames with features that it does not support, so check its message.
     except ValueError as error:
         padding = _JPEG_PADDING.search(str(error))
         if _JPEG_DAMAGE.search(str(error)) and not (padding and int(padding[1]) <= MAX_PADDING):

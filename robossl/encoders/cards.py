@@ -66,8 +66,8 @@ def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
     elsewhere have no such list.
 
     Returns:
-        The stores, oldest first, in the form that `save_encoder` writes under "data"; and True if this list is
-        complete, that is, if no other data was used.
+        The stores, oldest first, in the form that `save_encoder` writes under "data"; and whether this list is
+        complete, that is, whether no other data was used.
 
     Raises:
         InputError: the `encoder.json` cannot be read, or its schema is unknown.

@@ -44,7 +44,7 @@ class Features(NamedTuple):
 class EncoderConfig:
     """The backbone, its initial weights, and the preprocessing of served frames."""
 
-    backbone: str = "resnet18"  # any name of a timm model
+    backbone: str = "resnet18"  # name of a timm model
     init: str = "random"  # random, timm (weights from timm's hub), or a checkpoint: PATH or PATH#PREFIX (weights.py)
     # Input size (height, width) that the weights of `init` were trained at.
     # This size is needed only if a checkpoint has position embeddings but no encoder.json.
@@ -52,7 +52,7 @@ class EncoderConfig:
     input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    zero_init_last: bool = True  # ResNets: every block starts as the identity (arXiv:1706.02677)
+    zero_init_last: bool = True  # whether every block of a ResNet starts as the identity (arXiv:1706.02677)
     drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
-        """Return features of normalised pixels, of any size that the backbone takes (a ViT: multiples of the patch).
+        """Return features of normalised pixels of any size that the backbone takes, such as multiples of a ViT's patch.
 
         Raises:
             InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
@@ -243,7 +243,9 @@ def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> No
 
 
 def read_encoder(folder: Path) -> Encoder:
-    """Read an encoder that `save_encoder` wrote, in eval mode. This does not change torch's random generators.
+    """Read an encoder that `save_encoder` wrote, and set it to eval mode.
+
+    Reading does not change torch's random generators.
 
     Raises:
         InputError: the folder is no encoder folder, its schema is unknown, or the weights do not match `encoder.json`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -70,8 +72,8 @@ def open_session(
         model: The model file.
         provider: The provider (hardware and runtime) that runs the model.
         threads: Threads of one call; by default one for each CPU that this process may use.
-        optimise: Whether onnxruntime optimises the graph. If False, it runs the nodes as exported; the result is a
-            reference for the optimised graph.
+        optimise: Whether onnxruntime optimises the graph. If False, it runs the nodes as exported, which gives
+            reference outputs for the optimised graph.
 
     Raises:
         InputError: the provider is not available, or onnxruntime cannot run the file.
@@ -79,19 +81,20 @@ def open_session(
     import onnxruntime
 
     wanted = _PROVIDERS[provider]
-    if provider != "cpu":
-        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # log errors only
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # spinning doubles CPU time on a shared host
+    # Threads must not spin while they wait, because that doubles the CPU time on a shared host.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
+        # onnxruntime prints about missing libraries on standard output, where nobody expects it.
+        with contextlib.redirect_stdout(sys.stderr):
+            if provider != "cpu":
+                onnxruntime.preload_dlls()
+            session = onnxruntime.InferenceSession(str(model), options, providers=list(wanted))
     except Exception as error:  # onnxruntime's errors share no base class
         raise InputError(f"onnxruntime cannot open {model} on {provider}: {reason(error)}; export it again") from error
     if wanted[0] not in session.get_providers():

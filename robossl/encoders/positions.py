@@ -65,10 +65,10 @@ def fit_positions(
 def _check_prefix(
     num_patches: int, num_prefix: int, *, grid: tuple[int, int], source_hw: tuple[int, int] | None, origin: str
 ) -> None:
-    """Refuse a checkpoint that seems to have another number of tokens before its patches than the backbone has.
+    """Refuse a checkpoint if it and the backbone seem to have different numbers of tokens before the patches.
 
-    It seems so if the remaining positions form a square grid with another number of such tokens, but not with the
-    backbone's number.
+    They seem different if the other positions of the checkpoint form a square grid with another number of such tokens,
+    but not with the backbone's number.
     """
     if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
         return

@@ -16,7 +16,7 @@ from robossl.errors import InputError, ResourceError, reason
 
 
 def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
-    """Build a public encoder and its card (description). Input size, mean and std are those that it was trained with.
+    """Build a public encoder and its card (description). Input size, mean and std are as in the encoder's training.
 
     Raises:
         InputError: the name is unknown, or the file is missing or does not fit.

@@ -182,7 +182,7 @@ def _find_prefix(state: State, target: State, *, origin: str) -> str:
                 hits[prefix] = hits.get(prefix, 0) + 1
     full = [prefix for prefix, count in hits.items() if count == max(hits.values())]
     if full and hits[full[0]] < SHARE_OF_ENCODER * len(target):
-        # So few names match that the checkpoint has no prefix of an encoder.
+        # Too few names match below any prefix, so the checkpoint is used without a prefix.
         return ""
     if len(full) > 1:
         choices = " or ".join(f"{origin}#{prefix}" for prefix in full)

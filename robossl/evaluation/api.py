@@ -1,4 +1,4 @@
-"""`robossl.evaluate`: score encoders on labels, beside random weights, pooled pixels and the majority class."""
+"""`robossl.evaluate`: score encoders on labels, and compare them with baselines such as random weights."""
 
 from __future__ import annotations
 

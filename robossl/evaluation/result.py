@@ -23,7 +23,7 @@ class ScoreRow:
 
     name: str
     kind: Kind
-    accuracy: Interval  # balanced accuracy of episodes, mean over seeds
+    accuracy: Interval  # balanced accuracy of episodes, averaged over seeds
     frame_accuracy: Interval  # balanced accuracy of single frames
     recall: dict[str, float]  # share of each class's episodes that are classified correctly
     minus: dict[str, Interval]  # paired difference from each baseline, by the baseline's name; empty for a baseline
@@ -89,7 +89,7 @@ class Scores:
 
     about: dict[str, Any]  # command, settings, seeds, versions, hashes of encoders and store
     results: tuple[Result, ...]
-    left_out: tuple[str, ...]  # sentences that say which labels were left out and why; also warnings
+    left_out: tuple[str, ...]  # sentences about labels that were left out, and warnings
     schema: str = SCHEMA
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ from robossl.measure.features import embed
 from robossl.measure.store_rows import StoreRows
 from robossl.measure.subjects import Subject
 
-# Function that shows progress. It gets the name of the stage, the units done since the last call, and all units.
+# Function that shows progress. It gets the stage's name, the number of units done since the last call, and the total.
 Watch = Callable[[str, int, int], None]
 
 
@@ -176,7 +176,7 @@ def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows,
 
 
 def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
-    """Return warnings about encoders that were pretrained on this store and may have seen its new test frames."""
+    """Return warnings about encoders that were pretrained on this store, so that they may have seen new test frames."""
     trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
     if settings.split_by is None or not trained:
         return []

@@ -7,11 +7,11 @@ enough. For example, half of the joints hardly move in the last 8 episodes of a 
 zero there. Intervals come from a bootstrap over episodes. All rows of the table use the same resamples.
 
 Some dimensions move in few episodes, such as a gripper in two of ten. A dimension counts if its std is at least
-`min_std` over all frames, and at least half of `min_std` without any one fold, because every fit must see it move. Such
-a dimension may still hardly move in a resample, or in an inner fold that chooses the penalty. If its squared deviation
-there is less than `LEAST_DEVIATION` times that of all frames, R2 divides by the squared deviation of all frames
-instead. In a resample, this applies only to the difference from the R2 of all episodes. If a dimension moves in most
-episodes, its R2 is not affected.
+`min_std` over all frames. If any one fold is left out, the std over the other frames must be at least half of
+`min_std`, because every fit must see the dimension move. Such a dimension may still hardly move in a resample, or in an
+inner fold that chooses the penalty. If its squared deviation there is less than `LEAST_DEVIATION` times that of all
+frames, R2 divides by the squared deviation of all frames instead. For resamples, R2 is the R2 of all episodes plus a
+difference, and only this difference is divided so. If a dimension moves in most episodes, its R2 is not affected.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StateSettings:
     bootstrap: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    dims: tuple[int, ...] = ()  # dimensions of the column; () means all
+    dims: tuple[int, ...] = ()  # dimensions of the column that are predicted; () means all
     output: Literal["pooled", "cls"] = "pooled"
 
     def check(self) -> None:
@@ -76,7 +76,7 @@ class StateRow:
 
     name: str
     kind: str
-    r2: Interval  # mean over dimensions and seeds
+    r2: Interval  # R2, averaged over dimensions and seeds
     minus: dict[str, Interval]  # paired difference from each baseline, by the baseline's name; empty for a baseline
     penalties: tuple[float, ...]  # ridge penalties that were chosen, one for each seed and fold
 

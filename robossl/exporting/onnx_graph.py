@@ -47,7 +47,10 @@ class EncoderGraph(nn.Module):
 
 
 class FixedResize(nn.Module):
-    """Antialiased bilinear resize between two fixed sizes as two matrix products, which every runtime supports."""
+    """Resizes images of one fixed size to another (antialiased, bilinear).
+
+    It uses two matrix products, because every runtime supports them.
+    """
 
     rows: Float[Tensor, "H h"]
     columns: Float[Tensor, "w W"]
@@ -70,7 +73,9 @@ def to_onnx(
     fixed_hw: tuple[int, int] | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Export an encoder to a checked ONNX model. The batch size is dynamic, and without `fixed_hw` also the frame size.
+    """Export an encoder to a checked ONNX model.
+
+    The batch size is dynamic. Without `fixed_hw`, the frame size is dynamic too.
 
     Args:
         encoder: The encoder; it is copied.

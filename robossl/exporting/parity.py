@@ -18,7 +18,7 @@ BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """The exported graph gives other outputs than torch, so no export was written."""
+    """An ONNX graph gives other outputs than its reference (at export: torch; in a server: the unoptimised graph)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Gates:
     """Limits that an export must meet on every output and every frame."""
 
     # Minimum cosine of each frame's output with torch's output, after the means over frames are subtracted.
-    # With the means, the cosine hides differences: an int8 export had 0.999, but 0.69 without the means.
+    # Without this subtraction, the cosine hides differences: it was 0.999 for an int8 export, but 0.69 with it.
     min_centred_cosine: float
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
     # Largest difference of keypoints, divided by their largest magnitude. The unit of keypoints is half a frame side.
@@ -34,8 +34,8 @@ class Gates:
     max_keypoint_difference: float
 
 
-# Keypoints have their own limit, because the softmax over positions amplifies rounding by the feature map's magnitude.
-# Keypoints of a ResNet-50 differ by up to 1.6e-4 from torch, but its feature map only by 2e-6 of its magnitude.
+# Keypoints have their own limit, because their softmax over positions amplifies the rounding errors of the feature map.
+# With a ResNet-50, the relative difference from torch is up to 1.6e-4 for keypoints, but only 2e-6 for the feature map.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 
@@ -82,7 +82,7 @@ def check_parity(
 
 
 def frame_sizes(input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return the sizes of the frames for the comparison: square, 16:9, odd, and smaller than the encoder's input."""
+    """Return the sizes of the frames for the comparison: square, 16:9, odd sides, smaller than the encoder's input."""
     return ((240, 240), (180, 320), (97, 131), (input_hw[0] // 2 + 1, input_hw[1] // 2 + 1))
 
 

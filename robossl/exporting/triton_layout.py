@@ -52,7 +52,7 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
     """Return the text of config.pbtxt. Its dims do not contain the batch axis, because max_batch_size stands for it.
 
-    The input states FORMAT_NHWC because Triton's `image_client` needs this; Triton allows it for three dims only.
+    The input states FORMAT_NHWC, because Triton's `image_client` needs this. Triton allows it only with three dims.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:

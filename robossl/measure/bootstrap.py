@@ -10,8 +10,8 @@ data", JASA 1988). If an encoder was trained or drawn with several seeds, each r
 `probe` uses `bca_interval`, because its statistics (ratios, shares near 1) are skewed (BCa: Efron, "Better bootstrap
 confidence intervals", JASA 1987). Plain BCa intervals are too short at 20 to 60 clusters. Ours are therefore longer:
 they use quantiles of Student's t and the factor sqrt(n / (n - 1)) of Hesterberg's expanded percentile ("What teachers
-should know about the bootstrap", 2015). If the resamples spread less than the jackknife's standard error, they are
-stretched to it.
+should know about the bootstrap", 2015). If the std of the resamples is smaller than the jackknife's standard
+error, the resamples are stretched until both are equal.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def percentile_interval(
     """Return the percentile interval. Each resample scores one seed, so the interval covers the spread between seeds.
 
     Args:
-        estimate: Value on all clusters, mean over seeds.
+        estimate: Value on all clusters, averaged over seeds.
         resampled: Value of each resample for each seed.
         seeds: Index of the seed that each resample scores.
         level: Share of the resamples inside the interval.

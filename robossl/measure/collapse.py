@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from robossl.methods.parts.losses import full_precision, unit
 
-# A std below this is low. The unit is 1 / sqrt(d), the std of d-dimensional outputs spread evenly over the sphere.
+# A std below this is low. The unit is the std of d-dimensional outputs that are spread evenly over the sphere, which is
+# 1 / sqrt(d).
 LOW_STD = 0.1
-# Number of consecutive checks with a low std that give a warning. A run's first steps can have a low std, too.
+# Number of consecutive checks with a low std that give a warning. One such check is no reason for a warning, because
+# the first steps of a healthy run can have a low std, too.
 LOW_CHECKS = 3
 LOW_RANK = 2.0
 # Minimum number of samples for a warning about a low rank, because b samples have rank b - 1 at most.
@@ -21,7 +23,7 @@ MIN_SAMPLES_FOR_RANK = 8
 
 
 def std_normalised(z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the std over samples of l2-normalised outputs, mean over dimensions (figure 2 of arXiv:2011.10566).
+    """Return the std over samples of l2-normalised outputs, averaged over dimensions (arXiv:2011.10566, figure 2).
 
     The value is 0 if all outputs are equal (collapse), and 1 / sqrt(d) if they are spread evenly over the sphere.
     """
@@ -67,7 +69,7 @@ class CollapseCheck(NamedTuple):
 
 
 class CollapseMonitor:
-    """Monitor the outputs of a run for collapse.
+    """Checks the outputs of a run for collapse.
 
     The number of consecutive checks with a low std is saved, so that a resumed run warns at the same step.
     """

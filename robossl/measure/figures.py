@@ -21,7 +21,7 @@ from robossl.measure.bootstrap import LEVEL, bca_interval, draw_counts, jackknif
 
 MAX_UNDEFINED = 0.1  # largest allowed share of resamples without a value; if it is larger, there is no interval
 
-# Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are a batch.
+# Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are batches.
 Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
@@ -43,13 +43,13 @@ class Figure:
     low: float | None
     high: float | None
     n: int  # number of frames that were measured
-    clusters: int  # number of independent units (such as episodes) that these frames come from
+    clusters: int  # number of independent units (such as episodes) that the measured frames come from
     reason: str | None = None  # why there is no value; None if there is one
 
 
 @dataclass(frozen=True, slots=True)
 class MetricParts:
-    """One metric on one view (transformed frames): the parts of each frame, and the statistic that takes their sums."""
+    """One metric on one view (transformed frames): the parts (numbers) of each frame, and a statistic of their sums."""
 
     parts: Float[ndarray, "n ..."]
     statistic: Statistic = mean
@@ -148,7 +148,7 @@ class Draws:
 
 
 def draw(clusters: Int[ndarray, " n"], *, num_resamples: int = 1000, seed: int = 0) -> Draws:
-    """Draw clusters (such as episodes) with replacement; each resample has as many as there are.
+    """Draw clusters (such as episodes) with replacement; each resample has as many clusters as the data.
 
     Equal seeds and clusters give equal draws.
     """
@@ -174,7 +174,7 @@ def clusters_to_show(hits: float) -> float:
 
 
 def missing(reason: str, *, n: int = 0, clusters: int = 0) -> Figure:
-    """Return a `Figure` that has no value, but the reason why."""
+    """Return a `Figure` without a value; `reason` says why there is none."""
     return Figure(None, None, None, n=n, clusters=clusters, reason=reason)
 
 
@@ -194,6 +194,6 @@ def _columns(parts: Float[ndarray, "n ..."]) -> Float[ndarray, "n k"]:
 
 
 def _left_out(table: Float[ndarray, "g k"], statistic: Statistic) -> Float[ndarray, " g"]:
-    """Return the statistic with one cluster left out, for each cluster that has frames."""
+    """For each cluster that has frames, return the statistic without that cluster."""
     present = table[table[:, 0] > 0]
     return statistic(table.sum(axis=0) - present)

@@ -20,7 +20,7 @@ def weighted_knn(
     k: int = K,
     temperature: float = TEMPERATURE,
 ) -> Float[ndarray, "m c"]:
-    """Return the share of each class in the weighted votes of the k nearest training rows; computed in float32.
+    """Return the share of each class in the weighted votes of the k nearest training rows, in float32.
 
     Args:
         train: Features in any scale; they are normalised here.
@@ -35,7 +35,7 @@ def weighted_knn(
     scores = []
     for start in range(0, len(queries), CHUNK):
         cosine, neighbour = (queries[start : start + CHUNK] @ bank.T).topk(min(k, len(bank)), dim=1)
-        weight = (cosine / temperature).softmax(dim=1)  # exp(cosine / T), divided by its sum
+        weight = (cosine / temperature).softmax(dim=1)  # exp(cosine / T), scaled to sum 1
         scores.append((weight[:, :, None] * classes[neighbour]).sum(dim=1))
     result: Float[ndarray, "m c"] = torch.cat(scores).numpy()
     return result

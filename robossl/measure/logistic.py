@@ -23,14 +23,14 @@ GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # values tried for scikit-learn's C,
 UNVALIDATED = 1e-2  # C if some class has a single group, so that no group can be held out
 FOLDS = 3  # number of folds; fewer if a class has fewer groups
 MAX_ITERATIONS = 5000
-# If the training features contain fewer numbers than this, one thread is faster (6 times, compared with 2 cores).
+# If the training features contain fewer numbers than this, one thread is faster (6 times faster than two threads).
 ONE_THREAD = 2**24
 
 
 def choose_c(
     train: Float[ndarray, "n d"], labels: Int[ndarray, " n"], groups: Int[ndarray, " n"], *, seed: int
 ) -> dict[str, float | int | bool]:
-    """Choose the C with the best mean balanced accuracy over folds; of equally good values, choose the smallest C.
+    """Choose the C with the best mean balanced accuracy over folds; ties go to the smallest C.
 
     Return the chosen C, the number of folds and, if there were folds, the accuracy, as a dict for a report.
     """

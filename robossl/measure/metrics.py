@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-# R2 divides the error by the target's variance on the scored frames, unless that is too small.
-# Below this share of the variance on all frames, R2 divides by the variance on all frames instead (`least_deviation`).
+# R2 divides the error by the target's variance on the scored frames, or by that on all frames (`least_deviation`).
+# The latter is used if (variance on the scored frames) / (variance on all frames) is less than this.
 # In bootstrap resamples of the G1 robot's episodes, each joint has at least 0.12 of its variance on all frames.
 LEAST_DEVIATION = 0.1
 
@@ -25,7 +25,7 @@ def balanced_accuracy(truth: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) 
 
 
 def above_chance(accuracy: Any, num_classes: Any) -> Any:
-    """Rescale an accuracy to 0 at chance and 1 if everything is right."""
+    """Rescale an accuracy so that chance level becomes 0, and 1 stays 1."""
     chance = 1 / num_classes
     return (accuracy - chance) / (1 - chance)
 
@@ -52,9 +52,9 @@ def least_deviation(deviation: Float[ndarray, "*b k"], of_all: Float[ndarray, "*
 
 @dataclass(frozen=True, slots=True)
 class R2:
-    """Explained variance of each group of target columns, averaged over the groups; computed from sums over frames."""
+    """R2 of each group of target columns, averaged over the groups. It is computed from sums over frames."""
 
-    groups: tuple[tuple[int, ...], ...]  # columns that have the same unit are one group
+    groups: tuple[tuple[int, ...], ...]  # column numbers of each group; columns with the same unit form a group
 
     def parts(self, target: Float[ndarray, "n t"], predicted: Float[ndarray, "n t"]) -> Float[ndarray, "n 3*t"]:
         """Return for each frame the terms to sum: target, squared target and squared error.
@@ -75,14 +75,14 @@ class R2:
 
 @dataclass(frozen=True, slots=True)
 class BalancedAccuracy:
-    """Mean recall over the classes that occur, from sums over frames; rescaled to 0 at chance and 1 if all is right."""
+    """Mean recall over the classes that occur, rescaled to 0 at chance level. It is computed from sums over frames."""
 
     num_classes: int
 
     def parts(self, target: Int[ndarray, " n"], predicted: Int[ndarray, " n"]) -> Float[ndarray, "n 2*c"]:
-        """Return for each frame the terms to sum: its class as one-hot, then the one-hot times 1 or 0.
+        """Return for each frame the terms to sum: its class as one-hot, and the hits.
 
-        The factor is 1 if the prediction is right, and 0 if it is wrong.
+        The hits are the same one-hot if the prediction is right, and zeros if it is wrong.
         """
         present = one_hot(target, self.num_classes)
         return np.concatenate([present, present * (predicted == target)[:, None]], axis=1)

@@ -2,10 +2,10 @@
 
 Features are divided by their standard deviation, or by a minimum if that is larger (`LEAST_SPREAD`). There are two ways
 to choose the penalty:
-- `Basis.choose`, for probes, takes the penalty with the least squared error on clusters (such as episodes) that are
+- `Basis.choose`, for probes, takes the penalty with the lowest squared error on clusters (such as episodes) that are
   left out in turn. The error is computed in closed form. If there are fewer than five frames per feature, `fit_basis`
   keeps only a quarter as many components as frames, because a fit with fewer frames than features is unstable with
-  every penalty. A target of classes has a column per class.
+  every penalty. A target of classes has one column per class.
 - `predict_by_ridge`, for `regress`, takes the penalty with the best mean R2 over four folds of whole groups, and uses
   all components.
 """
@@ -25,8 +25,9 @@ from robossl.measure.metrics import least_deviation
 # Minimum std that a feature is divided by, as a share of the root mean square std of all features.
 # Without a minimum, features that hardly vary would be scaled up to the size of the others.
 LEAST_SPREAD = 0.1
-PENALTIES = tuple(10.0 ** np.arange(-3, 5))  # `Basis` tries these; unit: the mean squared singular value
-# Penalties that `predict_by_ridge` tries. Unlike `PENALTIES`, they are absolute.
+# Penalties that `Basis.choose` tries. Their unit is the mean of the squared singular values.
+PENALTIES = tuple(10.0 ** np.arange(-3, 5))
+# Penalties that `predict_by_ridge` tries. Unlike `PENALTIES`, they are not relative to the singular values.
 FOLD_PENALTIES = tuple(float(penalty) for penalty in 10.0 ** np.arange(-1, 7))
 FOLDS = 4  # number of folds in `predict_by_ridge`
 
@@ -63,7 +64,7 @@ class Basis:
         return Readout(self, self.shrink(penalty)[:, None] * pulled, centre)
 
     def choose(self, target: Float[ndarray, "n t"], clusters: Int[ndarray, " n"] | None = None) -> float:
-        """Return the penalty with the least squared error on left-out clusters (or frames, if `clusters` is None)."""
+        """Return the penalty with the lowest squared error on left-out clusters (or frames, if `clusters` is None)."""
         best: float = PENALTIES[int(np.argmin(self.left_out(target, clusters)))]
         return best
 
@@ -77,7 +78,7 @@ class Basis:
         pulled = self.left.T @ rest
         shrink = np.stack([self.shrink(penalty) for penalty in PENALTIES])
         residual = np.stack([rest - self.left @ (each[:, None] * pulled) for each in shrink])
-        own = np.square(self.root) / len(rest)  # leverage of a frame: how much it moves the mean
+        own = np.square(self.root) / len(rest)  # leverage: how much each frame moves the mean
         if clusters is None:
             leverage = shrink @ np.square(self.left).T + own
             without = residual / np.maximum(1 - leverage, 1e-9)[..., None]

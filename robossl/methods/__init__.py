@@ -1,4 +1,4 @@
-"""METHODS: the pretraining methods by name. Importing this module does not import torch."""
+"""METHODS: the pretraining methods by name. This module does not import torch."""
 
 from __future__ import annotations
 

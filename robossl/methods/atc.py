@@ -1,4 +1,4 @@
-"""ATC: predict the embedding that a slow copy of the encoder gives the frame k steps later (arXiv:2009.08319).
+"""ATC: predict how a slow copy of the encoder embeds the frame that comes k steps later (arXiv:2009.08319).
 
 The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels: every frame on DMControl,
 a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area. Set `view.ratio` to
@@ -35,13 +35,13 @@ VIEW = ViewSpec(scale=(0.8, 1.0), hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, bl
 
 @dataclass(frozen=True, slots=True)
 class ATCConfig:
-    """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py), except the view."""
+    """ATC with the numbers of the authors' DMControl runs (rlpyt/ul, dmc_atc.py). Only the augmentation is ours."""
 
     ahead_seconds: float = 0.1  # time between the two frames; k in the paper: 1 step on DMControl, 3 on DMLab and Atari
-    output_dim: int = 128  # latent size; 256 on DMLab and Atari
+    output_dim: int = 128  # width of an embedding; the authors have 256 on DMLab and Atari
     predictor_hidden_dim: int = 512
     momentum: float = 0.99  # 1 - tau; the authors update the slow copy with tau = 0.01
-    view: ViewSpec = VIEW  # operations are drawn for each of the two frames separately
+    view: ViewSpec = VIEW  # augmentation, drawn for each of the two frames separately
 
     def __post_init__(self) -> None:
         if self.ahead_seconds <= 0:

@@ -27,13 +27,13 @@ from robossl.views import Batch, ViewSpec
 class BarlowTwinsConfig:
     """Barlow Twins with the paper's numbers."""
 
-    redundancy_weight: float = 0.005  # lambda, section 2.2; official code: 0.0051
+    redundancy_weight: float = 0.005  # lambda in section 2.2; official code: 0.0051
     projector_layers: int = 3  # section 2.2
     hidden_dim: int = 8192  # section 2.2
     output_dim: int = 8192  # section 2.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability of blur in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability of solarization in each view; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.projector_layers < 1:

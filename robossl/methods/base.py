@@ -103,7 +103,7 @@ class Method(nn.Module):
 
     @contextlib.contextmanager
     def one_step(self) -> Iterator[None]:
-        """Treat the forward passes in the block as micro-batches of one step; update the method's memory at its end."""
+        """Treat the forward passes in a `with` block as micro-batches of one step, then update the method's memory."""
         self._waiting = []
         try:
             yield

@@ -34,11 +34,11 @@ class BYOLConfig:
     momentum: float = 0.996  # section 3.2, for 1000 epochs; official code: 0.99 for 100 and 300 epochs, 0.97 for 40
     hidden_dim: int = 4096  # section 3.2
     output_dim: int = 256  # section 3.2
-    predictor: bool = True  # table 5b: without a predictor, training collapses
-    target: Literal["ema", "fixed"] = "ema"  # fixed: a random network that is never updated (table 5a: 18.8% top-1)
+    predictor: bool = True  # whether there is a predictor; without one, training collapses (table 5b)
+    target: Literal["ema", "fixed"] = "ema"  # target network; fixed: random, never updated (table 5a: 18.8% top-1)
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability of blur in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability of solarization in each view; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         check_momentum(self.momentum, paper=0.996)
@@ -49,7 +49,7 @@ class BYOLConfig:
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the paper's equation 2: the squared distance of q and z, both scaled to length 1; mean over the batch.
+    """Return the paper's equation 2: the squared distance of q and z, scaled to norm 1, averaged over the batch.
 
     The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """

@@ -38,14 +38,14 @@ from robossl.methods.parts.temporal import (
 )
 from robossl.views import Batch, ClipSpec, View, ViewSpec
 
-VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # our choice; the paper has no recipe for video
+VIEW = ViewSpec(per_frame=("jitter", "grayscale", "blur"))  # our own augmentation; the paper has none for video
 
 
 @dataclass(frozen=True, slots=True)
 class CPCConfig:
     """CPC with the numbers of section 3.1 (speech). "rlpyt" marks numbers of rlpyt's CPC for control (DMLab)."""
 
-    num_frames: int = 32  # length of a clip; T in rlpyt
+    num_frames: int = 32  # number of frames of a clip; T in rlpyt
     stride_seconds: float = 0.1
     steps: int = 12  # K in section 3.1: number of steps ahead that are predicted
     warmup_frames: int = 0  # first frames that only feed the context and are not in the loss; rlpyt: 16
@@ -53,15 +53,15 @@ class CPCConfig:
     context: ContextKind = "gru"  # section 3.1; rlpyt has an lstm
     context_dim: int = 256  # section 3.1
     context_layers: int = 1
-    head: Literal["linear", "residual"] = "linear"  # residual: W_k(c + MLP(c)), as in ATC
+    head: Literal["linear", "residual"] = "linear"  # linear: W_k c; residual: W_k (c + MLP(c)), as in ATC
     head_hidden_dim: int = 512  # hidden width of the residual head
     negatives: Negatives = "both"
     similarity: Similarity = "dot"  # equation 3
     temperature: float = 1.0  # equation 3 has no temperature
     target: Literal["online", "stop_gradient", "ema"] = "online"
     momentum: float = 0.99  # momentum of the "ema" target
-    columns: dict[str, int] = field(default_factory=dict)  # continuous columns that the context sees, and their widths
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # discrete columns, and how many values each has
+    columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column that the context sees
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete column
     column_dim: int = 32  # width of each embedded column
     column_lag: int = 0  # delay of columns in frames; rlpyt: 1, so that a frame comes with the action that led to it
     view: ViewSpec = VIEW
@@ -132,7 +132,10 @@ class CPC(Method):
         return (clip_view(self.config.view, self.config.clip),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch."""
+        """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch.
+
+        t is a frame, c_t its context, k a number of steps, W_k the matrix for k, and z the embeddings of all frames.
+        """
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, self.projector, view.pixels)
         c = self.context(self.columns(z, view.columns))

@@ -33,7 +33,7 @@ from robossl.methods.parts.temporal import (
 )
 from robossl.views import Batch, ClipSpec, ViewSpec
 
-# Grey, because colour is a shortcut (section 3.2).
+# The view is grey, because colour is a shortcut (section 3.2).
 VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_p=0.0)
 
 
@@ -43,13 +43,13 @@ class CPCRowsConfig:
 
     patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
-    steps: int = 5  # number of rows that are predicted
+    steps: int = 5  # number of rows that are predicted from each patch
     # Number of rows below a patch that are not predicted, because they overlap with the patch.
     # CPC v2 (arXiv:1905.09272) and Greedy InfoMax have the same number.
     skip_rows: int = 1
-    output_dim: int = 256  # Greedy InfoMax uses the feature itself, 1024 wide
-    context_layers: int = 5  # as in CPC v2; the paper says only "PixelCNN"
-    negatives: Negatives = "both"  # patches of other images, of the same image, or both
+    output_dim: int = 256  # width of projected patches; Greedy InfoMax uses the feature itself, 1024 wide
+    context_layers: int = 5  # number of blocks, as in CPC v2; the paper says only "PixelCNN"
+    negatives: Negatives = "both"  # which patches are negatives: those of other images, of the same image, or both
     temperature: float = 1.0
     allow_batch_norm: bool = False
     view: ViewSpec = VIEW
@@ -128,7 +128,10 @@ class CPCRows(Method):
         return {self.config.patch_size}
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the mean of -log softmax(z W_k c)[row + k, same column] over all patches with a k-th row below."""
+        """Return the mean of -log softmax(z W_k c)[row + k, same column] over all patches with a k-th row below.
+
+        c is the context of a patch, W_k the matrix for k rows below, and z the embeddings of all patches.
+        """
         z = self.patches(batch.views[0].pixels)
         predictions = self.heads(self.context(z)).unflatten(-1, (self.config.steps, -1))
         places = torch.arange(z.shape[1] * z.shape[2], device=z.device).expand(len(z), -1)

@@ -1,4 +1,4 @@
-"""DINO: on all crops, a student learns the centred and sharpened output of its moving average (arXiv:2104.14294).
+"""DINO: from each crop, a student predicts the centred, sharpened output of its moving average (arXiv:2104.14294).
 
 The moving average is the teacher. It is updated after the optimizer step, as in algorithm 1 of the paper, and it is the
 network that is exported. The teacher's temperature rises with every step; the authors' code raises it once an epoch.
@@ -43,18 +43,18 @@ class DINOConfig:
     constant teacher temperature of 0.04, as in configs/dino_vit_small_imagenet.yaml.
     """
 
-    prototypes: int = 65536  # K, appendix C; use fewer if there are few images, see `for_num_images`
+    prototypes: int = 65536  # K in appendix C; use fewer if there are few images, see `for_num_images`
     hidden_dim: int = 2048  # section 3.1
     bottleneck_dim: int = 256  # appendix C
     head_batch_norm: bool = False  # section 3.1: no batch-norm in the head of a ViT
-    norm_last_layer: bool = True  # keep prototypes at length 1; off in the authors' 300-epoch command for ViT-S
-    transformer: Literal["timm", "official"] = "timm"  # official: set up as in the authors' code, see `_prepare`
+    norm_last_layer: bool = True  # whether prototypes keep norm 1; off in the authors' 300-epoch command for ViT-S
+    transformer: Literal["timm", "official"] = "timm"  # official: set up a ViT as in the authors' code, see `_prepare`
     student_temperature: float = 0.1  # section 3.2
     teacher_temperature: float = 0.07  # section 3.2; lower than the student's, so that the targets are sharper
     teacher_temperature_start: float = 0.04  # section 3.2
-    teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run
-    freeze_last_layer_steps: int = 1250  # official code: the first epoch; at most 0.1 of the run
-    center: bool = True  # section 5.3: subtract a running mean, the centre, from the teacher's logits
+    teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run's steps
+    freeze_last_layer_steps: int = 1250  # official code: one epoch; at most 0.1 of the run's steps
+    center: bool = True  # whether to subtract a running mean, the centre, from the teacher's logits (section 5.3)
     center_momentum: float = 0.9  # official code; appendix D compares 0 to 0.999
     momentum: float = 0.996  # section 3.1; rises to 1 along a cosine
     num_local_views: int = 8  # official code; table 8 compares 2 to 10

@@ -33,11 +33,12 @@ VIEW = ViewSpec(turn_p=0.75)  # MoCo v2's view, plus the paper's rotation by 0, 
 class LooCConfig:
     """LooC with the numbers of MoCo v2."""
 
-    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))  # two spaces: colour, rotation
+    # Augmentations that each space keeps. By default, one space keeps colour and one keeps rotation.
+    kept: tuple[tuple[Operation, ...], ...] = (("jitter", "grayscale"), ("turn",))
     temperature: float = 0.2  # MoCo v2, table 2
     momentum: float = 0.999  # MoCo v1, section 3.3
-    queue_size: int = 16384  # rows of each space's queue
-    output_dim: int = 128  # width of each space; the hidden layer is as wide as the feature
+    queue_size: int = 16384  # number of rows in the queue of each embedding space
+    output_dim: int = 128  # width of an embedding in each space; the hidden layer is as wide as the feature
     batch_norm_groups: int = 8  # groups of the batch with separate batch-norm statistics, as in moco
     view: ViewSpec = VIEW
 
@@ -96,10 +97,10 @@ def looc_loss(
 
 
 class LooCHeads(nn.ModuleList):
-    """One projection head for each space."""
+    """One projection head for each embedding space."""
 
     def forward(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b s d"]:
-        """Return one embedding for each space."""
+        """Return an embedding of each sample in each space."""
         return torch.stack([head(pooled) for head in self], dim=1)
 
 
@@ -122,9 +123,9 @@ class LooC(Method):
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss; for each kept augmentation, the metric `kept_...` tells how often its space keeps it.
+        """Return the loss. For each kept augmentation, the metric `kept_...` is the share of queries that keep it.
 
-        A space keeps it for a query if the nearest key in the space is the key with the same draw of the augmentation.
+        A query keeps an augmentation if, in the space for it, the nearest key is the key with the same draw of it.
         """
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])
@@ -140,7 +141,7 @@ class LooC(Method):
         return Loss(loss, metrics=metrics, outputs=(q.detach().flatten(1), k[0].flatten(1)))
 
     def update_memory(self, rows: dict[str, Tensor]) -> None:
-        """Push each space's positives into its queue, and choose new shuffles for the next step's keys."""
+        """Push key i of each sample into the queue of space i, and choose new shuffles for the next step's keys."""
         self.keys.next_shuffle(len(self.queues))
         for queue, own in zip(cast("list[Queue]", list(self.queues)), rows["positives"].unbind(1), strict=True):
             queue.push(own)

@@ -39,7 +39,7 @@ class MoCoConfig:
     queue_size: int = 65536  # v1, section 3.2
     head: Literal["mlp", "linear"] = "mlp"  # v2, section 3; v1: linear
     output_dim: int = 128  # v1, section 3.3; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # v1, section 3.3: one group on each of 8 GPUs; 1: keys are not shuffled
+    batch_norm_groups: int = 8  # number of groups; v1, section 3.3: one on each of 8 GPUs; 1: no shuffling
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ def info_nce(
 
 
 class MoCo(Method):
-    """InfoNCE: each query must find its key among queued keys. The query is from one view, the key from the other."""
+    """InfoNCE: each query must find its key among queued keys. The key is from another view of the query's sample."""
 
     def __init__(self, encoder: Encoder, config: MoCoConfig) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ from robossl.methods.parts.vit import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code, which has scale 0.2 to 1 for ResNet-50
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code; for ResNet-50 it has scale 0.2 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,18 @@ class MoCoV3Config:
     hidden_dim: int = 4096  # section 5
     output_dim: int = 256  # section 5
     projector_layers: int | None = None  # None: 3 for a transformer (section 5), else 2 (official code)
-    predictor_last_norm: bool | None = None  # None: true for a transformer only (section 5, official code)
+    # Whether the predictor ends with a batch-norm; None: true for a transformer only (section 5, official code).
+    predictor_last_norm: bool | None = None
     # Whether the class token, if there is one, is the feature. Pooling after the final norm is worse (table 5).
     class_token: bool = True
-    freeze_patch_projection: bool | None = None  # section 4.1; None: true for a transformer
+    freeze_patch_projection: bool | None = None  # section 4.1; None: true for a transformer, false for other backbones
     # Whether positions are fixed sines and cosines (section 5); None: true for a transformer with random weights.
     fixed_positions: bool | None = None
     # Whether to draw initial weights as the official code does; None: true for a transformer with random weights.
     xavier: bool | None = None
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability of blur in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability of solarization in each view; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -85,7 +86,7 @@ def contrast(
 
 
 class MoCoV3(Method):
-    """Contrastive loss of each view's predictions against the other view's keys. A slow copy makes the keys."""
+    """Contrastive loss of each view's predictions against the keys that a slow copy makes from the other view."""
 
     shared_in_batch = ("negatives",)
 

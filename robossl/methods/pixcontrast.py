@@ -1,8 +1,8 @@
 """PixContrast: find for each pixel the pixels of the same place in the other view (arXiv:2011.10043, section 3.1).
 
 A pixel is one cell of a feature map, and a view is an augmented frame. A moving average of the encoder encodes the
-other view. It is updated after the optimizer step. The authors' code does not contain this method. docs/methods.md
-lists the deviations from the paper.
+other view. This average is updated after the optimizer step. The authors' code does not contain this method.
+docs/methods.md lists the deviations from the paper.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class PixContrast(Method):
 def pixel_contrast(
     x: Float[Tensor, "b n d"], other: Float[Tensor, "b m d"], matched: Bool[Tensor, "b n m"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return minus the log of the matches' share in a pixel's softmax over the other view's pixels.
+    """Return -log(sum of exp over a pixel's matches / sum of exp over all pixels of the other view).
 
-    The loss is the mean over the pixels of an image, then over images. Pixels without a match do not count. An image
-    without a match counts as 0. The mean of the ranks' values is the loss of the global batch. Pixels of other images
-    are not negatives, so nothing is gathered.
+    exp is taken of cosine / temperature. The value is averaged over the pixels of an image, then over images. Pixels
+    without a match do not count. An image without a match counts as 0. The mean of the ranks' values is the loss of the
+    global batch. Pixels of other images are not negatives, so nothing is gathered.
     """
     with torch.autocast(x.device.type, enabled=False):
         logits = unit(x) @ unit(other).mT / temperature

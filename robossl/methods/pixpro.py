@@ -38,7 +38,8 @@ class PixProConfig:
 
     threshold: float = 0.7  # section 3.1, equation 1: largest distance of a match, in diagonals of a feature-map cell
     sharpness: float = 2.0  # gamma of equation 4 (section 3.2)
-    # Number of layers of the transform g (section 3.2). Two have batch-norm and ReLU between them; 0 is the identity.
+    # Number of layers of the transform g (section 3.2). Two layers have batch-norm and ReLU between them. With 0, g is
+    # the identity.
     transform_layers: int = 1
     hidden_dim: int = 2048  # section 3.1; official code: 4096
     output_dim: int = 256  # section 3.1
@@ -111,7 +112,7 @@ class PixPro(Method):
         return Loss(loss, metrics, outputs=(centre_bin(x0).detach(), centre_bin(x1).detach()))
 
     def _between_frames(self, features: list[Features], teachers: list[Features]) -> Tensor:
-        """Return BYOL's loss between whole frames; the variant "official" doubles it, as it does the pixel loss."""
+        """Return BYOL's loss between whole frames. The variant "official" doubles this loss and the pixel loss."""
         assert self.instance is not None
         p0, p1 = (self.instance(each) for each in features)
         with torch.no_grad():
@@ -146,7 +147,8 @@ def pixel_consistency(
 class Propagation(nn.Module):
     """Pixel propagation (equations 3, 4): y_i = sum_j max(cos(x_i, x_j), 0) ** gamma * g(x_j).
 
-    The sum is over all pixels of the view. g is the transform, and gamma is `sharpness`.
+    x_i is pixel i of a view and y_i the smoothed pixel. The sum is over all pixels of the view. g is the transform, and
+    gamma is `sharpness`.
     """
 
     def __init__(self, config: PixProConfig) -> None:

@@ -3,9 +3,9 @@
 The authors' language reward is left out. Their config_rep.yaml switches it off, but the training command of their
 README switches it on (`agent.langweight=1.0`). Their clips have two more frames for that reward, which batch-norm and
 the penalties also use. They draw negatives from other videos by a random permutation, which may select the same video.
-Ours come from cyclic shifts of the global batch, which always select another video. All frames of a clip get the same
-crop, as in the README's command (`rctraj`). The embedding of a frame is the pooled feature, without a projector.
-docs/methods.md lists further deviations.
+Our negatives come from cyclic shifts of the global batch, which always select another video. All frames of a clip get
+the same crop, as in the README's command (`rctraj`). The embedding of a frame is the pooled feature, without a
+projector. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class R3M(Method):
         self.step = step
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the time-contrastive loss L_tcn plus the penalties on norms, mean over the global batch."""
+        """Return the time-contrastive loss L_tcn plus the penalties on norms, averaged over the global batch."""
         view, config = batch.views[0], self.config
         z = encode_clip(self.encoder, nn.Identity(), view.pixels)
         s0, s1, s2 = z.unbind(1)
@@ -109,5 +109,5 @@ class R3M(Method):
 
 
 def _info_nce(near: Tensor, far: Tensor, away: Tensor) -> Tensor:
-    """Return the InfoNCE loss of each clip: -log softmax([near, far, *away])[near]."""
+    """Return the InfoNCE loss of each clip, -log softmax([near, far, *away])[near]; the arguments are similarities."""
     return cat([near[:, None], far[:, None], away], 1).logsumexp(1) - near

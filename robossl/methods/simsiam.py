@@ -37,7 +37,7 @@ class SimSiamConfig:
     predictor_lr_decays: bool = False  # table 1: a constant rate is better (68.1 % against 67.7 %)
     batch_norm: Literal["none", "hidden", "default", "all"] = "default"  # table 3
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # section 4.5
-    symmetric: bool = True  # section 4.6; if off, the loss is D(p0, z1) alone
+    symmetric: bool = True  # section 4.6; if off, only view 0 predicts the other view
     bank_momentum: float = 0.8  # section 5.2
     bank_size: int = 0  # number of frames in the store; needed only by predictor "moving_average"
     view: ViewSpec = VIEW

@@ -46,7 +46,8 @@ class SwAVConfig:
     sinkhorn_iterations: int = 3  # section 3.1; 0: codes are a plain softmax
     freeze_prototypes_steps: int = 313  # official code: one epoch (5005 steps at batch 256); at most 0.1 of the run
     queue_size: int = 0  # number of earlier features that help to balance codes; section 3.1: 3840 at batch size 256
-    # First step that fills the queue. In the paper it is 75,075 at batch size 256 (epoch 15: features are stable).
+    # First step at which features enter the queue. In the paper it is 75,075 at batch size 256 (epoch 15, when features
+    # are stable).
     queue_from_step: int = 0
     num_local_views: int = 6  # section 4: 2 crops of 224 and 6 of 96 pixels
     global_view: ViewSpec = GLOBAL

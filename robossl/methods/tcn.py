@@ -43,7 +43,7 @@ VIEW = ViewSpec(hflip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
 class TCNConfig:
     """Single-view TCN with the numbers of the authors' code: tensorflow/models, research/tcn/configs/tcn_default.yml.
 
-    The softmax form and its numbers are ours.
+    The softmax form of the loss is ours, and so are its numbers.
     """
 
     window_seconds: float = 0.2  # largest time from the anchor to the near frame; 6 frames at 29 frames/s
@@ -108,7 +108,7 @@ class TCN(Method):
         return (clip_view(self.config.view, ClipSpec(3, self.config.window_seconds, rule="near_and_far")),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss of the configured form, mean over the global batch."""
+        """Return the triplet or softmax loss, as configured, averaged over the global batch."""
         view = batch.views[0]
         z = encode_clip(self.encoder, self.projector, view.pixels)
         form = self._triplet if self.config.form == "triplet" else self._softmax
@@ -116,9 +116,9 @@ class TCN(Method):
         return Loss(loss, metrics, outputs=(z[:, 0].detach(), z[:, 1].detach()), weight=weight)
 
     def _triplet(self, z: Tensor, view: View, has_far: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the loss max(0, margin + |a - near|^2 - |a - negative|^2), metrics, and the number of pairs.
+        """Return the triplet loss, its metrics, and the number of pairs that have a negative.
 
-        The loss is the mean over the pairs that have a negative; `a` is the anchor.
+        The loss of a pair is max(0, margin + |anchor - near|^2 - |anchor - negative|^2).
         """
         if self.config.length:
             z = self.config.length * F.normalize(z, dim=-1)

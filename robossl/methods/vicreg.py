@@ -34,14 +34,14 @@ class VICRegConfig:
     covariance_weight: float = 1.0  # nu, section 4.2
     target_std: float = 1.0  # gamma, section 4.1
     epsilon: float = 1e-4  # section 4.1
-    # How to combine the variance terms of the two views. "mean" is the official code, "sum" is equation 6.
+    # How to combine the variance terms of the two views. The official code takes the mean, equation 6 the sum.
     variance_over: Literal["mean", "sum"] = "mean"
     expander_layers: int = 3  # section 4.2
     hidden_dim: int = 8192  # section 4.2
     output_dim: int = 8192  # section 4.2
     view: ViewSpec = VIEW
-    blur_p: tuple[float, float] = BLUR_P  # probability in each of the two views; replaces view.blur_p
-    solarize_p: tuple[float, float] = SOLARIZE_P  # probability in each of the two views; replaces view.solarize_p
+    blur_p: tuple[float, float] = BLUR_P  # probability of blur in each of the two views; replaces view.blur_p
+    solarize_p: tuple[float, float] = SOLARIZE_P  # probability of solarization in each view; replaces view.solarize_p
 
     def __post_init__(self) -> None:
         weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)

@@ -38,7 +38,7 @@ class VIPConfig:
     """VIP with the numbers of the authors' config_vip_ego4d.yaml, but without the 3 negatives of that file."""
 
     output_dim: int = 1024
-    discount: float = 0.98  # gamma
+    discount: float = 0.98  # gamma of the paper
     step_seconds: float = 0.1  # time from a frame o_k to the next frame o_k+1; one frame in the official loader
     # Number of other videos that serve as negatives for the goal of a video. The authors' config_vip_ego4d.yaml has 3.
     num_negatives: int = 0
@@ -63,7 +63,7 @@ class VIPConfig:
 
 
 class VIP(Method):
-    """Value function V(o; g) = -|phi(o) - phi(g)|, trained by the dual of a goal-conditioned value problem.
+    """Value function V(o; g) = -|phi(o) - phi(g)|, trained with the dual form of goal-conditioned learning.
 
     o is a frame, g the goal frame, and phi the embedding.
     """
@@ -89,6 +89,7 @@ class VIP(Method):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss (1 - gamma) mean(-V(o_0)) + log mean exp(-(r + gamma V(o_k+1) - V(o_k))), plus penalties.
 
+        V is the value, o_0 the first frame of a clip, o_k and o_k+1 are consecutive frames, and gamma is the discount.
         The reward r is 0 at the goal and -1 before it. The penalties are on the norms of embeddings.
         """
         view, gamma = batch.views[0], self.config.discount

@@ -28,7 +28,7 @@ class Gate(NamedTuple):
 
 
 def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
-    """Read a report; return whether the probed encoder may be deployed for the report's task.
+    """Read a report; return a `Gate` that says whether the probed encoder may be deployed for the report's task.
 
     Args:
         report: The report.json that `robossl probe run` wrote, or its folder.

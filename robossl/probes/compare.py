@@ -23,7 +23,7 @@ from robossl.probes.result import Cell, Figure, Report
 from robossl.probes.same_frames import check_count, check_same_frames
 
 RESAMPLES = 10_000
-# Largest chance that a comparison of two encoders makes any false claim about a factor (by Holm's correction).
+# Allowed probability that a comparison of two encoders makes one or more false claims (see `_mark_claims`).
 FALSE_CLAIMS = 0.05
 
 
@@ -51,7 +51,7 @@ class ComparisonRow:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w (whitened invariance) in each report
-    words: tuple[str | None, ...]  # verdict in each report, or why it has none; None if it does not judge the factor
+    words: tuple[str | None, ...]  # per report: verdict or a mark such as "left out"; None if not judged
     differences: tuple[ReportDifference, ...]  # NIS_w in each later report minus NIS_w in the first report
 
 
@@ -72,7 +72,7 @@ def compare(reports: tuple[Path, ...], *, out: Path | None = None) -> str:
         out: HTML page to write in addition to the printed table.
 
     Raises:
-        InputError: there are too few or too many reports, or they are of different frames or settings.
+        InputError: there are too few or too many reports, or they were made from different frames or settings.
     """
     check_count(len(reports))
     found, origins = [read_report(path) for path in reports], list(map(str, reports))
@@ -90,7 +90,7 @@ def compare_reports(reports: Sequence[Report], *, origins: Sequence[str]) -> Com
     """Compare two to four reports. `origins` holds the name of each report for error messages.
 
     Raises:
-        InputError: there are too few or too many reports, or they are of different frames or settings.
+        InputError: there are too few or too many reports, or they were made from different frames or settings.
     """
     check_count(len(reports))
     check_same_frames(reports, origins)

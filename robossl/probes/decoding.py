@@ -1,9 +1,9 @@
 """Decode the parameter of a transformation, such as its angle, from features.
 
-The score says how well a robot policy on these features could know the transformation. The protocol `abs` decodes from
-the features of the view (transformed frame) alone, like a policy without memory. The protocol `rel` decodes from the
-features of the view minus those of the clean frame, like a policy that has seen the clean frame. The score is R2, or
-(accuracy - 1/K) / (1 - 1/K) for K classes. A score of 0 is chance, 1 is perfect. A high score alone is not a fault.
+The score says how well a robot policy could infer the transformation from these features. The protocol `abs` decodes
+from the features of the view (transformed frame) alone, like a policy without memory. The protocol `rel` decodes from
+the features of the view minus those of the clean frame, like a policy that has seen the clean frame. The score is R2
+or (accuracy - 1/K) / (1 - 1/K) for K classes. A score of 0 is chance, 1 is perfect. A high score alone is not a fault.
 Compare each score with those of the reference encoders (baselines). If a parameter cannot be decoded from any of them,
 a low score says nothing about the encoder under test.
 """
@@ -27,7 +27,8 @@ NUM_SHUFFLES = 99  # number of fits to shuffled parameters; enough for a 95 % ra
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# Minimum number of reference frames per class to fit an MLP. A parameter that is a number counts as two classes.
+# An MLP needs at least this number of reference frames (frames for fits) times the number of classes.
+# A parameter that is a number counts as two classes.
 LEAST_PER_CLASS = 10
 # Rounding error of a feature, relative to its size. Outputs of a float32 network for equal inputs differ by about this.
 ROUNDING = 1e-5
@@ -79,7 +80,8 @@ def decode(
         # Ignore warnings about features that are not finite. `_probes` returns a reason for them instead of a score.
         with np.errstate(invalid="ignore"):
             inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Smaller differences count as zero. Otherwise rounding errors of an invariant encoder would reveal the change.
+        # Columns that vary less than the rounding error count as constant. Otherwise the rounding errors of an encoder
+        # that ignores the transformation could reveal it.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
         scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
         scores += [(protocol, probe, each) for probe, each in scored.items()]
@@ -108,7 +110,7 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress: standardised numbers or one-hot classes. Also scores predictions."""
+    """The parameter as columns to regress (standardised numbers or one-hot classes), and the score of predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
@@ -189,7 +191,8 @@ def _shuffled(
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
     columns = target.train[orders].reshape(len(orders), -1)  # a column for each pair of shuffle and target column
-    # Limit the penalty. The large penalty of a parameter that cannot be decoded would make all predictions equal.
+    # The penalty chosen for a parameter that cannot be decoded is so large that all predictions would be equal.
+    # Limit it, so that the shuffled fits still vary.
     penalty = min(penalty, 1.0)
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
     # Ignore warnings about a constant parameter: its deviation is 0, so its score is not finite.

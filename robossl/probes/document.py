@@ -148,7 +148,7 @@ def _value(wanted: Any, content: Any, at: str) -> Any:
         return None if content is None else _value(inner[0], content, at)
     if origin is tuple:
         return _tuple(inner, content, at)
-    if origin is not None:  # a mapping; other generic types are handled above
+    if origin is not None:  # the type is a mapping; all other generic types are handled above
         items = content.items() if isinstance(content, dict) else _wrong(at, "an object", content)
         return {key: _value(inner[1], item, _join(at, key)) for key, item in items}
     return _scalar(wanted, content, at)

@@ -87,12 +87,12 @@ class Evidence:
         return values
 
     def decoded_by_reference(self, least: float) -> bool:
-        """Return whether the lower bound of a reference's (baseline's) decoding score is at least `least`."""
+        """Return whether any reference (baseline) has a decoding score whose lower bound is at least `least`."""
         bests = [self._best(readings) for readings in self.references.values()]
         return any(best is not None and best.figure.low is not None and best.figure.low >= least for best in bests)
 
     def read_by(self, label: str, head: str) -> str:
-        """Return the end of a sentence that names the references which can read this label; "" if none of them can.
+        """Return the end of a sentence that names the references (baselines) that can read this label; "" if none can.
 
         A reference can read a label by the same rule as the encoder: its head reads the label reliably off whole clean
         frames, and off those clean frames whose label is still known in the transformed frame.
@@ -107,15 +107,15 @@ class Evidence:
         return f"; {' and '.join(names)} can read {label}" if names else ""
 
     def _reads_whole(self, readings: Readings, label: str) -> bool:
-        """Return whether, by these readings, a head reliably reads a label off whole (uncut) clean frames.
+        """Return whether an encoder's head reads a label reliably off whole clean frames (not cut to a disc or square).
 
-        Return True if the head's score on whole clean frames was not measured.
+        `readings` holds the measurements of the encoder. Return True if the head's score was not measured.
         """
         figure = next((each.figure for each in readings.clean_heads if each.label == label), None)
         return figure is None or (figure.low is not None and figure.low >= self.profile.thresholds.readable)
 
     def beside(self, others: Mapping[str, float | None], *, percent: bool = False) -> str:
-        """Return the values of the references in brackets, to follow the encoder's value; "" if there are none."""
+        """Return text in brackets with the values of the references (baselines); "" if no reference has a value."""
         named = {REFERENCES.get(name, name): value for name, value in others.items() if value is not None}
         shown = [f"{name} {value:.0%}" if percent else f"{name} {value:.2f}" for name, value in named.items()]
         return f" ({', '.join(shown)})" if shown else ""
@@ -145,14 +145,14 @@ def is_unknown(figure: Figure) -> bool:
 
 
 def percent(figure: Figure) -> str:
-    """Return a share with its interval in %; add a note if the whole interval is below 0 (chance)."""
+    """Return a share and its interval as text in %; add a note if the whole interval is below 0 (chance)."""
     assert figure.value is not None and figure.low is not None and figure.high is not None
     worse = " (worse than guessing)" if figure.high < 0 else ""
     return f"{figure.value:z.0%} [{figure.low:z.0%}, {figure.high:z.0%}]{worse}"
 
 
 def two_digits(figure: Figure) -> str:
-    """Return a value with its interval, to two digits; if it is missing, return the reason."""
+    """Return a value and its interval as text with two digits; if the value is missing, return the reason."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.reason or "no figure"
     return f"{figure.value:z.2f} [{figure.low:z.2f}, {figure.high:z.2f}]"

@@ -69,7 +69,9 @@ class ProbeFrames(Protocol):
         ...
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Return homographies that say how `scene` moves points on the ground, in the coordinates of labels.
+        """Return for each position the homography by which the method `scene` moves points on the ground.
+
+        Points are in the coordinates of labels: x right, y down, -1 to 1 over the width and the height.
 
         Raises:
             ViewUnavailableError: the source cannot change its scenes.

@@ -13,7 +13,7 @@ WORST_FIRST = ("UNUSABLE", "RISKY", "INCONCLUSIVE", "SAFE IF TRAINED WITH IT", "
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Verdicts with the same badge (see `get_badge`) and cause. A verdict without a cause is a group of its own."""
+    """Verdicts with the same word (such as SAFE) and cause. A verdict without a cause is a group of its own."""
 
     badge: str
     cause: str

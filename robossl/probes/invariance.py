@@ -22,7 +22,7 @@ from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_min
 METRICS = ("nis", "nis_w", "eric", "auc")
 # If the spread of features is at most this share of the length of their mean, they differ only by rounding.
 CONSTANT = 1e-6
-# Cosines that differ by at most this count as equal. It is larger than the rounding error of a cosine.
+# Cosines that differ by at most this count as equal. This limit is larger than the rounding error of a cosine.
 TIE = 1e-9
 
 
@@ -34,7 +34,7 @@ class Space:
     whitener: Float[ndarray, "d d"]
     spread: float  # mean squared distance of the features from their mean
     shrinkage: float
-    reason: str | None = None  # why nothing can be measured with these features; None if it can
+    reason: str | None = None  # why no metric can be computed from these features; None if metrics can
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Return the features minus the mean, in float64."""

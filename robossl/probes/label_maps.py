@@ -37,9 +37,9 @@ CAMERA = "camera_"  # the names of factors that move the scene's camera start wi
 
 
 class ViewLabel(NamedTuple):
-    """The label of transformed frames; or, if it is undefined, None and the reason.
+    """The label of transformed frames. If it is undefined, `label` is None and `reason` says why.
 
-    Values of things outside the picture are nan.
+    Values of points and boxes outside the picture are nan.
     """
 
     label: Label | None
@@ -65,7 +65,7 @@ def move_label(
         to_view: Homographies from frames to views (transformed frames); None if the factor moves no point.
         hw: Height and width of the frames, in pixels.
         view_hw: Height and width of the views, if they differ.
-        disc: Whether the view is cut to the centred disc with the diameter of its shorter side.
+        disc: Whether the view is cut to a centred disc, whose diameter is the shorter side of the view.
     """
     reason = why_none(label.type, factor, family)
     if reason:
@@ -128,7 +128,7 @@ def move_boxes(boxes: Float[ndarray, "n 4"], to_view: Float[ndarray, "n 3 3"]) -
 
 
 def turn_angles(angles: Float[ndarray, "n 1"], in_pixels: Float[ndarray, "n 2 2"]) -> Float[ndarray, "n 1"]:
-    """Return the angles of directions after a linear map; counter-clockwise in the picture, in (-pi, pi]."""
+    """Apply a linear map to directions; return their new angles, counter-clockwise in the picture, in (-pi, pi]."""
     directions = np.stack([np.cos(angles[:, 0]), -np.sin(angles[:, 0])], axis=1)  # y points down
     moved = np.einsum("nij,nj->ni", in_pixels, directions)
     turned: Float[ndarray, "n 1"] = np.arctan2(-moved[:, 1], moved[:, 0])[:, None]

@@ -56,9 +56,9 @@ class Measure:
         Args:
             name: Name of the encoder.
             features: The encoder's features of each view (transformed frames) in the plan.
-            paired: Keep the part of `nis_w` of each cluster (such as an episode), because a paired comparison of
+            paired: Keep for each cluster (such as an episode) its part of `nis_w`, because a paired comparison of
                 reports needs it.
-            watch: Function that is called after each view with two numbers: of finished views and of all views.
+            watch: Function that is called after each view with two numbers: finished views and all views.
         """
         one = EncoderMeasures(self, features, paired)
         cells: list[Cell] = []

@@ -11,9 +11,10 @@ from robossl.probes.views import RenderJob, Views
 
 
 def to_view(views: Views, job: RenderJob) -> Float[ndarray, "n 3 3"] | None:
-    """Return homographies from clean to transformed frames, in coordinates of labels; None if no point moves.
+    """Return the homography from each clean frame to its transformed frame; None if the factor moves no point.
 
-    If a factor moves the scene's camera, its homographies are correct only for points on the ground.
+    Points are in the coordinates of labels: x right, y down, -1 to 1 over the width and the height. If a factor
+    moves the scene's camera, its homographies are correct only for points on the ground.
     """
     factor = resolve_factor(job.factor)
     values, at = views.values(job), views.positions(job)

@@ -1,4 +1,4 @@
-"""Find, before a run, the factors that cannot become SAFE for any encoder, because labels or frames are missing."""
+"""Find, before a run, the factors on which no encoder can be SAFE (a verdict), because labels or frames are missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from robossl.probes.retrieval import GALLERY
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Factors that cannot become SAFE in this run, grouped by cause, with advice on what to do."""
+    """Factors that cannot get the verdict SAFE in this run, grouped by cause, with advice on what to do."""
 
     open: Mapping[str, tuple[str, ...]]  # names of factors that cannot become SAFE, by cause; empty if there are none
     advice: str  # text that says what to change for these factors; "" if there are none
 
     def lines(self) -> list[str]:
-        """Return lines of text to print; an empty list if every factor can become SAFE."""
+        """Return lines of text to print; an empty list if every factor can get the verdict SAFE."""
         if not self.open:
             return []
         order = sorted(self.open, key=lambda cause: cause == LEFT_OUT)
@@ -46,8 +46,8 @@ def make_outlook(
 
     Args:
         frames: All frames.
-        split: Reference frames and judged frames.
-        profile: The task.
+        split: Which frames are reference frames (used for fits), and which frames are judged.
+        profile: What the task needs of each factor.
         factors: Factors that the run measures.
         labels: Labels that the profile reads and the frames have, in the profile's order.
         unavailable: Factors that cannot be rendered for these frames, with the reason. They do not count.
@@ -77,7 +77,10 @@ class _Conditions:
     unit: str
 
     def why_open(self, factor: str, need: Need) -> str | None:
-        """Return why a factor with this need cannot become SAFE for any encoder; None if it can."""
+        """Return why no encoder can get the verdict SAFE on this factor; None if an encoder can.
+
+        `need` is what the task needs of the factor, such as INV (ignore it).
+        """
         if self.clusters < self.profile.thresholds.min_clusters:
             return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
         if need == "INFO":
@@ -103,7 +106,7 @@ class _Conditions:
         return None
 
     def _why_unreadable(self, name: str) -> str | None:
-        """Return why no head can read a label from any features; None if a head can."""
+        """Return why no head can learn to predict a label, whatever the features are; None if a head can."""
         label = self.labels[name]
         sides = {"reference": self.split.reference, "judged": self.split.evaluation}
         for side, at in sides.items():
@@ -126,7 +129,7 @@ def _list_needs(name: str, asked: FactorNeed) -> list[Need]:
 
 
 def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Sequence[str]]) -> str:
-    """Return text that says what to change. `found` maps each cause to the factors that cannot become SAFE."""
+    """Return text that says what to change. `found` maps each cause to the factors that cannot be SAFE (a verdict)."""
     causes = " ".join(found)
     advice = []
     if NO_LABEL in causes:

@@ -42,11 +42,11 @@ def plan_views(
     """Plan the clean views, the views with weak noise, the levels of each factor, and the views for decoding.
 
     Args:
-        views: Views (transformed frames) and the split of the frames into two parts: reference and judged frames.
+        views: The views (transformed frames). Their frames are split into two parts: reference and judged frames.
         levels: Levels of each factor to render, for the judged frames.
         decode: Levels of each factor to decode. For each of these levels, frames of both parts are rendered with
-            strengths that are spread up to the level. Heads on transformed frames are trained on these views too. A
-            factor with classes (kinds of change instead of strengths) has one job of views for all its levels.
+            different strengths up to the level. Heads that learn from transformed frames use these views too. A factor
+            with classes (kinds of change instead of strengths) is rendered once for all its levels.
 
     Raises:
         InputError: a factor or level is unknown.
@@ -71,7 +71,10 @@ def plan_views(
 
 
 def make_decode_job(factor: str, level: int, part: Part) -> RenderJob:
-    """Return the job that renders a factor with strengths spread up to a level, to be decoded."""
+    """Return the job that renders a factor at different strengths up to a level.
+
+    A probe later decodes the strength from the features of these views (transformed frames).
+    """
     return RenderJob(factor, 1 if resolve_factor(factor).classes else level, "decode", part)
 
 

@@ -46,7 +46,7 @@ class ProbeInputs:
         return f"none of the labels that the profile reads (there are: {there}; --columns names one)"
 
     def outlook(self) -> list[str]:
-        """Return text lines about factors that cannot become SAFE for any encoder; an empty list without a profile."""
+        """Return text lines that name the factors on which no encoder can be SAFE; an empty list without a profile."""
         if self.profile is None:
             return []
         found = make_outlook(

@@ -1,4 +1,4 @@
-"""Make all measurements of one encoder. What is fitted to features of clean frames is fitted once for all factors."""
+"""Make all measurements of one encoder. Heads and whitening for clean frames are fitted once for all factors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class EncoderMeasures:
     Args:
         common: Views (transformed frames), labels and resamples that all encoders share.
         features: The encoder's features of each job (file of views).
-        paired: Keep the part of `nis_w` of each cluster (such as an episode), because a paired comparison of reports
+        paired: Keep for each cluster (such as an episode) its part of `nis_w`, because a paired comparison of reports
             needs it.
-        spaces: Cache of mean and whitening for each base (the cut of the frames, such as "disc").
+        spaces: Cache of the features' mean and whitening for each base (shape to which frames are cut, such as "disc").
         tasks: Cache of the heads that are fitted on clean frames, for each label and base.
     """
 
@@ -93,10 +93,10 @@ class EncoderMeasures:
             yield from self._dense(job, factor)
 
     def _equivariance(self, job: RenderJob, factor: Factor) -> Iterator[Cell]:
-        """Yield how well a linear map predicts features of frames that were transformed with the class of this level.
+        """Yield how well a linear map predicts the features of transformed frames from those of the clean frames.
 
-        The map is fitted on the reference frames that were drawn with this class. Yield nothing if the plan has no
-        transformed reference frames.
+        Each level of the factor is one class (kind of change). The map is fitted on the reference frames that were
+        transformed with the class of this level. Yield nothing if the plan has no transformed reference frames.
         """
         kind = make_decode_job(job.factor, job.level, "reference")
         if kind not in self.features:
@@ -122,7 +122,7 @@ class EncoderMeasures:
         yield from (Cell(job.factor, job.level, name, figure) for name, figure in figures.items())
 
     def decodings(self, job: RenderJob) -> tuple[Decoding, ...]:
-        """Decode the strength of a factor from frames with strengths spread up to this level; return the scores.
+        """Decode the strength of a factor from frames with different strengths up to this level; return the scores.
 
         Return an empty tuple if the plan has no such frames.
         """

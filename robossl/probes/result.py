@@ -12,9 +12,10 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# First words of the reason for a missing value: no head can read the label, or the factor leaves it undefined.
+# First words of the reason why a value is missing: no head can read the label, or the factor made it undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
-# `Verdict.metric` of a factor that these frames cannot show, and of a factor that the run was not asked to measure.
+# Values of `Verdict.metric` for factors without a measurement: a factor that cannot be measured on these frames, and
+# a factor that the run was not asked to measure.
 NOT_MEASURED, LEFT_OUT = "not measured", "left out"
 
 Need = Literal["INV", "EQUI", "INFO", "-"]
@@ -69,8 +70,9 @@ class Decoding:
 class Retention:
     """The share of a head's score on clean frames that is left on transformed frames: 1 is no loss, 0 is chance.
 
-    Head "clean": fitted on clean frames, tested with the moved label. Head "same": the same head, tested with the old
-    label. Head "augmented": fitted on clean and on transformed frames, tested with the moved label.
+    Head "clean" is fitted on clean frames and tested with the label of the transformed frame. Head "same" is the same
+    head, tested with the label of the clean frame. Head "augmented" is fitted on clean and transformed frames, and
+    tested with the label of the transformed frame.
     """
 
     label: str
@@ -100,7 +102,7 @@ class ProbeHealth:
     fp16_error: float | None
     anisotropy: float | None
     uniformity: float | None
-    alpha: float | None  # the i-th eigenvalue of the features' covariance falls like i^-alpha
+    alpha: float | None  # exponent of the fit i^-alpha to the i-th eigenvalue of the features' covariance
     spectrum: tuple[float, ...]  # the 64 largest singular values of the centred features, divided by the sum of all
     floor_nis_w: float | None  # metric nis_w for frames with noise of one grey level
     floor_r1: float | None  # metric r1 for frames with noise of one grey level
@@ -137,7 +139,7 @@ class Verdict:
     level: int | None
     need: Need
     word: Word
-    metric: str  # name of the metric that decided, such as "retention of point (clean head)"
+    metric: str  # name of the metric that decided the verdict, such as "retention of point (clean head)"
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the baselines' values of that metric (pooled pixels and random weights)
     sentence: str  # sentence with the evidence for the verdict; if there is no evidence, it says why

@@ -1,11 +1,11 @@
 """Measure retention: the share of a head's score that is left on views (transformed frames).
 
-A robot policy on this encoder would notice the loss. All heads are linear and predict a label y of the frame. The clean
-head is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the transformation?) and
-with y (does it ignore the transformation?). The augmented head is fitted on clean frames and views, and tested with T.y
-(could a policy that was trained with the factor follow it?). Retention is the score above chance on views, divided by
-the score above chance on clean frames. A value of 1 is no loss, 0 is chance. If a label cannot be read reliably off
-clean frames, it has no retention, because a head that reads nothing has nothing to lose.
+A robot policy that uses the features may lose as much as a head. All heads are linear and predict a label y. The
+clean head is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the
+transformation?) and with y (does it ignore the transformation?). The augmented head is fitted on clean frames and
+views, and tested with T.y (could a policy that was trained with the factor follow it?). Retention is the score above
+chance on views, divided by the score above chance on clean frames. A value of 1 is no loss, 0 is chance. If a label
+cannot be read reliably off clean frames, it has no retention, because a head that reads nothing has nothing to lose.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READABLE = 0.15
 # Lower limit of retention. It is needed because R2, and so the score on transformed frames, has no lower limit.
 WORST = -1.0
 MIN_FRAMES = 20  # minimum number of frames with the label to fit a head
-LEAST_STD = 1e-3  # columns with a smaller std count as constant; in their unit (metres, half sides of a frame, 1)
+LEAST_STD = 1e-3  # columns with a smaller std count as constant; the unit is that of the column
 HeadName = Literal["clean", "same", "augmented"]
 
 
@@ -112,13 +112,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RetentionTask:
-    """One label, its clean head, and the head's score on the clean evaluated frames."""
+    """One label, the head that was fitted to it on clean frames, and the head's score on the clean evaluated frames."""
 
     name: str
     head: LabelHead | None
     label: Label  # the label of the evaluated frames
-    clean: Float[ndarray, "n k"]  # result of `Target.parts` for the clean head on the clean evaluated frames
-    figure: Figure  # score of the clean head on the clean evaluated frames
+    clean: Float[ndarray, "n k"]  # result of `Target.parts` for `head` on the clean evaluated frames
+    figure: Figure  # score of `head` on the clean evaluated frames
     reason: str | None  # why retention of this label cannot be computed; None if it can
     readable: float = READABLE  # the label counts as readable only if the lower bound of `figure` is at least this
 

@@ -2,8 +2,8 @@
 
 Each view is a query that searches a gallery of 200 clean frames. R@1 depends on the size of the gallery, so the size is
 fixed. The gallery's frames are spread over the clusters (such as episodes). With fewer frames in the gallery the search
-is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar as the own frame, the own frame
-ranks behind it. Otherwise a constant encoder would be perfect.
+is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar as the view's own frame, the
+own frame ranks behind it. Otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def retrieval(
 def retrieval_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, gallery: Int[ndarray, " g"]
 ) -> dict[str, MetricParts]:
-    """Return for both metrics their values for each frame. Call this only if `unmeasurable` returns None."""
+    """Return R@1 and the reciprocal rank of each frame. Call this only if `unmeasurable` returns None."""
     rank, _ = ranks(space.centre(clean), space.centre(moved), gallery)
     return {
         "r1": MetricParts((rank == 1).astype(np.float64), limits=(0, 1)),
@@ -85,7 +85,8 @@ def ranks(
     own = (views * others).sum(axis=1)
     likeness = views @ others[gallery].T
     is_own = np.arange(len(z))[:, None] == gallery[None]
-    # A frame that is not in the gallery has one rival more. Ignore one rival, so that all frames have equally many.
+    # If the clean frame of a view is not in the gallery, all frames of the gallery are rivals, one more than otherwise.
+    # Ignore one of them, so that every view has the same number of rivals.
     is_own[~is_own.any(axis=1), -1] = True
     likeness = np.where(is_own, -np.inf, likeness)
     rank = 1 + (likeness >= own[:, None] - TIE).sum(axis=1)

@@ -19,16 +19,21 @@ class Ruling:
     """The result of a rule for one factor at one level: a verdict (`word`) with its evidence."""
 
     word: Word
-    metric: str  # name of the metric that decided
+    metric: str  # name of the metric that decided the verdict
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the references' (baselines') values of that metric
     text: str  # text of the evidence, for the verdict's sentence
-    # Why the factor is undecided. This contains no measured value, so that factors with the same reason can be grouped.
+    # Why the rule could not decide. This text contains no measured value, so that factors with the same reason can be
+    # grouped.
     cause: str = ""
 
 
 def judge_invariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge the need INV: a head must keep its score with unchanged labels. Without labels, features must not move."""
+    """Judge the need INV (features must ignore the factor).
+
+    On changed frames, a head must keep its score at predicting the label of the unchanged frame. Without labels,
+    features must not move.
+    """
     label, kept = seen.retention("same")
     if label is None or kept is None:
         return _invariant_without_labels(seen, limits)
@@ -72,10 +77,14 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge the need EQUI: the factor changes the label, so features must contain it and a head must follow it."""
+    """Judge the need EQUI (features must follow the factor).
+
+    The factor changes the label. Therefore features must contain the factor, and a head must predict the changed label.
+    """
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        # Decide this first. A label that the factor does not change would hide that the encoder lost the factor.
+        # This comes before the test of the heads. A head keeps its score on a label that the factor does not change,
+        # and this would hide that the encoder lost the factor.
         return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:
@@ -94,7 +103,10 @@ def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
 
 
 def _why_none(seen: Evidence, kept: Figure, label: str, head: str) -> tuple[str, str]:
-    """Return why a retention has no value, as two texts: for the verdict's sentence, and without measured values."""
+    """Return two texts that say why a retention has no value: one for the verdict's sentence, one for its cause.
+
+    The cause contains no measured value.
+    """
     reason = kept.reason or "no figure"
     if not reason.startswith(UNREADABLE):
         return reason, reason
@@ -135,7 +147,10 @@ def _not_equivariant(seen: Evidence, label: str, trained: Figure) -> Ruling:
 
 
 def _readable(seen: Evidence, limits: Thresholds) -> bool:
-    """Return whether the decoding score reaches both a fixed bound and a share of the score of pooled pixels."""
+    """Return whether a probe decodes the factor well enough from the features.
+
+    Its score must reach both a fixed bound and a share of the decoding score of the baseline "pixels".
+    """
     pixels = seen.others("decoding").get("pixels") or 0.0
     bar = max(limits.equi_decoding, limits.equi_share_of_pixels * pixels)
     return seen.decoding.low is not None and seen.decoding.low >= bar
@@ -145,7 +160,7 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
     """Judge whether the encoder lost the factor: its features do not move, and the factor cannot be decoded from them.
 
     If it lost the factor, return RISKY; but if no reference (baseline) can decode the factor either, return
-    INCONCLUSIVE. If the encoder did not lose the factor, return None.
+    INCONCLUSIVE. If the encoder did not lose the factor, or if this was not measured, return None.
     """
     nis_w, decoded = seen.nis_w, seen.decoding
     if nis_w.low is None or decoded.high is None:
@@ -161,7 +176,7 @@ def _over_invariant(seen: Evidence, limits: Thresholds) -> Ruling | None:
 
 
 def judge_information(seen: Evidence, limits: Thresholds) -> Ruling:
-    """Judge the need INFO: the task must know the factor itself, so it must be decodable from the features."""
+    """Judge the need INFO (features must contain the factor): a probe must decode the factor from the features."""
     decoded = seen.decoding
     if decoded.low is None or decoded.high is None:
         reason = decoded.reason or "the factor was not decoded"

@@ -1,4 +1,4 @@
-"""Check that reports can be compared: they must be on the same frames, with the same strengths of shared factors."""
+"""Check that reports can be compared: they must use the same frames, and the same strengths of shared factors."""
 
 from __future__ import annotations
 

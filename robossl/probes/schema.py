@@ -56,14 +56,14 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is tuple:
         items = [_describe_type(each, definitions) for each in inner]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
-    if origin is not None:  # a mapping; other generic types are handled above
+    if origin is not None:  # the type is a mapping; all other generic types are handled above
         return {"type": "object", "additionalProperties": _describe_type(inner[1], definitions)}
     return {"type": _SCALARS[wanted]}
 
 
 def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if wanted.__name__ not in definitions:
-        # Set this before the fields are described, because a field may refer to it.
+        # Add an entry for the dataclass before its fields are described, because a field may refer to the dataclass.
         definitions[wanted.__name__] = {}
         fields = dataclasses.fields(wanted)
         definitions[wanted.__name__] |= {

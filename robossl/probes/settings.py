@@ -71,7 +71,7 @@ def choose_labels(frames: ProbeFrames, profile: Profile | None) -> dict[str, Lab
 def choose_dense_views(plan: RenderPlan, profile: Profile | None) -> set[RenderJob]:
     """Return the render jobs for which feature maps are kept.
 
-    These are the severest judged level of each factor that moves points, and the clean frames compared with it.
+    These jobs render each factor that moves points at its severest judged level, and the clean frames to compare with.
     """
     shown = [job for job in plan.jobs if job.draw == "level" and job.factor != "floor"]
     chosen: dict[str, RenderJob] = {}

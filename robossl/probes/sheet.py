@@ -20,7 +20,7 @@ def draw_contact_sheet(views: Views, jobs: Sequence[RenderJob], *, example: int 
 
     Args:
         views: The rendered views (transformed frames).
-        jobs: Jobs of the plan. Only those with draw "level" are shown, in the given order.
+        jobs: Render jobs of the plan. Only jobs whose `draw` is "level" are shown, in the given order.
         example: Index of the judged frame that the first row shows. Each further row shows the next frame.
         blocks: Number of rows that are drawn side by side.
     """
@@ -57,7 +57,7 @@ def write_sheet(image: Image.Image, path: Path) -> None:
 
 
 def _make_captions(views: Views, job: RenderJob, shown: int) -> tuple[str, str]:
-    """Return two captions: the level and strength of this frame; the mean PSNR and SSIM of all frames at this level."""
+    """Return two captions: one with the level and the frame's strength, one with the level's mean PSNR and SSIM."""
     view = views.view(job)
     strength = float(views.values(job)[shown, 0])
     if view.psnr is None or view.ssim is None:

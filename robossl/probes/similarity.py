@@ -8,7 +8,7 @@ from numpy import ndarray
 from scipy.ndimage import gaussian_filter
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-# In pixels: standard deviation of the Gaussian window, and its reach, for the 11 x 11 window of Wang et al. (2004).
+# Standard deviation and radius, in pixels, of the Gaussian window (11 x 11) of Wang et al. (2004).
 _SIGMA, _REACH = 1.5, 5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 

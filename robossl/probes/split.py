@@ -14,13 +14,13 @@ _NUM_SAMPLED = 32  # number of frames that are compared, to detect that all fram
 
 
 def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
-    """Assign whole clusters (such as episodes) at random to the reference side or the evaluated side; draw frames.
+    """Assign each cluster (such as an episode) at random to one of two sides: reference (for fits) or evaluation.
 
-    Frames are drawn evenly from the clusters of a side.
+    Then draw the frames of each side evenly from its clusters. If a side has fewer frames than wanted, take all its
+    frames.
 
-    The evaluated clusters hold about the share n_evaluation / (n_reference + n_evaluation) of all frames. At least 20
-    clusters are evaluated, or half of all clusters if that is less. If the clusters of a side have fewer frames than
-    wanted, all their frames are taken.
+    About n_evaluation / (n_reference + n_evaluation) of all frames are in evaluation clusters. There are at least 20
+    evaluation clusters, or half of all clusters if that is less.
 
     Raises:
         InputError: a side would have no frame, there are fewer than two clusters, or all frames are equal.

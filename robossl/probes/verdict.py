@@ -33,7 +33,7 @@ def judge(
     Args:
         readings: Measurements of the encoder.
         references: Measurements of the baselines "pixels" and "random_init".
-        profile: The task.
+        profile: What the task needs of each factor.
         unmeasured: Factors that cannot be measured on these frames, with the reason.
     """
     found: list[Verdict] = []
@@ -55,7 +55,7 @@ def judge(
 
 
 def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
-    """Return the word (such as SAFE) of the worst verdict on a factor; None if no factor counts.
+    """Return the word (such as SAFE) of the worst of the factors' verdicts; None if no factor counts.
 
     Factors that cannot be measured on these frames do not count. Factors that the run left out count as INCONCLUSIVE.
     """
@@ -106,7 +106,7 @@ def _rule_collapsed(seen: Evidence) -> Ruling | None:
 
 
 def _check_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
-    """Return the ruling; change its word to INCONCLUSIVE if it is based on too few independent clusters of frames."""
+    """Return the ruling; if it is based on too few independent clusters of frames, change its word to INCONCLUSIVE."""
     clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
     if not 0 < clusters < least:
         return ruling

@@ -48,8 +48,8 @@ class RenderJob:
         factor: A name in FACTORS, or "floor" (noise of one grey level). For clean frames, the base instead, which says
             how frames are cut: "plain", "disc", "resampled" or "square".
         level: Strength from 1 to 5; 0 for clean frames.
-        draw: "clean": no transformation. "level": the strength of the level. "decode": strengths that are spread over
-            a range (see `Factor.draw`).
+        draw: "clean": no transformation. "level": the strength of the level. "decode": different strengths up to the
+            level (see `Factor.draw`).
         part: Which frames: "reference" (for fits) or "evaluation" (judged).
     """
 
@@ -68,11 +68,11 @@ class Views:
         self.folder = folder / frames.digest[:16]
 
     def positions(self, job: RenderJob) -> Int[ndarray, " n"]:
-        """Return the positions of the frames of a render job among all frames."""
+        """Return the positions (indices among all frames) of the frames that a render job uses."""
         return self.split.reference if job.part == "reference" else self.split.evaluation
 
     def values(self, job: RenderJob) -> Values:
-        """Return for each frame the factor's values (strength and random numbers); for clean frames, no columns."""
+        """Return for each frame the factor's strength and random numbers. For clean frames, the rows are empty."""
         at = self.positions(job)
         if job.draw == "clean":
             return np.zeros((len(at), 0))
@@ -166,12 +166,18 @@ class Views:
             done += len(self.positions(job))
 
     def _is_done(self, job: RenderJob) -> bool:
-        """Return whether the file of a render job is complete and, for draw "level", has a .json file beside it."""
+        """Return whether the file of a render job is complete.
+
+        If the job's `draw` is "level", a .json file must also lie beside it.
+        """
         path = self.path(job)
         return is_whole_array(path) and (job.draw != "level" or path.with_suffix(".json").is_file())
 
     def _write(self, job: RenderJob, path: Path, tell: Callable[[int], None]) -> None:
-        """Render a job into the job's file. For draw "level", first write PSNR and SSIM into a .json file beside it."""
+        """Render a job into the file `path`.
+
+        If the job's `draw` is "level", first write PSNR and SSIM into a .json file beside it.
+        """
         compared = self.pixels(self.clean(job)) if job.draw == "level" else None
         at, values = self.positions(job), self.values(job)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ class Gallery:
 
     @property
     def random_hits(self) -> int:
-        """Number of neighbours that random weights found and that have the label of their query."""
+        """Number of neighbours that the random weights found and that have the label of their query."""
         return sum(picture.is_hit for query in self.queries for picture in query.random)
 
 
@@ -142,16 +142,16 @@ def find_nearest(
 
 
 def _default_label(record: RunRecord, store: Store) -> str:
-    """Return the label that was evaluated, else that of the online kNN, else the store's first label, else ""."""
+    """Return the label that was evaluated, else the label of the online kNN, else the store's first label, else ""."""
     evaluated = [result.label for evaluation in record.evaluations for result in evaluation.results]
     wanted = [*evaluated, record.setting("knn", "label"), *store.label_names]
     return next((str(name) for name in wanted if name in store.label_names), "")
 
 
 def _choose_queries(store: Store, labels: ndarray, split: str) -> Int[ndarray, " q"]:
-    """Choose some episodes, one of each class in turn, frequent classes first; return the row of each middle frame.
+    """Choose some episodes, taking one of each class in turn, and return the row of each episode's middle frame.
 
-    If any episode has a label, only labelled episodes are chosen.
+    Frequent classes come first. If any episode has a label, only labelled episodes are chosen.
     """
     episodes = np.flatnonzero(store.episode_split == split) if split else np.arange(store.num_episodes)
     labelled = episodes[labels[episodes] != ""]

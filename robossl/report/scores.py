@@ -25,7 +25,7 @@ class Headline(NamedTuple):
 
 
 class ScoreBar(NamedTuple):
-    """One row of a score card; positions are in % of the width."""
+    """One row of a score card. Positions are in % of the width of the scale, which runs from 0 to 100 % accuracy."""
 
     kind: str
     name: str
@@ -43,7 +43,7 @@ class ScoreCard(NamedTuple):
     classes: str
     num_classes: int
     num_episodes: int
-    chance: str  # position of the chance level, in % of the width
+    chance: str  # position of the chance level, in % of the width of the scale
     is_own: bool  # True if one of the rows is that of the run's current encoder
     bars: tuple[ScoreBar, ...]
     comparisons: tuple[tuple[str, str], ...]  # CSS class and text of each comparison with a baseline

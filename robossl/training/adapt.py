@@ -2,8 +2,8 @@
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
 labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
-reported in one line. An unknown split of a store that has splits stays an error. Without a split the run would train on
-data that the user did not ask for.
+reported in one line. An unknown split of a store that has splits stays an error. If it were removed, the
+run would train on data that the user did not ask for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
 
 def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Shorten a warm-up that does not fit into the run to a tenth of the run.
+    """If the warm-up does not fit into the run, shorten it to a tenth of the run.
 
     Returns:
         The configuration, and a list with one line about the change; the list is empty if nothing was changed.

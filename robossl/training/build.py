@@ -42,7 +42,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     """
     check_batch(config, ranks)
     torch.use_deterministic_algorithms(True)
-    # Filling uninitialised memory would cost 3 % of a step.
+    # Filling uninitialised memory would take 3 % of a step's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     stores = [open_store(part.store) for part in config.data.parts]

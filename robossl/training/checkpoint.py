@@ -1,4 +1,4 @@
-"""Checkpoints: write safetensors and JSON into a temporary folder and rename it last, so that none is incomplete."""
+"""Checkpoints: safetensors and JSON in a folder, which gets its final name last, so no checkpoint is incomplete."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class TensorBoard:
 
 
 class Logger:
-    """wandb or trackio, which have the same API: init, log, finish.
+    """A sink that logs to wandb or trackio, which have the same functions: init, log, finish.
 
     Raises:
         InputError: the logger does not start, for example because the user is not logged in.

@@ -69,7 +69,7 @@ def mean_loss(losses: list[Loss], weights: Tensor) -> Loss:
 
 
 def _weights(losses: list[Loss]) -> Tensor:
-    """Return the weights of the micro-batches, the same on all ranks; all 1 if every weight is 0."""
+    """Return the weights of the micro-batches, the same on all ranks. If all weights are 0, return ones."""
     value = losses[0].value.detach()
     weights = torch.stack([value.new_ones(()) if loss.weight is None else loss.weight.to(value) for loss in losses])
     return weights if weights.any() else torch.ones_like(weights)

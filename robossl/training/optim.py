@@ -21,13 +21,13 @@ class OptimConfig:
     """Settings of the optimizer. Defaults are those of SimSiam (arXiv:2011.10566, baseline settings of section 3)."""
 
     name: Literal["sgd", "adamw", "lars"] = "sgd"
-    lr: float = 0.05  # learning rate before `lr_scaling`
-    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * batch / 256, lr * sqrt(batch) (SimCLR B.1), or lr
-    momentum: float = 0.9  # used by sgd and lars
-    betas: tuple[float, float] = (0.9, 0.999)  # used by adamw
+    lr: float = 0.05  # learning rate, which `lr_scaling` then scales
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"  # peak rate: lr * batch / 256, lr * sqrt(batch), or lr
+    momentum: float = 0.9  # momentum of sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  # betas of adamw
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"  # matrices: biases and norm scales get no decay and no LARS ratio
-    trust_coefficient: float = 1e-3  # used by lars
+    decay: Literal["all", "matrices"] = "all"  # what gets decay and LARS; matrices: all but biases and norm scales
+    trust_coefficient: float = 1e-3  # factor of the LARS ratio
     lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
     bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`
@@ -35,7 +35,7 @@ class OptimConfig:
     warmup_start: float = 0.0  # lr at the start of the warm-up, as a fraction of the peak
     final_lr: float = 0.0  # lr at the end of the cosine, as a fraction of the peak
     clip_grad_norm: float | None = None
-    clip_over: Literal["all", "tensor"] = "all"  # clip the norm of all gradients together, or of each tensor (DINO)
+    clip_over: Literal["all", "tensor"] = "all"  # what is clipped: the norm of all gradients, or of each tensor (DINO)
 
     def __post_init__(self) -> None:
         check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)
@@ -176,7 +176,7 @@ def set_rates(
 
 
 def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
-    """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`; do nothing if that is None."""
+    """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`, unless this is None."""
     if config.clip_grad_norm is None:
         return
     weights = [weight for weight in method.parameters() if weight.grad is not None]

@@ -82,7 +82,7 @@ def _default_name(config: RunConfig) -> str:
 
 @contextlib.contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore torch's settings, threads and the state of its random generator after the block."""
+    """Restore torch's settings, threads and the state of its random generator after a `with` block."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling: Any = torch.utils.deterministic
     fill, benchmark = filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
@@ -99,7 +99,7 @@ def kept_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(trainer: Trainer, *, resume: bool) -> Iterator[None]:
-    """Keep the run folder locked during the block; the main rank takes the lock and writes the configuration.
+    """Keep the run folder locked during a `with` block; the main rank takes the lock and writes the configuration.
 
     Raises:
         InputError: the folder holds another run.

@@ -44,7 +44,7 @@ class MixConfig:
     """An additional store of frames to train on."""
 
     store: Path
-    split: str | None = "train"  # None: every frame
+    split: str | None = "train"  # split to train on; None: every frame of the store
     weight: float = 1.0  # relative share of this store in every batch
     frames_per_s: float | None = None
 
@@ -57,11 +57,11 @@ class DataConfig:
     """Settings of the frames to train on and of how to read them."""
 
     store: Path
-    split: str | None = "train"  # None: every frame
+    split: str | None = "train"  # split to train on; None: every frame of the store
     epoch_over: Literal["frames", "episodes"] = "frames"
-    frames_per_s: float | None = None  # take anchor frames at this rate; None: every stored frame
-    resident_gib: float = 6.0  # a split up to this size is decoded once and kept on the training device
-    num_workers: int = 2  # number of processes that decode a split larger than `resident_gib`
+    frames_per_s: float | None = None  # rate at which anchor frames are taken; None: every stored frame
+    resident_gib: float = 6.0  # maximum size, in GiB, of a split that is decoded once and kept on the training device
+    num_workers: int = 2  # number of processes that decode frames, if the split is larger than `resident_gib`
     weight: float = 1.0  # relative share of `store` in every batch if `mix` adds stores
     mix: tuple[MixConfig, ...] = ()  # more stores, such as web images or exploration frames
 
@@ -81,14 +81,14 @@ class TrainConfig:
 
     steps: int = 10_000
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
-    accumulate: int = 1  # micro-batches per step; batch statistics and negatives come from a single micro-batch
+    accumulate: int = 1  # number of micro-batches per step; each has its own batch statistics and negatives
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
     # stay fp32.
     precision: Precision | Literal["auto"] = field(default="auto", metadata={"before": "fp32"})
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
     threads: int | None = field(default=None, metadata={"before": 0})
-    channels_last: bool | None = None  # None: only for convolutional backbones
+    channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
     sync_batch_norm: bool = True
     checkpoint_every: int = 500
@@ -120,7 +120,7 @@ class OnlineKnnConfig:
     train_split: str = "train"
     test_split: str = "val"
     frames_per_episode: int = 2
-    output: Literal["pooled", "cls"] = "pooled"  # cls: the class token of a ViT
+    output: Literal["pooled", "cls"] = "pooled"  # feature to use; cls is the class token of a ViT
 
     def __post_init__(self) -> None:
         check_range(1, every=self.every, frames_per_episode=self.frames_per_episode)
@@ -199,7 +199,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Make the folder and write the configuration, after `check`; only the main rank calls this.
+        """Run `check`, make the folder and write the configuration; only the main rank calls this.
 
         Raises:
             InputError: for the reasons that `check` gives.

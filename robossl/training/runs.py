@@ -52,7 +52,7 @@ class Run:
         """The lines of metrics.jsonl as dicts: `step`, and the values logged at that step by name."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # skip half a line of a killed run
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
 
     @property
     def step(self) -> int:

@@ -50,9 +50,9 @@ class Trainer:
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
-    stores: list[Store]  # online kNN uses the first store
+    stores: list[Store]  # stores of the training frames; online kNN uses the first store
     method: Method
-    model: nn.Module  # the method, compiled and wrapped for several ranks
+    model: nn.Module  # the method, compiled if configured, and wrapped if there are several ranks
     optimizer: torch.optim.Optimizer
     loader: BatchLoader
     augment: Augment
@@ -70,7 +70,7 @@ class Trainer:
         config, steps = self.config.train, self.config.train.steps
         progress.show("pretrain", start, steps, note="")
         if start == steps:
-            # If the run was killed between its last checkpoint and its encoder, the encoder is not yet written.
+            # Write the encoder again, because the run may have been killed between its last checkpoint and its encoder.
             self.write_encoder(start)
         logged, logged_at = start, time.perf_counter()
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,13 @@ from robossl_client.clocks import capture_time, seconds
 from robossl_client.errors import EncoderChangedError, RequestError, ServingError, UnavailableError, from_grpc
 from robossl_client.frames import Frames, stack_cameras
 from robossl_client.handshake import explain
-from robossl_client.messages import Pin, Reply, make_pin, only_model
+from robossl_client.messages import Pin, Reply, compare_weights, make_pin, only_model
 from robossl_client.shared_frames import SharedFrames, SharedPlaces
 from robossl_client.stream import FrameStream
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 from robossl_client.wire import CALLS, path
 
+_COMPARE_S = 2.0  # how long to ask what differs, when the pinned encoder is gone
 _CALL_FRAMES = 64  # maximum number of frames per call; larger inputs are split
 S = TypeVar("S", bound=FrameStream)
 
@@ -245,13 +247,25 @@ class ClientBase:
                 )
             except grpc.RpcError as error:
                 failure = from_grpc(error)
-            failure = await self._explained(failure)
+            failure = await self._explained(failure, until_s)
             if not isinstance(failure, UnavailableError) or until_s - time.monotonic() <= wait_s:
                 raise failure
             await self._waiting.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    async def _explained(self, error: ServingError) -> ServingError:
+    async def _explained(self, error: ServingError, until_s: float = math.inf) -> ServingError:
+        if isinstance(error, EncoderChangedError) and self._state == "open":
+            return EncoderChangedError(f"{error}. {await self._compare(until_s)}")
         if not isinstance(error, UnavailableError):
             return error
         return await self._waiting.aside(lambda: explain(error, self._tls))
+
+    async def _compare(self, until_s: float) -> str:
+        """Say how the server's current encoder differs from the pinned one."""
+        ask = CALLS["ModelMetadata"].request(name=self._pin.card.name)
+        timeout_s = max(0.001, min(_COMPARE_S, until_s - time.monotonic()))
+        send = functools.partial(self._method("ModelMetadata"), ask, timeout=timeout_s, metadata=self._metadata)
+        try:
+            return compare_weights(self._pin.card, await self._waiting.answer(send))
+        except grpc.RpcError:
+            return "The server did not say whether the weights of the two differ"

@@ -1,4 +1,4 @@
-"""EncoderCard: identity, input and outputs of an encoder, on which training, serving and probing rely.
+"""EncoderCard: the description of an encoder (identity, input, outputs) on which training, serving and probing rely.
 
 This module needs only the standard library of Python 3.10 or later, so that robots can read cards.
 """
@@ -68,7 +68,7 @@ class EncoderCard:
     """Identity, provenance, input, outputs and measurements of one encoder."""
 
     name: str
-    version: int  # 0 if not exported
+    version: int  # version number in the model repository; 0 if not exported
     digest: str  # sha256 of the weights; encoders with equal digests give equal embeddings
     backbone: str
     input: InputContract
@@ -77,10 +77,10 @@ class EncoderCard:
     model_sha256: str | None = None  # sha256 of model.onnx; None if the encoder runs in torch
     precision: str = "fp32"
     method: str | None = None  # pretraining method; None if not pretrained by robossl
-    step: int | None = None  # training step
+    step: int | None = None  # number of training steps
     config_hash: str | None = None
     data: tuple[str, ...] = ()  # content hashes of the stores (data sets) that the encoder was trained on
-    licences: tuple[str, ...] = ()  # licences of these stores, sorted
+    licences: tuple[str, ...] = ()  # licences of the stores in `data`, sorted
     warnings: tuple[str, ...] = ()  # what users must know before they use or share the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe
@@ -131,7 +131,8 @@ class EncoderCard:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CardError(f"cannot read the card {path} ({error}); pass an exported model folder") from error
+            why = getattr(error, "strerror", None) or error
+            raise CardError(f"cannot read the card {path} ({why}); pass an exported model folder") from error
         return cls.from_json(text, origin=str(path))
 
 

@@ -17,9 +17,9 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # The minimum backoff is also the time limit of a connection attempt, and TLS takes long on slow links.
+    # This is also the time limit of a connection attempt. It is long, because TLS takes long on slow links.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # so a restarted server is found within a second
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # so the client finds a restarted server within a second
     ("grpc.keepalive_time_ms", 10_000),  # together with the next line: a dead server is detected within 14 s
     ("grpc.keepalive_timeout_ms", 4_000),
     ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
@@ -60,6 +60,10 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
     port = re.search(r":(\d+)$", target) if isinstance(target, str) else None
     if not isinstance(target, str) or not target or (port is not None and not 0 < int(port[1]) < 2**16):
         raise RequestError(f"the target must be host:port with a port of 1 to 65535, got {target!r}")
+    if ":" not in target or target.endswith("]"):  # grpc would take port 443
+        raise RequestError(
+            f"the target must be host:port, got {target!r} without a port; a server without --port has {target}:8001"
+        )
     module = grpc.aio if is_async else grpc
     if tls is None:
         return module.insecure_channel(target, options=_OPTIONS)

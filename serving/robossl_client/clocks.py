@@ -1,4 +1,4 @@
-"""Convert capture times of frames, by the monotonic or the wall clock, to seconds of time.monotonic()."""
+"""Convert a frame's capture time, given by the monotonic or the wall clock, to seconds of time.monotonic()."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robossl_client.errors import RequestError
 
 # A capture time may be this far in the future, because synchronised clocks differ by a few milliseconds.
 MAX_AHEAD_S = 0.05
-# An older capture time is refused, because it must come from another clock or have another unit.
+# A capture time that is further in the past is refused. It must come from another clock or have another unit.
 MAX_AGE_S = 600.0
 _ADVICE = {
     "captured_s": "time.monotonic(); pass wall-clock stamps (time.time(), ROS), in seconds, as captured_at=",

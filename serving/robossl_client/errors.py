@@ -78,7 +78,7 @@ _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. 
 
 
 def error_of(status: str, words: str) -> ServingError:
-    """Return the client's error for the name of a grpc status.
+    """Return the client's error for a grpc status, given by its name; `words` is the error's message.
 
     >>> error_of("ABORTED", "replaced")
     SupersededError('replaced')
@@ -87,7 +87,7 @@ def error_of(status: str, words: str) -> ServingError:
 
 
 def from_grpc(error: Any) -> ServingError:
-    """Return the client's error for an error that grpc raised."""
+    """Convert an error that grpc raised into a ServingError."""
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if found := _TOO_LARGE.search(words):

@@ -33,13 +33,15 @@ def explain(error: UnavailableError, tls: Tls | None) -> ServingError:
         return _with_advice(error)
     speaks = _probe(unquote(cut[1]).strip("[]"), int(cut[2]))
     if tls is None and speaks != "no TLS":
-        return DeniedError("the server speaks TLS only; pass tls=Tls(ca=...) with the authority of its certificate")
+        return DeniedError(
+            "the server speaks TLS only; pass the authority of its certificate (--ca FILE, in Python tls=Tls(ca=...))"
+        )
     if tls is not None and speaks == "TLS with client certificates":
         return DeniedError(
-            "the server asks for a client certificate; pass Tls(cert=..., key=...)"
+            "the server asks for a client certificate; pass --cert and --key, in Python Tls(cert=..., key=...)"
             if tls.cert is None
-            else "the server does not accept the client certificate of Tls(cert=...): it is signed by another "
-            "authority than the server's --client-ca, or expired; bring one that is valid"
+            else "the server does not accept the client certificate (--cert, in Python Tls(cert=...)): it is signed by "
+            "another authority than the server's --client-ca, or expired; bring one that is valid"
         )
     return _with_advice(error)
 
@@ -55,14 +57,16 @@ def _with_advice(error: UnavailableError) -> UnavailableError:
 def _by_words(details: str, tls: Tls) -> ServingError | None:
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)", details):
         return DeniedError(
-            f"the server's certificate is not trusted ({found[1]}); pass the authority that signed it as Tls(ca=...), "
-            "or give the server a valid one"
+            f"the server's certificate is not trusted ({found[1]}); pass the authority that signed it "
+            "(--ca FILE, in Python Tls(ca=...)), or give the server a valid one"
         )
     if "Hostname Verification Check failed" in details:
         wanted = tls.server_name or "the target's host"
         return DeniedError(f"the server's certificate is not for {wanted}; pass a name in it as Tls(server_name=...)")
     if "WRONG_VERSION_NUMBER" in details:
-        return DeniedError("the server speaks no TLS; leave tls= out, or start it with --tls-cert and --tls-key")
+        return DeniedError(
+            "the server speaks no TLS; leave out --ca (in Python tls=), or start it with --tls-cert and --tls-key"
+        )
     if "Failed to create security handshaker" in details:
         return RequestError("tls= cannot be used: ca, cert and key must be PEM texts, and the key that of the cert")
     if re.search(r"(tls|ssl) handshake failed", details, re.IGNORECASE):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.card import EncoderCard
+from robossl_client.card import CardError, EncoderCard
 from robossl_client.errors import (
     EncoderChangedError,
     RequestError,
@@ -176,6 +176,17 @@ def make_pin(
     artefact = None if follow or "artefact" not in metadata.properties else metadata.properties["artefact"]
     version = "" if follow else str(card.version)
     return Pin(card, artefact, version, robot, tuple(outputs or card.outputs))
+
+
+def compare_weights(pinned: EncoderCard, metadata: pb.ModelMetadataResponse) -> str:
+    """Say whether the current encoder of a server has other weights than the pinned one, or only another file."""
+    try:
+        current = EncoderCard.from_json(metadata.properties["card"], origin="the server's card").digest
+    except CardError:
+        return "The server did not say whether the weights of the two differ"
+    if current == pinned.digest:
+        return f"The weights of the two are the same ({current[:12]}), only the files differ: it was exported again"
+    return f"The weights of the two differ, so their embeddings are not comparable: pinned {pinned.digest[:12]}"
 
 
 def only_model(index: pb.RepositoryIndexResponse) -> str:

@@ -127,7 +127,7 @@ class SharedPlaces:
     async def put(self, frame_id: str, frames: Frames) -> Mapping[str, Any] | None:
         """Write the frames to a free place, and return parameters that say where they are.
 
-        Return None if there is no free place; the frames must then be sent as bytes.
+        Return None if the frames cannot be placed, for example because no place is free. Then send them as bytes.
 
         Raises:
             ServingError: the server takes no shared memory, or is unavailable.

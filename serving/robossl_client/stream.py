@@ -15,6 +15,7 @@ import grpc
 from robossl_client.clocks import capture_time, seconds
 from robossl_client.errors import (
     DeadlineError,
+    EncoderChangedError,
     OverloadedError,
     RequestError,
     ServerFailedError,
@@ -57,7 +58,7 @@ class FrameStream:
         self.num_replaced = 0  # frames that a newer frame replaced, or whose reply a newer reply replaced
         self.num_late = 0  # frames that missed their deadline before or after sending, or whose reply was too old
         self.num_refused = 0  # frames that the server refused because they were damaged or its queue was full
-        self.num_lost = 0  # frames that were sent or waiting when the connection ended
+        self.num_lost = 0  # frames that got no reply because the connection ended or the stream failed
         self.num_connections = 0
         self._open_call = open_call
         self._explain = explain
@@ -66,7 +67,7 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # number, frames and capture time of what is sent next
+        self._next: tuple[int, Frames, float] | None = None  # number and capture time of the frames to send next
         self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
@@ -214,6 +215,8 @@ class FrameStream:
 
     async def _received(self, response: Any) -> None:
         message, failure = response.infer_response, failure_of(response)
+        if isinstance(failure, EncoderChangedError):
+            failure = await self._explain(failure)
         if self._places is not None:
             if isinstance(failure, RequestError) and await self._places.is_lost(message.id):
                 failure = UnavailableError("the region of this frame is gone")

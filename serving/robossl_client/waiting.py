@@ -33,7 +33,7 @@ class StateCondition(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     async def wait_for(self, is_true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until `is_true()` returns True or the timeout has passed; return its last result."""
+        """Wait until `is_true()` returns True or the timeout has passed; return the last result of `is_true`."""
         ...
 
     def notify_all(self) -> None:
@@ -84,7 +84,7 @@ class Runtime(Protocol):
 
 
 class TimedLock:
-    """A lock. A caller can limit its wait for the lock, by a time of the monotonic clock."""
+    """A lock for which a caller waits at most until a given time (of time.monotonic())."""
 
     def __init__(self, waiting: Runtime) -> None:
         self._changed = waiting.condition()

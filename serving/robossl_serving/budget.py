@@ -22,8 +22,10 @@ from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
 _LOOK_S = 0.25  # how often a waiting request checks that its client is still there
-_LARGE_BYTES = 8 * MIB  # a request is large from this size on; the memory of smaller requests is kept for new frames
-# When large requests have freed this much, memory goes back to the system: at the next regular check, or at once.
+# Requests of at least this size are large. The server keeps the memory of smaller requests for new frames.
+_LARGE_BYTES = 8 * MIB
+# If large requests have freed `_TRIM_BYTES`, memory goes back to the system at the next regular check.
+# If they have freed `_TRIM_NOW_BYTES`, memory goes back at once.
 _TRIM_BYTES, _TRIM_NOW_BYTES = 16 * MIB, 256 * MIB
 
 
@@ -60,7 +62,7 @@ class MemoryBudget:
     """Limits the memory and the decoders that requests use in one server."""
 
     def __init__(self, limits: Limits, *, num_decoders: int = 1) -> None:
-        """Allow requests the memory of `limits`, and allow `num_decoders` batch requests to decode at the same time."""
+        """Use the memory limits in `limits`, and let `num_decoders` batch requests decode at the same time."""
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
@@ -142,7 +144,7 @@ class MemoryBudget:
                 return
             self._trims_again = is_due
             self._freed = 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # without this call, glibc keeps the memory
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # without a trim, glibc keeps the freed memory
         if trim is not None:
             trim(0)
 

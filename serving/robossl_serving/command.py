@@ -129,4 +129,5 @@ def _keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
-        libc.mallopt(_M_ARENA_MAX, 4)  # otherwise each thread keeps the memory of its largest picture
+        # Limit the number of arenas, because each arena keeps the memory of its largest picture.
+        libc.mallopt(_M_ARENA_MAX, 4)

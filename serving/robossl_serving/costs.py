@@ -20,7 +20,7 @@ LARGER = 4  # height and width of the larger frame that is measured, as multiple
 
 @dataclass(frozen=True)
 class Costs:
-    """Run time of an encoder; `seconds` maps numbers of frames to times, and must have the key 1."""
+    """Run time of an encoder; `seconds` maps the number of frames in a run to its time, and must have the key 1."""
 
     seconds: Mapping[int, float]
     pixels: int = 0  # height x width of the frames in the measured runs
@@ -47,7 +47,9 @@ class Costs:
 
     @cached_property
     def best_batch(self) -> int:
-        """Size of the largest batch that is worth running (see `_PAYS`); 1 if no batch is, as on most CPUs.
+        """Size of the largest batch that is worth running (see `_PAYS`).
+
+        It is 1 if running more frames together is not worth it, as on most CPUs.
 
         >>> Costs({1: 0.034, 2: 0.067, 4: 0.14}).best_batch, Costs({1: 0.002, 8: 0.004, 16: 0.03}).best_batch
         (1, 8)
@@ -57,7 +59,7 @@ class Costs:
         return self.best_batch_of(None)
 
     def best_batch_of(self, hw: tuple[int, int] | None) -> int:
-        """Return the largest number of frames of this size that are worth running as a batch; small for large frames.
+        """Return how many frames of size `hw` are worth running as one batch; large frames allow only small batches.
 
         >>> costs = Costs({1: 0.002, 8: 0.004}, pixels=50_000, per_pixel_s=1e-8)
         >>> costs.best_batch_of((200, 250)), costs.best_batch_of((3000, 4000))
@@ -101,9 +103,10 @@ def measure_costs(run: Callable[[int], object], *, max_batch: int, budget_s: flo
 
 
 def measure_pixels(costs: Costs, run_larger: Callable[[], object], hw: tuple[int, int]) -> Costs:
-    """Measure the cost of a pixel, and return the costs with it.
+    """Measure the additional time per additional pixel, and return the costs with this time filled in.
 
-    `run_larger` runs one frame of `LARGER` times the measured height and width `hw`; the faster of two runs counts.
+    `hw` is the frame size of the earlier measurements. `run_larger` runs one frame that is `LARGER` times as high and
+    as wide. It is timed twice, and the faster run counts.
     """
     run_larger()  # not timed, because the first run allocates memory
     larger_s = min(_timed(run_larger) for _ in range(2))

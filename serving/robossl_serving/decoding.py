@@ -23,7 +23,7 @@ _OUTCOMES: dict[grpc.StatusCode, Outcome] = {
 
 
 class ImageDecoder:
-    """Decodes images in the calling thread, and measures how long that takes, to refuse requests that would be late."""
+    """Decodes images in the calling thread, and measures the time, so that it can refuse late requests."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -33,7 +33,7 @@ class ImageDecoder:
     def decode(
         self, images: EncodedImages, claim: MemoryClaim, statistics: ModelStatistics
     ) -> UInt8[ndarray, "b h w 3"]:
-        """Decode the images of a request. If this request is given up, count it in `statistics`.
+        """Decode the images of a request. If it is late or its client has left, count the request in `statistics`.
 
         Raises:
             RefusedError: an image is damaged, memory is full, the client left, or the deadline cannot be met.

@@ -63,7 +63,7 @@ class Descriptions:
         return pb.ModelStatisticsResponse(model_stats=[model.statistics.to_message() for model in models])
 
     def index(self, *, only_ready: bool) -> pb.RepositoryIndexResponse:
-        """Return the state of all versions that are on disk or loaded."""
+        """Return the state of all versions that are on disk or loaded; with `only_ready`, only of ready versions."""
         rows = [row for row in self._repository.index() if row.ready or not only_ready]
         return pb.RepositoryIndexResponse(
             models=[

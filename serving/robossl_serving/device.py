@@ -48,7 +48,7 @@ class Device:
         """Allow `places` encoders to run at the same time."""
         self.lock = threading.Lock()
         self._places = places
-        self._members: list[DeviceMember] = []  # the encoder that ran least recently is first
+        self._members: list[DeviceMember] = []  # all encoders; the one that ran least recently is first
 
     def join(self, member: DeviceMember) -> None:
         """Add an encoder."""

@@ -25,10 +25,10 @@ class ModelEntry:
     current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
     kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
-    failed: tuple[int, ...]  # versions that are wanted but failed their checks
+    failed: tuple[int, ...]  # wanted versions that failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
-    on_disk: Mapping[int, str | None]  # by version: sha256 of its model.onnx, read from its card
+    on_disk: Mapping[int, str | None]  # versions on disk, with the sha256 of model.onnx from the card
 
     def models(self) -> list[Model]:
         """Return the loaded versions."""
@@ -43,7 +43,7 @@ class ModelEntry:
 
         Args:
             version: Version number; empty for the current version.
-            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
+            artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.
@@ -66,7 +66,8 @@ class ModelEntry:
             if model.artefact == artefact and version in ("", str(model.card.version)):
                 model.pinned_s = time.monotonic()
                 return model
-        current = f"the current one is version {self.current}, whose embeddings are not comparable"
+        weights = self.versions[self.current].model.card.digest[:12]
+        current = f"the current one is version {self.current}, another file (with the weights {weights})"
         lying = next((number for number, sha256 in self.on_disk.items() if sha256 == artefact), None)
         if lying is None:
             said = (
@@ -90,10 +91,22 @@ class ModelEntry:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A model version that is on disk or loaded: one row of the reply to RepositoryIndex."""
+
+    name: str
+    version: int
+    ready: bool
+    reason: str
+
+
 def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None) -> RefusedError:
     """Return the error for a failed load; its message also says which version serves calls now."""
     if failed:
-        what = f"version {join_names(failed)} of {name} failed its checks and is not served"
+        what = f"version {failed[0]} of {name} failed its checks and is not served"
+        if len(failed) > 1:
+            what = f"versions {join_names(failed)} of {name} failed their checks and are not served"
     else:
         what = f"the config.pbtxt of {name} cannot be used"
     now = "nothing of it is served" if entry is None else f"version {entry.current} is served"
@@ -114,11 +127,40 @@ def join_names(names: Iterable[object]) -> str:
     return ", ".join(map(str, names)) or "none"
 
 
-def log_change(old: ModelEntry | None, new: ModelEntry) -> None:
-    """Log a change of the current version, and which wanted versions newly failed or are newly missing."""
+def log_serving(entry: ModelEntry) -> None:
+    """Log that calls for a model are answered from now on."""
+    _log.info("serving", extra={"model": entry.name, "version": entry.current})
+
+
+def log_scan(
+    before: Sequence[ModelEntry], after: Sequence[ModelEntry], failed: Iterable[tuple[str, int]], *, is_told: bool
+) -> None:
+    """Log what a scan for new versions changed; a regular scan that changed nothing leaves no line."""
+    artefacts, current = _describe(before)
+    now_artefacts, now_current = _describe(after)
+    loaded = [key for key, artefact in now_artefacts.items() if artefacts.get(key) != artefact]
+    if is_told or loaded or now_current != current:
+        names = [f"{name}/{version}" for name, version in failed]
+        _log.info("scanned", extra={"loaded": loaded, "failed": names, "current": now_current})
+
+
+def _describe(entries: Sequence[ModelEntry]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the sha256 of each loaded model.onnx by NAME/VERSION, and the current versions by name."""
+    loaded = {
+        f"{entry.name}/{number}": found.model.artefact for entry in entries for number, found in entry.versions.items()
+    }
+    return loaded, {entry.name: entry.current for entry in entries}
+
+
+def log_change(old: ModelEntry | None, new: ModelEntry, *, is_serving: bool) -> None:
+    """Log if the current version changed, or if other wanted versions failed or are missing since the last time.
+
+    The first version of a model is logged here only if the server listens already.
+    """
     about = {"model": new.name, "version": new.current}
     if old is None:
-        _log.info("serving", extra=about)
+        if is_serving:
+            log_serving(new)
     elif new.current > old.current:
         _log.info("took over", extra={**about, "before": old.current})
     elif new.current < old.current:

@@ -17,8 +17,10 @@ _DOUBT_S = 1.0  # an estimate halves in this time while no work of its size runs
 # Weight of the last measured time in the estimate, if this time is slower than the estimate.
 # A faster time replaces the estimate, so that only hopeless work is refused.
 _FOLLOW = 0.1
-_HOPELESS = 0.3  # if less than this share of the shortest possible time is left, not even a trial runs
-# An estimate that trials have confirmed may refuse work for this multiple of the shortest possible time.
+# If less than this share of the shortest possible time is left until the deadline, not even a trial runs.
+_HOPELESS = 0.3
+# Work is refused for at most this multiple of the shortest possible time, or for the estimated time if that is longer.
+# Then a trial runs.
 _TRUST = 4
 _CONFIRMS = 0.9  # a trial confirms the estimate if it takes at least this share of the estimated time
 _REMEMBERED = 64  # number of remembered frame sizes; limited, because clients can send any size
@@ -26,7 +28,7 @@ _REMEMBERED = 64  # number of remembered frame sizes; limited, because clients c
 
 @dataclass(slots=True)
 class _Record:
-    since_s: float  # time of the last run of this size; before that, of the first question about this size
+    since_s: float  # time of the last run of this size; before the first run, time of the first estimate
     scale: float | None = None  # measured time / expected time; None before the first run
     num_confirmed: int = 0  # trials in a row that confirmed the estimate
     is_trial: bool = False  # whether the next run of this size is a trial
@@ -40,7 +42,7 @@ class TimeEstimates:
         self._records: dict[tuple[int, int], dict[int, _Record]] = {}
 
     def seconds(self, size: WorkSize, expected_s: float, now_s: float) -> float:
-        """Return the estimated time of work of a size."""
+        """Return the estimated duration of a run of this size, in seconds."""
         return expected_s * self._scale(size) * _certainty(self._record(size, now_s), now_s)
 
     def is_late(self, size: WorkSize, expected_s: float, *, least_s: float, left_s: float, now_s: float) -> bool:

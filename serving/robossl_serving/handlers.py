@@ -100,7 +100,7 @@ class Handlers:
         context.abort(refused.code, refused.message)
 
     def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
-        done = threading.Lock()  # cheaper than an Event
+        done = threading.Lock()  # locked until the request is done; cheaper than an Event
         done.acquire()
         job = self._inference.prepare(
             parse_request(raw),

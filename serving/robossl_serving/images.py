@@ -22,7 +22,7 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a JPEG marker that is neither a stuffed byte nor a restart marker
 _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
-_JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # seconds per pixel on one core of a 2 GHz server
+_JPEG_PIXEL_S, _SCAN_PIXEL_S, _PNG_PIXEL_S = 5e-9, 1e-9, 45e-9  # decoding time per pixel on one 2 GHz core
 # The number of JPEG markers and PNG chunks of a call is limited, because Python reads them one by one.
 # Usual images have one marker or chunk per few kilobytes.
 _PARTS = 2**14
@@ -49,7 +49,7 @@ class EncodedImages:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes that decoding one image needs beside its pixels: 6 per pixel for a JPEG (a PNG needs only 4)."""
+        """Bytes that decoding one image needs beside its pixels: 6 per pixel, as for a JPEG (a PNG needs only 4)."""
         return self.hw[0] * self.hw[1] * 6
 
     def decode(self, check: Callable[[], None]) -> UInt8[ndarray, "b h w 3"]:
@@ -101,12 +101,12 @@ def _count_scans(encoded: Sequence[bytes]) -> list[int]:
 
 
 def jpeg_markers(image: bytes) -> Iterator[int]:
-    """Yield the marker codes of a JPEG. If it has at most one scan, yield only one start of scan.
+    """Yield the codes of a JPEG's markers. If it has at most one scan, yield only the code of one start of scan.
 
-    The number of scans matters, because the decoder processes all pixels once for each scan.
+    A scan is one pass of the decoder over all pixels, so the decoding time grows with the number of scans.
     """
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        # This fast way is enough for most cameras, because they write one scan.
+        # Most cameras write only one scan, so this fast way is enough for them.
         # The count is right, because scan data never contain the bytes of a marker.
         yield _START_OF_SCAN
         return

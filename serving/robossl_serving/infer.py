@@ -155,7 +155,7 @@ class Inference:
             raw = values.tobytes()
             if name in shared and "shared_memory_region" in shared[name]:
                 _write(self._shared_memory, shared[name], raw, tensor.parameters)
-                raw = b""  # stays in the list, because tritonclient needs one entry for each output
+                raw = b""  # empty but not left out, because tritonclient needs one entry for each output
             response.raw_output_contents.append(raw)
         parameters = response.parameters
         parameters["decode_us"].int64_param = _us(job.decoded_s - request.arrived_s)

@@ -11,16 +11,18 @@ MIB = 2**20
 class Limits:
     """Limits of a server; a call over a limit is refused before it uses much time or memory."""
 
-    message_bytes: int = 32 * MIB  # maximum size of a message, also after decompression; of images in shared memory
+    # Maximum size of a message, also after decompression, and of all encoded images of a call in shared memory.
+    message_bytes: int = 32 * MIB
     decoded_bytes: int = 64 * MIB  # maximum size of all decoded frames of a call
     scans: int = 64  # maximum number of passes over the pixels of a JPEG; JPEG encoders write about ten
     scan_pixels: int = 2**28  # maximum number of pixels in all scans of a call; allows 12 scans of the largest frames
     held_message_bytes: int = 512 * MIB  # maximum size of the messages of all requests in the server
     held_pixel_bytes: int = 1024 * MIB  # maximum size of the decoded pixels of all requests in the server
     parameters: int = 64
-    typed_values: int = 2**18  # maximum number of values in typed contents, because reading each takes 50 ns
+    typed_values: int = 2**18  # maximum number of values in typed contents; limited, because each takes 50 ns to read
     name_chars: int = 128  # maximum length of a robot's or camera's name, or of an id
-    waiting: int = 64  # batch requests that may wait for one encoder; control requests: `waiting` + `streams`
+    # Number of batch requests that may wait for one encoder. Of control requests, `waiting` + `streams` may wait.
+    waiting: int = 64
     streams: int = 256
     streams_per_client: int = 8
     unread_replies: int = 16  # maximum number of requests of a stream whose replies the client has not taken

@@ -1,7 +1,7 @@
 """Listen on all addresses of a host, or on none.
 
-This module makes checks that grpc lacks. Otherwise grpc would listen on only some of the addresses without an error,
-take a port modulo 65536, and replace the socket file of a running server.
+This module makes checks that grpc lacks. Without these checks, grpc would listen on only some of the addresses
+and report no error. It would also take a port modulo 65536, and replace the socket file of a running server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from robossl.errors import InputError, ResourceError
 
-_LOOPBACK = ("127.0.0.1", "::1")  # addresses of localhost (RFC 6761), also if /etc/hosts says otherwise
+_LOOPBACK = ("127.0.0.1", "::1")  # addresses of localhost (RFC 6761), even if /etc/hosts has others
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -104,7 +104,10 @@ def _open(address: str, open_port: Callable[[str], int]) -> int:
     except RuntimeError:
         port = 0
     if not port:
-        raise ResourceError(f"cannot listen on {address}; choose another --host or --port")
+        raise ResourceError(
+            f"cannot listen on {address}: grpc's lines above say why; choose another --host or --port, or with "
+            "TLS another certificate and key"
+        )
     return port
 
 

@@ -18,7 +18,14 @@ _LOAD_S = 600.0  # time limit; long, because a load checks and measures the enco
 
 
 def load(
-    target: str, model: str, *, version: int | None = None, token: Path | None = None, ca: Path | None = None
+    target: str,
+    model: str,
+    *,
+    version: int | None = None,
+    token: Path | None = None,
+    ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
 ) -> str:
     """Tell a running server to load a model; the old version serves until the new one has passed its checks.
 
@@ -29,13 +36,15 @@ def load(
             version_policy in the model's config.pbtxt chooses.
         token: File with the admin token, or with the server's token if there is no admin token.
         ca: PEM file of the authority that signed the server's certificate.
+        cert: PEM file of your own certificate, for a server that was started with --client-ca.
+        key: PEM file with the key of --cert.
 
     Raises:
         InputError: the model or version does not exist, or an argument cannot be used.
         ResourceError: the server cannot be reached, denies access, or the version failed its checks.
     """
     try:
-        versions = _load(target, model, version, **read_credentials(token, ca))
+        versions = _load(target, model, version, **read_credentials(token, ca, cert=cert, key=key))
     except (RequestError, UnknownModelError) as error:
         raise InputError(f"{target}: {error}") from error
     except ServingError as error:
@@ -44,10 +53,12 @@ def load(
     said = f"{model} version {versions[-1]} is current at {target}; loaded versions: {loaded}"
     if version is None:
         return said
+    kept = f"version_policy: {{ specific {{ versions: [ {version} ] }} }}"
     return (
         f"{said}\nrobots that pinned another version keep it until they reconnect or the server restarts without it\n"
         f"version {version} stays current until the model is loaded without --version or the server restarts; to "
-        f"keep it after that, write version_policy: {{ specific {{ versions: [ {version} ] }} }} into its config.pbtxt"
+        f"keep it after that, write {kept} into its config.pbtxt; later exports are then loaded only if they are named "
+        "there too, and no other version takes over if this one is damaged"
     )
 
 

@@ -1,4 +1,4 @@
-"""Log one JSON object per line on standard error, also for lines of Python and native libraries.
+"""Log one JSON object per line on standard error, also for lines that Python or native libraries write.
 
 onnxruntime and grpc write to file descriptor 2 directly. So descriptor 2 becomes a pipe, and a separate program
 (`relay.py`) turns each line from the pipe into a JSON object.
@@ -112,7 +112,7 @@ def _wrapped_lines(kept: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _crash_dump(kept: int) -> Iterator[None]:
-    """Write the stack of a crash directly to `kept`, because the relay would make one log event of each line."""
+    """Write a crash's stack to descriptor `kept`, not to the relay, which would log each line as an event."""
     if faulthandler.is_enabled():
         yield
         return

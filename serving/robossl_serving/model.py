@@ -31,7 +31,7 @@ from robossl_serving.statistics import ModelStatistics
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
 _LARGE = 8 * 2**20  # a run is large if its frames have at least this many bytes
-_KEPT_S = 2.0  # how long onnxruntime's memory is kept after a large run, in case another one follows
+_KEPT_S = 2.0  # how long onnxruntime's memory is kept after a large run, for the next large run
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Model:
         self.artefact = self.card.model_sha256
         self.max_batch = _max_batch(folder.parent / "config.pbtxt")
         self._provider = settings.provider
-        self._large_s: float | None = None  # time of the last large run; None if no memory is kept
+        self._large_s: float | None = None  # time of the last large run; None if its memory was given back
         self._session = open_session(model, provider=settings.provider, threads=settings.threads)
         self._check_tensors(model)
         check_on_this_machine(model, self.card, self._run, settings)
@@ -158,7 +158,7 @@ class Model:
 
 
 def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: SessionSettings) -> None:
-    """Check that the optimised graph on its provider gives the same outputs as the unoptimised graph on the CPU.
+    """Check that the optimised graph on the chosen provider gives the same outputs as the unoptimised graph on the CPU.
 
     The export compared the graph with torch, but kernels differ between machines and providers. The tolerances are
     those of the export.
@@ -180,7 +180,7 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
 
 
 def places_of(settings: SessionSettings) -> int:
-    """Return how many encoders may run at the same time: on a CPU as many as get own cores, on a GPU only 1."""
+    """Return how many encoders may run at the same time: one on a GPU, otherwise number of CPUs / threads per run."""
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 

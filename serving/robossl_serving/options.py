@@ -25,7 +25,7 @@ class RequestOptions:
     camera: str = ""
     age_us: int = 0  # microseconds from capture to sending of the frame, by the client's clock
     artefact: str | None = None  # sha256 of the only model.onnx whose embeddings the client accepts
-    timeout: int | None = None  # microseconds, as in Triton; the call's own deadline applies too
+    timeout: int | None = None  # time limit in microseconds, as in Triton; the call's deadline applies too
 
 
 def read_options(request: pb.ModelInferRequest, limits: Limits) -> RequestOptions:

@@ -1,4 +1,4 @@
-"""Choose the onnxruntime provider (CPU, CUDA or TensorRT). If a user names one, no other is ever used."""
+"""Choose the onnxruntime provider (CPU, CUDA or TensorRT). If a user names a provider, no other one is used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 from typing import Literal
 
 from robossl.encoders.onnx_session import Provider
+from robossl.errors import InputError
 
 ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -15,10 +16,16 @@ def choose_provider(choice: ProviderChoice) -> Provider:
 
     `auto` never chooses TensorRT, because TensorRT takes minutes to build its engines, and its results differ slightly
     by rounding.
+
+    Raises:
+        InputError: a provider that needs a CUDA device is given by name, and there is no device.
     """
-    if choice != "auto":
-        return choice
-    return "cuda" if num_cuda_devices() else "cpu"
+    has_device = choice != "cpu" and num_cuda_devices() > 0
+    if choice == "auto":
+        return "cuda" if has_device else "cpu"
+    if choice != "cpu" and not has_device:
+        raise InputError(f"--provider {choice} needs a CUDA device, and the driver reports none; pass --provider cpu")
+    return choice
 
 
 def num_cuda_devices() -> int:

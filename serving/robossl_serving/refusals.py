@@ -1,4 +1,4 @@
-"""Count every request that is refused within a stream, and log the refusals at a limited rate."""
+"""Count the requests that are refused within a stream or for their token, and log them at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from robossl_client.wire import get_value
 
 from robossl_serving.refused import RefusedError
 
-# Time between log lines about the same stream and status, because a broken camera is refused 30 times a second.
+# Minimum time between log lines about the same caller and status.
+# Without it, a broken camera would cause 30 lines a second.
 _EVERY_S = 10.0
 # These statuses are normal for a control loop under load, so they are counted in the metrics but not logged.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+_MAX_CALLERS = 256  # callers beyond these share their lines
 
 _log = logging.getLogger("robossl.serving")
 
@@ -30,23 +33,30 @@ class _Unlogged:
 
 
 class Refusals:
-    """Counts and logs the requests that are refused in one stream."""
+    """Counts and logs the requests that are refused in one stream, or because of their token."""
 
-    def __init__(self, peer: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
-        self._peer = peer
+    def __init__(self, event: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
+        """Log the refusals as this event, and tell `on_refused` the status of each."""
+        self._event = event
         self._on_refused = on_refused
         self._lock = threading.Lock()
-        self._unlogged: dict[grpc.StatusCode, _Unlogged] = {}
+        self._unlogged: dict[tuple[grpc.StatusCode, str], _Unlogged] = {}
 
-    def add(self, refused: RefusedError, message: pb.ModelInferRequest | None) -> None:
-        """Count a refusal. Log the first refusal of each status at once, and later refusals together every 10 s."""
+    def add(
+        self, refused: RefusedError, peer: str, message: pb.ModelInferRequest | None = None, **more: object
+    ) -> None:
+        """Count a refusal. Log a caller's first refusal of each status at once, and later ones together every 10 s."""
         self._on_refused(refused.code)
         if refused.code in _EXPECTED:
             return
-        facts = {"peer": self._peer, "status": refused.code.name, "reason": refused.message, **_facts(message)}
+        facts = {"peer": peer, "status": refused.code.name, "reason": refused.message, **_facts(message), **more}
+        host = peer.rpartition(":")[0]  # every connection has a port of its own
         now_s = time.monotonic()
         with self._lock:
-            unlogged = self._unlogged.setdefault(refused.code, _Unlogged(next_s=now_s, times=0, facts=facts))
+            key = refused.code, host
+            if key not in self._unlogged and len(self._unlogged) >= _MAX_CALLERS:
+                key = refused.code, ""
+            unlogged = self._unlogged.setdefault(key, _Unlogged(next_s=now_s, times=0, facts=facts))
             unlogged.times, unlogged.facts = unlogged.times + 1, facts
             if now_s >= unlogged.next_s:
                 self._write(unlogged)
@@ -60,7 +70,7 @@ class Refusals:
                     self._write(unlogged)
 
     def _write(self, unlogged: _Unlogged) -> None:
-        _log.warning("refused in a stream", extra={**unlogged.facts, "times": unlogged.times})
+        _log.warning(self._event, extra={**unlogged.facts, "times": unlogged.times})
         unlogged.times = 0
 
 

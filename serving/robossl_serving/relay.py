@@ -13,7 +13,7 @@ import sys
 import time
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LINE_BYTES = 2**14  # longer lines are split
+_LINE_BYTES = 2**14  # maximum length of a line; longer lines are split
 
 
 def format_time(seconds: float) -> str:

@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -22,24 +21,23 @@ from robossl_client._proto import inference_pb2 as pb
 
 from robossl.errors import InputError, RobosslError
 from robossl_serving.device import Device
-from robossl_serving.entry import ModelEntry, join_names, log_change, not_loaded_error, unknown_model_error
-from robossl_serving.folder import artefacts, scan
+from robossl_serving.entry import (
+    IndexRow,
+    ModelEntry,
+    join_names,
+    log_change,
+    log_scan,
+    log_serving,
+    not_loaded_error,
+    unknown_model_error,
+)
+from robossl_serving.folder import artefacts, log_incomplete, nothing_found_error, scan
 from robossl_serving.loader import LoadedVersion, ModelLoader
 from robossl_serving.model import Model, SessionSettings, places_of
 from robossl_serving.policy import VersionChooser
 from robossl_serving.refused import RefusedError
 
 _log = logging.getLogger("robossl.serving")
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """A model version that is on disk or loaded: one row of the reply to RepositoryIndex."""
-
-    name: str
-    version: int
-    ready: bool
-    reason: str
 
 
 class Repository:
@@ -63,6 +61,8 @@ class Repository:
         self._entries: dict[str, ModelEntry] = {}
         # By model: the version that a user loaded by number; it overrides the version policy.
         self._chosen: dict[str, int] = {}
+        self._is_serving = False  # whether the server listens
+        self._incomplete: frozenset[Path] = frozenset()  # version folders that are ignored, which is logged once
         self._unloaded: set[str] = set()  # models that a user unloaded; they are loaded again only on request
 
     def load_all(self) -> None:
@@ -71,9 +71,9 @@ class Repository:
         Raises:
             InputError: no model can be served.
         """
-        found = scan(self._root)
+        found = self._scan()
         if not found:
-            raise InputError(f"{self._root} holds no NAME/VERSION/model.onnx; `robossl export` writes one")
+            raise nothing_found_error(self._root)
         for name, versions in found.items():
             try:
                 self._update(name, versions, again=True)
@@ -83,20 +83,29 @@ class Repository:
         if not self._entries:
             raise InputError(f"no model of {self._root} can be served; the lines above say why")
 
+    def announce(self) -> None:
+        """Log which models serve; call this when the server listens."""
+        with self._loading:
+            self._is_serving = True
+            for entry in self._entries.values():
+                log_serving(entry)
+
     def load(self, name: str, version: int | None = None) -> None:
         """Load a model by its version policy, or load one version and make it current.
 
         The old version serves until the new version is ready. A version loaded by number overrides the version policy
-        until the model is loaded without a number.
+        until the model is loaded without a version number.
 
         Raises:
             RefusedError: the model or version does not exist, or a version failed its checks.
         """
-        versions = scan(self._root).get(name)
+        versions = self._scan().get(name)
         if versions is None:
             raise RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:128]!r} in the repository")
         if version is not None and version not in versions:
             said = f"version {version} of {name} is not in the repository; it holds {join_names(versions)}"
+            if self._root / name / str(version) in self._incomplete:
+                said += f". The folder of version {version} has no model.onnx: export it again"
             raise RefusedError(grpc.StatusCode.NOT_FOUND, said)
         try:
             failed = self._update(name, versions, again=True, is_told=True, version=version)
@@ -127,7 +136,7 @@ class Repository:
         Args:
             name: Name of the model.
             version: Version number; empty for the current version.
-            artefact: sha256 of the only model.onnx that the client accepts; None if it has not pinned one.
+            artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
             RefusedError: the version is not loaded, or is not the pinned encoder.
@@ -182,14 +191,20 @@ class Repository:
 
     def look(self, *, again: bool) -> None:
         """Load new versions from disk; with `again`, also retry failed versions whose files have not changed."""
-        for name, versions in scan(self._root).items():
+        before = self.entries()
+        for name, versions in self._scan().items():
             with contextlib.suppress(RobosslError):  # the errors are already logged
                 self._update(name, versions, again=again)
+        log_scan(before, self.entries(), self.failed(), is_told=again)
 
     def close(self) -> None:
         """Run all waiting requests, then close all models."""
         for thread in [model.close() for model in self.models()]:
             thread.join()
+
+    def _scan(self) -> dict[str, list[int]]:
+        self._incomplete = log_incomplete(self._root, self._incomplete)
+        return scan(self._root)
 
     def _update(
         self, name: str, on_disk: Collection[int], *, again: bool, is_told: bool = False, version: int | None = None
@@ -235,7 +250,7 @@ class Repository:
         there = artefacts(self._root / name, on_disk)
         entry = ModelEntry(name, max(good), versions, frozenset(good), failed, missing, policy, there)
         self._entries[name] = entry
-        log_change(old, entry)
+        log_change(old, entry, is_serving=self._is_serving)
         for number, loaded in old.versions.items() if old else ():
             if loaded.model is not versions[number].model:
                 _close(loaded.model)

@@ -22,7 +22,8 @@ class Request:
     outputs: tuple[str, ...]
     robot: str | None
     camera: str
-    captured_s: float  # capture time by time.monotonic() of this machine, the clock of all times here
+    # Capture time. All points in time in this class are by time.monotonic() of this machine.
+    captured_s: float
     arrived_s: float
     deadline_s: float
     on_done: Callable[[], None] = field(repr=False)

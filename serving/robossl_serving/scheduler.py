@@ -19,7 +19,7 @@ from robossl_serving.costs import Costs
 from robossl_serving.estimates import TimeEstimates
 from robossl_serving.requests import FrameSlice, Request, RunPlan
 
-# A robot that was not served for this many fair intervals is served next.
+# Number of fair intervals without service after which a robot runs before all others.
 # The fair interval is the time in which all active robots can be served once.
 _GUARD = 2.0
 # Number of fair intervals after which a robot is due, that is, may be served again if its frame is the freshest.
@@ -30,7 +30,8 @@ _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
 # The number of names is limited, because clients can invent any number of them.
 _NAMES = 8
 _DOUBT_S = 1.0  # while nothing runs, `_pace` (run time / expected run time) halves in this time
-_FOLLOW = 0.1  # weight of the last run in `_pace` if it was slower; a faster run replaces `_pace`
+# Weight of the last run in `_pace` if that run was slower than `_pace`. A faster run replaces `_pace`.
+_FOLLOW = 0.1
 
 
 class QueueFullError(Exception):
@@ -40,13 +41,13 @@ class QueueFullError(Exception):
 @dataclass(slots=True)
 class _Robot:
     seen_s: float
-    served_s: float  # time when the robot was last served; before that, time of its first request
+    served_s: float  # time when the robot was last served; until then, time of its first request
     hw: tuple[int, int]  # height and width of the robot's last frame
     slots: dict[str, Request] = field(default_factory=dict)  # the waiting request of each camera
     camera_served_s: dict[str, float] = field(default_factory=dict)
 
     def next_camera(self) -> str:
-        """Return the waiting camera that was served longest ago."""
+        """Return the camera that was served longest ago, among the cameras with a waiting request."""
         return min(self.slots, key=lambda camera: self.camera_served_s.get(camera, 0.0))
 
 
@@ -64,7 +65,8 @@ class Scheduler:
         self._runs = TimeEstimates()
         # Recent run time / expected run time, over runs of all sizes; the fair interval is multiplied by it.
         self._pace = 1.0
-        self._ran_s: float | None = None  # end of the last run; before that, arrival of the first request
+        # Time when the last run ended. Before the first run, it is the time when the first request arrived.
+        self._ran_s: float | None = None
         self._last_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -80,9 +82,10 @@ class Scheduler:
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
-        """Queue a request; return the request that will not run because of it, or None.
+        """Queue a request; return the request that it displaces, or None.
 
-        Each camera has at most one waiting request: the newer of two stays in the queue, and the older is returned.
+        Each camera has at most one waiting request. Of two requests, the newer one stays in the queue, and the older
+        one is returned.
 
         Raises:
             QueueFullError: too many requests wait.
@@ -188,7 +191,7 @@ class Scheduler:
                 yield request
 
     def _control_slices(self, now_s: float, beside_s: float) -> Iterable[FrameSlice]:
-        """Yield the frames of the next control request, and of others that are worth running in the same batch."""
+        """Yield the frames of the next control request, and of later control requests worth running in its batch."""
         first, num_frames, slack_s = None, 0, float("inf")
         while self._num_slots:
             robot = self._next_robot(now_s, beside_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +27,7 @@ from robossl_serving.listen import format_address, is_unix, listen
 from robossl_serving.metrics import Metrics
 from robossl_serving.model import SessionSettings
 from robossl_serving.reflection import public_pool
+from robossl_serving.refusals import Refusals
 from robossl_serving.repository import Repository
 from robossl_serving.security import Security
 from robossl_serving.shared_memory import SharedMemory
@@ -76,7 +78,8 @@ class EncoderServer:
         limits = settings.limits
         self._settings = settings
         self._metrics = Metrics(lambda: self.repository, num_streams=lambda: len(self.streams))
-        credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._metrics)
+        self._denials = Refusals("refused a caller", self._metrics.refuse)
+        credentials, interceptors = settings.security.credentials(), settings.security.interceptors(self._denials)
         self._health = HealthService()
         self.repository = Repository(
             models,
@@ -89,7 +92,8 @@ class EncoderServer:
         self._budget = MemoryBudget(limits, num_decoders=max(1, num_cpus() - 1))
         inference = Inference(self.repository, limits, self._memory, self._budget)
         self.streams = Streams(inference, limits, self._metrics.refuse)
-        # Control requests, batch requests in decoding, and queued batch requests need up to `waiting` threads each.
+        # Three kinds of requests need up to `waiting` threads each: control requests, batch requests in decoding, and
+        # queued batch requests. Each stream needs one more thread.
         num_threads = 3 * limits.waiting + limits.streams + _SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
@@ -126,6 +130,9 @@ class EncoderServer:
             port = self._metrics.serve(addresses, self._settings.metrics_port)
             self.metrics_pages = [f"http://{format_address(each, port)}/metrics" for each in addresses]
         self._server.start()
+        facts = {"tls": self._settings.security.tls_cert is not None, "metrics": self.metrics_pages}
+        _log.info("listening", extra={"address": self.address, **facts})
+        self.repository.announce()
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
         threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
 
@@ -138,6 +145,10 @@ class EncoderServer:
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Report NOT_SERVING, answer the accepted requests, and close."""
+        began_s = time.monotonic()
+        waiting = sum(len(model.executor) for model in self.repository.models())
+        facts = {"grace_seconds": grace_s, "open_streams": len(self.streams), "waiting_requests": waiting}
+        _log.info("draining", extra=facts)
         self._stopped.set()
         self._health.shut_down()
         self.streams.drain()
@@ -146,6 +157,8 @@ class EncoderServer:
         self._metrics.close()
         if self._memory is not None:
             self._memory.close()
+        self._denials.close()
+        _log.info("stopped", extra={"seconds": round(time.monotonic() - began_s, 2)})
 
     def _give_back(self) -> None:
         while not self._stopped.wait(_GIVE_BACK_S):
@@ -174,7 +187,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
-        ("grpc.keepalive_time_ms", 10_000),  # within 14 s, detects that a robot has left the network
+        ("grpc.keepalive_time_ms", 10_000),  # so the server notices within 14 s that a robot left
         ("grpc.keepalive_timeout_ms", 4_000),
         ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
         ("grpc.http2.settings_timeout", 10_000),  # time after which a client that stays silent is disconnected

@@ -44,7 +44,7 @@ class SharedMemory:
         self._regions: dict[str, RegisteredRegion] = {}
 
     def register(self, name: str, key: str, *, offset: int, size: int) -> None:
-        """Register a region.
+        """Register a part of the file that `key` names as the region `name`.
 
         Raises:
             RefusedError: the name is taken, the key is not allowed, or the file is missing or too small.

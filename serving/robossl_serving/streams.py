@@ -42,7 +42,7 @@ class Streams:
         Raises:
             RefusedError: too many streams are open, or the server shuts down.
         """
-        refusals = Refusals(context.peer(), self._on_refused)
+        refusals = Refusals("refused in a stream", self._on_refused)
         stream = _Stream(self._inference, context.peer(), refusals, unread_replies=self._limits.unread_replies)
         self._enter(stream, context.peer())
         try:
@@ -93,8 +93,8 @@ class _Stream:
         self._lock = threading.Lock()
         self._jobs: set[InferJob] = set()
         self._ended = False
-        self._cancelled = False  # the client does not want the pending replies
-        self._left = False  # nobody takes replies any more
+        self._cancelled = False  # whether the client wants no more replies
+        self._left = False  # whether nobody takes replies any more
 
     def read(self, requests: Iterator[bytes]) -> None:
         """Read requests until the client has no more requests or goes away."""
@@ -176,7 +176,7 @@ class _Stream:
             with self._lock:
                 self._jobs.difference_update(box)
             refused = to_refused(error)
-            self._refusals.add(refused, message)
+            self._refusals.add(refused, self._peer, message)
             self._outbox.put((refused, message.id if message is not None else ""))
 
     def _reply(self, item: InferJob | tuple[RefusedError, str]) -> pb.ModelStreamInferResponse:
@@ -187,7 +187,7 @@ class _Stream:
                 return pb.ModelStreamInferResponse(infer_response=self._inference.reply(item))
             except Exception as error:  # only this request fails; the stream goes on
                 item_id, reason = item.id, to_refused(error)
-                self._refusals.add(reason, item.message)
+                self._refusals.add(reason, self._peer, item.message)
         else:
             reason, item_id = item
         response = pb.ModelStreamInferResponse(error_message=reason.message)

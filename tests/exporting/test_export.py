@@ -294,6 +294,9 @@ def test_an_exported_model_runs_on_no_other_device(models: dict[str, Path]) -> N
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_provider_that_is_not_there_does_not_fall_back(models: dict[str, Path]) -> None:
+def test_a_provider_that_is_not_there_does_not_fall_back(
+    models: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(RobosslError, match=r"no working CUDAExecutionProvider|cannot open .* on cuda"):
         OnnxEncoder(models["fixed"], provider="cuda")
+    assert capfd.readouterr().out == "", "what onnxruntime says about missing libraries is no output"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main(["bench-serve", *options]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_wrong_number_is_the_only_one_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-serve", "127.0.0.1:1", "--frame-hw", "0", "224"]) == 2
+    assert capsys.readouterr().err == "robossl: --frame-hw must be finite and above 0, got 0 224\n"
+
+
+def test_the_words_of_the_report_are_explained(server: EncoderServer, tmp_path: Path) -> None:
+    options = {"seconds": 1.0, "frame_hw": (240, 320), "transport": "unary", "hz": 20_000.0}
+    said = bench_serve(f"127.0.0.1:{server.port}", out=tmp_path, **options)
+    assert " skipped" in said and "skipped: not sent, because the next frame was due\n" in said
+    assert "; evenness 1.000\n" in said and "evenness: Jain's index, 1 if all clients got the same\n" in said
+    assert "OverloadedError: " not in said, "it did not occur"
+    said = bench_serve(f"127.0.0.1:{server.port}", out=tmp_path, pattern="overload", **options)
+    assert re.search(r"capacity \d+\.\d frames/s, measured before the load; \d+% of it was served\n", said)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_load(server: EncoderServer, tmp_path: Path) -> None:

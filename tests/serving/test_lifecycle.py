@@ -127,6 +127,26 @@ def test_the_same_number_with_another_encoder_is_another_encoder(tmp_path: Path)
             pinned.encode(FRAMES[:1])
 
 
+@pytest.mark.parametrize("has_same_weights", [False, True])
+def test_a_client_whose_pin_is_gone_hears_whether_the_weights_differ(tmp_path: Path, has_same_weights: bool) -> None:
+    words = "the weights of the two are the same .*only the files differ" if has_same_weights else "the two differ, so"
+    with one_version(tmp_path) as (models, server), client_of(server, robot="arm") as client, client.latest() as stream:
+        digest = client.card.digest
+        server.repository.unload("tiny")
+        shutil.rmtree(models / "tiny")
+        # The digest of a tiny encoder is that of its name and version.
+        build_tiny(models, version=1 if has_same_weights else 2, layers=2)
+        server.repository.load("tiny")
+        with pytest.raises(EncoderChangedError, match=f"(?i){words}"):
+            client.encode(FRAMES[:1])
+        stream.send(FRAMES[:1])
+        with pytest.raises(EncoderChangedError, match=f"(?i){words}"):
+            stream.take(wait_ms=30_000)
+        if has_same_weights:
+            with client_of(server, digest=digest) as again:
+                assert again.encode(FRAMES[:1]).digest == digest
+
+
 def test_a_stream_that_ends_with_another_encoder_counts_its_frames(tmp_path: Path) -> None:
     with one_version(tmp_path) as (models, server), client_of(server, robot="arm") as client, client.latest() as stream:
         stream.send(FRAMES[:1])

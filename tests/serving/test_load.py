@@ -57,3 +57,11 @@ def test_a_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) -> No
     assert "127.0.0.1:1: no server is reached" in said and "start `robossl serve` there" in said
     assert main(["load", "127.0.0.1:0", "tiny"]) == 2
     assert "host:port with a port of 1 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_target_without_port_is_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["load", target, "tiny"], ["bench-serve", target]):
+        assert main(command) in (1, 2)
+        said = capsys.readouterr().err
+        assert f"got {target!r} without a port; a server without --port has {target}:8001" in said and "443" not in said

@@ -158,6 +158,12 @@ def test_a_unix_socket_is_what_is_printed(tmp_path: Path) -> None:
         (tmp_path / path).unlink(missing_ok=True)
 
 
+def test_a_socket_in_no_folder_sends_the_reader_to_the_log(tmp_path: Path, tiny_models: Path) -> None:
+    host = f"unix:{tmp_path}/nowhere/a"
+    with pytest.raises(ResourceError, match=f"cannot listen on {host}: grpc's lines above say why"):
+        EncoderServer(tiny_models, ServerSettings(host=host))
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
@@ -189,7 +195,40 @@ def test_a_server_drains_whatever_its_output_is(tmp_path: Path, output: str) -> 
         assert [call.result().model_version for call in calls] == ["1"] * 12
         assert process.wait(timeout=60) == 0
         assert process.stderr is not None
-        assert [json.loads(line)["level"] for line in process.stderr.read().splitlines()] == ["info"] * 2
+        assert [json.loads(line)["level"] for line in process.stderr.read().splitlines()] == ["info"] * 5
+
+
+def test_the_log_says_what_the_server_is_doing(tmp_path: Path) -> None:
+    build_tiny(tmp_path, version=1)
+    port = _free_port()
+    command = [sys.executable, "-m", "robossl", "serve", str(tmp_path), "--threads", "1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+
+        def read_until(event: str) -> list[dict[str, Any]]:
+            rows = []
+            while not rows or rows[-1]["event"] != event:
+                line = process.stderr.readline()
+                assert line, rows
+                rows.append(json.loads(line))
+            return rows
+
+        try:
+            rows = read_until("serving")
+            assert ask(f"127.0.0.1:{port}") == "1", "it answers as soon as it says so"
+            assert [row["event"] for row in rows] == ["loaded", "listening", "serving"]
+            assert (rows[1]["address"], rows[1]["tls"]) == (f"127.0.0.1:{port}", False)
+            build_tiny(tmp_path, version=2)
+            process.send_signal(signal.SIGHUP)
+            scanned = read_until("scanned")[-1]
+            assert (scanned["loaded"], scanned["failed"], scanned["current"]) == (["tiny/2"], [], {"tiny": 2})
+            process.terminate()
+            rows = read_until("stopped")
+            assert [row["event"] for row in rows] == ["draining", "stopped"]
+            assert (rows[0]["grace_seconds"], rows[0]["open_streams"], rows[0]["waiting_requests"]) == (10.0, 0, 0)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
 
 
 def test_all_lines_of_the_log_are_json(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import os
 import re
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from robossl_client.channel import Tls
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, DeniedError, RequestError, UnavailableError
 from robossl_serving.peers import is_loopback
+from robossl_serving.provider import num_cuda_devices
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, calling, infer_request, own_address, serving, status_of
@@ -102,14 +104,14 @@ def test_tls(tiny_models: Path, certs: Path) -> None:
             _denied(
                 server, r"certificate is not trusted \(unable to get local issuer certificate\); pass .*ca=", tls=wrong
             )
-        _denied(server, "the server speaks TLS only; pass tls=Tls", tls=None)
+        _denied(server, r"speaks TLS only; pass the authority of .* \(--ca FILE, in Python tls=Tls\(ca=", tls=None)
         named = dataclasses.replace(_tls(certs), server_name="elsewhere")
         _denied(server, "the server's certificate is not for elsewhere; pass a name in it", tls=named)
 
 
 def test_a_server_without_tls_is_told_apart(tiny_models: Path, certs: Path) -> None:
     with serving(tiny_models) as server:
-        _denied(server, "the server speaks no TLS; leave tls= out", tls=_tls(certs))
+        _denied(server, "the server speaks no TLS; leave out --ca", tls=_tls(certs))
 
 
 @pytest.mark.parametrize("with_tls", [False, True])
@@ -155,6 +157,59 @@ def test_a_stream_hears_that_the_server_came_back_with_another_certificate(tiny_
             while time.monotonic() < until_s:
                 stream.send(FRAMES[:1])
                 stream.take(wait_ms=100)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "words"),
+    [
+        ("server.key", "server.pem", "--tls-cert .*server.key holds no certificate .*it holds a PRIVATE KEY"),
+        ("server.pem", "other.key", "--tls-key .*other.key is not the key of .*server.pem; pass the two"),
+        ("server.pem", "server.pem", "--tls-key .*server.pem holds no private key .*it holds a CERTIFICATE"),
+        ("cut.pem", "server.key", "--tls-cert .*cut.pem holds no certificate .*its CERTIFICATE is damaged"),
+        ("server.pem", "cut.key", "--tls-key .*cut.key holds no private key .*its PRIVATE KEY is damaged"),
+        ("empty", "server.key", "--tls-cert .*empty holds no certificate .*it is empty"),
+        ("names", "server.key", "--tls-cert .*names holds no certificate .*it is no PEM file"),
+        ("server.pem", "locked.key", "--tls-key .*locked.key is encrypted"),
+    ],
+)
+def test_a_certificate_or_key_that_cannot_be_used_is_named(
+    tiny_models: Path, certs: Path, cert: str, key: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (certs / "empty").touch()
+    for name in ("server.pem", "server.key"):
+        (certs / name.replace("server", "cut")).write_bytes((certs / name).read_bytes()[:120])
+    _openssl("ec", "-in", certs / "server.key", "-aes256", "-passout", "pass:secret", "-out", certs / "locked.key")
+    files = ("--tls-cert", str(certs / cert), "--tls-key", str(certs / key))
+    assert main(["serve", str(tiny_models), "--port", "0", *files]) == 2
+    said = capfd.readouterr().err
+    assert re.match(f"robossl: {words}", said) and said.count("\n") == 1 and "--port" not in said
+
+
+def test_an_authority_that_cannot_be_used_is_named(
+    tiny_models: Path, certs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = certs / "server.key"
+    with pytest.raises(InputError, match=r"--client-ca .*server.key holds no certificate"):
+        EncoderServer(tiny_models, _settings(certs, client_ca=key))
+    with serving(tiny_models, _settings(certs)) as server:
+        target = f"localhost:{server.port}"
+        for command in (["load", target, "tiny"], ["bench-serve", target]):
+            assert main([*command, "--ca", str(key)]) == 2
+            said = capfd.readouterr().err
+            assert said.startswith(f"robossl: --ca {key} holds no certificate") and said.count("\n") == 1
+            assert main(command) == 1
+            assert "pass the authority of its certificate (--ca FILE, " in capfd.readouterr().err
+
+
+def test_files_that_are_pipes_are_read_once(tiny_models: Path, certs: Path) -> None:
+    pipes = {}
+    for name in ("pem", "key"):
+        pipes[name], sink = os.pipe()
+        os.write(sink, (certs / f"server.{name}").read_bytes())
+        os.close(sink)
+    files = {"tls_cert": Path(f"/dev/fd/{pipes['pem']}"), "tls_key": Path(f"/dev/fd/{pipes['key']}")}
+    with serving(tiny_models, _settings(**files)) as server:
+        _ask(server, tls=_tls(certs))
 
 
 def test_tls_texts_that_cannot_be_used_are_said(tiny_models: Path, certs: Path) -> None:
@@ -234,10 +289,33 @@ def test_an_expired_certificate_is_not_believed(tiny_models: Path, certs: Path) 
 def test_mutual_tls(tiny_models: Path, certs: Path) -> None:
     with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
         _ask(server, tls=_tls(certs, own="client"))
-        _denied(server, r"asks for a client certificate; pass Tls\(cert=\.\.\., key=\.\.\.\)", tls=_tls(certs))
+        _denied(
+            server,
+            r"asks for a client certificate; pass --cert and --key, in Python Tls\(cert=\.\.\., key=\.\.\.\)",
+            tls=_tls(certs),
+        )
         for own in ("other", "expired"):
             _denied(server, "does not accept the client certificate", tls=_tls(certs, own=own))
         _denied(server, "the server speaks TLS only", tls=None)
+
+
+def test_commands_show_a_client_certificate(
+    tiny_models: Path, certs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ca, cert, key = (str(certs / name) for name in ("ca.pem", "client.pem", "client.key"))
+    with serving(tiny_models, _settings(certs, client_ca=certs / "ca.pem")) as server:
+        target = f"localhost:{server.port}"
+        own = ("--ca", ca, "--cert", cert, "--key", key)
+        assert main(["load", target, "tiny", *own]) == 0
+        assert main(["bench-serve", target, *own, "--seconds", "0.3", "--out", str(tmp_path)]) == 0
+        capfd.readouterr()
+        for command in (["load", target, "tiny"], ["bench-serve", target]):
+            assert main([*command, "--ca", ca]) == 1
+            assert "asks for a client certificate; pass --cert and --key," in capfd.readouterr().err
+            assert main([*command, "--cert", cert, "--key", key]) == 2
+            assert "needs --ca, --cert and --key; pass all three" in capfd.readouterr().err
+            assert main([*command, "--ca", ca, "--cert", cert, "--key", str(certs / "server.key")]) == 2
+            assert f"--key {certs / 'server.key'} is not the key of {cert}" in capfd.readouterr().err
 
 
 @pytest.fixture
@@ -337,6 +415,31 @@ def test_those_who_are_turned_away_are_counted(tiny_models: Path, tokens: dict[s
         assert refused(server) == {"PERMISSION_DENIED": 1}
 
 
+def test_those_who_are_turned_away_leave_lines(
+    tiny_models: Path, tokens: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    load = pb.RepositoryModelLoadRequest(model_name="tiny")
+
+    def lines() -> list[tuple[Any, ...]]:
+        rows = [vars(each) for each in caplog.records if each.message == "refused a caller"]
+        assert all(row["peer"].startswith("ipv4:127.0.0.1:") for row in rows)
+        return [(row["status"], row["call"], row["token"], row["times"]) for row in rows]
+
+    with serving(tiny_models, _settings(**tokens)) as server, calling(server) as call:
+        assert status_of(lambda: call("ModelInfer", infer_request(), **_bearer("s3cret")))[0] == "UNAUTHENTICATED"
+        assert status_of(lambda: call("RepositoryModelLoad", load, **_bearer("the token")))[0] == "PERMISSION_DENIED"
+        wanted = [
+            ("UNAUTHENTICATED", "ModelInfer", "wrong", 1),
+            ("PERMISSION_DENIED", "RepositoryModelLoad", "not the admin's", 1),
+        ]
+        assert lines() == wanted
+        for _ in range(20):
+            status_of(lambda: call("ServerLive", pb.ServerLiveRequest()))
+        assert lines() == wanted, "not twenty lines"
+    assert lines() == [*wanted, ("UNAUTHENTICATED", "ServerLive", "missing", 20)], "the rest when the server stops"
+    assert not any("s3cret" in str(vars(each)) for each in caplog.records)
+
+
 def test_an_admin_token_alone_leaves_asking_open(tiny_models: Path, tokens: dict[str, Path]) -> None:
     with serving(tiny_models, _settings(admin_token=tokens["admin_token"])) as server, calling(server) as call:
         _ask(server)
@@ -364,8 +467,11 @@ def test_settings_that_do_not_fit_are_refused(
             EncoderServer(tiny_models, ServerSettings(port=0, security=security))
     assert main(["serve", str(tiny_models), "--host", "0.0.0.0", "--token", str(tokens["token"])]) == 2
     assert "unencrypted" in capsys.readouterr().err
+    if num_cuda_devices():
+        return
     assert main(["serve", str(tiny_models), "--provider", "cuda", "--port", "0"]) == 2
-    assert "CUDAExecutionProvider" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out == "" and "--provider cuda needs a CUDA device" in said.err and said.err.count("\n") == 1
 
 
 def test_metrics_are_served(tiny_models: Path) -> None:

@@ -18,8 +18,9 @@ from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
 from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
+from robossl_serving.entry import IndexRow
 from robossl_serving.health import HealthService
-from robossl_serving.repository import IndexRow, Repository
+from robossl_serving.repository import Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
 
@@ -300,7 +301,7 @@ def test_a_model_without_a_good_version_is_left_out_and_that_shows(
         code, said = status_of(lambda: load(call))
         assert (code, said) == (
             "FAILED_PRECONDITION",
-            "version 1, 2 of tiny failed its checks and is not served; nothing of it is served. "
+            "versions 1, 2 of tiny failed their checks and are not served; nothing of it is served. "
             "The server's log says why",
         )
         shutil.rmtree(models / "tiny")
@@ -308,6 +309,66 @@ def test_a_model_without_a_good_version_is_left_out_and_that_shows(
         server.repository.look(again=False)
         assert (health(server, "tiny"), health(server, "tiny/2")) == ("SERVING", "NOT_SERVING")
         assert metrics(server, "robossl_model_failed") == {}
+
+
+def test_a_version_folder_without_its_model_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models = build(tmp_path, 1)
+    (models / "tiny" / "2").mkdir()
+    for name in ("notes", ".hidden/3"):
+        (models / "tiny" / name).mkdir(parents=True)
+    with served(models) as (server, call):
+        for _ in range(3):
+            server.repository.look(again=True)
+        (event,) = events(caplog, "ignored")
+        assert (event["model"], event["version"], event["levelname"]) == ("tiny", 2, "WARNING")
+        assert event["reason"] == f"{models / 'tiny' / '2'} holds no model.onnx; export it again, or remove the folder"
+        code, said = status_of(lambda: load(call, 2))
+        assert code == "NOT_FOUND" and said.endswith("The folder of version 2 has no model.onnx: export it again")
+        assert str(tmp_path) not in said
+        shutil.rmtree(models / "tiny" / "2")
+        build(models, 2)
+        server.repository.look(again=False)
+        assert loaded(call) == [1, 2]
+        shutil.rmtree(models / "tiny" / "2")
+        (models / "tiny" / "2").mkdir()
+        server.repository.look(again=False)
+        assert len(events(caplog, "ignored")) == 2, "it was whole in between"
+
+
+def test_a_scan_leaves_a_line_if_it_was_asked_for_or_changed_something(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "robossl.serving")
+    models = build(tmp_path, 1)
+    with served(models) as (server, _):
+
+        def scan(*, again: bool) -> list[tuple[Any, ...]]:
+            caplog.clear()
+            server.repository.look(again=again)
+            return [(each["loaded"], each["failed"], each["current"]) for each in events(caplog, "scanned")]
+
+        assert scan(again=False) == []
+        assert scan(again=True) == [([], [], {"tiny": 1})]
+        build(models, 2)
+        build(models, 3, damaged=(3,))
+        assert scan(again=False) == [(["tiny/2"], ["tiny/3"], {"tiny": 2})]
+        assert scan(again=False) == []
+        shutil.rmtree(models / "tiny" / "2")
+        assert scan(again=False) == [([], ["tiny/3"], {"tiny": 1})]
+
+
+def test_a_folder_that_holds_no_models_says_which_one_to_pass(tmp_path: Path) -> None:
+    build(tmp_path / "models", 1)
+    (tmp_path / "file").touch()
+    for folder, words in {
+        "nosuch": "there is no folder .*nosuch; pass the folder of models that `robossl export --out` wrote",
+        "file": "there is no folder .*file;",
+        "models/tiny": f"tiny is the folder of one model; pass the folder that holds it: {tmp_path / 'models'}$",
+        "models/tiny/1": f"1 is one version of a model; pass the folder of models: {tmp_path / 'models'}$",
+        ".": "holds no NAME/VERSION/model.onnx",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            EncoderServer(tmp_path / folder, ServerSettings(port=0))
 
 
 def test_what_is_damaged_while_it_serves_serves_on(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from robossl_envs.agents.cells import NUM_CELLS, CellHasher
 from robossl_envs.agents.walk import CellPlanner
 
 DIM = 128  # dimension of the predicted vector
-# This is ten times URLB's rate, because URLB trains on 1024 frames every 2nd step, we on 64 every 32nd frame.
+# This is ten times URLB's rate, because we train less: on 64 frames after every 32nd frame.
+# URLB trains on 1024 frames at every 2nd step.
 LEARNING_RATE = 1e-3
 BATCH, LEARN_EVERY, REMEMBERED = 64, 32, 4096  # numbers of frames: per batch, between training steps, in memory
 PACE = 0.3  # weight of the newest frame's error in the moving average of a cell's errors
@@ -37,8 +38,8 @@ class Distillation:
     The predictor trains on random samples of the latest `REMEMBERED` views (inputs: grey frames or embeddings).
 
     Args:
-        normalize: Function that makes the batch normalisation of the views.
-        network: Function that makes a network from a view to `DIM` numbers.
+        normalize: Function that makes the batch-normalisation layer for the views.
+        network: Function that makes a network, which maps a view to `DIM` numbers.
         seed: Seed of both networks and of the random samples.
     """
 

@@ -15,7 +15,9 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-THETA, SIGMA = 0.15, 0.2  # DDPG's values per step: pull to the middle, and noise in units of half the range
+# DDPG's values. In each step, the distance to the middle shrinks by the share THETA.
+# Then noise with standard deviation SIGMA is added, in units of half the action range.
+THETA, SIGMA = 0.15, 0.2
 
 
 class OrnsteinUhlenbeckAgent:

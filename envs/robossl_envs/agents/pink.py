@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from robossl_envs.agents.agent import action_range
 
-BETA = 1.0  # exponent of the frequency, as section 5 of the paper recommends
+BETA = 1.0  # the power falls as 1 / frequency**BETA; section 5 of the paper recommends this value
 
 
 class PinkNoiseAgent:

@@ -55,11 +55,11 @@ def limit_threads() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker process, the episode that it plays, and when it last made progress."""
+    """A worker process, with the number of its current episode and the time of its last progress."""
 
     process: SpawnProcess
     connection: Connection
-    beat: Synchronized[int]  # number of steps taken, written by the process
+    beat: Synchronized[int]  # number of steps taken, written by the worker process
     number: int | None = None
     last_beat: int = 0
     alive_at: float = 0.0

@@ -224,7 +224,7 @@ def frame_size(frame: UInt8[ndarray, "h w 3"], image_size: int) -> tuple[int, in
 
 
 def render_frame(env: Environment, height: int, width: int) -> UInt8[ndarray, "h w 3"]:
-    """Return the current picture in the size of the data set. Scale it with antialiasing if its size differs."""
+    """Return the current picture as a frame of this size. Scale the picture if the environment renders another size."""
     frame = render_raw(env)
     if frame.shape[:2] == (height, width):
         return frame

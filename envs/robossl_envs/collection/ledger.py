@@ -72,7 +72,7 @@ class Ledger:
         return self.pending(max(self._finished, default=-1) + 1)
 
     def max_frames(self, last: int, max_steps: int) -> int:
-        """Return the largest possible number of frames after all episodes up to number `last` are played."""
+        """Return the largest number of frames that the data set can have after the episodes up to number `last`."""
         num_left = sum(self.is_pending(number) for number in range(self._next, last + 1))
         return self._writer.num_frames + sum(self._finished.values()) + num_left * max_steps
 

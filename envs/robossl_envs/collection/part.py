@@ -40,7 +40,7 @@ class PartWriter:
         self._container = av.open(self._video, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=Fraction(frames_per_s), options=X264)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        # One thread is enough, because each core has its own worker, and it makes the encoded bytes reproducible.
+        # One thread makes the encoded bytes reproducible. More would not help, because each core has its own worker.
         self._stream.codec_context.thread_count = 1
         self._pixels = PixelStats()
         self._rows: list[Mapping[str, Any]] = []

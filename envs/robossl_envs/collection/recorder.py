@@ -23,7 +23,7 @@ from robossl_envs.collection.environment import (
 from robossl_envs.collection.part import PartWriter
 from robossl_envs.collection.settings import CollectionSettings, episode_generators
 
-STRENGTHS = 5  # largest strength of a nuisance factor; 0 leaves the scene unchanged
+STRENGTHS = 5  # largest strength of a nuisance factor; strength 0 leaves the scene unchanged
 
 
 class Recorder:

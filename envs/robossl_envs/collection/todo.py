@@ -49,7 +49,9 @@ class EpisodeQueue:
         self._waiting.appendleft(number)
 
     def settle(self, outcome: AttemptOutcome) -> bool:
-        """Count an attempt. Put a failed episode back, or return True if it failed too often and must be dropped.
+        """Count an attempt. Return True if its episode failed too often and must be dropped, else False.
+
+        If the attempt failed and the episode is not dropped, put the episode back into the queue.
 
         Raises:
             ResourceError: the disk is full, or too many attempts failed one after another.

@@ -36,12 +36,12 @@ GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker. `reset(seed=K)` starts episode K; when K ends, `info` holds its outcome."""
+    """The environment of one worker. `reset(seed=K)` starts episode K. When it ends, `info` holds its outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]
     ) -> None:
-        # AsyncVectorEnv also makes one SlotEnv in the collecting process, which is not a worker.
+        # AsyncVectorEnv also makes a SlotEnv in the collecting process. That process has no parent and is no worker.
         if multiprocessing.parent_process() is not None:
             start_worker()
         self._task = (settings, description, parts)
@@ -157,7 +157,7 @@ class LearnerPool:
     def _act(self, envs: AsyncVectorEnv, slots: ndarray, started: Bool[ndarray, " n"]) -> Any:
         """Return one action for each environment of the vector.
 
-        `slots` are the indices of the environments that play. Only they follow their action; the others ignore it.
+        `slots` are the indices of the environments that play. The others get an action too, but ignore it.
         """
         shown = cast("dict[str, ndarray]", envs.observations)
         states = shown["state"][slots] if "state" in shown else np.zeros((len(slots), 0), np.float32)

@@ -23,9 +23,9 @@ from PIL import Image
 from robossl.data.pictures import FORMATS
 
 MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
-DENSE = 0.5  # an episode has at least this share of the numbers from its first to its last
+DENSE = 0.5  # minimum share of the numbers between an episode's first and last that have an image
 NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
-# The difference of two images is the mean over the pixels of their 32x32 grey thumbnails, 0 to 255.
+# The difference of two images is the mean absolute difference of the pixels of their 32x32 grey thumbnails, 0 to 255.
 # Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
 # Measured on video of a hand-held camera (7-Scenes): 9 between neighbours, 63 between frames far apart.
 # Measured on the classes of a photograph data set: 35 to 64 between neighbours.
@@ -47,7 +47,7 @@ class ImageSequence:
 
     key: str  # the folder, plus the common part of the names if the folder holds several sequences
     folder: str
-    paths: tuple[str, ...]  # sorted by number
+    paths: tuple[str, ...]  # paths of the images, sorted by number
     numbers: tuple[int, ...]
 
     @property
@@ -104,7 +104,7 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
 def _numbered(names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Group the images of one folder by the common part of their names; return the number of each image.
 
-    If names have several numbers (`frame3_cam1`), the one with the most different values is used; in a tie, the last.
+    If names have several numbers (`frame3_cam1`), use the one with the most different values; in a tie, the last.
     Images of two formats (.jpg and .png) form one group, unless two of them then have the same number.
     """
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
@@ -178,7 +178,7 @@ def _difference(root: Path, pairs: Iterable[tuple[str, str]]) -> float:
         if one is None or other is None:
             continue  # a damaged image is reported when it is read
         if one[0] != other[0]:
-            return math.inf  # images of different sizes are photographs
+            return math.inf  # images of different sizes are no video
         differences.append(float(np.abs(one[1] - other[1]).mean()))
     return float(np.median(differences)) if differences else math.inf
 

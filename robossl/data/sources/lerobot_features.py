@@ -71,7 +71,7 @@ def columns_of(
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Return the numeric per-frame columns as two mappings. Their keys are the names of the columns in the store.
 
-    The values of the first are the names in the data files. The values of the second are the widths in info.json.
+    The first mapping gives the names in the data files, the second the widths in info.json.
     """
     columns: dict[str, str] = {}
     widths: dict[str, int] = {}

@@ -18,7 +18,7 @@ from robossl.data.source import Damaged
 MAX_MISSING_FRAMES = 2
 # If the stated part of a video and its episode differ in length by fewer frames than this, they count as equally long.
 SAME_LENGTH = 0.75
-ON_FRAME = 0.25  # frames: largest time between the stated start of an episode and its first frame
+ON_FRAME = 0.25  # largest time between the stated start of an episode and its first frame, in frame intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class LeRobotSegment:
     """The part of a video that belongs to an episode according to the metadata."""
 
     from_seconds: float
-    to_seconds: float  # inf if not stated
+    to_seconds: float  # end of the part; inf if the metadata do not state it
     length: int  # number of rows of the episode
 
 
@@ -38,8 +38,10 @@ class LeRobotFrameSpan:
     num_frames: int
     num_in_file: int  # number of frames in the video up to the end of its last episode
     has_gaps: bool  # whether some frames of the video belong to no episode
-    first_by_length: int  # first frame if every episode has one frame per row and there are no gaps
-    num_by_length: int  # number of frames in the whole video under the same condition
+    # First frame of the episode, and number of frames in the video. Both are computed from the numbers of rows: they
+    # assume that every row of every episode has a frame, and that there are no gaps.
+    first_by_length: int
+    num_by_length: int
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
@@ -64,7 +66,7 @@ def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -
 
 
 def drift_frames(segment: LeRobotSegment, span: LeRobotFrameSpan, frames_per_s: float) -> float:
-    """Return how many frames the stated start of an episode is after the start that counting frames gives."""
+    """Return the stated start of an episode minus the start that counting frames gives, in frames."""
     return segment.from_seconds * frames_per_s - span.first_frame
 
 
@@ -119,7 +121,7 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode. If frames are missing, the times of the others tell their rows.
+    """Return the row of each frame of an episode. If some are missing, the times of the others give the rows.
 
     Raises:
         Damaged: there are more frames than rows, or too few frames.
@@ -132,7 +134,7 @@ def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, 
     if num_frames == 0 or num_frames + MAX_MISSING_FRAMES < num_rows:
         raise Damaged(f"video has {num_frames} frames for {num_rows} rows")
     if (times[0] - start_seconds) * frames_per_s > num_rows - num_frames + 0.5:
-        # Missing frames do not explain so late a start, so the video has its own clock.
+        # Missing frames do not explain such a late start, so the video must have its own clock.
         start_seconds = times[0]
     rows: list[int] = []
     row, before = -1, start_seconds - 1 / frames_per_s

@@ -52,7 +52,7 @@ class LeRobotEpisode:
 
 @dataclass(frozen=True, slots=True)
 class LeRobotMetadata:
-    """The metadata of a dataset. If a stated path is wrong, it is replaced by that of the file that was found."""
+    """The metadata of a dataset. If a path in the metadata was wrong, this holds the path where the file was found."""
 
     frames_per_s: float
     shared_files: bool  # whether a data file holds many episodes (v3.0)
@@ -116,7 +116,7 @@ def _seconds(stated: Any) -> float | None:
 
 
 def _check_starts(episodes: list[LeRobotEpisode], cameras: tuple[str, ...], starts: set[tuple[int, str]]) -> None:
-    """Check that all episodes state their start if they share a video."""
+    """Check that episodes that share a video state their start times in it."""
     for camera in cameras:
         by_file: dict[str, list[int]] = {}
         for episode in episodes:

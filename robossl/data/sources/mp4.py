@@ -11,7 +11,7 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.video import Video, read_header
 
-FRAMES_PER_BYTE = 1e-4  # estimate if no header states a number of frames
+FRAMES_PER_BYTE = 1e-4  # frames per byte of a file, used if no header states a number of frames
 # Number of headers to read for an estimate of frames per byte. Reading all headers of a large folder takes minutes.
 NUM_SAMPLED = 16
 
@@ -67,7 +67,7 @@ class Mp4Source:
                 yield Frame(pixels, seconds - start)
             header = video.header
             frame_seconds = 1 / header.frames_per_s if header.frames_per_s else 0.1
-            # No frame is missing, so do not compare times, because the last frame may have a long duration.
+            # No frame is missing. Skip the comparison of times, because the last frame may have a long duration.
             if header.is_counted and count >= header.num_frames:
                 return
             start, seconds = start or 0.0, seconds or 0.0

@@ -16,7 +16,7 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
 def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str | None) -> Backbone | None:
-    """Return the network that the user's option, else the metadata, else the file name states; None if none does.
+    """Return the network that the user's option, else the metadata, else the file name states; None if nothing does.
 
     Metadata that name several networks are ignored.
 

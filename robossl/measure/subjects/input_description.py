@@ -19,7 +19,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """What the owner says about an ONNX model. The graph must state whatever is left out here and has no default.
+    """What the owner says about an ONNX model. If a field without a default is left out, the graph must state it.
 
     Args:
         layout: Axis order of the input.
@@ -52,7 +52,7 @@ class InputFormat:
     """Complete description of a model's input."""
 
     name: str
-    dtype: Any  # a numpy type
+    dtype: Any  # numpy type of the input
     batch: int | None  # batch size that the graph fixes; None: any batch size
     layout: Literal["nchw", "nhwc"]
     size: tuple[int, int] | None  # height and width; None: frames are not resized

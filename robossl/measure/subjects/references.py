@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from robossl.encoders.encoder import EncoderConfig
 
-PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of these two references in tables
+PIXELS, MAJORITY = "pooled pixels", "majority class"  # names of two references (baselines) in tables
 PIXEL_GRID = (16, 16)  # rows and columns of the cells that pixels are pooled into
 STAND_IN = "resnet18"  # network of the random reference if the subject's backbone is unknown
 

@@ -22,5 +22,5 @@ def resize(frames: UInt8[ndarray, "b h w 3"], hw: tuple[int, int]) -> Float[ndar
 
 
 def resize_to_bytes(frames: UInt8[ndarray, "b h w 3"], hw: tuple[int, int]) -> UInt8[ndarray, "b H W 3"]:
-    """Resize frames and round the values to uint8, as in frames of a camera."""
+    """Resize frames and round the values to uint8, the type of camera frames."""
     return resize(frames, hw).round().clip(0, 255).astype(np.uint8)

@@ -20,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @contextlib.contextmanager
 def raise_small_batch(batch_size: int) -> Iterator[None]:
-    """Replace torch's error about a batch-norm with only one value per channel by an error of one line.
+    """If a batch-norm in the `with` block gets only one value per channel, raise an error of one line.
 
     Raises:
         InputError: the batch is too small for the method and encoder.

@@ -70,7 +70,7 @@ def build_context(kind: ContextKind, input_dim: int, dim: int, *, layers: int, n
 
 
 class ColumnEmbedding(nn.Module):
-    """Embed columns of numbers (actions, joint states) and append them to the frames' vectors.
+    """Embeds columns of numbers (actions, joint states) and appends them to the frames' vectors.
 
     Continuous columns are standardised over the batch and embedded by a linear layer. Discrete columns are embedded by
     a lookup table.

@@ -18,7 +18,7 @@ def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def unit(x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
-    """Scale vectors along the last dimension to length 1, in float32 or float64."""
+    """Scale vectors along the last dimension to norm 1, in float32 or float64."""
     return F.normalize(full_precision(x), dim=-1)
 
 
@@ -31,7 +31,9 @@ def negative_cosine(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[T
 
 
 def softmax_cross_entropy(p: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return -softmax(z) . log softmax(p) over channels, averaged over the batch (arXiv:2011.10566, section 4.5).
+    """Return the cross-entropy of softmax(p) with the target softmax(z), averaged over the batch.
+
+    The softmax is over channels (arXiv:2011.10566, section 4.5).
 
     The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """

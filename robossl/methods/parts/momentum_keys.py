@@ -25,7 +25,7 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 class MomentumKeys(Ema):
-    """Moving-average copies of an encoder and its head, which compute keys of length 1.
+    """Moving-average copies of an encoder and its head. They compute keys, which are vectors of norm 1.
 
     Args:
         encoder: the module that the first copy follows.

@@ -47,7 +47,7 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, *students: nn.Module, momentum: float) -> None:
-        """Move the weights of every copy towards those of its student; pass the students in the constructor's order."""
+        """Move every copy's weights towards its student's weights; pass the students in the constructor's order."""
         targets: list[Tensor] = [weight for copied in self.copies for weight in copied.parameters()]
         sources: list[Tensor] = [weight for student in students for weight in student.parameters()]
         assert len(targets) == len(sources)
@@ -57,7 +57,7 @@ class Ema(nn.Module):
 class Queue(nn.Module):
     """A ring buffer of the last `size` rows that were pushed, in float32 (MoCo, arXiv:1911.05722).
 
-    It starts with random rows of length 1. The number of rows in a push may vary, up to `size`. The queue is saved with
+    It starts with random rows of norm 1. The number of rows in a push may vary, up to `size`. The queue is saved with
     the model, so a resumed run goes on exactly.
     """
 

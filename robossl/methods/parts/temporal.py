@@ -33,7 +33,7 @@ class FramePool(NamedTuple):
 
     z: Float[Tensor, "n d"]  # embedding of each frame
     clip: Int[Tensor, " n"]  # number of each frame's clip
-    moment: Float[Tensor, " n"]  # time (or place) of each frame; in one clip, equal values mean the same frame
+    moment: Float[Tensor, " n"]  # time of each frame (or place of each patch); equal values in a clip mean one frame
     valid: Bool[Tensor, " n"]
     own: Int[Tensor, "b t"]  # indices of this rank's frames in the pool
 
@@ -208,13 +208,13 @@ def mean_where(values: Float[Tensor, " b"], where: Bool[Tensor, " b"]) -> tuple[
 
 @torch.no_grad()
 def count_true(where: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """Count the true values on all ranks. If a loss is the mean over them, the count is its micro-batch's weight."""
+    """Count the true values on all ranks. The count is the `Loss.weight` of a loss that is a mean over these values."""
     return ranks.all_reduce_sum(where.sum(dtype=torch.float32))
 
 
 @torch.no_grad()
 def count_pairs(summed: Collection[PairSums]) -> Float[Tensor, ""]:
-    """Count the pairs on all ranks. If a loss comes from `mean_over_pairs`, the count is its micro-batch's weight."""
+    """Count the pairs on all ranks. The count is the `Loss.weight` of a loss that `mean_over_pairs` returned."""
     return ranks.all_reduce_sum(torch.stack([each.pairs for each in summed]).sum())
 
 
@@ -238,7 +238,7 @@ def log_mean_exp(x: Float[Tensor, "*lead"], where: Bool[Tensor, "*lead"]) -> Flo
 
 
 def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
-    """Draw at most `count` distinct shifts from 1 to `num` - 1; the step seeds them, so all ranks draw the same."""
+    """Draw at most `count` distinct shifts from 1 to `num` - 1. The seed is the step, so all ranks draw the same."""
     draw = torch.Generator().manual_seed(step)
     return torch.randperm(num - 1, generator=draw)[:count] + 1
 
@@ -246,7 +246,7 @@ def cyclic_shifts(num: int, *, count: int, step: int) -> Int[Tensor, " m"]:
 def draw_other_clips(
     z: Float[Tensor, "b t d"], valid: Bool[Tensor, " b"], *, count: int, step: int
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
-    """Return for each clip the clips at `cyclic_shifts` from it in the global batch, and whether these are valid."""
+    """Return `m` other clips of the global batch for each clip (see `cyclic_shifts`), and whether these are valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
     own = torch.arange(len(z)) + ranks.rank() * len(z)
     at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)

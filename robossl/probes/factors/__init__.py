@@ -1,4 +1,4 @@
-"""FACTORS: registry of the factors (changes of a frame) that probes measure. Importing this module skips torch."""
+"""FACTORS: the factors (changes of a frame) that probes measure, by name. This module does not import torch."""
 
 from __future__ import annotations
 

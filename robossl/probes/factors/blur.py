@@ -1,8 +1,8 @@
 """Blur: an out-of-focus lens, modelled by a Gaussian filter.
 
 At mild levels the Gaussian is narrower than a pixel of a small frame. A filter that samples the Gaussian would then
-have a single tap and no effect. Therefore this filter is its discrete analogue (T. Lindeberg, Scale-space for discrete
-signals, 1990), which has the right variance at any width.
+have a single tap and no effect. Therefore this filter is the Gaussian's discrete analogue (T. Lindeberg, Scale-space
+for discrete signals, 1990), which has the right variance at any width.
 """
 
 from __future__ import annotations

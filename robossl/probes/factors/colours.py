@@ -27,7 +27,7 @@ def jitter_frames(
 
 
 def apply_table(pixels: UInt8[ndarray, "b h w 3"], table: Float[ndarray, "b 3 256"]) -> UInt8[ndarray, "b h w 3"]:
-    """Map the channel values of each frame: its table has an output (0 to 1) for each of the 256 values."""
+    """Map each frame's pixel values by its table, which has an output (0 to 1) for each channel and value."""
     levels = (np.clip(table, 0, 1) * 255 + 0.5).astype(np.uint8)
     rows = np.arange(len(pixels))[:, None, None, None]
     return np.asarray(levels[rows, np.arange(3), pixels])

@@ -41,9 +41,9 @@ class Factor:
         sides: a row with the strength of each level, from mild to severe. There are two rows if the factor has two
             sides, such as darker and brighter.
         apply: function that renders the views (changed frames) of the frames at some positions of the source.
-        base: how every view of the factor, and the clean view, is cut. "plain": not at all. "disc": to a disc as wide
-            as the shorter side. "resampled": to that disc, after `warp_frames`. "square": to the centred square, then
-            to that disc.
+        base: how frames are cut, in each view of the factor and in the clean view. "plain": not at all. "disc": to a
+            disc as wide as the shorter side. "resampled": to that disc, after `warp_frames`. "square": to the centred
+            square, then to that disc.
         warp: function that returns how points move, as homographies from frame to view in the coordinates of labels (x
             right, y down, -1 to 1). Its arguments are the values, and the height and width of the frames. None if no
             point moves, or if only the source of the frames knows how points move.

@@ -19,7 +19,7 @@ REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
 def draw_invariance(index: ReportIndex) -> Figure:
-    """Draw a heatmap of invariance by factor and strength.
+    """Draw a heatmap of invariance for each factor and strength.
 
     A cell is outlined if the features do not move although the task needs them to move.
     """
@@ -34,7 +34,7 @@ def draw_invariance(index: ReportIndex) -> Figure:
 
 
 def draw_retention(index: ReportIndex, label: str) -> Figure:
-    """Draw a heatmap by factor and strength of a label's retention (the share of its score that is left)."""
+    """Draw a heatmap of a label's retention (the share of its score that is left) for each factor and strength."""
     heatmap = Heatmap(
         heading=f"Retention of the task: {label}",
         lead="1: as on clean frames; 0: chance. INV is tested with the old label, else the moved one",

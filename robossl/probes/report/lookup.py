@@ -37,21 +37,26 @@ class ReportIndex:
         return self._views.get((factor, level))
 
     def cell(self, factor: str, level: int, metric: str = "nis_w", *, of: Readings | None = None) -> Figure | None:
-        """Return a metric of the encoder, or of the encoder with the readings `of`; None if it was not measured."""
+        """Return the value of a metric of the judged encoder; None if the metric was not measured.
+
+        To get the value of another encoder, such as a baseline, pass the readings (measurements) of that encoder as
+        `of`.
+        """
         cells = (of or self.report.readings).cells
         return next((c.figure for c in cells if (c.factor, c.level, c.metric) == (factor, level, metric)), None)
 
     def kept(self, label: str, factor: str, level: int) -> Retention | None:
-        """Return the retention of a label that decides the verdict; None if it was not measured.
+        """Return the retention on which the verdict is based; None if it was not measured.
 
-        Retention is the share of a head's score that is left on changed frames. If the need is INV, the head was tested
-        with the label of the unchanged frame. Otherwise it was tested with the label that has moved with the picture.
+        Retention is the share of a head's score that is left on changed frames. If the task needs INV (features must
+        ignore the factor), the head was tested with the label of the unchanged frame. Otherwise the head was tested
+        with the label that has moved with the picture.
         """
         head: HeadName = "same" if self.need(factor, level) == "INV" else "clean"
         return self._retentions.get((label, factor, level, head))
 
     def decoding(self, factor: str, level: int, protocol: str = "abs") -> Decoding | None:
-        """Return the decoding by the better probe, linear or MLP; None if the factor was not decoded."""
+        """Return the better of two results (linear probe and MLP) of decoding a factor; None if it was not decoded."""
         found = [
             each
             for each in self.report.readings.decodings
@@ -60,17 +65,20 @@ class ReportIndex:
         return max(found, key=lambda each: -9.0 if each.figure.value is None else each.figure.value, default=None)
 
     def need(self, factor: str, level: int) -> Need:
-        """Return what the task needs at a level, such as INV; "-" if it needs nothing or there is no task."""
+        """Return what the task needs of a factor at a level, such as INV; "-" for no need or no task."""
         task = self.report.task
         return task.needs[factor][level - 1] if task and factor in task.needs else "-"
 
     def last_judged(self, factor: str) -> int:
-        """Return the severest judged level of a factor; MILD_ENOUGH if no task sets it."""
+        """Return the severest level of a factor that the task judges; MILD_ENOUGH if no task sets such a level."""
         task = self.report.task
         return task.max_level.get(factor, MILD_ENOUGH) if task else MILD_ENOUGH
 
     def shown_level(self, factor: str) -> int:
-        """Return the level at which a factor is shown: the severest judged level that was rendered."""
+        """Return the level at which a factor is shown: the severest judged level that was rendered.
+
+        If no judged level was rendered, return the mildest level that was; if no level was rendered, return 1.
+        """
         levels = [level for level in LEVELS if (factor, level) in self._views]
         return max((level for level in levels if level <= self.last_judged(factor)), default=min(levels, default=1))
 

@@ -122,7 +122,7 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
 
 
 def _find_reasons(index: ReportIndex, read: ReadCell) -> Reasons:
-    """Return why cells of a heatmap have no number: maps each reason to the names of the factors concerned."""
+    """Return why cells of a heatmap have no number: a dict from each reason to the names of the factors concerned."""
     found: dict[str, list[str]] = {}
     for factor in index.names if not index.is_collapsed else ():
         for level in LEVELS:

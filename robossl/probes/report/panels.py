@@ -20,7 +20,8 @@ HEALTH_ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
-# Columns (title, metric) that are shown if the report has the metric: two for feature maps, two for flips and turns.
+# Table columns as (title, metric). A column is shown if the report has the metric. The first two metrics are of feature
+# maps, the other two are of flips and turns.
 MAP_FIGURES = (
     ("PCK of the map", "pck"),
     ("drift, px", "drift_px"),

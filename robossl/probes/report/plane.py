@@ -51,7 +51,7 @@ class Plane(NamedTuple):
 
 
 def make_plane(index: ReportIndex) -> Plane:
-    """Make a dot for each factor that has both numbers; note why each other factor has no dot."""
+    """Make a dot for each factor with an invariance and a decoding score; note why each other factor has no dot."""
     dots, missing = [], []
     for family, factors in index.factors.items():
         for factor in factors:
@@ -149,7 +149,10 @@ def _box(axes: Axes, x: float, y: float, half: float) -> _Box:
 
 
 def _write_name(axes: Axes, dot: Dot, taken: list[_Box]) -> None:
-    """Write a factor's name where it least overlaps names and dots. If its dot is far away, draw a line to the dot."""
+    """Write a factor's name near its dot, where the name overlaps other names and dots least.
+
+    If the dot is not next to the name, draw a line from the name to the dot.
+    """
     at_x, at_y = _points(axes, dot.invariance, dot.information)
     words = format_name(dot.factor)
     width, height = LETTER * len(words), 8.6

@@ -1,4 +1,4 @@
-"""Draw the spectrum of the features of the encoder and of the references; it shows how many directions they use."""
+"""Draw the spectra of the encoder's and the baselines' features; they show how many directions the features use."""
 
 from __future__ import annotations
 

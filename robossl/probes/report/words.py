@@ -19,7 +19,7 @@ class Sign(NamedTuple):
     meaning: str
 
 
-# How each verdict is shown, from the worst verdict to the best. The verdict of a run is the worst of its factors.
+# How each verdict is shown, from the worst verdict to the best. The verdict of a run is the worst verdict of a factor.
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features carry no information, so their invariance means nothing"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
@@ -102,7 +102,8 @@ def describe_backbone(backbone: Backbone | None) -> list[str]:
 def find_better_references(report: Report) -> dict[str, list[str]]:
     """Return for each label the reference encoders that read it off clean frames better than the encoder does.
 
-    A reference is better if the lower bound of its score is above READABLE and above the upper bound of the encoder's.
+    A reference is better if the lower bound of its score is above READABLE and above the upper bound of the encoder's
+    score.
     """
     found: dict[str, list[str]] = {}
     for own in report.readings.clean_heads:

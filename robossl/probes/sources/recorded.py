@@ -12,7 +12,7 @@ class RecordedFrames:
     """Frames of recorded scenes. The methods that would change a scene raise an error."""
 
     def scene(self, at: Int[ndarray, " b"], factor: str, strength: int) -> UInt8[ndarray, "b h w 3"]:
-        """Refuse: recorded scenes cannot be changed.
+        """Raise an error, because recorded scenes cannot be changed.
 
         Raises:
             ViewUnavailableError: always.
@@ -20,7 +20,7 @@ class RecordedFrames:
         raise ViewUnavailableError(RECORDED)
 
     def scene_warp(self, at: Int[ndarray, " b"], factor: str, strength: int) -> Float[ndarray, "b 3 3"]:
-        """Refuse: recorded scenes cannot be changed.
+        """Raise an error, because recorded scenes cannot be changed.
 
         Raises:
             ViewUnavailableError: always.

@@ -15,7 +15,8 @@ from robossl.errors import InputError
 from robossl.probes.frames import LATENCY_FRAMES, Label, LabelType, ViewUnavailableError
 from robossl.probes.sources.recorded import RecordedFrames
 
-# Frames that are closer than a second are too similar: 6.7 % in DROID differ by less than a grey level from the next.
+# Minimum time between two frames of an episode. Closer frames are too similar. For example, 6.7 % of the frames in
+# DROID differ from the next frame by less than one grey level.
 SPACING_SECONDS = 1.0
 MAX_CLASSES = 50
 WIDTHS: dict[LabelType, int] = {"point": 2, "angle": 1, "pose": 7, "box": 4}
@@ -76,11 +77,11 @@ class StoreProbeFrames(RecordedFrames):
         self.digest = chosen.hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Return unchanged frames."""
+        """Return the unchanged frames at these positions."""
         return self._decode(self._rows[at])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:
-        """Return the frames that the camera took `frames` frames earlier.
+        """Return for each position the frame that the camera took `frames` frames earlier.
 
         Raises:
             ViewUnavailableError: some episodes are single pictures, which have no past.
@@ -92,7 +93,7 @@ class StoreProbeFrames(RecordedFrames):
         for row, episode in zip(rows, store.episode_of(rows), strict=True):
             start, stop = store.episode_start[episode : episode + 2]
             times = store.time_seconds[start:stop]
-            # The store leaves out repeated frames, so count back by time, not by rows.
+            # The store leaves out repeated frames. Therefore find the earlier frame by its time, not by its row number.
             then = times[row - start] - frames * float(np.median(np.diff(times)))
             found.append(start + max(0, int(np.searchsorted(times, then + 1e-4, side="right")) - 1))
         return self._decode(np.array(found))
@@ -144,7 +145,7 @@ def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str,
 def _read_column(
     store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
 ) -> Label:
-    """Return a per-frame column as a label; if `kind` is "class", return the label of episodes with that name."""
+    """Return a column as a label of frames; if `kind` is "class", return the label of episodes named `column`."""
     if kind not in WIDTHS:
         if column not in classes:
             raise InputError(suggest_name("label of classes", column, classes))

@@ -49,13 +49,13 @@ class TumFrames(RecordedFrames):
         is_before = np.abs(table[before, 0] - times) <= np.abs(table[after, 0] - times)
         nearest = np.where(is_before, before, after)
         known = np.abs(table[nearest, 0] - times) <= MATCH_SECONDS
-        # Times are rounded, so add 1e-4 before the division.
+        # Times are rounded. Without the 1e-4, a frame at the start of a piece could count for the piece before.
         piece, inside = np.divmod(times - times[0] + 1e-4, PIECE_SECONDS)
         usable = known & (inside < PIECE_SECONDS - GAP_SECONDS)
         rows = np.flatnonzero(usable & (np.arange(len(times)) >= LATENCY_FRAMES))
         contents = [hashlib.sha256(_read_bytes(self._files[row])).digest() for row in rows]
         first = sorted({content: i for i, content in reversed(list(enumerate(contents)))}.values())
-        # Of equal pictures, keep only the first, because retrieval could not tell them apart.
+        # Keep only the first of several equal pictures, because retrieval could not tell them apart.
         self._rows = rows[first]
         if len(self._rows) < 2:
             raise InputError(f"{root}: {len(self._rows)} frames have a pose within {MATCH_SECONDS} s, two are needed")
@@ -74,7 +74,7 @@ class TumFrames(RecordedFrames):
         ).hexdigest()
 
     def clean(self, at: Int[ndarray, " b"]) -> UInt8[ndarray, "b h w 3"]:
-        """Return unchanged frames."""
+        """Return the unchanged frames at these positions."""
         return np.stack([self._read_sized(self._files[row]) for row in self._rows[at]])
 
     def earlier(self, at: Int[ndarray, " b"], frames: int) -> UInt8[ndarray, "b h w 3"]:

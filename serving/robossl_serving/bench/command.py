@@ -27,8 +27,25 @@ from robossl_serving.limits import Limits
 
 LoadPattern = Literal["closed", "paced", "overload"]
 
-_CONNECT_MS = 2000.0  # short, because the server should be running already
-_CAPACITY_CLIENTS = 2  # two, so that one request runs while the other is on the network
+# Time limit for connecting. It is short, because the server should be running already.
+_CONNECT_MS = 2000.0
+# What the words of the report mean; those of lost frames are printed only if they occur.
+_WORDS = {
+    "age": "from a frame's capture to its reply",
+    "latency": "from sending to reply",
+    "run": "time in the encoder",
+    "evenness": "Jain's index, 1 if all clients got the same",
+}
+_REASONS = {
+    "skipped": "not sent, because the next frame was due",
+    "dropped": "replaced by a newer frame, late, refused, or without reply at the end",
+    "SupersededError": "replaced by a newer frame",
+    "DeadlineError": "past its deadline",
+    "OverloadedError": "no room at the server",
+    "UnavailableError": "no connection",
+}
+# Number of clients that measure the server's capacity. With two, one request runs while the other is on the network.
+_CAPACITY_CLIENTS = 2
 
 
 def bench_serve(
@@ -47,16 +64,18 @@ def bench_serve(
     model: str | None = None,
     token: Path | None = None,
     ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
     deadline_ms: float = 1000.0,
     out: Path = Path("bench-serve"),
 ) -> str:
-    """Put load on a running server and measure the age of the frames it serves.
+    """Put load on a running server and measure the age (time from capture to reply) of the frames it serves.
 
     Clients are threads of this process, each with its own connection.
 
     Args:
         target: host:port of the server.
-        pattern: When robots send frames. closed: each frame after the reply to the last frame; paced: at --hz;
+        pattern: When robots send frames. closed: each frame after the previous reply; paced: at --hz;
             overload: at --times times the server's capacity.
         robots: Number of robots.
         hz: Frames per second of each robot, for paced.
@@ -65,13 +84,15 @@ def bench_serve(
             even intervals; jittered: at random phases with noise.
         transport: How robots send frames. unary: by calls; stream: by a stream; shared-memory and shared-stream: by
             calls or a stream with the pixels in shared memory, which needs a server on this host with --shared-memory.
-        batch_clients: Number of batch clients; each sends its next call after the reply to the last call.
+        batch_clients: Number of batch clients; each sends its next call after the previous reply.
         batch_size: Number of frames in a batch client's call.
         seconds: How long to measure, after half a second of warm-up.
         frame_hw: Height and width of the frames.
         model: Name of the model; not needed if the server has only one model.
         token: File with the server's token.
         ca: PEM file of the authority that signed the server's certificate.
+        cert: PEM file of your own certificate, for a server that was started with --client-ca.
+        key: PEM file with the key of --cert.
         deadline_ms: How long a call may take; with streams, how old a frame may be when its reply is ready.
         out: Folder for bench.json and bench.png.
 
@@ -88,13 +109,11 @@ def bench_serve(
         batch_size=batch_size,
         seconds=seconds,
     )
-    if not all(0 < number < math.inf for number in (hz, times, seconds, deadline_ms, batch_size, *frame_hw)):
-        raise InputError(
-            "--hz, --times, --seconds, --deadline-ms, --batch-size and --frame-hw must be finite and above 0, got "
-            f"{hz} {times} {seconds} {deadline_ms} {batch_size} {frame_hw[0]} {frame_hw[1]}"
-        )
+    _check_numbers(
+        hz=hz, times=times, seconds=seconds, deadline_ms=deadline_ms, batch_size=batch_size, frame_hw=frame_hw
+    )
     _check_load(load, frame_hw, sends_batches=batch_clients > 0 or pattern == "overload")
-    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca)}
+    options = {"model": model, "deadline_ms": deadline_ms, **read_credentials(token, ca, cert=cert, key=key)}
     connect: Connect = partial(_connect, target, **options)
     frame = natural_frames(1, frame_hw, seed=0)
     try:
@@ -123,6 +142,14 @@ def measure_capacity(connect: Connect, frame: UInt8[ndarray, "1 h w 3"], seconds
     if measured is None or not measured.goodput_per_s:
         raise DeadlineError(f"no frame was answered within {alone.seconds:g} s; raise --deadline-ms")
     return measured.goodput_per_s
+
+
+def _check_numbers(**numbers: float | tuple[int, int]) -> None:
+    for name, got in numbers.items():
+        values = got if isinstance(got, tuple) else (got,)
+        if not all(0 < value < math.inf for value in values):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} must be finite and above 0, got {' '.join(map(str, values))}")
 
 
 def _check_load(load: Load, frame_hw: tuple[int, int], *, sends_batches: bool) -> None:
@@ -160,14 +187,16 @@ def _table(title: str, traces: Sequence[Trace], capacity_per_s: float | None) ->
         lost = ", ".join(f"{count} {reason}" for reason, count in of.lost.items()) or "none"
         lines += [
             f"{kind}: {of.goodput_per_s:.1f} frames/s served of {of.sent_per_s:.1f} sent; lost: {lost}; "
-            f"Jain's index {of.jain:.3f}",
+            f"evenness {of.jain:.3f}",
             f"  ms, p50 / p95 / p99: age {of.age_ms}, latency {of.latency_ms}, "
             f"at the server {of.server_ms}, run {of.infer_ms}",
         ]
     if capacity_per_s is not None:
         served = sum(of.goodput_per_s for of in _classes(traces).values())
-        lines.append(f"capacity {capacity_per_s:.1f} frames/s, used {served / max(capacity_per_s, 1e-9):.0%}")
-    return "\n".join(lines)
+        share = served / max(capacity_per_s, 1e-9)
+        lines.append(f"capacity {capacity_per_s:.1f} frames/s, measured before the load; {share:.0%} of it was served")
+    words = _WORDS | {reason: _REASONS[reason] for of in _classes(traces).values() for reason in of.lost}
+    return "\n".join([*lines, *(f"{word}: {meaning}" for word, meaning in words.items())])
 
 
 def _write(out: Path, title: str, load: Load, traces: Sequence[Trace], capacity_per_s: float | None) -> None:

@@ -21,7 +21,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles:
-        """Return the percentiles of times in seconds.
+        """Return the percentiles, in milliseconds, of times that are given in seconds.
 
         >>> Percentiles.of([0.001, 0.002, 0.003])
         Percentiles(p50=2.0, p95=2.9, p99=2.98)
@@ -90,7 +90,7 @@ def _lost(traces: Sequence[Trace]) -> dict[str, int]:
     lost: dict[str, int] = {}
     for trace in traces:
         known = sum(count for reason, count in trace.num_lost.items() if reason != "skipped")
-        # A stream gives no reason for a lost frame, so count the other frames without a reply as dropped.
+        # A stream gives no reason for a lost frame. So frames with neither reply nor reason count as dropped.
         rest = {"dropped": trace.num_sent - len(trace.replies) - known}
         for reason, count in (trace.num_lost | rest).items():
             if count > 0:

@@ -23,9 +23,9 @@ Arrivals = Literal["locked", "spread", "jittered"]
 # Function that connects a client. Arguments: robot name (None for a batch client), whether to use shared memory.
 Connect = Callable[[str | None, bool], EncoderClient]
 
-_JITTER_S = 0.004  # standard deviation of the noise on the time of a jittered frame
+_JITTER_S = 0.004  # standard deviation of the noise on a frame's send time, for jittered arrivals
 _LEAD_S = 0.05  # time for all threads to start
-_NOT_SHOWN_S = 0.5  # warm-up of connections and caches, not measured
+_NOT_SHOWN_S = 0.5  # duration of the warm-up of connections and caches, which is not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Load:
     """The clients of a load test: their number, their rate, and how they send frames."""
 
     robots: int = 1
-    hz: float | None = 30.0  # frame rate of each robot; None to send each frame after the reply to the last frame
+    hz: float | None = 30.0  # frame rate of each robot; None to send each frame after the previous reply
     # When robots send. locked: all together; spread: at even intervals; jittered: with random phase and noise.
     arrivals: Arrivals = "spread"
     transport: Transport = "stream"  # how robots send frames
-    batch_clients: int = 0  # number of batch clients; each sends its next call after the reply to the last call
+    batch_clients: int = 0  # number of batch clients; each sends its next call after the previous reply
     batch_size: int = 1  # number of frames in a batch client's call
     seconds: float = 10.0
 
 
 def apply_load(load: Load, connect: Connect, frame: UInt8[ndarray, "1 h w 3"], *, seed: int = 0) -> list[Trace]:
-    """Run all clients for the load's time; return their traces (records of frames and replies), robots first.
+    """Run all clients for `load.seconds`; return their traces (records of frames and replies), robots first.
 
     Raises:
         ServingError: the server cannot be reached, or refuses for a reason other than overload.

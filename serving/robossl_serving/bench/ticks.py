@@ -17,12 +17,13 @@ class Ticks:
 
     def __init__(self, begin_s: float, due_s: Float[ndarray, " n"] | None, trace: Trace) -> None:
         self._begin_s = begin_s
-        self._due_s = due_s  # None for a closed loop, in which each frame follows the last reply
+        # Times when frames are due. None for a closed loop, in which each frame follows the previous reply.
+        self._due_s = due_s
         self._trace = trace
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the client sends its next frame after the reply to the last frame."""
+        """Whether the client sends each frame after the previous reply."""
         return self._due_s is None
 
     def wait_by(self, wait: Callable[[float], None]) -> Iterator[float]:

@@ -30,7 +30,7 @@ class Trace:
     from_s: float
     until_s: float
     num_frames: int = 1  # number of frames in each call
-    num_sent: int = 0  # number of calls, or of frames in a stream
+    num_sent: int = 0  # number of sent calls, or of frames sent in a stream
     replies: list[ServedFrame] = field(default_factory=list)
     num_lost: dict[str, int] = field(default_factory=dict)  # number of lost calls or frames by reason, if known
 
@@ -61,7 +61,7 @@ class Trace:
         )
 
     def lost(self, captured_s: float, reason: str) -> None:
-        """Record a frame without reply."""
+        """Record that a frame got no reply, and why."""
         if self._counts(captured_s):
             self.num_lost[reason] = self.num_lost.get(reason, 0) + 1
 
