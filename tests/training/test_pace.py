@@ -47,7 +47,7 @@ def test_a_resumed_run_keeps_its_precision(clip_store_path: Path, tmp_path: Path
     assert (saved(tmp_path / "run").precision, saved(tmp_path / "run").threads) == (precision, 1)
     assert_same_run(tmp_path / "run", tmp_path / "straight", 6)
     other = "bf16" if precision == "fp32" else "fp32"
-    with pytest.raises(InputError, match=f"train.precision: {precision} -> {other}"):
+    with pytest.raises(InputError, match=f'train.precision: "{precision}" -> "{other}"'):
         pretrain(config_for("simsiam", clip_store_path, precision=other), out=tmp_path / "run", resume=True)
 
 
